@@ -1,0 +1,44 @@
+# Everything runs in .venv, made from requirements.lock by the first target that needs it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: help setup pretrain test lint format lock clean
+
+help:  ## This list.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY)  ## Make .venv with the locked dependencies and this package.
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"make: Python {v[0]}.{v[1]} is not supported; name one of 3.11 to 3.13, as in make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+pretrain: $(READY)  ## Train the quickstart model on rendered scenes; about 6 minutes on 2 cores.
+	$(BIN)/python recipes/pretrain.py $(ARGS)
+
+test: $(READY)  ## Run the tests.
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)  ## Check style and format.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## Mend style and format.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(READY)  ## Resolve pyproject.toml into requirements.lock, for Python 3.11 to 3.13.
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra test \
+		--no-annotate --no-emit-package align-keras --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+clean:  ## Remove .venv and caches; runs/ stays.
+	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,33 @@
+"""ALIGN (Jia et al., 2021) in Keras 3 and TensorFlow."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"align_keras needs Keras's TensorFlow backend, not {keras.backend.backend()}; "
+        "set KERAS_BACKEND=tensorflow"
+    )
+
+from align_keras.backbone import AlignBackbone, build_backbone
+from align_keras.dual_encoder import AlignDualEncoder
+from align_keras.image_encoder import ImageEncoder
+from align_keras.optimizers import Lamb, WarmupLinearDecay
+from align_keras.preprocessor import AlignPreprocessor
+from align_keras.text_encoder import TextEncoder
+from align_keras.version import __version__
+
+__all__ = [
+    "AlignBackbone",
+    "AlignDualEncoder",
+    "AlignPreprocessor",
+    "ImageEncoder",
+    "Lamb",
+    "TextEncoder",
+    "WarmupLinearDecay",
+    "__version__",
+    "build_backbone",
+]

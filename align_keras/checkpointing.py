@@ -1,0 +1,73 @@
+"""Saves a run so that it resumes exactly: the newest few checkpoints, and the best."""
+
+import tensorflow as tf
+
+
+class RunCheckpoints:
+    """Checkpoints of a compiled model, its optimizer and its random state.
+
+    Resuming is bit-exact: Keras's own savers leave out the state of dropout's seed
+    generators, so those are saved beside.
+
+    Args:
+        directory: holds ``newest/`` and ``best/``.
+        model: a compiled ``AlignDualEncoder``; its optimizer is built here, since an unbuilt
+            one would not be restored.
+        max_to_keep: how many of the newest to keep.
+    """
+
+    def __init__(self, directory, model, max_to_keep=3):
+        model.optimizer.build(model.trainable_variables)
+        self.model = model
+        self.best_score = tf.Variable(-1.0, trainable=False)
+        self.seconds = tf.Variable(0.0, trainable=False, dtype=tf.float64)
+        self.timed_pairs = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self._checkpoint = tf.train.Checkpoint(
+            model=model,
+            optimizer=model.optimizer,
+            seeds=[v.value for v in model.variables if "seed" in v.path],
+            best_score=self.best_score,
+            seconds=self.seconds,
+            timed_pairs=self.timed_pairs,
+        )
+        manager = tf.train.CheckpointManager
+        self._newest = manager(self._checkpoint, f"{directory}/newest", max_to_keep)
+        self._best = manager(self._checkpoint, f"{directory}/best", max_to_keep=1)
+
+    @property
+    def step(self):
+        """Optimizer steps done."""
+        return int(self.model.optimizer.iterations.numpy())
+
+    def restore(self):
+        """Restores the newest checkpoint, if there is one.
+
+        Returns:
+            The number of steps done.
+
+        Raises:
+            ValueError: if it is of another model or optimizer.
+        """
+        path = self._newest.latest_checkpoint
+        if path is not None:
+            try:
+                status = self._checkpoint.restore(path)
+                status.assert_existing_objects_matched()
+            except (AssertionError, ValueError, tf.errors.OpError) as error:
+                raise ValueError(
+                    f"{path}: not a checkpoint of this model and optimizer; give another "
+                    "--workdir, or the settings that the run began with"
+                ) from error
+        return self.step
+
+    def save(self):
+        """Saves the newest checkpoint and drops the oldest."""
+        self._newest.save(checkpoint_number=self.step)
+
+    def save_if_best(self, score):
+        """Saves the best checkpoint if ``score`` is above all before; says whether it was."""
+        if score <= float(self.best_score.numpy()):
+            return False
+        self.best_score.assign(score)
+        self._best.save(checkpoint_number=self.step)
+        return True

@@ -1,0 +1,1 @@
+"""From shards of image-text pairs to batches."""

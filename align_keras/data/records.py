@@ -1,0 +1,279 @@
+"""TFRecord shards of image-text pairs, in the layout that img2dataset writes.
+
+A record is a ``tf.train.Example`` of one pair: ``jpg`` (the encoded image), ``txt`` (the
+caption, UTF-8) and ``key`` (a name of the pair). Optional fields used where they are there:
+``image_id`` (pairs of the same image share it), ``class_name`` and ``unseen_class``
+(zero-shot evaluation). All others are ignored. Shards may be gzip-compressed (``.gz``).
+
+Beside ``NAME.tfrecord`` stands ``NAME_stats.json`` with the number of its records
+(``successes``), as img2dataset writes it; where it is missing the records are counted by a
+walk over their headers.
+"""
+
+import gzip
+import itertools
+import json
+import os
+import re
+import struct
+from collections.abc import Iterator
+
+import google_crc32c
+import tensorflow as tf
+
+_HEADER = struct.Struct("<QI")
+_CHECKSUM = struct.Struct("<I")
+# A longer record is a broken header: protocol buffers end at 2 GiB.
+_MAX_RECORD_BYTES = 1 << 31
+
+
+def _masked_crc(data):
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def find_shards(pattern, flag="--train-data"):
+    """Lists the files of a glob pattern, or of several joined by commas, sorted.
+
+    Raises:
+        FileNotFoundError: if a pattern matches nothing; the message names ``flag``.
+    """
+    shards = []
+    for part in str(pattern).split(","):
+        matches = [path for path in tf.io.gfile.glob(part) if not tf.io.gfile.isdir(path)]
+        if not matches:
+            raise FileNotFoundError(
+                f"{flag}: no file matches {part!r}; give a quoted pattern such as "
+                f"'{flag}=DIR/train-*.tfrecord'"
+            )
+        shards.extend(matches)
+    return sorted(shards)
+
+
+def _open(shard):
+    raw = tf.io.gfile.GFile(shard, "rb")
+    return gzip.GzipFile(fileobj=raw) if shard.endswith(".gz") else raw
+
+
+def read_frames(shard) -> Iterator[bytes | None]:
+    """Reads a shard's records one by one; ``None`` stands for each that is corrupt.
+
+    TensorFlow's own reader stops for good at the first flipped byte. A record's length has
+    its own checksum, so here a corrupt record costs that record; where the length itself is
+    corrupt or the file ends early, the rest of the file is lost.
+    """
+    try:
+        with _open(shard) as file:
+            while header := file.read(_HEADER.size):
+                if len(header) < _HEADER.size:
+                    yield None
+                    return
+                length, length_crc = _HEADER.unpack(header)
+                if _masked_crc(header[:8]) != length_crc or length > _MAX_RECORD_BYTES:
+                    yield None
+                    return
+                data = file.read(length)
+                checksum = file.read(_CHECKSUM.size)
+                if len(checksum) < _CHECKSUM.size:
+                    yield None
+                    return
+                intact = _masked_crc(data) == _CHECKSUM.unpack(checksum)[0]
+                yield data if intact else None
+    except (EOFError, gzip.BadGzipFile, gzip.zlib.error, tf.errors.OpError):
+        yield None
+
+
+def stats_path(shard):
+    """Where the statistics of a shard stand: ``00000.tfrecord.gz`` -> ``00000_stats.json``."""
+    return re.sub(r"(\.tfrecords?)?(\.gz)?$", "", shard) + "_stats.json"
+
+
+def count_records(shard):
+    """The number of a shard's records: from its statistics, else by reading the headers."""
+    if tf.io.gfile.exists(stats_path(shard)):
+        with tf.io.gfile.GFile(stats_path(shard)) as file:
+            try:
+                return int(json.loads(file.read())["successes"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{stats_path(shard)}: no whole number 'successes' in it; mend or delete it"
+                ) from error
+    if shard.endswith(".gz"):
+        return sum(1 for _ in read_frames(shard))
+    size = tf.io.gfile.stat(shard).length
+    count = position = 0
+    with _open(shard) as file:
+        while position < size:
+            file.seek(position)
+            header = file.read(_HEADER.size)
+            count += 1
+            if (
+                len(header) < _HEADER.size
+                or _masked_crc(header[:8]) != _HEADER.unpack(header)[1]
+            ):
+                break
+            position += _HEADER.size + _HEADER.unpack(header)[0] + _CHECKSUM.size
+    return count
+
+
+def read_records(shard, count):
+    """Reads exactly ``count`` records, with ``b""`` for each that is corrupt or missing.
+
+    A shard so yields the same number in every epoch and every run, whatever its state: the
+    place in the data after N steps follows from N alone.
+    """
+    frames = read_frames(shard)
+    for _ in range(count):
+        yield next(frames, None) or b""
+
+
+def parse_pair(record):
+    """The fields of a serialised record: a dict of bytes and ints, absent ones left out.
+
+    Raises:
+        ValueError: if it is no ``tf.train.Example``.
+    """
+    try:
+        example = tf.train.Example.FromString(record)
+    except Exception as error:  # protobuf's own DecodeError, wherever the version keeps it
+        raise ValueError("not a tf.train.Example") from error
+    fields = {}
+    for name, feature in example.features.feature.items():
+        values = getattr(feature, feature.WhichOneof("kind") or "bytes_list").value
+        if len(values):
+            fields[name] = values[0]
+    return fields
+
+
+def check_shards(shards, max_records=100_000):
+    """Reads a share of every shard and raises on what would spoil a run.
+
+    Args:
+        shards: paths.
+        max_records: how many to read in all, spread evenly over the shards.
+
+    Raises:
+        ValueError: if a shard has no readable record, lacks ``jpg`` or ``txt``, or holds a
+            caption that is not UTF-8. One line, which names the file and the mend.
+    """
+    share = max(1, max_records // len(shards))
+    for shard in shards:
+        intact = 0
+        for index, record in enumerate(itertools.islice(read_frames(shard), share)):
+            if record is None:
+                continue
+            try:
+                fields = parse_pair(record)
+            except ValueError as error:
+                raise ValueError(
+                    f"{shard}: record {index} is {error}; pack it with recipes/prepare_data.py"
+                ) from None
+            missing = [name for name in ("jpg", "txt") if name not in fields]
+            if missing:
+                raise ValueError(
+                    f"{shard}: record {index} has no field {' and no '.join(missing)}, only "
+                    f"{', '.join(sorted(fields)) or 'nothing'}; pack it with "
+                    "recipes/prepare_data.py or write img2dataset's layout"
+                )
+            try:
+                fields["txt"].decode("utf-8")
+            except (UnicodeDecodeError, AttributeError):
+                raise ValueError(
+                    f"{shard}: the caption (txt) of record {index} is not UTF-8; convert the "
+                    "captions to UTF-8 and pack them again"
+                ) from None
+            intact += 1
+        if not intact:
+            raise ValueError(
+                f"{shard}: no readable record in it; remove the shard or write it again"
+            )
+
+
+def read_captions(shards, limit):
+    """Yields up to ``limit`` captions, in the shards' order; unreadable ones are left out."""
+    for shard in shards:
+        for record in read_frames(shard):
+            if limit <= 0:
+                return
+            if record is None:
+                continue
+            try:
+                yield parse_pair(record)["txt"].decode("utf-8")
+            except (ValueError, KeyError):
+                continue
+            limit -= 1
+
+
+def make_record(jpg, txt, key, **fields):
+    """Serialises one pair.
+
+    Args:
+        jpg: the encoded image, bytes.
+        txt: the caption, a string.
+        key: a name of the pair, a string.
+        **fields: further fields; strings, bytes, ints or floats.
+    """
+    features = {}
+    for name, value in {"jpg": jpg, "txt": txt, "key": key, **fields}.items():
+        if isinstance(value, str):
+            value = value.encode("utf-8")
+        if isinstance(value, bytes):
+            feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        elif isinstance(value, int):
+            feature = tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+        else:
+            feature = tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+        features[name] = feature
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+class ShardWriter:
+    """Writes records into numbered shards of a set size, each whole or not there.
+
+    A shard is written under a name that ends in ``.partial`` and renamed once complete, its
+    statistics first.
+
+    Args:
+        prefix: path and start of every name: ``DIR/train`` gives ``DIR/train-00000.tfrecord``.
+        shard_size: records a shard.
+    """
+
+    def __init__(self, prefix, shard_size):
+        self.prefix = prefix
+        self.shard_size = shard_size
+        self.shards = []
+        self.count = 0
+        self._writer = None
+        self._in_shard = 0
+
+    def write(self, record):
+        """Appends one serialised record."""
+        if self._writer is None:
+            tf.io.gfile.makedirs(os.path.dirname(self.prefix) or ".")
+            self._path = f"{self.prefix}-{len(self.shards):05d}.tfrecord"
+            self._writer = tf.io.TFRecordWriter(self._path + ".partial")
+        self._writer.write(record)
+        self.count += 1
+        self._in_shard += 1
+        if self._in_shard == self.shard_size:
+            self._finish_shard()
+
+    def _finish_shard(self):
+        self._writer.close()
+        with tf.io.gfile.GFile(stats_path(self._path), "w") as file:
+            file.write(json.dumps({"successes": self._in_shard}) + "\n")
+        tf.io.gfile.rename(self._path + ".partial", self._path, overwrite=True)
+        self.shards.append(self._path)
+        self._writer, self._in_shard = None, 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, error_type, *_):
+        if self._writer is None:
+            return
+        if error_type is None:
+            self._finish_shard()
+        else:
+            self._writer.close()
+            tf.io.gfile.remove(self._path + ".partial")

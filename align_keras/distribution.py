@@ -1,0 +1,98 @@
+"""A ``tf.distribute`` strategy from its name, and what crosses replicas."""
+
+import json
+import os
+
+import tensorflow as tf
+
+STRATEGIES = ("auto", "cpu", "mirrored", "multi_worker", "tpu")
+
+
+def make_strategy(name, tpu="local"):
+    """Makes the strategy that ``--strategy`` names.
+
+    Args:
+        name: ``auto`` (all GPUs if there are any, else the CPU), ``cpu``, ``mirrored`` (every
+            GPU of this machine, or its logical CPU devices where it has several and no GPU),
+            ``multi_worker`` (the machines that ``TF_CONFIG`` names) or ``tpu``.
+        tpu: name or address of the TPU, ``local`` for the one of this machine.
+
+    Returns:
+        A ``tf.distribute.Strategy``.
+
+    Raises:
+        ValueError: if the name is unknown or its hardware is absent.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    cpus = tf.config.list_logical_devices("CPU")
+    match name:
+        case "auto" if gpus:
+            return make_strategy("mirrored")
+        case "auto" | "cpu":
+            return tf.distribute.OneDeviceStrategy("CPU:0")
+        case "mirrored" if gpus or len(cpus) > 1:
+            return tf.distribute.MirroredStrategy([device.name for device in gpus or cpus])
+        case "mirrored":
+            raise ValueError("--strategy=mirrored: no GPU here; use --strategy=cpu")
+        case "multi_worker":
+            _check_tf_config()
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        case "tpu":
+            return _make_tpu_strategy(tpu)
+    raise ValueError(f"--strategy={name}: choose one of {', '.join(STRATEGIES)}")
+
+
+def _check_tf_config():
+    """Raises ValueError unless ``TF_CONFIG`` names the workers and this one's place."""
+    try:
+        config = json.loads(os.environ["TF_CONFIG"])
+        if len(config["cluster"]["worker"]) > config["task"]["index"] >= 0:
+            return
+    except (KeyError, TypeError, json.JSONDecodeError):
+        pass
+    raise ValueError(
+        "--strategy=multi_worker: set TF_CONFIG on every machine, as in "
+        '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
+        '"task": {"type": "worker", "index": 0}}'
+    )
+
+
+def _make_tpu_strategy(tpu):
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"--strategy=tpu: no TPU answers at --tpu={tpu} ({reason}); install the tpu extra "
+            "on a TPU machine, or use --strategy=auto"
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def gather_replicas(value):
+    """Concatenates every replica's rows, in the order of the replicas; exact gradients.
+
+    Outside a replica, and where there is one alone, the value itself.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_gather(value, axis=0)
+
+
+def sum_replicas(values):
+    """Sums each tensor of a list over the replicas."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return values
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+def replica_place():
+    """This replica's index and the number of replicas: ``(int or int32 tensor, int)``."""
+    context = tf.distribute.get_replica_context()
+    if context is None:
+        return 0, 1
+    return context.replica_id_in_sync_group, context.num_replicas_in_sync

@@ -1,0 +1,226 @@
+"""The task: a backbone, a learned temperature and the contrastive training step."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from align_keras import distribution, losses
+
+
+@keras.saving.register_keras_serializable(package="align_keras")
+class AlignDualEncoder(keras.Model):
+    """Trains an ``AlignBackbone`` with negatives from every replica (paper, sec. 4.1).
+
+    The temperature is one scalar for both directions. The paper says that it is learned from
+    1.0 and ends near 1/64, not how; here ``log(temperature)`` is the variable, which keeps it
+    positive and makes a step relative. Being a scalar it gets neither decay nor layer
+    adaptation, so that a step moves it by at most about ``learning_rate``, relative: with the
+    paper's schedule the warm-up alone allows a factor of ``exp(5)``. A run of a few thousand
+    steps starts lower, at 0.1 or so.
+
+    Args:
+        backbone: an ``AlignBackbone``.
+        initial_temperature: of the softmax, 1.0 in the paper.
+        min_temperature: the floor, below the 1/64 that the paper converges to: it bounds the
+            logits where a run overfits.
+
+    Inputs and outputs are the backbone's; the outputs have also ``logits``,
+    ``(images, captions)``, similarity / temperature.
+    """
+
+    def __init__(self, backbone, initial_temperature=1.0, min_temperature=0.005, **kwargs):
+        super().__init__(**kwargs)
+        if not 0.0 < min_temperature <= initial_temperature:
+            raise ValueError(
+                f"temperatures must be 0 < min_temperature <= initial_temperature, "
+                f"not {min_temperature} and {initial_temperature}"
+            )
+        self.backbone = backbone
+        self.initial_temperature = initial_temperature
+        self.min_temperature = min_temperature
+        self.log_temperature = self.add_weight(
+            name="log_temperature",
+            shape=(),
+            dtype="float32",
+            autocast=False,
+            initializer=keras.initializers.Constant(math.log(initial_temperature)),
+        )
+        self._trackers = {
+            name: keras.metrics.Mean(name=name)
+            for name in (
+                "loss",
+                "loss_i2t",
+                "loss_t2i",
+                "i2t_recall_at_1",
+                "t2i_recall_at_1",
+                "temperature",
+                "learning_rate",
+                "gradient_norm",
+            )
+        }
+        self.built = True
+
+    @property
+    def temperature(self):
+        """The softmax temperature, a float32 scalar."""
+        return tf.maximum(tf.exp(self.log_temperature), self.min_temperature)
+
+    @property
+    def metrics(self):
+        """What the progress bar shows; the recalls are those inside the batch."""
+        return list(self._trackers.values())
+
+    def call(self, inputs, training=False):
+        """Embeds and scores a dict of the backbone's inputs."""
+        embeddings = self.backbone(_model_inputs(inputs), training=training)
+        logits = losses.pair_logits(
+            embeddings["image_embeddings"], embeddings["text_embeddings"], self.temperature
+        )
+        return {**embeddings, "logits": logits}
+
+    def compile(
+        self,
+        optimizer="rmsprop",
+        label_smoothing=0.1,
+        mask_false_negatives=True,
+        global_clipnorm=None,
+        **kwargs,
+    ):
+        """Sets how to train.
+
+        Args:
+            optimizer: a Keras optimizer without clipping of its own: Keras clips before the
+                gradients of the replicas are summed.
+            label_smoothing: of both softmaxes, 0.1 in the paper.
+            mask_false_negatives: whether two pairs with the same image id or caption are no
+                negatives of each other. ``False`` for the paper's loss.
+            global_clipnorm: bound on the norm of all gradients together, after the sum over
+                replicas; ``None`` for none.
+            **kwargs: of ``keras.Model.compile``.
+
+        Raises:
+            ValueError: if the optimizer clips.
+        """
+        super().compile(optimizer=optimizer, **kwargs)
+        clips = (
+            self.optimizer.clipnorm,
+            self.optimizer.clipvalue,
+            self.optimizer.global_clipnorm,
+        )
+        if any(clips):
+            raise ValueError("give global_clipnorm to compile, not to the optimizer")
+        self.label_smoothing = label_smoothing
+        self.mask_false_negatives = mask_false_negatives
+        self.global_clipnorm = global_clipnorm
+
+    def contrastive_losses(self, embeddings, batch):
+        """Both directions of this replica's pairs against the pairs of every replica.
+
+        Args:
+            embeddings: the backbone's output for this replica's share of the batch.
+            batch: the share itself; ``image_ids`` and ``caption_ids``, int64, ``(rows,)``,
+                are read if false negatives are masked, and may be absent.
+
+        Returns:
+            A dict of float32 scalars, means over this replica's pairs: ``loss``,
+            ``loss_i2t``, ``loss_t2i``, ``i2t_recall_at_1``, ``t2i_recall_at_1``.
+        """
+        images, texts = embeddings["image_embeddings"], embeddings["text_embeddings"]
+        rows = tf.shape(images)[0]
+        replica, _ = distribution.replica_place()
+        positives = replica * rows + tf.range(rows)
+        excluded = self._excluded(batch, positives)
+
+        results = {}
+        for direction, queries, keys in (("i2t", images, texts), ("t2i", texts, images)):
+            logits = losses.pair_logits(
+                queries, distribution.gather_replicas(keys), self.temperature
+            )
+            loss = losses.softmax_cross_entropy(
+                logits, positives, self.label_smoothing, excluded
+            )
+            recall = losses.recall_at_1(logits, positives, excluded)
+            results[f"loss_{direction}"] = tf.reduce_mean(loss)
+            results[f"{direction}_recall_at_1"] = tf.reduce_mean(recall)
+        return {"loss": results["loss_i2t"] + results["loss_t2i"], **results}
+
+    def _excluded(self, batch, positives):
+        """Pairs that share an image or a caption, ``(rows, columns)``; None for no mask."""
+        excluded = None
+        if self.mask_false_negatives:
+            for name in ("image_ids", "caption_ids"):
+                if name in batch:
+                    everyones = distribution.gather_replicas(batch[name])
+                    shared = losses.false_negatives(batch[name], everyones, positives)
+                    excluded = shared if excluded is None else excluded | shared
+        return excluded
+
+    def compute_gradients(self, batch):
+        """The global batch's gradients, the same on every replica.
+
+        Returns:
+            The losses of ``contrastive_losses`` and a list of gradients, one for each
+            trainable variable, of the loss's mean over the global batch.
+        """
+        _, replicas = distribution.replica_place()
+        with tf.GradientTape() as tape:
+            embeddings = self.backbone(_model_inputs(batch), training=True)
+            results = self.contrastive_losses(embeddings, batch)
+            share = results["loss"] / replicas
+        variables = [variable.value for variable in self.trainable_variables]
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(share, variables)]
+        return results, distribution.sum_replicas(gradients)
+
+    def train_step(self, batch):
+        """One step on this replica's share of a global batch: Keras's hook for ``fit``."""
+        results, gradients = self.compute_gradients(batch)
+        norm = tf.linalg.global_norm(gradients)
+        if self.global_clipnorm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.global_clipnorm, norm)
+        results["gradient_norm"] = norm
+        results["temperature"] = self.temperature
+        results["learning_rate"] = self.optimizer.learning_rate
+        # Applying sums over the replicas once more.
+        _, replicas = distribution.replica_place()
+        gradients = [gradient / replicas for gradient in gradients]
+        self.optimizer.apply(gradients, self.trainable_variables)
+        for name, value in results.items():
+            self._trackers[name].update_state(value)
+        return self.get_metrics_result()
+
+    def predict_step(self, batch):
+        """Embeds a batch; other fields of it (ids, ``valid``) pass through beside."""
+        embeddings = self.backbone(_model_inputs(batch), training=False)
+        others = {name: batch[name] for name in batch if name not in MODEL_INPUTS}
+        return {**embeddings, **others}
+
+    def encode_images(self, images):
+        """Embeds ``(batch, height, width, 3)`` images: unit norm, ``(batch, projection_dim)``."""
+        return self.backbone.encode_images(images)
+
+    def encode_texts(self, text_inputs):
+        """Embeds tokenised captions: unit norm, ``(batch, projection_dim)``."""
+        return self.backbone.encode_texts(text_inputs)
+
+    def get_config(self):
+        """The constructor's arguments, serialised."""
+        return {
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "initial_temperature": self.initial_temperature,
+            "min_temperature": self.min_temperature,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds a dual encoder from ``get_config``'s dictionary."""
+        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
+        return cls(**{**config, "backbone": backbone})
+
+
+MODEL_INPUTS = ("images", "token_ids", "segment_ids", "padding_mask")
+
+
+def _model_inputs(batch):
+    return {name: batch[name] for name in MODEL_INPUTS}

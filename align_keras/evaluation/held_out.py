@@ -1,0 +1,120 @@
+"""Evaluates a model on shards of held-out pairs, while it trains and after."""
+
+import numpy as np
+import tensorflow as tf
+
+from align_keras.data import pipeline, records
+from align_keras.evaluation import retrieval, zero_shot
+
+
+class HeldOutPairs:
+    """Held-out pairs: their batches, captions and classes.
+
+    Args:
+        shards: paths.
+        preprocessor: an ``AlignPreprocessor``.
+        batch_size: pairs embedded at a time.
+    """
+
+    def __init__(self, shards, preprocessor, batch_size):
+        counts = pipeline.shard_counts(shards)
+        self.preprocessor = preprocessor
+        self.batch_size = batch_size
+        self.dataset = pipeline.evaluation_dataset(counts, preprocessor, batch_size)
+        self._counts = counts
+        # Row i of the embeddings is record i of the shards.
+        fields = [self._fields(record) for record in self._read()]
+        self.captions = [_text(pair.get("txt", b"")) for pair in fields]
+        names = [_text(pair.get("class_name", b"")) for pair in fields]
+        self.class_names = sorted({name for name in names if name})
+        index = {name: i for i, name in enumerate(self.class_names)}
+        self.labels = np.array([index.get(name, -1) for name in names])
+        self.unseen = np.array([bool(pair.get("unseen_class", 0)) for pair in fields])
+
+    def _read(self):
+        for shard in sorted(self._counts):
+            yield from records.read_records(shard, self._counts[shard])
+
+    @staticmethod
+    def _fields(record):
+        try:
+            return records.parse_pair(record)
+        except ValueError:
+            return {}
+
+    def embed(self, model):
+        """Embeds every pair.
+
+        Returns:
+            A dict of arrays, one row for each readable pair: ``rows`` (its place among the
+            records), ``image_embeddings``, ``text_embeddings`` ``(pairs, dim)`` and
+            ``groups`` (pairs of one image share one).
+
+        Raises:
+            ValueError: if no pair is readable.
+        """
+        outputs = model.predict(self.dataset, verbose=0)
+        valid = outputs["valid"]
+        if not valid.any():
+            raise ValueError("--eval-data: no pair in it is readable")
+        rows, image_ids = outputs["positions"][valid], outputs["image_ids"][valid]
+        # A record without an image id is an image of its own.
+        image_ids = np.where(image_ids == 0, -1 - rows, image_ids)
+        return {
+            "rows": rows,
+            "image_embeddings": outputs["image_embeddings"][valid],
+            "text_embeddings": outputs["text_embeddings"][valid],
+            "groups": np.unique(image_ids, return_inverse=True)[1],
+        }
+
+    def retrieval(self, embeddings):
+        """Recalls of both directions and their chance: two dicts of fractions."""
+        return retrieval.retrieval_metrics(
+            embeddings["image_embeddings"], embeddings["text_embeddings"], embeddings["groups"]
+        )
+
+    def zero_shot(self, model, embeddings, prompts):
+        """Top-1 accuracy over the records' ``class_name``, and its chance: two dicts.
+
+        ``zero_shot_unseen_top_1`` is that of the records marked ``unseen_class``, among all
+        classes. ``None`` stands for what the records cannot tell.
+        """
+        labels, unseen = self.labels[embeddings["rows"]], self.unseen[embeddings["rows"]]
+        metrics = {"zero_shot_top_1": None, "zero_shot_unseen_top_1": None}
+        chance = dict(metrics)
+        if len(self.class_names) < 2:
+            return metrics, chance
+        classes = zero_shot.class_embeddings(
+            self._embed_texts(model, zero_shot.fill_prompts(self.class_names, prompts)),
+            len(self.class_names),
+        )
+        for name, chosen in (
+            ("zero_shot_top_1", labels >= 0),
+            ("zero_shot_unseen_top_1", (labels >= 0) & unseen),
+        ):
+            if chosen.any():
+                images = embeddings["image_embeddings"][chosen]
+                metrics[name] = zero_shot.top_k_accuracy(images, classes, labels[chosen])
+                chance[name] = 1.0 / len(self.class_names)
+        return metrics, chance
+
+    def _embed_texts(self, model, captions):
+        embeddings = []
+        for start in range(0, len(captions), self.batch_size):
+            inputs = self.preprocessor.tokenize(captions[start : start + self.batch_size])
+            embeddings.append(model.encode_texts(inputs).numpy())
+        return np.concatenate(embeddings)
+
+    def images(self, rows):
+        """The cropped images of some records as the model sees them, ``(rows, size, size, 3)``."""
+        wanted = set(np.asarray(rows).tolist())
+        images = {}
+        for row, record in enumerate(self._read()):
+            if row in wanted:
+                encoded = tf.constant(records.parse_pair(record)["jpg"])
+                images[row] = self.preprocessor.decode_image(encoded).numpy()
+        return np.stack([images[row] for row in np.asarray(rows).tolist()])
+
+
+def _text(value):
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else ""

@@ -1,0 +1,78 @@
+"""The normalized softmax loss over the global batch: pure functions on arrays (sec. 4.1).
+
+Rows are this replica's pairs, columns the pairs of the whole batch; on one device the two
+are the same. Everything is float32.
+"""
+
+import tensorflow as tf
+
+
+def pair_logits(queries, keys, temperature):
+    """Scores of every query against every key: similarity / temperature.
+
+    Args:
+        queries: unit-norm embeddings, ``(rows, dim)``.
+        keys: unit-norm embeddings, ``(columns, dim)``.
+        temperature: scalar, positive.
+
+    Returns:
+        float32, ``(rows, columns)``.
+    """
+    queries = tf.cast(queries, tf.float32)
+    keys = tf.cast(keys, tf.float32)
+    return tf.matmul(queries, keys, transpose_b=True) / temperature
+
+
+def false_negatives(row_ids, column_ids, positives):
+    """Finds the pairs that are no true negatives of each other: those that share an id.
+
+    Args:
+        row_ids: int64, ``(rows,)``; 0 where a record carries no id.
+        column_ids: int64, ``(columns,)``, likewise.
+        positives: int, ``(rows,)``: the column of each row's own pair, which stays.
+
+    Returns:
+        bool, ``(rows, columns)``.
+    """
+    same = (row_ids[:, None] == column_ids[None, :]) & (row_ids[:, None] != 0)
+    own = (
+        positives[:, None] == tf.range(tf.shape(column_ids)[0], dtype=positives.dtype)[None, :]
+    )
+    return same & ~own
+
+
+def softmax_cross_entropy(logits, positives, label_smoothing=0.0, excluded=None):
+    """Cross entropy of each row against its own pair.
+
+    With ``s`` the smoothing and ``K`` the columns that take part in a row, the target is
+    ``1 - s + s / K`` for the row's own pair and ``s / K`` for the others.
+
+    Args:
+        logits: float32, ``(rows, columns)``.
+        positives: int, ``(rows,)``: the column of each row's own pair.
+        label_smoothing: ``s``, 0 to 1; 0.1 in the paper.
+        excluded: bool, ``(rows, columns)``: columns that take no part in a row, neither in
+            the softmax nor in the smoothing. ``None`` for the paper's loss.
+
+    Returns:
+        float32, ``(rows,)``.
+    """
+    if excluded is None:
+        mean_logit = tf.reduce_mean(logits, axis=1)
+    else:
+        count = tf.reduce_sum(tf.cast(~excluded, tf.float32), axis=1)
+        mean_logit = tf.reduce_sum(tf.where(excluded, 0.0, logits), axis=1) / count
+        logits = tf.where(excluded, logits.dtype.min, logits)
+    own_logit = tf.gather(logits, positives, axis=1, batch_dims=1)
+    log_normalizer = tf.reduce_logsumexp(logits, axis=1)
+    return log_normalizer - (1.0 - label_smoothing) * own_logit - label_smoothing * mean_logit
+
+
+def recall_at_1(logits, positives, excluded=None):
+    """Whether each row scores its own pair above all others: float32, ``(rows,)``."""
+    own_logit = tf.gather(logits, positives, axis=1, batch_dims=1)
+    better = logits >= own_logit[:, None]
+    if excluded is not None:
+        better &= ~excluded
+    # A row's own pair is never below itself; a tie with another is no hit.
+    return tf.cast(tf.math.count_nonzero(better, axis=1) == 1, tf.float32)

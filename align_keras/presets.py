@@ -1,0 +1,145 @@
+"""The named sizes, as plain data: image size first, then text size.
+
+A preset says how large each tower is and what it reads; ``build_backbone`` in
+``align_keras.backbone`` turns one into a model. Nothing branches on these names.
+
+Sources are the sections of the paper (Jia et al., 2021). The paper does not give
+BERT-Mini's dimensions; those here are the ones of the published BERT-Mini.
+"""
+
+# EfficientNet-B0's seven stages (Tan and Le, 2019); each size scales width and depth.
+# "v1" for the first stage and an unpadded "valid" stem reproduce the original's arithmetic
+# at 289 pixels; the later stages' "unfused" blocks pad "same", as the original does.
+_EFFICIENTNET = {
+    "stackwise_kernel_sizes": [3, 3, 5, 3, 5, 5, 3],
+    "stackwise_num_repeats": [1, 2, 2, 3, 3, 4, 1],
+    "stackwise_input_filters": [32, 16, 24, 40, 80, 112, 192],
+    "stackwise_output_filters": [16, 24, 40, 80, 112, 192, 320],
+    "stackwise_expansion_ratios": [1, 6, 6, 6, 6, 6, 6],
+    "stackwise_strides": [1, 2, 2, 2, 1, 2, 1],
+    "stackwise_squeeze_and_excite_ratios": [0.25] * 7,
+    "stackwise_block_types": ["v1"] + ["unfused"] * 6,
+    "include_stem_padding": False,
+    "stem_conv_padding": "valid",
+    "batch_norm_epsilon": 1e-3,
+}
+
+# Four stages of EfficientNetV2's fused blocks, for images of 64 pixels on a CPU: plain 3 x 3
+# convolutions and early strides keep the time out of depthwise convolutions, batch norm and
+# activations, where the scaled-down B0 spends it (recipes/README.md has the figures).
+_EFFICIENTNET_NANO = {
+    "stackwise_kernel_sizes": [3, 3, 3, 3],
+    "stackwise_num_repeats": [1, 1, 1, 2],
+    "stackwise_input_filters": [16, 32, 64, 128],
+    "stackwise_output_filters": [32, 64, 128, 192],
+    "stackwise_expansion_ratios": [1, 2, 2, 2],
+    "stackwise_strides": [2, 2, 2, 2],
+    "stackwise_squeeze_and_excite_ratios": [0, 0, 0, 0.25],
+    "stackwise_block_types": ["fused"] * 4,
+    "stackwise_force_input_filters": [0] * 4,
+    "stackwise_nores_option": [False] * 4,
+    "include_stem_padding": True,
+    "stem_conv_padding": "valid",
+    "batch_norm_epsilon": 1e-3,
+}
+
+#: Arguments of ``keras_hub.models.EfficientNetBackbone``.
+IMAGE_ENCODERS = {
+    "efficientnet_nano": {
+        **_EFFICIENTNET_NANO,
+        "width_coefficient": 1.0,
+        "depth_coefficient": 1.0,
+        "dropout": 0.0,
+    },
+    "efficientnet_b3": {
+        **_EFFICIENTNET,
+        "width_coefficient": 1.2,
+        "depth_coefficient": 1.4,
+        "dropout": 0.2,
+    },
+    "efficientnet_b7": {
+        **_EFFICIENTNET,
+        "width_coefficient": 2.0,
+        "depth_coefficient": 3.1,
+        "dropout": 0.2,
+    },
+    "efficientnet_l2": {
+        **_EFFICIENTNET,
+        "width_coefficient": 4.3,
+        "depth_coefficient": 5.3,
+        "dropout": 0.2,
+    },
+}
+
+#: Arguments of ``keras_hub.models.BertBackbone``, less the vocabulary's size.
+TEXT_ENCODERS = {
+    "bert_tiny": {
+        "num_layers": 2,
+        "hidden_dim": 128,
+        "num_heads": 2,
+        "intermediate_dim": 512,
+        "dropout": 0.1,
+    },
+    "bert_mini": {
+        "num_layers": 4,
+        "hidden_dim": 256,
+        "num_heads": 4,
+        "intermediate_dim": 1024,
+        "dropout": 0.1,
+    },
+    "bert_base": {
+        "num_layers": 12,
+        "hidden_dim": 768,
+        "num_heads": 12,
+        "intermediate_dim": 3072,
+        "dropout": 0.1,
+    },
+    "bert_large": {
+        "num_layers": 24,
+        "hidden_dim": 1024,
+        "num_heads": 16,
+        "intermediate_dim": 4096,
+        "dropout": 0.1,
+    },
+}
+
+#: Two towers and what joins them. ``image_size`` is in pixels, ``sequence_length`` in word
+#: pieces with [CLS] and [SEP], ``vocabulary_size`` the one the paper's own vocabulary has.
+PRESETS = {
+    # Sec. 5: the headline model.
+    "align_l2_large": {
+        "image_encoder": "efficientnet_l2",
+        "text_encoder": "bert_large",
+        "projection_dim": 1376,
+        "image_size": 289,
+        "sequence_length": 64,
+        "vocabulary_size": 100_000,
+    },
+    # Sec. 6.1: the ablations' largest pair short of the headline's; also the public weights'.
+    "align_b7_base": {
+        "image_encoder": "efficientnet_b7",
+        "text_encoder": "bert_base",
+        "projection_dim": 640,
+        "image_size": 289,
+        "sequence_length": 64,
+        "vocabulary_size": 100_000,
+    },
+    # Sec. 6.2: the CC3M ablation's model.
+    "align_b3_mini": {
+        "image_encoder": "efficientnet_b3",
+        "text_encoder": "bert_mini",
+        "projection_dim": 640,
+        "image_size": 289,
+        "sequence_length": 64,
+        "vocabulary_size": 100_000,
+    },
+    # Not in the paper: trains on two CPU cores in minutes.
+    "align_nano_tiny": {
+        "image_encoder": "efficientnet_nano",
+        "text_encoder": "bert_tiny",
+        "projection_dim": 192,
+        "image_size": 64,
+        "sequence_length": 24,
+        "vocabulary_size": 8_000,
+    },
+}

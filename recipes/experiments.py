@@ -1,0 +1,143 @@
+"""The settings of a pretraining run, and named sets of them.
+
+Every field of ``PretrainSettings`` is a flag of ``pretrain.py``: ``--batch-size=64``.
+"""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainSettings:
+    """Trains ALIGN on TFRecord shards of image-text pairs."""
+
+    # === Data ===
+    train_data: str = ""
+    """Pattern of the training shards, quoted, such as 'DIR/train-*.tfrecord'; several are
+    joined by commas. Empty: scenes are rendered into the run's directory."""
+    eval_data: str = ""
+    """Pattern of the held-out shards. Empty: no evaluation (with --train-data empty too:
+    rendered scenes)."""
+    zero_shot_data: str = ""
+    """Pattern of shards whose records carry a class_name, for zero-shot classification.
+    Empty: the held-out shards, if theirs do."""
+    prompts: tuple[str, ...] = ("a photo of a {}", "{}")
+    """Zero-shot prompts, separated by spaces; {} stands for the class name."""
+    vocabulary: str = ""
+    """Path of a BERT vocab.txt. Empty: trained on the training captions."""
+    vocabulary_size: int = 100_000
+    """Word pieces of a trained vocabulary, at most."""
+    vocabulary_captions: int = 1_000_000
+    """Captions to train the vocabulary on, at most."""
+    resize_size: int = 346
+    """Pixels: images are stretched to this square."""
+    image_size: int = 289
+    """Pixels: and cropped to this square, at random in training, at the centre else."""
+    sequence_length: int = 64
+    """Word pieces a caption, [CLS] and [SEP] included."""
+    shuffle_buffer: int = 10_000
+    """Encoded records among which the order is random."""
+
+    # === Model ===
+    preset: str = "align_b7_base"
+    """Size of the towers: align_l2_large, align_b7_base, align_b3_mini or align_nano_tiny."""
+    synchronized_batch_norm: bool = False
+    """Batch statistics over all replicas instead of each one's own share."""
+    initial_temperature: float = 1.0
+    """Of the softmax; a run of a few thousand steps needs a start near 0.1."""
+    min_temperature: float = 0.005
+    """Floor of the temperature."""
+
+    # === Loss and optimizer ===
+    label_smoothing: float = 0.1
+    """Fraction of each softmax target that is spread over all pairs."""
+    mask_false_negatives: bool = True
+    """Pairs that share an image id or a caption are not each other's negatives; off gives the
+    paper's loss."""
+    optimizer: Literal["lamb", "adamw"] = "lamb"
+    """LAMB as published, or AdamW."""
+    learning_rate: float = 1e-3
+    """At its peak, after the warm-up."""
+    warmup_steps: int = 10_000
+    """Steps over which the learning rate rises from 0; it falls to 0 over the others."""
+    weight_decay: float = 1e-5
+    """Of the weights of two and more dimensions."""
+    global_clipnorm: float = 0.0
+    """Bound on the norm of all gradients together; 0 for none."""
+
+    # === Run ===
+    batch_size: int = 16_384
+    """Pairs a step over all replicas, every one a negative of the others."""
+    steps: int = 1_200_000
+    """Optimizer steps."""
+    seed: int = 0
+    """Decides weights, data order, crops and dropout."""
+    strategy: Literal["auto", "cpu", "mirrored", "multi_worker", "tpu"] = "auto"
+    """Where it runs: auto takes all GPUs or else the CPU."""
+    tpu: str = "local"
+    """Name or address of the TPU for --strategy=tpu; local is this machine's."""
+    workdir: str = ""
+    """The run's directory; the same command with the same directory resumes. Empty: a new one
+    below runs/."""
+    eval_every: int = 10_000
+    """Steps between evaluations."""
+    checkpoint_every: int = 5_000
+    """Steps between checkpoints; the newest three and the best are kept."""
+    log_every: int = 100
+    """Steps between lines of the log."""
+
+
+# `make pretrain`: rendered scenes, two CPU cores, about five minutes.
+QUICKSTART = PretrainSettings(
+    preset="align_nano_tiny",
+    prompts=("{}", "a {}", "photo of a {}"),
+    vocabulary_size=2_000,
+    resize_size=72,
+    image_size=64,
+    sequence_length=24,
+    initial_temperature=0.1,
+    optimizer="adamw",
+    learning_rate=2e-3,
+    warmup_steps=50,
+    weight_decay=1e-2,
+    batch_size=256,
+    steps=600,
+    eval_every=100,
+    checkpoint_every=200,
+    log_every=10,
+)
+
+# The nano model on tens of thousands of small product photographs with shop titles; two CPU
+# cores, under half an hour. Commands and figures: recipes/README.md.
+PRODUCTS_NANO = dataclasses.replace(
+    QUICKSTART,
+    prompts=("{}", "men {}", "women {}", "a photo of a {}"),
+    vocabulary_size=8_000,
+    warmup_steps=150,
+    batch_size=512,
+    steps=1_500,
+    eval_every=250,
+    checkpoint_every=250,
+    log_every=25,
+)
+
+# Sec. 6.2, the CC3M ablation: a tenth of the ablations' 1M steps. Expect COCO R@1 of about
+# 22.1 (image to text) and 17.3 (text to image), ImageNet KNN 48.9. Not run here.
+#   python recipes/pretrain.py --experiment=cc3m_b3_mini --train-data='CC3M/*.tfrecord'
+CC3M_B3_MINI = PretrainSettings(preset="align_b3_mini", steps=100_000)
+
+# Sec. 6.1, the ablations' B7 + BERT-base: expect COCO R@1 of about 55.4 and 41.7, ImageNet
+# KNN 69.3 from 1.8B pairs. Not run here.
+ALIGN_B7_BASE = PretrainSettings(preset="align_b7_base", steps=1_000_000)
+
+# Sec. 5, the headline model: expect zero-shot ImageNet top-1 of 76.4 from 1.8B pairs on 1,024
+# TPUv3 cores. Not run here.
+ALIGN_L2_LARGE = PretrainSettings(preset="align_l2_large")
+
+EXPERIMENTS = {
+    "quickstart": QUICKSTART,
+    "products_nano": PRODUCTS_NANO,
+    "cc3m_b3_mini": CC3M_B3_MINI,
+    "align_b7_base": ALIGN_B7_BASE,
+    "align_l2_large": ALIGN_L2_LARGE,
+}
