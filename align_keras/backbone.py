@@ -1,5 +1,7 @@
 """Both towers and their projections: images and captions to unit-norm embeddings."""
 
+import math
+
 import keras
 import keras_hub
 
@@ -40,9 +42,7 @@ class AlignBackbone(keras.Model):
 
         # === Functional Model ===
         images = keras.Input((None, None, 3), name="images")
-        text_inputs = {
-            name: keras.Input((None,), dtype="int32", name=name) for name in TEXT_INPUTS
-        }
+        text_inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in TEXT_INPUTS}
         image_features = image_encoder(images)
         if image_projection is not None:
             image_features = image_projection(image_features)
@@ -114,12 +114,11 @@ def build_backbone(preset, vocabulary_size=None, sequence_length=None, **image_e
         ValueError: if there is no such preset.
     """
     if preset not in presets.PRESETS:
-        raise ValueError(
-            f"no preset {preset!r}; there are {', '.join(sorted(presets.PRESETS))}"
-        )
+        raise ValueError(f"no preset {preset!r}; there are {', '.join(sorted(presets.PRESETS))}")
     size = presets.PRESETS[preset]
+    image_size = presets.IMAGE_ENCODERS[size["image_encoder"]]
     image_backbone = keras_hub.models.EfficientNetBackbone(
-        **presets.IMAGE_ENCODERS[size["image_encoder"]]
+        **{**image_size, "dropout": _keras_hub_dropout(image_size)}
     )
     text_backbone = keras_hub.models.BertBackbone(
         **presets.TEXT_ENCODERS[size["text_encoder"]],
@@ -127,10 +126,19 @@ def build_backbone(preset, vocabulary_size=None, sequence_length=None, **image_e
         max_sequence_length=sequence_length or size["sequence_length"],
     )
     return AlignBackbone(
-        image_encoder=ImageEncoder(
-            image_backbone, name="image_encoder", **image_encoder_options
-        ),
+        image_encoder=ImageEncoder(image_backbone, name="image_encoder", **image_encoder_options),
         text_encoder=TextEncoder(text_backbone, name="text_encoder"),
         projection_dim=size["projection_dim"],
         name=preset,
     )
+
+
+def _keras_hub_dropout(image_size):
+    """The ``dropout`` that gives the last block the wanted rate.
+
+    keras-hub scales a block's rate by its place over the number of blocks *before* depth
+    scaling, which for L2 would end above 1.
+    """
+    repeats = image_size["stackwise_num_repeats"]
+    scaled = [math.ceil(image_size["depth_coefficient"] * count) for count in repeats]
+    return image_size["dropout"] * sum(repeats) / sum(scaled)

@@ -114,6 +114,22 @@ class AlignDualEncoder(keras.Model):
         self.mask_false_negatives = mask_false_negatives
         self.global_clipnorm = global_clipnorm
 
+    def get_compile_config(self):
+        """The arguments of ``compile``, serialised."""
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "label_smoothing": self.label_smoothing,
+            "mask_false_negatives": self.mask_false_negatives,
+            "global_clipnorm": self.global_clipnorm,
+        }
+
+    def compile_from_config(self, config):
+        """Compiles from ``get_compile_config``'s dictionary, as loading a model does."""
+        optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
+        self.compile(**{**config, "optimizer": optimizer})
+        # So that its state can be loaded.
+        self.optimizer.build(self.trainable_variables)
+
     def contrastive_losses(self, embeddings, batch):
         """Both directions of this replica's pairs against the pairs of every replica.
 
@@ -137,9 +153,7 @@ class AlignDualEncoder(keras.Model):
             logits = losses.pair_logits(
                 queries, distribution.gather_replicas(keys), self.temperature
             )
-            loss = losses.softmax_cross_entropy(
-                logits, positives, self.label_smoothing, excluded
-            )
+            loss = losses.softmax_cross_entropy(logits, positives, self.label_smoothing, excluded)
             recall = losses.recall_at_1(logits, positives, excluded)
             results[f"loss_{direction}"] = tf.reduce_mean(loss)
             results[f"{direction}_recall_at_1"] = tf.reduce_mean(recall)

@@ -35,9 +35,7 @@ def false_negatives(row_ids, column_ids, positives):
         bool, ``(rows, columns)``.
     """
     same = (row_ids[:, None] == column_ids[None, :]) & (row_ids[:, None] != 0)
-    own = (
-        positives[:, None] == tf.range(tf.shape(column_ids)[0], dtype=positives.dtype)[None, :]
-    )
+    own = positives[:, None] == tf.range(tf.shape(column_ids)[0], dtype=positives.dtype)[None, :]
     return same & ~own
 
 

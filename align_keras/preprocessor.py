@@ -77,9 +77,7 @@ class AlignPreprocessor:
         """
         captions = tf.convert_to_tensor(captions, tf.string)
         pieces = self.tokenizer.tokenize(captions)[:, : self.sequence_length - 2]
-        ends = [
-            tf.fill([tf.shape(captions)[0], 1], self.vocabulary.index(p)) for p in (CLS, SEP)
-        ]
+        ends = [tf.fill([tf.shape(captions)[0], 1], self.vocabulary.index(p)) for p in (CLS, SEP)]
         pieces = tf.concat([ends[0], pieces, ends[1]], axis=1)
         shape = [captions.shape[0], self.sequence_length]
         token_ids = tf.ensure_shape(
@@ -147,9 +145,7 @@ class AlignPreprocessor:
 
         def jpeg():
             shape = tf.image.extract_jpeg_shape(encoded)
-            return tf.image.decode_and_crop_jpeg(
-                encoded, window(shape[0], shape[1]), channels=3
-            )
+            return tf.image.decode_and_crop_jpeg(encoded, window(shape[0], shape[1]), channels=3)
 
         def other():
             image = tf.image.decode_image(encoded, channels=3, expand_animations=False)

@@ -21,6 +21,8 @@ _EFFICIENTNET = {
     "stackwise_block_types": ["v1"] + ["unfused"] * 6,
     "include_stem_padding": False,
     "stem_conv_padding": "valid",
+    # The original never rounds a width down by more than a tenth: matters for B3's 19.2.
+    "cap_round_filter_decrease": True,
     "batch_norm_epsilon": 1e-3,
 }
 

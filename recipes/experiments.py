@@ -98,13 +98,13 @@ QUICKSTART = PretrainSettings(
     initial_temperature=0.1,
     optimizer="adamw",
     learning_rate=2e-3,
-    warmup_steps=50,
+    warmup_steps=100,
     weight_decay=1e-2,
-    batch_size=256,
-    steps=600,
-    eval_every=100,
-    checkpoint_every=200,
-    log_every=10,
+    batch_size=128,
+    steps=1_200,
+    eval_every=200,
+    checkpoint_every=400,
+    log_every=20,
 )
 
 # The nano model on tens of thousands of small product photographs with shop titles; two CPU

@@ -4,6 +4,8 @@
     python recipes/pretrain.py --train-data='DIR/train-*.tfrecord' \
         --eval-data='DIR/val-*.tfrecord' --workdir=DIR
     python recipes/pretrain.py --experiment=cc3m_b3_mini --strategy=tpu ...
+
+Without --train-data it renders its own scenes.
 """
 
 import dataclasses
@@ -29,10 +31,12 @@ from align_keras import (
     build_backbone,
     distribution,
     monitoring,
+    presets,
 )
 from align_keras.checkpointing import RunCheckpoints
 from align_keras.data import pipeline, records, scenes, vocabulary
-from align_keras.evaluation import held_out
+from align_keras.evaluation import zero_shot
+from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.preprocessor import read_vocabulary
 
 # Settings that a resumed run may change.
@@ -51,10 +55,14 @@ _FREE_ON_RESUME = {
 def main(settings):
     """Trains, evaluates and reports; returns what ``metrics.json`` holds."""
     started = time.perf_counter()
-    workdir = open_workdir(settings)
-    keras.utils.set_random_seed(settings.seed)
+    check_settings(settings)
+    workdir = find_workdir(settings)
+    shards = find_shards(settings)
     strategy = distribution.make_strategy(settings.strategy, settings.tpu)
-    data = open_data(settings, workdir)
+    keras.utils.set_random_seed(settings.seed)
+    # All that can be wrong with the input is known by now; from here on files are written.
+    write_settings(settings, workdir)
+    data = open_data(settings, workdir, shards)
     with strategy.scope():
         model = make_model(settings, data["preprocessor"])
         checkpoints = RunCheckpoints(workdir / "checkpoints", model)
@@ -66,75 +74,117 @@ def main(settings):
     return report(settings, workdir, data, model, checkpoints, started)
 
 
-def open_workdir(settings):
-    """Makes the run's directory and notes the settings in it, or checks them on resuming."""
+def check_settings(settings):
+    """Raises on numbers that cannot be, before anything is made."""
+    for name in ("steps", "eval_every", "checkpoint_every", "log_every", "shuffle_buffer"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{flag_of(name)}: must be at least 1, not {getattr(settings, name)}")
+    if settings.batch_size < 2:
+        raise ValueError(f"--batch-size: must be at least 2, not {settings.batch_size}")
+    if not 0 <= settings.warmup_steps < settings.steps:
+        raise ValueError(
+            f"--warmup-steps: {settings.warmup_steps:,} must be below --steps ({settings.steps:,})"
+        )
+    if settings.resize_size < settings.image_size:
+        raise ValueError(
+            f"--resize-size: {settings.resize_size} must be at least --image-size "
+            f"({settings.image_size})"
+        )
+    if settings.preset not in presets.PRESETS:
+        raise ValueError(
+            f"--preset: no {settings.preset!r}; choose one of {', '.join(sorted(presets.PRESETS))}"
+        )
+    zero_shot.fill_prompts([], settings.prompts)
+    if settings.vocabulary:
+        read_vocabulary(settings.vocabulary)
+    if settings.eval_data and not settings.train_data:
+        raise ValueError("--eval-data without --train-data: give both")
+
+
+def flag_of(name):
+    """The flag of a setting: ``batch_size`` -> ``--batch-size``."""
+    return "--" + name.replace("_", "-")
+
+
+def find_workdir(settings):
+    """The run's directory; if it holds a run, that must have begun with the same settings."""
     workdir = Path(settings.workdir or time.strftime("runs/%Y%m%d-%H%M%S"))
     path = workdir / "settings.json"
-    now = json.loads(json.dumps(dataclasses.asdict(settings)))
     if path.exists():
-        before = json.loads(path.read_text())
+        before, now = json.loads(path.read_text()), plain(settings)
         for name in sorted(now.keys() - _FREE_ON_RESUME):
             if before.get(name) != now[name]:
-                flag = "--" + name.replace("_", "-")
                 raise ValueError(
-                    f"{flag}: the run in {workdir} began with {before.get(name)!r}, not "
+                    f"{flag_of(name)}: the run in {workdir} began with {before.get(name)!r}, not "
                     f"{now[name]!r}; resume with that, or give another --workdir"
                 )
-    workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(now, indent=2) + "\n")
     return workdir
 
 
-def open_data(settings, workdir):
-    """Finds and checks the shards; reads or trains the vocabulary."""
-    train_pattern, eval_pattern = settings.train_data, settings.eval_data
-    if not train_pattern:
-        if eval_pattern:
-            raise ValueError("--eval-data without --train-data: give both")
-        train_pattern, eval_pattern = quickstart_data(workdir / "data", settings.seed)
-    train_shards = records.find_shards(train_pattern)
-    eval_shards = records.find_shards(eval_pattern, "--eval-data") if eval_pattern else []
-    zero_shot_shards = []
-    if settings.zero_shot_data:
-        zero_shot_shards = records.find_shards(settings.zero_shot_data, "--zero-shot-data")
-    for shards in (train_shards, eval_shards, zero_shot_shards):
-        if shards:
-            records.check_shards(shards)
+def plain(settings):
+    """The settings as JSON gives them back."""
+    return json.loads(json.dumps(dataclasses.asdict(settings)))
 
-    vocabulary_path = workdir / "vocab.txt"
+
+def write_settings(settings, workdir):
+    """Makes the run's directory and notes the settings in it."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "settings.json").write_text(json.dumps(plain(settings), indent=2) + "\n")
+
+
+def find_shards(settings):
+    """Finds and checks the shards of each of the three data flags; paths by flag."""
+    shards = {}
+    for flag in ("--train-data", "--eval-data", "--zero-shot-data"):
+        pattern = getattr(settings, flag[2:].replace("-", "_"))
+        shards[flag] = records.find_shards(pattern, flag) if pattern else []
+        if shards[flag]:
+            records.check_shards(shards[flag])
+    total = sum(pipeline.shard_counts(shards["--train-data"]).values())
+    if 0 < total < settings.batch_size:
+        raise ValueError(
+            f"--batch-size: {settings.batch_size:,} is more than the {total:,} pairs of "
+            f"--train-data; lower it to {total:,} or less, or give more data"
+        )
+    return shards
+
+
+def open_data(settings, workdir, shards):
+    """Reads or trains the vocabulary and opens the data; renders it where none is given."""
+    train_shards, eval_shards, zero_shot_shards = shards.values()
+    if not train_shards:
+        train_shards, eval_shards = quickstart_data(workdir / "data", settings.seed)
+    vocabulary_path = str(workdir / "vocab.txt")
     if settings.vocabulary:
         pieces = read_vocabulary(settings.vocabulary)
-        vocabulary.write_vocabulary(pieces, str(vocabulary_path))
-    elif vocabulary_path.exists():
-        pieces = read_vocabulary(str(vocabulary_path))
+        vocabulary.write_vocabulary(pieces, vocabulary_path)
+    elif Path(vocabulary_path).exists():
+        pieces = read_vocabulary(vocabulary_path)
     else:
         captions = records.read_captions(train_shards, settings.vocabulary_captions)
         pieces = vocabulary.train_vocabulary(captions, settings.vocabulary_size)
-        vocabulary.write_vocabulary(pieces, str(vocabulary_path))
+        vocabulary.write_vocabulary(pieces, vocabulary_path)
     preprocessor = AlignPreprocessor(
         pieces, settings.image_size, settings.resize_size, settings.sequence_length
     )
-
     counts = pipeline.shard_counts(train_shards)
     print(
         f"{sum(counts.values()):,} training pairs in {len(counts)} shards, "
         f"{len(pieces):,} word pieces",
         flush=True,
     )
-    evaluation = zero_shot = None
+    batch_size = min(settings.batch_size, 256)
+    evaluation = zero_shot_pairs = None
     if eval_shards:
-        size = min(settings.batch_size, 256)
-        evaluation = held_out.HeldOutPairs(eval_shards, preprocessor, size)
-        zero_shot = evaluation
+        evaluation = HeldOutPairs(eval_shards, preprocessor, batch_size)
+        zero_shot_pairs = evaluation
     if zero_shot_shards:
-        zero_shot = held_out.HeldOutPairs(
-            zero_shot_shards, preprocessor, min(settings.batch_size, 256)
-        )
+        zero_shot_pairs = HeldOutPairs(zero_shot_shards, preprocessor, batch_size)
     return {
         "counts": counts,
         "preprocessor": preprocessor,
         "evaluation": evaluation,
-        "zero_shot": zero_shot,
+        "zero_shot": zero_shot_pairs,
     }
 
 
@@ -144,8 +194,8 @@ def quickstart_data(directory, seed):
     if not finished.exists():
         print(f"no --train-data: rendering scenes into {directory}", flush=True)
         scenes.write_scenes(directory, num_train=12_000, num_eval=500, seed=seed)
-        finished.touch()
-    return f"{directory}/train-*.tfrecord", f"{directory}/eval-*.tfrecord"
+        finished.touch()  # an interrupted rendering is done again
+    return [records.find_shards(f"{directory}/{part}-*.tfrecord") for part in ("train", "eval")]
 
 
 def make_model(settings, preprocessor):
@@ -157,9 +207,7 @@ def make_model(settings, preprocessor):
         synchronized_batch_norm=settings.synchronized_batch_norm,
     )
     model = AlignDualEncoder(backbone, settings.initial_temperature, settings.min_temperature)
-    learning_rate = WarmupLinearDecay(
-        settings.learning_rate, settings.warmup_steps, settings.steps
-    )
+    learning_rate = WarmupLinearDecay(settings.learning_rate, settings.warmup_steps, settings.steps)
     if settings.optimizer == "lamb":
         optimizer = Lamb(learning_rate, weight_decay=settings.weight_decay)
     else:
@@ -189,9 +237,7 @@ def fit(settings, workdir, strategy, data, model, checkpoints):
             data["preprocessor"],
             context.get_per_replica_batch_size(settings.batch_size),
             seed=settings.seed,
-            start_batch=first_step
-            * context.num_replicas_in_sync
-            // context.num_input_pipelines,
+            start_batch=first_step * context.num_replicas_in_sync // context.num_input_pipelines,
             shuffle_buffer=settings.shuffle_buffer,
             worker=context.input_pipeline_id,
             num_workers=context.num_input_pipelines,

@@ -80,8 +80,8 @@ def training_dataset(
     total = sum(counts.values())
     if total // num_workers < batch_size:
         raise ValueError(
-            f"--batch-size: {batch_size * num_workers} is more than the {total} pairs of "
-            f"--train-data; lower it to {total} or less, or give more data"
+            f"a batch of {batch_size} pairs is more than the share of each of {num_workers} "
+            f"workers in {total} pairs"
         )
     by_shard = len(counts) >= num_workers
     if by_shard:
@@ -106,9 +106,7 @@ def training_dataset(
         )
         if not by_shard:
             dataset = dataset.shard(num_workers, worker)
-        return dataset.shuffle(
-            shuffle_buffer, seed=seed + epoch, reshuffle_each_iteration=False
-        )
+        return dataset.shuffle(shuffle_buffer, seed=seed + epoch, reshuffle_each_iteration=False)
 
     dataset = tf.data.Dataset.range(first_epoch, 1 << 40).flat_map(epoch_records)
     dataset = dataset.skip(skip).enumerate(start_batch * batch_size)
@@ -145,9 +143,7 @@ def evaluation_dataset(counts, preprocessor, batch_size):
     dataset = dataset.concatenate(tf.data.Dataset.from_tensors(b"").repeat(padding)).enumerate()
 
     def decode(position, record):
-        return _decode_pair(
-            position, record, preprocessor.decode_image, preprocessor.image_size
-        )
+        return _decode_pair(position, record, preprocessor.decode_image, preprocessor.image_size)
 
     dataset = _decoded_batches(dataset, decode, preprocessor, batch_size)
     dataset = dataset.map(lambda batch: _tokenize(batch, preprocessor))
@@ -220,10 +216,7 @@ def _decoded_batches(dataset, decode, preprocessor, batch_size):
         pairs = tf.data.Dataset.from_tensor_slices((positions, chunk_records)).map(decode)
         blanks = tf.data.Dataset.from_tensors(blank).repeat(chunk)
         return (
-            pairs.ignore_errors()
-            .concatenate(blanks)
-            .take(chunk)
-            .batch(chunk, drop_remainder=True)
+            pairs.ignore_errors().concatenate(blanks).take(chunk).batch(chunk, drop_remainder=True)
         )
 
     dataset = dataset.batch(chunk, drop_remainder=True).interleave(
@@ -236,8 +229,7 @@ def _decoded_batches(dataset, decode, preprocessor, batch_size):
         return dataset
     return dataset.batch(batch_size // chunk, drop_remainder=True).map(
         lambda batch: {
-            name: tf.reshape(value, [batch_size, *value.shape[2:]])
-            for name, value in batch.items()
+            name: tf.reshape(value, [batch_size, *value.shape[2:]]) for name, value in batch.items()
         }
     )
 

@@ -107,10 +107,7 @@ def count_records(shard):
             file.seek(position)
             header = file.read(_HEADER.size)
             count += 1
-            if (
-                len(header) < _HEADER.size
-                or _masked_crc(header[:8]) != _HEADER.unpack(header)[1]
-            ):
+            if len(header) < _HEADER.size or _masked_crc(header[:8]) != _HEADER.unpack(header)[1]:
                 break
             position += _HEADER.size + _HEADER.unpack(header)[0] + _CHECKSUM.size
     return count

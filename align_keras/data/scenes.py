@@ -23,7 +23,7 @@ COLOURS = {
     "black": (15, 15, 15),
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "diamond")
-SIZES = {"small": 0.16, "medium": 0.24, "large": 0.33}
+SIZES = {"small": 0.2, "medium": 0.27, "large": 0.35}
 # No left or right: training flips images.
 POSITIONS = {"top": 0.33, "middle": 0.5, "bottom": 0.67}
 GROUNDS = {
@@ -66,9 +66,7 @@ def write_scenes(directory, num_train, num_eval, seed=0, shard_size=2_000):
     with records.ShardWriter(f"{directory}/train", shard_size) as writer:
         for i in range(num_train):
             scene = _draw_lot(rng, seen)
-            writer.write(
-                _record(rng, scene, f"train-{i:06d}", _noisy_caption(rng, scene, seen))
-            )
+            writer.write(_record(rng, scene, f"train-{i:06d}", _noisy_caption(rng, scene, seen)))
     with records.ShardWriter(f"{directory}/eval", shard_size) as writer:
         for i in range(num_eval):
             scene = _draw_lot(rng, unseen if i % 10 < 3 else seen)

@@ -1,6 +1,6 @@
 """A WordPiece vocabulary from the training captions, as the paper builds its own (sec. 5)."""
 
-import os
+import collections
 
 import tensorflow as tf
 import tokenizers
@@ -8,6 +8,10 @@ import tokenizers
 from align_keras.preprocessor import CLS, PAD, SEP, UNKNOWN
 
 MASK = "[MASK]"
+
+
+# Characters of a vocabulary at most: captions of the web hold thousands.
+_MAX_ALPHABET = 1_000
 
 
 def train_vocabulary(captions, size, min_frequency=2):
@@ -26,18 +30,42 @@ def train_vocabulary(captions, size, min_frequency=2):
         ValueError: if the captions hold no word at all.
     """
     trainer = tokenizers.BertWordPieceTokenizer(lowercase=True)
+    words = _count_words(captions, trainer)
+    if not words:
+        raise ValueError("--train-data: the captions hold no word to make a vocabulary from")
+    words, alphabet = _limit_alphabet(words, min(_MAX_ALPHABET, max(1, size // 4)))
     trainer.train_from_iterator(
-        captions,
+        # Sorted, and with every character given an id beforehand: the trainer meets words in
+        # the order of a hash table, and breaks ties by the ids that it hands out.
+        (" ".join([word] * count) for word, count in sorted(words.items())),
         vocab_size=size,
         min_frequency=min_frequency,
-        limit_alphabet=min(1000, size // 2),
-        special_tokens=[PAD, UNKNOWN, CLS, SEP, MASK],
+        special_tokens=[PAD, UNKNOWN, CLS, SEP, MASK, *alphabet],
         show_progress=False,
     )
     ids = trainer.get_vocab()
-    if len(ids) <= 5:
-        raise ValueError("--train-data: the captions hold no word to make a vocabulary from")
     return sorted(ids, key=ids.get)
+
+
+def _count_words(captions, trainer):
+    """How often each normalised word occurs."""
+    words = collections.Counter()
+    for caption in captions:
+        normalized = trainer.normalizer.normalize_str(caption)
+        words.update(word for word, _ in trainer.pre_tokenizer.pre_tokenize_str(normalized))
+    return words
+
+
+def _limit_alphabet(words, limit):
+    """Drops words with a rare character; the others, and their pieces of one character."""
+    characters = collections.Counter()
+    for word, count in words.items():
+        characters.update(dict.fromkeys(set(word), count))
+    kept = set(sorted(characters, key=lambda c: (-characters[c], c))[:limit])
+    words = {word: count for word, count in words.items() if kept.issuperset(word)}
+    first = {word[0] for word in words}
+    later = {f"##{character}" for word in words for character in word[1:]}
+    return words, sorted(first) + sorted(later)
 
 
 def write_vocabulary(vocabulary, path):
@@ -45,5 +73,4 @@ def write_vocabulary(vocabulary, path):
     partial = f"{path}.partial"
     with tf.io.gfile.GFile(partial, "w") as file:
         file.write("\n".join(vocabulary) + "\n")
-    tf.io.gfile.makedirs(os.path.dirname(path) or ".")
     tf.io.gfile.rename(partial, path, overwrite=True)

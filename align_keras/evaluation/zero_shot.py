@@ -25,9 +25,7 @@ def class_embeddings(prompt_embeddings, num_classes):
     Returns:
         Unit norm, ``(num_classes, dim)``.
     """
-    means = np.reshape(prompt_embeddings, (num_classes, -1, prompt_embeddings.shape[-1])).mean(
-        1
-    )
+    means = np.reshape(prompt_embeddings, (num_classes, -1, prompt_embeddings.shape[-1])).mean(1)
     return means / np.linalg.norm(means, axis=-1, keepdims=True)
 
 

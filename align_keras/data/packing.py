@@ -1,0 +1,218 @@
+"""Packs images and a table of captions into shards, and accounts for every pair left out."""
+
+import collections
+import csv
+import io
+import json
+import zipfile
+from pathlib import Path
+
+from PIL import Image
+
+from align_keras.data import records
+
+CAPTION_COLUMNS = ("captions", "caption", "txt", "text")
+_READERS = {".csv": ",", ".tsv": "\t"}
+
+
+def read_table(path):
+    """Reads rows from JSONL, CSV, TSV or Parquet, by the file's extension.
+
+    Yields:
+        ``(where, row)``: the place in the file for a message, and a dict, or None for a line
+        of JSONL that is no JSON object.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the extension is another one, the file is not UTF-8 or unreadable, or
+            pyarrow is missing for Parquet.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"--captions: no file {path}")
+    extension = path.suffix.lower()
+    if extension == ".parquet":
+        yield from _read_parquet(path)
+        return
+    if extension not in (".jsonl", *_READERS):
+        raise ValueError(f"--captions: {path} must end in .jsonl, .csv, .tsv or .parquet")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if extension == ".jsonl":
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        yield f"line {number}", _parse_object(line)
+            else:
+                reader = csv.DictReader(file, delimiter=_READERS[extension])
+                for row in reader:
+                    yield f"line {reader.line_num}", row
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"--captions: {path} is not UTF-8 ({error.reason} near byte {error.start}); "
+            "convert it, for example with iconv"
+        ) from None
+    except csv.Error as error:
+        raise ValueError(f"--captions: {path}: {error}") from None
+
+
+def _parse_object(line):
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _read_parquet(path):
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError(
+            "--captions: Parquet needs pyarrow; pip install 'align-keras[data]'"
+        ) from None
+    try:
+        batches = pyarrow.parquet.ParquetFile(path).iter_batches()
+        number = 0
+        for batch in batches:
+            for row in batch.to_pylist():
+                number += 1
+                yield f"row {number}", row
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"--captions: {path} is not readable as Parquet: {error}") from None
+
+
+class ImageFolder:
+    """Reads image files from a folder, and members of the zip archives in it.
+
+    Args:
+        directory: the folder.
+
+    Raises:
+        FileNotFoundError: if it does not exist.
+    """
+
+    def __init__(self, directory):
+        self.directory = Path(directory)
+        if not self.directory.is_dir():
+            raise FileNotFoundError(f"--images: no folder {directory}")
+        self._archives = {}
+
+    def read(self, image, archive=None):
+        """The bytes of a file, or of a member of ``archive``; FileNotFoundError if absent."""
+        if not archive:
+            path = self.directory / image
+            if not path.is_file():
+                raise FileNotFoundError(path)
+            return path.read_bytes()
+        if archive not in self._archives:
+            # Opened once: opening reads the list of all members.
+            self._archives[archive] = zipfile.ZipFile(self.directory / archive)
+        try:
+            return self._archives[archive].read(image)
+        except KeyError:
+            raise FileNotFoundError(f"{archive}: {image}") from None
+
+
+def to_jpeg(data):
+    """Checks that an image decodes; a JPEG keeps its bytes, others become JPEG.
+
+    Raises:
+        ValueError: with the reason, if it does not decode.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            if image.format == "JPEG" and image.mode in ("RGB", "L"):
+                return data
+            encoded = io.BytesIO()
+            _flatten(image).save(encoded, "JPEG", quality=95)
+            return encoded.getvalue()
+    except Image.DecompressionBombError:
+        raise ValueError("image has too many pixels") from None
+    except (OSError, SyntaxError, ValueError, EOFError):
+        raise ValueError("image does not decode") from None
+
+
+def _flatten(image):
+    """To RGB, with white behind what is transparent."""
+    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def pairs_of(row, caption_column=None):
+    """The captions of one row: a string, or a list of them.
+
+    Raises:
+        ValueError: with the reason, if the row has none.
+    """
+    columns = [caption_column] if caption_column else CAPTION_COLUMNS
+    value = next((row[name] for name in columns if row.get(name)), None)
+    captions = [value] if isinstance(value, str) else value
+    if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
+        raise ValueError("no caption")
+    return captions
+
+
+def pack(
+    rows,
+    folder,
+    writer,
+    *,
+    image_column="image",
+    archive_column="archive",
+    caption_column=None,
+    carry=(),
+):
+    """Writes one record for each image and caption, in the rows' order.
+
+    Args:
+        rows: ``(where, row)`` pairs, as of ``read_table``.
+        folder: an ``ImageFolder``.
+        writer: a ``records.ShardWriter``.
+        image_column: column with the path of the image, relative to the folder or archive.
+        archive_column: column with the name of a zip in the folder; may be absent.
+        caption_column: column with the caption or a list of them; by default the first of
+            ``CAPTION_COLUMNS`` that a row has.
+        carry: columns to copy into the records.
+
+    Returns:
+        A list of dicts, one for each row or caption left out: ``where``, ``image``,
+        ``reason``.
+    """
+    left_out = []
+    for where, row in rows:
+        name = row.get(image_column) if row else None
+        try:
+            if row is None:
+                raise ValueError("not a JSON object")
+            if not isinstance(name, str) or not name:
+                raise ValueError(f"no {image_column} column")
+            captions = pairs_of(row, caption_column)
+            archive = row.get(archive_column)
+            jpg = to_jpeg(folder.read(name, archive))
+        except FileNotFoundError:
+            left_out.append({"where": where, "image": name, "reason": "image file missing"})
+            continue
+        except ValueError as error:
+            left_out.append({"where": where, "image": name, "reason": str(error)})
+            continue
+        fields = {column: row[column] for column in carry if row.get(column) is not None}
+        for caption in captions:
+            if not caption.strip():
+                left_out.append({"where": where, "image": name, "reason": "empty caption"})
+                continue
+            key = f"{writer.count:09d}"
+            image_id = f"{archive}/{name}" if archive else name
+            writer.write(
+                records.make_record(jpg, caption.strip(), key, image_id=image_id, **fields)
+            )
+    return left_out
+
+
+def count_reasons(left_out):
+    """How many pairs each reason left out, the most frequent first."""
+    return collections.Counter(pair["reason"] for pair in left_out).most_common()

@@ -1,0 +1,105 @@
+"""Packs a folder of images and a table of captions into shards for ``pretrain.py``.
+
+    python recipes/prepare_data.py --captions=DIR/captions.jsonl --output=SHARDS/train
+    python recipes/prepare_data.py --captions=all.csv --images=DIR --select split=val ...
+
+Every pair that is left out is counted and listed with its reason.
+"""
+
+import dataclasses
+import json
+import os
+import random
+import sys
+from pathlib import Path
+
+# Before TensorFlow loads: its notices would hide the one line that counts.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import tqdm
+import tyro
+
+from align_keras.data import packing, records
+
+
+@dataclasses.dataclass(frozen=True)
+class PackSettings:
+    """Packs a folder of images and a table of captions into TFRecord shards."""
+
+    captions: str
+    """Table with one row an image: .jsonl, .csv, .tsv or .parquet."""
+    output: str
+    """Path and start of the shards' names: DIR/train gives DIR/train-00000.tfrecord."""
+    images: str = ""
+    """Folder of the images. Empty: the table's own folder."""
+    image_column: str = "image"
+    """Column with an image's path, relative to the folder."""
+    archive_column: str = "archive"
+    """Column with the name of a zip in the folder that holds the image; may be absent."""
+    caption_column: str = ""
+    """Column with the caption, or a list of captions. Empty: the first there is of captions,
+    caption, txt and text."""
+    select: tuple[str, ...] = ()
+    """Keep only the rows with these values, as in: --select split=train."""
+    carry: tuple[str, ...] = ()
+    """Columns to copy into the records, such as class_name."""
+    shard_size: int = 4_096
+    """Records a shard."""
+    seed: int = 0
+    """Decides the order of the records."""
+
+
+def main(settings):
+    """Packs, writes the list of what was left out, and reports."""
+    existing = sorted(Path(settings.output).parent.glob(Path(settings.output).name + "-*"))
+    if existing:
+        raise ValueError(f"--output: {existing[0]} is there already; remove it or choose another")
+    if settings.shard_size < 1:
+        raise ValueError(f"--shard-size: must be at least 1, not {settings.shard_size}")
+    folder = packing.ImageFolder(settings.images or Path(settings.captions).parent)
+    rows = [
+        (where, row)
+        for where, row in packing.read_table(settings.captions)
+        if selected(row, settings.select)
+    ]
+    if not rows:
+        raise ValueError(f"--captions: no row of {settings.captions} is selected")
+    # The table's order is rarely random; the shuffle buffer of training is small beside it.
+    random.Random(settings.seed).shuffle(rows)
+    with records.ShardWriter(settings.output, settings.shard_size) as writer:
+        left_out = packing.pack(
+            tqdm.tqdm(rows, unit="row", mininterval=0.5),
+            folder,
+            writer,
+            image_column=settings.image_column,
+            archive_column=settings.archive_column,
+            caption_column=settings.caption_column or None,
+            carry=settings.carry,
+        )
+    print(f"{writer.count:,} pairs in {len(writer.shards)} shards: {settings.output}-*.tfrecord")
+    for reason, count in packing.count_reasons(left_out):
+        print(f"left out {count:,}: {reason}")
+    if left_out:
+        report = Path(f"{settings.output}-left_out.jsonl")
+        report.write_text("".join(json.dumps(pair) + "\n" for pair in left_out), encoding="utf-8")
+        print(f"each one is listed in {report}")
+    if not writer.count:
+        raise ValueError(f"--captions: no pair of {settings.captions} could be packed")
+
+
+def selected(row, conditions):
+    """Whether a row has every ``column=value``; a row that is no object stays, to be counted."""
+    for condition in conditions:
+        column, equals, value = condition.partition("=")
+        if not equals:
+            raise ValueError(f"--select: {condition!r} must be COLUMN=VALUE")
+        if row is not None and str(row.get(column)) != value:
+            return False
+    return True
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(PackSettings, description=__doc__))
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"prepare_data.py: {error}")

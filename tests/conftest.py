@@ -1,0 +1,113 @@
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "recipes"))
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+import tensorflow as tf
+
+# Before anything runs: replicas of a MirroredStrategy without a GPU.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+from align_keras import (
+    AlignBackbone,
+    AlignDualEncoder,
+    AlignPreprocessor,
+    ImageEncoder,
+    TextEncoder,
+)
+from align_keras.data import records, scenes, vocabulary
+
+TINY_IMAGE_SIZE = 16
+TINY_SEQUENCE = 12
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    keras.utils.set_random_seed(1)
+
+
+@pytest.fixture(scope="session")
+def mirrored():
+    """Two replicas on the CPU; a process can have one such strategy only."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(scope="session")
+def scene_shards(tmp_path_factory):
+    """Twelve shards of 10 rendered scenes, and one of 30 held-out ones."""
+    directory = tmp_path_factory.mktemp("scenes")
+    train, held_out = scenes.write_scenes(directory, num_train=120, num_eval=30, shard_size=10)
+    return records.find_shards(train), records.find_shards(held_out)
+
+
+@pytest.fixture(scope="session")
+def pieces(scene_shards):
+    return vocabulary.train_vocabulary(records.read_captions(scene_shards[0], 1000), 300)
+
+
+@pytest.fixture(scope="session")
+def preprocessor(pieces):
+    return AlignPreprocessor(pieces, TINY_IMAGE_SIZE, 20, TINY_SEQUENCE)
+
+
+@pytest.fixture
+def build_tiny():
+    """Makes a two-layer dual encoder with an 8-wide space."""
+
+    def build(dropout=0.0, synchronized=False, vocabulary_size=300, **options):
+        image_backbone = keras_hub.models.EfficientNetBackbone(
+            stackwise_width_coefficients=[1.0] * 2,
+            stackwise_depth_coefficients=[1.0] * 2,
+            stackwise_kernel_sizes=[3, 3],
+            stackwise_num_repeats=[1, 2],
+            stackwise_input_filters=[8, 8],
+            stackwise_output_filters=[8, 16],
+            stackwise_expansion_ratios=[1, 2],
+            stackwise_strides=[1, 2],
+            stackwise_squeeze_and_excite_ratios=[0.25, 0.25],
+            stackwise_block_types=["v1", "unfused"],
+            stackwise_force_input_filters=[0, 0],
+            stackwise_nores_option=[False, False],
+            dropout=dropout,
+        )
+        text_backbone = keras_hub.models.BertBackbone(
+            vocabulary_size=vocabulary_size,
+            num_layers=1,
+            num_heads=2,
+            hidden_dim=16,
+            intermediate_dim=32,
+            dropout=dropout,
+            max_sequence_length=TINY_SEQUENCE,
+        )
+        backbone = AlignBackbone(
+            ImageEncoder(image_backbone, synchronized_batch_norm=synchronized),
+            TextEncoder(text_backbone),
+            projection_dim=8,
+        )
+        return AlignDualEncoder(backbone, initial_temperature=0.2, **options)
+
+    return build
+
+
+@pytest.fixture
+def batch():
+    """Eight random pairs; pairs 2 and 5 share an image, 1 and 7 a caption."""
+    rng = np.random.default_rng(0)
+    token_ids = rng.integers(5, 300, (8, TINY_SEQUENCE)).astype("int32")
+    return {
+        "images": rng.uniform(-1, 1, (8, TINY_IMAGE_SIZE, TINY_IMAGE_SIZE, 3)).astype("float32"),
+        "token_ids": token_ids,
+        "segment_ids": np.zeros_like(token_ids),
+        "padding_mask": np.ones_like(token_ids),
+        "image_ids": np.array([0, 0, 7, 8, 9, 7, 10, 0]),
+        "caption_ids": np.array([1, 2, 3, 4, 5, 6, 7, 2]),
+    }

@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from align_keras import Lamb, distribution
+
+
+def run_replicas(strategy, model, batch, function):
+    """Runs ``function`` on each replica's half of a batch; per-replica results."""
+    halves = [{name: value[i * 4 : i * 4 + 4] for name, value in batch.items()} for i in (0, 1)]
+    shares = strategy.experimental_distribute_values_from_function(
+        lambda context: {
+            name: tf.constant(value)
+            for name, value in halves[context.replica_id_in_sync_group].items()
+        }
+    )
+    return tf.function(lambda: strategy.run(function, args=(shares,)))()
+
+
+def pair_of_models(build_tiny, mirrored, **options):
+    """The same model on one device and on two replicas, batch norm synchronised."""
+    single = build_tiny(synchronized=True)
+    single.compile(Lamb(0.05), **options)
+    with mirrored.scope():
+        double = build_tiny(synchronized=True)
+        double.compile(Lamb(0.05), **options)
+        double.optimizer.build(double.trainable_variables)
+    for variable, source in zip(double.variables, single.variables, strict=True):
+        variable.assign(source.numpy())
+    return single, double
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_two_replicas_give_the_loss_and_gradients_of_one(mask, build_tiny, mirrored, batch):
+    single, double = pair_of_models(build_tiny, mirrored, mask_false_negatives=mask)
+    expected, expected_gradients = single.compute_gradients(batch)
+    results, gradients = run_replicas(mirrored, double, batch, double.compute_gradients)
+    for name, value in expected.items():
+        mean = mirrored.reduce("MEAN", results[name], axis=None)
+        np.testing.assert_allclose(mean, value, rtol=1e-5, err_msg=name)
+    assert len(gradients) == len(expected_gradients)
+    for gradient, wanted in zip(gradients, expected_gradients, strict=True):
+        for replica in mirrored.experimental_local_results(gradient):
+            np.testing.assert_allclose(replica, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_two_replicas_take_the_clipped_step_of_one(build_tiny, mirrored, batch):
+    single, double = pair_of_models(build_tiny, mirrored, global_clipnorm=0.05)
+    before = [variable.numpy() for variable in single.trainable_variables]
+    for _ in range(2):
+        logs = single.train_step(batch)
+        run_replicas(mirrored, double, batch, double.train_step)
+    for name, value in logs.items():
+        assert abs(float(value) - float(double.get_metrics_result()[name])) < 1e-4
+    moved = 0.0
+    for variable, wanted, start in zip(
+        double.trainable_variables, single.trainable_variables, before, strict=True
+    ):
+        for replica in mirrored.experimental_local_results(variable.value):
+            np.testing.assert_allclose(replica, wanted.numpy(), rtol=1e-3, atol=1e-4)
+        moved += np.abs(wanted.numpy() - start).sum()
+    assert moved > 1.0
+
+
+def test_local_negatives_would_give_another_loss(build_tiny, mirrored, batch, monkeypatch):
+    """What the gathering is for: without it the two-replica test above could not pass."""
+    single, double = pair_of_models(build_tiny, mirrored, mask_false_negatives=False)
+    expected, _ = single.compute_gradients(batch)
+    monkeypatch.setattr(distribution, "gather_replicas", lambda value: value)
+    monkeypatch.setattr(distribution, "replica_place", lambda: (0, 2))
+    results, _ = run_replicas(mirrored, double, batch, double.compute_gradients)
+    mean = mirrored.reduce("MEAN", results["loss"], axis=None)
+    assert abs(float(mean) - float(expected["loss"])) > 0.1
+
+
+def test_outside_replicas_nothing_is_gathered():
+    value = tf.constant([1.0, 2.0])
+    assert distribution.gather_replicas(value) is value
+    assert distribution.sum_replicas([value])[0] is value
+    assert distribution.replica_place() == (0, 1)
+
+
+def test_auto_is_the_cpu_without_a_gpu():
+    if tf.config.list_logical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    for name in ("auto", "cpu"):
+        assert distribution.make_strategy(name).num_replicas_in_sync == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gpu", "--strategy=gpu: choose one of auto, cpu, mirrored, multi_worker, tpu"),
+        ("multi_worker", "--strategy=multi_worker: set TF_CONFIG on every machine"),
+        ("tpu", "--strategy=tpu: no TPU answers at --tpu=local"),
+    ],
+)
+def test_absent_hardware_is_one_clear_line(name, message, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(ValueError, match=message) as raised:
+        distribution.make_strategy(name)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("config", ["", "{", "[]", '{"cluster": {"worker": ["a:1"]}}'])
+def test_broken_tf_config_is_named(config, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(ValueError, match="set TF_CONFIG"):
+        distribution.make_strategy("multi_worker")
+
+
+def test_mirrored_needs_more_than_one_device(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind] * (kind == "CPU"))
+    with pytest.raises(ValueError, match="--strategy=mirrored: no GPU here"):
+        distribution.make_strategy("mirrored")

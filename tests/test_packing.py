@@ -1,0 +1,130 @@
+import csv
+import io
+import json
+import zipfile
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from align_keras.data import packing, records
+
+
+def image_bytes(kind, mode="RGB"):
+    buffer = io.BytesIO()
+    Image.new(mode, (20, 10), 200 if mode == "L" else (200, 30, 30, 0)[: len(mode)]).save(
+        buffer, kind
+    )
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(image_bytes("JPEG"))
+    (tmp_path / "b.png").write_bytes(image_bytes("PNG", "RGBA"))
+    (tmp_path / "bad.jpg").write_bytes(image_bytes("JPEG")[:100])
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.writestr("in/c.jpg", image_bytes("JPEG", "L"))
+    return tmp_path
+
+
+def pack(rows, folder, **options):
+    with records.ShardWriter(str(folder / "out"), 100) as writer:
+        left_out = packing.pack(rows, packing.ImageFolder(folder), writer, **options)
+    pairs = [
+        records.parse_pair(record) for path in writer.shards for record in records.read_frames(path)
+    ]
+    return pairs, left_out
+
+
+def test_every_pair_is_packed_or_left_out_with_a_reason(folder):
+    rows = [
+        ("1", {"image": "a.jpg", "captions": ["one", " ", "two"], "class_name": "red"}),
+        ("2", {"image": "b.png", "caption": "three"}),
+        ("3", {"image": "in/c.jpg", "archive": "more.zip", "text": "four"}),
+        ("4", {"image": "bad.jpg", "caption": "x"}),
+        ("5", {"image": "none.jpg", "caption": "x"}),
+        ("6", {"image": "in/none.jpg", "archive": "more.zip", "caption": "x"}),
+        ("7", {"image": "a.jpg", "caption": ""}),
+        ("8", {"caption": "x"}),
+        ("9", None),
+    ]
+    pairs, left_out = pack(rows, folder, carry=["class_name"])
+    assert [pair["txt"] for pair in pairs] == [b"one", b"two", b"three", b"four"]
+    assert [pair["image_id"] for pair in pairs] == [
+        b"a.jpg",
+        b"a.jpg",
+        b"b.png",
+        b"more.zip/in/c.jpg",
+    ]
+    assert len({pair["key"] for pair in pairs}) == 4
+    assert pairs[0]["class_name"] == b"red"
+    assert dict(packing.count_reasons(left_out)) == {
+        "empty caption": 1,
+        "image does not decode": 1,
+        "image file missing": 2,
+        "no caption": 1,
+        "no image column": 1,
+        "not a JSON object": 1,
+    }
+    # A JPEG's bytes are its own; others become JPEG, on white where transparent.
+    assert pairs[0]["jpg"] == image_bytes("JPEG")
+    assert tf.io.decode_jpeg(pairs[2]["jpg"]).numpy().min() > 250
+
+
+def test_cmyk_jpegs_become_rgb(folder):
+    (folder / "k.jpg").write_bytes(image_bytes("JPEG", "CMYK"))
+    pairs, _ = pack([("1", {"image": "k.jpg", "caption": "x"})], folder)
+    assert tf.io.decode_jpeg(pairs[0]["jpg"]).shape == (10, 20, 3)
+
+
+def test_a_bomb_is_left_out(folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    _, left_out = pack([("1", {"image": "a.jpg", "caption": "x"})], folder)
+    assert left_out[0]["reason"] == "image has too many pixels"
+
+
+ROWS = [
+    {"image": "a.jpg", "caption": "naïve, “quoted”\tred"},
+    {"image": "b.png", "caption": "b"},
+]
+
+
+@pytest.mark.parametrize("extension", ["jsonl", "csv", "tsv", "parquet"])
+def test_tables_read_alike(extension, tmp_path):
+    path = tmp_path / f"table.{extension}"
+    if extension == "jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in ROWS) + "\n\n", encoding="utf-8")
+    elif extension == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            delimiter = "," if extension == "csv" else "\t"
+            writer = csv.DictWriter(file, ["image", "caption"], delimiter=delimiter)
+            writer.writeheader()
+            writer.writerows(ROWS)
+    assert [row for _, row in packing.read_table(path)] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.jsonl", '{"caption": "Café"}'.encode("latin-1"), "x.jsonl is not UTF-8"),
+        ("x.xlsx", b"", "x.xlsx must end in .jsonl, .csv, .tsv or .parquet"),
+        ("x.parquet", b"nonsense", "x.parquet is not readable as Parquet"),
+    ],
+)
+def test_unreadable_tables_are_named(name, content, message, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        list(packing.read_table(path))
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="--captions: no file"):
+        list(packing.read_table(tmp_path / "none.csv"))
+    with pytest.raises(FileNotFoundError, match="--images: no folder"):
+        packing.ImageFolder(tmp_path / "none")

@@ -1,0 +1,175 @@
+import collections
+import io
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from align_keras import AlignPreprocessor
+from align_keras.data import pipeline, records
+
+
+def take(dataset, count):
+    return [{name: value.numpy() for name, value in batch.items()} for batch in dataset.take(count)]
+
+
+def assert_same(batches, others):
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        for name in batch:
+            np.testing.assert_array_equal(batch[name], other[name])
+
+
+def dataset_of(shards, preprocessor, batch_size=24, **options):
+    options = {"seed": 3, "shuffle_buffer": 50, **options}
+    counts = pipeline.shard_counts(shards)
+    return pipeline.training_dataset(counts, preprocessor, batch_size, **options)
+
+
+def test_batches_are_static_and_complete(scene_shards, preprocessor):
+    dataset = dataset_of(scene_shards[0], preprocessor)
+    shapes = {name: tuple(spec.shape) for name, spec in dataset.element_spec.items()}
+    assert shapes == {
+        "images": (24, 16, 16, 3),
+        "token_ids": (24, 12),
+        "segment_ids": (24, 12),
+        "padding_mask": (24, 12),
+        "image_ids": (24,),
+        "caption_ids": (24,),
+    }
+    (batch,) = take(dataset, 1)
+    assert -1.0 <= batch["images"].min() < batch["images"].max() <= 1.0
+
+
+def test_an_epoch_holds_every_pair_once_and_the_next_another_order(scene_shards, preprocessor):
+    batches = take(dataset_of(scene_shards[0], preprocessor), 10)
+    ids = np.concatenate([batch["image_ids"] for batch in batches])
+    first, second = ids[:120], ids[120:]
+    assert len(set(first)) == 120
+    assert set(first) == set(second)
+    assert (first != second).any()
+
+
+def test_order_and_augmentation_follow_from_the_seed_alone(scene_shards, preprocessor):
+    tf.random.set_seed(0)
+    batches = take(dataset_of(scene_shards[0], preprocessor), 3)
+    tf.random.set_seed(5)
+    assert_same(batches, take(dataset_of(scene_shards[0], preprocessor), 3))
+    others = take(dataset_of(scene_shards[0], preprocessor, seed=4), 3)
+    assert (batches[0]["image_ids"] != others[0]["image_ids"]).any()
+
+
+@pytest.mark.parametrize("start", [2, 7])
+def test_a_later_start_gives_the_batches_that_would_have_come(start, scene_shards, preprocessor):
+    batches = take(dataset_of(scene_shards[0], preprocessor), start + 3)
+    resumed = take(dataset_of(scene_shards[0], preprocessor, start_batch=start), 3)
+    assert_same(batches[start:], resumed)
+
+
+@pytest.mark.parametrize("num_workers", [3, 20])
+def test_workers_share_the_pairs_between_them(num_workers, scene_shards, preprocessor):
+    # 12 shards: by whole shards for 3 workers, by records for 20.
+    size = 120 // num_workers
+    seen = collections.Counter()
+    for worker in range(num_workers):
+        dataset = dataset_of(
+            scene_shards[0], preprocessor, size, worker=worker, num_workers=num_workers
+        )
+        seen.update(take(dataset, 1)[0]["image_ids"].tolist())
+    assert len(seen) == 120
+    assert set(seen.values()) == {1}
+
+
+def test_more_pairs_a_batch_than_data_are_refused(scene_shards, preprocessor):
+    with pytest.raises(ValueError, match="a batch of 121 pairs is more than the share"):
+        dataset_of(scene_shards[0], preprocessor, 121)
+
+
+@pytest.fixture
+def damaged(scene_shards, tmp_path):
+    """A copy of one shard: record 2 is flipped, record 5 no image, record 7 cut short."""
+    source = list(records.read_frames(scene_shards[0][0]))
+    path = tmp_path / "damaged.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for index, record in enumerate(source):
+            fields = records.parse_pair(record)
+            jpg = {5: b"no image", 7: fields["jpg"][:300]}.get(index, fields["jpg"])
+            writer.write(records.make_record(jpg, fields["txt"], "k", image_id=fields["image_id"]))
+    data = bytearray(path.read_bytes())
+    lengths = [len(record) for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()]
+    data[sum(lengths[:2]) + 2 * 16 + 50] ^= 1
+    path.write_bytes(data)
+    return str(path)
+
+
+def test_corrupt_pairs_are_counted_and_the_rest_is_kept(damaged, preprocessor, caplog):
+    skipped = pipeline.SkippedPairs()
+    dataset = dataset_of([damaged], preprocessor, 10, skipped=skipped)
+    (batch,) = take(dataset.take(1), 1)
+    counts = collections.Counter(batch["image_ids"].tolist())
+    assert len(counts) == 7
+    assert sorted(counts.values()) == [1] * 4 + [2] * 3
+    assert np.abs(batch["images"]).reshape(10, -1).max(axis=1).min() > 0
+    assert skipped.count >= 3
+    assert "corrupt or unreadable pairs" in caplog.text
+
+
+def test_corrupt_pairs_do_not_move_the_batches_after(damaged, scene_shards, preprocessor):
+    shards = [damaged, *scene_shards[0][1:]]
+    batches = take(dataset_of(shards, preprocessor), 6)
+    assert_same(batches[4:], take(dataset_of(shards, preprocessor, start_batch=4), 2))
+
+
+def test_a_batch_without_any_readable_pair_raises(tmp_path, preprocessor):
+    path = str(tmp_path / "bad.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        for _ in range(4):
+            writer.write(records.make_record(b"no image", "a caption", "k"))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="no pair of a whole batch"):
+        take(dataset_of([path], preprocessor, 4), 1)
+
+
+def test_evaluation_keeps_the_order_and_marks_what_is_not_valid(damaged, preprocessor):
+    dataset = pipeline.evaluation_dataset(pipeline.shard_counts([damaged]), preprocessor, 4)
+    batches = take(dataset, 9)
+    assert len(batches) == 3
+    valid = np.concatenate([batch["valid"] for batch in batches])
+    positions = np.concatenate([batch["positions"] for batch in batches])
+    assert positions[valid].tolist() == [0, 1, 3, 4, 6, 8, 9]
+    images = np.concatenate([batch["images"] for batch in batches])[valid]
+    source = list(records.read_frames(damaged))
+    for image, position in zip(images, positions[valid], strict=True):
+        jpg = records.parse_pair(source[position])["jpg"]
+        np.testing.assert_array_equal(image, preprocessor.decode_image(tf.constant(jpg)))
+
+
+def test_gzip_and_unknown_fields_are_read(tmp_path, preprocessor):
+    image = io.BytesIO()
+    Image.new("RGB", (30, 20), "red").save(image, "JPEG")
+    path = str(tmp_path / "x.tfrecord.gz")
+    with tf.io.TFRecordWriter(path, "GZIP") as writer:
+        for key in "abcd":
+            fields = {"url": "http://x", "similarity": 0.3, "NSFW": 1}
+            writer.write(records.make_record(image.getvalue(), "a red wall", key, **fields))
+    (batch,) = take(dataset_of([path], preprocessor, 4), 1)
+    assert batch["image_ids"].tolist() == [0, 0, 0, 0]
+    assert len(set(batch["caption_ids"].tolist())) == 1
+
+
+def test_data_survives_being_moved(scene_shards, preprocessor, tmp_path):
+    # The order comes from the shards' names within their folder, not from anything hidden.
+    for shard in scene_shards[0]:
+        shutil.copy(shard, tmp_path)
+    moved = records.find_shards(f"{tmp_path}/*.tfrecord")
+    assert_same(
+        take(dataset_of(scene_shards[0], preprocessor), 2),
+        take(dataset_of(moved, preprocessor), 2),
+    )
+
+
+def test_static_shapes_survive_a_batch_that_chunks_unevenly(scene_shards, pieces):
+    preprocessor = AlignPreprocessor(pieces, 16, 20, 12)
+    (batch,) = take(dataset_of(scene_shards[0], preprocessor, 37), 1)
+    assert batch["images"].shape == (37, 16, 16, 3)

@@ -1,0 +1,274 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import prepare_data
+import pretrain
+import pytest
+import tensorflow as tf
+from experiments import EXPERIMENTS, PretrainSettings
+
+from align_keras import presets
+from align_keras.data import records
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+
+
+def settings_of(scene_shards, workdir, **options):
+    shards = [",".join(paths) for paths in scene_shards]
+    options = {
+        "train_data": shards[0],
+        "eval_data": shards[1],
+        "workdir": str(workdir),
+        "steps": 4,
+        "warmup_steps": 1,
+        "batch_size": 40,
+        "image_size": 32,
+        "resize_size": 36,
+        "vocabulary_size": 300,
+        "eval_every": 2,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        **options,
+    }
+    return dataclasses.replace(EXPERIMENTS["quickstart"], **options)
+
+
+def newest_weights(workdir):
+    path = tf.train.latest_checkpoint(str(workdir / "checkpoints" / "newest"))
+    reader = tf.train.load_checkpoint(path)
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        # Clocks, and the object graph, which is text.
+        if not name.startswith(("seconds", "timed_pairs", "_CHECKPOINTABLE", "save_counter"))
+    }
+
+
+@pytest.fixture(scope="module")
+def finished_run(scene_shards, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    metrics = pretrain.main(settings_of(scene_shards, workdir))
+    return workdir, metrics
+
+
+def test_a_run_leaves_what_the_readme_names(finished_run):
+    workdir, metrics = finished_run
+    assert json.loads((workdir / "metrics.json").read_text()) == metrics
+    names = [f"{way}_recall_at_{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
+    for name in [*names, "zero_shot_top_1", "zero_shot_unseen_top_1"]:
+        assert 0.0 <= metrics[name] <= 1.0, name
+    assert metrics["num_pairs"] == 30
+    assert metrics["num_classes"] > 5
+    assert metrics["train_pairs_per_second"] > 0
+    assert metrics["seconds"] > 0
+    for name in ("curves.png", "retrieval.png", "vocab.txt", "settings.json", "log.jsonl"):
+        assert (workdir / name).stat().st_size > 0
+    assert list((workdir / "logs").glob("events.out.tfevents.*"))
+    for folder in ("newest", "best"):
+        assert list((workdir / "checkpoints" / folder).glob("ckpt-*.index"))
+
+
+def test_tensorboard_has_the_training_and_held_out_curves(finished_run):
+    tags = set()
+    for path in (finished_run[0] / "logs").glob("events.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            tags.update(value.tag for value in event.summary.value)
+    for name in ("loss", "i2t_recall_at_1", "temperature", "gradient_norm", "pairs_per_second"):
+        assert f"train/{name}" in tags
+    assert {"eval/i2t_recall_at_1", "eval/zero_shot_top_1"} <= tags
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(
+    finished_run, scene_shards, tmp_path, monkeypatch
+):
+    settings = settings_of(scene_shards, tmp_path / "run")
+
+    class StopError(Exception):
+        pass
+
+    def stop(log, batch, logs=None):
+        on_batch_end(log, batch, logs)
+        if log.step == 3:
+            raise StopError
+
+    on_batch_end = pretrain.monitoring.TrainingLog.on_train_batch_end
+    monkeypatch.setattr(pretrain.monitoring.TrainingLog, "on_train_batch_end", stop)
+    with pytest.raises(StopError):
+        pretrain.main(settings)
+    monkeypatch.undo()
+    pretrain.main(settings)
+    expected, resumed = newest_weights(finished_run[0]), newest_weights(tmp_path / "run")
+    assert expected.keys() == resumed.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+
+
+def test_a_finished_run_reports_again_without_training(finished_run, scene_shards, capsys):
+    workdir, metrics = finished_run
+    again = pretrain.main(settings_of(scene_shards, workdir))
+    assert again["i2t_recall_at_10"] == metrics["i2t_recall_at_10"]
+    assert again["train_pairs_per_second"] == metrics["train_pairs_per_second"]
+    assert "resuming" in capsys.readouterr().out
+
+
+def test_other_settings_do_not_resume(finished_run, scene_shards):
+    with pytest.raises(ValueError, match="--batch-size: the run in .* began with 40, not 20"):
+        pretrain.main(settings_of(scene_shards, finished_run[0], batch_size=20))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_data": "/none/*.tfrecord"}, "--train-data: no file matches '/none/"),
+        ({"eval_data": "/none/*.tfrecord"}, "--eval-data: no file matches '/none/"),
+        ({"train_data": ""}, "--eval-data without --train-data"),
+        ({"batch_size": 121}, "--batch-size: 121 is more than the 120 pairs"),
+        ({"strategy": "tpu"}, "--strategy=tpu: no TPU answers"),
+        ({"vocabulary": "/none/vocab.txt"}, "--vocabulary: no file /none/vocab.txt"),
+        ({"preset": "align_b99"}, "--preset: no 'align_b99'; choose one of align_b3_mini"),
+        ({"prompts": ("a photo",)}, "--prompts: no {} for the class name"),
+        ({"warmup_steps": 9}, "--warmup-steps: 9 must be below --steps"),
+        ({"steps": 0}, "--steps: must be at least 1"),
+        ({"batch_size": 0}, "--batch-size: must be at least 2"),
+        ({"resize_size": 31}, "--resize-size: 31 must be at least --image-size"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(options, message, scene_shards, tmp_path):
+    settings = settings_of(scene_shards, tmp_path / "run", **options)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as raised:
+        pretrain.main(settings)
+    assert "\n" not in str(raised.value)
+    # Nothing half-made is left to trip over.
+    assert not (tmp_path / "run").exists()
+
+
+def test_flags_override_the_experiment():
+    settings = pretrain.parse_settings(
+        ["--batch-size=32", "--experiment=cc3m_b3_mini", "--no-mask-false-negatives"]
+    )
+    expected = dataclasses.replace(
+        EXPERIMENTS["cc3m_b3_mini"], batch_size=32, mask_false_negatives=False
+    )
+    assert settings == expected
+    assert pretrain.parse_settings(["--experiment", "quickstart"]) == EXPERIMENTS["quickstart"]
+    with pytest.raises(ValueError, match="--experiment: no 'b99'; choose one of quickstart"):
+        pretrain.parse_settings(["--experiment=b99"])
+
+
+def test_experiments_name_presets_and_keep_the_papers_constants():
+    assert {settings.preset for settings in EXPERIMENTS.values()} == presets.PRESETS.keys()
+    paper = EXPERIMENTS["align_l2_large"]
+    assert paper == PretrainSettings(preset="align_l2_large")
+    facts = {
+        "optimizer": "lamb",
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-5,
+        "warmup_steps": 10_000,
+        "steps": 1_200_000,
+        "batch_size": 16_384,
+        "label_smoothing": 0.1,
+        "initial_temperature": 1.0,
+        "resize_size": 346,
+        "image_size": 289,
+        "sequence_length": 64,
+        "vocabulary_size": 100_000,
+    }
+    assert {name: getattr(paper, name) for name in facts} == facts
+
+
+def run_recipe(name, *arguments):
+    environment = {**os.environ, "PYTHONWARNINGS": ""}
+    return subprocess.run(
+        [sys.executable, f"recipes/{name}", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("recipe", ["pretrain.py", "prepare_data.py"])
+def test_help_explains_the_flags(recipe):
+    result = run_recipe(recipe, "--help")
+    assert result.returncode == 0
+    flags = {"pretrain.py": ["--batch-size", "--strategy"], "prepare_data.py": ["--captions"]}
+    for flag in flags[recipe]:
+        assert flag in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "message"),
+    [
+        (
+            "pretrain.py",
+            ["--train-data=/none/x-*"],
+            "pretrain.py: --train-data: no file matches",
+        ),
+        (
+            "prepare_data.py",
+            ["--captions=/none/x.csv", "--output=/none/y"],
+            "prepare_data.py: --images: no folder",
+        ),
+    ],
+)
+def test_bad_input_ends_without_a_stack_trace(recipe, arguments, message, tmp_path):
+    result = run_recipe(recipe, *arguments)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith(message)
+
+
+def test_packed_photographs_are_trained_on(tmp_path):
+    """Real photographs where they are at hand, else rendered ones."""
+    source = SHARED / "captions" / "coco_mini"
+    if not source.exists():
+        pytest.skip(f"no shared data at {source}; the rendered scenes are tested above")
+    output = tmp_path / "coco" / "test"
+    settings = prepare_data.PackSettings(
+        captions=str(source / "pairs.jsonl"), output=str(output), select=("split=test",)
+    )
+    prepare_data.main(settings)
+    shards = records.find_shards(f"{output}-*.tfrecord")
+    assert sum(records.count_records(shard) for shard in shards) == 895
+    assert not list(output.parent.glob("*left_out*"))
+    with zipfile.ZipFile(source / "images-00.zip") as archive:
+        pair = records.parse_pair(next(records.read_frames(shards[0])))
+        name = pair["image_id"].decode().removeprefix("images-00.zip/")
+        assert pair["jpg"] == archive.read(name)
+    metrics = pretrain.main(
+        settings_of(
+            ([f"{output}-*.tfrecord"], [f"{output}-*.tfrecord"]),
+            tmp_path / "run",
+            steps=1,
+            warmup_steps=0,
+        )
+    )
+    assert metrics["num_pairs"] == 895
+    assert metrics["zero_shot_top_1"] is None
+    with pytest.raises(ValueError, match="--output: .*test-00000.tfrecord is there already"):
+        prepare_data.main(settings)
+
+
+def test_prepare_data_counts_what_it_leaves_out(tmp_path, capsys):
+    (tmp_path / "t.jsonl").write_text('{"image": "no.jpg", "caption": "x"}\n[1]\n')
+    settings = prepare_data.PackSettings(
+        captions=str(tmp_path / "t.jsonl"), output=str(tmp_path / "out" / "train")
+    )
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ValueError, match="no pair of .* could be packed"):
+        prepare_data.main(settings)
+    printed = capsys.readouterr().out
+    assert "left out 1: image file missing" in printed
+    assert "left out 1: not a JSON object" in printed
+    lines = (tmp_path / "out" / "train-left_out.jsonl").read_text().splitlines()
+    assert {json.loads(line)["where"] for line in lines} == {"line 1", "line 2"}
+    with pytest.raises(ValueError, match="--select: 'split' must be COLUMN=VALUE"):
+        prepare_data.main(dataclasses.replace(settings, output="x", select=("split",)))

@@ -1,0 +1,160 @@
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from align_keras.data import records
+
+RECORDS = [
+    records.make_record(bytes([65 + i]) * 50, f"caption {i}", f"k{i}", image_id=f"i{i // 2}")
+    for i in range(10)
+]
+
+
+@pytest.fixture
+def shard(tmp_path):
+    with records.ShardWriter(str(tmp_path / "train"), shard_size=10) as writer:
+        for record in RECORDS:
+            writer.write(record)
+    return writer.shards[0]
+
+
+def flip_byte(path, position):
+    data = bytearray(Path(path).read_bytes())
+    data[position] ^= 0xFF
+    Path(path).write_bytes(data)
+
+
+def frame_start(index):
+    return sum(len(record) + 16 for record in RECORDS[:index])
+
+
+def test_tensorflow_reads_what_is_written_and_the_other_way(shard):
+    from_tensorflow = [r.numpy() for r in tf.data.TFRecordDataset(shard)]
+    assert from_tensorflow == RECORDS
+    assert list(records.read_frames(shard)) == RECORDS
+
+
+def test_gzip_shards_read_the_same(shard, tmp_path):
+    compressed = tmp_path / "other.tfrecord.gz"
+    compressed.write_bytes(gzip.compress(Path(shard).read_bytes()))
+    assert list(records.read_frames(str(compressed))) == RECORDS
+    assert records.count_records(str(compressed)) == 10
+
+
+def test_a_flipped_byte_costs_one_record(shard):
+    flip_byte(shard, frame_start(3) + 40)
+    assert list(records.read_frames(shard)) == [*RECORDS[:3], None, *RECORDS[4:]]
+    # TensorFlow's own reader ends there: the reason for ours.
+    with pytest.raises(tf.errors.DataLossError):
+        list(tf.data.TFRecordDataset(shard))
+
+
+def test_a_corrupt_length_or_a_cut_file_costs_the_rest(shard):
+    Path(shard).write_bytes(Path(shard).read_bytes()[:-20])
+    assert list(records.read_frames(shard)) == [*RECORDS[:9], None]
+    flip_byte(shard, frame_start(4))
+    assert list(records.read_frames(shard)) == [*RECORDS[:4], None]
+    assert list(records.read_records(shard, 10)) == RECORDS[:4] + [b""] * 6
+
+
+def test_a_cut_gzip_file_costs_the_rest(shard, tmp_path):
+    cut = tmp_path / "cut.tfrecord.gz"
+    cut.write_bytes(gzip.compress(Path(shard).read_bytes(), mtime=0)[:-30])
+    frames = list(records.read_frames(str(cut)))
+    assert frames[-1] is None
+    assert frames[:-1] == RECORDS[: len(frames) - 1]
+
+
+def test_counts_come_from_statistics_or_headers(shard):
+    statistics = Path(records.stats_path(shard))
+    assert json.loads(statistics.read_text()) == {"successes": 10}
+    assert records.count_records(shard) == 10
+    statistics.unlink()
+    flip_byte(shard, frame_start(2) + 30)
+    assert records.count_records(shard) == 10
+    statistics.write_text("{}")
+    with pytest.raises(ValueError, match="no whole number 'successes'"):
+        records.count_records(shard)
+
+
+@pytest.mark.parametrize(
+    ("shard", "statistics"),
+    [
+        ("d/00000.tfrecord", "d/00000_stats.json"),
+        ("d/00000.tfrecord.gz", "d/00000_stats.json"),
+        ("d/x-1.tfrecords", "d/x-1_stats.json"),
+    ],
+)
+def test_statistics_stand_where_img2dataset_writes_them(shard, statistics):
+    assert records.stats_path(shard) == statistics
+
+
+def test_writer_splits_shards_and_removes_a_half_written_one(tmp_path):
+    with records.ShardWriter(str(tmp_path / "a"), 4) as writer:
+        for record in RECORDS:
+            writer.write(record)
+    assert [records.count_records(path) for path in writer.shards] == [4, 4, 2]
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        records.ShardWriter(str(tmp_path / "b"), 4) as writer,
+    ):
+        for record in RECORDS[:6]:
+            writer.write(record)
+        raise RuntimeError("stop")
+    names = sorted(path.name for path in tmp_path.glob("b*"))
+    assert names == ["b-00000.tfrecord", "b-00000_stats.json"]
+
+
+def test_find_shards_joins_patterns_and_names_the_one_without_files(shard, tmp_path):
+    assert records.find_shards(f"{shard},{tmp_path}/train-*.tfrecord") == [shard, shard]
+    with pytest.raises(FileNotFoundError, match="--train-data: no file matches '/none/x-\\*'"):
+        records.find_shards(f"{shard},/none/x-*")
+
+
+def write_shard(path, serialized):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in serialized:
+            writer.write(record)
+    return str(path)
+
+
+def example(**fields):
+    features = {
+        name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        for name, value in fields.items()
+    }
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("serialized", "message"),
+    [
+        ([], "no readable record in it"),
+        ([b"\xff\xff\xffnonsense"], "record 0 is not a tf.train.Example"),
+        ([example(image=b"x", txt=b"a")], "record 0 has no field jpg, only image, txt"),
+        ([example(jpg=b"x")], "record 0 has no field txt, only jpg"),
+        (
+            [RECORDS[0], example(jpg=b"x", txt="Café".encode("latin-1"))],
+            "record 1 is not UTF-8",
+        ),
+    ],
+)
+def test_check_shards_names_the_file_and_the_fault(serialized, message, tmp_path):
+    shard = write_shard(tmp_path / "bad.tfrecord", serialized)
+    with pytest.raises(ValueError, match="bad.tfrecord: .*" + message) as raised:
+        records.check_shards([shard])
+    assert "\n" not in str(raised.value)
+
+
+def test_check_shards_passes_over_a_corrupt_record(shard):
+    flip_byte(shard, 30)
+    records.check_shards([shard])
+
+
+def test_captions_are_read_up_to_a_limit(shard):
+    assert list(records.read_captions([shard, shard], 12)) == [
+        f"caption {i % 10}" for i in range(12)
+    ]
