@@ -113,12 +113,12 @@ PRODUCTS_NANO = dataclasses.replace(
     QUICKSTART,
     prompts=("{}", "men {}", "women {}", "a photo of a {}"),
     vocabulary_size=8_000,
-    warmup_steps=150,
-    batch_size=512,
-    steps=1_500,
-    eval_every=250,
-    checkpoint_every=250,
-    log_every=25,
+    warmup_steps=200,
+    batch_size=256,
+    steps=3_000,
+    eval_every=500,
+    checkpoint_every=500,
+    log_every=50,
 )
 
 # Sec. 6.2, the CC3M ablation: a tenth of the ablations' 1M steps. Expect COCO R@1 of about

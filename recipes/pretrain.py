@@ -47,6 +47,7 @@ _FREE_ON_RESUME = {
     "eval_every",
     "checkpoint_every",
     "log_every",
+    "eval_data",
     "prompts",
     "zero_shot_data",
 }

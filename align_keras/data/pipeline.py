@@ -139,7 +139,8 @@ def evaluation_dataset(counts, preprocessor, batch_size):
         lambda shard: _shard_records(shard, counts)
     )
     total = sum(counts.values())
-    padding = math.ceil(total / batch_size) * batch_size - total
+    num_batches = math.ceil(total / batch_size)
+    padding = num_batches * batch_size - total
     dataset = dataset.concatenate(tf.data.Dataset.from_tensors(b"").repeat(padding)).enumerate()
 
     def decode(position, record):
@@ -147,6 +148,8 @@ def evaluation_dataset(counts, preprocessor, batch_size):
 
     dataset = _decoded_batches(dataset, decode, preprocessor, batch_size)
     dataset = dataset.map(lambda batch: _tokenize(batch, preprocessor))
+    # Keras warns at the end of data whose length it was not told.
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(_options())
 
 
