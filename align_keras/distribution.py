@@ -23,23 +23,22 @@ def make_strategy(name, tpu="local"):
     Raises:
         ValueError: if the name is unknown or its hardware is absent.
     """
+    if name not in STRATEGIES:
+        raise ValueError(f"--strategy={name}: choose one of {', '.join(STRATEGIES)}")
+    # These two first: they must come before anything that starts TensorFlow's runtime, such
+    # as asking for its devices.
+    if name == "multi_worker":
+        _check_tf_config()
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if name == "tpu":
+        return _make_tpu_strategy(tpu)
     gpus = tf.config.list_logical_devices("GPU")
-    cpus = tf.config.list_logical_devices("CPU")
-    match name:
-        case "auto" if gpus:
-            return make_strategy("mirrored")
-        case "auto" | "cpu":
-            return tf.distribute.OneDeviceStrategy("CPU:0")
-        case "mirrored" if gpus or len(cpus) > 1:
-            return tf.distribute.MirroredStrategy([device.name for device in gpus or cpus])
-        case "mirrored":
-            raise ValueError("--strategy=mirrored: no GPU here; use --strategy=cpu")
-        case "multi_worker":
-            _check_tf_config()
-            return tf.distribute.MultiWorkerMirroredStrategy()
-        case "tpu":
-            return _make_tpu_strategy(tpu)
-    raise ValueError(f"--strategy={name}: choose one of {', '.join(STRATEGIES)}")
+    devices = gpus or tf.config.list_logical_devices("CPU")
+    if name == "cpu" or (name == "auto" and not gpus):
+        return tf.distribute.OneDeviceStrategy("CPU:0")
+    if not gpus and len(devices) == 1:
+        raise ValueError("--strategy=mirrored: no GPU here; use --strategy=cpu")
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
 def _check_tf_config():
@@ -71,6 +70,14 @@ def _make_tpu_strategy(tpu):
     return tf.distribute.TPUStrategy(resolver)
 
 
+def worker_place(strategy):
+    """This process's index and the number of them: 0 and 1 but for ``multi_worker``."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 0, 1
+    resolver = strategy.cluster_resolver
+    return resolver.task_id, len(resolver.cluster_spec().as_dict()["worker"])
+
+
 def gather_replicas(value):
     """Concatenates every replica's rows, in the order of the replicas; exact gradients.
 
@@ -79,7 +86,8 @@ def gather_replicas(value):
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return value
-    return context.all_gather(value, axis=0)
+    # A tensor of the input batch may carry no device, which gathering between workers needs.
+    return context.all_gather(tf.identity(value), axis=0)
 
 
 def sum_replicas(values):

@@ -192,16 +192,34 @@ class AlignDualEncoder(keras.Model):
         norm = tf.linalg.global_norm(gradients)
         if self.global_clipnorm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self.global_clipnorm, norm)
+        _, replicas = distribution.replica_place()
+        # On TPUs Keras reports the first replica's metrics: give every replica the mean.
+        values = distribution.sum_replicas([tf.stack(list(results.values()))])[0] / replicas
+        results = dict(zip(results, tf.unstack(values), strict=True))
         results["gradient_norm"] = norm
         results["temperature"] = self.temperature
         results["learning_rate"] = self.optimizer.learning_rate
         # Applying sums over the replicas once more.
-        _, replicas = distribution.replica_place()
         gradients = [gradient / replicas for gradient in gradients]
         self.optimizer.apply(gradients, self.trainable_variables)
         for name, value in results.items():
             self._trackers[name].update_state(value)
-        return self.get_metrics_result()
+        results = self.get_metrics_result()
+        _, workers = distribution.worker_place(self.distribute_strategy)
+        if workers > 1:
+            # Keras averages over axis 0 there, and fails on scalars.
+            results = {name: tf.reshape(value, [1]) for name, value in results.items()}
+        return results
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Builds the optimizer before ``fit`` traces a step; the rest is built already.
+
+        Keras would draw and average a batch to build the model, which fails under
+        ``MultiWorkerMirroredStrategy``.
+        """
+        if self.optimizer is not None and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
 
     def predict_step(self, batch):
         """Embeds a batch; other fields of it (ids, ``valid``) pass through beside."""

@@ -42,7 +42,8 @@ class PackSettings:
     select: tuple[str, ...] = ()
     """Keep only the rows with these values, as in: --select split=train."""
     carry: tuple[str, ...] = ()
-    """Columns to copy into the records, such as class_name."""
+    """Columns to copy into the records, as COLUMN or FIELD=COLUMN: class_name=type copies type
+    as class_name, which zero-shot evaluation reads."""
     shard_size: int = 4_096
     """Records a shard."""
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Pretrains ALIGN end to end: shards of image-text pairs in, an evaluated model out.
+r"""Pretrains ALIGN end to end: shards of image-text pairs in, an evaluated model out.
 
     python recipes/pretrain.py
     python recipes/pretrain.py --train-data='DIR/train-*.tfrecord' \
@@ -57,9 +57,9 @@ def main(settings):
     """Trains, evaluates and reports; returns what ``metrics.json`` holds."""
     started = time.perf_counter()
     check_settings(settings)
-    workdir = find_workdir(settings)
-    shards = find_shards(settings)
     strategy = distribution.make_strategy(settings.strategy, settings.tpu)
+    workdir = find_workdir(settings, strategy)
+    shards = find_shards(settings)
     keras.utils.set_random_seed(settings.seed)
     # All that can be wrong with the input is known by now; from here on files are written.
     write_settings(settings, workdir)
@@ -107,9 +107,15 @@ def flag_of(name):
     return "--" + name.replace("_", "-")
 
 
-def find_workdir(settings):
-    """The run's directory; if it holds a run, that must have begun with the same settings."""
+def find_workdir(settings, strategy):
+    """The run's directory; if it holds a run, that must have begun with the same settings.
+
+    Of several workers each has its own: the first the directory itself, the others one in it.
+    """
     workdir = Path(settings.workdir or time.strftime("runs/%Y%m%d-%H%M%S"))
+    worker, _ = distribution.worker_place(strategy)
+    if worker:
+        workdir /= f"worker-{worker}"
     path = workdir / "settings.json"
     if path.exists():
         before, now = json.loads(path.read_text()), plain(settings)
@@ -194,7 +200,7 @@ def quickstart_data(directory, seed):
     finished = directory / "finished"
     if not finished.exists():
         print(f"no --train-data: rendering scenes into {directory}", flush=True)
-        scenes.write_scenes(directory, num_train=12_000, num_eval=500, seed=seed)
+        scenes.write_scenes(directory, num_train=20_000, num_eval=500, seed=seed)
         finished.touch()  # an interrupted rendering is done again
     return [records.find_shards(f"{directory}/{part}-*.tfrecord") for part in ("train", "eval")]
 

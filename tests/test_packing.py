@@ -41,7 +41,7 @@ def pack(rows, folder, **options):
 
 def test_every_pair_is_packed_or_left_out_with_a_reason(folder):
     rows = [
-        ("1", {"image": "a.jpg", "captions": ["one", " ", "two"], "class_name": "red"}),
+        ("1", {"image": "a.jpg", "captions": ["one", " ", "two"], "type": "red", "n": 3}),
         ("2", {"image": "b.png", "caption": "three"}),
         ("3", {"image": "in/c.jpg", "archive": "more.zip", "text": "four"}),
         ("4", {"image": "bad.jpg", "caption": "x"}),
@@ -51,7 +51,7 @@ def test_every_pair_is_packed_or_left_out_with_a_reason(folder):
         ("8", {"caption": "x"}),
         ("9", None),
     ]
-    pairs, left_out = pack(rows, folder, carry=["class_name"])
+    pairs, left_out = pack(rows, folder, carry=["class_name=type", "n"])
     assert [pair["txt"] for pair in pairs] == [b"one", b"two", b"three", b"four"]
     assert [pair["image_id"] for pair in pairs] == [
         b"a.jpg",
@@ -60,7 +60,7 @@ def test_every_pair_is_packed_or_left_out_with_a_reason(folder):
         b"more.zip/in/c.jpg",
     ]
     assert len({pair["key"] for pair in pairs}) == 4
-    assert pairs[0]["class_name"] == b"red"
+    assert (pairs[0]["class_name"], pairs[0]["n"]) == (b"red", 3)
     assert dict(packing.count_reasons(left_out)) == {
         "empty caption": 1,
         "image does not decode": 1,

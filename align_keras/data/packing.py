@@ -177,12 +177,16 @@ def pack(
         archive_column: column with the name of a zip in the folder; may be absent.
         caption_column: column with the caption or a list of them; by default the first of
             ``CAPTION_COLUMNS`` that a row has.
-        carry: columns to copy into the records.
+        carry: columns to copy into the records: ``COLUMN``, or ``FIELD=COLUMN`` under another
+            name.
 
     Returns:
         A list of dicts, one for each row or caption left out: ``where``, ``image``,
         ``reason``.
     """
+    carried = {
+        field: column or field for field, _, column in (item.partition("=") for item in carry)
+    }
     left_out = []
     for where, row in rows:
         name = row.get(image_column) if row else None
@@ -200,7 +204,9 @@ def pack(
         except ValueError as error:
             left_out.append({"where": where, "image": name, "reason": str(error)})
             continue
-        fields = {column: row[column] for column in carry if row.get(column) is not None}
+        fields = {
+            field: row[column] for field, column in carried.items() if row.get(column) is not None
+        }
         for caption in captions:
             if not caption.strip():
                 left_out.append({"where": where, "image": name, "reason": "empty caption"})

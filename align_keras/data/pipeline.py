@@ -153,6 +153,7 @@ def evaluation_dataset(counts, preprocessor, batch_size):
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(_options())
 
 
+@tf.autograph.experimental.do_not_convert  # it holds a generator, which AutoGraph warns about
 def _shard_records(shard, counts):
     """A shard's serialised records; the generator hands over blocks, which cost less."""
 

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from align_keras import distribution
 from align_keras.data import pipeline, records
 from align_keras.evaluation import retrieval, zero_shot
 
@@ -53,7 +54,7 @@ class HeldOutPairs:
         Raises:
             ValueError: if no pair is readable.
         """
-        outputs = model.predict(self.dataset, verbose=0)
+        outputs = self._predict(model)
         valid = outputs["valid"]
         if not valid.any():
             raise ValueError("--eval-data: no pair in it is readable")
@@ -66,6 +67,15 @@ class HeldOutPairs:
             "text_embeddings": outputs["text_embeddings"][valid],
             "groups": np.unique(image_ids, return_inverse=True)[1],
         }
+
+    def _predict(self, model):
+        _, workers = distribution.worker_place(model.distribute_strategy)
+        if workers == 1:
+            return model.predict(self.dataset, verbose=0)
+        # Keras would share the data out; here every worker embeds all of it by itself.
+        predict = tf.function(model.predict_step)
+        batches = [tf.nest.map_structure(np.array, predict(batch)) for batch in self.dataset]
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
     def retrieval(self, embeddings):
         """Recalls of both directions and their chance: two dicts of fractions."""
