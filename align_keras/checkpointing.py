@@ -66,7 +66,8 @@ class RunCheckpoints:
 
     def save_if_best(self, score):
         """Saves the best checkpoint if ``score`` is above all before; says whether it was."""
-        if score <= float(self.best_score.numpy()):
+        # Not a number is above nothing.
+        if not score > float(self.best_score.numpy()):
             return False
         self.best_score.assign(score)
         self._best.save(checkpoint_number=self.step)

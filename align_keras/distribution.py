@@ -45,7 +45,8 @@ def _check_tf_config():
     """Raises ValueError unless ``TF_CONFIG`` names the workers and this one's place."""
     try:
         config = json.loads(os.environ["TF_CONFIG"])
-        if len(config["cluster"]["worker"]) > config["task"]["index"] >= 0:
+        task = config["task"]
+        if task["type"] == "worker" and 0 <= task["index"] < len(config["cluster"]["worker"]):
             return
     except (KeyError, TypeError, json.JSONDecodeError):
         pass

@@ -8,6 +8,16 @@ import tensorflow as tf
 from align_keras import distribution, losses
 
 
+class _AtLeast(keras.constraints.Constraint):
+    """Keeps a weight from falling below a minimum."""
+
+    def __init__(self, minimum):
+        self.minimum = minimum
+
+    def __call__(self, weight):
+        return tf.maximum(weight, self.minimum)
+
+
 @keras.saving.register_keras_serializable(package="align_keras")
 class AlignDualEncoder(keras.Model):
     """Trains an ``AlignBackbone`` with negatives from every replica (paper, sec. 4.1).
@@ -45,6 +55,9 @@ class AlignDualEncoder(keras.Model):
             dtype="float32",
             autocast=False,
             initializer=keras.initializers.Constant(math.log(initial_temperature)),
+            # The optimizer applies it after each step. Bounding the value where it is used
+            # would leave no gradient below the floor, and so no way back.
+            constraint=_AtLeast(math.log(min_temperature)),
         )
         self._trackers = {
             name: keras.metrics.Mean(name=name)
@@ -64,7 +77,7 @@ class AlignDualEncoder(keras.Model):
     @property
     def temperature(self):
         """The softmax temperature, a float32 scalar."""
-        return tf.maximum(tf.exp(self.log_temperature), self.min_temperature)
+        return tf.exp(self.log_temperature)
 
     @property
     def metrics(self):
@@ -204,12 +217,26 @@ class AlignDualEncoder(keras.Model):
         self.optimizer.apply(gradients, self.trainable_variables)
         for name, value in results.items():
             self._trackers[name].update_state(value)
+        self._average_batch_norm_statistics(replicas)
         results = self.get_metrics_result()
         _, workers = distribution.worker_place(self.distribute_strategy)
         if workers > 1:
             # Keras averages over axis 0 there, and fails on scalars.
             results = {name: tf.reshape(value, [1]) for name, value in results.items()}
         return results
+
+    def _average_batch_norm_statistics(self, replicas):
+        """Gives every replica the mean of the moving statistics, which Keras leaves apart.
+
+        Without it a replica would embed, and a checkpoint hold, statistics of its own share.
+        Where batch norm is synchronised they are the same already.
+        """
+        if replicas == 1 or getattr(self.backbone.image_encoder, "synchronized_batch_norm", False):
+            return
+        variables = [v for v in self.backbone.non_trainable_variables if "moving_" in v.path]
+        sums = distribution.sum_replicas([tf.convert_to_tensor(v.value) for v in variables])
+        for variable, total in zip(variables, sums, strict=True):
+            variable.assign(total / replicas)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Builds the optimizer before ``fit`` traces a step; the rest is built already.

@@ -16,7 +16,8 @@ class ImageEncoder(keras.Model):
         batch_norm_momentum: of every batch-norm layer's moving averages. keras-hub's
             "v1" blocks ignore the backbone's own argument, so it is set here.
         synchronized_batch_norm: whether batch statistics are those of the global batch
-            instead of each replica's share. The paper does not say which it used.
+            instead of each replica's share. The paper does not say which it used; only with
+            the global batch's do replicas not change the result.
 
     Input: ``images``, float, ``(batch, height, width, 3)``, scaled to -1 .. 1.
     Output: features, ``(batch, width of the last stage)``.
@@ -26,7 +27,7 @@ class ImageEncoder(keras.Model):
         self,
         backbone,
         batch_norm_momentum=0.99,
-        synchronized_batch_norm=False,
+        synchronized_batch_norm=True,
         **kwargs,
     ):
         # === Layers ===

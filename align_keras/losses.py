@@ -69,7 +69,8 @@ def softmax_cross_entropy(logits, positives, label_smoothing=0.0, excluded=None)
 def recall_at_1(logits, positives, excluded=None):
     """Whether each row scores its own pair above all others: float32, ``(rows,)``."""
     own_logit = tf.gather(logits, positives, axis=1, batch_dims=1)
-    better = logits >= own_logit[:, None]
+    # Not `>=`: NaN must be no hit.
+    better = ~(logits < own_logit[:, None])
     if excluded is not None:
         better &= ~excluded
     # A row's own pair is never below itself; a tie with another is no hit.

@@ -1,8 +1,7 @@
-"""What a run shows while it trains: progress bar, TensorBoard, a log, pictures."""
+"""What a run shows while it trains: progress bar, TensorBoard, a log."""
 
 import json
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -10,9 +9,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tqdm
-from matplotlib import ticker
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 # Short names for the bar.
 _BAR_NAMES = {
@@ -38,15 +34,17 @@ class TrainingLog(keras.callbacks.Callback):
         total_steps: of the whole run.
         batch_size: pairs a step, over all replicas.
         log_every: steps a line.
+        skipped: the pipeline's ``SkippedPairs``; its count goes into the log.
     """
 
-    def __init__(self, workdir, checkpoints, total_steps, batch_size, log_every):
+    def __init__(self, workdir, checkpoints, total_steps, batch_size, log_every, skipped):
         super().__init__()
         self.workdir = Path(workdir)
         self.checkpoints = checkpoints
         self.total_steps = total_steps
         self.batch_size = batch_size
         self.log_every = log_every
+        self.skipped = skipped
         self.step = checkpoints.step
         self._writer = tf.summary.create_file_writer(str(self.workdir / "logs"))
         self._seconds = []
@@ -74,7 +72,8 @@ class TrainingLog(keras.callbacks.Callback):
             self._seconds.append(time.perf_counter() - self._start)
         self._traced = True
         if self.step % self.log_every == 0 or self.step == self.total_steps:
-            metrics = {name: float(value) for name, value in logs.items()}
+            metrics = {name: float(np.mean(value)) for name, value in logs.items()}
+            metrics["skipped_pairs"] = self.skipped.count
             if self._seconds:
                 metrics["pairs_per_second"] = self.batch_size / float(np.mean(self._seconds))
                 self.account()
@@ -113,18 +112,19 @@ class TrainingLog(keras.callbacks.Callback):
 
 
 class EveryNSteps(keras.callbacks.Callback):
-    """Calls ``action()`` after every ``interval`` steps, counted from the run's start."""
+    """Calls ``action()`` after every ``interval`` steps of the run, and after the last one."""
 
-    def __init__(self, interval, first_step, action):
+    def __init__(self, interval, first_step, last_step, action):
         super().__init__()
         self.interval = interval
         self.step = first_step
+        self.last_step = last_step
         self.action = action
 
     def on_train_batch_end(self, batch, logs=None):
         """Counts a step, and acts if it is time."""
         self.step += 1
-        if self.step % self.interval == 0:
+        if self.step % self.interval == 0 or self.step == self.last_step:
             self.action()
 
 
@@ -140,74 +140,3 @@ def read_log(workdir):
                 continue
             lines[line["kind"], line["step"]] = line
     return sorted(lines.values(), key=lambda line: line["step"])
-
-
-def draw_curves(workdir):
-    """Draws loss, recalls, temperature and learning rate over the steps: ``curves.png``."""
-    lines = read_log(workdir)
-    train = [line for line in lines if line["kind"] == "train"]
-    held_out = [line for line in lines if line["kind"] == "eval"]
-    panels = (
-        ("loss", (("loss", train),)),
-        (
-            "recall at 1 in the batch",
-            (("i2t_recall_at_1", train), ("t2i_recall_at_1", train)),
-        ),
-        (
-            "recall at 5, held out",
-            (("i2t_recall_at_5", held_out), ("t2i_recall_at_5", held_out)),
-        ),
-        ("temperature", (("temperature", train),)),
-        ("learning rate", (("learning_rate", train),)),
-        ("gradient norm", (("gradient_norm", train),)),
-    )
-    figure = Figure(figsize=(13, 7), layout="constrained")
-    for axes, (title, curves) in zip(figure.subplots(2, 3).flat, panels, strict=True):
-        for name, source in curves:
-            points = [(line["step"], line[name]) for line in source if name in line]
-            if points:
-                axes.plot(*zip(*points, strict=True), marker="." if len(points) < 20 else None)
-        axes.set_title(title)
-        axes.set_xlabel("step")
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
-        if len(curves) > 1:
-            axes.legend(["image to text", "text to image"][: len(axes.lines)])
-    _save(figure, Path(workdir) / "curves.png")
-
-
-def draw_retrievals(path, captions, images, right, scores):
-    """Draws captions with the images they retrieve, best first; a right one is framed green.
-
-    Args:
-        path: of the PNG.
-        captions: strings, one a row.
-        images: ``(captions, columns, size, size, 3)``, -1 .. 1.
-        right: bool, ``(captions, columns)``.
-        scores: similarities, ``(captions, columns)``.
-    """
-    rows, columns = right.shape
-    figure = Figure(figsize=(2.6 + 1.4 * columns, 1.65 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns + 1, squeeze=False, width_ratios=[1.9] + [1] * columns)
-    for row in range(rows):
-        caption = textwrap.fill(textwrap.shorten(captions[row], 110), 26)
-        # A dollar sign would start a formula.
-        caption = caption.replace("$", r"\$")
-        grid[row, 0].axis("off")
-        grid[row, 0].text(0, 0.5, caption, va="center", fontsize=9)
-        for column in range(columns):
-            axes = grid[row, column + 1]
-            axes.imshow(np.clip(images[row, column] * 0.5 + 0.5, 0, 1))
-            axes.set(xticks=[], yticks=[])
-            axes.set_title(f"{scores[row, column]:.2f}", fontsize=8)
-            axes.spines[:].set(
-                color="tab:green" if right[row, column] else "lightgrey",
-                linewidth=4 if right[row, column] else 1,
-            )
-    _save(figure, path)
-
-
-def _save(figure, path):
-    # Not pyplot: it keeps every figure and looks for a display.
-    FigureCanvasAgg(figure).print_png(str(path))

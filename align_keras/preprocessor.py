@@ -3,6 +3,10 @@
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+#: Larger images count as corrupt: a PNG of a megabyte can decode to gigabytes.
+MAX_PIXELS = 1 << 26
+_BIG_ENDIAN = [1 << 24, 1 << 16, 1 << 8, 1]
+
 PAD, UNKNOWN, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
 
@@ -13,7 +17,7 @@ def read_vocabulary(path):
         FileNotFoundError: if there is no such file.
         ValueError: if it is not UTF-8, or one of BERT's special pieces is missing.
     """
-    if not tf.io.gfile.exists(path):
+    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         raise FileNotFoundError(f"--vocabulary: no file {path}")
     with tf.io.gfile.GFile(path, "rb") as file:
         try:
@@ -26,6 +30,9 @@ def read_vocabulary(path):
     missing = [piece for piece in (PAD, UNKNOWN, CLS, SEP) if piece not in pieces]
     if missing:
         raise ValueError(f"{path}: no {', '.join(missing)} in it; give a BERT vocab.txt")
+    if len(set(pieces)) < len(pieces):
+        twice = next(piece for index, piece in enumerate(pieces) if piece in pieces[:index])
+        raise ValueError(f"{path}: {twice!r} stands twice in it; give a BERT vocab.txt")
     return pieces
 
 
@@ -45,7 +52,7 @@ class AlignPreprocessor:
         sequence_length: word pieces.
 
     Raises:
-        ValueError: if ``resize_size`` is below ``image_size``.
+        ValueError: if ``resize_size`` is below ``image_size``, or ``sequence_length`` below 3.
     """
 
     def __init__(self, vocabulary, image_size=289, resize_size=346, sequence_length=64):
@@ -53,6 +60,8 @@ class AlignPreprocessor:
             raise ValueError(
                 f"resize_size ({resize_size}) must be at least image_size ({image_size})"
             )
+        if sequence_length < 3:
+            raise ValueError(f"sequence_length must be at least 3, not {sequence_length}")
         self.vocabulary = list(vocabulary)
         self.image_size = image_size
         self.resize_size = resize_size
@@ -133,6 +142,8 @@ class AlignPreprocessor:
         The window is mapped back onto the file's own pixels: a JPEG is decoded there alone,
         and one resize serves both steps.
         """
+        with tf.control_dependencies([_check_pixels(encoded)]):
+            encoded = tf.identity(encoded)
         is_jpeg = tf.strings.substr(encoded, 0, 2) == b"\xff\xd8"
         size = float(self.resize_size)
 
@@ -157,3 +168,33 @@ class AlignPreprocessor:
         pixels = tf.image.resize(pixels, [self.image_size, self.image_size])
         pixels = tf.ensure_shape(pixels, [self.image_size, self.image_size, 3])
         return pixels / 127.5 - 1.0
+
+
+def _check_pixels(encoded):
+    """Raises InvalidArgumentError, before decoding, if the header names too many pixels."""
+
+    def number(start, weights):
+        octets = tf.io.decode_raw(tf.strings.substr(encoded, start, len(weights)), tf.uint8)
+        return tf.reduce_sum(tf.cast(octets, tf.int64) * weights)
+
+    def jpeg():
+        return tf.reduce_prod(tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.int64))
+
+    pixels = tf.case(
+        [
+            (tf.strings.substr(encoded, 0, 2) == b"\xff\xd8", jpeg),
+            (
+                tf.strings.substr(encoded, 0, 4) == b"\x89PNG",
+                lambda: number(16, _BIG_ENDIAN) * number(20, _BIG_ENDIAN),
+            ),
+            (
+                tf.strings.substr(encoded, 0, 3) == b"GIF",
+                lambda: number(6, [1, 256]) * number(8, [1, 256]),
+            ),
+        ],
+        # A BMP is as long as it is large.
+        default=lambda: tf.constant(0, tf.int64),
+    )
+    return tf.debugging.assert_less_equal(
+        pixels, tf.constant(MAX_PIXELS, tf.int64), "the image has too many pixels"
+    )

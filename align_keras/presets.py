@@ -105,15 +105,14 @@ TEXT_ENCODERS = {
     },
 }
 
-#: Two towers and what joins them. ``image_size`` is in pixels, ``sequence_length`` in word
-#: pieces with [CLS] and [SEP], ``vocabulary_size`` the one the paper's own vocabulary has.
+#: Two towers and what joins them. ``sequence_length`` is the most word pieces, [CLS] and [SEP]
+#: included; ``vocabulary_size`` that of the paper's own vocabulary.
 PRESETS = {
     # Sec. 5: the headline model.
     "align_l2_large": {
         "image_encoder": "efficientnet_l2",
         "text_encoder": "bert_large",
         "projection_dim": 1376,
-        "image_size": 289,
         "sequence_length": 64,
         "vocabulary_size": 100_000,
     },
@@ -122,7 +121,6 @@ PRESETS = {
         "image_encoder": "efficientnet_b7",
         "text_encoder": "bert_base",
         "projection_dim": 640,
-        "image_size": 289,
         "sequence_length": 64,
         "vocabulary_size": 100_000,
     },
@@ -131,7 +129,6 @@ PRESETS = {
         "image_encoder": "efficientnet_b3",
         "text_encoder": "bert_mini",
         "projection_dim": 640,
-        "image_size": 289,
         "sequence_length": 64,
         "vocabulary_size": 100_000,
     },
@@ -140,7 +137,6 @@ PRESETS = {
         "image_encoder": "efficientnet_nano",
         "text_encoder": "bert_tiny",
         "projection_dim": 192,
-        "image_size": 64,
         "sequence_length": 24,
         "vocabulary_size": 8_000,
     },

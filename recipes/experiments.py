@@ -4,7 +4,10 @@ Every field of ``PretrainSettings`` is a flag of ``pretrain.py``: ``--batch-size
 """
 
 import dataclasses
+import json
 from typing import Literal
+
+from align_keras.presets import PRESETS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +44,7 @@ class PretrainSettings:
     # === Model ===
     preset: str = "align_b7_base"
     """Size of the towers: align_l2_large, align_b7_base, align_b3_mini or align_nano_tiny."""
-    synchronized_batch_norm: bool = False
+    synchronized_batch_norm: bool = True
     """Batch statistics over all replicas instead of each one's own share."""
     initial_temperature: float = 1.0
     """Of the softmax; a run of a few thousand steps needs a start near 0.1."""
@@ -85,6 +88,77 @@ class PretrainSettings:
     """Steps between checkpoints; the newest three and the best are kept."""
     log_every: int = 100
     """Steps between lines of the log."""
+
+    def check(self):
+        """Raises ValueError, with the flag and the mend, on values that cannot be."""
+        least = {
+            "vocabulary_size": 100,
+            "vocabulary_captions": 1,
+            "image_size": 8,
+            "resize_size": self.image_size,
+            "sequence_length": 3,
+            "shuffle_buffer": 1,
+            "learning_rate": 0.0,
+            "warmup_steps": 0,
+            "weight_decay": 0.0,
+            "global_clipnorm": 0.0,
+            "label_smoothing": 0.0,
+            "initial_temperature": self.min_temperature,
+            "batch_size": 2,
+            "steps": 1,
+            "eval_every": 1,
+            "checkpoint_every": 1,
+            "log_every": 1,
+        }
+        most = {"label_smoothing": 1.0, "warmup_steps": self.steps - 1}
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:
+                raise ValueError(f"{flag_of(name)}: {getattr(self, name)} is below {bound}")
+        for name, bound in most.items():
+            if not getattr(self, name) <= bound:
+                raise ValueError(f"{flag_of(name)}: {getattr(self, name)} is above {bound}")
+        if not self.min_temperature > 0.0:
+            raise ValueError(f"--min-temperature: {self.min_temperature} is not above 0")
+        if self.preset not in PRESETS:
+            names = ", ".join(sorted(PRESETS))
+            raise ValueError(f"--preset: no {self.preset!r}; choose one of {names}")
+        for prompt in self.prompts:
+            if "{}" not in prompt:
+                raise ValueError(f"--prompts: no {{}} for the class name in {prompt!r}")
+        if self.eval_data and not self.train_data:
+            raise ValueError("--eval-data without --train-data: give both")
+
+    def as_json(self):
+        """These settings as JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    def check_resumable(self, before, workdir):
+        """Raises ValueError if a run that began with ``before`` cannot go on with these."""
+        for name, value in sorted(json.loads(self.as_json()).items()):
+            if name not in _FREE_ON_RESUME and before.get(name) != value:
+                raise ValueError(
+                    f"{flag_of(name)}: the run in {workdir} began with {before.get(name)!r}, not "
+                    f"{value!r}; resume with that, or give another --workdir"
+                )
+
+
+def flag_of(name):
+    """The flag of a setting: ``batch_size`` -> ``--batch-size``."""
+    return "--" + name.replace("_", "-")
+
+
+# What a resumed run may change: where it runs, what it reports, and when.
+_FREE_ON_RESUME = {
+    "workdir",
+    "strategy",
+    "tpu",
+    "eval_every",
+    "checkpoint_every",
+    "log_every",
+    "eval_data",
+    "zero_shot_data",
+    "prompts",
+}
 
 
 # `make pretrain`: rendered scenes, two CPU cores, about five minutes.

@@ -57,12 +57,12 @@ def main(settings):
         raise ValueError(f"--output: {existing[0]} is there already; remove it or choose another")
     if settings.shard_size < 1:
         raise ValueError(f"--shard-size: must be at least 1, not {settings.shard_size}")
-    folder = packing.ImageFolder(settings.images or Path(settings.captions).parent)
     rows = [
         (where, row)
         for where, row in packing.read_table(settings.captions)
         if selected(row, settings.select)
     ]
+    folder = packing.ImageFolder(settings.images or Path(settings.captions).parent)
     if not rows:
         raise ValueError(f"--captions: no row of {settings.captions} is selected")
     # The table's order is rarely random; the shuffle buffer of training is small beside it.
@@ -82,6 +82,7 @@ def main(settings):
         print(f"left out {count:,}: {reason}")
     if left_out:
         report = Path(f"{settings.output}-left_out.jsonl")
+        report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text("".join(json.dumps(pair) + "\n" for pair in left_out), encoding="utf-8")
         print(f"each one is listed in {report}")
     if not writer.count:
@@ -102,5 +103,5 @@ def selected(row, conditions):
 if __name__ == "__main__":
     try:
         main(tyro.cli(PackSettings, description=__doc__))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"prepare_data.py: {error}")

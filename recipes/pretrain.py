@@ -20,8 +20,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+import tensorflow as tf
 import tyro
-from experiments import EXPERIMENTS, PretrainSettings
+from experiments import EXPERIMENTS, PretrainSettings, flag_of
 
 from align_keras import (
     AlignDualEncoder,
@@ -31,42 +32,27 @@ from align_keras import (
     build_backbone,
     distribution,
     monitoring,
-    presets,
+    reporting,
 )
 from align_keras.checkpointing import RunCheckpoints
 from align_keras.data import pipeline, records, scenes, vocabulary
-from align_keras.evaluation import zero_shot
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.preprocessor import read_vocabulary
-
-# Settings that a resumed run may change.
-_FREE_ON_RESUME = {
-    "workdir",
-    "strategy",
-    "tpu",
-    "eval_every",
-    "checkpoint_every",
-    "log_every",
-    "eval_data",
-    "prompts",
-    "zero_shot_data",
-}
 
 
 def main(settings):
     """Trains, evaluates and reports; returns what ``metrics.json`` holds."""
     started = time.perf_counter()
-    check_settings(settings)
+    settings.check()
     strategy = distribution.make_strategy(settings.strategy, settings.tpu)
     workdir = find_workdir(settings, strategy)
-    shards = find_shards(settings)
     keras.utils.set_random_seed(settings.seed)
-    # All that can be wrong with the input is known by now; from here on files are written.
-    write_settings(settings, workdir)
-    data = open_data(settings, workdir, shards)
+    data = open_data(settings, workdir)
     with strategy.scope():
-        model = make_model(settings, data["preprocessor"])
+        model = make_model(settings, data.preprocessor)
         checkpoints = RunCheckpoints(workdir / "checkpoints", model)
+    # All that can be wrong with the settings is known by now.
+    write_whole(workdir / "settings.json", settings.as_json())
     step = checkpoints.restore()
     if step:
         print(f"resuming {workdir} at step {step:,} of {settings.steps:,}", flush=True)
@@ -75,124 +61,96 @@ def main(settings):
     return report(settings, workdir, data, model, checkpoints, started)
 
 
-def check_settings(settings):
-    """Raises on numbers that cannot be, before anything is made."""
-    for name in ("steps", "eval_every", "checkpoint_every", "log_every", "shuffle_buffer"):
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{flag_of(name)}: must be at least 1, not {getattr(settings, name)}")
-    if settings.batch_size < 2:
-        raise ValueError(f"--batch-size: must be at least 2, not {settings.batch_size}")
-    if not 0 <= settings.warmup_steps < settings.steps:
-        raise ValueError(
-            f"--warmup-steps: {settings.warmup_steps:,} must be below --steps ({settings.steps:,})"
-        )
-    if settings.resize_size < settings.image_size:
-        raise ValueError(
-            f"--resize-size: {settings.resize_size} must be at least --image-size "
-            f"({settings.image_size})"
-        )
-    if settings.preset not in presets.PRESETS:
-        raise ValueError(
-            f"--preset: no {settings.preset!r}; choose one of {', '.join(sorted(presets.PRESETS))}"
-        )
-    zero_shot.fill_prompts([], settings.prompts)
-    if settings.vocabulary:
-        read_vocabulary(settings.vocabulary)
-    if settings.eval_data and not settings.train_data:
-        raise ValueError("--eval-data without --train-data: give both")
-
-
-def flag_of(name):
-    """The flag of a setting: ``batch_size`` -> ``--batch-size``."""
-    return "--" + name.replace("_", "-")
-
-
 def find_workdir(settings, strategy):
     """The run's directory; if it holds a run, that must have begun with the same settings.
 
     Of several workers each has its own: the first the directory itself, the others one in it.
     """
+    worker, workers = distribution.worker_place(strategy)
+    replicas = strategy.num_replicas_in_sync
+    if settings.batch_size % replicas:
+        raise ValueError(
+            f"--batch-size: {settings.batch_size} pairs do not divide among {replicas} replicas"
+        )
+    if workers > 1 and not settings.workdir:
+        raise ValueError("--workdir: with several workers it must be given, the same to each")
     workdir = Path(settings.workdir or time.strftime("runs/%Y%m%d-%H%M%S"))
-    worker, _ = distribution.worker_place(strategy)
     if worker:
         workdir /= f"worker-{worker}"
     path = workdir / "settings.json"
     if path.exists():
-        before, now = json.loads(path.read_text()), plain(settings)
-        for name in sorted(now.keys() - _FREE_ON_RESUME):
-            if before.get(name) != now[name]:
-                raise ValueError(
-                    f"{flag_of(name)}: the run in {workdir} began with {before.get(name)!r}, not "
-                    f"{now[name]!r}; resume with that, or give another --workdir"
-                )
+        settings.check_resumable(json.loads(path.read_text()), workdir)
     return workdir
 
 
-def plain(settings):
-    """The settings as JSON gives them back."""
-    return json.loads(json.dumps(dataclasses.asdict(settings)))
+def write_whole(path, text):
+    """Writes a file so that it is never seen half-written."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
-def write_settings(settings, workdir):
-    """Makes the run's directory and notes the settings in it."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "settings.json").write_text(json.dumps(plain(settings), indent=2) + "\n")
+@dataclasses.dataclass
+class RunData:
+    """The opened data of a run: record counts by shard, and what evaluates."""
+
+    counts: dict
+    preprocessor: AlignPreprocessor
+    evaluation: HeldOutPairs | None
+    zero_shot: HeldOutPairs | None
 
 
-def find_shards(settings):
-    """Finds and checks the shards of each of the three data flags; paths by flag."""
+def open_data(settings, workdir):
+    """Finds and checks the shards, rendering them where none are given; opens everything."""
     shards = {}
-    for flag in ("--train-data", "--eval-data", "--zero-shot-data"):
-        pattern = getattr(settings, flag[2:].replace("-", "_"))
-        shards[flag] = records.find_shards(pattern, flag) if pattern else []
-        if shards[flag]:
-            records.check_shards(shards[flag])
-    total = sum(pipeline.shard_counts(shards["--train-data"]).values())
-    if 0 < total < settings.batch_size:
+    for name in ("train_data", "eval_data", "zero_shot_data"):
+        if pattern := getattr(settings, name):
+            shards[name] = records.find_shards(pattern, flag_of(name))
+            records.check_shards(shards[name])
+    if settings.vocabulary:
+        read_vocabulary(settings.vocabulary)
+    if "train_data" not in shards:
+        shards |= quickstart_data(workdir / "data", settings.seed)
+    counts = {name: pipeline.shard_counts(paths) for name, paths in shards.items()}
+    total = sum(counts["train_data"].values())
+    if total < settings.batch_size:
         raise ValueError(
             f"--batch-size: {settings.batch_size:,} is more than the {total:,} pairs of "
             f"--train-data; lower it to {total:,} or less, or give more data"
         )
-    return shards
-
-
-def open_data(settings, workdir, shards):
-    """Reads or trains the vocabulary and opens the data; renders it where none is given."""
-    train_shards, eval_shards, zero_shot_shards = shards.values()
-    if not train_shards:
-        train_shards, eval_shards = quickstart_data(workdir / "data", settings.seed)
-    vocabulary_path = str(workdir / "vocab.txt")
-    if settings.vocabulary:
-        pieces = read_vocabulary(settings.vocabulary)
-        vocabulary.write_vocabulary(pieces, vocabulary_path)
-    elif Path(vocabulary_path).exists():
-        pieces = read_vocabulary(vocabulary_path)
-    else:
-        captions = records.read_captions(train_shards, settings.vocabulary_captions)
-        pieces = vocabulary.train_vocabulary(captions, settings.vocabulary_size)
-        vocabulary.write_vocabulary(pieces, vocabulary_path)
-    preprocessor = AlignPreprocessor(
-        pieces, settings.image_size, settings.resize_size, settings.sequence_length
-    )
-    counts = pipeline.shard_counts(train_shards)
+    pieces = open_vocabulary(settings, workdir, shards["train_data"])
     print(
-        f"{sum(counts.values()):,} training pairs in {len(counts)} shards, "
+        f"{total:,} training pairs in {len(shards['train_data'])} shards, "
         f"{len(pieces):,} word pieces",
         flush=True,
     )
-    batch_size = min(settings.batch_size, 256)
-    evaluation = zero_shot_pairs = None
-    if eval_shards:
-        evaluation = HeldOutPairs(eval_shards, preprocessor, batch_size)
-        zero_shot_pairs = evaluation
-    if zero_shot_shards:
-        zero_shot_pairs = HeldOutPairs(zero_shot_shards, preprocessor, batch_size)
-    return {
-        "counts": counts,
-        "preprocessor": preprocessor,
-        "evaluation": evaluation,
-        "zero_shot": zero_shot_pairs,
+    preprocessor = AlignPreprocessor(
+        pieces, settings.image_size, settings.resize_size, settings.sequence_length
+    )
+    pairs = {
+        name: HeldOutPairs(counts[name], preprocessor, min(settings.batch_size, 256))
+        for name in ("eval_data", "zero_shot_data")
+        if name in counts
     }
+    evaluation = pairs.get("eval_data")
+    return RunData(
+        counts["train_data"], preprocessor, evaluation, pairs.get("zero_shot_data", evaluation)
+    )
+
+
+def open_vocabulary(settings, workdir, train_shards):
+    """Reads the vocabulary given or, on resuming, the run's own; else trains one."""
+    path = workdir / "vocab.txt"
+    if settings.vocabulary:
+        pieces = read_vocabulary(settings.vocabulary)
+    elif (workdir / "settings.json").exists():
+        return read_vocabulary(str(path))
+    else:
+        captions = records.read_captions(train_shards, settings.vocabulary_captions)
+        pieces = vocabulary.train_vocabulary(captions, settings.vocabulary_size)
+    workdir.mkdir(parents=True, exist_ok=True)
+    vocabulary.write_vocabulary(pieces, str(path))
+    return pieces
 
 
 def quickstart_data(directory, seed):
@@ -200,9 +158,12 @@ def quickstart_data(directory, seed):
     finished = directory / "finished"
     if not finished.exists():
         print(f"no --train-data: rendering scenes into {directory}", flush=True)
-        scenes.write_scenes(directory, num_train=20_000, num_eval=500, seed=seed)
+        scenes.write_scenes(directory, num_train=16_000, num_eval=500, seed=seed)
         finished.touch()  # an interrupted rendering is done again
-    return [records.find_shards(f"{directory}/{part}-*.tfrecord") for part in ("train", "eval")]
+    return {
+        f"{part}_data": records.find_shards(f"{directory}/{part}-*.tfrecord")
+        for part in ("train", "eval")
+    }
 
 
 def make_model(settings, preprocessor):
@@ -239,27 +200,28 @@ def fit(settings, workdir, strategy, data, model, checkpoints):
     skipped = pipeline.SkippedPairs()
 
     def share_of(context):
+        workers, replicas = context.num_input_pipelines, context.num_replicas_in_sync
         return pipeline.training_dataset(
-            data["counts"],
-            data["preprocessor"],
+            data.counts,
+            data.preprocessor,
             context.get_per_replica_batch_size(settings.batch_size),
             seed=settings.seed,
-            start_batch=first_step * context.num_replicas_in_sync // context.num_input_pipelines,
+            start_batch=first_step * replicas // workers,
             shuffle_buffer=settings.shuffle_buffer,
             worker=context.input_pipeline_id,
-            num_workers=context.num_input_pipelines,
+            num_workers=workers,
             skipped=skipped,
         )
 
     log = monitoring.TrainingLog(
-        workdir, checkpoints, settings.steps, settings.batch_size, settings.log_every
+        workdir, checkpoints, settings.steps, settings.batch_size, settings.log_every, skipped
     )
 
     def evaluate():
-        metrics, _ = evaluate_held_out(settings, data, model)
+        metrics, _, _ = evaluate_held_out(settings, data, model)
         log.write("eval", metrics)
-        recalls = [value for name, value in metrics.items() if "recall" in name]
-        if recalls:
+        recalls = [metrics[name] for name in reporting.RECALLS]
+        if None not in recalls:
             checkpoints.save_if_best(float(np.mean(recalls)))
 
     def save():
@@ -271,104 +233,53 @@ def fit(settings, workdir, strategy, data, model, checkpoints):
         steps_per_epoch=settings.steps - first_step,
         callbacks=[
             log,
-            monitoring.EveryNSteps(settings.eval_every, first_step, evaluate),
-            monitoring.EveryNSteps(settings.checkpoint_every, first_step, save),
+            monitoring.EveryNSteps(settings.eval_every, first_step, settings.steps, evaluate),
+            monitoring.EveryNSteps(settings.checkpoint_every, first_step, settings.steps, save),
         ],
         shuffle=False,
         verbose=0,
     )
-    save()
     if skipped.count:
         print(f"skipped {skipped.count:,} corrupt or unreadable pairs", flush=True)
 
 
 def evaluate_held_out(settings, data, model):
-    """Retrieval and zero-shot metrics on the held-out data, with their chance."""
-    metrics, chance = {}, {}
-    embeddings = None
-    if data["evaluation"]:
-        embeddings = data["evaluation"].embed(model)
-        metrics, chance = data["evaluation"].retrieval(embeddings)
-    if data["zero_shot"]:
-        if data["zero_shot"] is not data["evaluation"]:
-            embeddings = data["zero_shot"].embed(model)
-        accuracy = data["zero_shot"].zero_shot(model, embeddings, settings.prompts)
-        metrics, chance = metrics | accuracy[0], chance | accuracy[1]
-    return metrics, chance
+    """Metrics on the held-out data, their chance, and the embeddings of the held-out pairs.
+
+    A metric that the data cannot tell is None.
+    """
+    metrics, chance = dict.fromkeys(reporting.RECALLS + reporting.ACCURACIES), {}
+    held_out = None
+    if data.evaluation:
+        held_out = data.evaluation.embed(model)
+        recalls, recall_chance = data.evaluation.retrieval(held_out)
+        metrics, chance = metrics | recalls, chance | recall_chance
+    if data.zero_shot:
+        pictures = held_out if data.zero_shot is data.evaluation else data.zero_shot.embed(model)
+        accuracy, accuracy_chance = data.zero_shot.zero_shot(model, pictures, settings.prompts)
+        metrics, chance = metrics | accuracy, chance | accuracy_chance
+    return metrics, chance, held_out
 
 
 def report(settings, workdir, data, model, checkpoints, started):
     """Evaluates, draws the pictures, writes ``metrics.json`` and prints the closing table."""
-    metrics, chance = evaluate_held_out(settings, data, model)
+    metrics, chance, held_out = evaluate_held_out(settings, data, model)
     seconds = float(checkpoints.seconds.numpy())
-    metrics["num_pairs"] = len(data["evaluation"].captions) if data["evaluation"] else 0
-    metrics["num_classes"] = len(data["zero_shot"].class_names) if data["zero_shot"] else 0
+    metrics["num_pairs"] = len(held_out["rows"]) if held_out else 0
+    metrics["num_classes"] = len(data.zero_shot.class_names) if data.zero_shot else 0
     metrics["train_pairs_per_second"] = (
         int(checkpoints.timed_pairs.numpy()) / seconds if seconds else None
     )
     metrics["seconds"] = time.perf_counter() - started
-    (workdir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    monitoring.draw_curves(workdir)
-    if data["evaluation"]:
-        draw_retrieval_sheet(workdir / "retrieval.png", data["evaluation"], model)
-    print_table(metrics, chance)
-    print(
-        f"run directory: {workdir} (checkpoints/, logs/, metrics.json, curves.png, retrieval.png)"
-    )
+    write_whole(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    pictures = ["curves.png"]
+    reporting.draw_curves(workdir / "curves.png", monitoring.read_log(workdir))
+    if held_out:
+        pictures.append("retrieval.png")
+        reporting.draw_retrieval_sheet(workdir / "retrieval.png", data.evaluation, held_out)
+    print(reporting.format_table(metrics, chance))
+    print(f"run directory: {workdir} (checkpoints/, logs/, metrics.json, {', '.join(pictures)})")
     return metrics
-
-
-def draw_retrieval_sheet(path, evaluation, model, rows=8, columns=6):
-    """Draws what evenly spread held-out captions retrieve."""
-    embeddings = evaluation.embed(model)
-    groups = embeddings["groups"]
-    _, images = np.unique(groups, return_index=True)
-    asked = np.unique(np.linspace(0, len(groups) - 1, rows).astype(int))
-    columns = min(columns, len(images))
-    scores = embeddings["text_embeddings"][asked] @ embeddings["image_embeddings"][images].T
-    best = np.argsort(-scores, axis=1)[:, :columns]
-    pictures = evaluation.images(embeddings["rows"][images[best]].ravel())
-    monitoring.draw_retrievals(
-        path,
-        [evaluation.captions[row] for row in embeddings["rows"][asked]],
-        pictures.reshape(*best.shape, *pictures.shape[1:]),
-        groups[images[best]] == groups[asked][:, None],
-        np.take_along_axis(scores, best, axis=1),
-    )
-
-
-_TABLE_ROWS = (
-    ("image to text", [f"i2t_recall_at_{k}" for k in (1, 5, 10)]),
-    ("text to image", [f"t2i_recall_at_{k}" for k in (1, 5, 10)]),
-)
-
-
-def print_table(metrics, chance):
-    """Prints every metric beside its chance."""
-
-    def percent(value):
-        return "-" if value is None else f"{100 * value:.1f} %"
-
-    lines = []
-    for title, names in _TABLE_ROWS:
-        for name in names:
-            if name in metrics:
-                lines.append((f"{title} R@{name.rsplit('_', 1)[1]}", name))
-    for title, name in (
-        ("zero-shot top-1", "zero_shot_top_1"),
-        ("zero-shot top-1, unseen classes", "zero_shot_unseen_top_1"),
-    ):
-        if metrics.get(name) is not None:
-            lines.append((title, name))
-    print(f"\n{metrics['num_pairs']:,} held-out pairs, {metrics['num_classes']:,} classes")
-    print(f"{'':<34}{'model':>10}{'chance':>10}")
-    for title, name in lines:
-        print(f"{title:<34}{percent(metrics[name]):>10}{percent(chance[name]):>10}")
-    speed = metrics["train_pairs_per_second"]
-    print(
-        f"\n{metrics['seconds']:,.0f} s in all; training "
-        + (f"{speed:,.0f} pairs/s" if speed else "not timed")
-    )
 
 
 def parse_settings(arguments):
@@ -394,10 +305,16 @@ def parse_settings(arguments):
     )
 
 
+def first_line(error):
+    """What an error says, less the graph that TensorFlow appends."""
+    lines = [line for line in str(getattr(error, "message", error)).splitlines() if line.strip()]
+    return lines[-1] if isinstance(error, tf.errors.OpError) and lines else str(error)
+
+
 if __name__ == "__main__":
     try:
         main(parse_settings(sys.argv[1:]))
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"pretrain.py: {error}")
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        sys.exit(f"pretrain.py: {first_line(error)}")
     except KeyboardInterrupt:
         sys.exit("pretrain.py: interrupted; the same --workdir resumes at the last checkpoint")

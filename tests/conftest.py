@@ -89,7 +89,7 @@ def build_tiny():
             max_sequence_length=TINY_SEQUENCE,
         )
         backbone = AlignBackbone(
-            ImageEncoder(image_backbone, synchronized_batch_norm=synchronized),
+            ImageEncoder(image_backbone, 0.9, synchronized_batch_norm=synchronized),
             TextEncoder(text_backbone),
             projection_dim=8,
         )

@@ -63,6 +63,7 @@ def test_only_the_newest_and_the_best_are_kept(build_tiny, batch, tmp_path):
     _, again = make_run(build_tiny, tmp_path)
     again.restore()
     assert not again.save_if_best(0.45)
+    assert not again.save_if_best(float("nan"))
 
 
 def test_a_checkpoint_of_another_model_is_refused(build_tiny, batch, tmp_path):

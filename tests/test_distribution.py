@@ -62,6 +62,21 @@ def test_two_replicas_take_the_clipped_step_of_one(build_tiny, mirrored, batch):
     assert moved > 1.0
 
 
+def test_batch_norm_statistics_agree_where_it_is_not_synchronised(build_tiny, mirrored, batch):
+    with mirrored.scope():
+        model = build_tiny(synchronized=False)
+        model.compile(Lamb(0.05))
+        model.optimizer.build(model.trainable_variables)
+    run_replicas(mirrored, model, batch, model.train_step)
+    moved = 0.0
+    for variable in model.backbone.non_trainable_variables:
+        if "moving_mean" in variable.path:
+            first, second = mirrored.experimental_local_results(variable.value)
+            np.testing.assert_array_equal(first, second)
+            moved += np.abs(first).sum()
+    assert moved > 0.01
+
+
 def test_local_negatives_would_give_another_loss(build_tiny, mirrored, batch, monkeypatch):
     """What the gathering is for: without it the two-replica test above could not pass."""
     single, double = pair_of_models(build_tiny, mirrored, mask_false_negatives=False)

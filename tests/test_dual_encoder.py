@@ -10,13 +10,14 @@ def test_eight_pairs_are_learnt_to_recall_1(build_tiny, batch):
     model = build_tiny()
     model.compile(keras.optimizers.AdamW(5e-3), mask_false_negatives=False)
     dataset = tf.data.Dataset.from_tensors(batch).repeat()
-    history = model.fit(dataset, steps_per_epoch=60, epochs=3, verbose=0, shuffle=False)
+    history = model.fit(dataset, steps_per_epoch=80, epochs=4, verbose=0, shuffle=False)
     assert history.history["i2t_recall_at_1"][-1] == 1.0
     assert history.history["t2i_recall_at_1"][-1] == 1.0
     # And in inference, where batch norm uses its moving averages.
-    logits = model.predict(tf.data.Dataset.from_tensors(batch), verbose=0)
-    logits = logits["image_embeddings"] @ logits["text_embeddings"].T
-    assert (logits.argmax(axis=0) == np.arange(8)).mean() >= 0.75
+    outputs = model.predict(tf.data.Dataset.from_tensors(batch), verbose=0)
+    similarity = outputs["image_embeddings"] @ outputs["text_embeddings"].T
+    for axis in (0, 1):
+        np.testing.assert_array_equal(similarity.argmax(axis=axis), np.arange(8))
 
 
 def test_lamb_lowers_the_loss(build_tiny, batch):
@@ -75,10 +76,18 @@ def test_every_trainable_variable_gets_a_gradient(build_tiny, batch):
 
 def test_temperature_stays_above_its_floor(build_tiny, batch):
     model = build_tiny(min_temperature=0.1)
+    model.compile(Lamb(0.3))
     model.log_temperature.assign(-9.0)
+    model.train_step(batch)
     assert float(model.temperature) == pytest.approx(0.1)
-    logits = model(batch)["logits"].numpy()
-    assert np.abs(logits).max() <= 10.0 + 1e-4
+    # And it comes up again where the gradient asks for it.
+    model.backbone.trainable = False
+    temperatures = []
+    for _ in range(5):
+        model.train_step({**batch, "token_ids": batch["token_ids"][::-1]})
+        temperatures.append(float(model.temperature))
+    assert min(temperatures) >= 0.0999
+    assert max(temperatures) > 0.11
 
 
 def test_temperature_moves_by_the_learning_rate_under_lamb(build_tiny, batch):

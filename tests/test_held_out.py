@@ -3,11 +3,14 @@ import pytest
 import tensorflow as tf
 
 from align_keras.data import records
+from align_keras.data.pipeline import shard_counts
 from align_keras.evaluation.held_out import HeldOutPairs
 
 
 class PixelModel:
     """Embeds an image as its pixels, and a caption as the class whose turn it is."""
+
+    distribute_strategy = tf.distribute.get_strategy()
 
     def __init__(self, texts=None):
         self.texts = texts
@@ -43,7 +46,7 @@ def damaged(scene_shards, tmp_path):
 
 
 def test_rows_captions_and_labels_stay_together_beside_corrupt_pairs(damaged, preprocessor):
-    held_out = HeldOutPairs([damaged], preprocessor, batch_size=8)
+    held_out = HeldOutPairs(shard_counts([damaged]), preprocessor, batch_size=8)
     embeddings = held_out.embed(PixelModel())
     assert embeddings["rows"].tolist() == [i for i in range(10) if i != 3]
     source = [records.parse_pair(r) for r in records.read_frames(damaged)]
@@ -58,7 +61,7 @@ def test_rows_captions_and_labels_stay_together_beside_corrupt_pairs(damaged, pr
 
 
 def test_zero_shot_reports_unseen_classes_apart(scene_shards, preprocessor):
-    held_out = HeldOutPairs(scene_shards[1], preprocessor, batch_size=8)
+    held_out = HeldOutPairs(shard_counts(scene_shards[1]), preprocessor, batch_size=8)
     model = PixelModel()
     embeddings = held_out.embed(model)
     # Each class is embedded as the mean of the unseen pictures of it: those are all right.
@@ -84,7 +87,7 @@ def test_without_class_names_there_is_no_accuracy(tmp_path, scene_shards, prepro
         for record in records.read_frames(scene_shards[1][0]):
             fields = records.parse_pair(record)
             writer.write(records.make_record(fields["jpg"], "a caption", "k"))
-    held_out = HeldOutPairs([path], preprocessor, batch_size=4)
+    held_out = HeldOutPairs(shard_counts([path]), preprocessor, batch_size=4)
     embeddings = held_out.embed(PixelModel())
     # Without image ids every record is an image of its own.
     assert sorted(embeddings["groups"].tolist()) == list(range(10))

@@ -3,6 +3,7 @@ import io
 import json
 import zipfile
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -81,9 +82,42 @@ def test_cmyk_jpegs_become_rgb(folder):
 
 
 def test_a_bomb_is_left_out(folder, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    monkeypatch.setattr(packing, "MAX_PIXELS", 50)
     _, left_out = pack([("1", {"image": "a.jpg", "caption": "x"})], folder)
     assert left_out[0]["reason"] == "image has too many pixels"
+
+
+def test_foreign_rows_do_not_stop_the_packing(folder):
+    (folder / "broken.zip").write_bytes(b"PK nonsense")
+    rows = [
+        ("1", {"image": "bad.jpg", "captions": ["x", "y"]}),
+        ("2", {"image": "a.jpg", "captions": ["good", 7]}),
+        ("3", {"image": "a.jpg", "archive": "broken.zip", "caption": "x"}),
+        ("4", {"image": "a.jpg", "archive": float("nan"), "caption": "packed"}),
+        ("5", {"image": "a.jpg", "caption": "lone \ud800"}),
+        ("6", {"image": "a.jpg", "caption": "x", "tags": ["list"]}),
+    ]
+    pairs, left_out = pack(rows, folder, carry=["tags"])
+    assert [pair["txt"] for pair in pairs] == [b"good", b"packed"]
+    assert dict(packing.count_reasons(left_out)) == {
+        "image does not decode": 2,
+        "no caption": 1,
+        "image file unreadable": 1,
+        "caption or carried column cannot be stored": 2,
+    }
+    with pytest.raises(ValueError, match="--carry: txt is a field of its own"):
+        pack(rows, folder, carry=["txt=caption"])
+
+
+def test_deep_and_phone_images_keep_what_they_show(folder):
+    deep = np.full((4, 4), 30_000, "uint16")
+    Image.fromarray(deep).save(folder / "deep.png")
+    picture = Image.new("RGB", (8, 8), "red")
+    picture.save(folder / "phone.jpg", "MPO", save_all=True, append_images=[picture])
+    rows = [(name, {"image": name, "caption": "x"}) for name in ("deep.png", "phone.jpg")]
+    pairs, _ = pack(rows, folder)
+    assert abs(int(tf.io.decode_jpeg(pairs[0]["jpg"])[0, 0, 0]) - 117) <= 1
+    assert pairs[1]["jpg"] == (folder / "phone.jpg").read_bytes()
 
 
 ROWS = [

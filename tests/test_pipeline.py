@@ -83,7 +83,7 @@ def test_workers_share_the_pairs_between_them(num_workers, scene_shards, preproc
 
 
 def test_more_pairs_a_batch_than_data_are_refused(scene_shards, preprocessor):
-    with pytest.raises(ValueError, match="a batch of 121 pairs is more than the share"):
+    with pytest.raises(ValueError, match="a batch of 121 pairs is more than the 120"):
         dataset_of(scene_shards[0], preprocessor, 121)
 
 
@@ -156,6 +156,19 @@ def test_gzip_and_unknown_fields_are_read(tmp_path, preprocessor):
     (batch,) = take(dataset_of([path], preprocessor, 4), 1)
     assert batch["image_ids"].tolist() == [0, 0, 0, 0]
     assert len(set(batch["caption_ids"].tolist())) == 1
+
+
+def test_whole_numbers_serve_as_image_ids(scene_shards, preprocessor, tmp_path):
+    path = str(tmp_path / "coco.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        for index, record in enumerate(records.read_frames(scene_shards[0][0])):
+            jpg = records.parse_pair(record)["jpg"]
+            writer.write(records.make_record(jpg, f"caption {index}", "k", image_id=index // 2))
+    skipped = pipeline.SkippedPairs()
+    (batch,) = take(dataset_of([path], preprocessor, 10, skipped=skipped), 1)
+    assert len(set(batch["image_ids"].tolist())) == 5
+    assert batch["image_ids"].min() > 0
+    assert skipped.count == 0
 
 
 def test_data_survives_being_moved(scene_shards, preprocessor, tmp_path):

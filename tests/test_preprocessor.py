@@ -83,6 +83,14 @@ def test_what_is_no_image_raises(data, preprocessor):
         preprocessor.decode_image(tf.constant(data))
 
 
+def test_an_image_of_too_many_pixels_raises_before_it_is_decoded(preprocessor):
+    header = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (20_000).to_bytes(4, "big") * 2
+    gif = b"GIF89a" + (60_000).to_bytes(2, "little") * 2
+    for data in (header + b"\x08\x02\x00\x00\x00", gif):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="too many pixels"):
+            preprocessor.decode_image(tf.constant(data))
+
+
 def test_vocabulary_files_are_checked(tmp_path):
     path = tmp_path / "vocab.txt"
     with pytest.raises(FileNotFoundError, match=f"no file {path}"):
@@ -90,6 +98,11 @@ def test_vocabulary_files_are_checked(tmp_path):
     path.write_text("[PAD]\n[UNK]\n[CLS]\nred\n")
     with pytest.raises(ValueError, match=r"vocab.txt: no \[SEP\] in it"):
         read_vocabulary(str(path))
+    path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nred\nred\n")
+    with pytest.raises(ValueError, match="'red' stands twice in it"):
+        read_vocabulary(str(path))
+    with pytest.raises(FileNotFoundError, match="no file"):
+        read_vocabulary(str(tmp_path))
     path.write_bytes(b"[PAD]\n\xff\n")
     with pytest.raises(ValueError, match="vocab.txt: not UTF-8"):
         read_vocabulary(str(path))

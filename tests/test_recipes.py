@@ -1,6 +1,8 @@
+import csv
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 import zipfile
@@ -13,8 +15,10 @@ import pytest
 import tensorflow as tf
 from experiments import EXPERIMENTS, PretrainSettings
 
-from align_keras import presets
+from align_keras import distribution, presets
 from align_keras.data import records
+from align_keras.monitoring import read_log
+from align_keras.reporting import RECALLS
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -134,10 +138,14 @@ def test_other_settings_do_not_resume(finished_run, scene_shards):
         ({"vocabulary": "/none/vocab.txt"}, "--vocabulary: no file /none/vocab.txt"),
         ({"preset": "align_b99"}, "--preset: no 'align_b99'; choose one of align_b3_mini"),
         ({"prompts": ("a photo",)}, "--prompts: no {} for the class name"),
-        ({"warmup_steps": 9}, "--warmup-steps: 9 must be below --steps"),
-        ({"steps": 0}, "--steps: must be at least 1"),
-        ({"batch_size": 0}, "--batch-size: must be at least 2"),
-        ({"resize_size": 31}, "--resize-size: 31 must be at least --image-size"),
+        ({"warmup_steps": 9}, "--warmup-steps: 9 is above 3"),
+        ({"steps": 0}, "--(steps|warmup-steps): "),
+        ({"batch_size": 0}, "--batch-size: 0 is below 2"),
+        ({"resize_size": 31}, "--resize-size: 31 is below 32"),
+        ({"label_smoothing": 5.0}, "--label-smoothing: 5.0 is above 1.0"),
+        ({"learning_rate": float("nan")}, "--learning-rate: nan is below 0"),
+        ({"initial_temperature": 0.001}, "--initial-temperature: 0.001 is below 0.005"),
+        ({"zero_shot_data": "/none/*"}, "--zero-shot-data: no file matches"),
     ],
 )
 def test_bad_settings_are_one_clear_line(options, message, scene_shards, tmp_path):
@@ -145,8 +153,8 @@ def test_bad_settings_are_one_clear_line(options, message, scene_shards, tmp_pat
     with pytest.raises((ValueError, FileNotFoundError), match=message) as raised:
         pretrain.main(settings)
     assert "\n" not in str(raised.value)
-    # Nothing half-made is left to trip over.
-    assert not (tmp_path / "run").exists()
+    # The mended command is not refused as another run's.
+    assert not (tmp_path / "run" / "settings.json").exists()
 
 
 def test_flags_override_the_experiment():
@@ -215,7 +223,7 @@ def test_help_explains_the_flags(recipe):
         (
             "prepare_data.py",
             ["--captions=/none/x.csv", "--output=/none/y"],
-            "prepare_data.py: --images: no folder",
+            "prepare_data.py: --captions: no file /none/x.csv",
         ),
     ],
 )
@@ -226,11 +234,93 @@ def test_bad_input_ends_without_a_stack_trace(recipe, arguments, message, tmp_pa
     assert result.stderr.strip().splitlines()[-1].startswith(message)
 
 
+def test_a_packed_folder_is_trained_on(scene_shards, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with (folder / "table.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "caption", "kind"])
+        for shard in scene_shards[0][:4]:
+            for record in records.read_frames(shard):
+                pair = records.parse_pair(record)
+                name = pair["key"].decode() + ".jpg"
+                (folder / name).write_bytes(pair["jpg"])
+                writer.writerow([name, pair["txt"].decode(), pair["class_name"].decode()])
+    output = tmp_path / "shards" / "train"
+    prepare_data.main(
+        prepare_data.PackSettings(
+            captions=str(folder / "table.csv"), output=str(output), carry=("class_name=kind",)
+        )
+    )
+    pattern = [f"{output}-*.tfrecord"]
+    metrics = pretrain.main(
+        settings_of((pattern, pattern), tmp_path / "run", steps=1, warmup_steps=0)
+    )
+    assert metrics["num_pairs"] == 40
+    assert metrics["num_classes"] > 10
+    assert metrics["zero_shot_top_1"] is not None
+    assert metrics["zero_shot_unseen_top_1"] is None
+
+
+def test_two_replicas_run_the_recipe_and_resume(scene_shards, tmp_path, mirrored, monkeypatch):
+    monkeypatch.setattr(distribution, "make_strategy", lambda *_: mirrored)
+    metrics = pretrain.main(settings_of(scene_shards, tmp_path / "run"))
+    assert metrics["num_pairs"] == 30
+    lines = read_log(tmp_path / "run")
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4]
+    again = pretrain.main(settings_of(scene_shards, tmp_path / "run"))
+    for name in RECALLS:
+        assert again[name] == metrics[name]
+    with pytest.raises(ValueError, match="--batch-size: 39 pairs do not divide among 2 replicas"):
+        pretrain.main(settings_of(scene_shards, tmp_path / "other", batch_size=39))
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def test_two_workers_train_alike(scene_shards, tmp_path):
+    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    settings = settings_of(scene_shards, tmp_path / "run", steps=2)
+    names = ("train_data", "eval_data", "workdir", "steps", "warmup_steps", "batch_size")
+    names += ("image_size", "resize_size", "vocabulary_size", "eval_every", "log_every")
+    flags = [f"--{name.replace('_', '-')}={getattr(settings, name)}" for name in names]
+    processes = []
+    for index in range(2):
+        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "recipes/pretrain.py", "--strategy=multi_worker", *flags],
+                cwd=ROOT,
+                env={**os.environ, "TF_CONFIG": json.dumps(task)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    for process in processes:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+    first, second = (read_log(tmp_path / "run" / place) for place in ("", "worker-1"))
+    assert len(first) == len(second) == 3
+    for line, other in zip(first, second, strict=True):
+        for name in line.keys() - {"pairs_per_second"}:
+            assert other[name] == pytest.approx(line[name], rel=1e-5), name
+    # The same pairs in one process: the loss before the first update is the same but for
+    # dropout, and which pairs come first.
+    assert 5.0 < first[0]["loss"] < 12.0
+
+
 def test_packed_photographs_are_trained_on(tmp_path):
-    """Real photographs where they are at hand, else rendered ones."""
     source = SHARED / "captions" / "coco_mini"
     if not source.exists():
-        pytest.skip(f"no shared data at {source}; the rendered scenes are tested above")
+        pytest.skip(f"no shared data at {source}; a rendered folder is packed above")
     output = tmp_path / "coco" / "test"
     settings = prepare_data.PackSettings(
         captions=str(source / "pairs.jsonl"), output=str(output), select=("split=test",)
@@ -262,7 +352,6 @@ def test_prepare_data_counts_what_it_leaves_out(tmp_path, capsys):
     settings = prepare_data.PackSettings(
         captions=str(tmp_path / "t.jsonl"), output=str(tmp_path / "out" / "train")
     )
-    (tmp_path / "out").mkdir()
     with pytest.raises(ValueError, match="no pair of .* could be packed"):
         prepare_data.main(settings)
     printed = capsys.readouterr().out

@@ -70,10 +70,11 @@ def test_chance_matches_a_simulation():
     assert retrieval.chance_recall_at_k(3, [1], 10) == 1.0
 
 
-def test_collapsed_embeddings_retrieve_nothing():
-    same = np.ones((20, 4)) / 2
-    metrics, _ = retrieval.retrieval_metrics(same, same, np.arange(20))
-    assert set(metrics.values()) == {0.0}
+def test_collapsed_or_diverged_embeddings_retrieve_nothing():
+    for value in (0.5, np.nan):
+        same = np.full((20, 4), value)
+        metrics, _ = retrieval.retrieval_metrics(same, same, np.arange(20))
+        assert set(metrics.values()) == {0.0}
 
 
 def test_a_query_without_a_right_key_is_refused():

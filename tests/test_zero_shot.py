@@ -22,3 +22,4 @@ def test_accuracy_on_a_matrix_whose_answer_shows():
     labels = [0, 1, 1]
     assert zero_shot.top_k_accuracy(images, np.eye(3), labels) == pytest.approx(1 / 3)
     assert zero_shot.top_k_accuracy(images, np.eye(3), labels, k=2) == 1.0
+    assert zero_shot.top_k_accuracy(images * np.nan, np.eye(3), labels) == 0.0

@@ -7,9 +7,11 @@ import json
 import zipfile
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from align_keras.data import records
+from align_keras.preprocessor import MAX_PIXELS
 
 CAPTION_COLUMNS = ("captions", "caption", "txt", "text")
 _READERS = {".csv": ",", ".tsv": "\t"}
@@ -122,20 +124,28 @@ def to_jpeg(data):
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError("image has too many pixels")
             image.load()
-            if image.format == "JPEG" and image.mode in ("RGB", "L"):
+            # MPO is a JPEG with a preview behind it, as phones write.
+            if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
                 return data
             encoded = io.BytesIO()
             _flatten(image).save(encoded, "JPEG", quality=95)
             return encoded.getvalue()
     except Image.DecompressionBombError:
         raise ValueError("image has too many pixels") from None
-    except (OSError, SyntaxError, ValueError, EOFError):
+    except Exception as error:  # Pillow's readers raise whatever the bytes lead them to
+        if str(error) == "image has too many pixels":
+            raise
         raise ValueError("image does not decode") from None
 
 
 def _flatten(image):
     """To RGB, with white behind what is transparent."""
+    if image.mode.startswith("I;16"):
+        # Pillow would cut all above 255.
+        return Image.fromarray((np.asarray(image) >> 8).astype("uint8")).convert("RGB")
     if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
         return image.convert("RGB")
     image = image.convert("RGBA")
@@ -143,18 +153,11 @@ def _flatten(image):
     return Image.alpha_composite(white, image).convert("RGB")
 
 
-def pairs_of(row, caption_column=None):
-    """The captions of one row: a string, or a list of them.
-
-    Raises:
-        ValueError: with the reason, if the row has none.
-    """
+def captions_of(row, caption_column=None):
+    """The captions of one row, a list; of a row without any, a list of one None."""
     columns = [caption_column] if caption_column else CAPTION_COLUMNS
     value = next((row[name] for name in columns if row.get(name)), None)
-    captions = [value] if isinstance(value, str) else value
-    if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
-        raise ValueError("no caption")
-    return captions
+    return value if isinstance(value, list) else [value]
 
 
 def pack(
@@ -181,42 +184,60 @@ def pack(
             name.
 
     Returns:
-        A list of dicts, one for each row or caption left out: ``where``, ``image``,
-        ``reason``.
+        A list of dicts, one for each pair left out: ``where``, ``image``, ``reason``.
+
+    Raises:
+        ValueError: if ``carry`` names a field that every record has.
     """
     carried = {
         field: column or field for field, _, column in (item.partition("=") for item in carry)
     }
+    fields = [item.partition("=") for item in carry]
+    carried = {field: column or field for field, _, column in fields}
+    if taken := carried.keys() & {"jpg", "txt", "key", "image_id"}:
+        raise ValueError(f"--carry: {min(taken)} is a field of its own; choose another name")
     left_out = []
     for where, row in rows:
-        name = row.get(image_column) if row else None
+        row = row if isinstance(row, dict) else {}
+        name = row.get(image_column)
+        archive = row.get(archive_column)
+        archive = archive if isinstance(archive, str) and archive else None
+        fault = jpg = None
         try:
-            if row is None:
+            if not row:
                 raise ValueError("not a JSON object")
             if not isinstance(name, str) or not name:
                 raise ValueError(f"no {image_column} column")
-            captions = pairs_of(row, caption_column)
-            archive = row.get(archive_column)
             jpg = to_jpeg(folder.read(name, archive))
         except FileNotFoundError:
-            left_out.append({"where": where, "image": name, "reason": "image file missing"})
-            continue
+            fault = "image file missing"
+        except (OSError, zipfile.BadZipFile):
+            fault = "image file unreadable"
         except ValueError as error:
-            left_out.append({"where": where, "image": name, "reason": str(error)})
-            continue
-        fields = {
-            field: row[column] for field, column in carried.items() if row.get(column) is not None
-        }
-        for caption in captions:
-            if not caption.strip():
-                left_out.append({"where": where, "image": name, "reason": "empty caption"})
-                continue
-            key = f"{writer.count:09d}"
-            image_id = f"{archive}/{name}" if archive else name
-            writer.write(
-                records.make_record(jpg, caption.strip(), key, image_id=image_id, **fields)
-            )
+            fault = str(error)
+        others = {field: row.get(column) for field, column in carried.items()}
+        others = {field: value for field, value in others.items() if value is not None}
+        others["image_id"] = f"{archive}/{name}" if archive else name
+        for caption in captions_of(row, caption_column):
+            reason = fault or _caption_fault(caption)
+            if reason is None:
+                try:
+                    record = records.make_record(
+                        jpg, caption.strip(), f"{writer.count:09d}", **others
+                    )
+                except (TypeError, UnicodeEncodeError):
+                    reason = "caption or carried column cannot be stored"
+            if reason is None:
+                writer.write(record)
+            else:
+                left_out.append({"where": where, "image": name, "reason": reason})
     return left_out
+
+
+def _caption_fault(caption):
+    if not isinstance(caption, str):
+        return "no caption"
+    return None if caption.strip() else "empty caption"
 
 
 def count_reasons(left_out):

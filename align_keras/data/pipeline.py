@@ -72,17 +72,12 @@ def training_dataset(
     Returns:
         A ``tf.data.Dataset`` of dicts: ``images`` ``(batch, size, size, 3)``, ``token_ids``,
         ``segment_ids``, ``padding_mask`` ``(batch, sequence)``, ``image_ids`` and
-        ``caption_ids`` int64 ``(batch,)``, 0 for a record without ``image_id``.
+        ``caption_ids`` int64 ``(batch,)``, 0 for a record without ``image_id``; captions that
+        differ in case or outer blanks alone share an id.
 
     Raises:
         ValueError: if this reader's share of the data is smaller than a batch.
     """
-    total = sum(counts.values())
-    if total // num_workers < batch_size:
-        raise ValueError(
-            f"a batch of {batch_size} pairs is more than the share of each of {num_workers} "
-            f"workers in {total} pairs"
-        )
     by_shard = len(counts) >= num_workers
     if by_shard:
         shards = sorted(counts)[worker::num_workers]
@@ -90,6 +85,11 @@ def training_dataset(
     epoch_length = sum(counts.values())
     if not by_shard:
         epoch_length = len(range(worker, epoch_length, num_workers))
+    if epoch_length < batch_size:
+        raise ValueError(
+            f"a batch of {batch_size} pairs is more than the {epoch_length} that reader {worker} "
+            f"of {num_workers} has"
+        )
     first_epoch, skip = divmod(start_batch * batch_size, epoch_length)
 
     def epoch_records(epoch):
@@ -111,6 +111,8 @@ def training_dataset(
     dataset = tf.data.Dataset.range(first_epoch, 1 << 40).flat_map(epoch_records)
     dataset = dataset.skip(skip).enumerate(start_batch * batch_size)
 
+    id_type = _image_id_type(counts)
+
     def decode(position, record):
         example_seed = tf.stack([tf.cast(seed, tf.int64) + worker, position])
         return _decode_pair(
@@ -118,6 +120,7 @@ def training_dataset(
             record,
             lambda image: preprocessor.decode_and_augment_image(image, example_seed),
             preprocessor.image_size,
+            id_type,
         )
 
     dataset = _decoded_batches(dataset, decode, preprocessor, batch_size)
@@ -143,8 +146,12 @@ def evaluation_dataset(counts, preprocessor, batch_size):
     padding = num_batches * batch_size - total
     dataset = dataset.concatenate(tf.data.Dataset.from_tensors(b"").repeat(padding)).enumerate()
 
+    id_type = _image_id_type(counts)
+
     def decode(position, record):
-        return _decode_pair(position, record, preprocessor.decode_image, preprocessor.image_size)
+        return _decode_pair(
+            position, record, preprocessor.decode_image, preprocessor.image_size, id_type
+        )
 
     dataset = _decoded_batches(dataset, decode, preprocessor, batch_size)
     dataset = dataset.map(lambda batch: _tokenize(batch, preprocessor))
@@ -168,7 +175,17 @@ def _shard_records(shard, counts):
     ).unbatch()
 
 
-def _decode_pair(position, record, decode_image, image_size):
+def _image_id_type(counts):
+    """Whether the records' ``image_id`` is a string or a whole number, as COCO's is."""
+    for shard in sorted(counts):
+        for record in records.read_frames(shard):
+            if record is not None:
+                image_id = records.parse_pair(record).get("image_id", b"")
+                return tf.int64 if isinstance(image_id, int) else tf.string
+    return tf.string
+
+
+def _decode_pair(position, record, decode_image, image_size, id_type):
     """Parses one record and decodes its image; raises on what is corrupt.
 
     ``b""``, which stands for a record that could not be read, gives a pair that is not valid.
@@ -176,10 +193,15 @@ def _decode_pair(position, record, decode_image, image_size):
     fields = tf.io.parse_single_example(
         record,
         {
-            name: tf.io.FixedLenFeature([], tf.string, default_value="")
-            for name in ("jpg", "txt", "image_id")
+            "jpg": tf.io.FixedLenFeature([], tf.string, default_value=""),
+            "txt": tf.io.FixedLenFeature([], tf.string, default_value=""),
+            "image_id": tf.io.VarLenFeature(id_type),
         },
     )
+    image_id = fields["image_id"].values
+    if id_type == tf.int64:
+        image_id = tf.strings.as_string(image_id)
+    image_id = tf.strings.reduce_join(image_id[:1])
     # Raises on a caption that is not UTF-8.
     caption = tf.strings.unicode_transcode(fields["txt"], "UTF-8", "UTF-8", errors="strict")
     valid = fields["jpg"] != ""
@@ -191,7 +213,7 @@ def _decode_pair(position, record, decode_image, image_size):
             lambda: tf.zeros([image_size, image_size, 3]),
         ),
         "captions": caption,
-        "image_ids": _fingerprint(fields["image_id"]),
+        "image_ids": _fingerprint(image_id),
         "caption_ids": _fingerprint(tf.strings.strip(tf.strings.lower(caption))),
         "valid": valid,
     }

@@ -47,7 +47,7 @@ def find_shards(pattern, flag="--train-data"):
                 f"'{flag}=DIR/train-*.tfrecord'"
             )
         shards.extend(matches)
-    return sorted(shards)
+    return sorted(set(shards))
 
 
 def _open(shard):
@@ -89,7 +89,20 @@ def stats_path(shard):
 
 
 def count_records(shard):
-    """The number of a shard's records: from its statistics, else by reading the headers."""
+    """The number of a shard's records.
+
+    From its statistics, and for an uncompressed local file from its headers too: the larger of
+    the two, so that neither stale statistics nor a cut file go unnoticed.
+    """
+    stated = _stated_count(shard)
+    if stated is not None and (shard.endswith(".gz") or "://" in shard):
+        return stated
+    if shard.endswith(".gz"):
+        return sum(1 for _ in read_frames(shard))
+    return max(_count_headers(shard), stated or 0)
+
+
+def _stated_count(shard):
     if tf.io.gfile.exists(stats_path(shard)):
         with tf.io.gfile.GFile(stats_path(shard)) as file:
             try:
@@ -98,8 +111,10 @@ def count_records(shard):
                 raise ValueError(
                     f"{stats_path(shard)}: no whole number 'successes' in it; mend or delete it"
                 ) from error
-    if shard.endswith(".gz"):
-        return sum(1 for _ in read_frames(shard))
+    return None
+
+
+def _count_headers(shard):
     size = tf.io.gfile.stat(shard).length
     count = position = 0
     with _open(shard) as file:

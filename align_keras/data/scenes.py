@@ -23,7 +23,7 @@ COLOURS = {
     "black": (15, 15, 15),
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "diamond")
-SIZES = {"small": 0.2, "medium": 0.27, "large": 0.35}
+SIZES = {"small": 0.24, "medium": 0.3, "large": 0.36}
 # No left or right: training flips images.
 POSITIONS = {"top": 0.33, "middle": 0.5, "bottom": 0.67}
 GROUNDS = {

@@ -12,36 +12,31 @@ class HeldOutPairs:
     """Held-out pairs: their batches, captions and classes.
 
     Args:
-        shards: paths.
+        counts: the number of records of each shard, by path.
         preprocessor: an ``AlignPreprocessor``.
         batch_size: pairs embedded at a time.
     """
 
-    def __init__(self, shards, preprocessor, batch_size):
-        counts = pipeline.shard_counts(shards)
+    def __init__(self, counts, preprocessor, batch_size):
         self.preprocessor = preprocessor
         self.batch_size = batch_size
         self.dataset = pipeline.evaluation_dataset(counts, preprocessor, batch_size)
         self._counts = counts
         # Row i of the embeddings is record i of the shards.
-        fields = [self._fields(record) for record in self._read()]
+        fields = [_text_fields(record) for record in self._read()]
         self.captions = [_text(pair.get("txt", b"")) for pair in fields]
         names = [_text(pair.get("class_name", b"")) for pair in fields]
         self.class_names = sorted({name for name in names if name})
         index = {name: i for i, name in enumerate(self.class_names)}
         self.labels = np.array([index.get(name, -1) for name in names])
-        self.unseen = np.array([bool(pair.get("unseen_class", 0)) for pair in fields])
+        # A whole number, or its digits where it comes from a table of strings.
+        self.unseen = np.array(
+            [_text(pair.get("unseen_class", 0)) not in ("", "0") for pair in fields]
+        )
 
     def _read(self):
         for shard in sorted(self._counts):
             yield from records.read_records(shard, self._counts[shard])
-
-    @staticmethod
-    def _fields(record):
-        try:
-            return records.parse_pair(record)
-        except ValueError:
-            return {}
 
     def embed(self, model):
         """Embeds every pair.
@@ -126,5 +121,14 @@ class HeldOutPairs:
         return np.stack([images[row] for row in np.asarray(rows).tolist()])
 
 
+def _text_fields(record):
+    """A record's fields but its image, which would fill the memory; {} for no record."""
+    try:
+        fields = records.parse_pair(record)
+    except ValueError:
+        return {}
+    return {name: fields[name] for name in ("txt", "class_name", "unseen_class") if name in fields}
+
+
 def _text(value):
-    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else ""
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)

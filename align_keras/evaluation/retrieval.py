@@ -34,7 +34,8 @@ def best_positive_ranks(queries, keys, query_groups, key_groups, chunk_size=1024
         scores = queries[chunk] @ keys.T
         right = query_groups[chunk, None] == key_groups[None, :]
         best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
-        ranks.append(np.sum((scores >= best) & ~right, axis=1))
+        # Not `scores >= best`: where a model has diverged, NaN must lose too.
+        ranks.append(np.sum(~(scores < best) & ~right, axis=1))
     return np.concatenate(ranks)
 
 

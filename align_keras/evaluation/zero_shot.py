@@ -41,5 +41,6 @@ def top_k_accuracy(image_embeddings, classes, labels, k=1):
     scores = image_embeddings @ classes.T
     labels = np.asarray(labels)
     own = scores[np.arange(len(labels)), labels]
-    rivals = np.sum(scores >= own[:, None], axis=1) - 1
+    # Not `scores >= own`: where a model has diverged, NaN must lose too.
+    rivals = np.sum(~(scores < own[:, None]), axis=1) - 1
     return float(np.mean(rivals < k))

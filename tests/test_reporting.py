@@ -1,0 +1,38 @@
+import numpy as np
+from PIL import Image
+
+from align_keras import reporting
+
+
+def test_the_table_shows_chance_beside_and_leaves_out_what_is_unknown():
+    metrics = dict.fromkeys(reporting.RECALLS + reporting.ACCURACIES)
+    metrics |= {"t2i_recall_at_5": 0.25, "num_pairs": 1280, "num_classes": 0, "seconds": 1234.5}
+    metrics["train_pairs_per_second"] = None
+    table = reporting.format_table(metrics, {"t2i_recall_at_5": 0.004}).splitlines()
+    assert table[1] == "1,280 held-out pairs, 0 classes"
+    assert table[3].split() == ["text", "to", "image", "R@5", "25.0%", "0.4%"]
+    assert table[-1] == "1,234 s in all; training not timed"
+
+
+def test_curves_are_drawn_from_the_log(tmp_path):
+    path = tmp_path / "curves.png"
+    lines = [{"kind": "train", "step": step, "loss": 10 - step} for step in range(10)]
+    reporting.draw_curves(path, lines)
+    drawn = np.asarray(Image.open(path).convert("RGB"))
+    reporting.draw_curves(path, [])
+    empty = np.asarray(Image.open(path).convert("RGB"))
+    blue = np.array([31, 119, 180])
+    assert (np.abs(drawn - blue.astype(int)).max(axis=-1) < 10).sum() > 100
+    assert (np.abs(empty - blue.astype(int)).max(axis=-1) < 10).sum() == 0
+
+
+def test_retrieval_sheet_frames_the_right_image(tmp_path):
+    images = np.full((2, 3, 8, 8, 3), 0.5)
+    right = np.array([[True, False, False], [False, False, False]])
+    path = tmp_path / "sheet.png"
+    reporting.draw_retrievals(path, ["costs $5 or $6", "b" * 300], images, right, np.zeros((2, 3)))
+    pixels = np.asarray(Image.open(path).convert("RGB"), int)
+    green = (np.abs(pixels - [44, 160, 44]).max(axis=-1) < 10).any(axis=1)
+    height = len(green) // 2
+    assert green[:height].any()
+    assert not green[height + 20 :].any()
