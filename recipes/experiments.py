@@ -161,7 +161,7 @@ _FREE_ON_RESUME = {
 }
 
 
-# `make pretrain`: rendered scenes, two CPU cores, about five minutes.
+# `make pretrain`: rendered scenes; two CPU cores, about five minutes.
 QUICKSTART = PretrainSettings(
     preset="align_nano_tiny",
     prompts=("{}", "a {}", "photo of a {}"),
@@ -175,7 +175,7 @@ QUICKSTART = PretrainSettings(
     warmup_steps=100,
     weight_decay=1e-2,
     batch_size=128,
-    steps=1_200,
+    steps=1_300,
     eval_every=200,
     checkpoint_every=400,
     log_every=20,
