@@ -11,6 +11,7 @@ Without --train-data it renders its own scenes.
 import dataclasses
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -305,16 +306,21 @@ def parse_settings(arguments):
     )
 
 
-def first_line(error):
-    """What an error says, less the graph that TensorFlow appends."""
-    lines = [line for line in str(getattr(error, "message", error)).splitlines() if line.strip()]
-    return lines[-1] if isinstance(error, tf.errors.OpError) and lines else str(error)
+def one_line(error):
+    """What an error says, less the graph that TensorFlow puts around it."""
+    if not isinstance(error, tf.errors.OpError):
+        return str(error)
+    if asserted := re.search(r"assertion failed: \[(.*?)[\s.]*\]", error.message):
+        return asserted[1]
+    noise = ("Graph execution error", "Detected at", "<stack traces", "\t")
+    lines = (line for line in error.message.splitlines() if line and not line.startswith(noise))
+    return next(lines, type(error).__name__)
 
 
 if __name__ == "__main__":
     try:
         main(parse_settings(sys.argv[1:]))
     except (ValueError, OSError, tf.errors.OpError) as error:
-        sys.exit(f"pretrain.py: {first_line(error)}")
+        sys.exit(f"pretrain.py: {one_line(error)}")
     except KeyboardInterrupt:
         sys.exit("pretrain.py: interrupted; the same --workdir resumes at the last checkpoint")

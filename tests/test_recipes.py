@@ -157,6 +157,18 @@ def test_bad_settings_are_one_clear_line(options, message, scene_shards, tmp_pat
     assert not (tmp_path / "run" / "settings.json").exists()
 
 
+def test_data_without_a_readable_image_ends_in_one_line(scene_shards, tmp_path):
+    with records.ShardWriter(str(tmp_path / "bad"), 100) as writer:
+        for index in range(40):
+            writer.write(records.make_record(b"no image", "a caption of words", str(index)))
+    settings = settings_of((writer.shards, scene_shards[1]), tmp_path / "run")
+    with pytest.raises(tf.errors.OpError) as raised:
+        pretrain.main(settings)
+    assert pretrain.one_line(raised.value) == (
+        "--train-data: no pair of a whole batch is readable; look into the shards"
+    )
+
+
 def test_flags_override_the_experiment():
     settings = pretrain.parse_settings(
         ["--batch-size=32", "--experiment=cc3m_b3_mini", "--no-mask-false-negatives"]

@@ -273,7 +273,8 @@ def _fill_gaps(batch, skipped):
         missing = tf.math.count_nonzero(~valid)
         readable = tf.cast(tf.where(valid)[:, 0], tf.int32)
         tf.debugging.assert_positive(
-            tf.size(readable), "no pair of a whole batch is readable; inspect --train-data"
+            tf.size(readable),
+            "--train-data: no pair of a whole batch is readable; look into the shards",
         )
         counted = tf.numpy_function(skipped.add, [missing], [], stateful=True)
         places = tf.range(tf.size(valid))
