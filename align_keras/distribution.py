@@ -79,6 +79,19 @@ def worker_place(strategy):
     return resolver.task_id, len(resolver.cluster_spec().as_dict()["worker"])
 
 
+def check_same_step(strategy, step):
+    """Raises ValueError unless all workers are at the same step; each must call it."""
+    if worker_place(strategy)[1] == 1:
+        return
+    steps = strategy.run(tf.function(lambda: tf.constant(step, tf.float64)))
+    total = strategy.reduce("SUM", steps, axis=None)
+    if float(total) != step * strategy.num_replicas_in_sync:
+        raise ValueError(
+            f"--workdir: this worker's newest checkpoint is of step {step}, another's of another; "
+            "remove from checkpoints/newest what not all workers have"
+        )
+
+
 def gather_replicas(value):
     """Concatenates every replica's rows, in the order of the replicas; exact gradients.
 

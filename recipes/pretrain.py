@@ -55,6 +55,7 @@ def main(settings):
     # All that can be wrong with the settings is known by now.
     write_whole(workdir / "settings.json", settings.as_json())
     step = checkpoints.restore()
+    distribution.check_same_step(strategy, step)
     if step:
         print(f"resuming {workdir} at step {step:,} of {settings.steps:,}", flush=True)
     if step < settings.steps:
