@@ -14,10 +14,10 @@ if keras.backend.backend() != "tensorflow":
 
 from align_keras.backbone import AlignBackbone, build_backbone
 from align_keras.dual_encoder import AlignDualEncoder
-from align_keras.image_encoder import ImageEncoder
+from align_keras.image_encoder import ImageEncoder, build_image_encoder
 from align_keras.optimizers import Lamb, WarmupLinearDecay
 from align_keras.preprocessor import AlignPreprocessor
-from align_keras.text_encoder import TextEncoder
+from align_keras.text_encoder import TextEncoder, build_text_encoder
 from align_keras.version import __version__
 
 __all__ = [
@@ -30,4 +30,6 @@ __all__ = [
     "WarmupLinearDecay",
     "__version__",
     "build_backbone",
+    "build_image_encoder",
+    "build_text_encoder",
 ]

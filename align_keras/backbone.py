@@ -1,19 +1,15 @@
 """Both towers and their projections: images and captions to unit-norm embeddings."""
 
-import math
-
 import keras
 import keras_hub
 
-from align_keras import presets
-from align_keras.image_encoder import ImageEncoder
-from align_keras.text_encoder import TextEncoder
-
-TEXT_INPUTS = ("token_ids", "segment_ids", "padding_mask")
+from align_keras import hub, presets
+from align_keras.image_encoder import build_image_encoder
+from align_keras.text_encoder import TEXT_INPUTS, build_text_encoder
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
-class AlignBackbone(keras.Model):
+class AlignBackbone(keras_hub.models.Backbone):
     """Two towers that embed images and captions in one space (paper, sec. 4.1).
 
     The text features always pass a linear layer; the image features only where their width
@@ -24,19 +20,36 @@ class AlignBackbone(keras.Model):
         text_encoder: a ``TextEncoder``, or any model from the text inputs to
             ``(batch, width)``.
         projection_dim: width of the shared space.
+        dtype: precision policy of the projections, the global one by default. The towers bring
+            their own. Embeddings are float32 under every policy.
 
     Inputs: a dict of ``images`` ``(batch, height, width, 3)`` and ``token_ids``,
     ``segment_ids``, ``padding_mask`` ``(batch, sequence)``.
     Outputs: a dict of ``image_embeddings`` and ``text_embeddings``, float32,
     ``(batch, projection_dim)``, of unit norm.
+
+    Example:
+
+    ```python
+    backbone = align_keras.AlignBackbone(
+        align_keras.build_image_encoder("efficientnet_b0"),
+        align_keras.build_text_encoder("bert_mini", vocabulary_size=1000),
+        projection_dim=320,
+    )
+    backbone.encode_images(np.zeros((2, 289, 289, 3))).shape  # (2, 320)
+    backbone.save_to_preset("b0_mini")
+    same = align_keras.AlignBackbone.from_preset("b0_mini")
+    ```
     """
 
-    def __init__(self, image_encoder, text_encoder, projection_dim, **kwargs):
+    def __init__(self, image_encoder, text_encoder, projection_dim, dtype=None, **kwargs):
         # === Layers ===
         image_projection = None
         if image_encoder.output_shape[-1] != projection_dim:
-            image_projection = keras.layers.Dense(projection_dim, name="image_projection")
-        text_projection = keras.layers.Dense(projection_dim, name="text_projection")
+            image_projection = keras.layers.Dense(
+                projection_dim, dtype=dtype, name="image_projection"
+            )
+        text_projection = keras.layers.Dense(projection_dim, dtype=dtype, name="text_projection")
         # In float32 under every precision policy: the norm's square overflows float16.
         normalization = keras.layers.UnitNormalization(dtype="float32", name="normalization")
 
@@ -53,6 +66,7 @@ class AlignBackbone(keras.Model):
                 "image_embeddings": normalization(image_features),
                 "text_embeddings": normalization(text_features),
             },
+            dtype=dtype,
             **kwargs,
         )
         self.image_encoder = image_encoder
@@ -81,21 +95,44 @@ class AlignBackbone(keras.Model):
     def get_config(self):
         """The constructor's arguments, serialised."""
         return {
+            **super().get_config(),
             "image_encoder": keras.saving.serialize_keras_object(self.image_encoder),
             "text_encoder": keras.saving.serialize_keras_object(self.text_encoder),
             "projection_dim": self.projection_dim,
-            "name": self.name,
-            "trainable": self.trainable,
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Builds a backbone from ``get_config``'s dictionary."""
-        towers = {
-            name: keras.saving.deserialize_keras_object(config[name], custom_objects)
-            for name in ("image_encoder", "text_encoder")
-        }
-        return cls(**{**config, **towers})
+        """Builds a backbone from ``get_config``'s dictionary, towers in its own precision."""
+        dtype = config.get("dtype")
+        if isinstance(dtype, dict):
+            dtype = keras.dtype_policies.get(dtype)
+        with hub.dtype_policy(dtype):
+            towers = {
+                name: keras.saving.deserialize_keras_object(config[name], custom_objects)
+                for name in ("image_encoder", "text_encoder")
+            }
+            return cls(**{**config, **towers, "dtype": dtype})
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, dtype=None):
+        """Loads a backbone from a preset, or from a checkpoint in Hugging Face's layout.
+
+        Args:
+            preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``; either what
+                ``save_to_preset`` wrote or an ``AlignModel`` of Hugging Face's.
+            load_weights: whether to load the weights, or leave random ones.
+            dtype: precision policy, such as ``"mixed_bfloat16"``; the global one by default.
+
+        Returns:
+            An ``AlignBackbone``.
+
+        Raises:
+            ValueError: if it is no such preset, or a hub cannot be reached.
+            FileNotFoundError: if the folder, or a file in it, is missing.
+        """
+        with hub.opened(preset, dtype) as loader:
+            return loader.load_backbone(cls, load_weights, dtype=dtype)
 
 
 def build_backbone(preset, vocabulary_size=None, sequence_length=None, **image_encoder_options):
@@ -113,32 +150,14 @@ def build_backbone(preset, vocabulary_size=None, sequence_length=None, **image_e
     Raises:
         ValueError: if there is no such preset.
     """
-    if preset not in presets.PRESETS:
-        raise ValueError(f"no preset {preset!r}; there are {', '.join(sorted(presets.PRESETS))}")
-    size = presets.PRESETS[preset]
-    image_size = presets.IMAGE_ENCODERS[size["image_encoder"]]
-    image_backbone = keras_hub.models.EfficientNetBackbone(
-        **{**image_size, "dropout": _keras_hub_dropout(image_size)}
-    )
-    text_backbone = keras_hub.models.BertBackbone(
-        **presets.TEXT_ENCODERS[size["text_encoder"]],
-        vocabulary_size=vocabulary_size or size["vocabulary_size"],
-        max_sequence_length=sequence_length or size["sequence_length"],
-    )
+    size = presets.find(presets.PRESETS, preset, "preset")
     return AlignBackbone(
-        image_encoder=ImageEncoder(image_backbone, name="image_encoder", **image_encoder_options),
-        text_encoder=TextEncoder(text_backbone, name="text_encoder"),
+        build_image_encoder(size["image_encoder"], **image_encoder_options),
+        build_text_encoder(
+            size["text_encoder"],
+            vocabulary_size or size["vocabulary_size"],
+            sequence_length or size["sequence_length"],
+        ),
         projection_dim=size["projection_dim"],
         name=preset,
     )
-
-
-def _keras_hub_dropout(image_size):
-    """The ``dropout`` that gives the last block the wanted rate.
-
-    keras-hub scales a block's rate by its place over the number of blocks *before* depth
-    scaling, which for L2 would end above 1.
-    """
-    repeats = image_size["stackwise_num_repeats"]
-    scaled = [math.ceil(image_size["depth_coefficient"] * count) for count in repeats]
-    return image_size["dropout"] * sum(repeats) / sum(scaled)

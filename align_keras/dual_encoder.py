@@ -3,9 +3,15 @@
 import math
 
 import keras
+import keras_hub
+import numpy as np
 import tensorflow as tf
 
-from align_keras import distribution, losses
+from align_keras import distribution, hub, inputs, losses
+from align_keras.backbone import AlignBackbone
+from align_keras.conversion import transformers
+from align_keras.inputs import MODEL_INPUTS
+from align_keras.preprocessor import AlignPreprocessor
 
 
 class _AtLeast(keras.constraints.Constraint):
@@ -31,15 +37,45 @@ class AlignDualEncoder(keras.Model):
 
     Args:
         backbone: an ``AlignBackbone``.
+        preprocessor: an ``AlignPreprocessor``, for raw images and captions; None if there are to
+            be none.
         initial_temperature: of the softmax, 1.0 in the paper.
         min_temperature: the floor, below the 1/64 that the paper converges to: it bounds the
             logits where a run overfits.
+        **kwargs: of ``keras.Model``.
 
     Inputs and outputs are the backbone's; the outputs have also ``logits``,
     ``(images, captions)``, similarity / temperature.
+
+    Example:
+
+    ```python
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "square"]
+    model = align_keras.AlignDualEncoder(
+        align_keras.build_backbone("align_nano_tiny", vocabulary_size=len(vocabulary)),
+        align_keras.AlignPreprocessor(vocabulary, 64, 72, sequence_length=24),
+    )
+    photos = np.zeros((3, 80, 80, 3), "uint8")
+    images = model.encode_images(photos)  # (3, 192)
+    texts = model.encode_texts(["a red square", "a blue square"])  # (2, 192)
+    similarity = images @ texts.T  # (3, 2)
+    model.save_to_preset("squares")
+    same = align_keras.AlignDualEncoder.from_preset("squares")
+    ```
     """
 
-    def __init__(self, backbone, initial_temperature=1.0, min_temperature=0.005, **kwargs):
+    MIN_TEMPERATURE = 0.005
+    backbone_cls = AlignBackbone
+    preprocessor_cls = AlignPreprocessor
+
+    def __init__(
+        self,
+        backbone,
+        preprocessor=None,
+        initial_temperature=1.0,
+        min_temperature=MIN_TEMPERATURE,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if not 0.0 < min_temperature <= initial_temperature:
             raise ValueError(
@@ -47,6 +83,7 @@ class AlignDualEncoder(keras.Model):
                 f"not {min_temperature} and {initial_temperature}"
             )
         self.backbone = backbone
+        self.preprocessor = preprocessor
         self.initial_temperature = initial_temperature
         self.min_temperature = min_temperature
         self.log_temperature = self.add_weight(
@@ -72,6 +109,7 @@ class AlignDualEncoder(keras.Model):
                 "gradient_norm",
             )
         }
+        self._traced = {}
         self.built = True
 
     @property
@@ -254,18 +292,139 @@ class AlignDualEncoder(keras.Model):
         others = {name: batch[name] for name in batch if name not in MODEL_INPUTS}
         return {**embeddings, **others}
 
-    def encode_images(self, images):
-        """Embeds ``(batch, height, width, 3)`` images: unit norm, ``(batch, projection_dim)``."""
-        return self.backbone.encode_images(images)
+    def predict(self, x, batch_size=None, **kwargs):
+        """Embeds pairs.
 
-    def encode_texts(self, text_inputs):
-        """Embeds tokenised captions: unit norm, ``(batch, projection_dim)``."""
-        return self.backbone.encode_texts(text_inputs)
+        Args:
+            x: a dict of ``images`` and ``captions``, each in a form that ``encode_images`` and
+                ``encode_texts`` take; a ``tf.data.Dataset`` of such dicts; or the backbone's
+                inputs, as arrays or a dataset.
+            batch_size: pairs at a time, 32 by default; a batched dataset keeps its own.
+            **kwargs: of ``keras.Model.predict``.
+
+        Returns:
+            A dict of ``image_embeddings`` and ``text_embeddings``, float32,
+            ``(pairs, projection_dim)``, and a dataset's further fields.
+
+        Raises:
+            ValueError: if something is no image or string, or one of a pair is missing.
+            FileNotFoundError: if there is no such image file.
+        """
+        if isinstance(x, tf.data.Dataset) and not _has_model_inputs(x.element_spec):
+            x = inputs.prepare_dataset(x, self.preprocessor, batch_size or 32)
+        elif isinstance(x, dict) and not _has_model_inputs(x):
+            batches = inputs.pair_batches(x, self.preprocessor, batch_size or 32)
+            outputs = [self.predict_on_batch(batch) for batch in batches]
+            return {name: np.concatenate([o[name] for o in outputs]) for name in outputs[0]}
+        return super().predict(x, batch_size=batch_size, **kwargs)
+
+    def encode_images(self, images, batch_size=32):
+        """Embeds images.
+
+        Args:
+            images: floats ``(count, image_size, image_size, 3)``, scaled as the model takes
+                them; integers ``(count, height, width, 3)``, 0 .. 255; a list of paths, encoded
+                images (bytes), PIL images or integer arrays; or a ``tf.data.Dataset`` of these
+                or of dicts with a field ``images``.
+            batch_size: images at a time; a batched dataset keeps its own.
+
+        Returns:
+            A NumPy array, float32, ``(count, projection_dim)``, of unit norm.
+
+        Raises:
+            ValueError: if something is no image, with its name or place.
+            FileNotFoundError: if there is no such file.
+        """
+        return self._encode(
+            self.backbone.encode_images,
+            inputs.image_batches(images, self.preprocessor, batch_size),
+        )
+
+    def encode_texts(self, texts, batch_size=256):
+        """Embeds captions.
+
+        Args:
+            texts: a list of strings, or a single one; a dict of ``token_ids``, ``segment_ids``
+                and ``padding_mask``, ``(count, sequence)``; or a ``tf.data.Dataset`` of strings
+                or of dicts with a field ``captions``.
+            batch_size: captions at a time; a batched dataset keeps its own.
+
+        Returns:
+            A NumPy array, float32, ``(count, projection_dim)``, of unit norm.
+
+        Raises:
+            ValueError: if something is no string.
+        """
+        return self._encode(
+            self.backbone.encode_texts,
+            inputs.caption_batches(texts, self.preprocessor, batch_size),
+        )
+
+    def _encode(self, encode, batches):
+        # Traced once a tower; shapes may vary.
+        if encode.__name__ not in self._traced:
+            self._traced[encode.__name__] = tf.function(encode, reduce_retracing=True)
+        embeddings = [self._traced[encode.__name__](batch).numpy() for batch in batches]
+        if not embeddings:
+            return np.zeros((0, self.backbone.projection_dim), "float32")
+        return np.concatenate(embeddings)
+
+    # keras-hub's `Task` is not the base class: its `fit` and `predict` preprocess what
+    # the pipelines here have preprocessed, and know no replicas. Its files are the same.
+    has_task_weights = keras_hub.models.Task.has_task_weights
+    save_task_weights = keras_hub.models.Task.save_task_weights
+    load_task_weights = keras_hub.models.Task.load_task_weights
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, dtype=None, **options):
+        """Loads a model from a preset, or from a checkpoint in Hugging Face's layout.
+
+        Args:
+            preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``; either what
+                ``save_to_preset`` wrote or an ``AlignModel`` of Hugging Face's, such as
+                ``"hf://kakaobrain/align-base"``.
+            load_weights: whether to load the weights, or leave random ones.
+            dtype: precision policy, such as ``"mixed_bfloat16"``; the global one by default.
+            **options: of the constructor, in place of the preset's own.
+
+        Returns:
+            An ``AlignDualEncoder`` with its preprocessor.
+
+        Raises:
+            ValueError: if it is no such preset, or a hub cannot be reached.
+            FileNotFoundError: if the folder, or a file in it, is missing.
+        """
+        with hub.opened(preset, dtype) as loader:
+            return loader.load_task(cls, load_weights, True, **options)
+
+    def save_to_preset(self, preset_dir, max_shard_size=10):
+        """Writes the model as a preset, which ``from_preset`` loads and
+        ``keras_hub.upload_preset`` uploads.
+
+        Args:
+            preset_dir: a folder, which is made.
+            max_shard_size: gigabytes a file of weights.
+        """
+        keras_hub.models.Task.save_to_preset(self, str(preset_dir), max_shard_size)
+
+    def export_to_transformers(self, path):
+        """Writes the model in the layout of Hugging Face's ``AlignModel``.
+
+        Args:
+            path: a folder, which is made.
+
+        Raises:
+            ValueError: if the layout cannot express the model: the image tower must be one of
+                EfficientNet B0 to B7 or L2, as wide as the embeddings, and there must be a
+                preprocessor.
+        """
+        transformers.export(self, path)
 
     def get_config(self):
         """The constructor's arguments, serialised."""
         return {
             "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "preprocessor": keras.saving.serialize_keras_object(self.preprocessor),
             "initial_temperature": self.initial_temperature,
             "min_temperature": self.min_temperature,
             "name": self.name,
@@ -274,12 +433,16 @@ class AlignDualEncoder(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Builds a dual encoder from ``get_config``'s dictionary."""
-        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
-        return cls(**{**config, "backbone": backbone})
-
-
-MODEL_INPUTS = ("images", "token_ids", "segment_ids", "padding_mask")
+        parts = {
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects)
+            for name in ("backbone", "preprocessor")
+        }
+        return cls(**{**config, **parts})
 
 
 def _model_inputs(batch):
     return {name: batch[name] for name in MODEL_INPUTS}
+
+
+def _has_model_inputs(batch):
+    return isinstance(batch, dict) and "token_ids" in batch

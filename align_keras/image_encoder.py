@@ -1,6 +1,12 @@
 """The EfficientNet tower: images to pooled features."""
 
+import math
+import re
+
 import keras
+import keras_hub
+
+from align_keras import presets
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
@@ -18,9 +24,19 @@ class ImageEncoder(keras.Model):
         synchronized_batch_norm: whether batch statistics are those of the global batch
             instead of each replica's share. The paper does not say which it used; only with
             the global batch's do replicas not change the result.
+        first_block_residuals: whether the first block of a stage has a residual where its
+            shapes allow one, as in the original. Hugging Face's ``AlignModel`` never has; at
+            the published widths no shape allows one, so that it makes no difference there.
 
     Input: ``images``, float, ``(batch, height, width, 3)``, scaled to -1 .. 1.
     Output: features, ``(batch, width of the last stage)``.
+
+    Example:
+
+    ```python
+    encoder = align_keras.build_image_encoder("efficientnet_b0")
+    encoder(np.zeros((2, 289, 289, 3))).shape  # (2, 320)
+    ```
     """
 
     def __init__(
@@ -28,14 +44,15 @@ class ImageEncoder(keras.Model):
         backbone,
         batch_norm_momentum=0.99,
         synchronized_batch_norm=True,
+        first_block_residuals=True,
         **kwargs,
     ):
         # === Layers ===
         pooling = keras.layers.GlobalAveragePooling2D(name="pooling")
 
         # === Functional Model ===
-        feature_map = backbone.get_layer("top_conv").input
-        super().__init__(inputs=backbone.input, outputs=pooling(feature_map), **kwargs)
+        tower = _rewire(backbone, first_block_residuals)
+        super().__init__(inputs=tower.input, outputs=pooling(tower.output), **kwargs)
         for layer in self._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = batch_norm_momentum
@@ -44,8 +61,30 @@ class ImageEncoder(keras.Model):
         # === Config ===
         # The config alone: holding the backbone would bring its unused top layers' weights.
         self._backbone_config = keras.saving.serialize_keras_object(backbone)
+        # What a tower computes in is decided where it is built.
+        self._backbone_config["config"].pop("dtype", None)
         self.batch_norm_momentum = batch_norm_momentum
         self.synchronized_batch_norm = synchronized_batch_norm
+        self.first_block_residuals = first_block_residuals
+
+    @property
+    def backbone_config(self):
+        """The arguments that the ``EfficientNetBackbone`` was made with, a dict."""
+        return dict(self._backbone_config["config"])
+
+    @property
+    def has_first_block_residuals(self):
+        """Whether the first block of any stage has a residual."""
+        return any(
+            re.fullmatch(r"block\d+a_add", layer.name)
+            or (
+                re.fullmatch(r"block\d+a_", layer.name)
+                and not layer.nores
+                and layer.strides == 1
+                and layer.input_filters == layer.output_filters
+            )
+            for layer in self.layers
+        )
 
     def get_config(self):
         """The constructor's arguments, serialised."""
@@ -53,6 +92,7 @@ class ImageEncoder(keras.Model):
             "backbone": self._backbone_config,
             "batch_norm_momentum": self.batch_norm_momentum,
             "synchronized_batch_norm": self.synchronized_batch_norm,
+            "first_block_residuals": self.first_block_residuals,
             "name": self.name,
             "trainable": self.trainable,
         }
@@ -62,3 +102,59 @@ class ImageEncoder(keras.Model):
         """Builds an encoder from ``get_config``'s dictionary."""
         backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
         return cls(**{**config, "backbone": backbone})
+
+
+def _rewire(backbone, first_block_residuals):
+    """The backbone's own layers up to its top convolution, with two changes of wiring."""
+    # keras-hub's stem pads both sides or, with these two arguments, none. The original pads
+    # the bottom and the right, which at odd sizes such as 289 falls outside of the stride.
+    unpadded = backbone.stem_conv_padding == "valid" and not backbone.include_stem_padding
+    stem_padding = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="stem_padding")
+
+    def call_layer(layer, *args, **kwargs):
+        if layer.name == "stem_conv" and unpadded:
+            return layer(stem_padding(args[0]))
+        if not first_block_residuals:
+            if re.fullmatch(r"block\d+a_add", layer.name):  # of a "v1" block
+                return args[0][0]
+            if re.fullmatch(r"block\d+a_", layer.name):
+                layer.nores = True
+        return layer(*args, **kwargs)
+
+    return keras.models.clone_model(
+        keras.Model(backbone.input, backbone.get_layer("top_conv").input),
+        clone_function=lambda layer: layer,
+        call_function=call_layer,
+    )
+
+
+def build_image_encoder(name, **options):
+    """Builds a named EfficientNet of ``align_keras.presets``, with random weights.
+
+    Args:
+        name: ``"efficientnet_b0"`` to ``"efficientnet_b7"``, ``"efficientnet_l2"`` or
+            ``"efficientnet_nano"``.
+        **options: further arguments of ``ImageEncoder``.
+
+    Returns:
+        An ``ImageEncoder``.
+
+    Raises:
+        ValueError: if there is no such name.
+    """
+    size = presets.find(presets.IMAGE_ENCODERS, name, "image encoder")
+    backbone = keras_hub.models.EfficientNetBackbone(
+        **{**size, "dropout": keras_hub_dropout(size)}
+    )
+    return ImageEncoder(backbone, **{"name": "image_encoder", **options})
+
+
+def keras_hub_dropout(size):
+    """The ``dropout`` that gives the last block the wanted rate.
+
+    keras-hub scales a block's rate by its place over the number of blocks *before* depth
+    scaling, which for L2 would end above 1.
+    """
+    repeats = size["stackwise_num_repeats"]
+    scaled = [math.ceil(size["depth_coefficient"] * count) for count in repeats]
+    return size["dropout"] * sum(repeats) / sum(scaled)

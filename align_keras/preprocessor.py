@@ -1,78 +1,116 @@
 """Encoded images and captions to model inputs, in TensorFlow ops."""
 
+import os
+
+import keras
+import keras_hub
+import numpy as np
 import tensorflow as tf
-import tensorflow_text as tf_text
 
-#: Larger images count as corrupt: a PNG of a megabyte can decode to gigabytes.
-MAX_PIXELS = 1 << 26
-_BIG_ENDIAN = [1 << 24, 1 << 16, 1 << 8, 1]
+from align_keras import hub, images
+from align_keras.tokenizer import (
+    CLS,
+    PAD,
+    SEP,
+    WordPieceTokenizer,
+    check_vocabulary,
+    read_vocabulary,
+    write_vocabulary,
+)
 
-PAD, UNKNOWN, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
-
-
-def read_vocabulary(path):
-    """Reads a BERT ``vocab.txt``: one word piece a line, in the order of their ids.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not UTF-8, or one of BERT's special pieces is missing.
-    """
-    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
-        raise FileNotFoundError(f"--vocabulary: no file {path}")
-    with tf.io.gfile.GFile(path, "rb") as file:
-        try:
-            pieces = file.read().decode("utf-8").split("\n")
-        except UnicodeDecodeError:
-            raise ValueError(f"{path}: not UTF-8; give a BERT vocab.txt") from None
-    pieces = [piece.rstrip("\r") for piece in pieces]
-    while pieces and not pieces[-1]:
-        pieces.pop()
-    missing = [piece for piece in (PAD, UNKNOWN, CLS, SEP) if piece not in pieces]
-    if missing:
-        raise ValueError(f"{path}: no {', '.join(missing)} in it; give a BERT vocab.txt")
-    if len(set(pieces)) < len(pieces):
-        twice = next(piece for index, piece in enumerate(pieces) if piece in pieces[:index])
-        raise ValueError(f"{path}: {twice!r} stands twice in it; give a BERT vocab.txt")
-    return pieces
+_VOCABULARY_FILE = "vocabulary.txt"
 
 
-class AlignPreprocessor:
+@keras.saving.register_keras_serializable(package="align_keras")
+class AlignPreprocessor(keras_hub.models.Preprocessor):
     """Turns encoded images and captions into the inputs of an ``AlignBackbone``.
 
     Images are stretched to ``resize_size`` squared and cropped to ``image_size`` squared: at
     random, with a random flip, in training; at the centre else (paper, sec. 5: 346 and 289).
-    Pixels are scaled to -1 .. 1. Captions are lower-cased, stripped of accents, cut into word
-    pieces and trimmed to ``sequence_length`` with [CLS] and [SEP] (sec. 5: 64). The paper
-    states neither the scaling nor the casing.
+    Captions are cut into word pieces and trimmed to ``sequence_length`` with [CLS] and [SEP]
+    (sec. 5: 64). The paper states neither the scaling of pixels nor the casing nor the resize.
 
     Args:
-        vocabulary: word pieces in the order of their ids.
+        vocabulary: word pieces in the order of their ids, or the path of a BERT ``vocab.txt``;
+            None if it comes with the assets of a preset.
         image_size: pixels.
         resize_size: pixels, at least ``image_size``.
         sequence_length: word pieces.
+        antialias: whether images made smaller are averaged, as Pillow does, or sampled, which
+            is two to ten times faster. The public checkpoint wants the former.
+        lowercase: whether captions are lower-cased.
+        strip_accents: whether accents are stripped; None for what ``lowercase`` says.
+        pixel_scale: what pixels of 0 .. 255 are multiplied with: a number, or one a channel.
+        pixel_offset: what is added then. The default range is -1 .. 1.
+        **kwargs: of ``keras.layers.Layer``.
+
+    Call with a dict of ``images`` and ``captions``, or one of them; gives a dict of ``images``,
+    ``token_ids``, ``segment_ids`` and ``padding_mask``.
 
     Raises:
-        ValueError: if ``resize_size`` is below ``image_size``, or ``sequence_length`` below 3.
+        ValueError: if ``resize_size`` is below ``image_size``, ``sequence_length`` below 3, or
+            the vocabulary lacks one of BERT's special pieces.
+        FileNotFoundError: if there is no such vocabulary file.
+
+    Example:
+
+    ```python
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat"]
+    preprocessor = align_keras.AlignPreprocessor(vocabulary, sequence_length=6)
+    preprocessor.tokenize(["a cat"])["token_ids"]  # [[2, 4, 5, 3, 0, 0]]
+    pixels = np.zeros((1, 480, 640, 3), "uint8")
+    preprocessor({"images": pixels, "captions": ["a cat"]})["images"].shape  # (1, 289, 289, 3)
+    ```
     """
 
-    def __init__(self, vocabulary, image_size=289, resize_size=346, sequence_length=64):
+    # In keras-hub's base class a property of an image converter.
+    image_size = None
+
+    def __init__(
+        self,
+        vocabulary=None,
+        image_size=289,
+        resize_size=346,
+        sequence_length=64,
+        antialias=False,
+        lowercase=True,
+        strip_accents=None,
+        pixel_scale=1 / 127.5,
+        pixel_offset=-1.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
         if resize_size < image_size:
             raise ValueError(
                 f"resize_size ({resize_size}) must be at least image_size ({image_size})"
             )
         if sequence_length < 3:
             raise ValueError(f"sequence_length must be at least 3, not {sequence_length}")
-        self.vocabulary = list(vocabulary)
         self.image_size = image_size
         self.resize_size = resize_size
         self.sequence_length = sequence_length
-        self.tokenizer = tf_text.FastBertTokenizer(
-            self.vocabulary,
-            token_out_type=tf.int32,
-            unknown_token=UNKNOWN,
-            lower_case_nfd_strip_accents=True,
-            no_pretokenization=False,
-        )
+        self.antialias = antialias
+        self.lowercase = lowercase
+        self.strip_accents = strip_accents
+        self.pixel_scale = pixel_scale
+        self.pixel_offset = pixel_offset
+        self._word_pieces = None
+        if vocabulary is not None:
+            self.set_vocabulary(vocabulary)
+
+    def set_vocabulary(self, vocabulary):
+        """Sets the word pieces: a list in the order of their ids, or the path of a file."""
+        if isinstance(vocabulary, str | os.PathLike):
+            vocabulary = read_vocabulary(str(vocabulary))
+        check_vocabulary(vocabulary, "vocabulary")
+        self._word_pieces = WordPieceTokenizer(vocabulary, self.lowercase, self.strip_accents)
+
+    @property
+    def vocabulary(self):
+        """The word pieces in the order of their ids; ValueError if none are set."""
+        if self._word_pieces is None:
+            raise ValueError("the preprocessor has no vocabulary; call set_vocabulary")
+        return self._word_pieces.vocabulary
 
     def tokenize(self, captions):
         """Cuts captions into word pieces, a batch at a time (many times faster than singly).
@@ -85,16 +123,13 @@ class AlignPreprocessor:
             ``(batch, sequence_length)``.
         """
         captions = tf.convert_to_tensor(captions, tf.string)
-        pieces = self.tokenizer.tokenize(captions)[:, : self.sequence_length - 2]
-        ends = [tf.fill([tf.shape(captions)[0], 1], self.vocabulary.index(p)) for p in (CLS, SEP)]
+        ids = {piece: self.vocabulary.index(piece) for piece in (CLS, SEP, PAD)}
+        pieces = self._word_pieces.tokenize(captions)[:, : self.sequence_length - 2]
+        ends = [tf.fill([tf.shape(captions)[0], 1], ids[piece]) for piece in (CLS, SEP)]
         pieces = tf.concat([ends[0], pieces, ends[1]], axis=1)
         shape = [captions.shape[0], self.sequence_length]
-        token_ids = tf.ensure_shape(
-            pieces.to_tensor(
-                default_value=self.vocabulary.index(PAD), shape=[None, self.sequence_length]
-            ),
-            shape,
-        )
+        token_ids = pieces.to_tensor(default_value=ids[PAD], shape=[None, self.sequence_length])
+        token_ids = tf.ensure_shape(token_ids, shape)
         lengths = tf.cast(pieces.row_lengths(), tf.int32)
         padding_mask = tf.sequence_mask(lengths, self.sequence_length, dtype=tf.int32)
         return {
@@ -110,13 +145,17 @@ class AlignPreprocessor:
             encoded: the bytes of a JPEG, PNG, GIF or BMP, a scalar string.
 
         Returns:
-            float32, ``(image_size, image_size, 3)``, -1 .. 1.
+            float32, ``(image_size, image_size, 3)``, scaled.
 
         Raises:
             tf.errors.InvalidArgumentError: if the bytes are no image.
         """
-        offset = (self.resize_size - self.image_size) // 2
-        return self._decode_crop(encoded, tf.constant([offset, offset]))
+        return self.crop_image(images.decode(encoded))
+
+    def crop_image(self, image):
+        """Resizes ``(height, width, 3)`` pixels of 0 .. 255, crops the centre and scales."""
+        image = images.resize(image, self.resize_size, self.antialias)
+        return self._scale(images.centre_crop(image, self.image_size))
 
     def decode_and_augment_image(self, encoded, seed):
         """Decodes one image, crops at random and flips it every other time, as in training.
@@ -126,75 +165,100 @@ class AlignPreprocessor:
             seed: two integers, which alone decide crop and flip.
 
         Returns:
-            float32, ``(image_size, image_size, 3)``, -1 .. 1.
+            float32, ``(image_size, image_size, 3)``, scaled.
 
         Raises:
             tf.errors.InvalidArgumentError: if the bytes are no image.
         """
         draws = tf.random.stateless_uniform([3], seed)
         span = tf.cast(self.resize_size - self.image_size + 1, tf.float32)
-        image = self._decode_crop(encoded, tf.cast(draws[:2] * span, tf.int32))
-        return tf.where(draws[2] < 0.5, tf.reverse(image, axis=[1]), image)
+        image = images.decode_resized_crop(
+            encoded,
+            tf.cast(draws[:2] * span, tf.int32),
+            self.image_size,
+            self.resize_size,
+            self.antialias,
+        )
+        return self._scale(tf.where(draws[2] < 0.5, tf.reverse(image, axis=[1]), image))
 
-    def _decode_crop(self, encoded, offset):
-        """Cuts out the window at ``offset`` (y, x) of the image stretched to ``resize_size``.
+    def _scale(self, pixels):
+        return pixels * tf.constant(self.pixel_scale) + tf.constant(self.pixel_offset)
 
-        The window is mapped back onto the file's own pixels: a JPEG is decoded there alone,
-        and one resize serves both steps.
+    def unscale(self, image):
+        """Scaled pixels back to 0 .. 1, as for a picture: float, ``(..., 3)``."""
+        levels = (np.asarray(image) - self.pixel_offset) / np.asarray(self.pixel_scale)
+        return np.clip(levels / 255.0, 0.0, 1.0)
+
+    def call(self, inputs):
+        """Images and captions, or one of them, to model inputs: a dict to a dict.
+
+        ``images``: pixels ``(batch, height, width, 3)`` of 0 .. 255 if integers, scaled already
+        if floats; or encoded images, strings ``(batch,)``. ``captions``: strings, ``(batch,)``.
+        Other fields pass.
         """
-        with tf.control_dependencies([_check_pixels(encoded)]):
-            encoded = tf.identity(encoded)
-        is_jpeg = tf.strings.substr(encoded, 0, 2) == b"\xff\xd8"
-        size = float(self.resize_size)
+        outputs = {name: inputs[name] for name in inputs if name != "captions"}
+        if "images" in inputs:
+            outputs["images"] = self._batch_of_images(tf.convert_to_tensor(inputs["images"]))
+        if "captions" in inputs:
+            outputs.update(self.tokenize(inputs["captions"]))
+        return outputs
 
-        def window(height, width):
-            scale = tf.stack([tf.cast(height, tf.float32), tf.cast(width, tf.float32)]) / size
-            start = tf.cast(tf.cast(offset, tf.float32) * scale, tf.int32)
-            extent = tf.cast(tf.math.ceil(float(self.image_size) * scale), tf.int32)
-            extent = tf.minimum(extent, tf.stack([height, width]) - start)
-            return tf.concat([start, extent], axis=0)
+    def _batch_of_images(self, batch):
+        if batch.dtype.is_floating:
+            return batch
+        each = self.decode_image if batch.dtype == tf.string else self.crop_image
+        return tf.map_fn(each, batch, fn_output_signature=tf.float32)
 
-        def jpeg():
-            shape = tf.image.extract_jpeg_shape(encoded)
-            return tf.image.decode_and_crop_jpeg(encoded, window(shape[0], shape[1]), channels=3)
+    def get_config(self):
+        """The constructor's arguments, serialised; the vocabulary is an asset of its own."""
+        config = super().get_config()
+        config.pop("config_file", None)
+        return {
+            **config,
+            "image_size": self.image_size,
+            "resize_size": self.resize_size,
+            "sequence_length": self.sequence_length,
+            "antialias": self.antialias,
+            "lowercase": self.lowercase,
+            "strip_accents": self.strip_accents,
+            "pixel_scale": self.pixel_scale,
+            "pixel_offset": self.pixel_offset,
+        }
 
-        def other():
-            image = tf.image.decode_image(encoded, channels=3, expand_animations=False)
-            shape = tf.shape(image)
-            y, x, height, width = tf.unstack(window(shape[0], shape[1]))
-            return image[y : y + height, x : x + width]
+    @classmethod
+    def from_preset(cls, preset, **options):
+        """Loads the preprocessor of a preset, or of a checkpoint in Hugging Face's layout.
 
-        pixels = tf.cond(is_jpeg, jpeg, other)
-        pixels = tf.image.resize(pixels, [self.image_size, self.image_size])
-        pixels = tf.ensure_shape(pixels, [self.image_size, self.image_size, 3])
-        return pixels / 127.5 - 1.0
+        Args:
+            preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
+            **options: of the constructor, in place of the preset's own, such as
+                ``image_size=360, resize_size=411``.
 
+        Returns:
+            An ``AlignPreprocessor``.
 
-def _check_pixels(encoded):
-    """Raises InvalidArgumentError, before decoding, if the header names too many pixels."""
+        Raises:
+            ValueError: if it is no such preset, or a hub cannot be reached.
+            FileNotFoundError: if the folder, or a file in it, is missing.
+        """
+        with hub.opened(preset) as loader:
+            return loader.load_preprocessor(cls, **options)
 
-    def number(start, weights):
-        octets = tf.io.decode_raw(tf.strings.substr(encoded, start, len(weights)), tf.uint8)
-        return tf.reduce_sum(tf.cast(octets, tf.int64) * weights)
+    def save_to_preset(self, preset_dir):
+        """Writes ``preprocessor.json`` and the vocabulary into a folder."""
+        super().save_to_preset(str(preset_dir))
+        directory = os.path.join(preset_dir, hub.TOKENIZER_FOLDER)
+        os.makedirs(directory, exist_ok=True)
+        self.save_assets(directory)
 
-    def jpeg():
-        return tf.reduce_prod(tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.int64))
+    def load_preset_assets(self, preset):
+        """Reads the vocabulary of a preset: keras-hub's hook."""
+        self.set_vocabulary(hub.file_of(preset, f"{hub.TOKENIZER_FOLDER}/{_VOCABULARY_FILE}"))
 
-    pixels = tf.case(
-        [
-            (tf.strings.substr(encoded, 0, 2) == b"\xff\xd8", jpeg),
-            (
-                tf.strings.substr(encoded, 0, 4) == b"\x89PNG",
-                lambda: number(16, _BIG_ENDIAN) * number(20, _BIG_ENDIAN),
-            ),
-            (
-                tf.strings.substr(encoded, 0, 3) == b"GIF",
-                lambda: number(6, [1, 256]) * number(8, [1, 256]),
-            ),
-        ],
-        # A BMP is as long as it is large.
-        default=lambda: tf.constant(0, tf.int64),
-    )
-    return tf.debugging.assert_less_equal(
-        pixels, tf.constant(MAX_PIXELS, tf.int64), "the image has too many pixels"
-    )
+    def save_assets(self, directory):
+        """Writes the vocabulary into a ``.keras`` file: Keras's hook."""
+        write_vocabulary(self.vocabulary, os.path.join(directory, _VOCABULARY_FILE))
+
+    def load_assets(self, directory):
+        """Reads the vocabulary from a ``.keras`` file: Keras's hook."""
+        self.set_vocabulary(os.path.join(directory, _VOCABULARY_FILE))

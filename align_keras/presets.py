@@ -7,9 +7,10 @@ Sources are the sections of the paper (Jia et al., 2021). The paper does not giv
 BERT-Mini's dimensions; those here are the ones of the published BERT-Mini.
 """
 
-# EfficientNet-B0's seven stages (Tan and Le, 2019); each size scales width and depth.
-# "v1" for the first stage and an unpadded "valid" stem reproduce the original's arithmetic
-# at 289 pixels; the later stages' "unfused" blocks pad "same", as the original does.
+# EfficientNet-B0's seven stages (Tan and Le, 2019); each size scales width and depth. "v1" for
+# the first stage, whose blocks do not expand: keras-hub's "unfused" would project with 3 x 3
+# there; the later stages' "unfused" pads "same", as the original does. ``ImageEncoder`` pads the
+# stem.
 _EFFICIENTNET = {
     "stackwise_kernel_sizes": [3, 3, 5, 3, 5, 5, 3],
     "stackwise_num_repeats": [1, 2, 2, 3, 3, 4, 1],
@@ -24,6 +25,8 @@ _EFFICIENTNET = {
     # The original never rounds a width down by more than a tenth: matters for B3's 19.2.
     "cap_round_filter_decrease": True,
     "batch_norm_epsilon": 1e-3,
+    # Drop-connect of the last block; earlier ones have less.
+    "dropout": 0.2,
 }
 
 # Four stages of EfficientNetV2's fused blocks, for images of 64 pixels on a CPU: plain 3 x 3
@@ -53,24 +56,16 @@ IMAGE_ENCODERS = {
         "depth_coefficient": 1.0,
         "dropout": 0.0,
     },
-    "efficientnet_b3": {
-        **_EFFICIENTNET,
-        "width_coefficient": 1.2,
-        "depth_coefficient": 1.4,
-        "dropout": 0.2,
-    },
-    "efficientnet_b7": {
-        **_EFFICIENTNET,
-        "width_coefficient": 2.0,
-        "depth_coefficient": 3.1,
-        "dropout": 0.2,
-    },
-    "efficientnet_l2": {
-        **_EFFICIENTNET,
-        "width_coefficient": 4.3,
-        "depth_coefficient": 5.3,
-        "dropout": 0.2,
-    },
+    # Width and depth: Tan and Le, 2019; L2: Xie et al., 2020.
+    "efficientnet_b0": {**_EFFICIENTNET, "width_coefficient": 1.0, "depth_coefficient": 1.0},
+    "efficientnet_b1": {**_EFFICIENTNET, "width_coefficient": 1.0, "depth_coefficient": 1.1},
+    "efficientnet_b2": {**_EFFICIENTNET, "width_coefficient": 1.1, "depth_coefficient": 1.2},
+    "efficientnet_b3": {**_EFFICIENTNET, "width_coefficient": 1.2, "depth_coefficient": 1.4},
+    "efficientnet_b4": {**_EFFICIENTNET, "width_coefficient": 1.4, "depth_coefficient": 1.8},
+    "efficientnet_b5": {**_EFFICIENTNET, "width_coefficient": 1.6, "depth_coefficient": 2.2},
+    "efficientnet_b6": {**_EFFICIENTNET, "width_coefficient": 1.8, "depth_coefficient": 2.6},
+    "efficientnet_b7": {**_EFFICIENTNET, "width_coefficient": 2.0, "depth_coefficient": 3.1},
+    "efficientnet_l2": {**_EFFICIENTNET, "width_coefficient": 4.3, "depth_coefficient": 5.3},
 }
 
 #: Arguments of ``keras_hub.models.BertBackbone``, less the vocabulary's size.
@@ -87,6 +82,20 @@ TEXT_ENCODERS = {
         "hidden_dim": 256,
         "num_heads": 4,
         "intermediate_dim": 1024,
+        "dropout": 0.1,
+    },
+    "bert_small": {
+        "num_layers": 4,
+        "hidden_dim": 512,
+        "num_heads": 8,
+        "intermediate_dim": 2048,
+        "dropout": 0.1,
+    },
+    "bert_medium": {
+        "num_layers": 8,
+        "hidden_dim": 512,
+        "num_heads": 8,
+        "intermediate_dim": 2048,
         "dropout": 0.1,
     },
     "bert_base": {
@@ -141,3 +150,10 @@ PRESETS = {
         "vocabulary_size": 8_000,
     },
 }
+
+
+def find(sizes, name, kind):
+    """The entry of a table above; a ValueError that lists the names if it has no such one."""
+    if name not in sizes:
+        raise ValueError(f"no {kind} {name!r}; there are {', '.join(sorted(sizes))}")
+    return sizes[name]

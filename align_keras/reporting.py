@@ -103,7 +103,7 @@ def draw_retrievals(path, captions, images, right, scores):
     Args:
         path: of the PNG.
         captions: strings, one a row.
-        images: ``(captions, columns, size, size, 3)``, -1 .. 1.
+        images: ``(captions, columns, size, size, 3)``, 0 .. 1.
         right: bool, ``(captions, columns)``.
         scores: similarities, ``(captions, columns)``.
     """
@@ -118,7 +118,7 @@ def draw_retrievals(path, captions, images, right, scores):
         grid[row, 0].text(0, 0.5, caption, va="center", fontsize=9)
         for column in range(columns):
             axes = grid[row, column + 1]
-            axes.imshow(np.clip(images[row, column] * 0.5 + 0.5, 0, 1))
+            axes.imshow(images[row, column])
             axes.set(xticks=[], yticks=[])
             axes.set_title(f"{scores[row, column]:.2f}", fontsize=8)
             axes.spines[:].set(

@@ -38,7 +38,7 @@ from align_keras import (
 from align_keras.checkpointing import RunCheckpoints
 from align_keras.data import pipeline, records, scenes, vocabulary
 from align_keras.evaluation.held_out import HeldOutPairs
-from align_keras.preprocessor import read_vocabulary
+from align_keras.tokenizer import read_vocabulary, write_vocabulary
 
 
 def main(settings):
@@ -151,7 +151,7 @@ def open_vocabulary(settings, workdir, train_shards):
         captions = records.read_captions(train_shards, settings.vocabulary_captions)
         pieces = vocabulary.train_vocabulary(captions, settings.vocabulary_size)
     workdir.mkdir(parents=True, exist_ok=True)
-    vocabulary.write_vocabulary(pieces, str(path))
+    write_vocabulary(pieces, str(path))
     return pieces
 
 

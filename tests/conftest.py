@@ -93,7 +93,7 @@ def build_tiny():
             TextEncoder(text_backbone),
             projection_dim=8,
         )
-        return AlignDualEncoder(backbone, initial_temperature=0.2, **options)
+        return AlignDualEncoder(backbone, **{"initial_temperature": 0.2, **options})
 
     return build
 

@@ -6,7 +6,8 @@ import tensorflow as tf
 import tokenizers
 from PIL import Image
 
-from align_keras.preprocessor import AlignPreprocessor, read_vocabulary
+from align_keras.preprocessor import AlignPreprocessor
+from align_keras.tokenizer import read_vocabulary
 
 CAPTIONS = ["A red circle!", "", "Crème brûlée, photo #3", "red " * 40, "blau 漢字 unknownword"]
 

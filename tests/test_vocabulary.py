@@ -1,7 +1,8 @@
 import pytest
 
 from align_keras.data import vocabulary
-from align_keras.preprocessor import AlignPreprocessor, read_vocabulary
+from align_keras.preprocessor import AlignPreprocessor
+from align_keras.tokenizer import read_vocabulary, write_vocabulary
 
 
 def test_vocabulary_holds_special_pieces_first_and_frequent_words_whole(tmp_path):
@@ -11,7 +12,7 @@ def test_vocabulary_holds_special_pieces_first_and_frequent_words_whole(tmp_path
     assert {"red", "circle", "blue", "ring"} <= set(pieces)
     assert len(set(pieces)) == len(pieces) <= 200
     path = str(tmp_path / "vocab.txt")
-    vocabulary.write_vocabulary(pieces, path)
+    write_vocabulary(pieces, path)
     assert read_vocabulary(path) == pieces
     tokens = AlignPreprocessor(pieces, 8, 8, 6).tokenize(["Red ring"])["token_ids"][0]
     assert [pieces[i] for i in tokens] == ["[CLS]", "red", "ring", "[SEP]", "[PAD]", "[PAD]"]

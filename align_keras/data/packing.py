@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from align_keras.data import records
-from align_keras.preprocessor import MAX_PIXELS
+from align_keras.images import MAX_PIXELS
 
 CAPTION_COLUMNS = ("captions", "caption", "txt", "text")
 _READERS = {".csv": ",", ".tsv": "\t"}

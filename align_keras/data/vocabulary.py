@@ -2,12 +2,9 @@
 
 import collections
 
-import tensorflow as tf
 import tokenizers
 
-from align_keras.preprocessor import CLS, PAD, SEP, UNKNOWN
-
-MASK = "[MASK]"
+from align_keras.tokenizer import CLS, MASK, PAD, SEP, UNKNOWN
 
 
 # Characters of a vocabulary at most: captions of the web hold thousands.
@@ -66,11 +63,3 @@ def _limit_alphabet(words, limit):
     first = {word[0] for word in words}
     later = {f"##{character}" for word in words for character in word[1:]}
     return words, sorted(first) + sorted(later)
-
-
-def write_vocabulary(vocabulary, path):
-    """Writes a BERT ``vocab.txt``: one piece a line."""
-    partial = f"{path}.partial"
-    with tf.io.gfile.GFile(partial, "w") as file:
-        file.write("\n".join(vocabulary) + "\n")
-    tf.io.gfile.rename(partial, path, overwrite=True)

@@ -89,9 +89,9 @@ class HeldOutPairs:
         chance = dict(metrics)
         if len(self.class_names) < 2:
             return metrics, chance
+        captions = self.preprocessor.tokenize(zero_shot.fill_prompts(self.class_names, prompts))
         classes = zero_shot.class_embeddings(
-            self._embed_texts(model, zero_shot.fill_prompts(self.class_names, prompts)),
-            len(self.class_names),
+            model.encode_texts(captions, self.batch_size), len(self.class_names)
         )
         for name, chosen in (
             ("zero_shot_top_1", labels >= 0),
@@ -103,21 +103,16 @@ class HeldOutPairs:
                 chance[name] = 1.0 / len(self.class_names)
         return metrics, chance
 
-    def _embed_texts(self, model, captions):
-        embeddings = []
-        for start in range(0, len(captions), self.batch_size):
-            inputs = self.preprocessor.tokenize(captions[start : start + self.batch_size])
-            embeddings.append(model.encode_texts(inputs).numpy())
-        return np.concatenate(embeddings)
 
     def images(self, rows):
-        """The cropped images of some records as the model sees them, ``(rows, size, size, 3)``."""
+        """The cropped images of some records for a picture, 0 .. 1, ``(rows, size, size, 3)``."""
         wanted = set(np.asarray(rows).tolist())
         images = {}
         for row, record in enumerate(self._read()):
             if row in wanted:
                 encoded = tf.constant(records.parse_pair(record)["jpg"])
-                images[row] = self.preprocessor.decode_image(encoded).numpy()
+                image = self.preprocessor.decode_image(encoded)
+                images[row] = self.preprocessor.unscale(image)
         return np.stack([images[row] for row in np.asarray(rows).tolist()])
 
 

@@ -1,0 +1,1 @@
+"""Checkpoints in other libraries' layouts, in and out."""

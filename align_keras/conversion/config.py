@@ -1,0 +1,277 @@
+"""The configuration files of Hugging Face's ``AlignModel``, to constructor arguments and back."""
+
+import math
+
+#: Where a file leaves a value out, Hugging Face's classes have these.
+TEXT_DEFAULTS = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+}
+VISION_DEFAULTS = {
+    "num_channels": 3,
+    "width_coefficient": 2.0,
+    "depth_coefficient": 3.1,
+    "depth_divisor": 8,
+    "kernel_sizes": [3, 3, 5, 3, 5, 5, 3],
+    "in_channels": [32, 16, 24, 40, 80, 112, 192],
+    "out_channels": [16, 24, 40, 80, 112, 192, 320],
+    "depthwise_padding": [],
+    "strides": [1, 2, 2, 2, 1, 2, 1],
+    "num_block_repeats": [1, 2, 2, 3, 3, 4, 1],
+    "expand_ratios": [1, 6, 6, 6, 6, 6, 6],
+    "squeeze_expansion_ratio": 0.25,
+    "hidden_act": "swish",
+    "pooling_type": "mean",
+    "batch_norm_eps": 0.001,
+    "batch_norm_momentum": 0.99,
+    "drop_connect_rate": 0.2,
+}
+DEFAULTS = {"projection_dim": 640, "temperature_init_value": 1.0}
+
+# Their names of the GELU: exact, and the tanh approximation.
+_APPROXIMATE_GELU = {"gelu": False, "gelu_new": True, "gelu_pytorch_tanh": True}
+
+
+def text_arguments(config):
+    """From a ``text_config``: arguments of ``BertBackbone``, and ``approximate_gelu``.
+
+    Raises:
+        ValueError: if it asks for what keras-hub's BERT has not.
+    """
+    config = {**TEXT_DEFAULTS, **config}
+    _demand(config, "text_config", {"layer_norm_eps": [1e-12], "hidden_act": _APPROXIMATE_GELU})
+    backbone = {
+        "vocabulary_size": config["vocab_size"],
+        "num_layers": config["num_hidden_layers"],
+        "num_heads": config["num_attention_heads"],
+        "hidden_dim": config["hidden_size"],
+        "intermediate_dim": config["intermediate_size"],
+        "dropout": config["hidden_dropout_prob"],
+        "max_sequence_length": config["max_position_embeddings"],
+        "num_segments": config["type_vocab_size"],
+    }
+    return backbone, _APPROXIMATE_GELU[config["hidden_act"]]
+
+
+def vision_arguments(config):
+    """From a ``vision_config``: arguments of ``EfficientNetBackbone``, and the momentum.
+
+    Raises:
+        ValueError: if it asks for what the tower has not.
+    """
+    config = {**VISION_DEFAULTS, **config}
+    stages = len(config["kernel_sizes"])
+    _demand(
+        config,
+        "vision_config",
+        {
+            "num_channels": [3],
+            "hidden_act": ["swish", "silu"],
+            "pooling_type": ["mean"],
+            "depthwise_padding": [[]],
+        },
+    )
+    if config["in_channels"][0] != 32:
+        raise ValueError("vision_config: in_channels must begin with 32, the stem's width")
+    block_types = []
+    for ratio, stride in zip(config["expand_ratios"], config["strides"], strict=True):
+        if ratio == 1 and stride != 1:
+            raise ValueError("vision_config: a stage of expand ratio 1 must have stride 1")
+        # "unfused" projects with k x k where the ratio is 1; "v1" pads symmetrically, which at
+        # stride 1 is the same.
+        block_types.append("v1" if ratio == 1 else "unfused")
+    repeats = config["num_block_repeats"]
+    scaled = [math.ceil(config["depth_coefficient"] * count) for count in repeats]
+    backbone = {
+        "stackwise_width_coefficients": [config["width_coefficient"]] * stages,
+        "stackwise_depth_coefficients": [config["depth_coefficient"]] * stages,
+        "stackwise_kernel_sizes": config["kernel_sizes"],
+        "stackwise_num_repeats": repeats,
+        "stackwise_input_filters": config["in_channels"],
+        "stackwise_output_filters": config["out_channels"],
+        "stackwise_expansion_ratios": config["expand_ratios"],
+        "stackwise_squeeze_and_excite_ratios": [config["squeeze_expansion_ratio"]] * stages,
+        "stackwise_strides": config["strides"],
+        "stackwise_block_types": block_types,
+        "stackwise_force_input_filters": [0] * stages,
+        "stackwise_nores_option": [False] * stages,
+        # keras-hub counts the blocks before depth scaling.
+        "dropout": config["drop_connect_rate"] * sum(repeats) / sum(scaled),
+        "depth_divisor": config["depth_divisor"],
+        "min_depth": config["depth_divisor"],
+        "cap_round_filter_decrease": True,
+        "include_stem_padding": False,
+        "stem_conv_padding": "valid",
+        "batch_norm_epsilon": config["batch_norm_eps"],
+        "activation": "swish",
+    }
+    return backbone, config["batch_norm_momentum"]
+
+
+def _demand(config, where, allowed):
+    for name, values in allowed.items():
+        if config[name] not in values:
+            choices = ", ".join(str(value) for value in values)
+            raise ValueError(f"{where}: {name} {config[name]!r} is not supported, only {choices}")
+
+
+def text_config(encoder):
+    """A ``text_config`` of a ``TextEncoder``."""
+    backbone = encoder.backbone_config
+    return {
+        "model_type": "align_text_model",
+        "vocab_size": backbone["vocabulary_size"],
+        "hidden_size": backbone["hidden_dim"],
+        "num_hidden_layers": backbone["num_layers"],
+        "num_attention_heads": backbone["num_heads"],
+        "intermediate_size": backbone["intermediate_dim"],
+        "hidden_act": "gelu_new" if encoder.approximate_gelu else "gelu",
+        "hidden_dropout_prob": backbone["dropout"],
+        "attention_probs_dropout_prob": backbone["dropout"],
+        "max_position_embeddings": backbone["max_sequence_length"],
+        "type_vocab_size": backbone["num_segments"],
+        "layer_norm_eps": 1e-12,
+    }
+
+
+def vision_config(encoder, image_size):
+    """A ``vision_config`` of an ``ImageEncoder``.
+
+    Raises:
+        ValueError: if the layout cannot express that tower.
+    """
+    backbone = encoder.backbone_config
+    repeats = backbone["stackwise_num_repeats"]
+    depth = backbone["stackwise_depth_coefficients"][0]
+    scaled = [math.ceil(depth * count) for count in repeats]
+    config = {
+        "model_type": "align_vision_model",
+        "image_size": image_size,
+        "num_channels": 3,
+        "width_coefficient": backbone["stackwise_width_coefficients"][0],
+        "depth_coefficient": depth,
+        "depth_divisor": backbone["depth_divisor"],
+        "kernel_sizes": backbone["stackwise_kernel_sizes"],
+        "in_channels": backbone["stackwise_input_filters"],
+        "out_channels": backbone["stackwise_output_filters"],
+        "depthwise_padding": [],
+        "strides": backbone["stackwise_strides"],
+        "num_block_repeats": repeats,
+        "expand_ratios": backbone["stackwise_expansion_ratios"],
+        "squeeze_expansion_ratio": backbone["stackwise_squeeze_and_excite_ratios"][0],
+        "hidden_act": "swish",
+        "hidden_dim": encoder.output_shape[-1],
+        "pooling_type": "mean",
+        "batch_norm_eps": backbone["batch_norm_epsilon"],
+        "batch_norm_momentum": encoder.batch_norm_momentum,
+        "drop_connect_rate": backbone["dropout"] * sum(scaled) / sum(repeats),
+    }
+    # What the layout can express is what reading it back gives.
+    expected, _ = vision_arguments(config)
+    for name, value in expected.items():
+        if name in backbone and name != "dropout" and list_of(backbone[name]) != list_of(value):
+            raise ValueError(
+                f"the Hugging Face layout has no image tower with {name} {backbone[name]}; "
+                "EfficientNet B0 to B7 and L2 have one"
+            )
+    return config
+
+
+def list_of(value):
+    """Tuples and tracked lists as plain lists, other values as they are."""
+    return list(value) if isinstance(value, list | tuple) else value
+
+
+def preprocessor_arguments(config):
+    """From a ``preprocessor_config.json``: arguments of ``AlignPreprocessor``.
+
+    Raises:
+        ValueError: if it asks for what the preprocessor has not.
+    """
+    defaults = {
+        "do_resize": True,
+        "do_center_crop": False,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "rescale_offset": False,
+        "do_normalize": True,
+        "include_top": True,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+    }
+    config = {**defaults, **config}
+    _demand(config, "preprocessor_config.json", {"do_resize": [True], "resample": [2]})
+    resize_size = _square(config, "size")
+    scale, offset = 1.0, 0.0
+    if config["do_rescale"]:
+        scale = config["rescale_factor"]
+        offset = -1.0 if config["rescale_offset"] else 0.0
+    if config["do_normalize"]:
+        std = config["image_std"]
+        pairs = zip(config["image_mean"], std, strict=True)
+        offset = [(offset - mean) / deviation for mean, deviation in pairs]
+        scale = [scale / deviation for deviation in std]
+        if config["include_top"]:
+            offset = [value / deviation for value, deviation in zip(offset, std, strict=True)]
+            scale = [value / deviation for value, deviation in zip(scale, std, strict=True)]
+    elif config["include_top"]:
+        offset = [offset / deviation for deviation in config["image_std"]]
+        scale = [scale / deviation for deviation in config["image_std"]]
+    return {
+        "resize_size": resize_size,
+        "image_size": _square(config, "crop_size") if config["do_center_crop"] else resize_size,
+        "antialias": True,
+        "pixel_scale": scale,
+        "pixel_offset": offset,
+    }
+
+
+def _square(config, name):
+    size = config.get(name)
+    if isinstance(size, dict) and size.get("height") == size.get("width") is not None:
+        return size["height"]
+    if isinstance(size, int):
+        return size
+    raise ValueError(f"preprocessor_config.json: {name} must be a square, not {size}")
+
+
+def preprocessor_config(preprocessor):
+    """A ``preprocessor_config.json`` of an ``AlignPreprocessor``."""
+    size, crop = preprocessor.resize_size, preprocessor.image_size
+    config = {
+        "image_processor_type": "EfficientNetImageProcessor",
+        "processor_class": "AlignProcessor",
+        "do_resize": True,
+        "size": {"height": size, "width": size},
+        "resample": 2,
+        "do_center_crop": True,
+        "crop_size": {"height": crop, "width": crop},
+        "include_top": False,
+        "do_rescale": True,
+        "do_normalize": False,
+        "rescale_factor": preprocessor.pixel_scale,
+        "rescale_offset": True,
+    }
+    if isinstance(preprocessor.pixel_scale, float) and preprocessor.pixel_offset == -1.0:
+        return config
+    scales, offsets = (
+        list(value) if isinstance(value, list | tuple) else [value] * 3
+        for value in (preprocessor.pixel_scale, preprocessor.pixel_offset)
+    )
+    std = [1 / (255 * scale) for scale in scales]
+    return {
+        **config,
+        "rescale_factor": 1 / 255,
+        "rescale_offset": False,
+        "do_normalize": True,
+        "image_std": std,
+        "image_mean": [-offset * value for offset, value in zip(offsets, std, strict=True)],
+    }

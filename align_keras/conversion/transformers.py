@@ -1,0 +1,221 @@
+"""Checkpoints in the layout of Hugging Face's ``AlignModel``, in and out, without PyTorch.
+
+The only public ALIGN weights, kakaobrain/align-base, have it: ``config.json``,
+``model.safetensors`` (one file, or several with an index), ``preprocessor_config.json`` and the
+tokenizer's files. What differs from training here: their towers pad, skip and squash as in
+``ImageEncoder(first_block_residuals=False)`` and ``TextEncoder(approximate_gelu=False)``, and
+their images are resized by Pillow.
+"""
+
+import json
+import math
+import os
+
+import keras_hub
+import numpy as np
+import safetensors.numpy
+import tokenizers
+from keras_hub.src.utils import preset_utils
+from keras_hub.src.utils.transformers.safetensor_utils import SafetensorLoader
+
+from align_keras.conversion import config as configs
+from align_keras.conversion.weights import backbone_weights
+from align_keras.image_encoder import ImageEncoder
+from align_keras.text_encoder import TextEncoder
+from align_keras.tokenizer import check_vocabulary, write_vocabulary
+
+MODEL_TYPE = "align"
+_PREPROCESSOR_FILE = "preprocessor_config.json"
+_TOKENIZER_FILE, _TOKENIZER_CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
+_VOCABULARY_FILE = "vocab.txt"
+_SEQUENCE_LENGTH = 64  # of their AlignProcessor
+
+
+class Loader(preset_utils.PresetLoader):
+    """Reads such a checkpoint, as keras-hub's preset loaders read theirs.
+
+    Args:
+        preset: a folder or a hub's address.
+        config: its ``config.json``, a dict.
+    """
+
+    def load_backbone(self, cls, load_weights=True, **kwargs):
+        """An ``AlignBackbone`` (``cls``) of the configuration, with the weights."""
+        text, approximate_gelu = configs.text_arguments(self.config.get("text_config") or {})
+        vision, momentum = configs.vision_arguments(self.config.get("vision_config") or {})
+        backbone = cls(
+            ImageEncoder(
+                keras_hub.models.EfficientNetBackbone(**vision),
+                batch_norm_momentum=momentum,
+                first_block_residuals=False,
+                name="image_encoder",
+            ),
+            TextEncoder(
+                keras_hub.models.BertBackbone(**text),
+                approximate_gelu=approximate_gelu,
+                name="text_encoder",
+            ),
+            projection_dim=self._own("projection_dim"),
+            **kwargs,
+        )
+        if backbone.image_projection is not None:
+            raise ValueError(
+                f"config.json: projection_dim is {backbone.projection_dim}, where the image tower "
+                f"is {backbone.image_encoder.output_shape[-1]} wide"
+            )
+        if load_weights:
+            # One tensor at a time: two copies of the weights are never in memory.
+            for weight in backbone_weights(backbone):
+                weight.variable.assign(weight.to_keras(self._tensor(weight.name)))
+        return backbone
+
+    def load_preprocessor(self, cls, **options):
+        """An ``AlignPreprocessor`` (``cls``) that does what the checkpoint expects."""
+        arguments = configs.preprocessor_arguments(self._json(_PREPROCESSOR_FILE))
+        return cls(**{**arguments, **self._tokenizer_arguments(), **options})
+
+    def load_task(self, cls, load_weights=True, load_task_weights=True, dtype=None, **kwargs):
+        """An ``AlignDualEncoder`` (``cls``) with backbone, preprocessor and temperature."""
+        temperature = self._own("temperature_init_value")
+        if load_weights:
+            temperature = float(self._tensor("temperature").item())
+        if not temperature > 0.0:
+            raise ValueError(f"the temperature is {temperature}, not above 0")
+        return cls(
+            **{
+                "backbone": self.load_backbone(cls.backbone_cls, load_weights, dtype=dtype),
+                "preprocessor": self.load_preprocessor(cls.preprocessor_cls),
+                "initial_temperature": temperature,
+                "min_temperature": min(temperature, cls.MIN_TEMPERATURE),
+                **kwargs,
+            }
+        )
+
+    def _own(self, name):
+        return self.config.get(name, configs.DEFAULTS[name])
+
+    def _json(self, name):
+        return preset_utils.load_json(self.preset, name)
+
+    def _tensor(self, name):
+        # Opened anew each time: pages of a mapped file stay in memory until it is closed.
+        with SafetensorLoader(self.preset) as loader:
+            return loader.get_tensor(name)
+
+    def _tokenizer_arguments(self):
+        """From ``tokenizer.json``, or else from ``vocab.txt`` and ``tokenizer_config.json``."""
+        length = self._optional_json(_TOKENIZER_CONFIG_FILE).get("model_max_length")
+        arguments = {"sequence_length": min(length or _SEQUENCE_LENGTH, _SEQUENCE_LENGTH)}
+        if tokenizer := self._optional_json(_TOKENIZER_FILE):
+            model, normalizer = tokenizer["model"], tokenizer["normalizer"]
+            if model.get("type", "WordPiece") != "WordPiece":
+                raise ValueError(f"{_TOKENIZER_FILE}: {model['type']} is not supported, only WordPiece")
+            vocabulary = sorted(model["vocab"], key=model["vocab"].get)
+            casing = {name: normalizer[name] for name in ("lowercase", "strip_accents")}
+        else:
+            with open(preset_utils.get_file(self.preset, _VOCABULARY_FILE), encoding="utf-8") as file:
+                vocabulary = file.read().split("\n")
+            vocabulary = vocabulary[: len(vocabulary) - (not vocabulary[-1])]
+            settings = self._json(_TOKENIZER_CONFIG_FILE)
+            normalizer = {"handle_chinese_chars": settings.get("tokenize_chinese_chars", True)}
+            casing = {
+                "lowercase": settings.get("do_lower_case", True),
+                "strip_accents": settings.get("strip_accents"),
+            }
+        if not normalizer.get("handle_chinese_chars", True):
+            raise ValueError("the tokenizer does not set ideographs apart, which is not supported")
+        check_vocabulary(vocabulary, "the tokenizer")
+        return {"vocabulary": vocabulary, **casing, **arguments}
+
+    def _optional_json(self, name):
+        return self._json(name) if preset_utils.check_file_exists(self.preset, name) else {}
+
+
+def export(model, path):
+    """Writes an ``AlignDualEncoder`` as such a checkpoint, which ``AlignModel`` of Hugging Face's
+    transformers reads and so does ``from_preset``.
+
+    Args:
+        model: with its preprocessor.
+        path: a folder, which is made.
+
+    Raises:
+        ValueError: if the layout cannot express the model: the image tower must be one of
+            EfficientNet's, as wide as the embeddings, and there must be a preprocessor.
+    """
+    backbone, preprocessor = model.backbone, model.preprocessor
+    if preprocessor is None:
+        raise ValueError("the model has no preprocessor, whose settings the layout holds")
+    if backbone.image_projection is not None:
+        raise ValueError(
+            "the Hugging Face layout has no projection of images: projection_dim "
+            f"({backbone.projection_dim}) must be the image tower's width "
+            f"({backbone.image_encoder.output_shape[-1]})"
+        )
+    if backbone.image_encoder.has_first_block_residuals:
+        raise ValueError(
+            "the Hugging Face layout has no residual in the first block of a stage; this narrow "
+            "tower has one; build it with first_block_residuals=False"
+        )
+    config = {
+        "architectures": ["AlignModel"],
+        "model_type": MODEL_TYPE,
+        "dtype": "float32",
+        "projection_dim": backbone.projection_dim,
+        "temperature_init_value": model.initial_temperature,
+        "text_config": configs.text_config(backbone.text_encoder),
+        "vision_config": configs.vision_config(backbone.image_encoder, preprocessor.image_size),
+    }
+    os.makedirs(path, exist_ok=True)
+    _write_tensors(model, path)
+    _write_tokenizer(preprocessor, path)
+    _write_json(path, _PREPROCESSOR_FILE, configs.preprocessor_config(preprocessor))
+    # The last: a folder without it is no checkpoint.
+    _write_json(path, "config.json", config)
+
+
+def _write_tensors(model, path):
+    tensors = {weight.name: weight.from_keras() for weight in backbone_weights(model.backbone)}
+    counts = {
+        name.replace("running_mean", "num_batches_tracked"): np.zeros((), "int64")
+        for name in tensors
+        if name.endswith("running_mean")
+    }
+    width = model.backbone.text_encoder.output_shape[-1]
+    # BERT's own pooler, which the model computes and does not use.
+    pooler = {
+        "text_model.pooler.dense.weight": np.zeros((width, width), "float32"),
+        "text_model.pooler.dense.bias": np.zeros(width, "float32"),
+    }
+    temperature = {"temperature": np.array(math.exp(model.log_temperature.numpy()), "float32")}
+    file = os.path.join(path, preset_utils.SAFETENSOR_FILE)
+    safetensors.numpy.save_file(
+        {**tensors, **counts, **pooler, **temperature}, f"{file}.partial", metadata={"format": "pt"}
+    )
+    os.replace(f"{file}.partial", file)
+
+
+def _write_tokenizer(preprocessor, path):
+    vocabulary = preprocessor.vocabulary
+    write_vocabulary(vocabulary, os.path.join(path, _VOCABULARY_FILE))
+    tokenizer = tokenizers.BertWordPieceTokenizer(
+        {piece: index for index, piece in enumerate(vocabulary)},
+        lowercase=preprocessor.lowercase,
+        strip_accents=preprocessor.strip_accents,
+    )
+    tokenizer.save(os.path.join(path, _TOKENIZER_FILE))
+    settings = {
+        "tokenizer_class": "BertTokenizer",
+        "processor_class": "AlignProcessor",
+        "do_lower_case": preprocessor.lowercase,
+        "strip_accents": preprocessor.strip_accents,
+        "tokenize_chinese_chars": True,
+        "model_max_length": preprocessor.sequence_length,
+        **{f"{name.lower()}_token": f"[{name}]" for name in ("CLS", "SEP", "PAD", "UNK", "MASK")},
+    }
+    _write_json(path, _TOKENIZER_CONFIG_FILE, settings)
+
+
+def _write_json(path, name, content):
+    with open(os.path.join(path, name), "w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,169 @@
+"""Where each weight of an ``AlignBackbone`` stands in Hugging Face's ``AlignModel``."""
+
+import dataclasses
+import math
+import re
+
+import keras
+import numpy as np
+
+_AXES = {
+    # (out, in, height, width) to (height, width, in, out)
+    "convolution": (2, 3, 1, 0),
+    # (channels, 1, height, width) to (height, width, channels, 1)
+    "depthwise": (2, 3, 0, 1),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """One weight: the Keras variable, its name there, and how its axes differ.
+
+    ``kind`` is "convolution", "depthwise", "dense" (transposed; the outputs may be split into
+    heads here), "heads" (transposed; the inputs are split into heads), "vector" (may be split
+    into heads) or "table".
+    """
+
+    name: str
+    variable: keras.Variable
+    kind: str = "vector"
+
+    @property
+    def their_shape(self):
+        """The shape of the array there."""
+        shape = tuple(self.variable.shape)
+        if self.kind in _AXES:
+            return tuple(shape[axis] for axis in np.argsort(_AXES[self.kind]))
+        if self.kind == "dense":
+            return math.prod(shape[1:]), shape[0]
+        if self.kind == "heads":
+            return shape[-1], math.prod(shape[:-1])
+        return (math.prod(shape),) if self.kind == "vector" else shape
+
+    def to_keras(self, tensor):
+        """Their array as this variable's value.
+
+        Raises:
+            ValueError: if the shapes do not fit.
+        """
+        if tensor.shape != self.their_shape:
+            raise ValueError(
+                f"{self.name} has the shape {tensor.shape}, where config.json asks for "
+                f"{self.their_shape}"
+            )
+        if self.kind in ("vector", "table"):
+            return np.reshape(tensor, self.variable.shape)
+        return np.reshape(np.transpose(tensor, _AXES.get(self.kind)), self.variable.shape)
+
+    def from_keras(self):
+        """This variable's value as their array, float32."""
+        value = keras.ops.convert_to_numpy(self.variable).astype("float32")
+        if self.kind in _AXES:
+            value = np.transpose(value, np.argsort(_AXES[self.kind]))
+        elif self.kind in ("dense", "heads"):
+            value = np.reshape(value, self.their_shape[::-1]).T
+        return np.ascontiguousarray(np.reshape(value, self.their_shape))
+
+
+def backbone_weights(backbone):
+    """Every weight of an ``AlignBackbone``, in the model's order: yields ``Weight``s."""
+    yield from _image_weights(backbone.image_encoder)
+    yield from _text_weights(backbone.text_encoder)
+    yield from _dense("text_projection", backbone.text_projection)
+
+
+def _image_weights(encoder):
+    stem = "vision_model.embeddings"
+    yield Weight(
+        f"{stem}.convolution.weight", encoder.get_layer("stem_conv").kernel, "convolution"
+    )
+    yield from _batch_norm(f"{stem}.batchnorm", encoder.get_layer("stem_bn"))
+    for index, block in enumerate(_blocks(encoder)):
+        prefix = f"vision_model.encoder.blocks.{index}"
+        if "expand_conv" in block:
+            name = f"{prefix}.expansion"
+            yield Weight(f"{name}.expand_conv.weight", block["expand_conv"].kernel, "convolution")
+            yield from _batch_norm(f"{name}.expand_bn", block["expand_bn"])
+        name = f"{prefix}.depthwise_conv"
+        yield Weight(f"{name}.depthwise_conv.weight", block["depthwise"].kernel, "depthwise")
+        yield from _batch_norm(f"{name}.depthwise_norm", block["depthwise_bn"])
+        for part in ("reduce", "expand"):
+            name = f"{prefix}.squeeze_excite.{part}"
+            yield Weight(f"{name}.weight", block[f"se_{part}"].kernel, "convolution")
+            yield Weight(f"{name}.bias", block[f"se_{part}"].bias)
+        name = f"{prefix}.projection"
+        yield Weight(f"{name}.project_conv.weight", block["project"].kernel, "convolution")
+        yield from _batch_norm(f"{name}.project_bn", block["project_bn"])
+
+
+def _blocks(encoder):
+    """The layers of each block by their part, in order; keras-hub has two kinds of block."""
+    v1 = {
+        "expand_conv": "expand_conv",
+        "expand_bn": "expand_bn",
+        "dwconv": "depthwise",
+        "dwconv_bn": "depthwise_bn",
+        "se_reduce": "se_reduce",
+        "se_expand": "se_expand",
+        "project": "project",
+        "project_bn": "project_bn",
+    }
+    blocks = {}
+    for layer in encoder.layers:
+        match = re.fullmatch(r"(block\d+[a-z]_)(\w*)", layer.name)
+        if match and not match[2]:
+            blocks[match[1]] = {
+                "depthwise": layer.depthwise,
+                "depthwise_bn": layer.bn2,
+                "se_reduce": layer.se_conv1,
+                "se_expand": layer.se_conv2,
+                "project": layer.output_conv,
+                "project_bn": layer.bn3,
+            }
+            if layer.expand_ratio != 1:
+                blocks[match[1]] |= {"expand_conv": layer.conv1, "expand_bn": layer.bn1}
+        elif match and match[2] in v1:
+            blocks.setdefault(match[1], {})[v1[match[2]]] = layer
+    return list(blocks.values())
+
+
+def _batch_norm(name, layer):
+    yield Weight(f"{name}.weight", layer.gamma)
+    yield Weight(f"{name}.bias", layer.beta)
+    yield Weight(f"{name}.running_mean", layer.moving_mean)
+    yield Weight(f"{name}.running_var", layer.moving_variance)
+
+
+def _text_weights(encoder):
+    name = "text_model.embeddings"
+    tables = {
+        "word": encoder.get_layer("token_embedding").embeddings,
+        "position": encoder.get_layer("position_embedding").position_embeddings,
+        "token_type": encoder.get_layer("segment_embedding").embeddings,
+    }
+    for part, table in tables.items():
+        yield Weight(f"{name}.{part}_embeddings.weight", table, "table")
+    yield from _layer_norm(f"{name}.LayerNorm", encoder.get_layer("embeddings_layer_norm"))
+    for index in range(encoder.backbone_config["num_layers"]):
+        prefix = f"text_model.encoder.layer.{index}"
+        block = encoder.get_layer(f"transformer_layer_{index}")
+        attention = block._self_attention_layer
+        for part in ("query", "key", "value"):
+            name = f"{prefix}.attention.self.{part}"
+            yield from _dense(name, getattr(attention, f"{part}_dense"))
+        name = f"{prefix}.attention.output"
+        yield from _dense(f"{name}.dense", attention.output_dense, "heads")
+        yield from _layer_norm(f"{name}.LayerNorm", block._self_attention_layer_norm)
+        yield from _dense(f"{prefix}.intermediate.dense", block._feedforward_intermediate_dense)
+        yield from _dense(f"{prefix}.output.dense", block._feedforward_output_dense)
+        yield from _layer_norm(f"{prefix}.output.LayerNorm", block._feedforward_layer_norm)
+
+
+def _dense(name, layer, kind="dense"):
+    yield Weight(f"{name}.weight", layer.kernel, kind)
+    yield Weight(f"{name}.bias", layer.bias)
+
+
+def _layer_norm(name, layer):
+    yield Weight(f"{name}.weight", layer.gamma)
+    yield Weight(f"{name}.bias", layer.beta)

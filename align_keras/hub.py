@@ -1,0 +1,110 @@
+"""Presets: from local folders and hubs, through keras-hub; any failure is one clear line.
+
+keras-hub's loaders read what ``save_to_preset`` wrote; a checkpoint in Hugging Face's layout is
+read by ``align_keras.conversion``.
+"""
+
+import contextlib
+import errno
+import os
+
+import keras
+from keras_hub.src.utils import preset_utils
+
+from align_keras.conversion import transformers
+
+#: Where a preset keeps the vocabulary, as keras-hub's own tokenizers do.
+TOKENIZER_FOLDER = preset_utils.TOKENIZER_ASSET_DIR
+
+
+def file_of(preset, path):
+    """The local path of a preset's file, fetched if it is on a hub."""
+    return preset_utils.get_file(str(preset), path)
+
+
+@contextlib.contextmanager
+def opened(preset, dtype=None):
+    """Opens a preset; what fails inside the ``with`` is raised as one line that names it.
+
+    Args:
+        preset: a local folder, ``"hf://USER/MODEL"``, ``"kaggle://..."`` or one of keras-hub's
+            own names.
+        dtype: the precision policy inside the ``with``; None leaves the global one.
+
+    Yields:
+        A keras-hub preset loader, with ``load_backbone``, ``load_preprocessor`` and
+        ``load_task``.
+
+    Raises:
+        ValueError: if a hub cannot be reached or refuses, or the preset is of another kind.
+        FileNotFoundError: if there is no such folder, or a file in it is missing.
+    """
+    with one_line(preset), dtype_policy(dtype):
+        config = preset_utils.load_json(str(preset))
+        if config.get("model_type") == transformers.MODEL_TYPE:
+            yield transformers.Loader(str(preset), config)
+        else:
+            yield preset_utils.get_preset_loader(str(preset))
+
+
+@contextlib.contextmanager
+def one_line(preset):
+    """Raises what goes wrong inside as a ValueError or FileNotFoundError of one line."""
+    if not isinstance(preset, str | os.PathLike):
+        raise ValueError(f"a preset is a folder or an address such as hf://USER/MODEL: {preset!r}")
+    local = "://" not in str(preset) and str(preset) not in preset_utils.BUILTIN_PRESETS
+    if local and not os.path.isdir(preset):
+        raise FileNotFoundError(
+            f"{preset}: no such folder; give one, or hf://USER/MODEL, or kaggle://..."
+        )
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        causes = list(_causes(error))
+        if not local and any(_is_network(cause) for cause in causes):
+            raise ValueError(
+                f"{preset}: the hub cannot be reached ({_first_line(causes[-1])}); connect to the "
+                "network, or give a local folder"
+            ) from error
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        message = _first_line(error)
+        raise kind(message if str(preset) in message else f"{preset}: {message}") from error
+
+
+def _causes(error):
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_network(error):
+    """Whether an error of huggingface_hub, kagglehub or a socket says that none answered."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return (
+        bool(names & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError"})
+        or "ConnectionError" in names
+        or "TimeoutError" in names
+        or getattr(error, "errno", None) in (errno.ENETUNREACH, errno.EHOSTUNREACH)
+    )
+
+
+def _first_line(error):
+    if isinstance(error, KeyError):
+        return f"no {error} in it"
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def dtype_policy(policy):
+    """Makes ``policy`` the global precision policy for a while; None leaves it.
+
+    keras-hub's EfficientNet reads the global policy only.
+    """
+    before = keras.config.dtype_policy()
+    if policy is not None:
+        keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,127 @@
+"""BERT's WordPiece tokenizer in TensorFlow ops, id for id that of Hugging Face's."""
+
+import tensorflow as tf
+import tensorflow_text as tf_text
+
+PAD, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+
+# What BERT's cleaning drops: control, format, private-use and unassigned characters and the
+# replacement character; tab and line ends are white space.
+_DROPPED = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\x{fffd}\p{Cf}\p{Co}]"
+# What BERT sets apart as words of their own: punctuation, ASCII symbols and CJK ideographs.
+_PUNCTUATION = r"\p{P}$+<=>\^`|~"
+_IDEOGRAPHS = (
+    r"\x{4e00}-\x{9fff}\x{3400}-\x{4dbf}\x{20000}-\x{2a6df}\x{2a700}-\x{2b73f}"
+    r"\x{2b740}-\x{2b81f}\x{2b820}-\x{2ceaf}\x{f900}-\x{faff}\x{2f800}-\x{2fa1f}"
+)
+_WORD_LIMIT = 100  # characters; BERT takes a longer word for an unknown one
+_LONG_WORD = rf"[^\s{_PUNCTUATION}{_IDEOGRAPHS}]{{{_WORD_LIMIT + 1},}}"
+# As any long word is part of such a run: this search takes a sixteenth of the time.
+_LONG_RUN = rf"(?s).*\S{{{_WORD_LIMIT + 1}}}.*"
+# Begins the words that stand for special pieces inside a caption; cleaning has removed such
+# characters by then.
+_MARK = "\ue000"
+
+
+def read_vocabulary(path):
+    """Reads a BERT ``vocab.txt``: one word piece a line, in the order of their ids.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not UTF-8, or ``check_vocabulary`` refuses it.
+    """
+    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
+        raise FileNotFoundError(f"vocabulary: no file {path}")
+    with tf.io.gfile.GFile(path, "rb") as file:
+        try:
+            pieces = file.read().decode("utf-8").split("\n")
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: not UTF-8; give a BERT vocab.txt") from None
+    pieces = [piece.rstrip("\r") for piece in pieces]
+    while pieces and not pieces[-1]:
+        pieces.pop()
+    check_vocabulary(pieces, path)
+    return pieces
+
+
+def check_vocabulary(pieces, path):
+    """Raises a ValueError that names ``path`` on word pieces that BERT cannot work with."""
+    missing = [piece for piece in (PAD, UNKNOWN, CLS, SEP) if piece not in pieces]
+    if missing:
+        raise ValueError(f"{path}: no {', '.join(missing)} in it; give a BERT vocab.txt")
+    if len(set(pieces)) < len(pieces):
+        twice = next(piece for index, piece in enumerate(pieces) if piece in pieces[:index])
+        raise ValueError(f"{path}: {twice!r} stands twice in it; give a BERT vocab.txt")
+
+
+def write_vocabulary(pieces, path):
+    """Writes a BERT ``vocab.txt``, whole or not at all: one piece a line."""
+    partial = f"{path}.partial"
+    with tf.io.gfile.GFile(partial, "w") as file:
+        file.write("\n".join(pieces) + "\n")
+    tf.io.gfile.rename(partial, path, overwrite=True)
+
+
+class WordPieceTokenizer:
+    """Cuts captions into word pieces.
+
+    TF Text's own lower-casing normalises to NFKC and folds case ("™" becomes "tm", "ß" becomes
+    "ss"), which BERT does not: one in twelve alt-texts of the web would get other ids. So the
+    text is normalised here, and only cut there.
+
+    Args:
+        vocabulary: word pieces in the order of their ids.
+        lowercase: whether to lower the case.
+        strip_accents: whether to strip accents; None for what ``lowercase`` says, as BERT does.
+    """
+
+    def __init__(self, vocabulary, lowercase=True, strip_accents=None):
+        self.vocabulary = list(vocabulary)
+        self.lowercase = lowercase
+        self.strip_accents = lowercase if strip_accents is None else strip_accents
+        special = {piece: _MARK + piece[1:-1] for piece in (PAD, CLS, SEP, MASK)}
+        if lowercase:
+            special = {piece: mark.lower() for piece, mark in special.items()}
+        self._cutter = tf_text.FastBertTokenizer(
+            [special.get(piece, piece) for piece in self.vocabulary],
+            # Bytes; characters are counted before.
+            max_bytes_per_word=4 * _WORD_LIMIT,
+            token_out_type=tf.int32,
+            unknown_token=UNKNOWN,
+            lower_case_nfd_strip_accents=False,
+            no_pretokenization=False,
+        )
+
+    def normalize(self, captions):
+        """Cleans captions as BERT does; marks special pieces, and overlong words as unknown.
+
+        Args:
+            captions: strings, of any shape.
+
+        Returns:
+            Strings of the same shape.
+        """
+        replace = tf.strings.regex_replace
+        text = replace(captions, _DROPPED, "")
+        text = replace(text, r"\[(PAD|CLS|SEP|MASK)\]", rf" {_MARK}\1 ")
+        if self.strip_accents:
+            text = replace(tf_text.normalize_utf8(text, "NFD"), r"\p{Mn}", "")
+        if self.lowercase:
+            # A capital sigma at a word's end would become the final one.
+            text = tf.strings.lower(replace(text, "Σ", "σ"), encoding="utf-8")
+        return tf.cond(
+            tf.reduce_any(tf.strings.regex_full_match(text, _LONG_RUN)),
+            lambda: replace(text, _LONG_WORD, _MARK),
+            lambda: text,
+        )
+
+    def tokenize(self, captions):
+        """Cuts captions into word pieces, without [CLS] and [SEP].
+
+        Args:
+            captions: strings, ``(batch,)``; a batch is many times faster than one by one.
+
+        Returns:
+            int32 ids, a ragged tensor ``(batch, None)``.
+        """
+        return self._cutter.tokenize(self.normalize(captions))
