@@ -29,7 +29,6 @@ class AlignBackbone(keras_hub.models.Backbone):
     ``(batch, projection_dim)``, of unit norm.
 
     Example:
-
     ```python
     backbone = align_keras.AlignBackbone(
         align_keras.build_image_encoder("efficientnet_b0"),

@@ -22,6 +22,11 @@ def file_of(preset, path):
     return preset_utils.get_file(str(preset), path)
 
 
+def has_file(preset, path):
+    """Whether a preset has a file; fetches it if it is on a hub."""
+    return preset_utils.check_file_exists(str(preset), path)
+
+
 @contextlib.contextmanager
 def opened(preset, dtype=None):
     """Opens a preset; what fails inside the ``with`` is raised as one line that names it.

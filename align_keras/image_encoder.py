@@ -32,7 +32,6 @@ class ImageEncoder(keras.Model):
     Output: features, ``(batch, width of the last stage)``.
 
     Example:
-
     ```python
     encoder = align_keras.build_image_encoder("efficientnet_b0")
     encoder(np.zeros((2, 289, 289, 3))).shape  # (2, 320)
@@ -143,9 +142,7 @@ def build_image_encoder(name, **options):
         ValueError: if there is no such name.
     """
     size = presets.find(presets.IMAGE_ENCODERS, name, "image encoder")
-    backbone = keras_hub.models.EfficientNetBackbone(
-        **{**size, "dropout": keras_hub_dropout(size)}
-    )
+    backbone = keras_hub.models.EfficientNetBackbone(**{**size, "dropout": keras_hub_dropout(size)})
     return ImageEncoder(backbone, **{"name": "image_encoder", **options})
 
 

@@ -1,7 +1,6 @@
 """Raw images and captions, in whatever form they come, to batches of model inputs."""
 
 import concurrent.futures
-import itertools
 import os
 
 import numpy as np
@@ -51,7 +50,9 @@ def image_batches(images, preprocessor, batch_size):
         for start in range(0, len(images), batch_size):
             chunk = images[start : start + batch_size]
             places = range(start, start + len(chunk))
-            yield tf.stack(list(pool.map(_prepare_image, chunk, places, [preprocessor] * len(chunk))))
+            yield tf.stack(
+                list(pool.map(_prepare_image, chunk, places, [preprocessor] * len(chunk)))
+            )
 
 
 def _prepare_image(image, place, preprocessor):
@@ -126,8 +127,9 @@ def pair_batches(pairs, preprocessor, batch_size):
     """
     for name in ("images", "captions"):
         if name not in pairs:
-            raise ValueError(f"no {name} in the inputs; to embed one kind use encode_images or "
-                             "encode_texts")
+            raise ValueError(
+                f"no {name} in the inputs; to embed one kind use encode_images or encode_texts"
+            )
     if len(pairs["images"]) != len(pairs["captions"]):
         raise ValueError(
             f"{len(pairs['images'])} images and {len(pairs['captions'])} captions are no pairs; "

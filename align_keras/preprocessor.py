@@ -53,7 +53,6 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
         FileNotFoundError: if there is no such vocabulary file.
 
     Example:
-
     ```python
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat"]
     preprocessor = align_keras.AlignPreprocessor(vocabulary, sequence_length=6)

@@ -28,7 +28,6 @@ class TextEncoder(keras.Model):
     Output: features, ``(batch, hidden_dim)``.
 
     Example:
-
     ```python
     encoder = align_keras.build_text_encoder("bert_mini", vocabulary_size=1000)
     ones = np.ones((2, 16), "int32")

@@ -108,7 +108,7 @@ class WordPieceTokenizer:
             text = replace(tf_text.normalize_utf8(text, "NFD"), r"\p{Mn}", "")
         if self.lowercase:
             # A capital sigma at a word's end would become the final one.
-            text = tf.strings.lower(replace(text, "Σ", "σ"), encoding="utf-8")
+            text = tf.strings.lower(replace(text, "\u03a3", "\u03c3"), encoding="utf-8")
         return tf.cond(
             tf.reduce_any(tf.strings.regex_full_match(text, _LONG_RUN)),
             lambda: replace(text, _LONG_WORD, _MARK),

@@ -44,6 +44,14 @@ class PretrainSettings:
     # === Model ===
     preset: str = "align_b7_base"
     """Size of the towers: align_l2_large, align_b7_base, align_b3_mini or align_nano_tiny."""
+    image_encoder: str = ""
+    """Starts the image tower from a keras-hub EfficientNet: a preset's name such as
+    efficientnet_b0_ra_imagenet, a folder, hf://... or kaggle://... Empty: the size of --preset,
+    random weights."""
+    text_encoder: str = ""
+    """Starts the text tower from a keras-hub BERT, whose vocabulary is then used: a preset's name
+    such as bert_base_en_uncased, a folder, hf://... or kaggle://... Empty: the size of --preset,
+    random weights."""
     synchronized_batch_norm: bool = True
     """Batch statistics over all replicas instead of each one's own share."""
     initial_temperature: float = 1.0
@@ -125,6 +133,8 @@ class PretrainSettings:
         for prompt in self.prompts:
             if "{}" not in prompt:
                 raise ValueError(f"--prompts: no {{}} for the class name in {prompt!r}")
+        if self.text_encoder and self.vocabulary:
+            raise ValueError("--vocabulary: --text-encoder brings its own; leave one of them out")
         if self.eval_data and not self.train_data:
             raise ValueError("--eval-data without --train-data: give both")
 

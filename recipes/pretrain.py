@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -26,18 +27,22 @@ import tyro
 from experiments import EXPERIMENTS, PretrainSettings, flag_of
 
 from align_keras import (
+    AlignBackbone,
     AlignDualEncoder,
     AlignPreprocessor,
     Lamb,
     WarmupLinearDecay,
-    build_backbone,
+    build_image_encoder,
+    build_text_encoder,
     distribution,
     monitoring,
+    pretrained,
     reporting,
 )
 from align_keras.checkpointing import RunCheckpoints
 from align_keras.data import pipeline, records, scenes, vocabulary
 from align_keras.evaluation.held_out import HeldOutPairs
+from align_keras.presets import PRESETS
 from align_keras.tokenizer import read_vocabulary, write_vocabulary
 
 
@@ -120,14 +125,11 @@ def open_data(settings, workdir):
             f"--batch-size: {settings.batch_size:,} is more than the {total:,} pairs of "
             f"--train-data; lower it to {total:,} or less, or give more data"
         )
-    pieces = open_vocabulary(settings, workdir, shards["train_data"])
+    preprocessor = make_preprocessor(settings, workdir, shards["train_data"])
     print(
         f"{total:,} training pairs in {len(shards['train_data'])} shards, "
-        f"{len(pieces):,} word pieces",
+        f"{len(preprocessor.vocabulary):,} word pieces",
         flush=True,
-    )
-    preprocessor = AlignPreprocessor(
-        pieces, settings.image_size, settings.resize_size, settings.sequence_length
     )
     pairs = {
         name: HeldOutPairs(counts[name], preprocessor, min(settings.batch_size, 256))
@@ -140,19 +142,33 @@ def open_data(settings, workdir):
     )
 
 
+def make_preprocessor(settings, workdir, train_shards):
+    """What the towers expect: of their presets where they start from those."""
+    expected = {}
+    if settings.image_encoder:
+        expected |= pretrained.pixel_scaling(settings.image_encoder)
+    if settings.text_encoder:
+        expected |= pretrained.word_pieces(settings.text_encoder)
+    else:
+        expected["vocabulary"] = open_vocabulary(settings, workdir, train_shards)
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_vocabulary(expected["vocabulary"], str(workdir / "vocab.txt"))
+    return AlignPreprocessor(
+        image_size=settings.image_size,
+        resize_size=settings.resize_size,
+        sequence_length=settings.sequence_length,
+        **expected,
+    )
+
+
 def open_vocabulary(settings, workdir, train_shards):
     """Reads the vocabulary given or, on resuming, the run's own; else trains one."""
-    path = workdir / "vocab.txt"
     if settings.vocabulary:
-        pieces = read_vocabulary(settings.vocabulary)
-    elif (workdir / "settings.json").exists():
-        return read_vocabulary(str(path))
-    else:
-        captions = records.read_captions(train_shards, settings.vocabulary_captions)
-        pieces = vocabulary.train_vocabulary(captions, settings.vocabulary_size)
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_vocabulary(pieces, str(path))
-    return pieces
+        return read_vocabulary(settings.vocabulary)
+    if (workdir / "settings.json").exists():
+        return read_vocabulary(str(workdir / "vocab.txt"))
+    captions = records.read_captions(train_shards, settings.vocabulary_captions)
+    return vocabulary.train_vocabulary(captions, settings.vocabulary_size)
 
 
 def quickstart_data(directory, seed):
@@ -168,15 +184,31 @@ def quickstart_data(directory, seed):
     }
 
 
+def make_backbone(settings, preprocessor):
+    """Builds both towers, or starts them from keras-hub presets."""
+    size = PRESETS[settings.preset]
+    options = {"synchronized_batch_norm": settings.synchronized_batch_norm}
+    if settings.image_encoder:
+        image_encoder = pretrained.load_image_encoder(settings.image_encoder, **options)
+    else:
+        image_encoder = build_image_encoder(size["image_encoder"], **options)
+    if settings.text_encoder:
+        text_encoder = pretrained.load_text_encoder(settings.text_encoder)
+    else:
+        text_encoder = build_text_encoder(
+            size["text_encoder"], len(preprocessor.vocabulary), settings.sequence_length
+        )
+    return AlignBackbone(image_encoder, text_encoder, size["projection_dim"], name=settings.preset)
+
+
 def make_model(settings, preprocessor):
     """Builds and compiles the dual encoder; to be called in the strategy's scope."""
-    backbone = build_backbone(
-        settings.preset,
-        vocabulary_size=len(preprocessor.vocabulary),
-        sequence_length=settings.sequence_length,
-        synchronized_batch_norm=settings.synchronized_batch_norm,
+    model = AlignDualEncoder(
+        make_backbone(settings, preprocessor),
+        preprocessor,
+        initial_temperature=settings.initial_temperature,
+        min_temperature=settings.min_temperature,
     )
-    model = AlignDualEncoder(backbone, settings.initial_temperature, settings.min_temperature)
     learning_rate = WarmupLinearDecay(settings.learning_rate, settings.warmup_steps, settings.steps)
     if settings.optimizer == "lamb":
         optimizer = Lamb(learning_rate, weight_decay=settings.weight_decay)
@@ -274,14 +306,25 @@ def report(settings, workdir, data, model, checkpoints, started):
     )
     metrics["seconds"] = time.perf_counter() - started
     write_whole(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    save_preset(model, workdir / "preset")
     pictures = ["curves.png"]
     reporting.draw_curves(workdir / "curves.png", monitoring.read_log(workdir))
     if held_out:
         pictures.append("retrieval.png")
         reporting.draw_retrieval_sheet(workdir / "retrieval.png", data.evaluation, held_out)
     print(reporting.format_table(metrics, chance))
-    print(f"run directory: {workdir} (checkpoints/, logs/, metrics.json, {', '.join(pictures)})")
+    files = ", ".join(["checkpoints/", "logs/", "preset/", "metrics.json", *pictures])
+    print(f"run directory: {workdir} ({files})")
     return metrics
+
+
+def save_preset(model, path):
+    """Saves what ``AlignDualEncoder.from_preset`` loads, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_to_preset(partial)
+    shutil.rmtree(path, ignore_errors=True)
+    partial.rename(path)
 
 
 def parse_settings(arguments):

@@ -7,17 +7,19 @@ tokenizer's files. What differs from training here: their towers pad, skip and s
 their images are resized by Pillow.
 """
 
+import functools
 import json
 import math
 import os
 
+import keras
 import keras_hub
 import numpy as np
 import safetensors.numpy
 import tokenizers
 from keras_hub.src.utils import preset_utils
-from keras_hub.src.utils.transformers.safetensor_utils import SafetensorLoader
 
+from align_keras.contrastive_model import MIN_TEMPERATURE
 from align_keras.conversion import config as configs
 from align_keras.conversion.weights import backbone_weights
 from align_keras.image_encoder import ImageEncoder
@@ -41,6 +43,21 @@ class Loader(preset_utils.PresetLoader):
 
     def load_backbone(self, cls, load_weights=True, **kwargs):
         """An ``AlignBackbone`` (``cls``) of the configuration, with the weights."""
+        if not load_weights:
+            return self._build(cls, **kwargs)
+        files = self._tensor_files()
+        # Inside, variables are made without a value. Each gets its tensor in place of its random
+        # initial value when the scope ends, one after another: no two copies of the weights are
+        # ever in memory.
+        with keras.StatelessScope():
+            backbone = self._build(cls, **kwargs)
+            weights = list(backbone_weights(backbone))
+            _check_tensors(weights, files)
+            for weight in weights:
+                weight.variable._initializer = functools.partial(_read_weight, weight, files)
+        return backbone
+
+    def _build(self, cls, **kwargs):
         text, approximate_gelu = configs.text_arguments(self.config.get("text_config") or {})
         vision, momentum = configs.vision_arguments(self.config.get("vision_config") or {})
         backbone = cls(
@@ -63,11 +80,18 @@ class Loader(preset_utils.PresetLoader):
                 f"config.json: projection_dim is {backbone.projection_dim}, where the image tower "
                 f"is {backbone.image_encoder.output_shape[-1]} wide"
             )
-        if load_weights:
-            # One tensor at a time: two copies of the weights are never in memory.
-            for weight in backbone_weights(backbone):
-                weight.variable.assign(weight.to_keras(self._tensor(weight.name)))
         return backbone
+
+    def _tensor_files(self):
+        """The local file of each tensor by its name; fetches what is on a hub."""
+        index = preset_utils.SAFETENSOR_CONFIG_FILE
+        if preset_utils.check_file_exists(self.preset, index):
+            names = self._json(index)["weight_map"]
+            paths = {name: preset_utils.get_file(self.preset, name) for name in set(names.values())}
+            return {name: paths[file] for name, file in names.items()}
+        path = preset_utils.get_file(self.preset, preset_utils.SAFETENSOR_FILE)
+        with safetensors.safe_open(path, "np") as file:
+            return dict.fromkeys(file.keys(), path)
 
     def load_preprocessor(self, cls, **options):
         """An ``AlignPreprocessor`` (``cls``) that does what the checkpoint expects."""
@@ -78,15 +102,16 @@ class Loader(preset_utils.PresetLoader):
         """An ``AlignDualEncoder`` (``cls``) with backbone, preprocessor and temperature."""
         temperature = self._own("temperature_init_value")
         if load_weights:
-            temperature = float(self._tensor("temperature").item())
+            temperature = float(_read("temperature", self._tensor_files()).item())
         if not temperature > 0.0:
             raise ValueError(f"the temperature is {temperature}, not above 0")
         return cls(
             **{
-                "backbone": self.load_backbone(cls.backbone_cls, load_weights, dtype=dtype),
+                # First: making a tokenizer takes memory for a moment.
                 "preprocessor": self.load_preprocessor(cls.preprocessor_cls),
+                "backbone": self.load_backbone(cls.backbone_cls, load_weights, dtype=dtype),
                 "initial_temperature": temperature,
-                "min_temperature": min(temperature, cls.MIN_TEMPERATURE),
+                "min_temperature": min(temperature, MIN_TEMPERATURE),
                 **kwargs,
             }
         )
@@ -97,11 +122,6 @@ class Loader(preset_utils.PresetLoader):
     def _json(self, name):
         return preset_utils.load_json(self.preset, name)
 
-    def _tensor(self, name):
-        # Opened anew each time: pages of a mapped file stay in memory until it is closed.
-        with SafetensorLoader(self.preset) as loader:
-            return loader.get_tensor(name)
-
     def _tokenizer_arguments(self):
         """From ``tokenizer.json``, or else from ``vocab.txt`` and ``tokenizer_config.json``."""
         length = self._optional_json(_TOKENIZER_CONFIG_FILE).get("model_max_length")
@@ -109,11 +129,15 @@ class Loader(preset_utils.PresetLoader):
         if tokenizer := self._optional_json(_TOKENIZER_FILE):
             model, normalizer = tokenizer["model"], tokenizer["normalizer"]
             if model.get("type", "WordPiece") != "WordPiece":
-                raise ValueError(f"{_TOKENIZER_FILE}: {model['type']} is not supported, only WordPiece")
+                raise ValueError(
+                    f"{_TOKENIZER_FILE}: {model['type']} is not supported, only WordPiece"
+                )
             vocabulary = sorted(model["vocab"], key=model["vocab"].get)
             casing = {name: normalizer[name] for name in ("lowercase", "strip_accents")}
         else:
-            with open(preset_utils.get_file(self.preset, _VOCABULARY_FILE), encoding="utf-8") as file:
+            with open(
+                preset_utils.get_file(self.preset, _VOCABULARY_FILE), encoding="utf-8"
+            ) as file:
                 vocabulary = file.read().split("\n")
             vocabulary = vocabulary[: len(vocabulary) - (not vocabulary[-1])]
             settings = self._json(_TOKENIZER_CONFIG_FILE)
@@ -131,9 +155,30 @@ class Loader(preset_utils.PresetLoader):
         return self._json(name) if preset_utils.check_file_exists(self.preset, name) else {}
 
 
+def _check_tensors(weights, files):
+    """Raises ValueError if a weight has no tensor, or one of another shape."""
+    opened = {path: safetensors.safe_open(path, "np") for path in set(files.values())}
+    for weight in weights:
+        if weight.name not in files:
+            raise ValueError(f"{preset_utils.SAFETENSOR_FILE}: no tensor {weight.name} in it")
+        weight.check(tuple(opened[files[weight.name]].get_slice(weight.name).get_shape()))
+
+
+def _read(name, files):
+    # Opened anew each time: what is read of a mapped file stays in memory until it is closed.
+    with safetensors.safe_open(files[name], "np") as file:
+        return file.get_tensor(name)
+
+
+def _read_weight(weight, files, shape, dtype=None):
+    """A weight's value: a Keras initializer."""
+    return keras.ops.convert_to_tensor(weight.to_keras(_read(weight.name, files)), dtype)
+
+
 def export(model, path):
-    """Writes an ``AlignDualEncoder`` as such a checkpoint, which ``AlignModel`` of Hugging Face's
-    transformers reads and so does ``from_preset``.
+    """Writes an ``AlignDualEncoder`` as such a checkpoint.
+
+    ``AlignModel`` of Hugging Face's transformers reads it, and so does ``from_preset``.
 
     Args:
         model: with its preprocessor.

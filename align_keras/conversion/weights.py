@@ -40,17 +40,15 @@ class Weight:
             return shape[-1], math.prod(shape[:-1])
         return (math.prod(shape),) if self.kind == "vector" else shape
 
-    def to_keras(self, tensor):
-        """Their array as this variable's value.
-
-        Raises:
-            ValueError: if the shapes do not fit.
-        """
-        if tensor.shape != self.their_shape:
+    def check(self, shape):
+        """Raises ValueError if their array is not of the shape that it must have."""
+        if shape != self.their_shape:
             raise ValueError(
-                f"{self.name} has the shape {tensor.shape}, where config.json asks for "
-                f"{self.their_shape}"
+                f"{self.name} has the shape {shape}, where config.json asks for {self.their_shape}"
             )
+
+    def to_keras(self, tensor):
+        """Their array as this variable's value."""
         if self.kind in ("vector", "table"):
             return np.reshape(tensor, self.variable.shape)
         return np.reshape(np.transpose(tensor, _AXES.get(self.kind)), self.variable.shape)
@@ -74,9 +72,7 @@ def backbone_weights(backbone):
 
 def _image_weights(encoder):
     stem = "vision_model.embeddings"
-    yield Weight(
-        f"{stem}.convolution.weight", encoder.get_layer("stem_conv").kernel, "convolution"
-    )
+    yield Weight(f"{stem}.convolution.weight", encoder.get_layer("stem_conv").kernel, "convolution")
     yield from _batch_norm(f"{stem}.batchnorm", encoder.get_layer("stem_bn"))
     for index, block in enumerate(_blocks(encoder)):
         prefix = f"vision_model.encoder.blocks.{index}"

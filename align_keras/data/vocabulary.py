@@ -6,7 +6,6 @@ import tokenizers
 
 from align_keras.tokenizer import CLS, MASK, PAD, SEP, UNKNOWN
 
-
 # Characters of a vocabulary at most: captions of the web hold thousands.
 _MAX_ALPHABET = 1_000
 

@@ -103,7 +103,6 @@ class HeldOutPairs:
                 chance[name] = 1.0 / len(self.class_names)
         return metrics, chance
 
-
     def images(self, rows):
         """The cropped images of some records for a picture, 0 .. 1, ``(rows, size, size, 3)``."""
         wanted = set(np.asarray(rows).tolist())
