@@ -4,6 +4,8 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 ROOT = Path(__file__).parent.parent
+# Real data and reference checkpoints, where they are.
+SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT / "recipes"))
 
 import keras

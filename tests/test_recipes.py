@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import prepare_data
 import pretrain
 import pytest
 import tensorflow as tf
+from conftest import ROOT, SHARED
 from experiments import EXPERIMENTS, PretrainSettings
 
 from align_keras import distribution, presets
@@ -21,8 +21,6 @@ from align_keras.data import records
 from align_keras.monitoring import read_log
 from align_keras.reporting import RECALLS
 
-ROOT = Path(__file__).parent.parent
-SHARED = ROOT.parent / "shared" / "data"
 
 
 def settings_of(scene_shards, workdir, **options):
@@ -338,7 +336,7 @@ def test_two_workers_train_alike(scene_shards, tmp_path):
 
 
 def test_packed_photographs_are_trained_on(tmp_path):
-    source = SHARED / "captions" / "coco_mini"
+    source = SHARED / "data" / "captions" / "coco_mini"
     if not source.exists():
         pytest.skip(f"no shared data at {source}; a rendered folder is packed above")
     output = tmp_path / "coco" / "test"
