@@ -22,7 +22,6 @@ from align_keras.monitoring import read_log
 from align_keras.reporting import RECALLS
 
 
-
 def settings_of(scene_shards, workdir, **options):
     shards = [",".join(paths) for paths in scene_shards]
     options = {
