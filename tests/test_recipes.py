@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 import os
+import runpy
 import shutil
 import socket
 import subprocess
@@ -20,7 +21,6 @@ from align_keras import distribution, presets
 from align_keras.data import records
 from align_keras.monitoring import read_log
 from align_keras.reporting import RECALLS
-
 
 
 def settings_of(scene_shards, workdir, **options):
@@ -379,3 +379,31 @@ def test_prepare_data_counts_what_it_leaves_out(tmp_path, capsys):
     assert {json.loads(line)["where"] for line in lines} == {"line 1", "line 2"}
     with pytest.raises(ValueError, match="--select: 'split' must be COLUMN=VALUE"):
         prepare_data.main(dataclasses.replace(settings, output="x", select=("split",)))
+
+
+def test_a_packing_of_nothing_can_be_mended(scene_shards, tmp_path):
+    pair = records.parse_pair(next(records.read_frames(scene_shards[0][0])))
+    (tmp_path / "t.jsonl").write_text('{"image": "a.jpg", "caption": "x", "kind": null}\n')
+    settings = prepare_data.PackSettings(
+        captions=str(tmp_path / "t.jsonl"), output=str(tmp_path / "out" / "train")
+    )
+    with pytest.raises(ValueError, match="no pair of .* could be packed"):
+        prepare_data.main(settings)
+    with pytest.raises(ValueError, match=r"--carry: no row of .*t\.jsonl has a column kind$"):
+        prepare_data.main(dataclasses.replace(settings, carry=("class_name=kind",)))
+    (tmp_path / "a.jpg").write_bytes(pair["jpg"])
+    prepare_data.main(settings)
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["train-00000.tfrecord", "train-00000_stats.json"]
+
+
+def test_an_interrupted_packing_says_so_in_one_line(monkeypatch, tmp_path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["prepare_data.py", "--captions=a.csv", "--output=b"])
+    monkeypatch.setattr("align_keras.data.packing.read_table", interrupt)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "recipes" / "prepare_data.py"), run_name="__main__")
+    assert stopped.value.code.startswith("prepare_data.py: interrupted; ")
