@@ -130,6 +130,8 @@ class PretrainSettings:
         if self.preset not in PRESETS:
             names = ", ".join(sorted(PRESETS))
             raise ValueError(f"--preset: no {self.preset!r}; choose one of {names}")
+        if not self.prompts:
+            raise ValueError("--prompts: give at least one, such as 'a photo of a {}'")
         for prompt in self.prompts:
             if "{}" not in prompt:
                 raise ValueError(f"--prompts: no {{}} for the class name in {prompt!r}")

@@ -132,10 +132,15 @@ def open_data(settings, workdir):
         flush=True,
     )
     pairs = {
-        name: HeldOutPairs(counts[name], preprocessor, min(settings.batch_size, 256))
+        name: HeldOutPairs(counts[name], preprocessor, min(settings.batch_size, 256), flag_of(name))
         for name in ("eval_data", "zero_shot_data")
         if name in counts
     }
+    if settings.zero_shot_data and len(pairs["zero_shot_data"].class_names) < 2:
+        raise ValueError(
+            "--zero-shot-data: its records have no two values of class_name; pack them with "
+            "prepare_data.py --carry class_name=COLUMN"
+        )
     evaluation = pairs.get("eval_data")
     return RunData(
         counts["train_data"], preprocessor, evaluation, pairs.get("zero_shot_data", evaluation)

@@ -137,6 +137,7 @@ def test_other_settings_do_not_resume(finished_run, scene_shards):
         ({"vocabulary": "/none/vocab.txt"}, "--vocabulary: no file /none/vocab.txt"),
         ({"preset": "align_b99"}, "--preset: no 'align_b99'; choose one of align_b3_mini"),
         ({"prompts": ("a photo",)}, "--prompts: no {} for the class name"),
+        ({"prompts": ()}, "--prompts: give at least one"),
         ({"warmup_steps": 9}, "--warmup-steps: 9 is above 3"),
         ({"steps": 0}, "--(steps|warmup-steps): "),
         ({"batch_size": 0}, "--batch-size: 0 is below 2"),
@@ -166,6 +167,17 @@ def test_data_without_a_readable_image_ends_in_one_line(scene_shards, tmp_path):
     assert pretrain.one_line(raised.value) == (
         "--train-data: no pair of a whole batch is readable; look into the shards"
     )
+
+
+def test_zero_shot_data_without_classes_are_refused(scene_shards, tmp_path):
+    with records.ShardWriter(str(tmp_path / "plain"), 100) as writer:
+        pair = records.parse_pair(next(records.read_frames(scene_shards[0][0])))
+        writer.write(records.make_record(pair["jpg"], "a caption", "k"))
+    settings = settings_of(scene_shards, tmp_path / "run", zero_shot_data=writer.shards[0])
+    message = "--zero-shot-data: its records have no two values of class_name; "
+    with pytest.raises(ValueError, match=message):
+        pretrain.main(settings)
+    assert not (tmp_path / "run" / "settings.json").exists()
 
 
 def test_flags_override_the_experiment():

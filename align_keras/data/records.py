@@ -157,6 +157,22 @@ def parse_pair(record):
     return fields
 
 
+def image_id_of(record):
+    """The ``image_id`` of a serialised record as bytes, whether string or whole number.
+
+    ``b""`` if it is absent, a fraction or unreadable.
+    """
+    try:
+        feature = tf.train.Example.FromString(record).features.feature["image_id"]
+    except Exception:  # as in parse_pair, which copies the image as well
+        return b""
+    for value in feature.bytes_list.value[:1]:
+        return value
+    for value in feature.int64_list.value[:1]:
+        return b"%d" % value
+    return b""
+
+
 def check_shards(shards, max_records=100_000):
     """Reads a share of every shard and raises on what would spoil a run.
 
