@@ -40,7 +40,7 @@ from align_keras import (
     reporting,
 )
 from align_keras.checkpointing import RunCheckpoints
-from align_keras.data import pipeline, records, scenes, vocabulary
+from align_keras.data import checks, pipeline, records, scenes, vocabulary
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.presets import PRESETS
 from align_keras.tokenizer import read_vocabulary, write_vocabulary
@@ -113,8 +113,10 @@ def open_data(settings, workdir):
     for name in ("train_data", "eval_data", "zero_shot_data"):
         if pattern := getattr(settings, name):
             shards[name] = records.find_shards(pattern, flag_of(name))
-            records.check_shards(shards[name])
+            checks.check_shards(shards[name])
     if settings.vocabulary:
+        if not tf.io.gfile.exists(settings.vocabulary):
+            raise FileNotFoundError(f"--vocabulary: no file {settings.vocabulary}")
         read_vocabulary(settings.vocabulary)
     if "train_data" not in shards:
         shards |= quickstart_data(workdir / "data", settings.seed)
