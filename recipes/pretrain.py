@@ -34,12 +34,12 @@ from align_keras import (
     WarmupLinearDecay,
     build_image_encoder,
     build_text_encoder,
+    checkpointing,
     distribution,
     monitoring,
     pretrained,
     reporting,
 )
-from align_keras.checkpointing import RunCheckpoints
 from align_keras.data import checks, pipeline, records, scenes, vocabulary
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.presets import PRESETS
@@ -56,16 +56,17 @@ def main(settings):
     data = open_data(settings, workdir)
     with strategy.scope():
         model = make_model(settings, data.preprocessor)
-        checkpoints = RunCheckpoints(workdir / "checkpoints", model)
+        checkpoints = checkpointing.RunCheckpoints(workdir / "checkpoints", model)
+    checkpointing.check_same_shards(workdir / "train_shards.json", data.counts)
     # All that can be wrong with the settings is known by now.
-    write_whole(workdir / "settings.json", settings.as_json())
+    checkpointing.write_whole(workdir / "settings.json", settings.as_json())
     step = checkpoints.restore()
     distribution.check_same_step(strategy, step)
     if step:
         print(f"resuming {workdir} at step {step:,} of {settings.steps:,}", flush=True)
     if step < settings.steps:
         fit(settings, workdir, strategy, data, model, checkpoints)
-    return report(settings, workdir, data, model, checkpoints, started)
+    return report(settings, workdir, data, model, checkpoints, started, step)
 
 
 def find_workdir(settings, strategy):
@@ -84,17 +85,13 @@ def find_workdir(settings, strategy):
     workdir = Path(settings.workdir or time.strftime("runs/%Y%m%d-%H%M%S"))
     if worker:
         workdir /= f"worker-{worker}"
+    for path in (workdir, *workdir.parents):
+        if path.is_file():
+            raise ValueError(f"--workdir: {path} is a file; give a directory")
     path = workdir / "settings.json"
     if path.exists():
-        settings.check_resumable(json.loads(path.read_text()), workdir)
+        settings.check_resumable(checkpointing.read_json(path, dict), workdir)
     return workdir
-
-
-def write_whole(path, text):
-    """Writes a file so that it is never seen half-written."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 @dataclasses.dataclass
@@ -123,9 +120,10 @@ def open_data(settings, workdir):
     counts = {name: pipeline.shard_counts(paths) for name, paths in shards.items()}
     total = sum(counts["train_data"].values())
     if total < settings.batch_size:
+        source = "--train-data" if settings.train_data else "the scenes"
         raise ValueError(
-            f"--batch-size: {settings.batch_size:,} is more than the {total:,} pairs of "
-            f"--train-data; lower it to {total:,} or less, or give more data"
+            f"--batch-size: {settings.batch_size:,} is more than the {total:,} pairs of {source}; "
+            f"lower it to {total:,} or less, or give more data"
         )
     preprocessor = make_preprocessor(settings, workdir, shards["train_data"])
     print(
@@ -302,7 +300,7 @@ def evaluate_held_out(settings, data, model):
     return metrics, chance, held_out
 
 
-def report(settings, workdir, data, model, checkpoints, started):
+def report(settings, workdir, data, model, checkpoints, started, first_step):
     """Evaluates, draws the pictures, writes ``metrics.json`` and prints the closing table."""
     metrics, chance, held_out = evaluate_held_out(settings, data, model)
     seconds = float(checkpoints.seconds.numpy())
@@ -311,8 +309,10 @@ def report(settings, workdir, data, model, checkpoints, started):
     metrics["train_pairs_per_second"] = (
         int(checkpoints.timed_pairs.numpy()) / seconds if seconds else None
     )
+    # Of this process, which began at that step.
+    metrics["resumed_at_step"] = first_step
     metrics["seconds"] = time.perf_counter() - started
-    write_whole(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    checkpointing.write_whole(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     save_preset(model, workdir / "preset")
     pictures = ["curves.png"]
     reporting.draw_curves(workdir / "curves.png", monitoring.read_log(workdir))
@@ -348,13 +348,16 @@ def parse_settings(arguments):
             others.append(argument)
     if name not in EXPERIMENTS:
         raise ValueError(f"--experiment: no {name!r}; choose one of {', '.join(EXPERIMENTS)}")
-    return tyro.cli(
+    settings = tyro.cli(
         PretrainSettings,
         default=EXPERIMENTS[name],
         args=others,
         description=f"{__doc__}\n--experiment=NAME picks the defaults, here those of {name}; "
         f"there are {', '.join(EXPERIMENTS)}.",
     )
+    if name != "quickstart" and not settings.train_data:
+        raise ValueError(f"--experiment={name}: give --train-data; only quickstart renders scenes")
+    return settings
 
 
 def one_line(error):
@@ -371,7 +374,7 @@ def one_line(error):
 if __name__ == "__main__":
     try:
         main(parse_settings(sys.argv[1:]))
-    except (ValueError, OSError, tf.errors.OpError) as error:
+    except (ValueError, OSError, FloatingPointError, tf.errors.OpError) as error:
         sys.exit(f"pretrain.py: {one_line(error)}")
     except KeyboardInterrupt:
         sys.exit("pretrain.py: interrupted; the same --workdir resumes at the last checkpoint")

@@ -138,10 +138,15 @@ def test_other_settings_do_not_resume(finished_run, scene_shards):
         ({"preset": "align_b99"}, "--preset: no 'align_b99'; choose one of align_b3_mini"),
         ({"prompts": ("a photo",)}, "--prompts: no {} for the class name"),
         ({"prompts": ()}, "--prompts: give at least one"),
-        ({"warmup_steps": 9}, "--warmup-steps: 9 is above 3"),
+        (
+            {"warmup_steps": 9},
+            "--warmup-steps: 9 is above 3; lower --warmup-steps to 3 or less, or raise --steps",
+        ),
         ({"steps": 0}, "--(steps|warmup-steps): "),
-        ({"batch_size": 0}, "--batch-size: 0 is below 2"),
-        ({"resize_size": 31}, "--resize-size: 31 is below 32"),
+        ({"batch_size": 0}, "--batch-size: 0 is below 2; raise --batch-size to 2 or more$"),
+        ({"resize_size": 31}, "--resize-size: 31 is below 32; .*, or lower --image-size"),
+        ({"seed": -1}, "--seed: -1 is below 0"),
+        ({"seed": 1 << 32}, "--seed: 4294967296 is above 4294967295"),
         ({"label_smoothing": 5.0}, "--label-smoothing: 5.0 is above 1.0"),
         ({"learning_rate": float("nan")}, "--learning-rate: nan is below 0"),
         ({"initial_temperature": 0.001}, "--initial-temperature: 0.001 is below 0.005"),
@@ -155,6 +160,45 @@ def test_bad_settings_are_one_clear_line(options, message, scene_shards, tmp_pat
     assert "\n" not in str(raised.value)
     # The mended command is not refused as another run's.
     assert not (tmp_path / "run" / "settings.json").exists()
+
+
+def test_a_workdir_that_is_no_directory_is_refused(scene_shards, tmp_path):
+    (tmp_path / "file").touch()
+    for workdir in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ValueError, match="--workdir: .*/file is a file; give a directory"):
+            pretrain.main(settings_of(scene_shards, workdir))
+
+
+def test_other_shards_do_not_resume(finished_run, scene_shards):
+    workdir, _ = finished_run
+    shards = workdir / "train_shards.json"
+    before = shards.read_text()
+    assert len(json.loads(before)) == 12
+    shards.write_text(before.replace("train-00003", "train-00333"))
+    with pytest.raises(ValueError, match="--train-data: train-00003.tfrecord is new since"):
+        pretrain.main(settings_of(scene_shards, workdir))
+    shards.write_text(before)
+
+
+def test_a_run_that_diverges_stops_and_resumes_tamed(scene_shards, tmp_path, monkeypatch):
+    def poison(log, batch, logs=None):
+        if log.step == 2:
+            log.model.log_temperature.assign(float("nan"))
+
+    settings = settings_of(scene_shards, tmp_path / "run")
+    monkeypatch.setattr(pretrain.monitoring.TrainingLog, "on_train_batch_begin", poison)
+    monkeypatch.setattr(pretrain.monitoring.TrainingLog, "_start", 0.0, raising=False)
+    message = "the run diverged: loss is nan at step 3; lower --learning-rate or set "
+    with pytest.raises(FloatingPointError, match=message) as raised:
+        pretrain.main(settings)
+    assert "\n" not in str(raised.value)
+    monkeypatch.undo()
+    assert "NaN" not in (tmp_path / "run" / "log.jsonl").read_text()
+    names = {path.stem for path in (tmp_path / "run" / "checkpoints").glob("*/*.index")}
+    assert names == {"ckpt-2"}
+    settings = dataclasses.replace(settings, learning_rate=1e-4, global_clipnorm=1.0)
+    metrics = pretrain.main(settings)
+    assert metrics["resumed_at_step"] == 2
 
 
 def test_data_without_a_readable_image_ends_in_one_line(scene_shards, tmp_path):
@@ -181,16 +225,17 @@ def test_zero_shot_data_without_classes_are_refused(scene_shards, tmp_path):
 
 
 def test_flags_override_the_experiment():
-    settings = pretrain.parse_settings(
-        ["--batch-size=32", "--experiment=cc3m_b3_mini", "--no-mask-false-negatives"]
-    )
+    flags = ["--batch-size=32", "--experiment=cc3m_b3_mini", "--no-mask-false-negatives"]
+    settings = pretrain.parse_settings([*flags, "--train-data=x"])
     expected = dataclasses.replace(
-        EXPERIMENTS["cc3m_b3_mini"], batch_size=32, mask_false_negatives=False
+        EXPERIMENTS["cc3m_b3_mini"], batch_size=32, mask_false_negatives=False, train_data="x"
     )
     assert settings == expected
     assert pretrain.parse_settings(["--experiment", "quickstart"]) == EXPERIMENTS["quickstart"]
     with pytest.raises(ValueError, match="--experiment: no 'b99'; choose one of quickstart"):
         pretrain.parse_settings(["--experiment=b99"])
+    with pytest.raises(ValueError, match="--experiment=cc3m_b3_mini: give --train-data; only"):
+        pretrain.parse_settings(flags)
 
 
 def test_experiments_name_presets_and_keep_the_papers_constants():
