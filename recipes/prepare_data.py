@@ -8,13 +8,13 @@ Every pair that is left out is counted and listed with its reason.
 
 import dataclasses
 import json
-import os
 import random
 import sys
 from pathlib import Path
 
-# Before TensorFlow loads: its notices would hide the one line that counts.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from quiet_tensorflow import load_quietly
+
+load_quietly()
 
 import tqdm
 import tyro

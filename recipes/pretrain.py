@@ -10,15 +10,15 @@ Without --train-data it renders its own scenes.
 
 import dataclasses
 import json
-import os
 import re
 import shutil
 import sys
 import time
 from pathlib import Path
 
-# Before TensorFlow loads: its warnings, one a corrupt image, would tear the progress bar.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from quiet_tensorflow import load_quietly
+
+load_quietly()
 
 import keras
 import numpy as np

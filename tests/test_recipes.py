@@ -259,12 +259,18 @@ def test_experiments_name_presets_and_keep_the_papers_constants():
     assert {name: getattr(paper, name) for name in facts} == facts
 
 
+def users_environment(**variables):
+    """As a user has it: the tests set TensorFlow's log level for themselves."""
+    environment = {**os.environ, **variables}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    return environment
+
+
 def run_recipe(name, *arguments):
-    environment = {**os.environ, "PYTHONWARNINGS": ""}
     return subprocess.run(
         [sys.executable, f"recipes/{name}", *arguments],
         cwd=ROOT,
-        env=environment,
+        env=users_environment(PYTHONWARNINGS=""),
         capture_output=True,
         text=True,
         timeout=300,
@@ -298,8 +304,9 @@ def test_help_explains_the_flags(recipe):
 def test_bad_input_ends_without_a_stack_trace(recipe, arguments, message, tmp_path):
     result = run_recipe(recipe, *arguments)
     assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert result.stderr.strip().splitlines()[-1].startswith(message)
+    # Nothing of TensorFlow's stands around it either.
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith(message)
 
 
 def test_a_packed_folder_is_trained_on(scene_shards, tmp_path):
@@ -366,7 +373,7 @@ def run_two_workers(settings):
             subprocess.Popen(
                 [sys.executable, "recipes/pretrain.py", "--strategy=multi_worker", *flags],
                 cwd=ROOT,
-                env={**os.environ, "TF_CONFIG": json.dumps(task)},
+                env=users_environment(TF_CONFIG=json.dumps(task)),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
