@@ -130,7 +130,7 @@ class AlignBackbone(keras_hub.models.Backbone):
             ValueError: if it is no such preset, or a hub cannot be reached.
             FileNotFoundError: if the folder, or a file in it, is missing.
         """
-        with hub.opened(preset, dtype) as loader:
+        with hub.opened(preset, cls, dtype) as loader:
             return loader.load_backbone(cls, load_weights, dtype=dtype)
 
 

@@ -136,7 +136,9 @@ class ContrastiveModel(keras.Model):
         self.global_clipnorm = global_clipnorm
 
     def get_compile_config(self):
-        """The arguments of ``compile``, serialised."""
+        """The arguments of ``compile``, serialised; None if it has not been called."""
+        if not self.compiled:
+            return None
         return {
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "label_smoothing": self.label_smoothing,
@@ -209,6 +211,7 @@ class ContrastiveModel(keras.Model):
 
     def train_step(self, batch):
         """One step on this replica's share of a global batch: Keras's hook for ``fit``."""
+        batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         results, gradients = self.compute_gradients(batch)
         norm = tf.linalg.global_norm(gradients)
         if self.global_clipnorm is not None:
@@ -258,6 +261,7 @@ class ContrastiveModel(keras.Model):
 
     def predict_step(self, batch):
         """Embeds a batch; other fields of it (ids, ``valid``) pass through beside."""
+        batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         embeddings = self.backbone(_model_inputs(batch), training=False)
         others = {name: batch[name] for name in batch if name not in MODEL_INPUTS}
         return {**embeddings, **others}

@@ -156,7 +156,7 @@ class AlignDualEncoder(ContrastiveModel):
             ValueError: if it is no such preset, or a hub cannot be reached.
             FileNotFoundError: if the folder, or a file in it, is missing.
         """
-        with hub.opened(preset, dtype) as loader:
+        with hub.opened(preset, cls.backbone_cls, dtype) as loader:
             return loader.load_task(cls, load_weights, True, **options)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
@@ -184,8 +184,8 @@ class AlignDualEncoder(ContrastiveModel):
 
     def _beside_task(self):
         # Keras would save the optimizer's state too.
-        layers = list(self.backbone._flatten_layers())
-        return layers if self.optimizer is None else [*layers, self.optimizer]
+        optimizers = [self.optimizer] if getattr(self, "optimizer", None) else []
+        return [*self.backbone._flatten_layers(), *optimizers]
 
     def export_to_transformers(self, path):
         """Writes the model in the layout of Hugging Face's ``AlignModel``.

@@ -10,6 +10,7 @@ import os
 
 import keras
 from keras_hub.src.utils import preset_utils
+from safetensors import SafetensorError
 
 from align_keras.conversion import transformers
 
@@ -28,12 +29,12 @@ def has_file(preset, path):
 
 
 @contextlib.contextmanager
-def opened(preset, dtype=None):
+def opened(preset, backbone_cls=None, dtype=None):
     """Opens a preset; what fails inside the ``with`` is raised as one line that names it.
 
     Args:
-        preset: a local folder, ``"hf://USER/MODEL"``, ``"kaggle://..."`` or one of keras-hub's
-            own names.
+        preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
+        backbone_cls: the class of the backbone that it must hold; None if none need be in it.
         dtype: the precision policy inside the ``with``; None leaves the global one.
 
     Yields:
@@ -44,12 +45,23 @@ def opened(preset, dtype=None):
         ValueError: if a hub cannot be reached or refuses, or the preset is of another kind.
         FileNotFoundError: if there is no such folder, or a file in it is missing.
     """
+    preset = str(preset) if isinstance(preset, os.PathLike) else preset
     with one_line(preset), dtype_policy(dtype):
-        config = preset_utils.load_json(str(preset))
-        if config.get("model_type") == transformers.MODEL_TYPE:
-            yield transformers.Loader(str(preset), config)
-        else:
-            yield preset_utils.get_preset_loader(str(preset))
+        yield _loader(preset, backbone_cls)
+
+
+def _loader(preset, backbone_cls):
+    config = os.path.join(preset, preset_utils.CONFIG_FILE)
+    if backbone_cls is None and os.path.isdir(preset) and not os.path.exists(config):
+        return preset_utils.KerasPresetLoader(preset, {})  # of a preprocessor alone
+    config = preset_utils.load_json(preset)
+    if config.get("model_type") == transformers.MODEL_TYPE:
+        return transformers.Loader(preset, config)
+    loader = preset_utils.get_preset_loader(preset)
+    found = loader.check_backbone_class()
+    if backbone_cls is not None and not issubclass(found, backbone_cls):
+        raise ValueError(f"it holds a {found.__name__}, not an {backbone_cls.__name__}")
+    return loader
 
 
 @contextlib.contextmanager
@@ -64,7 +76,7 @@ def one_line(preset):
         )
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         causes = list(_causes(error))
         if not local and any(_is_network(cause) for cause in causes):
             raise ValueError(

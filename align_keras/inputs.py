@@ -39,12 +39,15 @@ def image_batches(images, preprocessor, batch_size):
         return
     if isinstance(images, str | bytes | os.PathLike):
         images = [images]
-    if hasattr(images, "dtype") and np.ndim(images) == 4 and not _is_integer(images):
+    rank = len(images.shape) if hasattr(images, "shape") else None
+    if rank == 4 and not _is_integer(images):
         for start in range(0, len(images), batch_size):
             yield tf.cast(images[start : start + batch_size], tf.float32)
         return
     _check_preprocessor(preprocessor)
-    if np.ndim(images) == 3 and hasattr(images, "dtype"):
+    if not hasattr(images, "__len__"):
+        raise ValueError(f"not images, but {images!r}")
+    if rank == 3:
         raise ValueError("images: a single array; give a batch of them, as in images[None]")
     with concurrent.futures.ThreadPoolExecutor() as pool:
         for start in range(0, len(images), batch_size):
@@ -111,6 +114,8 @@ def caption_batches(captions, preprocessor, batch_size):
     if isinstance(captions, str | bytes):
         captions = [captions]
     captions = captions.numpy() if tf.is_tensor(captions) else captions
+    if not hasattr(captions, "__len__"):
+        raise ValueError(f"not captions, but {captions!r}")
     for start in range(0, len(captions), batch_size):
         chunk = list(captions[start : start + batch_size])
         for place, caption in enumerate(chunk, start):

@@ -243,6 +243,11 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
         with hub.opened(preset) as loader:
             return loader.load_preprocessor(cls, **options)
 
+    @classmethod
+    def _add_missing_kwargs(cls, loader, kwargs):
+        # keras-hub's hook where a preset has no preprocessor of this class.
+        raise FileNotFoundError(f"{loader.preset}: no preprocessor.json of {cls.__name__} in it")
+
     def save_to_preset(self, preset_dir):
         """Writes ``preprocessor.json`` and the vocabulary into a folder."""
         super().save_to_preset(str(preset_dir))

@@ -133,6 +133,14 @@ PRESETS = {
         "sequence_length": 64,
         "vocabulary_size": 100_000,
     },
+    # Sec. 6.1: the ablations of width, negatives and temperature.
+    "align_b5_base": {
+        "image_encoder": "efficientnet_b5",
+        "text_encoder": "bert_base",
+        "projection_dim": 640,
+        "sequence_length": 64,
+        "vocabulary_size": 100_000,
+    },
     # Sec. 6.2: the CC3M ablation's model.
     "align_b3_mini": {
         "image_encoder": "efficientnet_b3",

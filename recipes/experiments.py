@@ -36,6 +36,8 @@ class PretrainSettings:
     """Pixels: images are stretched to this square."""
     image_size: int = 289
     """Pixels: and cropped to this square, at random in training, at the centre else."""
+    antialias: bool = False
+    """Averages pixels where images get smaller, as Pillow does; slower than sampling."""
     sequence_length: int = 64
     """Word pieces a caption, [CLS] and [SEP] included."""
     shuffle_buffer: int = 10_000

@@ -79,6 +79,7 @@ def make_preprocessor(settings, workdir, train_shards):
         image_size=settings.image_size,
         resize_size=settings.resize_size,
         sequence_length=settings.sequence_length,
+        antialias=settings.antialias,
         **expected,
     )
 

@@ -57,6 +57,13 @@ def pieces(scene_shards):
 
 
 @pytest.fixture(scope="session")
+def scene_images(scene_shards):
+    """Three encoded images of scenes."""
+    frames = list(records.read_frames(scene_shards[1][0]))[:3]
+    return [records.parse_pair(frame)["jpg"] for frame in frames]
+
+
+@pytest.fixture(scope="session")
 def preprocessor(pieces):
     return AlignPreprocessor(pieces, TINY_IMAGE_SIZE, 20, TINY_SEQUENCE)
 

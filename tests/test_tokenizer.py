@@ -57,7 +57,7 @@ def test_every_character_is_treated_as_by_the_reference(text_pieces):
 
     characters = [chr(code) for code in (*range(1, 0xD800), *range(0xE000, 0x20000))]
     texts = [f"a{c}b {c}" for c in characters if known(c) and unicodedata.category(c) != "Cf"]
-    assert len(texts) > 90_000
+    assert len(texts) > 80_000
     rows = WordPieceTokenizer(text_pieces).tokenize(tf.constant(texts)).to_list()
     encodings = reference(text_pieces, lowercase=True).encode_batch(texts)
     wrong = [

@@ -1,0 +1,207 @@
+"""Images and captions in every form that the model takes."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from align_keras import AlignPreprocessor
+
+CAPTIONS = ["A red ring!", "small blue star", "", "green heart at the top", "x"]
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Five integer arrays of one size."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (5, 30, 40, 3)).astype("uint8")
+
+
+@pytest.fixture(scope="module")
+def encoded(images):
+    """The same as PNG files' contents."""
+    contents = []
+    for image in images:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        contents.append(buffer.getvalue())
+    return contents
+
+
+@pytest.fixture
+def paths(encoded, tmp_path):
+    for index, content in enumerate(encoded):
+        (tmp_path / f"{index}.png").write_bytes(content)
+    return [str(tmp_path / f"{index}.png") for index in range(len(encoded))]
+
+
+@pytest.fixture
+def model(build_tiny, preprocessor):
+    return build_tiny(preprocessor=preprocessor, vocabulary_size=len(preprocessor.vocabulary))
+
+
+def reference_images(model, images):
+    """Embeddings by the backbone alone, from pixels made by the preprocessor one by one."""
+    pixels = np.stack([model.preprocessor.crop_image(image) for image in images])
+    return pixels, model.backbone.encode_images(pixels).numpy()
+
+
+def slices(values):
+    return tf.data.Dataset.from_tensor_slices(values)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda images, encoded, paths: images,
+        lambda images, encoded, paths: list(images),
+        lambda images, encoded, paths: encoded,
+        lambda images, encoded, paths: paths,
+        lambda images, encoded, paths: tuple(Path(path) for path in paths),
+        lambda images, encoded, paths: np.array(paths),
+        lambda images, encoded, paths: [Image.fromarray(image) for image in images],
+        lambda images, encoded, paths: [images[0], encoded[1], paths[2], Path(paths[3]), images[4]],
+        lambda images, encoded, paths: slices(images),
+        lambda images, encoded, paths: slices(images).batch(2),
+        lambda images, encoded, paths: slices(paths),
+        lambda images, encoded, paths: slices(paths).batch(3),
+        lambda images, encoded, paths: slices(encoded),
+        lambda images, encoded, paths: slices({"images": encoded, "key": paths}).batch(2),
+    ],
+)
+def test_images_in_every_form_embed_the_same(form, model, images, encoded, paths):
+    _, expected = reference_images(model, images)
+    embeddings = model.encode_images(form(images, encoded, paths), batch_size=2)
+    assert isinstance(embeddings, np.ndarray)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(embeddings, expected, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-6)
+
+
+def test_pixels_are_taken_as_they_are(model, images):
+    pixels, expected = reference_images(model, images)
+    for form in (pixels, tf.constant(pixels), slices(pixels), slices(pixels).batch(2)):
+        np.testing.assert_allclose(model.encode_images(form), expected, atol=1e-6)
+    model.preprocessor = None
+    np.testing.assert_allclose(model.encode_images(pixels, batch_size=2), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda captions: captions,
+        lambda captions: tuple(captions),
+        lambda captions: np.array(captions),
+        lambda captions: tf.constant(captions),
+        lambda captions: [caption.encode() for caption in captions],
+        lambda captions: slices(captions),
+        lambda captions: slices(captions).batch(2),
+        lambda captions: slices({"captions": captions, "key": captions}).batch(3),
+    ],
+)
+def test_captions_in_every_form_embed_the_same(form, model):
+    tokens = model.preprocessor.tokenize(CAPTIONS)
+    expected = model.backbone.encode_texts(tokens).numpy()
+    np.testing.assert_allclose(
+        model.encode_texts(form(CAPTIONS), batch_size=2), expected, atol=1e-6
+    )
+    np.testing.assert_allclose(model.encode_texts(tokens, batch_size=2), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        model.encode_texts(slices(tokens).batch(2), batch_size=2), expected, atol=1e-6
+    )
+
+
+def test_single_ones_are_a_batch_of_one(model, paths):
+    assert model.encode_texts("a red ring").shape == (1, 8)
+    assert model.encode_images(paths[0]).shape == (1, 8)
+
+
+def test_nothing_gives_nothing(model):
+    assert model.encode_texts([]).shape == (0, 8)
+    assert model.encode_images([]).shape == (0, 8)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda images, paths: {"images": paths, "captions": CAPTIONS},
+        lambda images, paths: {"images": images, "captions": np.array(CAPTIONS)},
+        lambda images, paths: slices({"images": images, "captions": CAPTIONS}),
+        lambda images, paths: slices({"images": paths, "captions": CAPTIONS}).batch(2),
+    ],
+)
+def test_pairs_are_predicted_from_every_form(form, model, images, paths):
+    _, expected_images = reference_images(model, images)
+    outputs = model.predict(form(images, paths), batch_size=None, verbose=0)
+    assert outputs.keys() == {"image_embeddings", "text_embeddings"}
+    np.testing.assert_allclose(outputs["image_embeddings"], expected_images, atol=1e-5)
+    np.testing.assert_allclose(outputs["text_embeddings"], model.encode_texts(CAPTIONS), atol=1e-5)
+
+
+def test_further_fields_of_a_dataset_pass_through_predict(model, images):
+    dataset = slices({"images": images, "captions": CAPTIONS, "ids": np.arange(5)}).batch(2)
+    np.testing.assert_array_equal(model.predict(dataset, verbose=0)["ids"], np.arange(5))
+
+
+def test_model_inputs_are_predicted_as_arrays(model, images):
+    inputs = model.preprocessor({"images": images, "captions": CAPTIONS})
+    arrays = {name: np.asarray(value) for name, value in inputs.items()}
+    outputs = model.predict(arrays, batch_size=2, verbose=0)
+    np.testing.assert_allclose(outputs["text_embeddings"], model.encode_texts(CAPTIONS), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m, i: m.encode_images(["/none.jpg"]), FileNotFoundError, "/none.jpg: no such"),
+        (lambda m, i: m.encode_images([b"no image"]), ValueError, "image 0: does not decode"),
+        (lambda m, i: m.encode_images([i[0], i[1][..., 0]]), ValueError, "image 1: not a path"),
+        (lambda m, i: m.encode_images(i[0]), ValueError, "a single array; give a batch"),
+        (lambda m, i: m.encode_images(5), ValueError, "not images, but 5"),
+        (lambda m, i: m.encode_texts(["a", None]), ValueError, "caption 1: not a string"),
+        (lambda m, i: m.encode_texts(7), ValueError, "not captions, but 7"),
+        (lambda m, i: m.predict({"images": i}), ValueError, "no captions in the inputs"),
+        (
+            lambda m, i: m.predict({"images": i, "captions": ["a"]}),
+            ValueError,
+            "5 images and 1 captions are no pairs",
+        ),
+        (
+            lambda m, i: m.encode_images(slices({"photo": i})),
+            ValueError,
+            "the dataset has no field images",
+        ),
+    ],
+)
+def test_what_cannot_be_embedded_is_one_clear_line(call, error, message, model, images):
+    with pytest.raises(error, match=message) as raised:
+        call(model, images)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_no_image_is_named(model, tmp_path):
+    path = tmp_path / "note.jpg"
+    path.write_text("not an image")
+    with pytest.raises(ValueError, match=f"{path}: does not decode; give a JPEG"):
+        model.encode_images([path])
+    bomb = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (20_000).to_bytes(4, "big") * 2
+    path.write_bytes(bomb + b"\x08\x02\x00\x00\x00")
+    with pytest.raises(ValueError, match=f"{path}: too many pixels"):
+        model.encode_images([path])
+
+
+def test_raw_inputs_need_a_preprocessor(build_tiny, images):
+    model = build_tiny()
+    for call in (
+        lambda: model.encode_images(images),
+        lambda: model.encode_texts(["a"]),
+        lambda: model.predict(slices({"images": images, "captions": CAPTIONS})),
+    ):
+        with pytest.raises(ValueError, match="the model has no preprocessor"):
+            call()
+    model.preprocessor = AlignPreprocessor(image_size=16, resize_size=20)
+    with pytest.raises(ValueError, match="the preprocessor has no vocabulary"):
+        model.encode_texts(["a"])
