@@ -1,4 +1,7 @@
-"""Saves a run so that it resumes exactly: the newest few checkpoints, and the best."""
+"""Saves a run so that it resumes exactly: checkpoints, and what the run began with."""
+
+import json
+import os
 
 import tensorflow as tf
 
@@ -72,3 +75,55 @@ class RunCheckpoints:
         self.best_score.assign(score)
         self._best.save(checkpoint_number=self.step)
         return True
+
+
+def write_whole(path, text):
+    """Writes a file so that it is never seen half-written."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def read_json(path, kind):
+    """Reads a JSON file of a run; ValueError, which names it, if it holds no ``kind``."""
+    try:
+        value = json.loads(path.read_text())
+    except ValueError:
+        value = None
+    if not isinstance(value, kind):
+        raise ValueError(f"{path}: damaged; restore it, or give another --workdir")
+    return value
+
+
+def check_same_shards(path, counts):
+    """Writes down the training shards of a run, or compares with what was written.
+
+    Args:
+        path: of a JSON file, a list of the shards' names and numbers of records in order.
+        counts: the number of records of each shard, by path; their folder may change.
+
+    Raises:
+        ValueError: if the shards are others, with which the run would not go on but begin
+            somewhere in other data.
+    """
+    shards = [[os.path.basename(shard), counts[shard]] for shard in sorted(counts)]
+    if not path.exists():
+        write_whole(path, json.dumps(shards) + "\n")
+        return
+    before = read_json(path, list)
+    if shards != before:
+        raise ValueError(
+            f"--train-data: {_difference(dict(before), dict(shards))} since the run in "
+            f"{path.parent} began; give its shards again, or another --workdir"
+        )
+
+
+def _difference(before, now):
+    for name in sorted(before.keys() | now.keys()):
+        if name not in now:
+            return f"{name} is gone"
+        if name not in before:
+            return f"{name} is new"
+        if before[name] != now[name]:
+            return f"{name} holds {now[name]:,} records, not {before[name]:,},"
+    return "the shards have changed places"

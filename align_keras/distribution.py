@@ -63,10 +63,10 @@ def _make_tpu_strategy(tpu):
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        # TensorFlow's own reason is a dump of the op that its build lacks, or of a request.
         raise ValueError(
-            f"--strategy=tpu: no TPU answers at --tpu={tpu} ({reason}); install the tpu extra "
-            "on a TPU machine, or use --strategy=auto"
+            f"--strategy=tpu: no TPU answers at --tpu={tpu}; install the tpu extra on a TPU "
+            "machine, or use --strategy=auto"
         ) from error
     return tf.distribute.TPUStrategy(resolver)
 

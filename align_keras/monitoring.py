@@ -25,8 +25,9 @@ _BAR_NAMES = {
 class TrainingLog(keras.callbacks.Callback):
     """Shows a progress bar and writes TensorBoard summaries and ``log.jsonl``.
 
-    Metrics are means since the line before. Pairs per second leave out evaluation, saving
-    and the first step of a process, which traces the graph.
+    Metrics are means since the line before. Pairs per second leave out evaluation, saving and
+    the first step of a process, which traces the graph. A step whose loss or gradient is not a
+    finite number ends the run, before its weights are saved.
 
     Args:
         workdir: the run's directory.
@@ -66,8 +67,21 @@ class TrainingLog(keras.callbacks.Callback):
         self._start = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        """Counts a step; every ``log_every`` steps writes a line."""
+        """Counts a step; every ``log_every`` steps writes a line.
+
+        Raises:
+            FloatingPointError: if the loss or the gradient is not finite.
+        """
         self.step += 1
+        # Weights are spoilt by the gradient at the latest, one step before the loss.
+        for name in ("loss", "gradient_norm"):
+            if not np.isfinite(logs[name]).all():
+                self._bar.close()
+                raise FloatingPointError(
+                    f"the run diverged: {name} is {np.mean(logs[name])} at step {self.step:,}; "
+                    "lower --learning-rate or set --global-clipnorm and resume, which goes on "
+                    "from the last checkpoint"
+                )
         if self._traced:
             self._seconds.append(time.perf_counter() - self._start)
         self._traced = True

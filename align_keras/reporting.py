@@ -28,7 +28,9 @@ def format_table(metrics, chance):
             lines.append(f"{title:<34}{metrics[name]:>10.1%}{chance[name]:>10.1%}")
     speed = metrics["train_pairs_per_second"]
     trained = f"{speed:,.0f} pairs/s" if speed else "not timed"
-    lines.append(f"\n{metrics['seconds']:,.0f} s in all; training {trained}")
+    step = metrics["resumed_at_step"]
+    since = f"since resuming at step {step:,}" if step else "in all"
+    lines.append(f"\n{metrics['seconds']:,.0f} s {since}; training {trained}")
     return "\n".join(lines)
 
 
@@ -83,14 +85,17 @@ def draw_curves(path, lines):
     )
     figure = Figure(figsize=(13, 7), layout="constrained")
     for axes, (title, curves) in zip(figure.subplots(2, 3).flat, panels, strict=True):
+        top = 0.0
         for name, source in curves:
             points = [(line["step"], line[name]) for line in source if name in line]
             if points:
                 axes.plot(*zip(*points, strict=True), marker="." if len(points) < 20 else None)
+                top = max(top, *(value for _, value in points))
         axes.set_title(title)
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
-        axes.set_ylim(bottom=0)
+        # By itself the top would hug a curve that hardly moves.
+        axes.set_ylim(0, 1.1 * top or None)
         axes.grid(alpha=0.3)
         if len(curves) > 1:
             axes.legend(["image to text", "text to image"][: len(axes.lines)])

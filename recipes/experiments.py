@@ -17,7 +17,7 @@ class PretrainSettings:
     # === Data ===
     train_data: str = ""
     """Pattern of the training shards, quoted, such as 'DIR/train-*.tfrecord'; several are
-    joined by commas. Empty: scenes are rendered into the run's directory."""
+    joined by commas. Empty (quickstart only): scenes are rendered into the run's directory."""
     eval_data: str = ""
     """Pattern of the held-out shards. Empty: no evaluation (with --train-data empty too:
     rendered scenes)."""
@@ -119,19 +119,35 @@ class PretrainSettings:
             "eval_every": 1,
             "checkpoint_every": 1,
             "log_every": 1,
+            "seed": 0,
         }
-        most = {"label_smoothing": 1.0, "warmup_steps": self.steps - 1}
-        for name, bound in least.items():
-            if not getattr(self, name) >= bound:
-                raise ValueError(f"{flag_of(name)}: {getattr(self, name)} is below {bound}")
-        for name, bound in most.items():
-            if not getattr(self, name) <= bound:
-                raise ValueError(f"{flag_of(name)}: {getattr(self, name)} is above {bound}")
+        most = {"label_smoothing": 1.0, "warmup_steps": self.steps - 1, "seed": 2**32 - 1}
+        # Bounds that come from another flag, which may be the one to change.
+        others = {
+            "resize_size": ", or lower --image-size",
+            "initial_temperature": ", or lower --min-temperature",
+            "warmup_steps": ", or raise --steps",
+        }
         if not self.min_temperature > 0.0:
-            raise ValueError(f"--min-temperature: {self.min_temperature} is not above 0")
+            raise ValueError(
+                f"--min-temperature: {self.min_temperature} is not above 0; give one such as 0.005"
+            )
+        for bounds, wrong, mend, direction in (
+            (least, "below", "raise", "more"),
+            (most, "above", "lower", "less"),
+        ):
+            for name, bound in bounds.items():
+                flag, value = flag_of(name), getattr(self, name)
+                if not (value >= bound if bounds is least else value <= bound):
+                    raise ValueError(
+                        f"{flag}: {value} is {wrong} {bound}; {mend} {flag} to {bound} or "
+                        f"{direction}{others.get(name, '')}"
+                    )
         if self.preset not in PRESETS:
             names = ", ".join(sorted(PRESETS))
             raise ValueError(f"--preset: no {self.preset!r}; choose one of {names}")
+        if not self.prompts:
+            raise ValueError("--prompts: give at least one, such as 'a photo of a {}'")
         for prompt in self.prompts:
             if "{}" not in prompt:
                 raise ValueError(f"--prompts: no {{}} for the class name in {prompt!r}")
@@ -159,7 +175,7 @@ def flag_of(name):
     return "--" + name.replace("_", "-")
 
 
-# What a resumed run may change: where it runs, what it reports, and when.
+# What a resumed run may change: where it runs, what it reports, when, and what tames it.
 _FREE_ON_RESUME = {
     "workdir",
     "strategy",
@@ -170,6 +186,8 @@ _FREE_ON_RESUME = {
     "eval_data",
     "zero_shot_data",
     "prompts",
+    "learning_rate",
+    "global_clipnorm",
 }
 
 

@@ -8,13 +8,13 @@ Every pair that is left out is counted and listed with its reason.
 
 import dataclasses
 import json
-import os
 import random
 import sys
 from pathlib import Path
 
-# Before TensorFlow loads: its notices would hide the one line that counts.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from quiet_tensorflow import load_quietly
+
+load_quietly()
 
 import tqdm
 import tyro
@@ -52,7 +52,9 @@ class PackSettings:
 
 def main(settings):
     """Packs, writes the list of what was left out, and reports."""
-    existing = sorted(Path(settings.output).parent.glob(Path(settings.output).name + "-*"))
+    # Shards alone: what a packing without any pair has listed is no obstacle to the mended one.
+    output = Path(settings.output)
+    existing = sorted(output.parent.glob(output.name + "-*.tfrecord"))
     if existing:
         raise ValueError(f"--output: {existing[0]} is there already; remove it or choose another")
     if settings.shard_size < 1:
@@ -65,6 +67,9 @@ def main(settings):
     folder = packing.ImageFolder(settings.images or Path(settings.captions).parent)
     if not rows:
         raise ValueError(f"--captions: no row of {settings.captions} is selected")
+    for column in packing.carried_columns(settings.carry).values():
+        if all(row is None or row.get(column) is None for _, row in rows):
+            raise ValueError(f"--carry: no row of {settings.captions} has a column {column}")
     # The table's order is rarely random; the shuffle buffer of training is small beside it.
     random.Random(settings.seed).shuffle(rows)
     with records.ShardWriter(settings.output, settings.shard_size) as writer:
@@ -80,8 +85,9 @@ def main(settings):
     print(f"{writer.count:,} pairs in {len(writer.shards)} shards: {settings.output}-*.tfrecord")
     for reason, count in packing.count_reasons(left_out):
         print(f"left out {count:,}: {reason}")
+    report = Path(f"{settings.output}-left_out.jsonl")
+    report.unlink(missing_ok=True)
     if left_out:
-        report = Path(f"{settings.output}-left_out.jsonl")
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text("".join(json.dumps(pair) + "\n" for pair in left_out), encoding="utf-8")
         print(f"each one is listed in {report}")
@@ -105,3 +111,5 @@ if __name__ == "__main__":
         main(tyro.cli(PackSettings, description=__doc__))
     except (ValueError, OSError) as error:
         sys.exit(f"prepare_data.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("prepare_data.py: interrupted; remove the shards of --output before packing again")

@@ -5,45 +5,42 @@ r"""Pretrains ALIGN end to end: shards of image-text pairs in, an evaluated mode
         --eval-data='DIR/val-*.tfrecord' --workdir=DIR
     python recipes/pretrain.py --experiment=cc3m_b3_mini --strategy=tpu ...
 
-Without --train-data it renders its own scenes.
+Without --train-data the default experiment, quickstart, renders its own scenes.
 """
 
-import dataclasses
 import json
-import os
 import re
 import shutil
 import sys
 import time
 from pathlib import Path
 
-# Before TensorFlow loads: its warnings, one a corrupt image, would tear the progress bar.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from quiet_tensorflow import load_quietly
+
+load_quietly()
 
 import keras
 import numpy as np
 import tensorflow as tf
 import tyro
-from experiments import EXPERIMENTS, PretrainSettings, flag_of
+from experiments import EXPERIMENTS, PretrainSettings
+from run_data import open_data
 
 from align_keras import (
     AlignBackbone,
     AlignDualEncoder,
-    AlignPreprocessor,
     Lamb,
     WarmupLinearDecay,
     build_image_encoder,
     build_text_encoder,
+    checkpointing,
     distribution,
     monitoring,
     pretrained,
     reporting,
 )
-from align_keras.checkpointing import RunCheckpoints
-from align_keras.data import pipeline, records, scenes, vocabulary
-from align_keras.evaluation.held_out import HeldOutPairs
+from align_keras.data import pipeline
 from align_keras.presets import PRESETS
-from align_keras.tokenizer import read_vocabulary, write_vocabulary
 
 
 def main(settings):
@@ -56,16 +53,17 @@ def main(settings):
     data = open_data(settings, workdir)
     with strategy.scope():
         model = make_model(settings, data.preprocessor)
-        checkpoints = RunCheckpoints(workdir / "checkpoints", model)
+        checkpoints = checkpointing.RunCheckpoints(workdir / "checkpoints", model)
+    checkpointing.check_same_shards(workdir / "train_shards.json", data.counts)
     # All that can be wrong with the settings is known by now.
-    write_whole(workdir / "settings.json", settings.as_json())
+    checkpointing.write_whole(workdir / "settings.json", settings.as_json())
     step = checkpoints.restore()
     distribution.check_same_step(strategy, step)
     if step:
         print(f"resuming {workdir} at step {step:,} of {settings.steps:,}", flush=True)
     if step < settings.steps:
         fit(settings, workdir, strategy, data, model, checkpoints)
-    return report(settings, workdir, data, model, checkpoints, started)
+    return report(settings, workdir, data, model, checkpoints, started, step)
 
 
 def find_workdir(settings, strategy):
@@ -84,105 +82,13 @@ def find_workdir(settings, strategy):
     workdir = Path(settings.workdir or time.strftime("runs/%Y%m%d-%H%M%S"))
     if worker:
         workdir /= f"worker-{worker}"
+    for path in (workdir, *workdir.parents):
+        if path.is_file():
+            raise ValueError(f"--workdir: {path} is a file; give a directory")
     path = workdir / "settings.json"
     if path.exists():
-        settings.check_resumable(json.loads(path.read_text()), workdir)
+        settings.check_resumable(checkpointing.read_json(path, dict), workdir)
     return workdir
-
-
-def write_whole(path, text):
-    """Writes a file so that it is never seen half-written."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
-
-
-@dataclasses.dataclass
-class RunData:
-    """The opened data of a run: record counts by shard, and what evaluates."""
-
-    counts: dict
-    preprocessor: AlignPreprocessor
-    evaluation: HeldOutPairs | None
-    zero_shot: HeldOutPairs | None
-
-
-def open_data(settings, workdir):
-    """Finds and checks the shards, rendering them where none are given; opens everything."""
-    shards = {}
-    for name in ("train_data", "eval_data", "zero_shot_data"):
-        if pattern := getattr(settings, name):
-            shards[name] = records.find_shards(pattern, flag_of(name))
-            records.check_shards(shards[name])
-    if settings.vocabulary:
-        read_vocabulary(settings.vocabulary)
-    if "train_data" not in shards:
-        shards |= quickstart_data(workdir / "data", settings.seed)
-    counts = {name: pipeline.shard_counts(paths) for name, paths in shards.items()}
-    total = sum(counts["train_data"].values())
-    if total < settings.batch_size:
-        raise ValueError(
-            f"--batch-size: {settings.batch_size:,} is more than the {total:,} pairs of "
-            f"--train-data; lower it to {total:,} or less, or give more data"
-        )
-    preprocessor = make_preprocessor(settings, workdir, shards["train_data"])
-    print(
-        f"{total:,} training pairs in {len(shards['train_data'])} shards, "
-        f"{len(preprocessor.vocabulary):,} word pieces",
-        flush=True,
-    )
-    pairs = {
-        name: HeldOutPairs(counts[name], preprocessor, min(settings.batch_size, 256))
-        for name in ("eval_data", "zero_shot_data")
-        if name in counts
-    }
-    evaluation = pairs.get("eval_data")
-    return RunData(
-        counts["train_data"], preprocessor, evaluation, pairs.get("zero_shot_data", evaluation)
-    )
-
-
-def make_preprocessor(settings, workdir, train_shards):
-    """What the towers expect: of their presets where they start from those."""
-    expected = {}
-    if settings.image_encoder:
-        expected |= pretrained.pixel_scaling(settings.image_encoder)
-    if settings.text_encoder:
-        expected |= pretrained.word_pieces(settings.text_encoder)
-    else:
-        expected["vocabulary"] = open_vocabulary(settings, workdir, train_shards)
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_vocabulary(expected["vocabulary"], str(workdir / "vocab.txt"))
-    return AlignPreprocessor(
-        image_size=settings.image_size,
-        resize_size=settings.resize_size,
-        sequence_length=settings.sequence_length,
-        antialias=settings.antialias,
-        **expected,
-    )
-
-
-def open_vocabulary(settings, workdir, train_shards):
-    """Reads the vocabulary given or, on resuming, the run's own; else trains one."""
-    if settings.vocabulary:
-        return read_vocabulary(settings.vocabulary)
-    if (workdir / "settings.json").exists():
-        return read_vocabulary(str(workdir / "vocab.txt"))
-    captions = records.read_captions(train_shards, settings.vocabulary_captions)
-    return vocabulary.train_vocabulary(captions, settings.vocabulary_size)
-
-
-def quickstart_data(directory, seed):
-    """Renders the quickstart's scenes unless they are there."""
-    finished = directory / "finished"
-    if not finished.exists():
-        print(f"no --train-data: rendering scenes into {directory}", flush=True)
-        scenes.write_scenes(directory, num_train=16_000, num_eval=500, seed=seed)
-        finished.touch()  # an interrupted rendering is done again
-    return {
-        f"{part}_data": records.find_shards(f"{directory}/{part}-*.tfrecord")
-        for part in ("train", "eval")
-    }
 
 
 def make_backbone(settings, preprocessor):
@@ -296,7 +202,7 @@ def evaluate_held_out(settings, data, model):
     return metrics, chance, held_out
 
 
-def report(settings, workdir, data, model, checkpoints, started):
+def report(settings, workdir, data, model, checkpoints, started, first_step):
     """Evaluates, draws the pictures, writes ``metrics.json`` and prints the closing table."""
     metrics, chance, held_out = evaluate_held_out(settings, data, model)
     seconds = float(checkpoints.seconds.numpy())
@@ -305,8 +211,10 @@ def report(settings, workdir, data, model, checkpoints, started):
     metrics["train_pairs_per_second"] = (
         int(checkpoints.timed_pairs.numpy()) / seconds if seconds else None
     )
+    # Of this process, which began at that step.
+    metrics["resumed_at_step"] = first_step
     metrics["seconds"] = time.perf_counter() - started
-    write_whole(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    checkpointing.write_whole(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     save_preset(model, workdir / "preset")
     pictures = ["curves.png"]
     reporting.draw_curves(workdir / "curves.png", monitoring.read_log(workdir))
@@ -342,13 +250,16 @@ def parse_settings(arguments):
             others.append(argument)
     if name not in EXPERIMENTS:
         raise ValueError(f"--experiment: no {name!r}; choose one of {', '.join(EXPERIMENTS)}")
-    return tyro.cli(
+    settings = tyro.cli(
         PretrainSettings,
         default=EXPERIMENTS[name],
         args=others,
         description=f"{__doc__}\n--experiment=NAME picks the defaults, here those of {name}; "
         f"there are {', '.join(EXPERIMENTS)}.",
     )
+    if name != "quickstart" and not settings.train_data:
+        raise ValueError(f"--experiment={name}: give --train-data; only quickstart renders scenes")
+    return settings
 
 
 def one_line(error):
@@ -365,7 +276,7 @@ def one_line(error):
 if __name__ == "__main__":
     try:
         main(parse_settings(sys.argv[1:]))
-    except (ValueError, OSError, tf.errors.OpError) as error:
+    except (ValueError, OSError, FloatingPointError, tf.errors.OpError) as error:
         sys.exit(f"pretrain.py: {one_line(error)}")
     except KeyboardInterrupt:
         sys.exit("pretrain.py: interrupted; the same --workdir resumes at the last checkpoint")

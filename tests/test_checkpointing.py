@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from align_keras import Lamb, WarmupLinearDecay
-from align_keras.checkpointing import RunCheckpoints
+from align_keras.checkpointing import RunCheckpoints, check_same_shards, read_json
 
 
 def make_run(build_tiny, directory, **options):
@@ -74,3 +74,26 @@ def test_a_checkpoint_of_another_model_is_refused(build_tiny, batch, tmp_path):
     with pytest.raises(ValueError, match="not a checkpoint of this model") as raised:
         other.restore()
     assert "\n" not in json.dumps(str(raised.value))[1:-1].replace("\\n", "\n")
+
+
+def test_a_run_goes_on_with_the_same_shards_alone(tmp_path):
+    path = tmp_path / "train_shards.json"
+    check_same_shards(path, {"d/a.tfrecord": 10, "d/b.tfrecord": 20})
+    check_same_shards(path, {"moved/b.tfrecord": 20, "moved/a.tfrecord": 10})
+    for counts, difference in (
+        ({"d/a.tfrecord": 10}, "b.tfrecord is gone"),
+        ({"d/a.tfrecord": 10, "d/b.tfrecord": 20, "d/c.tfrecord": 5}, "c.tfrecord is new"),
+        ({"d/a.tfrecord": 9, "d/b.tfrecord": 20}, "a.tfrecord holds 9 records, not 10,"),
+        ({"2/a.tfrecord": 10, "1/b.tfrecord": 20}, "the shards have changed places"),
+    ):
+        with pytest.raises(ValueError, match=f"--train-data: {difference} since") as raised:
+            check_same_shards(path, counts)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["", '{"steps": 1', "[1, 2]"])
+def test_a_damaged_file_of_a_run_is_named(text, tmp_path):
+    path = tmp_path / "settings.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"settings\.json: damaged; restore it, or give another"):
+        read_json(path, dict)

@@ -92,3 +92,12 @@ def test_without_class_names_there_is_no_accuracy(tmp_path, scene_shards, prepro
     assert sorted(embeddings["groups"].tolist()) == list(range(10))
     metrics, _ = held_out.zero_shot(PixelModel(), embeddings, ["a {}"])
     assert metrics == {"zero_shot_top_1": None, "zero_shot_unseen_top_1": None}
+
+
+def test_data_without_a_readable_pair_is_named_by_its_flag(tmp_path, preprocessor):
+    path = str(tmp_path / "bad.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        writer.write(records.make_record(b"no image", "a caption", "k"))
+    held_out = HeldOutPairs(shard_counts([path]), preprocessor, 4, "--zero-shot-data")
+    with pytest.raises(ValueError, match="--zero-shot-data: no pair in it is readable"):
+        held_out.embed(PixelModel())

@@ -109,6 +109,44 @@ def test_foreign_rows_do_not_stop_the_packing(folder):
         pack(rows, folder, carry=["txt=caption"])
 
 
+def damage_member(path, position, value):
+    """Sets a byte of the last member's data, or of the archive's directory."""
+    data = bytearray(path.read_bytes())
+    data[position] = value
+    path.write_bytes(data)
+
+
+def test_damaged_and_encrypted_members_are_counted(folder):
+    for name in ("damaged.zip", "locked.zip"):
+        with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("c.jpg", b"x" * 10_000)
+    damage_member(folder / "damaged.zip", 30 + len("c.jpg"), 0xFF)
+    directory = (folder / "locked.zip").read_bytes().index(b"PK\x01\x02")
+    damage_member(folder / "locked.zip", directory + 8, 1)  # the flag of encryption
+    damage_member(folder / "locked.zip", 6, 1)
+    rows = [
+        (name, {"image": "c.jpg", "archive": name, "caption": "x"})
+        for name in ("damaged.zip", "locked.zip")
+    ]
+    pairs, left_out = pack(rows, folder)
+    assert pairs == []
+    assert packing.count_reasons(left_out) == [("image file unreadable", 2)]
+
+
+def test_numbers_that_cannot_be_are_counted(folder):
+    rows = [
+        ("1", {"image": "a.jpg", "caption": "x", "n": 1 << 63}),
+        ("2", {"image": 7, "caption": "x", "n": 1}),
+        ("3", {"image": "a.jpg", "caption": "good", "n": -1}),
+    ]
+    pairs, left_out = pack(rows, folder, carry=["n"])
+    assert [pair["n"] for pair in pairs] == [-1]
+    assert [pair["reason"] for pair in left_out] == [
+        "caption or carried column cannot be stored",
+        "image column is no text",
+    ]
+
+
 def test_deep_and_phone_images_keep_what_they_show(folder):
     deep = np.full((4, 4), 30_000, "uint16")
     Image.fromarray(deep).save(folder / "deep.png")
@@ -140,6 +178,42 @@ def test_tables_read_alike(extension, tmp_path):
             writer.writeheader()
             writer.writerows(ROWS)
     assert [row for _, row in packing.read_table(path)] == ROWS
+
+
+def test_a_quote_that_opens_a_tsv_caption_is_part_of_it(tmp_path):
+    captions = [
+        '"Great" said the man',
+        '"never closed',
+        'the 7" single',
+        'say "hi"',
+        '"A", he "B"',
+        '""',
+        "tab\there",
+        'a "tab\tthere"',
+    ]
+    written = [*captions[:-2], '"tab\there"', '"a ""tab\tthere"""']
+    lines = ["image\tcaption", *(f"{i}.jpg\t{caption}" for i, caption in enumerate(written))]
+    (tmp_path / "t.tsv").write_text("\r\n".join([*lines, "", "short.jpg"]))
+    rows = [row for _, row in packing.read_table(tmp_path / "t.tsv")]
+    captions[captions.index('""')] = ""
+    assert [row.get("caption") for row in rows] == [*captions, None]
+    assert [row["image"] for row in rows] == [*(f"{i}.jpg" for i in range(8)), "short.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('image,caption\na.jpg,"open\nb.jpg,x\nc.jpg,y\n', 2),
+        ('image,caption\na.jpg,x\nb.jpg,"open\nc.jpg,"closed"\n', 3),
+        ('"image,caption\na.jpg,x\n', 1),
+    ],
+)
+def test_an_unclosed_quote_of_a_csv_is_named(text, line, tmp_path):
+    (tmp_path / "t.csv").write_text(text)
+    message = f"--captions: .*t.csv: the row from line {line} on: .*; close its quotes"
+    with pytest.raises(ValueError, match=message) as raised:
+        list(packing.read_table(tmp_path / "t.csv"))
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -158,17 +158,48 @@ def test_gzip_and_unknown_fields_are_read(tmp_path, preprocessor):
     assert len(set(batch["caption_ids"].tolist())) == 1
 
 
-def test_whole_numbers_serve_as_image_ids(scene_shards, preprocessor, tmp_path):
-    path = str(tmp_path / "coco.tfrecord")
+def write_pairs(path, scene_shards, pairs):
+    """Ten scenes of one shard with other captions and image ids, as (caption, ids) pairs."""
     with tf.io.TFRecordWriter(path) as writer:
-        for index, record in enumerate(records.read_frames(scene_shards[0][0])):
-            jpg = records.parse_pair(record)["jpg"]
-            writer.write(records.make_record(jpg, f"caption {index}", "k", image_id=index // 2))
+        frames = records.read_frames(scene_shards[0][0])
+        for frame, (caption, fields) in zip(frames, pairs, strict=True):
+            jpg = records.parse_pair(frame)["jpg"]
+            writer.write(records.make_record(jpg, caption, "k", **fields))
+
+
+def test_image_ids_of_every_type_serve_in_one_shard(scene_shards, preprocessor, tmp_path):
+    path = str(tmp_path / "mixed.tfrecord")
+    ids = [{}, {"image_id": 7}, {"image_id": 7}, {"image_id": "a"}, {"image_id": "a"}]
+    ids += [{"image_id": 0}, {"image_id": -1}, {"image_id": 1.5}, {"image_id": "7"}]
+    ids += [{"image_id": ""}]
+    pairs = [(f"caption {index}", fields) for index, fields in enumerate(ids)]
+    write_pairs(path, scene_shards, pairs)
+    counts = pipeline.shard_counts([path])
     skipped = pipeline.SkippedPairs()
-    (batch,) = take(dataset_of([path], preprocessor, 10, skipped=skipped), 1)
-    assert len(set(batch["image_ids"].tolist())) == 5
-    assert batch["image_ids"].min() > 0
+    take(dataset_of([path], preprocessor, 10, skipped=skipped), 1)
     assert skipped.count == 0
+    (batch,) = take(pipeline.evaluation_dataset(counts, preprocessor, 10), 1)
+    assert batch["valid"].all()
+    groups = batch["image_ids"].tolist()
+    assert [groups[index] for index in (0, 7, 9)] == [0, 0, 0]
+    assert groups[1] == groups[2] == groups[8]
+    assert groups[3] == groups[4]
+    assert len(set(groups)) == 5
+    assert min(groups) == 0
+
+
+def test_empty_captions_are_skipped_and_counted(scene_shards, preprocessor, tmp_path):
+    path = str(tmp_path / "empty.tfrecord")
+    captions = ["", " \t\n", "\u3000\u00a0"] + [f" a b {index}" for index in range(7)]
+    write_pairs(path, scene_shards, [(caption, {}) for caption in captions])
+    counts = pipeline.shard_counts([path])
+    skipped = pipeline.SkippedPairs()
+    dataset = pipeline.training_dataset(counts, preprocessor, 10, skipped=skipped)
+    (batch,) = take(dataset, 1)
+    assert len(set(batch["caption_ids"].tolist())) == 7
+    assert skipped.count >= 3
+    (batch,) = take(pipeline.evaluation_dataset(counts, preprocessor, 10), 1)
+    assert batch["valid"].tolist() == [False] * 3 + [True] * 7
 
 
 def test_data_survives_being_moved(scene_shards, preprocessor, tmp_path):

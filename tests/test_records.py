@@ -84,6 +84,38 @@ def test_counts_come_from_statistics_or_headers(shard):
         records.count_records(shard)
 
 
+def warnings_of(caplog):
+    lines = [record.getMessage() for record in caplog.records]
+    caplog.clear()
+    return lines
+
+
+def test_a_shard_that_ends_early_is_named(shard, tmp_path, caplog):
+    whole = Path(shard).read_bytes()
+    assert records.count_records(shard) == 10
+    flip_byte(shard, frame_start(3) + 40)  # costs one record, and ends nothing
+    assert records.count_records(shard) == 10
+    assert warnings_of(caplog) == []
+    flip_byte(shard, frame_start(4))
+    assert records.count_records(shard) == 10
+    (line,) = warnings_of(caplog)
+    assert line.startswith(f"{shard}: ends early, in record 4: ")
+    assert "10 records were written" in line
+    Path(records.stats_path(shard)).unlink()
+    assert records.count_records(shard) == 5
+    (line,) = warnings_of(caplog)
+    assert "what followed is lost" in line
+    Path(shard).write_bytes(whole[: frame_start(7) + 20])
+    assert records.count_records(shard) == 8
+    assert len(warnings_of(caplog)) == 1
+    compressed = tmp_path / "cut.tfrecord.gz"
+    compressed.write_bytes(gzip.compress(whole[: frame_start(7) + 20]))
+    assert records.count_records(str(compressed)) == 8
+    compressed.write_bytes(gzip.compress(whole, mtime=0)[:-30])
+    assert 1 <= records.count_records(str(compressed)) <= 10
+    assert warnings_of(caplog)[0].startswith(f"{compressed}: ends early, in record 7")
+
+
 @pytest.mark.parametrize(
     ("shard", "statistics"),
     [
@@ -116,46 +148,6 @@ def test_find_shards_joins_patterns_and_names_the_one_without_files(shard, tmp_p
     assert records.find_shards(f"{shard},{tmp_path}/train-*.tfrecord") == [shard]
     with pytest.raises(FileNotFoundError, match="--train-data: no file matches '/none/x-\\*'"):
         records.find_shards(f"{shard},/none/x-*")
-
-
-def write_shard(path, serialized):
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for record in serialized:
-            writer.write(record)
-    return str(path)
-
-
-def example(**fields):
-    features = {
-        name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-        for name, value in fields.items()
-    }
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
-
-
-@pytest.mark.parametrize(
-    ("serialized", "message"),
-    [
-        ([], "no readable record in it"),
-        ([b"\xff\xff\xffnonsense"], "record 0 is not a tf.train.Example"),
-        ([example(image=b"x", txt=b"a")], "record 0 has no field jpg, only image, txt"),
-        ([example(jpg=b"x")], "record 0 has no field txt, only jpg"),
-        (
-            [RECORDS[0], example(jpg=b"x", txt="Café".encode("latin-1"))],
-            "record 1 is not UTF-8",
-        ),
-    ],
-)
-def test_check_shards_names_the_file_and_the_fault(serialized, message, tmp_path):
-    shard = write_shard(tmp_path / "bad.tfrecord", serialized)
-    with pytest.raises(ValueError, match="bad.tfrecord: .*" + message) as raised:
-        records.check_shards([shard])
-    assert "\n" not in str(raised.value)
-
-
-def test_check_shards_passes_over_a_corrupt_record(shard):
-    flip_byte(shard, 30)
-    records.check_shards([shard])
 
 
 def test_captions_are_read_up_to_a_limit(shard):

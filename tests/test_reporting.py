@@ -7,11 +7,14 @@ from align_keras import reporting
 def test_the_table_shows_chance_beside_and_leaves_out_what_is_unknown():
     metrics = dict.fromkeys(reporting.RECALLS + reporting.ACCURACIES)
     metrics |= {"t2i_recall_at_5": 0.25, "num_pairs": 1280, "num_classes": 0, "seconds": 1234.5}
-    metrics["train_pairs_per_second"] = None
+    metrics |= {"train_pairs_per_second": None, "resumed_at_step": 0}
     table = reporting.format_table(metrics, {"t2i_recall_at_5": 0.004}).splitlines()
     assert table[1] == "1,280 held-out pairs, 0 classes"
     assert table[3].split() == ["text", "to", "image", "R@5", "25.0%", "0.4%"]
     assert table[-1] == "1,234 s in all; training not timed"
+    # What processes before took is not known.
+    table = reporting.format_table({**metrics, "resumed_at_step": 1000}, {"t2i_recall_at_5": 0.004})
+    assert table.endswith("1,234 s since resuming at step 1,000; training not timed")
 
 
 def test_curves_are_drawn_from_the_log(tmp_path):
@@ -24,6 +27,17 @@ def test_curves_are_drawn_from_the_log(tmp_path):
     blue = np.array([31, 119, 180])
     assert (np.abs(drawn - blue.astype(int)).max(axis=-1) < 10).sum() > 100
     assert (np.abs(empty - blue.astype(int)).max(axis=-1) < 10).sum() == 0
+
+
+def test_a_curve_that_hardly_moves_keeps_off_the_edge(monkeypatch):
+    figures = []
+    monkeypatch.setattr(reporting, "_save", lambda figure, path: figures.append(figure))
+    values = [0.1, 0.10001, 0.0999]
+    lines = [{"kind": "train", "step": i, "temperature": v} for i, v in enumerate(values)]
+    reporting.draw_curves("unused.png", lines)
+    bottom, top = figures[0].axes[3].get_ylim()
+    assert bottom == 0
+    assert top > 1.05 * max(values)
 
 
 def test_retrieval_sheet_frames_the_right_image(tmp_path):

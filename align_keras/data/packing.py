@@ -4,7 +4,10 @@ import collections
 import csv
 import io
 import json
+import lzma
+import re
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +17,17 @@ from align_keras.data import records
 from align_keras.images import MAX_PIXELS
 
 CAPTION_COLUMNS = ("captions", "caption", "txt", "text")
-_READERS = {".csv": ",", ".tsv": "\t"}
+# A field of a TSV: quoted up to the next tab, its inner quotes doubled, or as it stands.
+_TSV_FIELD = re.compile(r'(?:^|\t)("(?:[^"]|"")*"(?=\t|$)|[^\t]*)')
+# What zip raises on a damaged, encrypted or unknown member, and the file system on a file.
+_UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def read_table(path):
     """Reads rows from JSONL, CSV, TSV or Parquet, by the file's extension.
+
+    A TSV holds one row a line. A quote in it is a character like others, unless it and another
+    enclose a field whose inner quotes are doubled, as pandas writes one.
 
     Yields:
         ``(where, row)``: the place in the file for a message, and a dict, or None for a line
@@ -26,8 +35,8 @@ def read_table(path):
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the extension is another one, the file is not UTF-8 or unreadable, or
-            pyarrow is missing for Parquet.
+        ValueError: if the extension is another one, the file is not UTF-8 or unreadable, a quote
+            of a CSV is not closed, or pyarrow is missing for Parquet.
     """
     path = Path(path)
     if not path.is_file():
@@ -36,25 +45,63 @@ def read_table(path):
     if extension == ".parquet":
         yield from _read_parquet(path)
         return
-    if extension not in (".jsonl", *_READERS):
+    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_tsv}
+    if extension not in readers:
         raise ValueError(f"--captions: {path} must end in .jsonl, .csv, .tsv or .parquet")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            if extension == ".jsonl":
-                for number, line in enumerate(file, 1):
-                    if line.strip():
-                        yield f"line {number}", _parse_object(line)
-            else:
-                reader = csv.DictReader(file, delimiter=_READERS[extension])
-                for row in reader:
-                    yield f"line {reader.line_num}", row
+            yield from readers[extension](file, path)
     except UnicodeDecodeError as error:
         raise ValueError(
             f"--captions: {path} is not UTF-8 ({error.reason} near byte {error.start}); "
             "convert it, for example with iconv"
         ) from None
+
+
+def _read_jsonl(file, _):
+    for number, line in enumerate(file, 1):
+        if line.strip():
+            yield f"line {number}", _parse_object(line)
+
+
+def _read_csv(file, path):
+    # Strict: a quote that is not closed would take the rows after it into its field.
+    reader = csv.DictReader(file, strict=True)
+    first = 1
+    try:
+        if reader.fieldnames is not None:
+            first = reader.line_num + 1
+        for row in reader:
+            yield f"line {reader.line_num}", row
+            first = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"--captions: {path}: {error}") from None
+        raise ValueError(
+            f"--captions: {path}: the row from line {first} on: {error}; close its quotes, and "
+            "double those inside a field"
+        ) from None
+
+
+def _read_tsv(file, _):
+    header = None
+    for number, line in enumerate(file, 1):
+        line = line.rstrip("\r\n")
+        fields = line.split("\t")
+        # A quoted field may hold a tab; a caption that begins with a quote is no such field.
+        if header and len(fields) > len(header):
+            fields = _TSV_FIELD.findall(line)
+        fields = [_unquote(field) for field in fields]
+        if header is None:
+            header = fields
+        elif line:
+            yield f"line {number}", dict(zip(header, fields, strict=False))
+
+
+def _unquote(field):
+    inner = field[1:-1]
+    quoted = len(field) > 1 and field[0] == field[-1] == '"'
+    if quoted and '"' not in inner.replace('""', ""):
+        return inner.replace('""', '"')
+    return field
 
 
 def _parse_object(line):
@@ -160,6 +207,22 @@ def captions_of(row, caption_column=None):
     return value if isinstance(value, list) else [value]
 
 
+def carried_columns(carry):
+    """The column that each carried field comes from, by field.
+
+    Args:
+        carry: ``COLUMN``, or ``FIELD=COLUMN`` under another name.
+
+    Raises:
+        ValueError: if a field is one that every record has.
+    """
+    fields = [item.partition("=") for item in carry]
+    carried = {field: column or field for field, _, column in fields}
+    if taken := carried.keys() & {"jpg", "txt", "key", "image_id"}:
+        raise ValueError(f"--carry: {min(taken)} is a field of its own; choose another name")
+    return carried
+
+
 def pack(
     rows,
     folder,
@@ -180,22 +243,15 @@ def pack(
         archive_column: column with the name of a zip in the folder; may be absent.
         caption_column: column with the caption or a list of them; by default the first of
             ``CAPTION_COLUMNS`` that a row has.
-        carry: columns to copy into the records: ``COLUMN``, or ``FIELD=COLUMN`` under another
-            name.
+        carry: columns to copy into the records, as for ``carried_columns``.
 
     Returns:
         A list of dicts, one for each pair left out: ``where``, ``image``, ``reason``.
 
     Raises:
-        ValueError: if ``carry`` names a field that every record has.
+        ValueError: as ``carried_columns``.
     """
-    carried = {
-        field: column or field for field, _, column in (item.partition("=") for item in carry)
-    }
-    fields = [item.partition("=") for item in carry]
-    carried = {field: column or field for field, _, column in fields}
-    if taken := carried.keys() & {"jpg", "txt", "key", "image_id"}:
-        raise ValueError(f"--carry: {min(taken)} is a field of its own; choose another name")
+    carried = carried_columns(carry)
     left_out = []
     for where, row in rows:
         row = row if isinstance(row, dict) else {}
@@ -206,12 +262,14 @@ def pack(
         try:
             if not row:
                 raise ValueError("not a JSON object")
-            if not isinstance(name, str) or not name:
+            if name is None or name == "":
                 raise ValueError(f"no {image_column} column")
+            if not isinstance(name, str):
+                raise ValueError(f"{image_column} column is no text")
             jpg = to_jpeg(folder.read(name, archive))
         except FileNotFoundError:
             fault = "image file missing"
-        except (OSError, zipfile.BadZipFile):
+        except _UNREADABLE:
             fault = "image file unreadable"
         except ValueError as error:
             fault = str(error)
@@ -225,7 +283,7 @@ def pack(
                     record = records.make_record(
                         jpg, caption.strip(), f"{writer.count:09d}", **others
                     )
-                except (TypeError, UnicodeEncodeError):
+                except (TypeError, ValueError):
                     reason = "caption or carried column cannot be stored"
             if reason is None:
                 writer.write(record)

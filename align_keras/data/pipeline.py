@@ -28,7 +28,7 @@ _MEMORY_BUDGET = 2 << 30
 
 @dataclasses.dataclass
 class SkippedPairs:
-    """Counts the pairs that were left out because their record or image is corrupt."""
+    """Counts the pairs left out: corrupt record or image, caption empty or not UTF-8."""
 
     count: int = 0
 
@@ -111,16 +111,14 @@ def training_dataset(
     dataset = tf.data.Dataset.range(first_epoch, 1 << 40).flat_map(epoch_records)
     dataset = dataset.skip(skip).enumerate(start_batch * batch_size)
 
-    id_type = _image_id_type(counts)
-
-    def decode(position, record):
+    def decode(position, record, image_id):
         example_seed = tf.stack([tf.cast(seed, tf.int64) + worker, position])
         return _decode_pair(
             position,
             record,
+            image_id,
             lambda image: preprocessor.decode_and_augment_image(image, example_seed),
             preprocessor.image_size,
-            id_type,
         )
 
     dataset = _decoded_batches(dataset, decode, preprocessor, batch_size)
@@ -135,8 +133,8 @@ def evaluation_dataset(counts, preprocessor, batch_size):
     """Every pair once, in the shards' order, centre-cropped.
 
     The batches are those of ``training_dataset`` with two further fields: ``positions``, the
-    place of a pair among all records, and ``valid``, False for a pair whose record or image is
-    corrupt and for the padding of the last batch.
+    place of a pair among all records, and ``valid``, False for a pair that training would skip
+    and for the padding of the last batch.
     """
     dataset = tf.data.Dataset.from_tensor_slices(sorted(counts)).flat_map(
         lambda shard: _shard_records(shard, counts)
@@ -144,13 +142,12 @@ def evaluation_dataset(counts, preprocessor, batch_size):
     total = sum(counts.values())
     num_batches = math.ceil(total / batch_size)
     padding = num_batches * batch_size - total
-    dataset = dataset.concatenate(tf.data.Dataset.from_tensors(b"").repeat(padding)).enumerate()
+    blanks = tf.data.Dataset.from_tensors((b"", b"")).repeat(padding)
+    dataset = dataset.concatenate(blanks).enumerate()
 
-    id_type = _image_id_type(counts)
-
-    def decode(position, record):
+    def decode(position, record, image_id):
         return _decode_pair(
-            position, record, preprocessor.decode_image, preprocessor.image_size, id_type
+            position, record, image_id, preprocessor.decode_image, preprocessor.image_size
         )
 
     dataset = _decoded_batches(dataset, decode, preprocessor, batch_size)
@@ -162,49 +159,40 @@ def evaluation_dataset(counts, preprocessor, batch_size):
 
 @tf.autograph.experimental.do_not_convert  # it holds a generator, which AutoGraph warns about
 def _shard_records(shard, counts):
-    """A shard's serialised records; the generator hands over blocks, which cost less."""
+    """A shard's serialised records and their image ids, as strings.
+
+    The generator hands over blocks, which cost less. It reads the ids, which may be strings in
+    one record and numbers in the next: TensorFlow's parser takes one type.
+    """
 
     def blocks(path):
         path = path.decode()
         reader = records.read_records(path, counts[path])
         while block := list(itertools.islice(reader, _READ_BLOCK)):
-            yield block
+            yield block, [records.image_id_of(record) for record in block]
 
     return tf.data.Dataset.from_generator(
-        blocks, args=(shard,), output_signature=tf.TensorSpec([None], tf.string)
+        blocks, args=(shard,), output_signature=(tf.TensorSpec([None], tf.string),) * 2
     ).unbatch()
 
 
-def _image_id_type(counts):
-    """Whether the records' ``image_id`` is a string or a whole number, as COCO's is."""
-    for shard in sorted(counts):
-        for record in records.read_frames(shard):
-            if record is not None:
-                image_id = records.parse_pair(record).get("image_id", b"")
-                return tf.int64 if isinstance(image_id, int) else tf.string
-    return tf.string
-
-
-def _decode_pair(position, record, decode_image, image_size, id_type):
+def _decode_pair(position, record, image_id, decode_image, image_size):
     """Parses one record and decodes its image; raises on what is corrupt.
 
-    ``b""``, which stands for a record that could not be read, gives a pair that is not valid.
+    ``b""``, which stands for a record that could not be read, gives a pair that is not valid, as
+    does a caption that is empty or white space: it would be the positive of any image.
     """
     fields = tf.io.parse_single_example(
         record,
         {
             "jpg": tf.io.FixedLenFeature([], tf.string, default_value=""),
             "txt": tf.io.FixedLenFeature([], tf.string, default_value=""),
-            "image_id": tf.io.VarLenFeature(id_type),
         },
     )
-    image_id = fields["image_id"].values
-    if id_type == tf.int64:
-        image_id = tf.strings.as_string(image_id)
-    image_id = tf.strings.reduce_join(image_id[:1])
     # Raises on a caption that is not UTF-8.
     caption = tf.strings.unicode_transcode(fields["txt"], "UTF-8", "UTF-8", errors="strict")
-    valid = fields["jpg"] != ""
+    has_words = ~tf.strings.regex_full_match(caption, r"[\s\pZ]*")
+    valid = (fields["jpg"] != "") & has_words
     return {
         "positions": position,
         "images": tf.cond(
@@ -226,7 +214,10 @@ def _fingerprint(string):
 
 
 def _decoded_batches(dataset, decode, preprocessor, batch_size):
-    """Decodes (position, record) in parallel chunks; corrupt pairs end a chunk, not ``valid``."""
+    """Decodes positions, records and ids in parallel chunks.
+
+    A corrupt pair leaves a blank at the chunk's end, which is not ``valid``.
+    """
     chunk = max(size for size in range(1, _CHUNK + 1) if batch_size % size == 0)
     size = preprocessor.image_size
     blank = {
@@ -238,8 +229,8 @@ def _decoded_batches(dataset, decode, preprocessor, batch_size):
         "valid": False,
     }
 
-    def decode_chunk(positions, chunk_records):
-        pairs = tf.data.Dataset.from_tensor_slices((positions, chunk_records)).map(decode)
+    def decode_chunk(positions, pairs):
+        pairs = tf.data.Dataset.from_tensor_slices((positions, *pairs)).map(decode)
         blanks = tf.data.Dataset.from_tensors(blank).repeat(chunk)
         return (
             pairs.ignore_errors().concatenate(blanks).take(chunk).batch(chunk, drop_remainder=True)

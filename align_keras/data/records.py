@@ -7,24 +7,28 @@ caption, UTF-8) and ``key`` (a name of the pair). Optional fields used where the
 
 Beside ``NAME.tfrecord`` stands ``NAME_stats.json`` with the number of its records
 (``successes``), as img2dataset writes it; where it is missing the records are counted by a
-walk over their headers.
+walk over their headers, and of a compressed shard by reading it.
 """
 
 import gzip
-import itertools
 import json
+import logging
 import os
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 
 import google_crc32c
 import tensorflow as tf
 
+logger = logging.getLogger(__name__)
+
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
 # A longer record is a broken header: protocol buffers end at 2 GiB.
 _MAX_RECORD_BYTES = 1 << 31
+_ENDS_EARLY = (EOFError, gzip.BadGzipFile, zlib.error, tf.errors.OpError)
 
 
 def _masked_crc(data):
@@ -63,24 +67,25 @@ def read_frames(shard) -> Iterator[bytes | None]:
     corrupt or the file ends early, the rest of the file is lost.
     """
     try:
-        with _open(shard) as file:
-            while header := file.read(_HEADER.size):
-                if len(header) < _HEADER.size:
-                    yield None
-                    return
-                length, length_crc = _HEADER.unpack(header)
-                if _masked_crc(header[:8]) != length_crc or length > _MAX_RECORD_BYTES:
-                    yield None
-                    return
-                data = file.read(length)
-                checksum = file.read(_CHECKSUM.size)
-                if len(checksum) < _CHECKSUM.size:
-                    yield None
-                    return
-                intact = _masked_crc(data) == _CHECKSUM.unpack(checksum)[0]
-                yield data if intact else None
-    except (EOFError, gzip.BadGzipFile, gzip.zlib.error, tf.errors.OpError):
+        yield from _read_to_the_fault(shard)
+    except _ENDS_EARLY:
         yield None
+
+
+def _read_to_the_fault(shard):
+    """As ``read_frames``; raises one of ``_ENDS_EARLY`` where the rest of the file is lost."""
+    with _open(shard) as file:
+        while header := file.read(_HEADER.size):
+            if len(header) < _HEADER.size:
+                raise EOFError
+            length, length_crc = _HEADER.unpack(header)
+            if _masked_crc(header[:8]) != length_crc or length > _MAX_RECORD_BYTES:
+                raise EOFError
+            data = file.read(length)
+            checksum = file.read(_CHECKSUM.size)
+            if len(checksum) < _CHECKSUM.size:
+                raise EOFError
+            yield data if _masked_crc(data) == _CHECKSUM.unpack(checksum)[0] else None
 
 
 def stats_path(shard):
@@ -89,17 +94,34 @@ def stats_path(shard):
 
 
 def count_records(shard):
-    """The number of a shard's records.
+    """The number of a shard's records, the one where it ends early included.
 
-    From its statistics, and for an uncompressed local file from its headers too: the larger of
-    the two, so that neither stale statistics nor a cut file go unnoticed.
+    Of an uncompressed local file from its headers and its statistics, the larger of the two; of
+    another from its statistics, or by reading it where it has none. Says in a line of the log
+    where a file ends early: what its statistics state beyond counts as corrupt, and without
+    them what is lost is unknown.
     """
+    if (alone := stated_alone(shard)) is not None:
+        return alone
     stated = _stated_count(shard)
-    if stated is not None and (shard.endswith(".gz") or "://" in shard):
-        return stated
-    if shard.endswith(".gz"):
-        return sum(1 for _ in read_frames(shard))
-    return max(_count_headers(shard), stated or 0)
+    count, ends_early = _count_frames(shard) if shard.endswith(".gz") else _count_headers(shard)
+    if ends_early:
+        lost = "what followed is lost" if stated is None else f"{stated:,} records were written"
+        logger.warning(
+            "%s: ends early, in record %d: a cut file or a broken header; %s; write it again",
+            shard,
+            count - 1,
+            lost,
+        )
+    return max(count, stated or 0)
+
+
+def stated_alone(shard):
+    """The number in a shard's statistics where ``count_records`` goes by it alone; else None.
+
+    That is where counting takes more than a walk over the headers of a local file.
+    """
+    return _stated_count(shard) if shard.endswith(".gz") or "://" in shard else None
 
 
 def _stated_count(shard):
@@ -114,7 +136,19 @@ def _stated_count(shard):
     return None
 
 
+def _count_frames(shard):
+    """The number of records of a whole read, and whether the shard ends early in the last."""
+    count = 0
+    try:
+        for _ in _read_to_the_fault(shard):
+            count += 1
+    except _ENDS_EARLY:
+        return count + 1, True
+    return count, False
+
+
 def _count_headers(shard):
+    """As ``_count_frames``, by a walk over the headers."""
     size = tf.io.gfile.stat(shard).length
     count = position = 0
     with _open(shard) as file:
@@ -123,9 +157,9 @@ def _count_headers(shard):
             header = file.read(_HEADER.size)
             count += 1
             if len(header) < _HEADER.size or _masked_crc(header[:8]) != _HEADER.unpack(header)[1]:
-                break
+                return count, True
             position += _HEADER.size + _HEADER.unpack(header)[0] + _CHECKSUM.size
-    return count
+    return count, position > size
 
 
 def read_records(shard, count):
@@ -157,48 +191,20 @@ def parse_pair(record):
     return fields
 
 
-def check_shards(shards, max_records=100_000):
-    """Reads a share of every shard and raises on what would spoil a run.
+def image_id_of(record):
+    """The ``image_id`` of a serialised record as bytes, whether string or whole number.
 
-    Args:
-        shards: paths.
-        max_records: how many to read in all, spread evenly over the shards.
-
-    Raises:
-        ValueError: if a shard has no readable record, lacks ``jpg`` or ``txt``, or holds a
-            caption that is not UTF-8. One line, which names the file and the mend.
+    ``b""`` if it is absent, a fraction or unreadable.
     """
-    share = max(1, max_records // len(shards))
-    for shard in shards:
-        intact = 0
-        for index, record in enumerate(itertools.islice(read_frames(shard), share)):
-            if record is None:
-                continue
-            try:
-                fields = parse_pair(record)
-            except ValueError as error:
-                raise ValueError(
-                    f"{shard}: record {index} is {error}; pack it with recipes/prepare_data.py"
-                ) from None
-            missing = [name for name in ("jpg", "txt") if name not in fields]
-            if missing:
-                raise ValueError(
-                    f"{shard}: record {index} has no field {' and no '.join(missing)}, only "
-                    f"{', '.join(sorted(fields)) or 'nothing'}; pack it with "
-                    "recipes/prepare_data.py or write img2dataset's layout"
-                )
-            try:
-                fields["txt"].decode("utf-8")
-            except (UnicodeDecodeError, AttributeError):
-                raise ValueError(
-                    f"{shard}: the caption (txt) of record {index} is not UTF-8; convert the "
-                    "captions to UTF-8 and pack them again"
-                ) from None
-            intact += 1
-        if not intact:
-            raise ValueError(
-                f"{shard}: no readable record in it; remove the shard or write it again"
-            )
+    try:
+        feature = tf.train.Example.FromString(record).features.feature["image_id"]
+    except Exception:  # as in parse_pair, which copies the image as well
+        return b""
+    for value in feature.bytes_list.value[:1]:
+        return value
+    for value in feature.int64_list.value[:1]:
+        return b"%d" % value
+    return b""
 
 
 def read_captions(shards, limit):

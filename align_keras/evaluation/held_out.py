@@ -15,11 +15,13 @@ class HeldOutPairs:
         counts: the number of records of each shard, by path.
         preprocessor: an ``AlignPreprocessor``.
         batch_size: pairs embedded at a time.
+        flag: which names the data in messages.
     """
 
-    def __init__(self, counts, preprocessor, batch_size):
+    def __init__(self, counts, preprocessor, batch_size, flag="--eval-data"):
         self.preprocessor = preprocessor
         self.batch_size = batch_size
+        self.flag = flag
         self.dataset = pipeline.evaluation_dataset(counts, preprocessor, batch_size)
         self._counts = counts
         # Row i of the embeddings is record i of the shards.
@@ -52,7 +54,7 @@ class HeldOutPairs:
         outputs = self._predict(model)
         valid = outputs["valid"]
         if not valid.any():
-            raise ValueError("--eval-data: no pair in it is readable")
+            raise ValueError(f"{self.flag}: no pair in it is readable; look into the shards")
         rows, image_ids = outputs["positions"][valid], outputs["image_ids"][valid]
         # A record without an image id is an image of its own.
         image_ids = np.where(image_ids == 0, -1 - rows, image_ids)

@@ -1,0 +1,104 @@
+import gzip
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from align_keras.data import checks, records
+
+PAIR = records.make_record(b"jpeg", "a caption", "k")
+
+
+@pytest.fixture
+def shard(tmp_path):
+    with records.ShardWriter(str(tmp_path / "train"), shard_size=10) as writer:
+        for _ in range(10):
+            writer.write(PAIR)
+    return writer.shards[0]
+
+
+def flip_byte(path, position):
+    data = bytearray(Path(path).read_bytes())
+    data[position] ^= 0xFF
+    Path(path).write_bytes(data)
+
+
+def warnings_of(caplog):
+    lines = [record.getMessage() for record in caplog.records]
+    caplog.clear()
+    return lines
+
+
+def write_shard(path, serialized):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in serialized:
+            writer.write(record)
+    return str(path)
+
+
+def example(**fields):
+    features = {
+        name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        for name, value in fields.items()
+    }
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("serialized", "message"),
+    [
+        ([], "no readable record in it"),
+        ([b"\xff\xff\xffnonsense"], "record 0 is not a tf.train.Example"),
+        ([example(image=b"x", txt=b"a")], "record 0 has no field jpg, only image, txt"),
+        ([example(jpg=b"x")], "record 0 has no field txt, only jpg"),
+        (
+            [PAIR, example(jpg=b"x", txt="Café".encode("latin-1"))],
+            "record 1 is not UTF-8",
+        ),
+    ],
+)
+def test_check_shards_names_the_file_and_the_fault(serialized, message, tmp_path):
+    shard = write_shard(tmp_path / "bad.tfrecord", serialized)
+    with pytest.raises(ValueError, match="bad.tfrecord: .*" + message) as raised:
+        checks.check_shards([shard])
+    assert "\n" not in str(raised.value)
+
+
+def test_check_shards_passes_over_a_corrupt_record(shard):
+    flip_byte(shard, 30)
+    checks.check_shards([shard])
+
+
+def test_a_damaged_shard_beside_good_ones_is_passed_over(shard, tmp_path, caplog):
+    broken = str(tmp_path / "broken.tfrecord")
+    Path(broken).write_bytes(Path(shard).read_bytes())
+    flip_byte(broken, 0)
+    checks.check_shards([broken, shard])
+    assert records.count_records(broken) == 1
+    (line,) = warnings_of(caplog)
+    assert line.startswith(f"{broken}: ends early, in record 0")
+    with pytest.raises(ValueError, match="broken.tfrecord: no readable record in it"):
+        checks.check_shards([broken])
+    empty = tmp_path / "empty.tfrecord"
+    empty.touch()
+    with pytest.raises(ValueError, match="empty.tfrecord: no readable record in it"):
+        checks.check_shards([shard, str(empty)])
+
+
+def test_statistics_that_alone_count_are_checked(shard, tmp_path, caplog):
+    compressed = tmp_path / "x.tfrecord.gz"
+    compressed.write_bytes(gzip.compress(Path(shard).read_bytes()))
+    statistics = tmp_path / "x_stats.json"
+    statistics.write_text('{"successes": 10}')
+    checks.check_shards([str(compressed)])
+    assert warnings_of(caplog) == []
+    statistics.write_text('{"successes": 6}')
+    checks.check_shards([str(compressed)])
+    assert warnings_of(caplog) == [
+        f"{compressed}: more records than the 6 of {statistics}; delete that file"
+    ]
+    compressed.write_bytes(b"nonsense")
+    checks.check_shards([shard, str(compressed)])
+    assert warnings_of(caplog) == [
+        f"{compressed}: no readable record in it; remove the shard or write it again"
+    ]
