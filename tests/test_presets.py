@@ -1,12 +1,15 @@
 """Saving and loading: presets, ``.keras`` files, hubs that do not answer, keras-hub's towers."""
 
+import dataclasses
 import shutil
 
 import keras
 import keras_hub
 import numpy as np
+import pretrain
 import pytest
 import requests
+from experiments import EXPERIMENTS
 
 from align_keras import (
     AlignBackbone,
@@ -218,9 +221,10 @@ def hub_towers(pieces, tmp_path):
     ).save_to_preset(str(tmp_path / "image"))
     bert = keras_hub.models.BertBackbone(len(pieces), 1, 2, 16, 32, max_sequence_length=12)
     bert.save_to_preset(str(tmp_path / "text"))
-    keras_hub.tokenizers.BertTokenizer(list(pieces), lowercase=True).save_to_preset(
+    keras_hub.tokenizers.BertTokenizer(list(pieces), lowercase=False).save_to_preset(
         str(tmp_path / "text")
     )
+    bert.vocabulary = list(pieces)
     return {"image": (str(tmp_path / "image"), image), "text": (str(tmp_path / "text"), bert)}
 
 
@@ -241,7 +245,7 @@ def test_towers_start_from_keras_hub_presets(hub_towers, pieces, batch):
         backbone(inputs)["sequence_output"][:, 0],
         atol=1e-5,
     )
-    assert pretrained.word_pieces(folder) == {"vocabulary": list(pieces), "lowercase": True}
+    assert pretrained.word_pieces(folder) == {"vocabulary": list(pieces), "lowercase": False}
 
 
 def test_a_tower_without_a_converter_says_nothing_of_pixels(hub_towers, tmp_path):
@@ -252,3 +256,43 @@ def test_a_tower_without_a_converter_says_nothing_of_pixels(hub_towers, tmp_path
 def test_network_errors_are_told_from_others():
     assert hub._is_network(ConnectionRefusedError())
     assert not hub._is_network(FileNotFoundError("x"))
+
+
+def test_the_recipe_starts_from_keras_hub_towers(hub_towers, scene_shards, tmp_path):
+    settings = dataclasses.replace(
+        EXPERIMENTS["quickstart"],
+        train_data=",".join(scene_shards[0]),
+        eval_data=",".join(scene_shards[1]),
+        workdir=str(tmp_path / "run"),
+        image_encoder=hub_towers["image"][0],
+        text_encoder=hub_towers["text"][0],
+        image_size=16,
+        resize_size=20,
+        sequence_length=12,
+        batch_size=20,
+        steps=1,
+        warmup_steps=0,
+        learning_rate=1e-9,
+    )
+    pretrain.main(settings)
+    model = AlignDualEncoder.from_preset(tmp_path / "run" / "preset")
+    # What it expects came with the towers, and so did the weights.
+    assert list(model.preprocessor.pixel_scale) == [0.02, 0.03, 0.04]
+    assert model.preprocessor.vocabulary == hub_towers["text"][1].vocabulary
+    assert model.preprocessor.lowercase is False
+    kernels = [
+        model.backbone.image_encoder.get_layer("stem_conv").kernel,
+        hub_towers["image"][1].get_layer("stem_conv").kernel,
+    ]
+    np.testing.assert_allclose(*kernels, atol=1e-6)
+    tables = [
+        model.backbone.text_encoder.get_layer("token_embedding").embeddings,
+        hub_towers["text"][1].get_layer("token_embedding").embeddings,
+    ]
+    np.testing.assert_allclose(*tables, atol=1e-6)
+    assert model.backbone.image_projection is not None
+    with pytest.raises(ValueError, match="--vocabulary: --text-encoder brings its own"):
+        pretrain.main(dataclasses.replace(settings, vocabulary="vocab.txt"))
+    with pytest.raises(FileNotFoundError, match="/none: no such folder"):
+        missing = {"image_encoder": "/none", "workdir": str(tmp_path / "other")}
+        pretrain.main(dataclasses.replace(settings, **missing))
