@@ -111,7 +111,15 @@ class AlignBackbone(keras_hub.models.Backbone):
                 name: keras.saving.deserialize_keras_object(config[name], custom_objects)
                 for name in ("image_encoder", "text_encoder")
             }
-            return cls(**{**config, **towers, "dtype": dtype})
+            frozen = [tower for tower in towers.values() if not tower.trainable]
+            backbone = cls(**{**config, **towers, "trainable": True, "dtype": dtype})
+        for tower in frozen:
+            # The whole has thawed its layers, not itself; Keras passes on only what changes.
+            tower.trainable = True
+            tower.trainable = False
+        if not config.get("trainable", True):
+            backbone.trainable = False
+        return backbone
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, dtype=None):
@@ -130,7 +138,7 @@ class AlignBackbone(keras_hub.models.Backbone):
             ValueError: if it is no such preset, or a hub cannot be reached.
             FileNotFoundError: if the folder, or a file in it, is missing.
         """
-        with hub.opened(preset, cls, dtype) as loader:
+        with hub.opened(preset, cls, dtype=dtype) as loader:
             return loader.load_backbone(cls, load_weights, dtype=dtype)
 
 

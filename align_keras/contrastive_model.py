@@ -141,6 +141,7 @@ class ContrastiveModel(keras.Model):
             return None
         return {
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "optimizer_is_built": self.optimizer.built,
             "label_smoothing": self.label_smoothing,
             "mask_false_negatives": self.mask_false_negatives,
             "global_clipnorm": self.global_clipnorm,
@@ -148,10 +149,11 @@ class ContrastiveModel(keras.Model):
 
     def compile_from_config(self, config):
         """Compiles from ``get_compile_config``'s dictionary, as loading a model does."""
-        optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
-        self.compile(**{**config, "optimizer": optimizer})
-        # So that its state can be loaded.
-        self.optimizer.build(self.trainable_variables)
+        options = {name: config[name] for name in config if name != "optimizer_is_built"}
+        options["optimizer"] = keras.saving.deserialize_keras_object(config["optimizer"])
+        self.compile(**options)
+        if config["optimizer_is_built"]:  # it has state to load
+            self.optimizer.build(self.trainable_variables)
 
     def contrastive_losses(self, embeddings, batch):
         """Both directions of this replica's pairs against the pairs of every replica.

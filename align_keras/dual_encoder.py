@@ -5,7 +5,7 @@ import keras_hub
 import numpy as np
 import tensorflow as tf
 
-from align_keras import hub, inputs
+from align_keras import hub, inputs, raw_datasets
 from align_keras.backbone import AlignBackbone
 from align_keras.contrastive_model import MIN_TEMPERATURE, ContrastiveModel
 from align_keras.conversion import transformers
@@ -78,12 +78,15 @@ class AlignDualEncoder(ContrastiveModel):
             ValueError: if something is no image or string, or one of a pair is missing.
             FileNotFoundError: if there is no such image file.
         """
-        if isinstance(x, tf.data.Dataset) and not _has_model_inputs(x.element_spec):
-            x = inputs.prepare_dataset(x, self.preprocessor, batch_size or 32)
-        elif isinstance(x, dict) and not _has_model_inputs(x):
-            batches = inputs.pair_batches(x, self.preprocessor, batch_size or 32)
-            outputs = [self.predict_on_batch(batch) for batch in batches]
-            return {name: np.concatenate([o[name] for o in outputs]) for name in outputs[0]}
+        if isinstance(x, tf.data.Dataset):
+            if not inputs.are_model_inputs(x.element_spec):
+                x = raw_datasets.prepare_pairs(x, self.preprocessor, batch_size or 32)
+        elif isinstance(x, dict) and not inputs.are_model_inputs(x):
+            images, captions = inputs.split_pairs(x)
+            return {
+                "image_embeddings": self.encode_images(images, batch_size or 32),
+                "text_embeddings": self.encode_texts(captions, batch_size or 32),
+            }
         return super().predict(x, batch_size=batch_size, **kwargs)
 
     def encode_images(self, images, batch_size=32):
@@ -129,10 +132,11 @@ class AlignDualEncoder(ContrastiveModel):
         )
 
     def _encode(self, encode, batches):
-        # Traced once a tower; shapes may vary.
-        if encode.__name__ not in self._traced:
-            self._traced[encode.__name__] = tf.function(encode, reduce_retracing=True)
-        embeddings = [self._traced[encode.__name__](batch).numpy() for batch in batches]
+        # Traced once a tower, whatever the shapes; anew if the backbone is another.
+        key = (encode.__name__, id(self.backbone))
+        if key not in self._traced:
+            self._traced[key] = tf.function(encode, reduce_retracing=True)
+        embeddings = [self._traced[key](batch).numpy() for batch in batches]
         if not embeddings:
             return np.zeros((0, self.backbone.projection_dim), "float32")
         return np.concatenate(embeddings)
@@ -147,7 +151,8 @@ class AlignDualEncoder(ContrastiveModel):
                 ``"hf://kakaobrain/align-base"``.
             load_weights: whether to load the weights, or leave random ones.
             dtype: precision policy, such as ``"mixed_bfloat16"``; the global one by default.
-            **options: of the constructor, in place of the preset's own.
+            **options: of the constructor, in place of the preset's own; the temperature itself is
+                one of the weights.
 
         Returns:
             An ``AlignDualEncoder`` with its preprocessor.
@@ -156,8 +161,10 @@ class AlignDualEncoder(ContrastiveModel):
             ValueError: if it is no such preset, or a hub cannot be reached.
             FileNotFoundError: if the folder, or a file in it, is missing.
         """
-        with hub.opened(preset, cls.backbone_cls, dtype) as loader:
-            return loader.load_task(cls, load_weights, True, **options)
+        with hub.opened(preset, cls.backbone_cls, cls, dtype) as loader:
+            # By name: keras-hub cannot read the policy back that it wrote for a mixed one.
+            policy = keras.config.dtype_policy().name
+            return loader.load_task(cls, load_weights, True, dtype=policy, **options)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Writes the model as a preset, as keras-hub does.
@@ -167,7 +174,12 @@ class AlignDualEncoder(ContrastiveModel):
         Args:
             preset_dir: a folder, which is made.
             max_shard_size: gigabytes a file of weights.
+
+        Raises:
+            ValueError: if the preprocessor has no vocabulary.
         """
+        if self.preprocessor is not None:
+            _ = self.preprocessor.vocabulary  # raises before anything is written
         keras_hub.models.Task.save_to_preset(self, str(preset_dir), max_shard_size)
 
     def has_task_weights(self):
@@ -208,6 +220,7 @@ class AlignDualEncoder(ContrastiveModel):
             "initial_temperature": self.initial_temperature,
             "min_temperature": self.min_temperature,
             "name": self.name,
+            "trainable": self.trainable,
         }
 
     @classmethod
@@ -217,8 +230,8 @@ class AlignDualEncoder(ContrastiveModel):
             name: keras.saving.deserialize_keras_object(config[name], custom_objects)
             for name in ("backbone", "preprocessor")
         }
-        return cls(**{**config, **parts})
-
-
-def _has_model_inputs(batch):
-    return isinstance(batch, dict) and "token_ids" in batch
+        model = cls(**{**config, "trainable": True, **parts})
+        # Frozen as a whole; what is frozen inside the backbone comes with that.
+        if not config.get("trainable", True):
+            model.trainable = False
+        return model

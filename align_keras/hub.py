@@ -10,7 +10,6 @@ import os
 
 import keras
 from keras_hub.src.utils import preset_utils
-from safetensors import SafetensorError
 
 from align_keras.conversion import transformers
 
@@ -29,12 +28,13 @@ def has_file(preset, path):
 
 
 @contextlib.contextmanager
-def opened(preset, backbone_cls=None, dtype=None):
+def opened(preset, backbone_cls=None, task_cls=None, dtype=None):
     """Opens a preset; what fails inside the ``with`` is raised as one line that names it.
 
     Args:
         preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
         backbone_cls: the class of the backbone that it must hold; None if none need be in it.
+        task_cls: the class of the task that it must hold, if it holds one.
         dtype: the precision policy inside the ``with``; None leaves the global one.
 
     Yields:
@@ -47,20 +47,27 @@ def opened(preset, backbone_cls=None, dtype=None):
     """
     preset = str(preset) if isinstance(preset, os.PathLike) else preset
     with one_line(preset), dtype_policy(dtype):
-        yield _loader(preset, backbone_cls)
+        yield _loader(preset, backbone_cls, task_cls)
 
 
-def _loader(preset, backbone_cls):
+def _loader(preset, backbone_cls, task_cls):
     config = os.path.join(preset, preset_utils.CONFIG_FILE)
     if backbone_cls is None and os.path.isdir(preset) and not os.path.exists(config):
         return preset_utils.KerasPresetLoader(preset, {})  # of a preprocessor alone
     config = preset_utils.load_json(preset)
+    if not isinstance(config, dict):
+        raise ValueError(f"{preset_utils.CONFIG_FILE} holds no JSON object")
     if config.get("model_type") == transformers.MODEL_TYPE:
         return transformers.Loader(preset, config)
     loader = preset_utils.get_preset_loader(preset)
     found = loader.check_backbone_class()
     if backbone_cls is not None and not issubclass(found, backbone_cls):
-        raise ValueError(f"it holds a {found.__name__}, not an {backbone_cls.__name__}")
+        raise ValueError(f"it holds {found.__name__}, which is no {backbone_cls.__name__}")
+    if task_cls is not None and has_file(preset, preset_utils.TASK_CONFIG_FILE):
+        task = preset_utils.load_json(preset, preset_utils.TASK_CONFIG_FILE)
+        found = preset_utils.check_config_class(task)
+        if not issubclass(found, task_cls):
+            raise ValueError(f"it holds {found.__name__}, which is no {task_cls.__name__}")
     return loader
 
 
@@ -76,16 +83,38 @@ def one_line(preset):
         )
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
-        causes = list(_causes(error))
-        if not local and any(_is_network(cause) for cause in causes):
-            raise ValueError(
-                f"{preset}: the hub cannot be reached ({_first_line(causes[-1])}); connect to the "
-                "network, or give a local folder"
-            ) from error
+    except Exception as error:  # the hubs' clients raise a dozen kinds of their own
+        reason = None if local else _hub_reason(error)
+        if reason is not None:
+            raise ValueError(f"{preset}: {reason}") from error
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
         message = _first_line(error)
         raise kind(message if str(preset) in message else f"{preset}: {message}") from error
+
+
+_STATUS = {
+    401: "the hub has no such model, or wants you to log in",
+    403: "the hub refuses access; accept the model's terms there and log in",
+    404: "the hub has no such model",
+    429: "the hub asks to wait; try again later",
+}
+
+
+def _hub_reason(error):
+    """What a hub or the way to it has against a request; None if it is something else."""
+    causes = list(_causes(error))
+    for cause in causes:
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        if status in _STATUS:
+            return _STATUS[status]
+        if status is not None and status >= 500:
+            return f"the hub fails (status {status}); try again later"
+    if any(_is_network(cause) for cause in causes):
+        return (
+            f"the hub cannot be reached ({_first_line(causes[-1])}); connect to the network, or "
+            "give a local folder"
+        )
+    return None
 
 
 def _causes(error):
@@ -97,18 +126,16 @@ def _causes(error):
 def _is_network(error):
     """Whether an error of huggingface_hub, kagglehub or a socket says that none answered."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    return (
-        bool(names & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError"})
-        or "ConnectionError" in names
-        or "TimeoutError" in names
-        or getattr(error, "errno", None) in (errno.ENETUNREACH, errno.EHOSTUNREACH)
-    )
+    told = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "TransportError", "ConnectionError"}
+    told |= {"TimeoutError", "Timeout", "ChunkedEncodingError", "SSLError", "ProxyError"}
+    unreachable = (errno.ENETUNREACH, errno.EHOSTUNREACH)
+    return bool(names & told) or getattr(error, "errno", None) in unreachable
 
 
 def _first_line(error):
     if isinstance(error, KeyError):
         return f"no {error} in it"
-    lines = str(error).strip().splitlines()
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 

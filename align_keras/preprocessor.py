@@ -141,7 +141,7 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
         """Decodes one image and crops its centre, as in evaluation.
 
         Args:
-            encoded: the bytes of a JPEG, PNG, GIF or BMP, a scalar string.
+            encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
 
         Returns:
             float32, ``(image_size, image_size, 3)``, scaled.
@@ -152,7 +152,7 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
         return self.crop_image(images.decode(encoded))
 
     def crop_image(self, image):
-        """Resizes ``(height, width, 3)`` pixels of 0 .. 255, crops the centre and scales."""
+        """Resizes uint8 pixels ``(height, width, 3)``, crops the centre and scales."""
         image = images.resize(image, self.resize_size, self.antialias)
         return self._scale(images.centre_crop(image, self.image_size))
 
@@ -160,7 +160,7 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
         """Decodes one image, crops at random and flips it every other time, as in training.
 
         Args:
-            encoded: the bytes of a JPEG, PNG, GIF or BMP, a scalar string.
+            encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
             seed: two integers, which alone decide crop and flip.
 
         Returns:
@@ -191,8 +191,8 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
     def call(self, inputs):
         """Images and captions, or one of them, to model inputs: a dict to a dict.
 
-        ``images``: pixels ``(batch, height, width, 3)`` of 0 .. 255 if integers, scaled already
-        if floats; or encoded images, strings ``(batch,)``. ``captions``: strings, ``(batch,)``.
+        ``images``: pixels ``(batch, height, width, 3)``, uint8, or floats that are scaled
+        already; or encoded images, strings ``(batch,)``. ``captions``: strings, ``(batch,)``.
         Other fields pass.
         """
         outputs = {name: inputs[name] for name in inputs if name != "captions"}
@@ -231,7 +231,7 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
         Args:
             preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
             **options: of the constructor, in place of the preset's own, such as
-                ``image_size=360, resize_size=411``.
+                ``image_size=256, resize_size=306``.
 
         Returns:
             An ``AlignPreprocessor``.

@@ -1,5 +1,6 @@
 """The Hugging Face layout, in and out, against outputs of the original implementation."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from align_keras import (
     image_encoder,
 )
 from align_keras.conversion import config as configs
+from align_keras.conversion import transformers
 from align_keras.conversion.weights import Weight
 from align_keras.text_encoder import TextEncoder
 
@@ -123,11 +125,9 @@ def test_any_change_of_the_towers_is_noticed(change, monkeypatch):
     assert error > 5e-5
 
 
-def small_model(pieces, approximate_gelu=True, dropout=0.1, **vision):
+def small_model(pieces, approximate_gelu=True, antialias=True, sequence_length=12):
     """An untrained model that the layout can express, with statistics that are not the initial."""
-    backbone, _ = configs.vision_arguments(
-        {"width_coefficient": 0.5, "depth_coefficient": 0.5, "drop_connect_rate": dropout, **vision}
-    )
+    backbone, _ = configs.vision_arguments({"width_coefficient": 0.5, "depth_coefficient": 0.5})
     tower = ImageEncoder(
         keras_hub.models.EfficientNetBackbone(**backbone), first_block_residuals=False
     )
@@ -137,12 +137,11 @@ def small_model(pieces, approximate_gelu=True, dropout=0.1, **vision):
         num_heads=2,
         hidden_dim=16,
         intermediate_dim=32,
-        dropout=dropout,
-        max_sequence_length=12,
+        max_sequence_length=sequence_length,
     )
     model = AlignDualEncoder(
         AlignBackbone(tower, TextEncoder(bert, approximate_gelu), 160),
-        AlignPreprocessor(pieces, 33, 40, 12, antialias=True),
+        AlignPreprocessor(pieces, 33, 40, sequence_length, antialias=antialias),
         initial_temperature=0.07,
     )
     rng = np.random.default_rng(0)
@@ -153,25 +152,34 @@ def small_model(pieces, approximate_gelu=True, dropout=0.1, **vision):
     return model
 
 
-@pytest.mark.parametrize("approximate_gelu", [True, False])
-def test_an_exported_model_comes_back_the_same(approximate_gelu, pieces, tmp_path, scene_images):
-    model = small_model(pieces, approximate_gelu)
+@pytest.mark.parametrize(
+    ("approximate_gelu", "antialias", "sequence_length"), [(True, False, 100), (False, True, 12)]
+)
+def test_an_exported_model_comes_back_the_same(
+    approximate_gelu, antialias, sequence_length, pieces, tmp_path, scene_images
+):
+    model = small_model(pieces, approximate_gelu, antialias, sequence_length)
     model.log_temperature.assign(np.log(0.03))
     model.export_to_transformers(tmp_path / "exported")
     same = AlignDualEncoder.from_preset(tmp_path / "exported")
-    captions = ["A red circle!", "blue ring", ""]
-    np.testing.assert_array_equal(
-        same.encode_images(scene_images), model.encode_images(scene_images)
-    )
+    captions = ["A red circle!", "blue ring " * 40, ""]
+    images = [each.encode_images(scene_images) for each in (same, model)]
+    np.testing.assert_array_equal(*images)
     np.testing.assert_array_equal(same.encode_texts(captions), model.encode_texts(captions))
     assert float(same.temperature) == pytest.approx(0.03, rel=1e-6)
     assert same.backbone.text_encoder.approximate_gelu == approximate_gelu
-    # And once more out: every file is the same.
+    # And once more out: every file is the same, but for where the temperature began.
     same.export_to_transformers(tmp_path / "again")
-    for name in ("config.json", "preprocessor_config.json", "tokenizer.json", "vocab.txt"):
-        files = [tmp_path / folder / name for folder in ("exported", "again")]
-        contents = [file.read_text().replace("0.07", "0.03") for file in files]
-        assert contents[0] == contents[1] or name == "config.json", name
+    for name in ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"):
+        contents = [(tmp_path / folder / name).read_text() for folder in ("exported", "again")]
+        assert contents[0] == contents[1], name
+    configurations = [
+        json.loads((tmp_path / folder / "config.json").read_text())
+        for folder in ("exported", "again")
+    ]
+    for configuration in configurations:
+        del configuration["temperature_init_value"]
+    assert configurations[0] == configurations[1]
     tensors = [
         safetensors.numpy.load_file(tmp_path / folder / "model.safetensors")
         for folder in ("exported", "again")
@@ -200,8 +208,11 @@ def test_a_reference_checkpoint_is_exported_as_it_came(tmp_path):
     processors = [
         json.loads((path / "preprocessor_config.json").read_text()) for path in (folder, tmp_path)
     ]
-    for name, value in processors[1].items():
-        assert name == "processor_class" or processors[0][name] == value, name
+    assert {name: processors[0].get(name) for name in processors[1]} == {
+        **processors[1],
+        "processor_class": None,
+        configs.OWN_SETTINGS: None,
+    }
 
 
 def split(folder, parts):
@@ -260,11 +271,35 @@ def test_half_precision_checkpoints_load(exported, checkpoint):
 
 def test_without_tokenizer_json_the_vocabulary_file_is_read(exported, checkpoint):
     (checkpoint / "tokenizer.json").unlink()
-    change(checkpoint / "tokenizer_config.json", do_lower_case=False, model_max_length=int(1e30))
+    change(checkpoint / "tokenizer_config.json", do_lower_case=False)
     preprocessor = AlignPreprocessor.from_preset(checkpoint)
     assert preprocessor.vocabulary == exported[1].preprocessor.vocabulary
     assert not preprocessor.lowercase
-    assert preprocessor.sequence_length == 64
+
+
+def test_the_tokenizers_settings_rule_its_file(checkpoint):
+    change(checkpoint / "tokenizer_config.json", do_lower_case=False, strip_accents=True)
+    preprocessor = AlignPreprocessor.from_preset(checkpoint)
+    assert (preprocessor.lowercase, preprocessor.strip_accents) == (False, True)
+    (checkpoint / "tokenizer_config.json").unlink()
+    preprocessor = AlignPreprocessor.from_preset(checkpoint)
+    assert (preprocessor.lowercase, preprocessor.strip_accents) == (True, None)
+
+
+def test_captions_are_no_longer_than_the_positions(checkpoint):
+    change(checkpoint / "tokenizer_config.json", model_max_length=512)
+    change(checkpoint / "preprocessor_config.json", align_keras={})
+    assert AlignPreprocessor.from_preset(checkpoint).sequence_length == 12
+    change(checkpoint / "config.json", text_config__max_position_embeddings=512)
+    assert AlignPreprocessor.from_preset(checkpoint).sequence_length == 64
+
+
+def test_the_temperature_is_one_of_the_weights(exported):
+    options = {"initial_temperature": 1.0, "min_temperature": 0.001}
+    model = AlignDualEncoder.from_preset(exported[0], **options)
+    assert float(model.temperature) == pytest.approx(0.07)
+    fresh = AlignDualEncoder.from_preset(exported[0], load_weights=False, **options)
+    assert float(fresh.temperature) == 1.0
 
 
 def test_missing_values_of_a_configuration_are_those_of_the_original():
@@ -288,7 +323,20 @@ def test_missing_values_of_a_configuration_are_those_of_the_original():
         ("config.json", {"text_config__num_hidden_layers": 3}, "no tensor text_model.encoder"),
         ("preprocessor_config.json", {"resample": 0}, "resample 0 is not supported"),
         ("preprocessor_config.json", {"size": {"height": 3, "width": 4}}, "size must be a square"),
+        ("config.json", {"vision_config__strides": [1, 2]}, "strides has 2 stages, kernel_sizes 7"),
+        ("config.json", {"vision_config__squeeze_expansion_ratio": 2}, "squeeze_expansion_ratio"),
         ("tokenizer.json", {"model__type": "BPE"}, "BPE is not supported, only WordPiece"),
+        ("tokenizer.json", {"model__vocab__red": 9999}, "the ids of its vocabulary have a gap"),
+        (
+            "tokenizer.json",
+            {"added_tokens": [{"content": "<new>", "id": 900}]},
+            "the added token '<new>' is not in its vocabulary",
+        ),
+        (
+            "tokenizer_config.json",
+            {"tokenize_chinese_chars": False},
+            "does not set ideographs apart",
+        ),
     ],
 )
 def test_what_is_not_supported_is_one_clear_line(file, values, message, checkpoint):
@@ -299,23 +347,39 @@ def test_what_is_not_supported_is_one_clear_line(file, values, message, checkpoi
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["model.safetensors", "preprocessor_config.json", "tokenizer_config.json"]
-)
+@pytest.mark.parametrize("name", ["model.safetensors", "preprocessor_config.json", "vocab.txt"])
 def test_a_missing_file_is_named(name, checkpoint):
     (checkpoint / name).unlink()
-    if name == "tokenizer_config.json":
+    if name == "vocab.txt":
         (checkpoint / "tokenizer.json").unlink()
     with pytest.raises(FileNotFoundError, match=name):
         AlignDualEncoder.from_preset(checkpoint)
 
 
-def test_broken_weights_are_one_clear_line_and_leave_keras_usable(checkpoint):
+def test_broken_weights_are_one_clear_line(checkpoint):
     data = (checkpoint / "model.safetensors").read_bytes()
     (checkpoint / "model.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match=str(checkpoint)):
         AlignDualEncoder.from_preset(checkpoint)
-    assert keras.layers.Dense(2)(np.ones((1, 3))).shape == (1, 2)
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_an_interrupted_import_leaves_keras_usable(error, exported, monkeypatch):
+    read, count = transformers._read, itertools.count()
+
+    def read_some(name, files):
+        if next(count) == 40:
+            raise error("enough")
+        return read(name, files)
+
+    monkeypatch.setattr(transformers, "_read", read_some)
+    with pytest.raises((ValueError, KeyboardInterrupt), match="enough"):
+        AlignBackbone.from_preset(exported[0])
+    monkeypatch.undo()
+    with keras.StatelessScope():
+        build_text_encoder("bert_tiny", 10)
+    loaded = AlignBackbone.from_preset(exported[0])
+    assert all(variable._value is not None for variable in loaded.variables)
 
 
 @pytest.mark.parametrize(

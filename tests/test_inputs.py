@@ -70,6 +70,7 @@ def slices(values):
         lambda images, encoded, paths: slices(paths).batch(3),
         lambda images, encoded, paths: slices(encoded),
         lambda images, encoded, paths: slices({"images": encoded, "key": paths}).batch(2),
+        lambda images, encoded, paths: slices((images, np.arange(5))).batch(2),
     ],
 )
 def test_images_in_every_form_embed_the_same(form, model, images, encoded, paths):
@@ -118,8 +119,14 @@ def test_single_ones_are_a_batch_of_one(model, paths):
     assert model.encode_texts("a red ring").shape == (1, 8)
     assert model.encode_images(paths[0]).shape == (1, 8)
 
+    assert model.encode_images(Image.open(paths[0])).shape == (1, 8)
+    outputs = model.predict({"images": paths[0], "captions": "a red ring"})
+    assert outputs["text_embeddings"].shape == (1, 8)
+
 
 def test_nothing_gives_nothing(model):
+    outputs = model.predict({"images": [], "captions": []})
+    assert {value.shape for value in outputs.values()} == {(0, 8)}
     assert model.encode_texts([]).shape == (0, 8)
     assert model.encode_images([]).shape == (0, 8)
 
@@ -130,6 +137,7 @@ def test_nothing_gives_nothing(model):
         lambda images, paths: {"images": paths, "captions": CAPTIONS},
         lambda images, paths: {"images": images, "captions": np.array(CAPTIONS)},
         lambda images, paths: slices({"images": images, "captions": CAPTIONS}),
+        lambda images, paths: {"images": tuple(images), "captions": tuple(CAPTIONS)},
         lambda images, paths: slices({"images": paths, "captions": CAPTIONS}).batch(2),
     ],
 )
@@ -153,6 +161,34 @@ def test_model_inputs_are_predicted_as_arrays(model, images):
     np.testing.assert_allclose(outputs["text_embeddings"], model.encode_texts(CAPTIONS), atol=1e-5)
 
 
+def test_raw_images_beside_word_pieces_are_scaled(model, images):
+    tokens = model.preprocessor.tokenize(CAPTIONS)
+    outputs = model.predict({"images": images, **tokens}, verbose=0)
+    expected = model.encode_images(images)
+    np.testing.assert_allclose(outputs["image_embeddings"], expected, atol=1e-6)
+
+
+def test_another_backbone_embeds_for_itself(model, build_tiny, images):
+    before = model.encode_images(images)
+    model.backbone = build_tiny(vocabulary_size=300).backbone
+    after = model.encode_images(images)
+    assert np.abs(after - before).max() > 1e-3
+    np.testing.assert_allclose(after, reference_images(model, images)[1], atol=1e-6)
+
+
+def test_replicas_do_not_double_pairs(model, build_tiny, mirrored, images):
+    with mirrored.scope():
+        double = build_tiny(
+            preprocessor=model.preprocessor, vocabulary_size=len(model.preprocessor.vocabulary)
+        )
+    for variable, source in zip(double.variables, model.variables, strict=True):
+        variable.assign(source.numpy())
+    pairs = {"images": images, "captions": CAPTIONS}
+    expected = model.predict(pairs)
+    for name, value in double.predict(pairs).items():
+        np.testing.assert_allclose(value, expected[name], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -160,9 +196,18 @@ def test_model_inputs_are_predicted_as_arrays(model, images):
         (lambda m, i: m.encode_images([b"no image"]), ValueError, "image 0: does not decode"),
         (lambda m, i: m.encode_images([i[0], i[1][..., 0]]), ValueError, "image 1: not a path"),
         (lambda m, i: m.encode_images(i[0]), ValueError, "a single array; give a batch"),
-        (lambda m, i: m.encode_images(5), ValueError, "not images, but 5"),
+        (lambda m, i: m.encode_images(5), ValueError, "not images, but int 5"),
+        (lambda m, i: m.encode_images({"images": i}), ValueError, "not images, but dict"),
+        (lambda m, i: m.encode_images(i.astype("int32")), ValueError, "image 0: .* int32"),
+        (lambda m, i: m.encode_images(i.astype("float32")), ValueError, "floats from .*give uint8"),
+        (lambda m, i: m.encode_texts({"token_ids": i}), ValueError, "no segment_ids, padding_mask"),
+        (lambda m, i: m.encode_images(slices(["/none"])), FileNotFoundError, "the dataset: /none"),
+        (lambda m, i: m.encode_images(slices([b"GIF89a"])), ValueError, "an image of the dataset"),
+        (lambda m, i: m.encode_images(slices(i[..., :1])), ValueError, "images are uint8"),
+        (lambda m, i: m.encode_texts(slices([1, 2])), ValueError, "captions are int32, not"),
+        (lambda m, i: m.predict(slices({"captions": ["a"]})), ValueError, "has no field images"),
         (lambda m, i: m.encode_texts(["a", None]), ValueError, "caption 1: not a string"),
-        (lambda m, i: m.encode_texts(7), ValueError, "not captions, but 7"),
+        (lambda m, i: m.encode_texts(7), ValueError, "not captions, but int 7"),
         (lambda m, i: m.predict({"images": i}), ValueError, "no captions in the inputs"),
         (
             lambda m, i: m.predict({"images": i, "captions": ["a"]}),
@@ -191,6 +236,9 @@ def test_a_file_that_is_no_image_is_named(model, tmp_path):
     path.write_bytes(bomb + b"\x08\x02\x00\x00\x00")
     with pytest.raises(ValueError, match=f"{path}: too many pixels"):
         model.encode_images([path])
+    grey = Image.fromarray(np.full((30, 30), 40_000, "uint16"))
+    with pytest.raises(ValueError, match="image 0: more than 8 bits a pixel"):
+        model.encode_images([grey])
 
 
 def test_raw_inputs_need_a_preprocessor(build_tiny, images):

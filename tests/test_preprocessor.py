@@ -87,7 +87,14 @@ def test_what_is_no_image_raises(data, preprocessor):
 def test_an_image_of_too_many_pixels_raises_before_it_is_decoded(preprocessor):
     header = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (20_000).to_bytes(4, "big") * 2
     gif = b"GIF89a" + (60_000).to_bytes(2, "little") * 2
-    for data in (header + b"\x08\x02\x00\x00\x00", gif):
+    buffers = [io.BytesIO() for _ in range(3)]
+    for buffer, mode, lossless in zip(
+        buffers, ("RGB", "RGB", "RGBA"), (True, False, False), strict=True
+    ):
+        Image.new(mode, (12_000, 6_000)).save(buffer, "WEBP", method=0, lossless=lossless)
+    assert [buffer.getvalue()[12:16] for buffer in buffers] == [b"VP8L", b"VP8 ", b"VP8X"]
+    webps = [buffer.getvalue() for buffer in buffers]
+    for data in (header + b"\x08\x02\x00\x00\x00", gif, *webps):
         with pytest.raises(tf.errors.InvalidArgumentError, match="too many pixels"):
             preprocessor.decode_image(tf.constant(data))
 

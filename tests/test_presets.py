@@ -1,8 +1,12 @@
 """Saving and loading: presets, ``.keras`` files, hubs that do not answer, keras-hub's towers."""
 
 import dataclasses
+import importlib
 import shutil
+import sys
+import types
 
+import huggingface_hub.constants
 import keras
 import keras_hub
 import numpy as np
@@ -133,6 +137,62 @@ def test_a_preset_loads_in_another_precision(dtype, model, tmp_path, scene_image
     np.testing.assert_allclose(images, model.encode_images(scene_images), atol=0.05)
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16"])
+def test_a_model_of_another_precision_comes_back(policy, model, tmp_path):
+    model.save_to_preset(tmp_path / "float32")
+    mixed = AlignDualEncoder.from_preset(tmp_path / "float32", dtype=policy)
+    mixed.save_to_preset(tmp_path / "mixed")
+    for options in ({}, {"dtype": "float32"}):
+        loaded = AlignDualEncoder.from_preset(tmp_path / "mixed", **options)
+        assert loaded.backbone.text_projection.compute_dtype == "float32"
+        np.testing.assert_allclose(
+            loaded.encode_texts(CAPTIONS), model.encode_texts(CAPTIONS), atol=0.02
+        )
+    again = AlignDualEncoder.from_preset(tmp_path / "mixed", dtype=policy)
+    np.testing.assert_allclose(
+        again.encode_texts(CAPTIONS), mixed.encode_texts(CAPTIONS), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "freeze",
+    [
+        lambda model: model.backbone.image_encoder,
+        lambda model: model.backbone.text_encoder,
+        lambda model: model.backbone,
+        lambda model: model,
+    ],
+)
+@pytest.mark.parametrize("form", ["keras", "preset"])
+def test_what_is_frozen_stays_frozen(freeze, form, model, tmp_path):
+    freeze(model).trainable = False
+    model.compile(keras.optimizers.AdamW(1e-2))
+    if form == "keras":
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    else:
+        model.save_to_preset(tmp_path)
+        loaded = AlignDualEncoder.from_preset(tmp_path)
+    assert len(loaded.trainable_variables) == len(model.trainable_variables)
+
+
+class OtherEncoder(AlignDualEncoder):
+    """A subclass that nothing has saved."""
+
+
+def test_a_subclass_does_not_take_another_class_for_its_own(model, tmp_path):
+    model.save_to_preset(tmp_path)
+    with pytest.raises(ValueError, match="holds AlignDualEncoder, which is no OtherEncoder"):
+        OtherEncoder.from_preset(tmp_path)
+
+
+def test_a_model_without_a_vocabulary_is_not_half_saved(build_tiny, tmp_path):
+    model = build_tiny(preprocessor=AlignPreprocessor(image_size=16, resize_size=20))
+    with pytest.raises(ValueError, match="the preprocessor has no vocabulary"):
+        model.save_to_preset(tmp_path / "preset")
+    assert not (tmp_path / "preset").exists()
+
+
 def test_a_keras_file_holds_the_preprocessor_too(model, scene_images, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -140,30 +200,65 @@ def test_a_keras_file_holds_the_preprocessor_too(model, scene_images, tmp_path):
     assert loaded.preprocessor.get_config() == model.preprocessor.get_config()
 
 
-@pytest.mark.parametrize(
-    ("address", "environment"),
-    [
-        ("hf://kakaobrain/align-base", {"HF_HUB_OFFLINE": "1"}),
-        ("kaggle://keras/align/keras/align_base", {}),
-    ],
-)
-def test_a_hub_that_does_not_answer_is_one_clear_line(address, environment, monkeypatch):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    import huggingface_hub.constants
+def assert_refused(address, message):
+    for cls in (AlignDualEncoder, AlignBackbone, AlignPreprocessor):
+        with pytest.raises(ValueError, match=f"{address}: {message}") as raised:
+            cls.from_preset(address)
+        assert "\n" not in str(raised.value)
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
+def test_an_offline_hugging_face_hub_is_one_clear_line(monkeypatch):
+    monkeypatch.setattr(sys.modules["huggingface_hub.constants"], "HF_HUB_OFFLINE", True)
+    assert_refused("hf://kakaobrain/align-base", "the hub cannot be reached")
+
+
+def test_an_offline_kaggle_is_one_clear_line(monkeypatch):
     def refuse(*args, **kwargs):
         raise requests.exceptions.ConnectionError("no route\nto the host")
 
     monkeypatch.setattr(requests.Session, "send", refuse)
-    for cls in (AlignDualEncoder, AlignBackbone, AlignPreprocessor):
-        with pytest.raises(ValueError, match=f"{address}: the hub cannot be reached") as raised:
-            cls.from_preset(address)
-        assert "\n" not in str(raised.value)
+    assert_refused("kaggle://keras/align/keras/align_base", "the hub cannot be reached")
     with pytest.raises(ValueError, match="bert_base_en_uncased: the hub cannot be reached"):
         pretrained.load_text_encoder("bert_base_en_uncased")
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "the hub has no such model, or wants you to log in"),
+        (403, "the hub refuses access"),
+        (404, "the hub has no such model"),
+        (429, "the hub asks to wait"),
+        (503, r"the hub fails \(status 503\)"),
+    ],
+)
+def test_what_a_hub_answers_is_told(status, message, monkeypatch):
+    class AnswerError(Exception):
+        response = types.SimpleNamespace(status_code=status)
+
+    def answer(*args, **kwargs):
+        raise AnswerError(f"{status} Client Error. (Request ID: 1)\n\nlong text")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", answer)
+    assert_refused("hf://nobody/nothing", message)
+
+
+@pytest.mark.parametrize(
+    "name", ["ConnectError", "ReadTimeout", "ProxyError", "RemoteProtocolError", "ReadError"]
+)
+def test_what_cuts_the_line_is_told(name, monkeypatch):
+    client = importlib.import_module("huggingface_hub.utils._http")
+    httpx = next(
+        value
+        for value in vars(client).values()
+        if getattr(value, "__name__", "").startswith("httpx") and hasattr(value, name)
+    )
+
+    def cut(*args, **kwargs):
+        raise getattr(httpx, name)("cut")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", cut)
+    assert_refused("hf://nobody/nothing", r"the hub cannot be reached \(cut\)")
 
 
 @pytest.mark.parametrize(
@@ -173,6 +268,7 @@ def test_a_hub_that_does_not_answer_is_one_clear_line(address, environment, monk
         (lambda p: (p / "config.json").unlink(), FileNotFoundError, "config.json"),
         (lambda p: (p / "config.json").write_text("{"), ValueError, "Expecting property name"),
         (lambda p: (p / "config.json").write_text("{}"), ValueError, "Unrecognized format"),
+        (lambda p: (p / "config.json").write_text("[]"), ValueError, "holds no JSON object"),
         (lambda p: shutil.rmtree(p / "assets"), FileNotFoundError, "vocabulary.txt"),
         (lambda p: (p / "model.weights.h5").write_bytes(b"x"), ValueError, "open file"),
     ],
@@ -189,7 +285,7 @@ def test_a_preset_of_another_kind_is_refused(tmp_path):
     bert = keras_hub.models.BertBackbone(10, 1, 1, 4, 4, max_sequence_length=4)
     bert.save_to_preset(str(tmp_path))
     for cls in (AlignDualEncoder, AlignBackbone):
-        with pytest.raises(ValueError, match="holds a BertBackbone, not an AlignBackbone"):
+        with pytest.raises(ValueError, match="holds BertBackbone, which is no AlignBackbone"):
             cls.from_preset(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no preprocessor.json of AlignPreprocessor"):
         AlignPreprocessor.from_preset(tmp_path)

@@ -36,6 +36,9 @@ VISION_DEFAULTS = {
 }
 DEFAULTS = {"projection_dim": 640, "temperature_init_value": 1.0}
 
+#: Holds what the layout has no word for; others ignore it.
+OWN_SETTINGS = "align_keras"
+
 # Their names of the GELU: exact, and the tanh approximation.
 _APPROXIMATE_GELU = {"gelu": False, "gelu_new": True, "gelu_pytorch_tanh": True}
 
@@ -69,6 +72,14 @@ def vision_arguments(config):
     """
     config = {**VISION_DEFAULTS, **config}
     stages = len(config["kernel_sizes"])
+    lists = ("in_channels", "out_channels", "strides", "num_block_repeats", "expand_ratios")
+    for name in lists:
+        if len(config[name]) != stages:
+            raise ValueError(
+                f"vision_config: {name} has {len(config[name])} stages, kernel_sizes {stages}"
+            )
+    if not 0 < config["squeeze_expansion_ratio"] <= 1:
+        raise ValueError("vision_config: squeeze_expansion_ratio must be above 0 and at most 1")
     _demand(
         config,
         "vision_config",
@@ -204,8 +215,11 @@ def preprocessor_arguments(config):
         "rescale_offset": False,
         "do_normalize": True,
         "include_top": True,
-        "image_mean": [0.485, 0.456, 0.406],
-        "image_std": [0.229, 0.224, 0.225],
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "size": 346,
+        "crop_size": 289,
+        OWN_SETTINGS: {},
     }
     config = {**defaults, **config}
     _demand(config, "preprocessor_config.json", {"do_resize": [True], "resample": [2]})
@@ -231,6 +245,7 @@ def preprocessor_arguments(config):
         "antialias": True,
         "pixel_scale": scale,
         "pixel_offset": offset,
+        **config[OWN_SETTINGS],
     }
 
 
@@ -259,6 +274,10 @@ def preprocessor_config(preprocessor):
         "do_normalize": False,
         "rescale_factor": preprocessor.pixel_scale,
         "rescale_offset": True,
+        OWN_SETTINGS: {
+            "antialias": preprocessor.antialias,
+            "sequence_length": preprocessor.sequence_length,
+        },
     }
     if isinstance(preprocessor.pixel_scale, float) and preprocessor.pixel_offset == -1.0:
         return config

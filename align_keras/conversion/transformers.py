@@ -17,6 +17,7 @@ import keras_hub
 import numpy as np
 import safetensors.numpy
 import tokenizers
+from keras.src.backend.common import global_state
 from keras_hub.src.utils import preset_utils
 
 from align_keras.contrastive_model import MIN_TEMPERATURE
@@ -24,7 +25,7 @@ from align_keras.conversion import config as configs
 from align_keras.conversion.weights import backbone_weights
 from align_keras.image_encoder import ImageEncoder
 from align_keras.text_encoder import TextEncoder
-from align_keras.tokenizer import check_vocabulary, write_vocabulary
+from align_keras.tokenizer import check_vocabulary, read_vocabulary, write_vocabulary
 
 MODEL_TYPE = "align"
 _PREPROCESSOR_FILE = "preprocessor_config.json"
@@ -46,15 +47,21 @@ class Loader(preset_utils.PresetLoader):
         if not load_weights:
             return self._build(cls, **kwargs)
         files = self._tensor_files()
-        # Inside, variables are made without a value. Each gets its tensor in place of its random
-        # initial value when the scope ends, one after another: no two copies of the weights are
-        # ever in memory.
-        with keras.StatelessScope():
-            backbone = self._build(cls, **kwargs)
+        # Variables are made without a value, and each gets its tensor in place of a random initial
+        # one, one after another: no two copies of the weights are ever in memory.
+        pending = list(global_state.get_global_attribute("uninitialized_variables") or [])
+        try:
+            with keras.StatelessScope(initialize_variables=False):
+                backbone = self._build(cls, **kwargs)
             weights = list(backbone_weights(backbone))
             _check_tensors(weights, files)
             for weight in weights:
                 weight.variable._initializer = functools.partial(_read_weight, weight, files)
+            for variable in backbone.variables:
+                variable._deferred_initialize()
+        finally:
+            # Whatever happened, Keras is not to make up for the rest.
+            global_state.set_global_attribute("uninitialized_variables", pending)
         return backbone
 
     def _build(self, cls, **kwargs):
@@ -95,8 +102,9 @@ class Loader(preset_utils.PresetLoader):
 
     def load_preprocessor(self, cls, **options):
         """An ``AlignPreprocessor`` (``cls``) that does what the checkpoint expects."""
-        arguments = configs.preprocessor_arguments(self._json(_PREPROCESSOR_FILE))
-        return cls(**{**arguments, **self._tokenizer_arguments(), **options})
+        tokenizer = self._tokenizer_arguments()
+        images = configs.preprocessor_arguments(self._json(_PREPROCESSOR_FILE))
+        return cls(**{**tokenizer, **images, **options})
 
     def load_task(self, cls, load_weights=True, load_task_weights=True, dtype=None, **kwargs):
         """An ``AlignDualEncoder`` (``cls``) with backbone, preprocessor and temperature."""
@@ -105,7 +113,7 @@ class Loader(preset_utils.PresetLoader):
             temperature = float(_read("temperature", self._tensor_files()).item())
         if not temperature > 0.0:
             raise ValueError(f"the temperature is {temperature}, not above 0")
-        return cls(
+        model = cls(
             **{
                 # First: making a tokenizer takes memory for a moment.
                 "preprocessor": self.load_preprocessor(cls.preprocessor_cls),
@@ -115,6 +123,9 @@ class Loader(preset_utils.PresetLoader):
                 **kwargs,
             }
         )
+        if load_weights:
+            model.log_temperature.assign(math.log(temperature))
+        return model
 
     def _own(self, name):
         return self.config.get(name, configs.DEFAULTS[name])
@@ -123,36 +134,50 @@ class Loader(preset_utils.PresetLoader):
         return preset_utils.load_json(self.preset, name)
 
     def _tokenizer_arguments(self):
-        """From ``tokenizer.json``, or else from ``vocab.txt`` and ``tokenizer_config.json``."""
-        length = self._optional_json(_TOKENIZER_CONFIG_FILE).get("model_max_length")
-        arguments = {"sequence_length": min(length or _SEQUENCE_LENGTH, _SEQUENCE_LENGTH)}
+        """From ``tokenizer.json`` or ``vocab.txt``; ``tokenizer_config.json`` rules the casing."""
+        settings = self._optional_json(_TOKENIZER_CONFIG_FILE)
+        normalizer = {}
         if tokenizer := self._optional_json(_TOKENIZER_FILE):
-            model, normalizer = tokenizer["model"], tokenizer["normalizer"]
-            if model.get("type", "WordPiece") != "WordPiece":
-                raise ValueError(
-                    f"{_TOKENIZER_FILE}: {model['type']} is not supported, only WordPiece"
-                )
-            vocabulary = sorted(model["vocab"], key=model["vocab"].get)
-            casing = {name: normalizer[name] for name in ("lowercase", "strip_accents")}
+            kind = tokenizer["model"].get("type", "WordPiece")
+            if kind != "WordPiece":
+                raise ValueError(f"{_TOKENIZER_FILE}: {kind} is not supported, only WordPiece")
+            vocabulary = _ordered(tokenizer["model"]["vocab"], tokenizer.get("added_tokens") or [])
+            check_vocabulary(vocabulary, _TOKENIZER_FILE)
+            normalizer = tokenizer.get("normalizer") or {}
         else:
-            with open(
-                preset_utils.get_file(self.preset, _VOCABULARY_FILE), encoding="utf-8"
-            ) as file:
-                vocabulary = file.read().split("\n")
-            vocabulary = vocabulary[: len(vocabulary) - (not vocabulary[-1])]
-            settings = self._json(_TOKENIZER_CONFIG_FILE)
-            normalizer = {"handle_chinese_chars": settings.get("tokenize_chinese_chars", True)}
-            casing = {
-                "lowercase": settings.get("do_lower_case", True),
-                "strip_accents": settings.get("strip_accents"),
-            }
-        if not normalizer.get("handle_chinese_chars", True):
+            vocabulary = read_vocabulary(preset_utils.get_file(self.preset, _VOCABULARY_FILE))
+        found = {
+            name: settings.get(theirs, normalizer.get(name, default))
+            for name, theirs, default in (
+                ("lowercase", "do_lower_case", True),
+                ("strip_accents", "strip_accents", None),
+                ("handle_chinese_chars", "tokenize_chinese_chars", True),
+            )
+        }
+        if not found.pop("handle_chinese_chars"):
             raise ValueError("the tokenizer does not set ideographs apart, which is not supported")
-        check_vocabulary(vocabulary, "the tokenizer")
-        return {"vocabulary": vocabulary, **casing, **arguments}
+        # Their AlignProcessor pads to 64 whatever the tokenizer's own bound.
+        positions = (self.config.get("text_config") or {}).get("max_position_embeddings")
+        bounds = [settings.get("model_max_length"), positions, _SEQUENCE_LENGTH]
+        length = min(bound for bound in bounds if bound is not None)
+        return {"vocabulary": vocabulary, "sequence_length": length, **found}
 
     def _optional_json(self, name):
         return self._json(name) if preset_utils.check_file_exists(self.preset, name) else {}
+
+
+def _ordered(vocabulary, added_tokens):
+    """Word pieces in the order of their ids, which must be 0, 1, 2, ..."""
+    pieces = sorted(vocabulary, key=vocabulary.get)
+    if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
+        raise ValueError(f"{_TOKENIZER_FILE}: the ids of its vocabulary have a gap")
+    for token in added_tokens:
+        if vocabulary.get(token["content"]) != token["id"]:
+            raise ValueError(
+                f"{_TOKENIZER_FILE}: the added token {token['content']!r} is not in its "
+                "vocabulary, which is not supported"
+            )
+    return pieces
 
 
 def _check_tensors(weights, files):
