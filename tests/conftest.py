@@ -30,6 +30,21 @@ from align_keras.data import records, scenes, vocabulary
 
 TINY_IMAGE_SIZE = 16
 TINY_SEQUENCE = 12
+#: Arguments of a keras-hub EfficientNetBackbone of three blocks.
+TINY_EFFICIENTNET = {
+    "stackwise_width_coefficients": [1.0] * 2,
+    "stackwise_depth_coefficients": [1.0] * 2,
+    "stackwise_kernel_sizes": [3, 3],
+    "stackwise_num_repeats": [1, 2],
+    "stackwise_input_filters": [8, 8],
+    "stackwise_output_filters": [8, 16],
+    "stackwise_expansion_ratios": [1, 2],
+    "stackwise_strides": [1, 2],
+    "stackwise_squeeze_and_excite_ratios": [0.25, 0.25],
+    "stackwise_block_types": ["v1", "unfused"],
+    "stackwise_force_input_filters": [0, 0],
+    "stackwise_nores_option": [False, False],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -73,21 +88,7 @@ def build_tiny():
     """Makes a two-layer dual encoder with an 8-wide space."""
 
     def build(dropout=0.0, synchronized=False, vocabulary_size=300, **options):
-        image_backbone = keras_hub.models.EfficientNetBackbone(
-            stackwise_width_coefficients=[1.0] * 2,
-            stackwise_depth_coefficients=[1.0] * 2,
-            stackwise_kernel_sizes=[3, 3],
-            stackwise_num_repeats=[1, 2],
-            stackwise_input_filters=[8, 8],
-            stackwise_output_filters=[8, 16],
-            stackwise_expansion_ratios=[1, 2],
-            stackwise_strides=[1, 2],
-            stackwise_squeeze_and_excite_ratios=[0.25, 0.25],
-            stackwise_block_types=["v1", "unfused"],
-            stackwise_force_input_filters=[0, 0],
-            stackwise_nores_option=[False, False],
-            dropout=dropout,
-        )
+        image_backbone = keras_hub.models.EfficientNetBackbone(**TINY_EFFICIENTNET, dropout=dropout)
         text_backbone = keras_hub.models.BertBackbone(
             vocabulary_size=vocabulary_size,
             num_layers=1,

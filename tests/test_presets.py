@@ -13,6 +13,7 @@ import numpy as np
 import pretrain
 import pytest
 import requests
+from conftest import TINY_EFFICIENTNET
 from experiments import EXPERIMENTS
 
 from align_keras import (
@@ -299,18 +300,7 @@ def test_a_preset_is_named_by_a_string_or_a_path():
 @pytest.fixture
 def hub_towers(pieces, tmp_path):
     """Folders of a keras-hub EfficientNet and BERT, as the hubs have them."""
-    image = keras_hub.models.EfficientNetBackbone(
-        stackwise_kernel_sizes=[3, 3],
-        stackwise_num_repeats=[1, 2],
-        stackwise_input_filters=[8, 8],
-        stackwise_output_filters=[8, 16],
-        stackwise_expansion_ratios=[1, 2],
-        stackwise_strides=[1, 2],
-        stackwise_squeeze_and_excite_ratios=[0.25, 0.25],
-        stackwise_block_types=["v1", "unfused"],
-        width_coefficient=1.0,
-        depth_coefficient=1.0,
-    )
+    image = keras_hub.models.EfficientNetBackbone(**TINY_EFFICIENTNET)
     image.save_to_preset(str(tmp_path / "image"))
     keras_hub.layers.EfficientNetImageConverter(
         image_size=(16, 16), scale=[0.02, 0.03, 0.04], offset=[-2.0, -1.0, 0.0]
