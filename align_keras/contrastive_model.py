@@ -11,9 +11,9 @@ from align_keras.tiled_loss import rows_of_a_tile, tiled_losses
 
 #: The floor of the temperature, below the 1/64 that the paper converges to.
 MIN_TEMPERATURE = 0.005
-#: Above so many logits a replica the loss is tiled by itself: 64 MiB a matrix, of which the dense
+#: Above so many logits a replica the loss is tiled by itself: 16 MiB a matrix, of which the dense
 #: form holds a dozen.
-_MAX_DENSE_LOGITS = 1 << 24
+_MAX_DENSE_LOGITS = 1 << 22
 
 
 class _AtLeast(keras.constraints.Constraint):
@@ -125,7 +125,7 @@ class ContrastiveModel(keras.Model):
             global_clipnorm: bound on the norm of all gradients together, after the sum over
                 replicas; ``None`` for none.
             loss_tile_rows: rows of the matrix of logits that the loss holds at once; 0 for the
-                whole matrix, ``None`` for the whole up to 4,096 pairs and 16 MiB of it above.
+                whole matrix, ``None`` for the whole up to 2,048 pairs and 8 MiB of it above.
             micro_batch_size: pairs of a replica whose activations are in memory at once; must
                 divide its share of the batch. The gradient is that of the whole global batch;
                 only batch norm sees micro-batches. ``None`` for the whole share.

@@ -47,8 +47,8 @@ class _Problem:
 
 
 def rows_of_a_tile(columns):
-    """How many rows of so many logits are 16 MiB, but 64 at least: a good ``tile_rows``."""
-    return max(64, (1 << 22) // columns)
+    """How many rows of so many logits are 8 MiB, but 64 at least: a good ``tile_rows``."""
+    return max(64, (1 << 21) // columns)
 
 
 def tiled_losses(

@@ -46,13 +46,13 @@ def run(form, pairs, rounds):
     measure.report(lambda: step()[0].numpy(), rounds)
 
 
-def main():
+def main(sizes):
     """Measures every size and prints the table."""
     print(f"{measure.machine()}; {DIM} wide\n")
     print(
         f"{'pairs':>7}{'dense s':>10}{'tiled s':>10}{'ratio':>8}{'dense MiB':>12}{'tiled MiB':>12}"
     )
-    for pairs in PAIRS:
+    for pairs in sizes:
         rounds = 3 if pairs <= DENSE_UP_TO else 1
         dense = None
         if pairs <= DENSE_UP_TO:
@@ -71,5 +71,6 @@ def main():
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", help="one case as JSON, in this process")
+    parser.add_argument("--pairs", type=int, nargs="+", default=PAIRS, help="global batch sizes")
     arguments = parser.parse_args()
-    sys.exit(run(**json.loads(arguments.case)) if arguments.case else main())
+    sys.exit(run(**json.loads(arguments.case)) if arguments.case else main(arguments.pairs))
