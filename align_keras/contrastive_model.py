@@ -5,11 +5,15 @@ import math
 import keras
 import tensorflow as tf
 
-from align_keras import distribution, losses
+from align_keras import distribution, losses, micro_batches
 from align_keras.inputs import MODEL_INPUTS
+from align_keras.tiled_loss import rows_of_a_tile, tiled_losses
 
 #: The floor of the temperature, below the 1/64 that the paper converges to.
 MIN_TEMPERATURE = 0.005
+#: Above so many logits a replica the loss is tiled by itself: 16 MiB a matrix, of which the dense
+#: form holds a dozen.
+_MAX_DENSE_LOGITS = 1 << 22
 
 
 class _AtLeast(keras.constraints.Constraint):
@@ -106,6 +110,8 @@ class ContrastiveModel(keras.Model):
         label_smoothing=0.1,
         mask_false_negatives=True,
         global_clipnorm=None,
+        loss_tile_rows=None,
+        micro_batch_size=None,
         **kwargs,
     ):
         """Sets how to train.
@@ -118,11 +124,22 @@ class ContrastiveModel(keras.Model):
                 negatives of each other. ``False`` for the paper's loss.
             global_clipnorm: bound on the norm of all gradients together, after the sum over
                 replicas; ``None`` for none.
+            loss_tile_rows: rows of the matrix of logits that the loss holds at once; 0 for the
+                whole matrix, ``None`` for the whole up to 2,048 pairs and 8 MiB of it above.
+            micro_batch_size: pairs of a replica whose activations are in memory at once; must
+                divide its share of the batch. The gradient is that of the whole global batch;
+                only batch norm sees micro-batches. ``None`` for the whole share.
             **kwargs: of ``keras.Model.compile``.
 
         Raises:
-            ValueError: if the optimizer clips.
+            ValueError: if the optimizer clips, or the backbone computes in float16, whose
+                gradients would need a scaled loss.
         """
+        if self.backbone.text_projection.compute_dtype == "float16":
+            raise ValueError(
+                "training in float16 would need a scaled loss, which is not there; build the "
+                "model under mixed_bfloat16 or float32"
+            )
         super().compile(optimizer=optimizer, **kwargs)
         clips = (
             self.optimizer.clipnorm,
@@ -134,6 +151,8 @@ class ContrastiveModel(keras.Model):
         self.label_smoothing = label_smoothing
         self.mask_false_negatives = mask_false_negatives
         self.global_clipnorm = global_clipnorm
+        self.loss_tile_rows = loss_tile_rows
+        self.micro_batch_size = micro_batch_size
 
     def get_compile_config(self):
         """The arguments of ``compile``, serialised; None if it has not been called."""
@@ -145,6 +164,8 @@ class ContrastiveModel(keras.Model):
             "label_smoothing": self.label_smoothing,
             "mask_false_negatives": self.mask_false_negatives,
             "global_clipnorm": self.global_clipnorm,
+            "loss_tile_rows": self.loss_tile_rows,
+            "micro_batch_size": self.micro_batch_size,
         }
 
     def compile_from_config(self, config):
@@ -168,32 +189,29 @@ class ContrastiveModel(keras.Model):
             ``loss_i2t``, ``loss_t2i``, ``i2t_recall_at_1``, ``t2i_recall_at_1``.
         """
         images, texts = embeddings["image_embeddings"], embeddings["text_embeddings"]
-        rows = tf.shape(images)[0]
-        replica, _ = distribution.replica_place()
-        positives = replica * rows + tf.range(rows)
-        excluded = self._excluded(batch, positives)
-
-        results = {}
-        for direction, queries, keys in (("i2t", images, texts), ("t2i", texts, images)):
-            logits = losses.pair_logits(
-                queries, distribution.gather_replicas(keys), self.temperature
-            )
-            loss = losses.softmax_cross_entropy(logits, positives, self.label_smoothing, excluded)
-            recall = losses.recall_at_1(logits, positives, excluded)
-            results[f"loss_{direction}"] = tf.reduce_mean(loss)
-            results[f"{direction}_recall_at_1"] = tf.reduce_mean(recall)
+        replica, replicas = distribution.replica_place()
+        options = {
+            "label_smoothing": self.label_smoothing,
+            "ids": [batch[name] for name in ID_FIELDS if name in batch]
+            if self.mask_false_negatives
+            else [],
+            "replica": replica,
+            "gather": distribution.gather_replicas,
+        }
+        tile_rows = self.loss_tile_rows
+        if tile_rows is None:
+            rows = images.shape[0] or 0  # not known while Keras traces a last, smaller batch
+            columns = rows * replicas
+            tile_rows = rows_of_a_tile(columns) if rows * columns > _MAX_DENSE_LOGITS else 0
+        if tile_rows:
+            options |= {"tile_rows": tile_rows, "replicas": replicas}
+            options["add"] = distribution.sum_replicas
+            values = tiled_losses(images, texts, self.temperature, **options)
+        else:
+            values = losses.dense_losses(images, texts, self.temperature, **options)
+        names = ("loss_i2t", "loss_t2i", "i2t_recall_at_1", "t2i_recall_at_1")
+        results = {name: tf.reduce_mean(v) for name, v in zip(names, values, strict=True)}
         return {"loss": results["loss_i2t"] + results["loss_t2i"], **results}
-
-    def _excluded(self, batch, positives):
-        """Pairs that share an image or a caption, ``(rows, columns)``; None for no mask."""
-        excluded = None
-        if self.mask_false_negatives:
-            for name in ("image_ids", "caption_ids"):
-                if name in batch:
-                    everyones = distribution.gather_replicas(batch[name])
-                    shared = losses.false_negatives(batch[name], everyones, positives)
-                    excluded = shared if excluded is None else excluded | shared
-        return excluded
 
     def compute_gradients(self, batch):
         """The global batch's gradients, the same on every replica.
@@ -202,14 +220,34 @@ class ContrastiveModel(keras.Model):
             The losses of ``contrastive_losses`` and a list of gradients, one for each
             trainable variable, of the loss's mean over the global batch.
         """
-        _, replicas = distribution.replica_place()
-        with tf.GradientTape() as tape:
-            embeddings = self.backbone(_model_inputs(batch), training=True)
-            results = self.contrastive_losses(embeddings, batch)
-            share = results["loss"] / replicas
-        variables = [variable.value for variable in self.trainable_variables]
-        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(share, variables)]
+        if self.micro_batch_size is None:
+            with tf.GradientTape() as tape:
+                embeddings = self.backbone(_model_inputs(batch), training=True)
+                results, share = self._loss_share(embeddings, batch)
+            variables = [variable.value for variable in self.trainable_variables]
+            gradients = [tf.convert_to_tensor(g) for g in tape.gradient(share, variables)]
+        else:
+            results, gradients = self._micro_batched_gradients(batch)
         return results, distribution.sum_replicas(gradients)
+
+    def _loss_share(self, embeddings, batch):
+        """The losses, and what this replica adds to the global batch's mean loss."""
+        _, replicas = distribution.replica_place()
+        results = self.contrastive_losses(embeddings, batch)
+        return results, results["loss"] / replicas
+
+    def _micro_batched_gradients(self, batch):
+        """The same gradients with the activations of one micro-batch in memory."""
+        inputs = _model_inputs(batch)
+        embeddings, replay = micro_batches.embed(self.backbone, inputs, self.micro_batch_size)
+        with tf.GradientTape() as tape:
+            tape.watch(embeddings)
+            results, share = self._loss_share(embeddings, batch)
+        temperature = self.log_temperature.value
+        d_embeddings, d_temperature = tape.gradient(share, [embeddings, temperature])
+        by_variable = replay(d_embeddings)
+        by_variable[temperature.ref()] = d_temperature
+        return results, [by_variable[v.value.ref()] for v in self.trainable_variables]
 
     def train_step(self, batch):
         """One step on this replica's share of a global batch: Keras's hook for ``fit``."""
@@ -267,6 +305,9 @@ class ContrastiveModel(keras.Model):
         embeddings = self.backbone(_model_inputs(batch), training=False)
         others = {name: batch[name] for name in batch if name not in MODEL_INPUTS}
         return {**embeddings, **others}
+
+
+ID_FIELDS = ("image_ids", "caption_ids")
 
 
 def _model_inputs(batch):

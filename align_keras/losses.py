@@ -75,3 +75,35 @@ def recall_at_1(logits, positives, excluded=None):
         better &= ~excluded
     # A row's own pair is never below itself; a tie with another is no hit.
     return tf.cast(tf.math.count_nonzero(better, axis=1) == 1, tf.float32)
+
+
+def dense_losses(
+    images, texts, temperature, *, label_smoothing=0.0, ids=(), replica=0, gather=tf.identity
+):
+    """Cross entropies of this replica's pairs, both directions, against those of all replicas.
+
+    Args:
+        images: unit-norm embeddings, ``(rows, dim)``.
+        texts: unit-norm embeddings, ``(rows, dim)``.
+        temperature: scalar, positive.
+        label_smoothing: as of ``softmax_cross_entropy``.
+        ids: int64 arrays ``(rows,)``; pairs that share one which is not 0 are no negatives of each
+            other.
+        replica: this replica's index.
+        gather: concatenates every replica's rows, in the order of the replicas.
+
+    Returns:
+        ``(loss_i2t, loss_t2i, i2t_recall_at_1, t2i_recall_at_1)``, each float32, ``(rows,)``.
+    """
+    rows = tf.shape(images)[0]
+    positives = replica * rows + tf.range(rows)
+    excluded = None
+    for own_ids in ids:
+        shared = false_negatives(own_ids, gather(own_ids), positives)
+        excluded = shared if excluded is None else excluded | shared
+    values, recalls = [], []
+    for queries, keys in ((images, texts), (texts, images)):
+        logits = pair_logits(queries, gather(keys), temperature)
+        values.append(softmax_cross_entropy(logits, positives, label_smoothing, excluded))
+        recalls.append(recall_at_1(logits, positives, excluded))
+    return (*values, *recalls)

@@ -78,6 +78,14 @@ class PretrainSettings:
     """Of the weights of two and more dimensions."""
     global_clipnorm: float = 0.0
     """Bound on the norm of all gradients together; 0 for none."""
+    loss_tile_rows: int | None = None
+    """Rows of the matrix of similarities that the loss holds at once, on each replica; 0 for the
+    whole matrix, None for the whole up to 2,048 pairs and 8 MiB of it above."""
+    micro_batch_size: int = 0
+    """Pairs of a replica whose activations are in memory at once; the gradient stays that of the
+    whole batch, save that batch norm sees micro-batches. 0 for all pairs."""
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    """What the towers compute in; embeddings, loss and weights are float32."""
 
     # === Run ===
     batch_size: int = 16_384
@@ -113,6 +121,7 @@ class PretrainSettings:
             "warmup_steps": 0,
             "weight_decay": 0.0,
             "global_clipnorm": 0.0,
+            "micro_batch_size": 0,
             "label_smoothing": 0.0,
             "initial_temperature": self.min_temperature,
             "batch_size": 2,
@@ -152,6 +161,8 @@ class PretrainSettings:
         for prompt in self.prompts:
             if "{}" not in prompt:
                 raise ValueError(f"--prompts: no {{}} for the class name in {prompt!r}")
+        if self.loss_tile_rows is not None and self.loss_tile_rows < 0:
+            raise ValueError(f"--loss-tile-rows: {self.loss_tile_rows} is below 0; give 0 or more")
         if self.text_encoder and self.vocabulary:
             raise ValueError("--vocabulary: --text-encoder brings its own; leave one of them out")
         if self.eval_data and not self.train_data:
@@ -189,6 +200,7 @@ _FREE_ON_RESUME = {
     "prompts",
     "learning_rate",
     "global_clipnorm",
+    "loss_tile_rows",
 }
 
 

@@ -35,6 +35,7 @@ from align_keras import (
     build_text_encoder,
     checkpointing,
     distribution,
+    hub,
     monitoring,
     pretrained,
     reporting,
@@ -51,7 +52,7 @@ def main(settings):
     workdir = find_workdir(settings, strategy)
     keras.utils.set_random_seed(settings.seed)
     data = open_data(settings, workdir)
-    with strategy.scope():
+    with strategy.scope(), hub.dtype_policy(settings.precision):
         model = make_model(settings, data.preprocessor)
         checkpoints = checkpointing.RunCheckpoints(workdir / "checkpoints", model)
     checkpointing.check_same_shards(workdir / "train_shards.json", data.counts)
@@ -76,6 +77,12 @@ def find_workdir(settings, strategy):
     if settings.batch_size % replicas:
         raise ValueError(
             f"--batch-size: {settings.batch_size} pairs do not divide among {replicas} replicas"
+        )
+    share = settings.batch_size // replicas
+    if settings.micro_batch_size and share % settings.micro_batch_size:
+        raise ValueError(
+            f"--micro-batch-size: {settings.micro_batch_size} does not divide the {share} pairs of "
+            f"a replica; choose a divisor of {share}"
         )
     if workers > 1 and not settings.workdir:
         raise ValueError("--workdir: with several workers it must be given, the same to each")
@@ -131,6 +138,8 @@ def make_model(settings, preprocessor):
         label_smoothing=settings.label_smoothing,
         mask_false_negatives=settings.mask_false_negatives,
         global_clipnorm=settings.global_clipnorm or None,
+        loss_tile_rows=settings.loss_tile_rows,
+        micro_batch_size=settings.micro_batch_size or None,
     )
     return model
 

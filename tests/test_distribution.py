@@ -128,3 +128,24 @@ def test_mirrored_needs_more_than_one_device(monkeypatch):
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind] * (kind == "CPU"))
     with pytest.raises(ValueError, match="--strategy=mirrored: no GPU here"):
         distribution.make_strategy("mirrored")
+
+
+@pytest.mark.parametrize("options", [{}, {"loss_tile_rows": 3, "micro_batch_size": 4}])
+def test_the_whole_step_compiles_with_xla_and_gives_the_same(options, build_tiny, batch):
+    """As on a TPU: static shapes, no op of the host."""
+    plain, compiled = build_tiny(), build_tiny()
+    batch = {name: tf.constant(value) for name, value in batch.items()}
+    for model in (plain, compiled):
+        model.compile(Lamb(0.01), global_clipnorm=0.5, **options)
+        model.optimizer.build(model.trainable_variables)
+    for variable, source in zip(compiled.variables, plain.variables, strict=True):
+        variable.assign(source.numpy())
+    steps = [tf.function(plain.train_step), tf.function(compiled.train_step, jit_compile=True)]
+    for _ in range(2):
+        logs = [step(batch) for step in steps]
+    for name, value in logs[0].items():
+        np.testing.assert_allclose(logs[1][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+    for variable, source in zip(compiled.variables, plain.variables, strict=True):
+        np.testing.assert_allclose(
+            variable.numpy(), source.numpy(), rtol=1e-3, atol=2e-4, err_msg=source.path
+        )

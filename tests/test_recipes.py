@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 
+import keras
 import numpy as np
 import prepare_data
 import pretrain
@@ -151,6 +152,8 @@ def test_other_settings_do_not_resume(finished_run, scene_shards):
         ({"learning_rate": float("nan")}, "--learning-rate: nan is below 0"),
         ({"initial_temperature": 0.001}, "--initial-temperature: 0.001 is below 0.005"),
         ({"zero_shot_data": "/none/*"}, "--zero-shot-data: no file matches"),
+        ({"micro_batch_size": 7}, "--micro-batch-size: 7 does not divide the 40 pairs"),
+        ({"loss_tile_rows": -1}, "--loss-tile-rows: -1 is below 0"),
     ],
 )
 def test_bad_settings_are_one_clear_line(options, message, scene_shards, tmp_path):
@@ -335,6 +338,22 @@ def test_a_packed_folder_is_trained_on(scene_shards, tmp_path):
     assert metrics["num_classes"] > 10
     assert metrics["zero_shot_top_1"] is not None
     assert metrics["zero_shot_unseen_top_1"] is None
+
+
+def test_the_recipe_runs_in_micro_batches_tiles_and_bfloat16(scene_shards, tmp_path):
+    options = {
+        "micro_batch_size": 10,
+        "loss_tile_rows": 16,
+        "precision": "mixed_bfloat16",
+        "steps": 2,
+        "warmup_steps": 1,
+    }
+    metrics = pretrain.main(settings_of(scene_shards, tmp_path / "run", **options))
+    assert metrics["num_pairs"] == 30
+    lines = [line for line in read_log(tmp_path / "run") if line["kind"] == "train"]
+    # Two softmaxes over 40 pairs, before anything is learnt.
+    assert all(5.0 < line["loss"] < 12.0 for line in lines)
+    assert keras.config.dtype_policy().name == "float32"
 
 
 def test_two_replicas_run_the_recipe_and_resume(scene_shards, tmp_path, mirrored, monkeypatch):

@@ -1,0 +1,65 @@
+"""Time and memory of a training step, micro-batched against plain, as the global batch grows.
+
+    python benchmarks/micro_batches.py
+
+The quickstart's model on random images of 64 pixels and captions, gradients only, on one CPU
+device; each case is a process of its own. Memory is above that of the inputs and the weights.
+"""
+
+import argparse
+import json
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import measure
+
+PRESET, IMAGE_SIZE, SEQUENCE, PIECES = "align_nano_tiny", 64, 24, 2_000
+MICRO_BATCH = 64
+PAIRS = (256, 1_024, 4_096)
+
+
+def run(micro_batch_size, pairs, rounds):
+    """One case, in its own process."""
+    import tensorflow as tf
+
+    from align_keras import AlignDualEncoder, Lamb, build_backbone
+
+    model = AlignDualEncoder(build_backbone(PRESET, PIECES, SEQUENCE), initial_temperature=0.1)
+    model.compile(Lamb(1e-3), micro_batch_size=micro_batch_size)
+    token_ids = tf.random.uniform([pairs, SEQUENCE], 5, PIECES, tf.int32)
+    batch = {
+        "images": tf.random.uniform([pairs, IMAGE_SIZE, IMAGE_SIZE, 3], -1.0, 1.0),
+        "token_ids": token_ids,
+        "segment_ids": tf.zeros_like(token_ids),
+        "padding_mask": tf.ones_like(token_ids),
+    }
+    compute = tf.function(lambda: model.compute_gradients(batch))
+    measure.report(lambda: compute()[0]["loss"].numpy(), rounds)
+
+
+def main():
+    """Measures every size and prints the table."""
+    print(f"{measure.machine()}; {PRESET}, micro-batches of {MICRO_BATCH}\n")
+    print(
+        f"{'pairs':>7}{'plain s':>10}{'micro s':>10}{'ratio':>8}{'plain MiB':>12}{'micro MiB':>12}"
+    )
+    for pairs in PAIRS:
+        plain, micro = (
+            measure.in_child(__file__, micro_batch_size=size, pairs=pairs, rounds=3)
+            for size in (None, MICRO_BATCH)
+        )
+        print(
+            f"{pairs:>7,}{plain['seconds']:>10.2f}{micro['seconds']:>10.2f}"
+            f"{micro['seconds'] / plain['seconds']:>8.2f}"
+            f"{plain['peak_mib']:>12,.0f}{micro['peak_mib']:>12,.0f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", help="one case as JSON, in this process")
+    arguments = parser.parse_args()
+    sys.exit(run(**json.loads(arguments.case)) if arguments.case else main())

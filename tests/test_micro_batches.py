@@ -1,0 +1,104 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from align_keras import Lamb, micro_batches
+
+
+def freeze_batch_norm(model):
+    for layer in model.backbone.image_encoder._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+def gradients_of(model, batch, **options):
+    model.compile(Lamb(1e-3), **options)
+    compute = tf.function(model.compute_gradients)
+    return compute({name: tf.constant(value) for name, value in batch.items()})
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4, 8])
+@pytest.mark.parametrize("loss_tile_rows", [0, 3])
+def test_micro_batches_give_the_gradients_of_the_whole(
+    micro_batch_size, loss_tile_rows, build_tiny, batch
+):
+    model = build_tiny()
+    # Its statistics would be those of the micro-batches.
+    freeze_batch_norm(model)
+    results, gradients = gradients_of(model, batch)
+    options = {"micro_batch_size": micro_batch_size, "loss_tile_rows": loss_tile_rows}
+    found, found_gradients = gradients_of(model, batch, **options)
+    for name, value in results.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
+    for gradient, wanted in zip(found_gradients, gradients, strict=True):
+        assert np.abs(gradient - wanted).max() < 1e-5 * max(1.0, np.abs(wanted).max())
+
+
+def test_dropout_and_batch_norm_are_replayed(build_tiny, batch):
+    """Against one tape over all micro-batches, from the same seeds and moving averages."""
+    model = build_tiny(dropout=0.5)
+    model.compile(Lamb(1e-3), micro_batch_size=2)
+    state = model.backbone.non_trainable_variables
+    before = [variable.numpy() for variable in state]
+    _, found = model.compute_gradients(batch)
+    after = [variable.numpy() for variable in state]
+
+    for variable, value in zip(state, before, strict=True):
+        variable.assign(value)
+    with tf.GradientTape() as tape:
+        parts = [
+            model.backbone(
+                {name: batch[name][i : i + 2] for name in model.backbone.input}, training=True
+            )
+            for i in range(0, 8, 2)
+        ]
+        embeddings = {name: tf.concat([p[name] for p in parts], axis=0) for name in parts[0]}
+        loss = model.contrastive_losses(embeddings, batch)["loss"]
+    expected = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    for gradient, wanted in zip(found, expected, strict=True):
+        wanted = tf.convert_to_tensor(wanted)
+        assert np.abs(gradient - wanted).max() < 1e-4 * max(1.0, np.abs(wanted).max())
+    # The moving averages moved once, and the seeds went on.
+    moved = []
+    for variable, value, start in zip(state, after, before, strict=True):
+        np.testing.assert_allclose(variable.numpy(), value, rtol=1e-5, atol=1e-6)
+        if np.any(value != start):
+            moved.append(variable.path.rpartition("/")[2])
+    assert {"moving_mean", "moving_variance", "seed_generator_state"} <= set(moved)
+
+
+def test_two_replicas_with_micro_batches_and_tiles_give_the_gradients_of_one(
+    build_tiny, mirrored, batch
+):
+    single = build_tiny()
+    freeze_batch_norm(single)
+    expected, expected_gradients = gradients_of(single, batch)
+    with mirrored.scope():
+        double = build_tiny()
+        freeze_batch_norm(double)
+        double.compile(Lamb(1e-3), micro_batch_size=2, loss_tile_rows=3)
+    for variable, source in zip(double.variables, single.variables, strict=True):
+        variable.assign(source.numpy())
+    shares = mirrored.experimental_distribute_values_from_function(
+        lambda context: {
+            name: tf.constant(np.split(value, 2)[context.replica_id_in_sync_group])
+            for name, value in batch.items()
+        }
+    )
+    results, gradients = tf.function(
+        lambda: mirrored.run(double.compute_gradients, args=(shares,))
+    )()
+    for name, value in expected.items():
+        mean = mirrored.reduce("MEAN", results[name], axis=None)
+        np.testing.assert_allclose(mean, value, rtol=1e-5, err_msg=name)
+    for gradient, wanted in zip(gradients, expected_gradients, strict=True):
+        for replica in mirrored.experimental_local_results(gradient):
+            assert np.abs(replica - wanted).max() < 2e-5 * max(1.0, np.abs(wanted).max())
+
+
+def test_a_micro_batch_must_divide_the_batch(build_tiny, batch):
+    model = build_tiny()
+    inputs = {name: tf.constant(batch[name]) for name in model.backbone.input}
+    with pytest.raises(ValueError, match=r"micro_batch_size \(3\) must divide a replica's 8 pairs"):
+        micro_batches.embed(model.backbone, inputs, 3)
