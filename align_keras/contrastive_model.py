@@ -6,14 +6,11 @@ import keras
 import tensorflow as tf
 
 from align_keras import distribution, losses, micro_batches
+from align_keras.global_loss import ID_FIELDS, global_losses
 from align_keras.inputs import MODEL_INPUTS
-from align_keras.tiled_loss import rows_of_a_tile, tiled_losses
 
 #: The floor of the temperature, below the 1/64 that the paper converges to.
 MIN_TEMPERATURE = 0.005
-#: Above so many logits a replica the loss is tiled by itself: 16 MiB a matrix, of which the dense
-#: form holds a dozen.
-_MAX_DENSE_LOGITS = 1 << 22
 
 
 class _AtLeast(keras.constraints.Constraint):
@@ -112,9 +109,13 @@ class ContrastiveModel(keras.Model):
         global_clipnorm=None,
         loss_tile_rows=None,
         micro_batch_size=None,
+        rematerialize=False,
         **kwargs,
     ):
         """Sets how to train.
+
+        Where a layer computes in float16 the loss is scaled, by a factor that halves whenever a
+        gradient overflows, which skips that step, and doubles every 2,000 steps.
 
         Args:
             optimizer: a Keras optimizer without clipping of its own: Keras clips before the
@@ -129,30 +130,39 @@ class ContrastiveModel(keras.Model):
             micro_batch_size: pairs of a replica whose activations are in memory at once; must
                 divide its share of the batch. The gradient is that of the whole global batch;
                 only batch norm sees micro-batches. ``None`` for the whole share.
+            rematerialize: whether the towers keep only what enters their blocks and compute the
+                rest again in the backward pass, with the same dropout masks.
             **kwargs: of ``keras.Model.compile``.
 
         Raises:
-            ValueError: if the optimizer clips, or the backbone computes in float16, whose
-                gradients would need a scaled loss.
+            ValueError: if the optimizer clips, or a tower cannot rematerialize.
         """
-        if self.backbone.text_projection.compute_dtype == "float16":
-            raise ValueError(
-                "training in float16 would need a scaled loss, which is not there; build the "
-                "model under mixed_bfloat16 or float32"
-            )
-        super().compile(optimizer=optimizer, **kwargs)
-        clips = (
-            self.optimizer.clipnorm,
-            self.optimizer.clipvalue,
-            self.optimizer.global_clipnorm,
-        )
-        if any(clips):
+        optimizer = keras.optimizers.get(optimizer)
+        layers = self.backbone._flatten_layers(include_self=False)
+        scales_already = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        self._scales_loss = "float16" in {layer.compute_dtype for layer in layers}
+        if self._scales_loss and not scales_already:
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        self._scales_loss |= scales_already
+        if self._scales_loss:
+            self._trackers["loss_scale"] = keras.metrics.Mean(name="loss_scale")
+        super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        if any((inner.clipnorm, inner.clipvalue, inner.global_clipnorm)):
             raise ValueError("give global_clipnorm to compile, not to the optimizer")
+        # compute_gradients sums over the replicas; Keras would again, at the same cost.
+        inner._all_reduce_sum_gradients = list
         self.label_smoothing = label_smoothing
         self.mask_false_negatives = mask_false_negatives
         self.global_clipnorm = global_clipnorm
         self.loss_tile_rows = loss_tile_rows
         self.micro_batch_size = micro_batch_size
+        self.rematerialize = rematerialize
+        for tower in (self.backbone.image_encoder, self.backbone.text_encoder):
+            if hasattr(tower, "rematerialize"):
+                tower.rematerialize = rematerialize
+            elif rematerialize:
+                raise ValueError(f"rematerialize: the tower {tower.name} has no such attribute")
 
     def get_compile_config(self):
         """The arguments of ``compile``, serialised; None if it has not been called."""
@@ -166,6 +176,7 @@ class ContrastiveModel(keras.Model):
             "global_clipnorm": self.global_clipnorm,
             "loss_tile_rows": self.loss_tile_rows,
             "micro_batch_size": self.micro_batch_size,
+            "rematerialize": self.rematerialize,
         }
 
     def compile_from_config(self, config):
@@ -177,77 +188,59 @@ class ContrastiveModel(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
     def contrastive_losses(self, embeddings, batch):
-        """Both directions of this replica's pairs against the pairs of every replica.
+        """``global_losses`` of this replica's share of a batch.
 
         Args:
-            embeddings: the backbone's output for this replica's share of the batch.
+            embeddings: the backbone's output for the share.
             batch: the share itself; ``image_ids`` and ``caption_ids``, int64, ``(rows,)``,
                 are read if false negatives are masked, and may be absent.
-
-        Returns:
-            A dict of float32 scalars, means over this replica's pairs: ``loss``,
-            ``loss_i2t``, ``loss_t2i``, ``i2t_recall_at_1``, ``t2i_recall_at_1``.
         """
-        images, texts = embeddings["image_embeddings"], embeddings["text_embeddings"]
-        replica, replicas = distribution.replica_place()
-        options = {
-            "label_smoothing": self.label_smoothing,
-            "ids": [batch[name] for name in ID_FIELDS if name in batch]
-            if self.mask_false_negatives
-            else [],
-            "replica": replica,
-            "gather": distribution.gather_replicas,
-        }
-        tile_rows = self.loss_tile_rows
-        if tile_rows is None:
-            rows = images.shape[0] or 0  # not known while Keras traces a last, smaller batch
-            columns = rows * replicas
-            tile_rows = rows_of_a_tile(columns) if rows * columns > _MAX_DENSE_LOGITS else 0
-        if tile_rows:
-            options |= {"tile_rows": tile_rows, "replicas": replicas}
-            options["add"] = distribution.sum_replicas
-            values = tiled_losses(images, texts, self.temperature, **options)
-        else:
-            values = losses.dense_losses(images, texts, self.temperature, **options)
-        names = ("loss_i2t", "loss_t2i", "i2t_recall_at_1", "t2i_recall_at_1")
-        results = {name: tf.reduce_mean(v) for name, v in zip(names, values, strict=True)}
-        return {"loss": results["loss_i2t"] + results["loss_t2i"], **results}
+        ids = [batch[name] for name in ID_FIELDS if name in batch]
+        return global_losses(
+            embeddings["image_embeddings"],
+            embeddings["text_embeddings"],
+            self.temperature,
+            ids if self.mask_false_negatives else [],
+            self.label_smoothing,
+            self.loss_tile_rows,
+        )
 
     def compute_gradients(self, batch):
         """The global batch's gradients, the same on every replica.
 
         Returns:
             The losses of ``contrastive_losses`` and a list of gradients, one for each
-            trainable variable, of the loss's mean over the global batch.
+            trainable variable, of the loss's mean over the global batch. Under float16 they
+            may be infinite.
         """
+        _, replicas = distribution.replica_place()
+        factor = self._loss_scale() / replicas
+        variables = [variable.value for variable in self.trainable_variables]
+
+        def losses_of(embeddings):
+            results = self.contrastive_losses(embeddings, batch)
+            return results, results["loss"] * factor
+
+        inputs = _model_inputs(batch)
         if self.micro_batch_size is None:
             with tf.GradientTape() as tape:
-                embeddings = self.backbone(_model_inputs(batch), training=True)
-                results, share = self._loss_share(embeddings, batch)
-            variables = [variable.value for variable in self.trainable_variables]
+                results, share = losses_of(self.backbone(inputs, training=True))
             gradients = [tf.convert_to_tensor(g) for g in tape.gradient(share, variables)]
         else:
-            results, gradients = self._micro_batched_gradients(batch)
-        return results, distribution.sum_replicas(gradients)
+            embeddings, replay = micro_batches.embed(self.backbone, inputs, self.micro_batch_size)
+            temperature = self.log_temperature.value
+            with tf.GradientTape() as tape:
+                tape.watch(embeddings)
+                results, share = losses_of(embeddings)
+            d_embeddings, d_temperature = tape.gradient(share, [embeddings, temperature])
+            by_variable = {temperature.ref(): d_temperature, **replay(d_embeddings)}
+            gradients = [by_variable[variable.ref()] for variable in variables]
+        gradients = distribution.sum_replicas(gradients)
+        return results, [gradient / self._loss_scale() for gradient in gradients]
 
-    def _loss_share(self, embeddings, batch):
-        """The losses, and what this replica adds to the global batch's mean loss."""
-        _, replicas = distribution.replica_place()
-        results = self.contrastive_losses(embeddings, batch)
-        return results, results["loss"] / replicas
-
-    def _micro_batched_gradients(self, batch):
-        """The same gradients with the activations of one micro-batch in memory."""
-        inputs = _model_inputs(batch)
-        embeddings, replay = micro_batches.embed(self.backbone, inputs, self.micro_batch_size)
-        with tf.GradientTape() as tape:
-            tape.watch(embeddings)
-            results, share = self._loss_share(embeddings, batch)
-        temperature = self.log_temperature.value
-        d_embeddings, d_temperature = tape.gradient(share, [embeddings, temperature])
-        by_variable = replay(d_embeddings)
-        by_variable[temperature.ref()] = d_temperature
-        return results, [by_variable[v.value.ref()] for v in self.trainable_variables]
+    def _loss_scale(self):
+        """What the loss is multiplied by: 1 unless the optimizer scales; a power of two."""
+        return self.optimizer.scale_loss(1.0) if self._scales_loss else 1.0
 
     def train_step(self, batch):
         """One step on this replica's share of a global batch: Keras's hook for ``fit``."""
@@ -260,14 +253,18 @@ class ContrastiveModel(keras.Model):
         # On TPUs Keras reports the first replica's metrics: give every replica the mean.
         values = distribution.sum_replicas([tf.stack(list(results.values()))])[0] / replicas
         results = dict(zip(results, tf.unstack(values), strict=True))
-        results["gradient_norm"] = norm
+        scale = self._loss_scale()
         results["temperature"] = self.temperature
         results["learning_rate"] = self.optimizer.learning_rate
-        # Applying sums over the replicas once more.
-        gradients = [gradient / replicas for gradient in gradients]
-        self.optimizer.apply(gradients, self.trainable_variables)
+        if self._scales_loss:
+            results["loss_scale"] = scale
+        # Applying takes the scale off.
+        self.optimizer.apply([g * scale for g in gradients], self.trainable_variables)
         for name, value in results.items():
             self._trackers[name].update_state(value)
+        # A step that overflows float16 is skipped, and no sign of a run that diverges.
+        counts = tf.math.is_finite(norm) if self._scales_loss else tf.constant(True)
+        self._trackers["gradient_norm"].update_state(tf.where(counts, norm, 0.0), counts)
         self._average_batch_norm_statistics(replicas)
         results = self.get_metrics_result()
         _, workers = distribution.worker_place(self.distribute_strategy)
@@ -305,9 +302,6 @@ class ContrastiveModel(keras.Model):
         embeddings = self.backbone(_model_inputs(batch), training=False)
         others = {name: batch[name] for name in batch if name not in MODEL_INPUTS}
         return {**embeddings, **others}
-
-
-ID_FIELDS = ("image_ids", "caption_ids")
 
 
 def _model_inputs(batch):

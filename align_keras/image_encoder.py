@@ -1,12 +1,16 @@
 """The EfficientNet tower: images to pooled features."""
 
+import itertools
 import math
 import re
 
 import keras
 import keras_hub
+import tensorflow as tf
 
 from align_keras import presets
+from align_keras.batch_norm import FusedBatchNormalization
+from align_keras.rematerialization import rematerialized
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
@@ -27,6 +31,9 @@ class ImageEncoder(keras.Model):
         first_block_residuals: whether the first block of a stage has a residual where its
             shapes allow one, as in the original. Hugging Face's ``AlignModel`` never has; at
             the published widths no shape allows one, so that it makes no difference there.
+
+    With ``rematerialize = True`` training keeps only what enters each block (see
+    ``ContrastiveModel.compile``).
 
     Input: ``images``, float, ``(batch, height, width, 3)``, scaled to -1 .. 1.
     Output: features, ``(batch, width of the last stage)``.
@@ -50,10 +57,16 @@ class ImageEncoder(keras.Model):
         pooling = keras.layers.GlobalAveragePooling2D(name="pooling")
 
         # === Functional Model ===
-        tower = _rewire(backbone, first_block_residuals)
+        tower, cuts = _rewire(backbone, first_block_residuals)
         super().__init__(inputs=tower.input, outputs=pooling(tower.output), **kwargs)
+        parts = [keras.Model(*ends) for ends in itertools.pairwise([*cuts, self.output])]
+        # In a function, since Keras would save the layers of an attribute once more.
+        self._parts = lambda: parts
+        self.rematerialize = False
         for layer in self._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization):
+                # keras-hub makes the layers; this class has the same weights and arguments.
+                layer.__class__ = FusedBatchNormalization
                 layer.momentum = batch_norm_momentum
                 layer.synchronized = synchronized_batch_norm
 
@@ -65,6 +78,16 @@ class ImageEncoder(keras.Model):
         self.batch_norm_momentum = batch_norm_momentum
         self.synchronized_batch_norm = synchronized_batch_norm
         self.first_block_residuals = first_block_residuals
+
+    def call(self, inputs, training=None, mask=None):
+        """Features of a batch of images; see the class."""
+        if not (training and self.rematerialize):
+            return super().call(inputs, training=training, mask=mask)
+        first, *blocks, pooling = self._parts()
+        features = first(tf.convert_to_tensor(inputs), training=True)
+        for block in blocks:
+            features = rematerialized(block, features)
+        return pooling(features)
 
     @property
     def backbone_config(self):
@@ -104,27 +127,36 @@ class ImageEncoder(keras.Model):
 
 
 def _rewire(backbone, first_block_residuals):
-    """The backbone's own layers up to its top convolution, with two changes of wiring."""
+    """The backbone's own layers up to its top convolution, with two changes of wiring.
+
+    Returns:
+        The model, and its input, the outputs of its stem and of each block: a list of tensors.
+    """
     # keras-hub's stem pads both sides or, with these two arguments, none. The original pads
     # the bottom and the right, which at odd sizes such as 289 falls outside of the stride.
     unpadded = backbone.stem_conv_padding == "valid" and not backbone.include_stem_padding
     stem_padding = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="stem_padding")
+    ends = {}
 
     def call_layer(layer, *args, **kwargs):
         if layer.name == "stem_conv" and unpadded:
-            return layer(stem_padding(args[0]))
-        if not first_block_residuals:
-            if re.fullmatch(r"block\d+a_add", layer.name):  # of a "v1" block
-                return args[0][0]
-            if re.fullmatch(r"block\d+a_", layer.name):
-                layer.nores = True
-        return layer(*args, **kwargs)
+            args = (stem_padding(args[0]), *args[1:])
+        if not first_block_residuals and re.fullmatch(r"block\d+a_", layer.name):
+            layer.nores = True
+        if not first_block_residuals and re.fullmatch(r"block\d+a_add", layer.name):
+            return args[0][0]  # of a "v1" block
+        output = layer(*args, **kwargs)
+        # A block's last layer stays.
+        ends[re.match(r"[^_]*", layer.name)[0]] = output
+        return output
 
-    return keras.models.clone_model(
+    tower = keras.models.clone_model(
         keras.Model(backbone.input, backbone.get_layer("top_conv").input),
         clone_function=lambda layer: layer,
         call_function=call_layer,
     )
+    blocks = [output for name, output in ends.items() if name.startswith(("stem", "block"))]
+    return tower, [tower.input, *blocks]
 
 
 def build_image_encoder(name, **options):

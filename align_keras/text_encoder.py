@@ -6,6 +6,7 @@ import keras
 import keras_hub
 
 from align_keras import presets
+from align_keras.rematerialization import rematerialized
 
 TEXT_INPUTS = ("token_ids", "segment_ids", "padding_mask")
 
@@ -23,6 +24,9 @@ class TextEncoder(keras.Model):
         approximate_gelu: whether the feed-forward layers' GELU is the tanh approximation, as
             in the original BERT and in keras-hub, or the exact one, as in the public ALIGN
             checkpoint.
+
+    With ``rematerialize = True`` training keeps only what enters each block (see
+    ``ContrastiveModel.compile``).
 
     Input: ``token_ids``, ``segment_ids``, ``padding_mask``, int32, ``(batch, sequence)``.
     Output: features, ``(batch, hidden_dim)``.
@@ -43,6 +47,11 @@ class TextEncoder(keras.Model):
             outputs=hidden_states[:, backbone.cls_token_index, :],
             **kwargs,
         )
+        embed = keras.Model(backbone.input, backbone.transformer_layers[0].input[0])
+        # In a function, since Keras would save the layers of an attribute once more.
+        self._parts = lambda: (embed, backbone.transformer_layers)
+        self._cls_token_index = backbone.cls_token_index
+        self.rematerialize = False
         # keras-hub has no argument for it.
         gelu = functools.partial(keras.activations.gelu, approximate=approximate_gelu)
         for block in backbone.transformer_layers:
@@ -53,6 +62,18 @@ class TextEncoder(keras.Model):
         # What a tower computes in is decided where it is built.
         self._backbone_config["config"].pop("dtype", None)
         self.approximate_gelu = approximate_gelu
+
+    def call(self, inputs, training=None, mask=None):
+        """Features of a batch of captions; see the class."""
+        if not (training and self.rematerialize):
+            return super().call(inputs, training=training, mask=mask)
+        embed, blocks = self._parts()
+        hidden_states = embed(inputs, training=True)
+        for block in blocks:
+            hidden_states = rematerialized(
+                block, hidden_states, padding_mask=inputs["padding_mask"]
+            )
+        return hidden_states[:, self._cls_token_index, :]
 
     @property
     def backbone_config(self):

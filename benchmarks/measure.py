@@ -20,8 +20,8 @@ def in_child(script, **case):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def report(step, rounds):
-    """Calls ``step()`` on the clock; prints the least time and the peak.
+def report(step, rounds, **facts):
+    """Calls ``step()`` on the clock; prints the least time, the peak and further facts.
 
     The first of several calls, which traces, is not timed; a single one is.
     """
@@ -34,7 +34,7 @@ def report(step, rounds):
         step()
         seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(json.dumps({"seconds": min(seconds), "peak_mib": peak / _KIB_PER_MIB}))
+    print(json.dumps({"seconds": min(seconds), "peak_mib": peak / _KIB_PER_MIB, **facts}))
 
 
 def machine():

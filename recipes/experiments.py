@@ -68,14 +68,22 @@ class PretrainSettings:
     mask_false_negatives: bool = True
     """Pairs that share an image id or a caption are not each other's negatives; off gives the
     paper's loss."""
-    optimizer: Literal["lamb", "adamw"] = "lamb"
-    """LAMB as published, or AdamW."""
+    optimizer: Literal["lamb", "adamw", "sgd", "adafactor"] = "lamb"
+    """LAMB as published, AdamW, SGD with momentum 0.9, or Adafactor."""
     learning_rate: float = 1e-3
     """At its peak, after the warm-up."""
     warmup_steps: int = 10_000
     """Steps over which the learning rate rises from 0; it falls to 0 over the others."""
     weight_decay: float = 1e-5
     """Of the weights of two and more dimensions."""
+    exclude_from_decay: tuple[str, ...] = ()
+    """Regular expressions; weights with a match in their path get no decay either, as
+    embedding for BERT's tables."""
+    exclude_from_adaptation: tuple[str, ...] = ()
+    """Likewise for LAMB's layer adaptation; these move at the plain learning rate."""
+    ema_momentum: float = 0.0
+    """Of a moving average of the weights, such as 0.999, which is then what is evaluated and
+    saved as preset/; 0 for none."""
     global_clipnorm: float = 0.0
     """Bound on the norm of all gradients together; 0 for none."""
     loss_tile_rows: int | None = None
@@ -84,8 +92,12 @@ class PretrainSettings:
     micro_batch_size: int = 0
     """Pairs of a replica whose activations are in memory at once; the gradient stays that of the
     whole batch, save that batch norm sees micro-batches. 0 for all pairs."""
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    """What the towers compute in; embeddings, loss and weights are float32."""
+    rematerialize: bool = False
+    """Keeps only what enters each block of the towers and computes the rest again in the backward
+    pass: less memory, about a third more time."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """What the towers compute in; embeddings, loss and weights are float32. For float16 the loss
+    is scaled."""
 
     # === Run ===
     batch_size: int = 16_384
@@ -121,6 +133,7 @@ class PretrainSettings:
             "warmup_steps": 0,
             "weight_decay": 0.0,
             "global_clipnorm": 0.0,
+            "ema_momentum": 0.0,
             "micro_batch_size": 0,
             "label_smoothing": 0.0,
             "initial_temperature": self.min_temperature,
@@ -131,7 +144,12 @@ class PretrainSettings:
             "log_every": 1,
             "seed": 0,
         }
-        most = {"label_smoothing": 1.0, "warmup_steps": self.steps - 1, "seed": 2**32 - 1}
+        most = {
+            "label_smoothing": 1.0,
+            "warmup_steps": self.steps - 1,
+            "ema_momentum": 0.999999,
+            "seed": 2**32 - 1,
+        }
         # Bounds that come from another flag, which may be the one to change.
         others = {
             "resize_size": ", or lower --image-size",
@@ -174,10 +192,12 @@ class PretrainSettings:
 
     def check_resumable(self, before, workdir):
         """Raises ValueError if a run that began with ``before`` cannot go on with these."""
+        # What a setting was before there was one.
+        before = {**json.loads(PretrainSettings().as_json()), **before}
         for name, value in sorted(json.loads(self.as_json()).items()):
-            if name not in _FREE_ON_RESUME and before.get(name) != value:
+            if name not in _FREE_ON_RESUME and before[name] != value:
                 raise ValueError(
-                    f"{flag_of(name)}: the run in {workdir} began with {before.get(name)!r}, not "
+                    f"{flag_of(name)}: the run in {workdir} began with {before[name]!r}, not "
                     f"{value!r}; resume with that, or give another --workdir"
                 )
 
@@ -201,6 +221,7 @@ _FREE_ON_RESUME = {
     "learning_rate",
     "global_clipnorm",
     "loss_tile_rows",
+    "rematerialize",
 }
 
 

@@ -29,7 +29,6 @@ from run_data import open_data
 from align_keras import (
     AlignBackbone,
     AlignDualEncoder,
-    Lamb,
     WarmupLinearDecay,
     build_image_encoder,
     build_text_encoder,
@@ -37,6 +36,7 @@ from align_keras import (
     distribution,
     hub,
     monitoring,
+    optimizers,
     pretrained,
     reporting,
 )
@@ -124,15 +124,15 @@ def make_model(settings, preprocessor):
         min_temperature=settings.min_temperature,
     )
     learning_rate = WarmupLinearDecay(settings.learning_rate, settings.warmup_steps, settings.steps)
-    if settings.optimizer == "lamb":
-        optimizer = Lamb(learning_rate, weight_decay=settings.weight_decay)
-    else:
-        optimizer = keras.optimizers.AdamW(
-            learning_rate, weight_decay=settings.weight_decay, epsilon=1e-6
-        )
-        optimizer.exclude_from_weight_decay(
-            [variable for variable in model.trainable_variables if len(variable.shape) < 2]
-        )
+    optimizer = optimizers.make_optimizer(
+        settings.optimizer,
+        learning_rate,
+        model.trainable_variables,
+        weight_decay=settings.weight_decay,
+        exclude_from_decay=settings.exclude_from_decay,
+        exclude_from_adaptation=settings.exclude_from_adaptation,
+        ema_momentum=settings.ema_momentum,
+    )
     model.compile(
         optimizer,
         label_smoothing=settings.label_smoothing,
@@ -140,6 +140,7 @@ def make_model(settings, preprocessor):
         global_clipnorm=settings.global_clipnorm or None,
         loss_tile_rows=settings.loss_tile_rows,
         micro_batch_size=settings.micro_batch_size or None,
+        rematerialize=settings.rematerialize,
     )
     return model
 
@@ -168,7 +169,8 @@ def fit(settings, workdir, strategy, data, model, checkpoints):
     )
 
     def evaluate():
-        metrics, _, _ = evaluate_held_out(settings, data, model)
+        with optimizers.averaged_weights(model):
+            metrics, _, _ = evaluate_held_out(settings, data, model)
         log.write("eval", metrics)
         recalls = [metrics[name] for name in reporting.RECALLS]
         if None not in recalls:
@@ -213,7 +215,9 @@ def evaluate_held_out(settings, data, model):
 
 def report(settings, workdir, data, model, checkpoints, started, first_step):
     """Evaluates, draws the pictures, writes ``metrics.json`` and prints the closing table."""
-    metrics, chance, held_out = evaluate_held_out(settings, data, model)
+    with optimizers.averaged_weights(model):
+        metrics, chance, held_out = evaluate_held_out(settings, data, model)
+        save_preset(model, workdir / "preset")
     seconds = float(checkpoints.seconds.numpy())
     metrics["num_pairs"] = len(held_out["rows"]) if held_out else 0
     metrics["num_classes"] = len(data.zero_shot.class_names) if data.zero_shot else 0
@@ -224,7 +228,6 @@ def report(settings, workdir, data, model, checkpoints, started, first_step):
     metrics["resumed_at_step"] = first_step
     metrics["seconds"] = time.perf_counter() - started
     checkpointing.write_whole(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    save_preset(model, workdir / "preset")
     pictures = ["curves.png"]
     reporting.draw_curves(workdir / "curves.png", monitoring.read_log(workdir))
     if held_out:

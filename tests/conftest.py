@@ -1,4 +1,5 @@
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -15,8 +16,10 @@ import pytest
 import tensorflow as tf
 
 # Before anything runs: replicas of a MirroredStrategy without a GPU.
+LOGICAL_CPUS = int(os.environ.get("LOGICAL_CPUS", "2"))
 tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * LOGICAL_CPUS,
 )
 
 from align_keras import (
@@ -83,33 +86,39 @@ def preprocessor(pieces):
     return AlignPreprocessor(pieces, TINY_IMAGE_SIZE, 20, TINY_SEQUENCE)
 
 
+def build_tiny_model(dropout=0.0, synchronized=False, vocabulary_size=300, **options):
+    """A dual encoder of two layers, with an 8-wide space."""
+    image_backbone = keras_hub.models.EfficientNetBackbone(**TINY_EFFICIENTNET, dropout=dropout)
+    text_backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=vocabulary_size,
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        dropout=dropout,
+        max_sequence_length=TINY_SEQUENCE,
+    )
+    backbone = AlignBackbone(
+        ImageEncoder(image_backbone, 0.9, synchronized_batch_norm=synchronized),
+        TextEncoder(text_backbone),
+        projection_dim=8,
+    )
+    return AlignDualEncoder(backbone, **{"initial_temperature": 0.2, **options})
+
+
 @pytest.fixture
 def build_tiny():
-    """Makes a two-layer dual encoder with an 8-wide space."""
-
-    def build(dropout=0.0, synchronized=False, vocabulary_size=300, **options):
-        image_backbone = keras_hub.models.EfficientNetBackbone(**TINY_EFFICIENTNET, dropout=dropout)
-        text_backbone = keras_hub.models.BertBackbone(
-            vocabulary_size=vocabulary_size,
-            num_layers=1,
-            num_heads=2,
-            hidden_dim=16,
-            intermediate_dim=32,
-            dropout=dropout,
-            max_sequence_length=TINY_SEQUENCE,
-        )
-        backbone = AlignBackbone(
-            ImageEncoder(image_backbone, 0.9, synchronized_batch_norm=synchronized),
-            TextEncoder(text_backbone),
-            projection_dim=8,
-        )
-        return AlignDualEncoder(backbone, **{"initial_temperature": 0.2, **options})
-
-    return build
+    return build_tiny_model
 
 
-@pytest.fixture
-def batch():
+def freeze_batch_norm(model):
+    """For micro-batches, whose statistics would be their own."""
+    for layer in model.backbone.image_encoder._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+def make_batch():
     """Eight random pairs; pairs 2 and 5 share an image, 1 and 7 a caption."""
     rng = np.random.default_rng(0)
     token_ids = rng.integers(5, 300, (8, TINY_SEQUENCE)).astype("int32")
@@ -121,3 +130,19 @@ def batch():
         "image_ids": np.array([0, 0, 7, 8, 9, 7, 10, 0]),
         "caption_ids": np.array([1, 2, 3, 4, 5, 6, 7, 2]),
     }
+
+
+@pytest.fixture
+def batch():
+    return make_batch()
+
+
+def free_ports(count):
+    """Ports of this machine that nothing listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports

@@ -1,15 +1,9 @@
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import freeze_batch_norm
 
 from align_keras import Lamb, micro_batches
-
-
-def freeze_batch_norm(model):
-    for layer in model.backbone.image_encoder._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
 
 
 def gradients_of(model, batch, **options):

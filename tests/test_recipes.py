@@ -4,7 +4,6 @@ import json
 import os
 import runpy
 import shutil
-import socket
 import subprocess
 import sys
 import zipfile
@@ -15,7 +14,7 @@ import prepare_data
 import pretrain
 import pytest
 import tensorflow as tf
-from conftest import ROOT, SHARED
+from conftest import ROOT, SHARED, free_ports
 from experiments import EXPERIMENTS, PretrainSettings
 
 from align_keras import distribution, presets
@@ -340,20 +339,57 @@ def test_a_packed_folder_is_trained_on(scene_shards, tmp_path):
     assert metrics["zero_shot_unseen_top_1"] is None
 
 
-def test_the_recipe_runs_in_micro_batches_tiles_and_bfloat16(scene_shards, tmp_path):
-    options = {
-        "micro_batch_size": 10,
-        "loss_tile_rows": 16,
-        "precision": "mixed_bfloat16",
-        "steps": 2,
-        "warmup_steps": 1,
-    }
-    metrics = pretrain.main(settings_of(scene_shards, tmp_path / "run", **options))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {
+            "precision": "mixed_bfloat16",
+            "optimizer": "adafactor",
+            "micro_batch_size": 10,
+            "loss_tile_rows": 16,
+        },
+        {
+            "precision": "mixed_float16",
+            "optimizer": "lamb",
+            "exclude_from_decay": ("embedding",),
+            "exclude_from_adaptation": ("projection",),
+            "global_clipnorm": 1.0,
+            "rematerialize": True,
+            "ema_momentum": 0.5,
+        },
+    ],
+)
+def test_the_recipe_runs_with_what_large_batches_take(options, scene_shards, tmp_path):
+    settings = settings_of(
+        scene_shards, tmp_path / "run", **{"steps": 2, "eval_every": 1, **options}
+    )
+    metrics = pretrain.main(settings)
     assert metrics["num_pairs"] == 30
     lines = [line for line in read_log(tmp_path / "run") if line["kind"] == "train"]
     # Two softmaxes over 40 pairs, before anything is learnt.
     assert all(5.0 < line["loss"] < 12.0 for line in lines)
     assert keras.config.dtype_policy().name == "float32"
+    assert ("loss_scale" in lines[0]) == (settings.precision == "mixed_float16")
+    # A finished run reports the same once more, of the averaged weights where there are such.
+    again = pretrain.main(settings)
+    for name in RECALLS:
+        assert again[name] == metrics[name]
+
+
+def test_exclusions_and_averages_are_checked_before_a_run(scene_shards, tmp_path):
+    for options, message in (
+        ({"exclude_from_decay": ("embedd",), "optimizer": "sgd"}, None),
+        ({"exclude_from_adaptation": ("x",), "optimizer": "sgd"}, "sgd has no layer adaptation"),
+        ({"exclude_from_decay": ("nothing",)}, "'nothing' matches the path of no variable"),
+        ({"ema_momentum": 1.0}, "--ema-momentum: 1.0 is above 0.999999; lower"),
+    ):
+        settings = settings_of(scene_shards, tmp_path / "run", **options)
+        if message is None:
+            settings.check()
+            continue
+        with pytest.raises(ValueError, match=message):
+            pretrain.main(settings)
+    assert not (tmp_path / "run" / "settings.json").exists()
 
 
 def test_two_replicas_run_the_recipe_and_resume(scene_shards, tmp_path, mirrored, monkeypatch):
@@ -367,16 +403,6 @@ def test_two_replicas_run_the_recipe_and_resume(scene_shards, tmp_path, mirrored
         assert again[name] == metrics[name]
     with pytest.raises(ValueError, match="--batch-size: 39 pairs do not divide among 2 replicas"):
         pretrain.main(settings_of(scene_shards, tmp_path / "other", batch_size=39))
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def run_two_workers(settings):

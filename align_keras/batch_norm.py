@@ -1,0 +1,47 @@
+"""Batch normalisation in one fused op, where Keras 3 takes a dozen passes over the activations."""
+
+import keras
+import tensorflow as tf
+
+from align_keras import distribution
+
+
+@keras.saving.register_keras_serializable(package="align_keras")
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """Keras's layer with TensorFlow's fused kernel: the same numbers, arguments and weights.
+
+    EfficientNet trains about a quarter faster with it on a CPU (``benchmarks/README.md``). Under a
+    float16 or bfloat16 policy it is also more exact: the kernel keeps its statistics in float32,
+    which Keras rounds to the half precision. Where statistics are synchronised over several
+    replicas Keras's own computation is used, since the kernel sees one replica's share.
+
+    Input and output: ``(batch, height, width, channels)``.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalises a batch; in training by its own statistics, which are averaged."""
+        training = bool(training) and self.trainable
+        _, replicas = distribution.replica_place()
+        synchronized = training and self.synchronized and replicas > 1
+        fusable = self.axis in (-1, 3) and len(inputs.shape) == 4 and self.scale and self.center
+        if synchronized or not fusable or self.renorm or mask is not None:
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            tf.convert_to_tensor(self.gamma),
+            tf.convert_to_tensor(self.beta),
+            None if training else tf.convert_to_tensor(self.moving_mean),
+            None if training else tf.convert_to_tensor(self.moving_variance),
+            epsilon=self.epsilon,
+            is_training=training,
+        )
+        if training:
+            # The kernel divides by one less than the number of values; Keras by the number.
+            count = tf.cast(tf.size(inputs) / inputs.shape[-1], tf.float32)
+            variance *= (count - 1.0) / count
+            self._average(self.moving_mean, mean)
+            self._average(self.moving_variance, variance)
+        return outputs
+
+    def _average(self, moving, value):
+        moving.assign(moving * self.momentum + value * (1.0 - self.momentum))

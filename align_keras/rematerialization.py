@@ -1,0 +1,58 @@
+"""Runs parts of a tower again in the backward pass instead of keeping their activations."""
+
+import tensorflow as tf
+
+
+def rematerialized(part, inputs, **others):
+    """Calls a layer or model in training mode and keeps only what enters it.
+
+    ``keras.RematScope`` would, on TensorFlow, draw other dropout masks in the second run and move
+    the averages of batch norm twice. Here both runs begin with the same state, and only the
+    first changes it.
+
+    Args:
+        part: a built Keras layer or model of one output.
+        inputs: a float tensor, ``(batch, ...)``.
+        **others: further arguments of the call that have no gradient, such as masks.
+
+    Returns:
+        The output, with its gradient in ``inputs`` and in the part's trainable weights.
+    """
+    state = part.non_trainable_variables
+    weights = part.trainable_variables
+    count = len(weights)
+
+    def run(inputs, weights, values):
+        return part.stateless_call(weights, values, inputs, training=True, **others)
+
+    @tf.custom_gradient
+    def run_twice(inputs, *variables):
+        variables = list(variables)
+        outputs, after = run(inputs, variables[:count], variables[count:])
+
+        def gradient(d_outputs, *_):
+            # Neither XLA nor the graph's optimizer may merge this run with the first, or begin
+            # it sooner: it has to wait for the gradient.
+            wait = _zero_after(d_outputs)
+            again = [inputs + tf.cast(wait, inputs.dtype), *variables[:count]]
+            with tf.GradientTape() as tape:
+                tape.watch(again)
+                outputs, _ = run(again[0], again[1:], variables[count:])
+            gradients = tape.gradient(
+                outputs, again, d_outputs, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
+            return [*gradients, *([None] * len(state))]
+
+        return (outputs, *after), gradient
+
+    values = [tf.convert_to_tensor(variable.value) for variable in (*weights, *state)]
+    outputs, *after = run_twice(inputs, *values)
+    for variable, value in zip(state, after, strict=True):
+        variable.assign(value)
+    return outputs
+
+
+def _zero_after(value):
+    """A float32 0 that cannot be known before ``value``."""
+    first = tf.cast(tf.reshape(value, [-1])[0], tf.float32)
+    return tf.where(tf.equal(first, first), 0.0, float("nan"))

@@ -1,0 +1,161 @@
+"""Pairs/s of training and inference against Hugging Face's ``AlignModel`` in PyTorch.
+
+    pip install -e '.[benchmarks]' && python benchmarks/peers.py
+
+The same architecture, batch, threads and precision (float32, CPU) on random inputs: a whole
+training step with AdamW, and embeddings of images and captions. Each library runs in a process of
+its own, the two in turn, twice; the best time of each counts.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import measure
+
+SEQUENCE, PIECES = 64, 30_522
+BERT_MINI = {"num_layers": 4, "num_heads": 4, "hidden_dim": 256, "intermediate_dim": 1_024}
+# Name, width and depth coefficients, pixels; the pooled width is 320 x the width coefficient.
+IMAGE_TOWERS = {
+    "efficientnet_b0": (1.0, 1.0, 224),
+    "efficientnet_b3": (1.2, 1.4, 289),
+}
+ROUNDS = {"train": 5, "inference": 8}
+TURNS = 2
+
+
+def peer_steps(image_tower, batch_size):
+    """Hugging Face's model: functions for one training step and one inference."""
+    import torch
+    import transformers
+
+    width, depth, size = IMAGE_TOWERS[image_tower]
+    torch.set_num_threads(os.cpu_count())
+    config = transformers.AlignConfig(
+        text_config={
+            "vocab_size": PIECES,
+            "hidden_size": BERT_MINI["hidden_dim"],
+            "num_hidden_layers": BERT_MINI["num_layers"],
+            "num_attention_heads": BERT_MINI["num_heads"],
+            "intermediate_size": BERT_MINI["intermediate_dim"],
+        },
+        vision_config={
+            "image_size": size,
+            "width_coefficient": width,
+            "depth_coefficient": depth,
+            "hidden_dim": 1_280,
+        },
+        projection_dim=pooled_width(width),
+    )
+    model = transformers.AlignModel(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    inputs = {
+        "pixel_values": torch.rand(batch_size, 3, size, size),
+        "input_ids": torch.randint(5, PIECES, (batch_size, SEQUENCE)),
+        "attention_mask": torch.ones(batch_size, SEQUENCE, dtype=torch.long),
+    }
+
+    def train():
+        model.train()
+        optimizer.zero_grad(set_to_none=True)
+        model(**inputs, return_loss=True).loss.backward()
+        optimizer.step()
+
+    def infer():
+        model.eval()
+        with torch.inference_mode():
+            outputs = model(**inputs)
+        return outputs.image_embeds, outputs.text_embeds
+
+    return {"train": train, "inference": infer}
+
+
+def own_steps(image_tower, batch_size):
+    """This package's model: the same two functions."""
+    import keras
+    import tensorflow as tf
+
+    from align_keras import AlignBackbone, build_image_encoder, build_text_encoder
+    from align_keras.contrastive_model import ContrastiveModel
+
+    width, _, size = IMAGE_TOWERS[image_tower]
+    backbone = AlignBackbone(
+        build_image_encoder(image_tower),
+        build_text_encoder("bert_mini", PIECES, SEQUENCE),
+        projection_dim=pooled_width(width),
+    )
+    model = ContrastiveModel(backbone)
+    model.compile(keras.optimizers.AdamW(1e-4))
+    model.optimizer.build(model.trainable_variables)
+    ids = tf.random.uniform([batch_size, SEQUENCE], 5, PIECES, tf.int32)
+    batch = {
+        "images": tf.random.uniform([batch_size, size, size, 3], -1.0, 1.0),
+        "token_ids": ids,
+        "segment_ids": tf.zeros_like(ids),
+        "padding_mask": tf.ones_like(ids),
+    }
+    train_step = tf.function(lambda: model.train_step(batch))
+    predict_step = tf.function(lambda: model.predict_step(batch))
+    return {
+        "train": lambda: train_step()["loss"].numpy(),
+        "inference": lambda: predict_step()["image_embeddings"].numpy(),
+    }
+
+
+def pooled_width(width):
+    """Channels of the last stage, rounded as EfficientNet does."""
+    return int(320 * width + 4) // 8 * 8
+
+
+def run(library, image_tower, batch_size):
+    """One case, in its own process: seconds a step by kind."""
+    make_steps = {"peer": peer_steps, "own": own_steps}[library]
+    seconds = {}
+    for kind, step in make_steps(image_tower, batch_size).items():
+        step()
+        step()
+        times = []
+        for _ in range(ROUNDS[kind]):
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+        seconds[kind] = min(times)
+    print(json.dumps(seconds))
+
+
+def main(image_towers, batch_size):
+    """Measures both libraries in turn and prints the table."""
+    print(f"{measure.machine()}; BERT-mini, {batch_size} pairs of {SEQUENCE} pieces, float32\n")
+    print(f"{'image tower':<24}{'':<12}{'peer pairs/s':>14}{'own pairs/s':>14}{'ratio':>8}")
+    for image_tower in image_towers:
+        case = {"image_tower": image_tower, "batch_size": batch_size}
+        turns = [
+            {name: measure.in_child(__file__, library=name, **case) for name in ("peer", "own")}
+            for _ in range(TURNS)
+        ]
+        for kind in ROUNDS:
+            speed = {
+                name: batch_size / min(turn[name][kind] for turn in turns)
+                for name in ("peer", "own")
+            }
+            where = f"{image_tower} at {IMAGE_TOWERS[image_tower][2]}"
+            print(
+                f"{where:<24}{kind:<12}{speed['peer']:>14.1f}{speed['own']:>14.1f}"
+                f"{speed['own'] / speed['peer']:>8.2f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", help="one case as JSON, in this process")
+    parser.add_argument("--image-towers", nargs="+", default=list(IMAGE_TOWERS))
+    parser.add_argument("--batch-size", type=int, default=32)
+    arguments = parser.parse_args()
+    if arguments.case:
+        sys.exit(run(**json.loads(arguments.case)))
+    sys.exit(main(arguments.image_towers, arguments.batch_size))

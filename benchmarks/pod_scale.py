@@ -1,0 +1,244 @@
+"""A model of a training step's cost on 1 to 1,024 replicas, from parts measured here.
+
+    python benchmarks/pod_scale.py
+
+Measured on one device: towers, loss and optimizer of one replica, time and memory; the loss with as
+many columns as all replicas have pairs. Counted: what a replica receives, and checked against the
+collectives of a real step on 2 and 4 replicas. Assumed: the bandwidth and latency of the links
+(flags), rings, and that nothing overlaps, which makes the time an upper bound.
+
+A real step on 2 and 4 logical CPU devices, which share the cores, should take 2 and 4 times the
+towers, loss and optimizer of one replica.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import measure
+
+PRESET, IMAGE_SIZE, SEQUENCE, PIECES = "align_nano_tiny", 64, 24, 2_000
+REPLICAS = (1, 2, 4, 16, 64, 256, 1_024)
+CHECKED = (2, 4)
+BYTES = 4
+MIB = 1 << 20
+
+
+def received_bytes(replicas, pairs, width, weights):
+    """What a replica receives in one step: ``(for the loss, for the gradients)``, bytes.
+
+    For the loss it gathers the captions' embeddings, two ids, and two numbers a column, and from
+    every replica two partial sums of each column; it sums three numbers a column and the
+    gradient of the captions' embeddings. In a ring a sum passes every replica twice.
+    """
+    columns, others = replicas * pairs, replicas - 1
+    gathered = others * pairs * (width * BYTES + 2 * 8 + 2 * BYTES) + others * columns * 2 * BYTES
+    summed = columns * (3 + width) * BYTES
+    return gathered + ring(summed, replicas), ring(weights * BYTES, replicas)
+
+
+def ring(size, replicas):
+    """Bytes that a replica receives while ``size`` bytes are summed over all."""
+    return 2 * size * (replicas - 1) / replicas
+
+
+def run(part, pairs, replicas=1):
+    """One part, in its own process."""
+    import tensorflow as tf
+
+    if part == "step":
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        devices = [tf.config.LogicalDeviceConfiguration()] * replicas
+        tf.config.set_logical_device_configuration(cpu, devices)
+    parts = {"towers": towers, "loss": loss, "optimizer": optimizer, "step": whole_step}
+    step, facts = parts[part](pairs, replicas)
+    measure.report(step, rounds=4, **facts)
+
+
+def make_model(**options):
+    """The model, compiled, and a function that makes a batch."""
+    import tensorflow as tf
+
+    from align_keras import AlignDualEncoder, Lamb, build_backbone
+
+    model = AlignDualEncoder(build_backbone(PRESET, PIECES, SEQUENCE), initial_temperature=0.1)
+    model.compile(Lamb(1e-3), **options)
+    model.optimizer.build(model.trainable_variables)
+
+    def make_batch(pairs):
+        token_ids = tf.random.uniform([pairs, SEQUENCE], 5, PIECES, tf.int32)
+        ids = tf.range(1, pairs + 1, dtype=tf.int64)
+        return {
+            "images": tf.random.uniform([pairs, IMAGE_SIZE, IMAGE_SIZE, 3], -1.0, 1.0),
+            "token_ids": token_ids,
+            "segment_ids": tf.zeros_like(token_ids),
+            "padding_mask": tf.ones_like(token_ids),
+            "image_ids": ids,
+            "caption_ids": ids,
+        }
+
+    return model, make_batch
+
+
+def towers(pairs, _):
+    """Forward and backward pass of one replica's pairs, to an arbitrary gradient."""
+    import tensorflow as tf
+
+    model, make_batch = make_model()
+    batch = make_batch(pairs)
+    inputs = {name: batch[name] for name in model.backbone.input}
+    variables = [v.value for v in model.backbone.trainable_variables]
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            outputs = model.backbone(inputs, training=True)
+            total = tf.add_n([tf.reduce_sum(value) for value in outputs.values()])
+        return tf.linalg.global_norm(tape.gradient(total, variables))
+
+    facts = {"width": model.backbone.projection_dim, "weights": model.backbone.count_params()}
+    return lambda: step().numpy(), facts
+
+
+def loss(pairs, replicas):
+    """Loss and gradient of one replica's rows against the columns of all."""
+    import tensorflow as tf
+
+    from align_keras.presets import PRESETS
+    from align_keras.tiled_loss import rows_of_a_tile, tiled_losses
+
+    shape = [pairs, PRESETS[PRESET]["projection_dim"]]
+    inputs = [tf.math.l2_normalize(tf.random.normal(shape), axis=1) for _ in range(2)]
+    inputs.append(tf.constant(0.05))
+    ids = [tf.range(1, pairs + 1, dtype=tf.int64) + i for i in range(2)]
+
+    def gather(value):
+        # Other replicas' rows, as many and as different.
+        parts = [value, *[tf.roll(value, i, axis=0) for i in range(1, replicas)]]
+        return tf.concat(parts, axis=0)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            i2t, t2i, *_ = tiled_losses(
+                *inputs,
+                tile_rows=min(pairs, rows_of_a_tile(pairs * replicas)),
+                ids=ids,
+                label_smoothing=0.1,
+                replicas=replicas,
+                gather=gather,
+            )
+            total = tf.reduce_mean(i2t) + tf.reduce_mean(t2i)
+        return tape.gradient(total, inputs)
+
+    return lambda: step()[0].numpy(), {}
+
+
+def optimizer(_, __):
+    """LAMB's step for all weights."""
+    import tensorflow as tf
+
+    model, _ = make_model()
+    variables = model.trainable_variables
+    gradients = [tf.random.normal(variable.shape) for variable in variables]
+    step = tf.function(lambda: model.optimizer.apply(gradients, variables))
+
+    def take():
+        step()
+        return model.optimizer.iterations.numpy()
+
+    return take, {}
+
+
+def whole_step(pairs, replicas):
+    """A real training step on logical devices, with a count of what crosses them."""
+    import tensorflow as tf
+
+    from align_keras import distribution
+
+    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+    crossed = {"gathered": 0, "summed": 0}
+    gather, add = distribution.gather_replicas, distribution.sum_replicas
+
+    def size_of(value):
+        return value.dtype.size * math.prod(value.shape)
+
+    def counted_gather(value):
+        crossed["gathered"] += size_of(value) * (replicas - 1)
+        return gather(value)
+
+    def counted_sum(values):
+        crossed["summed"] += ring(sum(size_of(value) for value in values), replicas)
+        return add(values)
+
+    distribution.gather_replicas, distribution.sum_replicas = counted_gather, counted_sum
+    with strategy.scope():
+        model, make_batch = make_model(loss_tile_rows=pairs)
+    shares = strategy.experimental_distribute_values_from_function(lambda _: make_batch(pairs))
+    step = tf.function(lambda: strategy.run(model.train_step, args=(shares,)))
+
+    def take():
+        step()
+        return model.optimizer.iterations.numpy()
+
+    take()
+    # Each replica is traced once.
+    received = sum(crossed.values()) / replicas
+    return take, {"received": received}
+
+
+def main(pairs, bandwidth, latency):
+    """Measures the parts, prints the table of the model, then the checks."""
+    measured = {
+        part: measure.in_child(__file__, part=part, pairs=pairs) for part in ("towers", "optimizer")
+    }
+    width, weights = (measured["towers"][name] for name in ("width", "weights"))
+    print(
+        f"{measure.machine()}; {PRESET}, {pairs} pairs a replica; links of {bandwidth:g} GB/s and "
+        f"{latency:g} us\n"
+    )
+    print(
+        f"{'replicas':>8}{'pairs':>9}{'loss MiB':>10}{'grad MiB':>10}{'memory MiB':>12}"
+        f"{'towers s':>10}{'loss s':>8}{'LAMB s':>8}{'links s':>9}{'step s':>8}{'scaling':>9}"
+    )
+    own = {}
+    for replicas in REPLICAS:
+        loss = measure.in_child(__file__, part="loss", pairs=pairs, replicas=replicas)
+        parts = [measured["towers"]["seconds"], loss["seconds"], measured["optimizer"]["seconds"]]
+        own[replicas] = sum(parts)
+        received = received_bytes(replicas, pairs, width, weights)
+        hops = 2 * math.log2(replicas) * 9  # collectives of a step
+        links = sum(received) / (bandwidth * 1e9) + hops * latency * 1e-6
+        # Weights, their gradient and LAMB's two moments stay; towers and loss take turns.
+        memory = 4 * weights * BYTES / MIB + max(measured["towers"]["peak_mib"], loss["peak_mib"])
+        row = [f"{replicas:>8,}{replicas * pairs:>9,}", *[f"{r / MIB:>10,.1f}" for r in received]]
+        row += [f"{memory:>12,.0f}{parts[0]:>10.3f}{parts[1]:>8.3f}{parts[2]:>8.3f}{links:>9.4f}"]
+        step = own[replicas] + links
+        print("".join(row) + f"{step:>8.3f}{own[1] / step:>9.0%}", flush=True)
+    print("\nchecked on logical devices that share the cores:")
+    print(f"{'replicas':>8}{'MiB modelled':>14}{'counted':>9}{'s modelled':>12}{'measured':>10}")
+    for replicas in CHECKED:
+        real = measure.in_child(__file__, part="step", pairs=pairs, replicas=replicas)
+        modelled = sum(received_bytes(replicas, pairs, width, weights)) / MIB
+        print(
+            f"{replicas:>8,}{modelled:>14.3f}{real['received'] / MIB:>9.3f}"
+            f"{replicas * own[replicas]:>12.3f}{real['seconds']:>10.3f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", help="one part as JSON, in this process")
+    parser.add_argument("--pairs", type=int, default=64, help="of a replica")
+    parser.add_argument("--bandwidth", type=float, default=12.5, help="GB/s into a replica")
+    parser.add_argument("--latency", type=float, default=20.0, help="microseconds a hop")
+    arguments = parser.parse_args()
+    if arguments.case:
+        sys.exit(run(**json.loads(arguments.case)))
+    sys.exit(main(arguments.pairs, arguments.bandwidth, arguments.latency))
