@@ -7,8 +7,8 @@ many columns as all replicas have pairs. Counted: what a replica receives, and c
 collectives of a real step on 2 and 4 replicas. Assumed: the bandwidth and latency of the links
 (flags), rings, and that nothing overlaps, which makes the time an upper bound.
 
-A real step on 2 and 4 logical CPU devices, which share the cores, should take 2 and 4 times the
-towers, loss and optimizer of one replica.
+A real step on 2 and 4 logical CPU devices that share one core should take 2 and 4 times the towers,
+loss and optimizer of one replica on that core.
 """
 
 import argparse
@@ -25,19 +25,21 @@ PRESET, IMAGE_SIZE, SEQUENCE, PIECES = "align_nano_tiny", 64, 24, 2_000
 REPLICAS = (1, 2, 4, 16, 64, 256, 1_024)
 CHECKED = (2, 4)
 BYTES = 4
+# Gathers and sums of a step one after another: captions, ids, own logits, weights of the gradient,
+# powers, sums of columns, gradient of captions, gradients, metrics.
+COLLECTIVES = 10
 MIB = 1 << 20
 
 
 def received_bytes(replicas, pairs, width, weights):
     """What a replica receives in one step: ``(for the loss, for the gradients)``, bytes.
 
-    For the loss it gathers the captions' embeddings, two ids, and two numbers a column, and from
-    every replica two partial sums of each column; it sums three numbers a column and the
-    gradient of the captions' embeddings. In a ring a sum passes every replica twice.
+    For the loss it gathers the captions' embeddings, two ids and two numbers a pair; it sums five
+    numbers a column and the gradient of the captions' embeddings. In a ring a sum passes every
+    replica twice.
     """
-    columns, others = replicas * pairs, replicas - 1
-    gathered = others * pairs * (width * BYTES + 2 * 8 + 2 * BYTES) + others * columns * 2 * BYTES
-    summed = columns * (3 + width) * BYTES
+    gathered = (replicas - 1) * pairs * (width * BYTES + 2 * 8 + 2 * BYTES)
+    summed = replicas * pairs * (5 + width) * BYTES
     return gathered + ring(summed, replicas), ring(weights * BYTES, replicas)
 
 
@@ -46,8 +48,10 @@ def ring(size, replicas):
     return 2 * size * (replicas - 1) / replicas
 
 
-def run(part, pairs, replicas=1):
+def run(part, pairs, replicas=1, one_core=False):
     """One part, in its own process."""
+    if one_core:
+        os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
     import tensorflow as tf
 
     if part == "step":
@@ -100,7 +104,8 @@ def towers(pairs, _):
             total = tf.add_n([tf.reduce_sum(value) for value in outputs.values()])
         return tf.linalg.global_norm(tape.gradient(total, variables))
 
-    facts = {"width": model.backbone.projection_dim, "weights": model.backbone.count_params()}
+    weights = sum(math.prod(variable.shape) for variable in variables)
+    facts = {"width": model.backbone.projection_dim, "weights": weights + 1}  # the temperature
     return lambda: step().numpy(), facts
 
 
@@ -192,12 +197,17 @@ def whole_step(pairs, replicas):
     return take, {"received": received}
 
 
+def measure_own(pairs, replicas, **options):
+    """What one replica of so many does by itself: its parts, and their seconds."""
+    parts = {
+        part: measure.in_child(__file__, part=part, pairs=pairs, replicas=replicas, **options)
+        for part in ("towers", "loss", "optimizer")
+    }
+    return parts, [part["seconds"] for part in parts.values()]
+
+
 def main(pairs, bandwidth, latency):
     """Measures the parts, prints the table of the model, then the checks."""
-    measured = {
-        part: measure.in_child(__file__, part=part, pairs=pairs) for part in ("towers", "optimizer")
-    }
-    width, weights = (measured["towers"][name] for name in ("width", "weights"))
     print(
         f"{measure.machine()}; {PRESET}, {pairs} pairs a replica; links of {bandwidth:g} GB/s and "
         f"{latency:g} us\n"
@@ -206,28 +216,35 @@ def main(pairs, bandwidth, latency):
         f"{'replicas':>8}{'pairs':>9}{'loss MiB':>10}{'grad MiB':>10}{'memory MiB':>12}"
         f"{'towers s':>10}{'loss s':>8}{'LAMB s':>8}{'links s':>9}{'step s':>8}{'scaling':>9}"
     )
-    own = {}
+    alone = None
     for replicas in REPLICAS:
-        loss = measure.in_child(__file__, part="loss", pairs=pairs, replicas=replicas)
-        parts = [measured["towers"]["seconds"], loss["seconds"], measured["optimizer"]["seconds"]]
-        own[replicas] = sum(parts)
+        parts, seconds = measure_own(pairs, replicas)
+        width, weights = (parts["towers"][name] for name in ("width", "weights"))
         received = received_bytes(replicas, pairs, width, weights)
-        hops = 2 * math.log2(replicas) * 9  # collectives of a step
+        hops = COLLECTIVES * 2 * math.log2(replicas)
         links = sum(received) / (bandwidth * 1e9) + hops * latency * 1e-6
         # Weights, their gradient and LAMB's two moments stay; towers and loss take turns.
-        memory = 4 * weights * BYTES / MIB + max(measured["towers"]["peak_mib"], loss["peak_mib"])
-        row = [f"{replicas:>8,}{replicas * pairs:>9,}", *[f"{r / MIB:>10,.1f}" for r in received]]
-        row += [f"{memory:>12,.0f}{parts[0]:>10.3f}{parts[1]:>8.3f}{parts[2]:>8.3f}{links:>9.4f}"]
-        step = own[replicas] + links
-        print("".join(row) + f"{step:>8.3f}{own[1] / step:>9.0%}", flush=True)
-    print("\nchecked on logical devices that share the cores:")
+        memory = max(parts[name]["peak_mib"] for name in ("towers", "loss"))
+        memory += 4 * weights * BYTES / MIB
+        step = sum(seconds) + links
+        alone = alone or step
+        print(
+            f"{replicas:>8,}{replicas * pairs:>9,}"
+            f"{received[0] / MIB:>10,.1f}{received[1] / MIB:>10,.1f}{memory:>12,.0f}"
+            f"{seconds[0]:>10.3f}{seconds[1]:>8.3f}{seconds[2]:>8.3f}{links:>9.4f}"
+            f"{step:>8.3f}{alone / step:>9.0%}",
+            flush=True,
+        )
+    print("\nchecked on logical devices that share one core:")
     print(f"{'replicas':>8}{'MiB modelled':>14}{'counted':>9}{'s modelled':>12}{'measured':>10}")
     for replicas in CHECKED:
-        real = measure.in_child(__file__, part="step", pairs=pairs, replicas=replicas)
+        options = {"pairs": pairs, "replicas": replicas, "one_core": True}
+        _, seconds = measure_own(**options)
+        real = measure.in_child(__file__, part="step", **options)
         modelled = sum(received_bytes(replicas, pairs, width, weights)) / MIB
         print(
             f"{replicas:>8,}{modelled:>14.3f}{real['received'] / MIB:>9.3f}"
-            f"{replicas * own[replicas]:>12.3f}{real['seconds']:>10.3f}",
+            f"{replicas * sum(seconds):>12.3f}{real['seconds']:>10.3f}",
             flush=True,
         )
 

@@ -1,3 +1,6 @@
+import concurrent.futures
+import threading
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -50,7 +53,7 @@ def assert_close(found, expected):
 
 @pytest.mark.parametrize("tile_rows", [1, 5, 7, 37, 100])
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("temperature", [1.0, 0.02])
+@pytest.mark.parametrize("temperature", [1.0, 0.02, 0.005])
 def test_tiles_give_the_loss_and_gradients_of_numpy(tile_rows, masked, temperature):
     rng = np.random.default_rng(0)
     images, texts = unit_rows(rng, 37, 8), unit_rows(rng, 37, 8)
@@ -68,6 +71,44 @@ def test_tiles_give_the_loss_and_gradients_of_numpy(tile_rows, masked, temperatu
     assert loss == pytest.approx(wanted, rel=1e-5)
     for gradient, expected in zip(gradients, wanted_gradients, strict=True):
         assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.005])
+def test_columns_are_put_together_over_replicas_whose_logits_lie_far_apart(temperature):
+    """One replica's images equal the captions, the other's are their opposites: 1 and -1."""
+    rng = np.random.default_rng(3)
+    texts = unit_rows(rng, 12, 4)
+    images = np.concatenate([texts[:6], -texts[6:]])
+    halves = [tf.constant(np.split(each, 2), tf.float32) for each in (images, texts)]
+    shared, met = [None, None], threading.Barrier(2, timeout=60)
+
+    def exchange(replica, value):
+        shared[replica] = value
+        met.wait()
+        values = list(shared)
+        met.wait()
+        return values
+
+    def run(replica):
+        return tiled_losses(
+            *(each[replica] for each in halves),
+            temperature,
+            tile_rows=4,
+            replica=replica,
+            replicas=2,
+            gather=lambda value: tf.concat(exchange(replica, value), axis=0),
+            add=lambda values: [tf.add_n(v) for v in zip(*exchange(replica, values), strict=True)],
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(run, (0, 1))
+    wanted = losses.dense_losses(
+        tf.constant(images, tf.float32), tf.constant(texts, tf.float32), temperature
+    )
+    rounding = 4e-7 / temperature  # of a logit, in float32
+    for one, other, expected in zip(first, second, wanted, strict=True):
+        found = tf.concat([one, other], axis=0)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=rounding)
 
 
 def test_tiles_give_each_row_what_the_dense_form_gives():
