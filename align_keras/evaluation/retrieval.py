@@ -1,13 +1,15 @@
-"""Image-text retrieval: recall at K, as pure functions on arrays."""
+"""Retrieval with any number of right answers: ranks, recalls, as pure functions on arrays."""
 
 import math
 
 import numpy as np
 
 RECALL_AT = (1, 5, 10)
+# Scores held at once: 8 bytes each as they are computed, 4 kept, and a few bools.
+_CHUNK_SCORES = 1 << 23
 
 
-def best_positive_ranks(queries, keys, query_groups, key_groups, chunk_size=1024):
+def best_positive_ranks(queries, keys, query_groups, key_groups, chunk_size=None):
     """How many wrong keys score at least as high as each query's best right one.
 
     A tie counts against the model, so that embeddings that are all the same retrieve nothing.
@@ -17,7 +19,7 @@ def best_positive_ranks(queries, keys, query_groups, key_groups, chunk_size=1024
         keys: unit-norm embeddings, ``(keys, dim)``.
         query_groups: integers, ``(queries,)``; a key is right if its group is the query's.
         key_groups: integers, ``(keys,)``.
-        chunk_size: queries scored at a time, which bounds memory.
+        chunk_size: queries scored at a time, which bounds memory; by itself 8M scores.
 
     Returns:
         Integers from 0 (the best), ``(queries,)``.
@@ -28,20 +30,64 @@ def best_positive_ranks(queries, keys, query_groups, key_groups, chunk_size=1024
     query_groups, key_groups = np.asarray(query_groups), np.asarray(key_groups)
     if not np.isin(query_groups, key_groups).all():
         raise ValueError("every query needs a key of its own group")
-    ranks = []
+    # The keys in the order of their groups: those of one group lie together.
+    order = np.argsort(key_groups, kind="stable")
+    first = np.searchsorted(key_groups[order], query_groups, "left")
+    end = np.searchsorted(key_groups[order], query_groups, "right")
+    return _ranks(queries, keys, lambda row: order[first[row] : end[row]], False, chunk_size)
+
+
+def ranks_among_positives(queries, keys, positives, queries_are_keys=False, chunk_size=None):
+    """As ``best_positive_ranks``, with each query's right keys listed.
+
+    Args:
+        queries: unit-norm embeddings, ``(queries, dim)``.
+        keys: unit-norm embeddings, ``(keys, dim)``.
+        positives: for each query the places of its right keys, a sequence of integers.
+        queries_are_keys: whether query i is key i, which is then no answer to it.
+        chunk_size: as of ``best_positive_ranks``.
+
+    Returns:
+        Integers from 0 (the best), ``(queries,)``; -1 for a query without a right key.
+    """
+    return _ranks(queries, keys, lambda row: positives[row], queries_are_keys, chunk_size)
+
+
+def _ranks(queries, keys, positives_of, queries_are_keys, chunk_size):
+    # A product of float32 is exact in float64, whose sum is then rounded once: equal keys get
+    # equal scores, whereas the order of summing in float32 changes with a key's place in a chunk.
+    keys = np.asarray(keys, np.float64)
+    chunk_size = chunk_size or max(1, _CHUNK_SCORES // max(1, len(keys)))
+    ranks = np.full(len(queries), -1)
     for start in range(0, len(queries), chunk_size):
-        chunk = slice(start, start + chunk_size)
-        scores = queries[chunk] @ keys.T
-        right = query_groups[chunk, None] == key_groups[None, :]
-        best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
-        # Not `scores >= best`: where a model has diverged, NaN must lose too.
-        ranks.append(np.sum(~(scores < best) & ~right, axis=1))
-    return np.concatenate(ranks)
+        rows = range(start, min(start + chunk_size, len(queries)))
+        scores = np.asarray(queries[start : rows.stop], np.float64) @ keys.T
+        scores = scores.astype(np.float32)
+        for row, own in zip(rows, scores, strict=True):
+            right = np.asarray(positives_of(row), int)
+            if queries_are_keys:
+                own[row] = -np.inf
+                right = right[right != row]
+            if not len(right):
+                continue
+            # Not `own >= best`: where a model has diverged, NaN must lose too.
+            best = np.nan_to_num(own[right], nan=-np.inf).max()
+            rivals = ~(own < best)
+            rivals[right] = False
+            if queries_are_keys:
+                rivals[row] = False
+            ranks[row] = np.count_nonzero(rivals)
+    return ranks
 
 
 def recall_at_k(ranks, k):
     """The fraction of queries with a right key among the first ``k``."""
     return float(np.mean(ranks < k))
+
+
+def median_rank(ranks):
+    """The median of the ranks, counted from 1 as the field does."""
+    return float(np.median(ranks)) + 1.0
 
 
 def chance_recall_at_k(num_keys, num_right, k):
@@ -53,11 +99,48 @@ def chance_recall_at_k(num_keys, num_right, k):
         k: rank.
     """
     k = min(k, num_keys)
+    numbers, times = np.unique(np.asarray(num_right), return_counts=True)
     misses = [
-        math.comb(num_keys - right, k) / math.comb(num_keys, k)
-        for right in np.asarray(num_right).tolist()
+        math.comb(num_keys - right, k) / math.comb(num_keys, k) for right in numbers.tolist()
     ]
-    return 1.0 - float(np.mean(misses))
+    return 1.0 - float(np.average(misses, weights=times))
+
+
+def cross_modal_ranks(images, texts, image_of_text):
+    """Ranks of both directions, where an image may have several captions.
+
+    Args:
+        images: unit norm, ``(images, dim)``.
+        texts: unit norm, ``(texts, dim)``.
+        image_of_text: the place of each caption's image, ``(texts,)``; every image has one.
+
+    Returns:
+        A dict of integers: ``i2t`` ``(images,)`` and ``t2i`` ``(texts,)``.
+    """
+    places = np.arange(len(images))
+    return {
+        "i2t": best_positive_ranks(images, texts, places, image_of_text),
+        "t2i": best_positive_ranks(texts, images, image_of_text, places),
+    }
+
+
+def recalls(ranks, image_of_text):
+    """Recalls of ``cross_modal_ranks`` and their chance.
+
+    Returns:
+        ``(metrics, chance)``: dicts of fractions named ``i2t_recall_at_1`` and so on.
+    """
+    candidates = {
+        "i2t": (len(image_of_text), np.bincount(image_of_text)),
+        "t2i": (len(ranks["i2t"]), np.ones(1, int)),
+    }
+    metrics, chance = {}, {}
+    for direction in ranks:
+        for k in RECALL_AT:
+            name = f"{direction}_recall_at_{k}"
+            metrics[name] = recall_at_k(ranks[direction], k)
+            chance[name] = chance_recall_at_k(*candidates[direction], k)
+    return metrics, chance
 
 
 def retrieval_metrics(image_embeddings, text_embeddings, groups):
@@ -73,22 +156,43 @@ def retrieval_metrics(image_embeddings, text_embeddings, groups):
         ``(metrics, chance)``: dicts of fractions named ``i2t_recall_at_1`` and so on; image
         to text asks with images, text to image with captions.
     """
-    groups = np.asarray(groups)
-    image_groups, first = np.unique(groups, return_index=True)
-    images = image_embeddings[first]
-    _, captions_an_image = np.unique(groups, return_counts=True)
-    ranks = {
-        "i2t": best_positive_ranks(images, text_embeddings, image_groups, groups),
-        "t2i": best_positive_ranks(text_embeddings, images, groups, image_groups),
-    }
-    candidates = {
-        "i2t": (len(groups), captions_an_image),
-        "t2i": (len(images), np.ones(1, int)),
-    }
-    metrics, chance = {}, {}
-    for direction in ranks:
-        for k in RECALL_AT:
-            name = f"{direction}_recall_at_{k}"
-            metrics[name] = recall_at_k(ranks[direction], k)
-            chance[name] = chance_recall_at_k(*candidates[direction], k)
-    return metrics, chance
+    _, first, image_of_text = np.unique(groups, return_index=True, return_inverse=True)
+    ranks = cross_modal_ranks(image_embeddings[first], text_embeddings, image_of_text)
+    return recalls(ranks, image_of_text)
+
+
+def full_metrics(images, texts, image_of_text, fold_size=None):
+    """What papers report of Flickr30K and COCO: recalls, median ranks and the mean recall.
+
+    Args:
+        images: unit norm, ``(images, dim)``.
+        texts: unit norm, ``(texts, dim)``.
+        image_of_text: the place of each caption's image, ``(texts,)``.
+        fold_size: images of a fold; then every figure is the mean over folds of so many images
+            in their order and their captions (COCO's "1K", of five), what is over left out.
+
+    Returns:
+        ``(metrics, chance)``: as of ``recalls``, and ``mean_recall``, the mean of all six; the
+        metrics alone have ``i2t_median_rank`` and ``t2i_median_rank``.
+
+    Raises:
+        ValueError: if there are fewer images than a fold has.
+    """
+    image_of_text = np.asarray(image_of_text)
+    size = fold_size or len(images)
+    if not 0 < size <= len(images):
+        raise ValueError(f"{len(images):,} images are less than a fold of {size:,}")
+    folds = []
+    for start in range(0, len(images) - size + 1, size):
+        chosen = (image_of_text >= start) & (image_of_text < start + size)
+        own = image_of_text[chosen] - start
+        ranks = cross_modal_ranks(images[start : start + size], texts[chosen], own)
+        metrics, chance = recalls(ranks, own)
+        for values in (metrics, chance):
+            values["mean_recall"] = float(np.mean(list(values.values())))
+        metrics |= {f"{way}_median_rank": median_rank(ranks[way]) for way in ranks}
+        folds.append((metrics, chance))
+    return tuple(
+        {name: float(np.mean([fold[part][name] for fold in folds])) for name in folds[0][part]}
+        for part in range(2)
+    )

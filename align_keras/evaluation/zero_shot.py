@@ -29,6 +29,22 @@ def class_embeddings(prompt_embeddings, num_classes):
     return means / np.linalg.norm(means, axis=-1, keepdims=True)
 
 
+def class_ranks(scores, labels):
+    """How many other classes score at least as high as each image's own; ties count against.
+
+    Args:
+        scores: ``(images, num_classes)``.
+        labels: integers, ``(images,)``.
+
+    Returns:
+        Integers from 0 (the best), ``(images,)``.
+    """
+    labels = np.asarray(labels)
+    own = scores[np.arange(len(labels)), labels]
+    # Not `scores >= own`: where a model has diverged, NaN must lose too.
+    return np.sum(~(scores < own[:, None]), axis=1) - 1
+
+
 def top_k_accuracy(image_embeddings, classes, labels, k=1):
     """The fraction of images whose class is among the ``k`` most similar; ties count against.
 
@@ -38,9 +54,45 @@ def top_k_accuracy(image_embeddings, classes, labels, k=1):
         labels: integers, ``(images,)``.
         k: rank.
     """
-    scores = image_embeddings @ classes.T
-    labels = np.asarray(labels)
-    own = scores[np.arange(len(labels)), labels]
-    # Not `scores >= own`: where a model has diverged, NaN must lose too.
-    rivals = np.sum(~(scores < own[:, None]), axis=1) - 1
-    return float(np.mean(rivals < k))
+    return float(np.mean(class_ranks(image_embeddings @ classes.T, labels) < k))
+
+
+def classification_metrics(scores, labels):
+    """Top-1 and top-5 accuracy and the mean of the classes' own, and their chance.
+
+    Args:
+        scores: ``(images, num_classes)``.
+        labels: integers, ``(images,)``.
+
+    Returns:
+        ``(metrics, chance)``: dicts of fractions, ``top_1``, ``top_5`` and
+        ``mean_per_class``, the last over the classes that have images. Chance is that of a
+        random order of the classes.
+    """
+    labels, num_classes = np.asarray(labels), scores.shape[1]
+    ranks = class_ranks(scores, labels)
+    _, place, count = np.unique(labels, return_inverse=True, return_counts=True)
+    own = np.bincount(place, ranks < 1) / count
+    metrics = {
+        "top_1": float(np.mean(ranks < 1)),
+        "top_5": float(np.mean(ranks < 5)),
+        "mean_per_class": float(np.mean(own)),
+    }
+    chance = {name: 1.0 / num_classes for name in metrics}
+    return metrics, chance | {"top_5": min(1.0, 5 / num_classes)}
+
+
+def confusion_matrix(predictions, labels, num_classes):
+    """How many images of each class (rows) were taken for each class (columns).
+
+    Args:
+        predictions: integers, ``(images,)``.
+        labels: integers, ``(images,)``.
+        num_classes: how many classes.
+
+    Returns:
+        Integers, ``(num_classes, num_classes)``.
+    """
+    matrix = np.zeros((num_classes, num_classes), int)
+    np.add.at(matrix, (np.asarray(labels), np.asarray(predictions)), 1)
+    return matrix

@@ -1,0 +1,131 @@
+"""Crisscrossed Captions (Parekh et al., 2021): people's judgements of COCO's test pairs.
+
+Of two captions (STS), two images (SIS) and a caption and an image (SITS), from 0 to 5. They give
+correlations with a model's similarities, and further right answers to the four retrieval tasks.
+Pure functions on arrays, and a reader of the published files.
+"""
+
+import csv
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+# Pairs judged so or higher are right answers to each other.
+POSITIVE_FROM = 3.0
+_COLUMNS = {
+    "sts": ("caption1", "caption2"),
+    "sis": ("image1", "image2"),
+    "sits": ("caption", "image"),
+}
+
+
+def read_judgements(directory, kind, split="test"):
+    """Reads ``KIND_SPLIT.csv``, or the same ``.gz``, of the published data.
+
+    Args:
+        directory: holds the files.
+        kind: ``sts``, ``sis`` or ``sits``.
+        split: ``val`` or ``test``.
+
+    Returns:
+        ``(first, second, scores)``: ids of COCO (of an annotation for a caption), integers
+        ``(pairs,)``, and judgements ``(pairs,)``. In SITS the caption is the first.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not such a table.
+    """
+    plain = Path(directory) / f"{kind}_{split}.csv"
+    paths = [path for path in (plain, plain.with_name(plain.name + ".gz")) if path.is_file()]
+    if not paths:
+        raise FileNotFoundError(f"--data: no {plain.name} or {plain.name}.gz in {directory}")
+    first, second = _COLUMNS[kind]
+    opener = gzip.open if paths[0].suffix == ".gz" else open
+    with opener(paths[0], "rt", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return (
+            np.array([coco_id(row[first]) for row in rows]),
+            np.array([coco_id(row[second]) for row in rows]),
+            np.array([float(row["agg_score"]) for row in rows]),
+        )
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"--data: {paths[0]} has not the columns {first}, {second} and agg_score of "
+            "Crisscrossed Captions; download it again"
+        ) from None
+
+
+def coco_id(name):
+    """COCO's number in ``COCO_val2014_000000205866.jpg`` or ``COCO_val2014:sentid:732091``."""
+    return int(name.rpartition(":")[2].rpartition("_")[2].removesuffix(".jpg"))
+
+
+def positive_places(first, second, scores, first_ids, second_ids):
+    """For each of ``first_ids``, the places among ``second_ids`` that were judged right.
+
+    Args:
+        first: ids, ``(pairs,)``.
+        second: ids, ``(pairs,)``.
+        scores: judgements, ``(pairs,)``.
+        first_ids: the queries, ``(queries,)``.
+        second_ids: the candidates, ``(keys,)``; judged pairs of others are left out.
+
+    Returns:
+        A list of sorted integer lists.
+    """
+    rows = {one: row for row, one in enumerate(np.asarray(first_ids).tolist())}
+    columns = {one: column for column, one in enumerate(np.asarray(second_ids).tolist())}
+    places = [set() for _ in rows]
+    chosen = np.asarray(scores) >= POSITIVE_FROM
+    for one, other in zip(first[chosen].tolist(), second[chosen].tolist(), strict=True):
+        if one in rows and other in columns:
+            places[rows[one]].add(columns[other])
+    return [sorted(own) for own in places]
+
+
+def spearman(x, y):
+    """Spearman's rank correlation, equal values given the mean of their ranks."""
+    x, y = (_mean_ranks(np.asarray(values, float)) for values in (x, y))
+    x, y = x - x.mean(), y - y.mean()
+    scale = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / scale) if scale else float("nan")
+
+
+def _mean_ranks(values):
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]
+
+
+def bootstrap_correlation(queries, similarities, scores, samples=1000, seed=0):
+    """Spearman's correlation of similarities with judgements, as the paper of the data does.
+
+    A sample takes half of the queries, without repetition, and for each one of the items that
+    it was judged with.
+
+    Args:
+        queries: ids, ``(pairs,)``; the first of each pair is the query.
+        similarities: of a model, ``(pairs,)``.
+        scores: judgements, ``(pairs,)``.
+        samples: how many.
+        seed: decides what is sampled.
+
+    Returns:
+        ``(mean, deviation)`` over the samples.
+
+    Raises:
+        ValueError: if there are fewer than four queries.
+    """
+    order = np.argsort(queries, kind="stable")
+    _, first, count = np.unique(np.asarray(queries)[order], return_index=True, return_counts=True)
+    if len(first) < 4:
+        raise ValueError(f"a correlation needs judgements of four queries, not {len(first)}")
+    similarities, scores = np.asarray(similarities)[order], np.asarray(scores)[order]
+    rng = np.random.default_rng(seed)
+    correlations = []
+    for _ in range(samples):
+        chosen = rng.permutation(len(first))[: len(first) // 2]
+        pairs = first[chosen] + rng.integers(0, count[chosen])
+        correlations.append(spearman(similarities[pairs], scores[pairs]))
+    return float(np.mean(correlations)), float(np.std(correlations))

@@ -1,0 +1,113 @@
+"""The data sets that papers report, as plain data: where TFDS has them, prompts, figures."""
+
+import dataclasses
+import functools
+import importlib.resources
+import json
+
+DEFAULT_PROMPTS = ("a photo of a {}.",)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """What is known of a data set by its name."""
+
+    tfds: str = ""
+    """Its name in TensorFlow Datasets; empty where it is not there."""
+    split: str = "test"
+    """What is evaluated."""
+    train_split: str = "train"
+    """What probes are trained on."""
+    prompts: str = ""
+    """Its templates in ``clip_prompts/templates.json``; empty: ``DEFAULT_PROMPTS``."""
+    class_names: str = ""
+    """Its names in ``clip_prompts/class_names.json``; empty: the data's own."""
+    only_present: bool = False
+    """Whether only classes that have images take part, as of ImageNet-A's 200 of 1,000."""
+    fold_size: int = 0
+    """Images of a fold that is reported beside the whole (COCO 1K)."""
+    paper: dict = dataclasses.field(default_factory=dict)
+    """The paper's figures, by the names of ``report.TITLES``."""
+
+
+def _recalls(image_to_text, text_to_image):
+    figures = {}
+    for way, values in (("text", image_to_text), ("image", text_to_image)):
+        for k, percent in zip((1, 5, 10), values, strict=True):
+            figures[f"{way}_retrieval_recall@{k}"] = percent / 100
+    return figures
+
+
+# The figures are those of the headline model, EfficientNet-L2 and BERT-Large (tables 2, 4, 5, 7
+# and 9), but for nearest neighbours, which the paper has for B7 and BERT-base (table 10).
+_IMAGENET = {"prompts": "imagenet1k", "class_names": "imagenet1k"}
+DATA_SETS = {
+    "flickr30k": DataSet(paper=_recalls((88.6, 98.7, 99.7), (75.7, 93.8, 96.8))),
+    "coco": DataSet(
+        tfds="coco_captions",
+        fold_size=1000,
+        paper=_recalls((58.6, 83.0, 89.7), (45.6, 69.8, 78.6)),
+    ),
+    "crisscrossed": DataSet(
+        paper={
+            "i2t_recall@1": 0.781,
+            "t2i_recall@1": 0.618,
+            "t2t_recall@1": 0.454,
+            "i2i_recall@1": 0.494,
+            "sts_spearman": 0.729,
+            "sis_spearman": 0.772,
+            "sits_spearman": 0.676,
+        }
+    ),
+    "multi30k": DataSet(
+        paper={"mean_recall_en": 0.902, "mean_recall_de": 0.841, "mean_recall_fr": 0.849}
+        | {"mean_recall_cs": 0.632}
+    ),
+    "imagenet": DataSet(
+        **_IMAGENET,
+        tfds="imagenet2012",
+        split="validation",
+        paper={"acc1": 0.764, "linear_probe_acc1": 0.855, "knn_recall@1": 0.693},
+    ),
+    "imagenet_v2": DataSet(**_IMAGENET, tfds="imagenet_v2", paper={"acc1": 0.701}),
+    "imagenet_a": DataSet(
+        **_IMAGENET, tfds="imagenet_a", only_present=True, paper={"acc1": 0.758}
+    ),
+    "imagenet_r": DataSet(
+        **_IMAGENET, tfds="imagenet_r", only_present=True, paper={"acc1": 0.922}
+    ),
+    "imagenet_sketch": DataSet(**_IMAGENET, tfds="imagenet_sketch"),
+    "cifar10": DataSet(tfds="cifar10", prompts="cifar10"),
+    "cifar100": DataSet(tfds="cifar100", prompts="cifar100"),
+    "food101": DataSet(tfds="food101", split="validation", prompts="food101"),
+    "pets": DataSet(tfds="oxford_iiit_pet", prompts="pets", class_names="pets"),
+    "flowers": DataSet(tfds="oxford_flowers102", prompts="flowers", class_names="flowers"),
+    "cars": DataSet(tfds="cars196", prompts="cars"),
+    "dtd": DataSet(tfds="dtd", prompts="dtd"),
+    "caltech101": DataSet(tfds="caltech101", prompts="caltech101", class_names="caltech101"),
+    "eurosat": DataSet(tfds="eurosat", split="train", prompts="eurosat", class_names="eurosat"),
+    "stl10": DataSet(tfds="stl10", prompts="stl10"),
+}
+
+
+@functools.cache
+def _shipped(name):
+    path = importlib.resources.files(__package__) / "clip_prompts" / name
+    return path.read_text(encoding="utf-8")
+
+
+def prompts_of(name):
+    """The templates of a data set, a tuple of strings with ``{}`` for the class name."""
+    key = DATA_SETS.get(name, DataSet()).prompts
+    return tuple(json.loads(_shipped("templates.json"))[key]) if key else DEFAULT_PROMPTS
+
+
+def class_names_of(name):
+    """CLIP's class names of a data set in the order of its labels; None where it has none."""
+    key = DATA_SETS.get(name, DataSet()).class_names
+    return json.loads(_shipped("class_names.json"))[key] if key else None
+
+
+def imagenet_wnids():
+    """ImageNet's names of its folders, ``n01440764`` and so on, in the order of the labels."""
+    return _shipped("imagenet_wnids.txt").split()

@@ -1,0 +1,88 @@
+"""How well frozen features classify: nearest neighbours and a linear layer, on arrays."""
+
+import numpy as np
+
+from align_keras.evaluation import retrieval
+
+#: Sec. 6.4: SGD with momentum, the learning rate a fifth every 30 of 100 epochs, no decay.
+LEARNING_RATE, MOMENTUM, BATCH_SIZE, EPOCHS, DROP_EVERY, DROP = 0.1, 0.9, 1024, 100, 30, 0.2
+
+
+def nearest_neighbour_recall(images, labels, train_images, train_labels, ks=retrieval.RECALL_AT):
+    """The paper's "KNN": is an image's class among those of its ``k`` nearest training images?
+
+    Args:
+        images: unit norm, ``(images, dim)``.
+        labels: integers, ``(images,)``.
+        train_images: unit norm, ``(train_images, dim)``.
+        train_labels: integers, ``(train_images,)``.
+        ks: ranks.
+
+    Returns:
+        ``(metrics, chance)``: dicts of fractions named ``knn_recall_at_1`` and so on. Ties count
+        against; chance is that of training images in random order.
+
+    Raises:
+        ValueError: if a class has no training image.
+    """
+    labels, train_labels = np.asarray(labels), np.asarray(train_labels)
+    missing = sorted(set(labels.tolist()) - set(train_labels.tolist()))
+    if missing:
+        raise ValueError(f"no training image of class {missing[0]}, and of {len(missing)} in all")
+    ranks = retrieval.best_positive_ranks(images, train_images, labels, train_labels)
+    right = np.bincount(train_labels)[labels]
+    metrics = {f"knn_recall_at_{k}": retrieval.recall_at_k(ranks, k) for k in ks}
+    chance = {
+        f"knn_recall_at_{k}": retrieval.chance_recall_at_k(len(train_labels), right, k) for k in ks
+    }
+    return metrics, chance
+
+
+def fit_linear_probe(
+    features, labels, num_classes, learning_rate=LEARNING_RATE, epochs=EPOCHS, seed=0
+):
+    """Trains a linear layer on frozen features by the paper's recipe for ImageNet (sec. 6.4).
+
+    SGD with momentum 0.9 on the cross-entropy, 100 epochs in batches of 1,024. Chosen here:
+    features are shifted and scaled to mean 0 and deviation 1 of the training images, so that one
+    learning rate suits all towers; an epoch has eight batches at least, for small data sets;
+    images are not augmented, since features are computed once.
+
+    Args:
+        features: ``(images, dim)``.
+        labels: integers, ``(images,)``.
+        num_classes: how many classes.
+        learning_rate: at the start.
+        epochs: passes over the data.
+        seed: decides the order of the images.
+
+    Returns:
+        ``(weights, bias)``, ``(dim, num_classes)`` and ``(num_classes,)``, for features as they
+        are given here: scores are ``features @ weights + bias``.
+    """
+    features, labels = np.asarray(features, np.float32), np.asarray(labels)
+    mean = features.mean(0)
+    scale = 1.0 / (features.std(0) + 1e-6)
+    rng = np.random.default_rng(seed)
+    batch_size = max(1, min(BATCH_SIZE, len(features) // 8))
+    # The bias is the weight of a feature that is always 1.
+    weights = np.zeros((features.shape[1] + 1, num_classes), np.float32)
+    velocity = np.zeros_like(weights)
+    for epoch in range(epochs):
+        rate = learning_rate * DROP ** (epoch // DROP_EVERY)
+        order = rng.permutation(len(features))
+        for start in range(0, len(features) - batch_size + 1, batch_size):
+            rows = order[start : start + batch_size]
+            inputs = (features[rows] - mean) * scale
+            inputs = np.concatenate([inputs, np.ones((batch_size, 1), np.float32)], axis=1)
+            errors = _softmax(inputs @ weights)
+            errors[np.arange(batch_size), labels[rows]] -= 1.0
+            velocity = MOMENTUM * velocity - rate * (inputs.T @ errors) / batch_size
+            weights += velocity
+    folded = weights[:-1] * scale[:, None]
+    return folded, weights[-1] - mean @ folded
+
+
+def _softmax(logits):
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)

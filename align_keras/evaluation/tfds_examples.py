@@ -1,0 +1,79 @@
+"""Evaluation sets of TensorFlow Datasets; what cannot be had where it runs is one line."""
+
+import functools
+import os
+
+from align_keras.evaluation.examples import Example, ExampleSet
+
+
+def open_tfds(name, split):
+    """Opens a split of a TFDS set.
+
+    Args:
+        name: as ``tfds.builder`` takes it, or the folder of a prepared set; ``@SPLIT`` behind it
+            for another split.
+        split: otherwise.
+
+    Returns:
+        An ``ExampleSet``, with the names of its classes.
+
+    Raises:
+        ValueError: if tensorflow-datasets is missing, or has no such set or split, or cannot
+            prepare it, or the set has no image. One line.
+    """
+    name, _, own = name.partition("@")
+    split = own or split
+    builder = _builder(name)
+    info = builder.info
+    if split not in info.splits:
+        raise ValueError(
+            f"--split: tfds:{name} has no split {split!r}; it has {', '.join(info.splits)}"
+        )
+    if "image" not in info.features:
+        raise ValueError(f"--data: tfds:{name} has no image, only {', '.join(info.features)}")
+    names = getattr(info.features.get("label"), "names", None)
+    return ExampleSet(
+        functools.partial(_read, builder, split),
+        tuple(name.replace("_", " ") for name in names) if names else None,
+    )
+
+
+def _builder(name):
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError:
+        raise ValueError(
+            f"--data: tfds:{name} needs tensorflow-datasets; pip install 'align-keras[evaluation]'"
+        ) from None
+    try:
+        if os.path.isdir(name):
+            return tfds.builder_from_directory(name)
+        builder = tfds.builder(name)
+        builder.download_and_prepare()
+        return builder
+    except Exception as error:  # TFDS and whatever it downloads with have errors of all kinds
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(
+            f"--data: tfds:{name}: TFDS cannot open or prepare it ({type(error).__name__}: "
+            f"{reason}); check the name and the network, or prepare it elsewhere and point "
+            "TFDS_DATA_DIR at it, or give --data=FOLDER"
+        ) from None
+
+
+def _read(builder, split):
+    import tensorflow_datasets as tfds
+
+    dataset = builder.as_dataset(
+        split=split, decoders={"image": tfds.decode.SkipDecoding()}, shuffle_files=False
+    )
+    for index, fields in enumerate(tfds.as_numpy(dataset)):
+        where = f"{builder.name} {split} {index}"
+        captions = fields.get("captions", {})
+        texts = captions.get("text", ()) if isinstance(captions, dict) else captions
+        yield Example(
+            where=where,
+            image_id=where,
+            load=functools.partial(bytes, fields["image"]),
+            captions=tuple(text.decode("utf-8") for text in texts),
+            label=int(fields["label"]) if "label" in fields else None,
+        )

@@ -1,0 +1,132 @@
+r"""Evaluates a model by the protocols of the paper: retrieval, zero-shot, probes, CxC.
+
+    python recipes/evaluate.py --model=runs/photos --task=retrieval:photos --data=DIR/test.jsonl
+    python recipes/evaluate.py --model=hf://kakaobrain/align-base --task=zero_shot:imagenet
+    python recipes/evaluate.py --model=PRESET --task=linear_probe:flowers --data=tfds:oxford_flowers102
+
+Prints a table with chance and, where the paper has one, its figure; writes JSON with the names of
+CLIP_benchmark, and pictures.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from quiet_tensorflow import load_quietly
+
+load_quietly()
+
+import evaluation_tasks
+import tyro
+
+from align_keras import AlignDualEncoder
+from align_keras.evaluation import data_sets, report
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateSettings:
+    """Evaluates a preset or a finished run."""
+
+    model: str
+    """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has one."""
+    task: str
+    """retrieval:NAME, zero_shot:NAME, knn:NAME, linear_probe:NAME, crisscrossed or
+    multi30k. NAME is a known data set (flickr30k, coco, imagenet, imagenet_v2, imagenet_a,
+    imagenet_r, imagenet_sketch, cifar10, cifar100, food101, pets, flowers, cars, dtd,
+    caltech101, eurosat, stl10) or any other name beside --data."""
+
+    # === Data ===
+    data: str = ""
+    """tfds:NAME; a table (.jsonl, .csv, .tsv, .parquet) with the columns image and captions or
+    class_name; Karpathy's .json; a folder with a folder of images a class; a quoted pattern of
+    shards; for crisscrossed and multi30k the folder of their files. Empty: the data set's name in
+    TFDS."""
+    split: str = ""
+    """Of TFDS, Karpathy's file, a table's column split, or a folder in the folder. Empty: the
+    data set's own, or test."""
+    select: tuple[str, ...] = ()
+    """Keep only the rows of a table with these values, as in: --select kids=False."""
+    images: str = ""
+    """Folder of the images. Empty: the folder of the table or of Karpathy's file."""
+    captions: str = ""
+    """For crisscrossed: COCO's captions_val2014.json or Karpathy's dataset_coco.json, which say
+    what the captions are."""
+    train_data: str = ""
+    """What probes are trained on, as --data. Empty: --data, with --train-split."""
+    train_split: str = ""
+    """As --split, for the probes' training images. Empty: the data set's own, or train."""
+
+    # === Zero-shot ===
+    prompts: tuple[str, ...] = ()
+    """Prompts, separated by spaces; {} stands for the class name. Empty: CLIP's for the data set,
+    or 'a photo of a {}.'"""
+    class_names: str = ""
+    """A text file with a class name a line, in the order of the labels. Empty: CLIP's for the data
+    set, or the data's own."""
+    cache: str = "runs/class_weights"
+    """Folder where embedded classes are kept; empty for none."""
+
+    # === Run ===
+    batch_size: int = 64
+    """Images embedded at a time."""
+    fold_size: int = 0
+    """Images of a fold: retrieval is then also reported as the mean over folds. 0: the data set's
+    own, 1,000 for coco."""
+    bootstrap_samples: int = 1_000
+    """Of the correlations of crisscrossed."""
+    seed: int = 0
+    """Decides the order of a probe's training images and what is sampled."""
+    output: str = ""
+    """Folder for JSON and pictures. Empty: evaluation/ of the run, or runs/evaluation."""
+
+
+def main(settings):
+    """Embeds, scores and reports; returns what the JSON holds as ``metrics``."""
+    kind, name = evaluation_tasks.parse_task(settings.task)
+    output = Path(settings.output or default_output(settings.model))
+    # What is wrong with the data is told before a model is loaded.
+    data = evaluation_tasks.TASKS[kind].open(settings, name)
+    model = load_model(settings.model)
+    result = evaluation_tasks.TASKS[kind].run(settings, name, model, data, output)
+    paper = data_sets.DATA_SETS.get(name, data_sets.DataSet()).paper
+    print(report.format_table(result.title, result.metrics, result.chance, result.paper(paper)))
+    stem = f"{kind}-{name}".replace("/", "_")
+    report.write_json(
+        output / f"{stem}.json",
+        name,
+        settings.model,
+        result.task,
+        result.metrics,
+        chance=result.chance,
+    )
+    for line in result.notes:
+        print(line)
+    print(f"\n{output}: {', '.join([f'{stem}.json', *result.pictures])}")
+    return result.metrics
+
+
+def default_output(model):
+    """``evaluation/`` of a run's directory, else ``runs/evaluation``."""
+    is_run = (Path(model) / "preset").is_dir()
+    return Path(model) / "evaluation" if is_run else Path("runs/evaluation")
+
+
+def load_model(model):
+    """Loads a preset, or that of a run's directory."""
+    if (Path(model) / "preset").is_dir():
+        model = str(Path(model) / "preset")
+    elif (Path(model) / "settings.json").is_file():
+        raise FileNotFoundError(f"--model: the run {model} has no preset/ yet; let it finish")
+    try:
+        return AlignDualEncoder.from_preset(model)
+    except (ValueError, OSError) as error:
+        raise type(error)(f"--model: {error}") from None
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(EvaluateSettings, description=__doc__))
+    except (ValueError, OSError) as error:
+        sys.exit(f"evaluate.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("evaluate.py: interrupted")
