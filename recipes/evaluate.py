@@ -2,7 +2,7 @@ r"""Evaluates a model by the protocols of the paper: retrieval, zero-shot, probe
 
     python recipes/evaluate.py --model=runs/photos --task=retrieval:photos --data=DIR/test.jsonl
     python recipes/evaluate.py --model=hf://kakaobrain/align-base --task=zero_shot:imagenet
-    python recipes/evaluate.py --model=PRESET --task=linear_probe:flowers --data=tfds:oxford_flowers102
+    python recipes/evaluate.py --model=runs/photos --task=linear_probe:food101
 
 Prints a table with chance and, where the paper has one, its figure; writes JSON with the names of
 CLIP_benchmark, and pictures.
@@ -16,7 +16,11 @@ from quiet_tensorflow import load_quietly
 
 load_quietly()
 
-import evaluation_tasks
+import classification_tasks
+import crisscrossed_task
+import evaluation_data
+import multilingual_task
+import retrieval_task
 import tyro
 
 from align_keras import AlignDualEncoder
@@ -82,15 +86,16 @@ class EvaluateSettings:
 
 def main(settings):
     """Embeds, scores and reports; returns what the JSON holds as ``metrics``."""
-    kind, name = evaluation_tasks.parse_task(settings.task)
+    kind, name = parse_task(settings.task)
+    open_data, run = TASKS[kind]
     output = Path(settings.output or default_output(settings.model))
     # What is wrong with the data is told before a model is loaded.
-    data = evaluation_tasks.TASKS[kind].open(settings, name)
+    data = open_data(settings, name)
     model = load_model(settings.model)
-    result = evaluation_tasks.TASKS[kind].run(settings, name, model, data, output)
+    result = run(settings, name, model, data, output)
     paper = data_sets.DATA_SETS.get(name, data_sets.DataSet()).paper
     print(report.format_table(result.title, result.metrics, result.chance, result.paper(paper)))
-    stem = f"{kind}-{name}".replace("/", "_")
+    stem = kind if kind == name else f"{kind}-{name}"
     report.write_json(
         output / f"{stem}.json",
         name,
@@ -98,11 +103,35 @@ def main(settings):
         result.task,
         result.metrics,
         chance=result.chance,
+        **result.others,
     )
     for line in result.notes:
         print(line)
     print(f"\n{output}: {', '.join([f'{stem}.json', *result.pictures])}")
     return result.metrics
+
+
+#: What opens a task's data and what runs it, by its name.
+TASKS = {
+    "retrieval": (evaluation_data.open_data, retrieval_task.run),
+    "zero_shot": (evaluation_data.open_data, classification_tasks.run_zero_shot),
+    "knn": (classification_tasks.open_probe, classification_tasks.run_knn),
+    "linear_probe": (classification_tasks.open_probe, classification_tasks.run_linear_probe),
+    "crisscrossed": (crisscrossed_task.open_judgements, crisscrossed_task.run),
+    "multi30k": (multilingual_task.open_captions, multilingual_task.run),
+}
+
+
+def parse_task(task):
+    """``retrieval:coco`` -> ``("retrieval", "coco")``; ValueError on what is no task."""
+    kind, _, name = task.partition(":")
+    if kind not in TASKS:
+        raise ValueError(f"--task: no {kind!r}; choose one of {', '.join(TASKS)}")
+    if not name and kind in data_sets.DATA_SETS:
+        name = kind
+    if not name or {"/", "\\"} & set(name):
+        raise ValueError(f"--task: give {kind} the name of a data set, as in {kind}:coco")
+    return kind, name
 
 
 def default_output(model):

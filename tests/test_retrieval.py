@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -80,3 +81,75 @@ def test_collapsed_or_diverged_embeddings_retrieve_nothing():
 def test_a_query_without_a_right_key_is_refused():
     with pytest.raises(ValueError, match="every query needs a key of its own group"):
         retrieval.best_positive_ranks(np.eye(2), np.eye(2), [0, 1], [0, 0])
+
+
+def test_equal_keys_tie_whatever_their_place_and_the_chunk():
+    # In float32 the sums of a matrix product depend on a key's column and on the chunk.
+    rng = np.random.default_rng(0)
+    queries, keys = (rng.normal(size=(n, 640)).astype("float32") for n in (33, 40))
+    keys = np.concatenate([keys, keys[::-1], keys])
+    groups = np.arange(120)
+    expected = None
+    for chunk_size in (1, 2, 5, 33):
+        ranks = retrieval.best_positive_ranks(queries, keys, np.arange(33), groups, chunk_size)
+        expected = ranks if expected is None else expected
+        np.testing.assert_array_equal(ranks, expected)
+    # Each right key has two doubles that are wrong, and tie.
+    assert ranks.min() >= 2
+    assert set((ranks - 2) % 3) == {0}
+
+
+@pytest.mark.parametrize("queries_are_keys", [False, True])
+def test_listed_positives_match_brute_force(queries_are_keys):
+    rng = np.random.default_rng(1)
+    queries = rng.integers(-2, 3, (25, 3)).astype(float)
+    keys = queries if queries_are_keys else rng.integers(-2, 3, (40, 3)).astype(float)
+    positives = [rng.permutation(len(keys))[: rng.integers(0, 6)].tolist() for _ in queries]
+    ranks = retrieval.ranks_among_positives(queries, keys, positives, queries_are_keys, 7)
+    for row, (query, right) in enumerate(zip(queries, positives, strict=True)):
+        others = [j for j in range(len(keys)) if not (queries_are_keys and j == row)]
+        right = set(right) & set(others)
+        scores = {j: float(keys[j] @ query) for j in others}
+        if right:
+            best = max(scores[j] for j in right)
+            assert ranks[row] == sum(scores[j] >= best for j in others if j not in right)
+        else:
+            assert ranks[row] == -1
+
+
+def test_full_metrics_and_folds_are_those_of_their_parts():
+    rng = np.random.default_rng(2)
+    images = rng.normal(size=(20, 6))
+    image_of_text = rng.permutation(np.repeat(np.arange(20), 5))
+    texts = images[image_of_text] + rng.normal(size=(100, 6))
+    metrics, chance = retrieval.full_metrics(images, texts, image_of_text)
+    ranks = retrieval.cross_modal_ranks(images, texts, image_of_text)
+    six = [metrics[f"{way}_recall_at_{k}"] for way in ("i2t", "t2i") for k in (1, 5, 10)]
+    assert metrics["mean_recall"] == pytest.approx(np.mean(six))
+    assert metrics["t2i_median_rank"] == np.median(ranks["t2i"]) + 1
+    assert chance["i2t_recall_at_1"] == pytest.approx(5 / 100)
+    assert 0 < chance["mean_recall"] < metrics["mean_recall"]
+    halves = []
+    for part in (slice(0, 10), slice(10, 20)):
+        own = np.isin(image_of_text, np.arange(20)[part])
+        halves.append(
+            retrieval.full_metrics(images[part], texts[own], image_of_text[own] - part.start)[0]
+        )
+    folds, _ = retrieval.full_metrics(images, texts, image_of_text, fold_size=10)
+    for name, value in folds.items():
+        assert value == pytest.approx((halves[0][name] + halves[1][name]) / 2), name
+    with pytest.raises(ValueError, match="20 images are less than a fold of 1,000"):
+        retrieval.full_metrics(images, texts, image_of_text, fold_size=1000)
+
+
+def test_coco_5k_takes_less_than_a_gibibyte():
+    rng = np.random.default_rng(3)
+    images, texts = (rng.normal(size=(n, 64)).astype("float32") for n in (5_000, 25_000))
+    tracemalloc.start()
+    try:
+        ranks = retrieval.cross_modal_ranks(images, texts, np.repeat(np.arange(5_000), 5))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(ranks["i2t"]) == 5_000
+    assert peak < 2**28  # the width adds 64 MiB per 320 columns

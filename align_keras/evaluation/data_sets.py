@@ -70,12 +70,8 @@ DATA_SETS = {
         paper={"acc1": 0.764, "linear_probe_acc1": 0.855, "knn_recall@1": 0.693},
     ),
     "imagenet_v2": DataSet(**_IMAGENET, tfds="imagenet_v2", paper={"acc1": 0.701}),
-    "imagenet_a": DataSet(
-        **_IMAGENET, tfds="imagenet_a", only_present=True, paper={"acc1": 0.758}
-    ),
-    "imagenet_r": DataSet(
-        **_IMAGENET, tfds="imagenet_r", only_present=True, paper={"acc1": 0.922}
-    ),
+    "imagenet_a": DataSet(**_IMAGENET, tfds="imagenet_a", only_present=True, paper={"acc1": 0.758}),
+    "imagenet_r": DataSet(**_IMAGENET, tfds="imagenet_r", only_present=True, paper={"acc1": 0.922}),
     "imagenet_sketch": DataSet(**_IMAGENET, tfds="imagenet_sketch"),
     "cifar10": DataSet(tfds="cifar10", prompts="cifar10"),
     "cifar100": DataSet(tfds="cifar100", prompts="cifar100"),

@@ -65,15 +65,20 @@ def format_table(title, metrics, chance, paper):
     for name, value in metrics.items():
         cells = [value, chance.get(name), paper.get(name)]
         cells = [_cell(name, cell) for cell in cells]
-        lines.append(f"{TITLES.get(name, name):<34}" + "".join(f"{cell:>10}" for cell in cells))
+        lines.append(f"{title_of(name):<34}" + "".join(f"{cell:>10}" for cell in cells))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def title_of(name):
+    """A figure's title; ``1000_fold_mean_recall`` -> ``1000 fold mean recall``."""
+    return TITLES.get(name) or name.replace("_", " ")
 
 
 def _cell(name, value):
     if value is None:
         return ""
-    if name.endswith("rank"):
-        return f"{value:,.1f}"
+    if name.endswith(("rank", "pairs")):
+        return f"{value:,.1f}".removesuffix(".0")
     return f"{value:.3f}" if "spearman" in name else f"{value:.1%}"
 
 
@@ -154,7 +159,7 @@ def draw_predictions(path, images, names, predictions, columns=8):
         right = name == predicted
         axes.imshow(image)
         axes.set_title(
-            _short(name) if right else f"{_short(name)}\nnot {_short(predicted)}",
+            _short(name) if right else f"{_short(name)}\ntaken for {_short(predicted)}",
             color="tab:green" if right else "tab:red",
             fontsize=9,
         )
@@ -163,7 +168,7 @@ def draw_predictions(path, images, names, predictions, columns=8):
 
 def _short(text):
     text = text.replace("$", r"\$")
-    return text if len(text) <= 20 else text[:19] + "…"
+    return text if len(text) <= 22 else text[:21] + "…"
 
 
 def _save(figure, path):

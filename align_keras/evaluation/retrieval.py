@@ -100,9 +100,7 @@ def chance_recall_at_k(num_keys, num_right, k):
     """
     k = min(k, num_keys)
     numbers, times = np.unique(np.asarray(num_right), return_counts=True)
-    misses = [
-        math.comb(num_keys - right, k) / math.comb(num_keys, k) for right in numbers.tolist()
-    ]
+    misses = [math.comb(num_keys - right, k) / math.comb(num_keys, k) for right in numbers.tolist()]
     return 1.0 - float(np.average(misses, weights=times))
 
 

@@ -78,7 +78,7 @@ def classification_metrics(scores, labels):
         "top_5": float(np.mean(ranks < 5)),
         "mean_per_class": float(np.mean(own)),
     }
-    chance = {name: 1.0 / num_classes for name in metrics}
+    chance = dict.fromkeys(metrics, 1.0 / num_classes)
     return metrics, chance | {"top_5": min(1.0, 5 / num_classes)}
 
 
