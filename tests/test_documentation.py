@@ -74,7 +74,7 @@ def a_preset(tmp_path, monkeypatch, preprocessor, build_tiny):
     return str(tmp_path / "preset")
 
 
-@pytest.mark.parametrize("use", ["probabilities", "best"])
+@pytest.mark.parametrize("use", ["probabilities", "best", "composed"])
 def test_readme_examples_with_the_published_weights_run(use, a_preset, capsys):
     code = readme_block(use)
     assert len([line for line in code.splitlines() if line.strip()]) < 10

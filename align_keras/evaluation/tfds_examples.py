@@ -31,7 +31,8 @@ def open_tfds(name, split):
         )
     if "image" not in info.features:
         raise ValueError(f"--data: tfds:{name} has no image, only {', '.join(info.features)}")
-    names = getattr(info.features.get("label"), "names", None)
+    has_label = "label" in info.features
+    names = getattr(info.features["label"], "names", None) if has_label else None
     return ExampleSet(
         functools.partial(_read, builder, split),
         tuple(name.replace("_", " ") for name in names) if names else None,
