@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-from evaluation_data import Result, open_data, pictures_of, some_right_and_wrong
+from evaluation_data import Result, open_data, pictures_of, some_right_and_wrong, source_of
 
 from align_keras.evaluation import data_sets, embedding, probes, report, zero_shot
 
@@ -97,7 +97,13 @@ def classification_result(kind, name, title, scores, images, data, model, output
 
 
 def open_probe(settings, name):
-    """The images to evaluate and those to train on."""
+    """The images to evaluate and those to train on, which must be others."""
+    data, split = source_of(settings, name)
+    if (data, split) == source_of(settings, name, "training"):
+        raise ValueError(
+            f"--train-split: {data} {split} would be trained and tested on; give another split, or "
+            "--train-data"
+        )
     return open_data(settings, name), open_data(settings, name, "training")
 
 

@@ -28,24 +28,33 @@ class Result:
         return {name: figures.get(self.paper_prefix + name) for name in self.metrics}
 
 
-def open_data(settings, name, part="evaluation"):
-    """The examples of a data set: those of --data or else of TFDS."""
+def source_of(settings, name, part="evaluation"):
+    """Where a data set's examples are: ``(data, split)``, the split empty for the data's own."""
     known = data_sets.DATA_SETS.get(name, data_sets.DataSet())
     train = part == "training"
-    flag = "--train-data" if train else "--data"
     data = (settings.train_data if train else "") or settings.data
     split = settings.train_split if train else settings.split
     if not data and not known.tfds:
         where = "TFDS does not have it" if name in data_sets.DATA_SETS else "it is not a known name"
-        raise ValueError(f"{flag}: give the data of {name}; {where}")
-    if not data or (data.startswith("tfds:") and not split):
+        raise ValueError(f"--data: give the data of {name}; {where}")
+    if not data or data.startswith("tfds:"):
         # TFDS names its splits; tables and folders go by test and train.
         split = split or (known.train_split if train else known.split)
     if train and not settings.train_data:
         split = split or "train"
-    return examples.open_examples(
-        data or f"tfds:{known.tfds}", split, settings.images, settings.select
-    )
+    return data or f"tfds:{known.tfds}", split
+
+
+def open_data(settings, name, part="evaluation"):
+    """The examples of a data set: those of --data or else of TFDS."""
+    try:
+        return examples.open_examples(
+            *source_of(settings, name, part), settings.images, settings.select
+        )
+    except (ValueError, OSError) as error:
+        if part == "evaluation":
+            raise
+        raise type(error)(str(error).replace("--data:", "--train-data:", 1)) from None
 
 
 def pictures_of(data, rows, preprocessor):

@@ -185,9 +185,8 @@ def test_probes_run_on_tables_and_folders(preset, photos, tmp_path):
         if task == "knn":  # the order of the images matters to the other
             assert table == folder
     assert 0 <= table["acc1"] <= table["acc5"] <= 1
-    # Trained on what it is tested on, and of more dimensions than images, it is right.
-    alike = run(preset, tmp_path, "knn:kinds", data=photos, split="train", train_split="train")
-    assert alike["knn_recall@1"] == 1.0
+    with pytest.raises(ValueError, match="--train-split: .* train would be trained and tested on"):
+        run(preset, tmp_path, "knn:kinds", data=photos, split="train", train_split="train")
 
 
 def test_crisscrossed_scores_what_is_there(preset, photos, tmp_path, capsys):
@@ -346,6 +345,11 @@ def test_a_tfds_set_prepared_in_a_folder_is_evaluated(preset, photos, tmp_path):
         ({"data": "{photos}/mute.jsonl"}, "has no caption, as have 1 of 1; retrieval needs"),
         ({"data": "{photos}/gone.jsonl"}, r"--data: gone\.jsonl line 1 .*: image cannot be read"),
         ({"task": "zero_shot:cifar10", "data": "{photos}/gone2.jsonl"}, "its class .* is none"),
+        ({"task": "knn:kinds", "data": "{photos}/test"}, "--train-data: no folder .*test/train of"),
+        (
+            {"task": "knn:kinds", "data": "{photos}/test-*.tfrecord"},
+            "--train-data: shards have no split train; give a pattern",
+        ),
         ({"task": "crisscrossed"}, "--data: give the folder of sts_test.csv"),
         ({"task": "multi30k", "data": "{photos}"}, "--data: no test_2016_flickr.en"),
     ],
@@ -361,6 +365,7 @@ def test_what_is_wrong_is_one_line(options, message, preset, photos, tmp_path):
         ("gone2", {"image": image, "class_name": "ring", "label": 99}),
     ):
         (photos / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    (photos / "test-0.tfrecord").touch()
     options = {"task": "retrieval:photos", "data": "{photos}/pairs.jsonl", **options}
     if "data" in options and options["task"] in ("retrieval:flickr30k", "retrieval:mine"):
         options["data"] = ""

@@ -54,7 +54,7 @@ def open_examples(data, split="", images="", select=()):
             quoted pattern of TFRecord shards.
         split: of TFDS, of Karpathy's file and of a table the rows whose column ``split`` is
             that; of a folder the one in it of that name. Empty: ``test``, or all rows of a
-            table without that column, or the folder itself.
+            table without that column, or the folder itself if it has none of that name.
         images: folder of the images; empty: the table's or Karpathy's own.
         select: only rows of a table with these values, as ``COLUMN=VALUE``.
 
@@ -70,12 +70,18 @@ def open_examples(data, split="", images="", select=()):
         return open_tfds(str(data).removeprefix("tfds:"), split or "test")
     path = Path(data)
     if path.is_dir():
-        return _open_folder(path / split if split and (path / split).is_dir() else path)
+        if split and not (path / split).is_dir():
+            raise FileNotFoundError(f"{_FLAG}: no folder {path / split} of the split {split}")
+        has_test = (path / "test").is_dir()
+        return _open_folder(path / (split or "test") if split or has_test else path)
     if path.suffix == ".json":
         return _open_karpathy(path, split or "test", images)
     if path.suffix in _TABLES:
         return _open_table(path, split, images, select)
     shards = records.find_shards(data, _FLAG)
+    if split:
+        # A probe must not be trained on what it is tested on.
+        raise ValueError(f"{_FLAG}: shards have no split {split}; give a pattern of its own")
     return ExampleSet(functools.partial(_read_shards, shards))
 
 
