@@ -123,7 +123,7 @@ def feature_encoder(model):
     """As ``model.encode_images``, of the image tower's features before the projection.
 
     A function of a list of encoded images and a batch size; gives float32, ``(images, width)``.
-    The paper's classifiers are trained on those (sec. 4.3).
+    The paper's classifiers are trained on those.
     """
     tower = tf.function(model.backbone.image_encoder, reduce_retracing=True)
 

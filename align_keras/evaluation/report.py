@@ -168,7 +168,7 @@ def draw_predictions(path, images, names, predictions, columns=8):
 
 def _short(text):
     text = text.replace("$", r"\$")
-    return text if len(text) <= 22 else text[:21] + "…"
+    return text if len(text) <= 18 else text[:17] + "…"
 
 
 def _save(figure, path):
