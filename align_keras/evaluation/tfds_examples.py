@@ -1,7 +1,9 @@
 """Evaluation sets of TensorFlow Datasets; what cannot be had where it runs is one line."""
 
 import functools
+import logging
 import os
+import sys
 
 from align_keras.evaluation.examples import Example, ExampleSet
 
@@ -46,6 +48,10 @@ def _builder(name):
         raise ValueError(
             f"--data: tfds:{name} needs tensorflow-datasets; pip install 'align-keras[evaluation]'"
         ) from None
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    # Each of a download's retries would be a line.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     try:
         if os.path.isdir(name):
             return tfds.builder_from_directory(name)
