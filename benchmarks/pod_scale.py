@@ -197,13 +197,15 @@ def whole_step(pairs, replicas):
     return take, {"received": received}
 
 
-def measure_own(pairs, replicas, **options):
-    """What one replica of so many does by itself: its parts, and their seconds."""
-    parts = {
-        part: measure.in_child(__file__, part=part, pairs=pairs, replicas=replicas, **options)
-        for part in ("towers", "loss", "optimizer")
-    }
-    return parts, [part["seconds"] for part in parts.values()]
+def measure_parts(pairs, sizes, **options):
+    """What one replica does by itself: towers, optimizer, and the loss by number of replicas."""
+    alone = [
+        measure.in_child(__file__, part=part, pairs=pairs, **options)
+        for part in ("towers", "optimizer")
+    ]
+    for replicas in sizes:
+        options |= {"part": "loss", "pairs": pairs, "replicas": replicas}
+        yield replicas, *alone, measure.in_child(__file__, **options)
 
 
 def main(pairs, bandwidth, latency):
@@ -217,14 +219,14 @@ def main(pairs, bandwidth, latency):
         f"{'towers s':>10}{'loss s':>8}{'LAMB s':>8}{'links s':>9}{'step s':>8}{'scaling':>9}"
     )
     alone = None
-    for replicas in REPLICAS:
-        parts, seconds = measure_own(pairs, replicas)
-        width, weights = (parts["towers"][name] for name in ("width", "weights"))
+    for replicas, tower, update, softmax in measure_parts(pairs, REPLICAS):
+        seconds = [part["seconds"] for part in (tower, softmax, update)]
+        width, weights = tower["width"], tower["weights"]
         received = received_bytes(replicas, pairs, width, weights)
         hops = COLLECTIVES * 2 * math.log2(replicas)
         links = sum(received) / (bandwidth * 1e9) + hops * latency * 1e-6
         # Weights, their gradient and LAMB's two moments stay; towers and loss take turns.
-        memory = max(parts[name]["peak_mib"] for name in ("towers", "loss"))
+        memory = max(tower["peak_mib"], softmax["peak_mib"])
         memory += 4 * weights * BYTES / MIB
         step = sum(seconds) + links
         alone = alone or step
@@ -237,10 +239,10 @@ def main(pairs, bandwidth, latency):
         )
     print("\nchecked on logical devices that share one core:")
     print(f"{'replicas':>8}{'MiB modelled':>14}{'counted':>9}{'s modelled':>12}{'measured':>10}")
-    for replicas in CHECKED:
-        options = {"pairs": pairs, "replicas": replicas, "one_core": True}
-        _, seconds = measure_own(**options)
-        real = measure.in_child(__file__, part="step", **options)
+    for replicas, *parts in measure_parts(pairs, CHECKED, one_core=True):
+        seconds = [part["seconds"] for part in parts]
+        case = {"part": "step", "pairs": pairs, "replicas": replicas, "one_core": True}
+        real = measure.in_child(__file__, **case)
         modelled = sum(received_bytes(replicas, pairs, width, weights)) / MIB
         print(
             f"{replicas:>8,}{modelled:>14.3f}{real['received'] / MIB:>9.3f}"
