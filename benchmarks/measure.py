@@ -1,6 +1,7 @@
 """Runs a case of a benchmark in a process of its own: time, and peak memory above its inputs."""
 
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -10,10 +11,13 @@ import time
 _KIB_PER_MIB = 1024
 
 
-def in_child(script, **case):
+def in_child(script, environment=None, /, **case):
     """Runs ``script`` with ``--case`` and returns what its ``report`` printed, a dict."""
     result = subprocess.run(
-        [sys.executable, script, "--case", json.dumps(case)], capture_output=True, text=True
+        [sys.executable, script, "--case", json.dumps(case)],
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
     )
     if result.returncode:
         sys.exit(f"{script}, case {case}: {result.stderr.strip().splitlines()[-1]}")

@@ -360,9 +360,7 @@ def test_a_packed_folder_is_trained_on(scene_shards, tmp_path):
     ],
 )
 def test_the_recipe_runs_with_what_large_batches_take(options, scene_shards, tmp_path):
-    settings = settings_of(
-        scene_shards, tmp_path / "run", **{"steps": 2, "eval_every": 1, **options}
-    )
+    settings = settings_of(scene_shards, tmp_path / "run", **{"eval_every": 2, **options})
     metrics = pretrain.main(settings)
     assert metrics["num_pairs"] == 30
     lines = [line for line in read_log(tmp_path / "run") if line["kind"] == "train"]
@@ -370,10 +368,31 @@ def test_the_recipe_runs_with_what_large_batches_take(options, scene_shards, tmp
     assert all(5.0 < line["loss"] < 12.0 for line in lines)
     assert keras.config.dtype_policy().name == "float32"
     assert ("loss_scale" in lines[0]) == (settings.precision == "mixed_float16")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    # Steps were taken, not all skipped.
+    assert lines[-1]["learning_rate"] < lines[0]["learning_rate"]
     # A finished run reports the same once more, of the averaged weights where there are such.
     again = pretrain.main(settings)
     for name in RECALLS:
         assert again[name] == metrics[name]
+
+
+def test_steps_that_overflow_float16_count_when_a_run_resumes(scene_shards, tmp_path, monkeypatch):
+    scale = keras.optimizers.LossScaleOptimizer.__init__
+
+    def too_large(self, inner_optimizer, initial_scale=2.0**60, **options):
+        scale(self, inner_optimizer, initial_scale, **options)
+
+    monkeypatch.setattr(keras.optimizers.LossScaleOptimizer, "__init__", too_large)
+    settings = settings_of(
+        scene_shards, tmp_path / "run", steps=2, precision="mixed_float16", ema_momentum=0.5
+    )
+    metrics = pretrain.main(settings)
+    assert pretrain.main(settings)["resumed_at_step"] == 2
+    lines = [line for line in read_log(tmp_path / "run") if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == [1, 2]
+    # Nothing was learnt, and nothing lost: the weights are those of the start.
+    assert metrics["t2i_recall_at_10"] > 0.0
 
 
 def test_exclusions_and_averages_are_checked_before_a_run(scene_shards, tmp_path):
