@@ -27,7 +27,7 @@ REPLICAS = (1, 2, 4, 16, 64, 256, 1_024)
 CHECKED = (2, 4)
 BYTES = 4
 # Gathers and sums of a step one after another, besides batch norm's five a layer: captions, two of
-# ids, own logits, weights of the gradient, powers, columns, gradient of captions, gradients, losses.
+# ids, own logits, weights of the gradient, powers, columns, captions' gradient, gradients, losses.
 COLLECTIVES = 10
 METRICS = 5
 MIB = 1 << 20
