@@ -18,7 +18,7 @@ load_quietly()
 import tqdm
 import tyro
 
-from align_keras.data import filter_report, filters, single_machine, sources
+from align_keras.data import filter_report, filters, near_duplicates, single_machine, sources
 from align_keras.data.preparation import Preparation
 
 RuleName = Literal[tuple(filters.LIMITS)]
@@ -76,11 +76,29 @@ class PrepareSettings:
     unsafe_field: str = ""
     """Column or field that marks unsafe content: above 0.5, true or NSFW."""
 
+    # === Near-duplicates of evaluation images (app. A) ===
+    evaluation_images: str = ""
+    """A folder of images, or a quoted pattern of shards, whose near-duplicates are dropped."""
+    max_hash_distance: int | None = None
+    """Bits of 64 in which the perceptual hashes of copies differ, at most; 4."""
+    near_duplicate_model: str = ""
+    """Preset whose image tower compares images too, as the paper does. Empty: hashes alone."""
+    max_cosine: float | None = None
+    """Cosine of embeddings above which two images are near-duplicates; 0.975 in the paper."""
+
     # === Output ===
+    table_only: bool = False
+    """Open no image: the pairs that the rules keep are listed in OUTPUT-kept.jsonl with their
+    url and caption, such as for img2dataset to download."""
     shard_size: int = 4_096
     """Records a shard."""
     seed: int = 0
     """Decides the order of the records."""
+    engine: Literal["single_machine", "beam"] = "single_machine"
+    """What runs it: this machine, or Apache Beam; the shards are the same."""
+    beam_options: tuple[str, ...] = ()
+    """Options of the Beam pipeline, such as --runner=DataflowRunner; what follows -- at the end of
+    the command are more of them."""
 
 
 def main(settings, is_unsafe=None):
@@ -94,13 +112,47 @@ def main(settings, is_unsafe=None):
         raise ValueError(f"--shard-size: must be at least 1, not {settings.shard_size}")
     rules = choose_rules(settings)
     source = open_source(settings)
-    preparation = Preparation(source, rules, settings.seed, is_unsafe=is_unsafe)
-    tally = single_machine.prepare(preparation, settings.output, settings.shard_size, show_progress)
-    report = filter_report.write(tally, rules, settings.output)
-    print_summary(tally, settings, report)
+    copies = open_evaluation_images(settings, rules)
+    preparation = Preparation(source, rules, settings.seed, copies, is_unsafe, settings.table_only)
+    report = run(preparation, settings)
+    filter_report.write(report, settings.output)
+    print_summary(report, settings)
     if not report["pairs_out"]:
         name = settings.captions or settings.source
         raise ValueError(f"{source_flag(settings)}: no pair of {name} could be packed")
+
+
+def run(preparation, settings):
+    """Runs the engine chosen; returns the report."""
+    if settings.engine == "single_machine":
+        return single_machine.prepare(
+            preparation, settings.output, settings.shard_size, show_progress
+        )
+    try:
+        from align_keras.data import beam_pipeline
+    except ImportError:
+        raise ValueError(
+            "--engine: beam needs apache-beam; pip install 'align-keras[beam]'"
+        ) from None
+    return beam_pipeline.prepare(
+        preparation, settings.output, settings.shard_size, settings.beam_options
+    )
+
+
+def open_evaluation_images(settings, rules):
+    """The images whose near-duplicates are dropped, or None."""
+    if not settings.evaluation_images:
+        if settings.near_duplicate_model:
+            raise ValueError("--near-duplicate-model: needs --evaluation-images")
+        return None
+    if settings.table_only:
+        raise ValueError("--evaluation-images: --table-only opens no image to compare")
+    return near_duplicates.EvaluationImages(
+        near_duplicates.read_images(settings.evaluation_images),
+        rules.max_hash_distance,
+        settings.near_duplicate_model,
+        rules.max_cosine,
+    )
 
 
 def choose_rules(settings):
@@ -144,20 +196,29 @@ def show_progress(pairs, what):
     return tqdm.tqdm(pairs, what, unit=" pairs", mininterval=0.5)
 
 
-def print_summary(tally, settings, report):
+def print_summary(report, settings):
     """What went out, and what each rule removed."""
     kept, total = report["pairs_out"], report["pairs_in"]
-    print(f"{kept:,} of {total:,} pairs in {settings.output}-*.tfrecord")
-    for reason, count in tally.reasons.most_common():
+    files = "kept.jsonl" if settings.table_only else "*.tfrecord"
+    print(f"{kept:,} of {total:,} pairs in {settings.output}-{files}")
+    for reason, count in report["reasons"].items():
         print(f"left out {count:,}: {reason}")
-    if tally.reasons:
+    if report["reasons"]:
         print(f"each one is listed in {settings.output}-left_out.jsonl")
     print(f"report: {settings.output}-report.html")
 
 
+def parse(arguments):
+    """The settings of a command line; what follows ``--`` is Beam's."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    settings = tyro.cli(PrepareSettings, description=__doc__, args=arguments[:end])
+    beam_options = (*settings.beam_options, *arguments[end + 1 :])
+    return dataclasses.replace(settings, beam_options=beam_options)
+
+
 if __name__ == "__main__":
     try:
-        main(tyro.cli(PrepareSettings, description=__doc__))
+        main(parse(sys.argv[1:]))
     except (ValueError, OSError) as error:
         sys.exit(f"prepare_data.py: {error}")
     except KeyboardInterrupt:

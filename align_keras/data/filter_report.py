@@ -63,6 +63,11 @@ class Tally:
             examples[verdict.key] = _example(row, verdict, picture)
             self._trim(rule)
 
+    @property
+    def kept(self):
+        """How many pairs went out."""
+        return self.rules[KEPT]
+
     def _trim(self, rule):
         self.examples[rule] = dict(sorted(self.examples[rule].items())[:_EXAMPLES])
 
@@ -83,7 +88,7 @@ class Tally:
         """
         return {
             "pairs_in": self.rules.total(),
-            "pairs_out": self.rules[KEPT],
+            "pairs_out": self.kept,
             "thresholds": dataclasses.asdict(rules),
             "rules": [
                 {
@@ -96,7 +101,7 @@ class Tally:
                 }
                 for rule, text in filters.RULES.items()
             ],
-            "reasons": dict(sorted(self.reasons.items())),
+            "reasons": dict(sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))),
             "kept_examples": list(self.examples.get(KEPT, {}).values()),
             "caption_words": self._histogram(self.words, range(_WORDS)),
             "shorter_side_pixels": self._histogram(self.sides, _SIDES),
@@ -139,11 +144,9 @@ def _thumbnail(row, picture):
     return base64.b64encode(encoded.getvalue()).decode()
 
 
-def write(tally, rules, output):
-    """Writes ``OUTPUT-report.json`` and ``OUTPUT-report.html``; returns what is in the first."""
-    report = tally.as_json(rules)
+def write(report, output):
+    """Writes a report, as of ``Tally.as_json``: ``OUTPUT-report.json`` and ``.html``."""
     with tf.io.gfile.GFile(f"{output}-report.json", "w") as file:
         file.write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     with tf.io.gfile.GFile(f"{output}-report.html", "w") as file:
         file.write(filter_page.render(report))
-    return report

@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import itertools
+import json
 import os
 from collections.abc import Callable
 
@@ -25,6 +26,8 @@ class Preparation:
         seed: decides the order of the records.
         near_duplicates: a ``near_duplicates.EvaluationImages``, or None.
         is_unsafe: a function of a ``sources.Row``, beside the field that marks it, or None.
+        table_only: whether to open no image; records are then lines of JSON, such as for
+            img2dataset to download.
     """
 
     source: object
@@ -32,6 +35,7 @@ class Preparation:
     seed: int = 0
     near_duplicates: object = None
     is_unsafe: Callable | None = None
+    table_only: bool = False
 
     def pairs(self, part):
         """What the counts of the whole set need of a part, without images.
@@ -56,7 +60,7 @@ class Preparation:
 
         Yields:
             ``(key, record)``: a hexadecimal key by which the records are to be sorted, and a
-            serialised pair.
+            serialised pair, bytes.
         """
         judged = self._judged(part, counts)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -92,7 +96,7 @@ class Preparation:
         """Reads and judges the images of a window, and makes the records."""
         wanted = [any(verdict.rule is None for verdict in verdicts) for _, verdicts in window]
         pictures = [
-            _read(row, self.rules) if want else _Picture()
+            _read(row, self) if want else _Picture()
             for (row, _), want in zip(window, wanted, strict=True)
         ]
         list(threads.map(_decode, pictures))
@@ -107,10 +111,24 @@ class Preparation:
                 if verdict.rule is None:
                     verdict.rule, verdict.reason = picture.rule, picture.reason
                 if verdict.rule is None:
-                    record = _make_record(row, picture.jpg, verdict)
+                    record = self._make_record(row, picture.jpg, verdict)
                 tally.add(row, verdict, picture)
                 if record is not None:
                     yield verdict.key, record
+
+    def _make_record(self, row, jpg, verdict):
+        caption = verdict.caption.strip()
+        try:
+            if self.table_only:
+                fields = {"url": row.image_id, "caption": caption, **row.carried}
+                return json.dumps(fields, ensure_ascii=False).encode()
+            return records.make_record(
+                jpg, caption, verdict.key, image_id=row.image_id, **row.carried
+            )
+        except (TypeError, ValueError):
+            verdict.rule = "unusable_row"
+            verdict.reason = "caption or carried column cannot be stored"
+            return None
 
 
 @dataclasses.dataclass
@@ -144,13 +162,15 @@ def _unusable(row, caption):
     return row.fault or packing.caption_fault(caption)
 
 
-def _read(row, rules):
+def _read(row, preparation):
     """Reads an image unless the source names a size that breaks a rule; judges its size."""
-    picture = _Picture(size=row.size)
+    picture, rules = _Picture(size=row.size), preparation.rules
     if row.size is not None:
         picture.rule = filters.broken_size_rule(*row.size, rules)
         if picture.rule is not None:
             return picture
+    if preparation.table_only:
+        return picture
     try:
         picture.data = row.load()
     except FileNotFoundError:
@@ -171,13 +191,3 @@ def _decode(picture):
         picture.jpg = packing.to_jpeg(picture.data)
     except ValueError as error:
         picture.rule, picture.reason = "unreadable_image", str(error)
-
-
-def _make_record(row, jpg, verdict):
-    try:
-        return records.make_record(
-            jpg, verdict.caption.strip(), verdict.key, image_id=row.image_id, **row.carried
-        )
-    except (TypeError, ValueError):
-        verdict.rule, verdict.reason = "unusable_row", "caption or carried column cannot be stored"
-        return None

@@ -15,6 +15,8 @@ from align_keras.data.shuffling import RecordSorter
 def prepare(preparation, output, shard_size, watch=lambda items, what: items):
     """Reads a source, applies the rules and writes shards in a shuffled order.
 
+    Without images (``table_only``) the kept pairs are lines of ``OUTPUT-kept.jsonl`` instead.
+
     Args:
         preparation: a ``preparation.Preparation``.
         output: path and start of the shards' names.
@@ -22,7 +24,8 @@ def prepare(preparation, output, shard_size, watch=lambda items, what: items):
         watch: wraps an iterator, such as to show progress; it is told what is counted.
 
     Returns:
-        A ``filter_report.Tally``. What was left out is listed in ``OUTPUT-left_out.jsonl``.
+        The report, a dict as of ``filter_report.Tally.as_json``. What was left out is listed in
+        ``OUTPUT-left_out.jsonl``.
 
     Raises:
         ValueError: if there are shards of a finished run, or another run is writing. One line.
@@ -38,14 +41,25 @@ def prepare(preparation, output, shard_size, watch=lambda items, what: items):
                     sorter.add(key, record)
                     _list_left_out(tally, file)
                 _list_left_out(tally, file)
-        with records.ShardWriter(output, shard_size) as writer:
-            for record in watch(sorter.sorted_records(), "written"):
-                writer.write(record)
+        kept = watch(sorter.sorted_records(), "written")
+        if preparation.table_only:
+            _write_lines(kept, directory, output)
+        else:
+            with records.ShardWriter(output, shard_size) as writer:
+                for record in kept:
+                    writer.write(record)
         listed = Path(f"{output}-left_out.jsonl")
         listed.unlink(missing_ok=True)
         if left_out.stat().st_size:
             left_out.rename(listed)
-    return tally
+    return tally.as_json(preparation.rules)
+
+
+def _write_lines(lines, directory, output):
+    unfinished = directory / "kept.jsonl"
+    with unfinished.open("wb") as file:
+        file.writelines(line + b"\n" for line in lines)
+    unfinished.rename(f"{output}-kept.jsonl")
 
 
 def _list_left_out(tally, file):
@@ -96,14 +110,14 @@ def workspace(output):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ValueError(f"--output: another run is writing {output}; choose another") from None
-        _remove_shards(output)
+        remove_shards(output)
         for path in directory.iterdir():
             if path.name != "lock":
                 path.unlink() if path.is_file() else shutil.rmtree(path)
         try:
             yield directory
         except BaseException:
-            _remove_shards(output)
+            remove_shards(output)
             raise
         finally:
             shutil.rmtree(directory)
@@ -113,9 +127,11 @@ def _shards(output):
     return sorted(output.parent.glob(f"{output.name}-[0-9]*.tfrecord"))
 
 
-def _remove_shards(output):
+def remove_shards(output):
+    """Removes the shards of a name, whole and partial, with their statistics."""
+    output = Path(output)
     for shard in _shards(output):
         Path(records.stats_path(str(shard))).unlink(missing_ok=True)
         shard.unlink()
-    for path in output.parent.glob(f"{output.name}-[0-9]*.tfrecord.partial"):
+    for path in output.parent.glob(f"{output.name}-[0-9]*.tfrecord*.partial"):
         path.unlink()
