@@ -6,6 +6,7 @@ a ``Row`` for each image in an order that does not change. An image's bytes are 
 """
 
 import dataclasses
+import functools
 import json
 import os
 import tarfile
@@ -190,34 +191,48 @@ class TarSource(ShardSource):
 
     def _read(self, part):
         try:
-            with tarfile.open(part) as archive:
+            with (
+                tf.io.gfile.GFile(part, "rb") as file,
+                tarfile.open(fileobj=file, mode="r:") as archive,
+            ):
                 group, stem = {}, None
                 for member in archive:
                     name, _, extension = member.name.partition(".")
                     if name != stem and group:
-                        yield self._pair(archive, group)
+                        yield self._pair(part, archive, group)
                         group = {}
                     stem = name
                     group["." + extension.lower()] = member
                 if group:
-                    yield self._pair(archive, group)
-        except (tarfile.TarError, EOFError, OSError) as error:
+                    yield self._pair(part, archive, group)
+        except (tarfile.TarError, EOFError, OSError, tf.errors.OpError) as error:
             raise ValueError(
                 f"--source: {part} is not readable as a tar file ({error}); remove it or "
                 "download it again"
             ) from None
 
-    def _pair(self, archive, group):
+    def _pair(self, part, archive, group):
         def read(extension):
             member = group.get(extension)
             return archive.extractfile(member).read() if member else None
 
-        fields = json.loads(read(".json") or "{}")
+        fields, fault = {}, None
+        try:
+            fields = json.loads(read(".json") or "{}")
+        except ValueError:
+            fault = "not a JSON object"
         if (text := read(".txt")) is not None:
             fields["txt"] = _decoded(text)
         image = next((extension for extension in _IMAGE_EXTENSIONS if extension in group), None)
-        # Read at once: the members lie in a row, and a tar file may be a stream.
-        return fields, (lambda: read(image)) if image else _missing, None
+        load = functools.partial(_read_member, part, group[image]) if image else _missing
+        return fields, load, fault
+
+
+def _read_member(part, member):
+    """The bytes of a member of a tar file that may be closed by now."""
+    with tf.io.gfile.GFile(part, "rb") as file:
+        file.seek(member.offset_data)
+        return file.read(member.size)
 
 
 class ParquetSource(ShardSource):
