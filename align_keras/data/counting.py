@@ -19,16 +19,20 @@ CREATE TABLE crowded AS
     SELECT image, count(*) AS texts FROM distinct_pairs GROUP BY image HAVING texts > {crowded};
 DROP TABLE distinct_pairs;
 """
+# As filters.ngrams has them: neither makes Python hold tens of millions of strings.
 _NGRAMS = """
-CREATE TABLE counted AS
-    SELECT ngram, count(*) AS n FROM (SELECT unnest(ngrams) AS ngram FROM pairs) GROUP BY ngram;
+CREATE VIEW split AS SELECT pair, string_split(text, ' ') AS words FROM pairs WHERE text <> '';
+CREATE VIEW ngrams AS
+    SELECT pair, unnest(words) AS ngram FROM split
+    UNION ALL
+    SELECT pair, unnest([two[1] || ' ' || two[2] FOR two IN list_zip(words[:-2], words[2:])])
+    FROM split;
+CREATE TABLE counted AS SELECT ngram, count(*) AS n FROM ngrams GROUP BY ngram;
 """
 _RARE = """
 CREATE TABLE rare AS SELECT ngram FROM counted WHERE n < {count};
 INSERT INTO rare SELECT ngram FROM counted WHERE n = {count} ORDER BY md5(ngram) OFFSET {room};
-CREATE TABLE rare_pairs AS
-    SELECT DISTINCT pair FROM (SELECT pair, unnest(ngrams) AS ngram FROM pairs)
-    SEMI JOIN rare USING (ngram);
+CREATE TABLE rare_pairs AS SELECT DISTINCT pair FROM ngrams SEMI JOIN rare USING (ngram);
 """
 _FLAGS = """
 CREATE TABLE flags AS
@@ -71,7 +75,7 @@ class WholeSetCounts:
         self._database.execute("SET preserve_insertion_order = false")
         self._database.execute(
             "CREATE TABLE pairs (part INTEGER, pair BIGINT, row_number BIGINT, caption INTEGER, "
-            "image VARCHAR, text VARCHAR, ngrams VARCHAR[])"
+            "image VARCHAR, text VARCHAR)"
         )
         self._count = 0
 
@@ -94,7 +98,6 @@ class WholeSetCounts:
                     "caption": captions,
                     "image": images,
                     "text": [" ".join(unigrams) for unigrams in words],
-                    "ngrams": [filters.ngrams(unigrams) for unigrams in words],
                 }
             )
             self._count += len(batch)
@@ -114,7 +117,7 @@ class WholeSetCounts:
         else:
             self._database.execute(_RARE.format(count=cutoff.count, room=cutoff.room))
         self._database.execute(_FLAGS)
-        self._database.execute("DROP TABLE pairs")
+        self._database.execute("DROP TABLE pairs CASCADE")
 
     def _cutoff(self, most):
         if most is None:

@@ -99,7 +99,7 @@ class Preparation:
             _read(row, self) if want else _Picture()
             for (row, _), want in zip(window, wanted, strict=True)
         ]
-        list(threads.map(_decode, pictures))
+        list(threads.map(_decode, [p for p in pictures if p.data is not None and p.rule is None]))
         if self.near_duplicates is not None:
             usable = [picture for picture in pictures if picture.jpg and picture.rule is None]
             found = self.near_duplicates.find([picture.jpg for picture in usable])
@@ -185,8 +185,6 @@ def _read(row, preparation):
 
 
 def _decode(picture):
-    if picture.data is None or picture.rule is not None:
-        return
     try:
         picture.jpg = packing.to_jpeg(picture.data)
     except ValueError as error:

@@ -37,6 +37,11 @@ class Columns:
     select: tuple[str, ...] = ()
     """Only rows with these values are read, as ``COLUMN=VALUE``."""
 
+    @functools.cached_property
+    def carried(self):
+        """The column of each carried field."""
+        return packing.carried_columns(self.carry)
+
     def selects(self, row):
         """Whether a row has every selected value; one that is no object stays, to be counted."""
         for condition in self.select:
@@ -73,8 +78,7 @@ def make_row(where, fields, load, image_id, columns, fault=None):
         return None
     fields = fields if isinstance(fields, dict) else {}
     size = fields.get("original_width"), fields.get("original_height")
-    carried = packing.carried_columns(columns.carry)
-    values = {field: fields.get(column) for field, column in carried.items()}
+    values = {field: fields.get(column) for field, column in columns.carried.items()}
     return Row(
         where=where,
         image_id=image_id,
@@ -294,7 +298,7 @@ def check_rows(source, name):
     Raises:
         ValueError: if no row is there or selected, or none has a carried column.
     """
-    missing = packing.carried_columns(source.columns.carry)
+    missing = source.columns.carried
     rows = (row for part in source.parts for row in source.rows(part))
     row = next(rows, None)
     if row is None:
