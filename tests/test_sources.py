@@ -36,7 +36,7 @@ def write_tar(folder):
                 ("txt", row["caption"].encode()),
                 ("json", json.dumps(row).encode()),
             ):
-                member = tarfile.TarInfo(f"{row['key']}.{extension}")
+                member = tarfile.TarInfo(f"./{row['key']}.{extension}")
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
 

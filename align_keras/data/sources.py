@@ -7,17 +7,10 @@ a ``Row`` for each image in an order that does not change. An image's bytes are 
 
 import dataclasses
 import functools
-import json
-import os
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-import tensorflow as tf
-
-from align_keras.data import packing, records
-
-_IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+from align_keras.data import packing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +84,8 @@ def make_row(where, fields, load, image_id, columns, fault=None):
     )
 
 
-def _missing():
+def no_image():
+    """The ``load`` of a row without an image."""
     raise FileNotFoundError
 
 
@@ -120,7 +114,7 @@ class TableSource:
 
     def row(self, where, fields, folder):
         """A ``Row`` from one of the table; None if it is not selected."""
-        columns, load, image_id, fault = self.columns, _missing, "", None
+        columns, load, image_id, fault = self.columns, no_image, "", None
         name = fields.get(columns.image) if fields else None
         if not fields:
             fault = "not a JSON object"
@@ -139,123 +133,6 @@ class TableSource:
         return make_row(where, fields, load, image_id, columns, fault)
 
 
-class ShardSource:
-    """What img2dataset wrote, in any of its formats; a format a subclass.
-
-    Args:
-        files: paths of the shards.
-        columns: ``Columns``.
-    """
-
-    def __init__(self, files, columns=None):
-        self.columns = columns or Columns()
-        self.parts = list(files)
-        self._root = os.path.commonpath([os.path.dirname(path) for path in files])
-
-    def rows(self, part):
-        """The rows of one shard."""
-        name = os.path.relpath(part, self._root)
-        for index, (fields, load, fault) in enumerate(self._read(part)):
-            fields = fields or {}
-            # The URL tells images apart across downloads; keys begin anew in each.
-            image_id = fields.get("image_id") or fields.get("url") or fields.get("key")
-            where = f"{name} record {index}"
-            row = make_row(where, fields, load, str(image_id or where), self.columns, fault)
-            if row is not None:
-                yield row
-
-
-class TFRecordSource(ShardSource):
-    """``--output_format=tfrecord``, and this package's own shards."""
-
-    def _read(self, part):
-        for record in records.read_frames(part):
-            try:
-                if record is None:
-                    raise ValueError("corrupt record")
-                fields = records.parse_pair(record)
-            except ValueError as error:
-                yield {}, _missing, str(error)
-                continue
-            jpg = fields.pop("jpg", None)
-            fields = {name: _decoded(value) for name, value in fields.items()}
-            yield fields, (lambda jpg=jpg: jpg) if jpg else _missing, None
-
-
-def _decoded(value):
-    """Bytes as text; those that are not UTF-8 stay bytes, which no caption is."""
-    try:
-        return value.decode("utf-8") if isinstance(value, bytes) else value
-    except UnicodeDecodeError:
-        return value
-
-
-class TarSource(ShardSource):
-    """``--output_format=webdataset``: files of one stem are a pair."""
-
-    def _read(self, part):
-        try:
-            with (
-                tf.io.gfile.GFile(part, "rb") as file,
-                tarfile.open(fileobj=file, mode="r:") as archive,
-            ):
-                group, stem = {}, None
-                for member in archive:
-                    name, _, extension = member.name.partition(".")
-                    if name != stem and group:
-                        yield self._pair(part, archive, group)
-                        group = {}
-                    stem = name
-                    group["." + extension.lower()] = member
-                if group:
-                    yield self._pair(part, archive, group)
-        except (tarfile.TarError, EOFError, OSError, tf.errors.OpError) as error:
-            raise ValueError(
-                f"--source: {part} is not readable as a tar file ({error}); remove it or "
-                "download it again"
-            ) from None
-
-    def _pair(self, part, archive, group):
-        def read(extension):
-            member = group.get(extension)
-            return archive.extractfile(member).read() if member else None
-
-        fields, fault = {}, None
-        try:
-            fields = json.loads(read(".json") or "{}")
-        except ValueError:
-            fault = "not a JSON object"
-        if (text := read(".txt")) is not None:
-            fields["txt"] = _decoded(text)
-        image = next((extension for extension in _IMAGE_EXTENSIONS if extension in group), None)
-        load = functools.partial(_read_member, part, group[image]) if image else _missing
-        return fields, load, fault
-
-
-def _read_member(part, member):
-    """The bytes of a member of a tar file that may be closed by now."""
-    with tf.io.gfile.GFile(part, "rb") as file:
-        file.seek(member.offset_data)
-        return file.read(member.size)
-
-
-class ParquetSource(ShardSource):
-    """``--output_format=parquet`` (images within) and ``files`` (in folders beside)."""
-
-    def _read(self, part):
-        folder = Path(part).with_suffix("")
-        for _, fields in packing.read_table(part, "--source"):
-            status = fields.get("status", "success")
-            jpg = fields.pop("jpg", None)
-            path = folder / f"{fields.get('key')}.jpg"
-            if status != "success":
-                yield fields, _missing, "not downloaded"
-            elif jpg:
-                yield fields, lambda jpg=jpg: jpg, None
-            else:
-                yield fields, path.read_bytes, None
-
-
 def open_source(source, columns=None):
     """Opens a source by its name.
 
@@ -267,25 +144,14 @@ def open_source(source, columns=None):
     Raises:
         FileNotFoundError, ValueError: one line that names the flag and the mend.
     """
+    # Each builds on this module.
     if source.startswith("tfds:"):
         from align_keras.data.tfds_source import TFDSSource
 
         return TFDSSource(source, columns)
-    kinds = {".tfrecord": TFRecordSource, ".tar": TarSource, ".parquet": ParquetSource}
-    patterns = [source]
-    if tf.io.gfile.isdir(source):
-        patterns = [f"{source}/*{extension}*" for extension in kinds]
-    for pattern in patterns:
-        files = [path for path in tf.io.gfile.glob(pattern) if not tf.io.gfile.isdir(path)]
-        # A run that was cut leaves a partial file; statistics stand beside each shard.
-        files = [path for path in files if not path.endswith((".partial", ".json"))]
-        for extension, kind in kinds.items():
-            if files and all(extension in os.path.basename(path) for path in files):
-                return kind(sorted(files), columns)
-    raise FileNotFoundError(
-        f"--source: {source} is neither tfds:NAME nor a folder or quoted pattern of .tfrecord, "
-        ".tar or .parquet files that img2dataset wrote"
-    )
+    from align_keras.data import img2dataset_source
+
+    return img2dataset_source.open_shards(source, columns)
 
 
 def check_rows(source, name):
