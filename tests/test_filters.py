@@ -122,8 +122,8 @@ def test_counts_equal_brute_force(most, tmp_path):
         if counts != filters.Counts():
             expected.append((row, caption, counts))
     with WholeSetCounts(tmp_path) as counted:
-        counted.add(0, pairs[:100])
-        counted.add(1, pairs[100:])
+        counted.add((0, *pair) for pair in pairs[:100])
+        counted.add((1, *pair) for pair in pairs[100:])
         counted.finish(rules)
         assert [*counted.of_part(0), *counted.of_part(1)] == expected
 

@@ -1,7 +1,11 @@
 """TFDS sets, by a small local one in TFDS's own layout."""
 
+import dataclasses
+
+import pretrain
 import pytest
 import tensorflow as tf
+from test_recipes import settings_of
 
 from align_keras.data import filters, records, tfds_source
 from align_keras.data.filter_report import Tally
@@ -82,6 +86,13 @@ def test_training_reads_a_set_by_its_name(tfds_folder, tmp_path):
     before = tf.io.gfile.stat(shards[0]).mtime_nsec
     assert tfds_source.training_shards(name, tmp_path) == pattern
     assert tf.io.gfile.stat(shards[0]).mtime_nsec == before
+
+
+def test_the_recipe_trains_on_a_set(tfds_folder, scene_shards, tmp_path):
+    settings = settings_of(scene_shards, tmp_path / "run", steps=1, warmup_steps=0)
+    settings = dataclasses.replace(settings, train_data=f"tfds:{tfds_folder}")
+    assert pretrain.main(settings)["num_pairs"] == 30
+    assert list((tmp_path / "run" / "data").glob("*.finished"))
 
 
 def test_a_missing_set_or_split_is_one_line(tfds_folder):

@@ -48,7 +48,7 @@ _NONE = (1 << 63) - 1  # a limit that nothing exceeds
 class WholeSetCounts:
     """Counts what the rules need of all pairs, and looks it up part by part.
 
-    Call ``add`` for every part, then ``finish``, then ``of_part``.
+    Call ``add``, then ``finish``, then ``of_part``.
 
     Args:
         directory: an existing folder for the tables; it is the caller's to remove.
@@ -85,14 +85,14 @@ class WholeSetCounts:
     def __exit__(self, *_):
         self._database.close()
 
-    def add(self, part, pairs):
-        """Adds the pairs of a part, a number; ``pairs`` as of ``Preparation.pairs``."""
+    def add(self, pairs):
+        """Adds pairs: the number of their part, then what ``Preparation.pairs`` yields."""
         pairs = iter(pairs)
         while batch := list(itertools.islice(pairs, _BATCH)):
-            rows, captions, images, words = zip(*batch, strict=True)
+            parts, rows, captions, images, words = zip(*batch, strict=True)
             table = self._arrow.table(
                 {
-                    "part": [part] * len(batch),
+                    "part": parts,
                     "pair": range(self._count, self._count + len(batch)),
                     "row_number": rows,
                     "caption": captions,

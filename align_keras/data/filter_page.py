@@ -88,7 +88,7 @@ def _histogram(bins):
     highest = max((entry["in"] for entry in bins), default=0)
     if not highest:
         return "<p>None.</p>"
-    width, height = 24, 120
+    width, height = 30, 120
     parts = []
     for index, entry in enumerate(bins):
         for count, colour in ((entry["in"], "#d5d5d5"), (entry["out"], "#4c72b0")):

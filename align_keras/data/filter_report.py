@@ -32,8 +32,8 @@ class Tally:
         sides: pixels of the shorter sides of images that were looked at, by ``(kept, bin)``; an
             image with several captions counts with each.
         examples: up to 12 pairs of each rule, by their keys: those of the smallest keys.
-        left_out: ``where``, ``image``, ``rule`` and ``reason`` of pairs that were dropped since it
-            was last taken.
+        left_out: ``where``, ``image``, ``rule`` and ``reason`` of each dropped pair are appended
+            here.
     """
 
     rules: collections.Counter = dataclasses.field(default_factory=collections.Counter)

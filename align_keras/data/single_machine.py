@@ -31,16 +31,17 @@ def prepare(preparation, output, shard_size, watch=lambda items, what: items):
         ValueError: if there are shards of a finished run, or another run is writing. One line.
     """
     with workspace(output) as directory:
-        tally = Tally()
         sorter = RecordSorter(directory)
         left_out = directory / "left_out.jsonl"
         with counts_of(preparation, directory, watch) as counts, left_out.open("w") as file:
-            for number, part in enumerate(preparation.source.parts):
-                kept = preparation.kept(part, counts.of_part(number), tally)
-                for key, record in watch(kept, "kept"):
-                    sorter.add(key, record)
-                    _list_left_out(tally, file)
-                _list_left_out(tally, file)
+            tally = Tally(left_out=_Lines(file))
+            kept = (
+                item
+                for number, part in enumerate(preparation.source.parts)
+                for item in preparation.kept(part, counts.of_part(number), tally)
+            )
+            for key, record in watch(kept, "kept"):
+                sorter.add(key, record)
         kept = watch(sorter.sorted_records(), "written")
         if preparation.table_only:
             _write_lines(kept, directory, output)
@@ -62,10 +63,14 @@ def _write_lines(lines, directory, output):
     unfinished.rename(f"{output}-kept.jsonl")
 
 
-def _list_left_out(tally, file):
-    for pair in tally.left_out:
-        file.write(json.dumps(pair) + "\n")
-    tally.left_out.clear()
+class _Lines:
+    """Writes what is appended as lines of JSON: a list of all would not fit into memory."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def append(self, pair):
+        self._file.write(json.dumps(pair) + "\n")
 
 
 class _NoCounts:
@@ -81,8 +86,12 @@ def counts_of(preparation, directory, watch):
         yield _NoCounts
         return
     with WholeSetCounts(directory) as counts:
-        for number, part in enumerate(preparation.source.parts):
-            counts.add(number, watch(preparation.pairs(part), "counted"))
+        pairs = (
+            (number, *pair)
+            for number, part in enumerate(preparation.source.parts)
+            for pair in preparation.pairs(part)
+        )
+        counts.add(watch(pairs, "counted"))
         counts.finish(preparation.rules)
         yield counts
 

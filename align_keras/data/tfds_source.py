@@ -127,6 +127,7 @@ def training_shards(name, directory, seed=0):
     output = Path(directory) / stem
     finished = Path(f"{output}.finished")
     if not finished.exists():
+        print(f"packing {name} into {directory}", flush=True)
         source = TFDSSource(name)
         single_machine.remove_shards(output)
         preparation = Preparation(source, filters.NO_RULES, seed)
