@@ -5,6 +5,7 @@ import pytest
 
 from align_keras.data import filters
 from align_keras.data.counting import WholeSetCounts
+from align_keras.data.languages import language_detector
 
 PAPER = filters.Rules()
 
@@ -134,3 +135,18 @@ def test_the_cutoff_takes_the_most_frequent_and_room_for_some_of_the_next():
     assert filters.cutoff(histogram, 2) == filters.Cutoff(3, 0)
     assert filters.cutoff(histogram, 7) == filters.Cutoff(1, 1)
     assert filters.cutoff(histogram, 16) is None
+
+
+@pytest.mark.parametrize(
+    ("caption", "english"),
+    [
+        ("a man walks his dog along the beach", True),
+        ("Nike Men Red Running Shoes", True),
+        ("ein Mann geht mit seinem Hund am Strand spazieren", False),
+        ("un homme promène son chien sur la plage", False),
+        ("собака гуляет по пляжу", False),
+        ("IMG_0042.jpg", True),
+    ],
+)
+def test_captions_clearly_in_another_language_are_told(caption, english):
+    assert language_detector("en")(caption) is english

@@ -224,4 +224,4 @@ def test_the_real_alt_texts_of_the_web_are_judged_sensibly(tmp_path):
     assert 300 < dropped["many_words"] < 700
     # Nothing is rare among 100 million, and no alt-text of so few is everywhere.
     assert dropped["rare_words"] == dropped["shared_caption"] == 0
-    assert 500 < dropped["language"] < 2_500
+    assert 100 < dropped["language"] < 500
