@@ -116,12 +116,15 @@ def pandas_and_pillow(table, frequent, table_only, output):
 
 
 def run_case(engine, **options):
-    """Prints pairs in and out, seconds and peak memory."""
+    """Prints pairs in and out, seconds on the clock and of the cores, and peak memory."""
     start = time.perf_counter()
+    before = time.process_time()
     pairs_in, pairs_out = {"ours": ours, "pandas": pandas_and_pillow}[engine](**options)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    print(json.dumps({"in": pairs_in, "out": pairs_out, "seconds": seconds, "peak_mib": peak}))
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    result = {"in": pairs_in, "out": pairs_out, "seconds": seconds}
+    result |= {"cpu": usage.ru_utime + usage.ru_stime - before, "peak_mib": usage.ru_maxrss >> 10}
+    print(json.dumps(result))
 
 
 def main():
@@ -135,7 +138,8 @@ def main():
         run_case(**json.loads(arguments.case))
         return
     print(f"{measure.machine()}\n")
-    print("                            pairs in  pairs out        s    pairs/s  ratio  peak MiB")
+    heads = ("pairs in", "pairs out", "s", "core s", "pairs/s", "ratio", "peak MiB")
+    print(" " * 25 + "".join(f"{head:>11}" for head in heads))
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         text, pairs = folder / "text.parquet", folder / "pairs.parquet"
@@ -157,12 +161,17 @@ def main():
                 peer = peer or {**result, "rate": rate}
                 if result["out"] != peer["out"]:
                     sys.exit(f"{name}: {engine} keeps {result['out']} pairs, not {peer['out']}")
-                print(
-                    f"{name:17}{engine:>8}{result['in']:>12,}{result['out']:>11,}"
-                    f"{result['seconds']:>9.1f}{rate:>11,.0f}{rate / peer['rate']:>7.2f}"
-                    f"{result['peak_mib']:>10,}",
-                    flush=True,
+                numbers = (
+                    f"{result['in']:,}",
+                    f"{result['out']:,}",
+                    f"{result['seconds']:.1f}",
+                    f"{result['cpu']:.1f}",
+                    f"{rate:,.0f}",
+                    f"{rate / peer['rate']:.2f}",
+                    f"{result['peak_mib']:,}",
                 )
+                row = "".join(f"{number:>11}" for number in numbers)
+                print(f"{name:17}{engine:>8}{row}", flush=True)
 
 
 if __name__ == "__main__":
