@@ -325,7 +325,7 @@ def test_a_packed_folder_is_trained_on(scene_shards, tmp_path):
                 writer.writerow([name, pair["txt"].decode(), pair["class_name"].decode()])
     output = tmp_path / "shards" / "train"
     prepare_data.main(
-        prepare_data.PackSettings(
+        prepare_data.PrepareSettings(
             captions=str(folder / "table.csv"), output=str(output), carry=("class_name=kind",)
         )
     )
@@ -468,13 +468,14 @@ def test_packed_photographs_are_trained_on(tmp_path):
     if not source.exists():
         pytest.skip(f"no shared data at {source}; a rendered folder is packed above")
     output = tmp_path / "coco" / "test"
-    settings = prepare_data.PackSettings(
+    settings = prepare_data.PrepareSettings(
         captions=str(source / "pairs.jsonl"), output=str(output), select=("split=test",)
     )
     prepare_data.main(settings)
     shards = records.find_shards(f"{output}-*.tfrecord")
     assert sum(records.count_records(shard) for shard in shards) == 895
     assert not list(output.parent.glob("*left_out*"))
+    assert not list(output.parent.glob("*unfinished*"))
     with zipfile.ZipFile(source / "images-00.zip") as archive:
         pair = records.parse_pair(next(records.read_frames(shards[0])))
         name = pair["image_id"].decode().removeprefix("images-00.zip/")
@@ -495,7 +496,7 @@ def test_packed_photographs_are_trained_on(tmp_path):
 
 def test_prepare_data_counts_what_it_leaves_out(tmp_path, capsys):
     (tmp_path / "t.jsonl").write_text('{"image": "no.jpg", "caption": "x"}\n[1]\n')
-    settings = prepare_data.PackSettings(
+    settings = prepare_data.PrepareSettings(
         captions=str(tmp_path / "t.jsonl"), output=str(tmp_path / "out" / "train")
     )
     with pytest.raises(ValueError, match="no pair of .* could be packed"):
@@ -512,7 +513,7 @@ def test_prepare_data_counts_what_it_leaves_out(tmp_path, capsys):
 def test_a_packing_of_nothing_can_be_mended(scene_shards, tmp_path):
     pair = records.parse_pair(next(records.read_frames(scene_shards[0][0])))
     (tmp_path / "t.jsonl").write_text('{"image": "a.jpg", "caption": "x", "kind": null}\n')
-    settings = prepare_data.PackSettings(
+    settings = prepare_data.PrepareSettings(
         captions=str(tmp_path / "t.jsonl"), output=str(tmp_path / "out" / "train")
     )
     with pytest.raises(ValueError, match="no pair of .* could be packed"):
@@ -522,7 +523,8 @@ def test_a_packing_of_nothing_can_be_mended(scene_shards, tmp_path):
     (tmp_path / "a.jpg").write_bytes(pair["jpg"])
     prepare_data.main(settings)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["train-00000.tfrecord", "train-00000_stats.json"]
+    shard = ["train-00000.tfrecord", "train-00000_stats.json"]
+    assert names == [*shard, "train-report.html", "train-report.json"]
 
 
 def test_an_interrupted_packing_says_so_in_one_line(monkeypatch, tmp_path):
