@@ -109,6 +109,7 @@ def test_repeats_are_counted_over_all_shards(tmp_path):
         "image_id": 2,
     }
     assert repeats["image"]["example"] == f"{one}: record 0"
+    assert repeats["image"]["caption"] == "a red wall"
     assert repeats["image_ids_missing"] == 2
     # BLUE twice without an id, RED under 1 and 2.
     assert repeats["images_under_several_ids"] == 2

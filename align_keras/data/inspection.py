@@ -207,7 +207,9 @@ class Inspection:
             row = counts.pop("row")
             if row is not None:
                 shard, index = shards[columns["shard"][row]], columns["index"][row]
+                record = next(itertools.islice(records.read_frames(shard), int(index), None))
                 counts["example"] = f"{shard}: record {index}"
+                counts["caption"] = records.parse_pair(record)["txt"].decode("utf-8")
             found[kind] = counts
         image, image_id = columns["image"], columns["image_id"]
         found["image_ids_missing"] = int(np.count_nonzero(image_id == 0))

@@ -68,7 +68,8 @@ def _repeat_notes(report):
         )
     if count := repeats["caption"]["over_10"]:
         notes.append(
-            f"{count:,} records share a caption with more than 10, which the paper's filter drops"
+            f"{count:,} records have a caption that stands more than 10 times, which the paper's "
+            "filter drops"
         )
     return notes
 
@@ -92,7 +93,9 @@ def format_summary(report):
     lines += ["", f"{'repeats':<24}{'records':>9}{'most':>9}"]
     for kind in ("pair", "image", "caption", "image_id"):
         found = report["repeats"][kind]
-        example = f"  {found['example']}" if "example" in found else ""
+        example = ""
+        if "example" in found:
+            example = f"  {textwrap.shorten(found['caption'], 40)!r} ({found['example']})"
         lines.append(
             f"same {kind.replace('_', ' '):<19}{found['records']:>9,}{found['most']:>9,}{example}"
         )
