@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: help setup pretrain test lint format lock clean
+DATA_BIN := .venv-data/bin
+DATA_READY := .venv-data/.installed
+
+.PHONY: help setup pretrain test test-data lint format lock clean
 
 help:  ## This list.
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY)  ## Make .venv with the locked dependencies and this package.
 
@@ -25,6 +28,16 @@ pretrain: $(READY)  ## Train the quickstart model on rendered scenes; about 5 mi
 test: $(READY)  ## Run the tests.
 	$(BIN)/python -m pytest $(ARGS)
 
+$(DATA_READY): requirements-data.lock pyproject.toml
+	$(PYTHON) -m venv .venv-data
+	$(DATA_BIN)/python -m pip install --quiet --upgrade pip
+	$(DATA_BIN)/python -m pip install --quiet -r requirements-data.lock
+	$(DATA_BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+test-data: $(DATA_READY)  ## Run the tests with Apache Beam and img2dataset, in .venv-data.
+	$(DATA_BIN)/python -m pytest tests/test_beam_pipeline.py tests/test_img2dataset.py $(ARGS)
+
 lint: $(READY)  ## Check style and format.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,12 +46,15 @@ format: $(READY)  ## Mend style and format.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(READY)  ## Resolve pyproject.toml into requirements.lock, for Python 3.11 to 3.13.
+lock: $(READY)  ## Resolve pyproject.toml into both locks, for Python 3.11 to 3.13.
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra test \
 		--no-annotate --no-emit-package align-keras --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra test-data \
+		--no-annotate --no-emit-package align-keras --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" --output-file requirements-data.lock pyproject.toml
 
 clean:  ## Remove .venv and caches; runs/ stays.
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .venv-data .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,10 +10,9 @@ from align_keras import distribution
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras's layer with TensorFlow's fused kernel: the same numbers, arguments and weights.
 
-    EfficientNet trains about a quarter faster with it on a CPU (``benchmarks/README.md``). Under a
-    float16 or bfloat16 policy it is also more exact: the kernel keeps its statistics in float32,
-    which Keras rounds to the half precision. Where statistics are synchronised over several
-    replicas Keras's own computation is used, since the kernel sees one replica's share.
+    EfficientNet trains about a quarter faster with it on a CPU (``benchmarks/README.md``). Where
+    statistics are synchronised over several replicas Keras's own computation is used, since the
+    kernel sees one replica's share; likewise for what the kernel cannot do, such as float64.
 
     Input and output: ``(batch, height, width, channels)``.
     """
@@ -24,6 +23,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         _, replicas = distribution.replica_place()
         synchronized = training and self.synchronized and replicas > 1
         fusable = self.axis in (-1, 3) and len(inputs.shape) == 4 and self.scale and self.center
+        fusable &= inputs.dtype in (tf.float32, tf.bfloat16, tf.float16)
         if synchronized or not fusable or self.renorm or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(

@@ -22,6 +22,7 @@ class RunCheckpoints:
     def __init__(self, directory, model, max_to_keep=3):
         model.optimizer.build(model.trainable_variables)
         self.model = model
+        self._skipped_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.best_score = tf.Variable(-1.0, trainable=False)
         self.seconds = tf.Variable(0.0, trainable=False, dtype=tf.float64)
         self.timed_pairs = tf.Variable(0, trainable=False, dtype=tf.int64)
@@ -29,6 +30,7 @@ class RunCheckpoints:
             model=model,
             optimizer=model.optimizer,
             seeds=[v.value for v in model.variables if "seed" in v.path],
+            skipped_steps=self._skipped_steps,
             best_score=self.best_score,
             seconds=self.seconds,
             timed_pairs=self.timed_pairs,
@@ -39,8 +41,12 @@ class RunCheckpoints:
 
     @property
     def step(self):
-        """Optimizer steps done."""
-        return int(self.model.optimizer.iterations.numpy())
+        """Steps done, those included that overflowed float16 and changed nothing."""
+        return int(self.model.optimizer.iterations.numpy() + self._skipped_steps.numpy())
+
+    def count_steps(self, steps):
+        """Says how many steps have been done in all; the optimizer counts those it applied."""
+        self._skipped_steps.assign(steps - int(self.model.optimizer.iterations.numpy()))
 
     def restore(self):
         """Restores the newest checkpoint, if there is one.

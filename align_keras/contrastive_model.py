@@ -8,9 +8,22 @@ import tensorflow as tf
 from align_keras import distribution, losses, micro_batches
 from align_keras.global_loss import ID_FIELDS, global_losses
 from align_keras.inputs import MODEL_INPUTS
+from align_keras.micro_batches import UNCONNECTED
+from align_keras.optimizers import leave_out_of_decay
 
 #: The floor of the temperature, below the 1/64 that the paper converges to.
 MIN_TEMPERATURE = 0.005
+
+
+# Arguments of a Keras optimizer that would not do here what they say, and what does.
+_CLIPS = "give global_clipnorm to compile, which clips after the sum over replicas"
+_INSTEAD = {
+    "clipnorm": _CLIPS,
+    "clipvalue": _CLIPS,
+    "global_clipnorm": _CLIPS,
+    "loss_scale_factor": "wrap it in keras.optimizers.LossScaleOptimizer",
+    "gradient_accumulation_steps": "give micro_batch_size to compile",
+}
 
 
 class _AtLeast(keras.constraints.Constraint):
@@ -126,32 +139,35 @@ class ContrastiveModel(keras.Model):
             global_clipnorm: bound on the norm of all gradients together, after the sum over
                 replicas; ``None`` for none.
             loss_tile_rows: rows of the matrix of logits that the loss holds at once; 0 for the
-                whole matrix, ``None`` for the whole up to 2,048 pairs and 8 MiB of it above.
+                whole matrix, ``None`` as in ``global_losses``.
             micro_batch_size: pairs of a replica whose activations are in memory at once; must
                 divide its share of the batch. The gradient is that of the whole global batch;
-                only batch norm sees micro-batches. ``None`` for the whole share.
+                only batch norm sees micro-batches, and averages the mean of their statistics.
+                ``None`` for the whole share.
             rematerialize: whether the towers keep only what enters their blocks and compute the
                 rest again in the backward pass, with the same dropout masks.
             **kwargs: of ``keras.Model.compile``.
 
         Raises:
-            ValueError: if the optimizer clips, or a tower cannot rematerialize.
+            ValueError: if the optimizer clips, scales or accumulates by itself, or a tower
+                cannot rematerialize.
         """
         optimizer = keras.optimizers.get(optimizer)
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        for name in _INSTEAD:
+            if getattr(inner, name):
+                raise ValueError(f"the optimizer's {name}: {_INSTEAD[name]}")
         layers = self.backbone._flatten_layers(include_self=False)
-        scales_already = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        self._scales_loss = "float16" in {layer.compute_dtype for layer in layers}
-        if self._scales_loss and not scales_already:
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        self._scales_loss |= scales_already
-        if self._scales_loss:
+        if inner is optimizer and "float16" in {layer.compute_dtype for layer in layers}:
+            optimizer = keras.optimizers.LossScaleOptimizer(inner)
+        self._trackers.pop("loss_scale", None)
+        if inner is not optimizer:
             self._trackers["loss_scale"] = keras.metrics.Mean(name="loss_scale")
         super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
-        inner = getattr(optimizer, "inner_optimizer", optimizer)
-        if any((inner.clipnorm, inner.clipvalue, inner.global_clipnorm)):
-            raise ValueError("give global_clipnorm to compile, not to the optimizer")
-        # compute_gradients sums over the replicas; Keras would again, at the same cost.
+        # compute_gradients sums over the replicas; Keras would again, at the same cost. And at the
+        # end of ``fit`` it would put the averaged weights in place of the model's own.
         inner._all_reduce_sum_gradients = list
+        inner.finalize_variable_values = lambda variables: None
         self.label_smoothing = label_smoothing
         self.mask_false_negatives = mask_false_negatives
         self.global_clipnorm = global_clipnorm
@@ -168,9 +184,11 @@ class ContrastiveModel(keras.Model):
         """The arguments of ``compile``, serialised; None if it has not been called."""
         if not self.compiled:
             return None
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         return {
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "optimizer_is_built": self.optimizer.built,
+            "decay_exclusions": getattr(inner, "decay_exclusions", None),
             "label_smoothing": self.label_smoothing,
             "mask_false_negatives": self.mask_false_negatives,
             "global_clipnorm": self.global_clipnorm,
@@ -181,10 +199,16 @@ class ContrastiveModel(keras.Model):
 
     def compile_from_config(self, config):
         """Compiles from ``get_compile_config``'s dictionary, as loading a model does."""
-        options = {name: config[name] for name in config if name != "optimizer_is_built"}
-        options["optimizer"] = keras.saving.deserialize_keras_object(config["optimizer"])
+        options = dict(config)
+        is_built, exclusions = options.pop("optimizer_is_built"), options.pop("decay_exclusions")
+        optimizer = options["optimizer"] = keras.saving.deserialize_keras_object(
+            config["optimizer"]
+        )
+        if exclusions is not None:
+            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            leave_out_of_decay(inner, self.trainable_variables, exclusions)
         self.compile(**options)
-        if config["optimizer_is_built"]:  # it has state to load
+        if is_built:  # it has state to load
             self.optimizer.build(self.trainable_variables)
 
     def contrastive_losses(self, embeddings, batch):
@@ -225,7 +249,8 @@ class ContrastiveModel(keras.Model):
         if self.micro_batch_size is None:
             with tf.GradientTape() as tape:
                 results, share = losses_of(self.backbone(inputs, training=True))
-            gradients = [tf.convert_to_tensor(g) for g in tape.gradient(share, variables)]
+            gradients = tape.gradient(share, variables, unconnected_gradients=UNCONNECTED)
+            gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
         else:
             embeddings, replay = micro_batches.embed(self.backbone, inputs, self.micro_batch_size)
             temperature = self.log_temperature.value
@@ -238,9 +263,12 @@ class ContrastiveModel(keras.Model):
         gradients = distribution.sum_replicas(gradients)
         return results, [gradient / self._loss_scale() for gradient in gradients]
 
+    def _scales_loss(self):
+        return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+
     def _loss_scale(self):
         """What the loss is multiplied by: 1 unless the optimizer scales; a power of two."""
-        return self.optimizer.scale_loss(1.0) if self._scales_loss else 1.0
+        return self.optimizer.scale_loss(1.0) if self._scales_loss() else 1.0
 
     def train_step(self, batch):
         """One step on this replica's share of a global batch: Keras's hook for ``fit``."""
@@ -256,14 +284,14 @@ class ContrastiveModel(keras.Model):
         scale = self._loss_scale()
         results["temperature"] = self.temperature
         results["learning_rate"] = self.optimizer.learning_rate
-        if self._scales_loss:
+        if self._scales_loss():
             results["loss_scale"] = scale
         # Applying takes the scale off.
         self.optimizer.apply([g * scale for g in gradients], self.trainable_variables)
         for name, value in results.items():
             self._trackers[name].update_state(value)
         # A step that overflows float16 is skipped, and no sign of a run that diverges.
-        counts = tf.math.is_finite(norm) if self._scales_loss else tf.constant(True)
+        counts = tf.math.is_finite(norm) if self._scales_loss() else tf.constant(True)
         self._trackers["gradient_norm"].update_state(tf.where(counts, norm, 0.0), counts)
         self._average_batch_norm_statistics(replicas)
         results = self.get_metrics_result()

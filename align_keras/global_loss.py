@@ -22,8 +22,12 @@ def global_losses(images, texts, temperature, ids=(), label_smoothing=0.0, tile_
         ids: int64 tensors ``(rows,)``; two pairs that share a value of any, other than 0, are
             no negatives of each other.
         label_smoothing: of both softmaxes.
-        tile_rows: rows of the matrix of logits that are held at once; 0 for the whole matrix,
-            ``None`` for the whole up to 2,048 pairs and 8 MiB of it above.
+        tile_rows: rows of the matrix of logits that are held at once; 0 for the whole matrix.
+            ``None`` for the whole where a replica has up to 4 million logits (its pairs times
+            all pairs; 2,048 pairs on one replica) or an unknown number, else ``rows_of_a_tile``.
+
+    Raises:
+        ValueError: if tiles are asked for and the number of pairs is not static.
 
     Returns:
         A dict of float32 scalars, means over this replica's pairs: ``loss``, ``loss_i2t``,
@@ -41,6 +45,11 @@ def global_losses(images, texts, temperature, ids=(), label_smoothing=0.0, tile_
         columns = rows * replicas
         tile_rows = rows_of_a_tile(columns) if rows * columns > _MAX_DENSE_LOGITS else 0
     if tile_rows:
+        if images.shape[0] is None:
+            raise ValueError(
+                "loss_tile_rows: batches must all be of one size; batch the dataset with "
+                "drop_remainder=True"
+            )
         options |= {"tile_rows": tile_rows, "replicas": replicas}
         options["add"] = distribution.sum_replicas
         values = tiled_losses(images, texts, temperature, **options)

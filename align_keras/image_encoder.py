@@ -11,6 +11,7 @@ import tensorflow as tf
 from align_keras import presets
 from align_keras.batch_norm import FusedBatchNormalization
 from align_keras.rematerialization import rematerialized
+from align_keras.silu import inference, silu
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
@@ -69,6 +70,8 @@ class ImageEncoder(keras.Model):
                 layer.__class__ = FusedBatchNormalization
                 layer.momentum = batch_norm_momentum
                 layer.synchronized = synchronized_batch_norm
+            elif getattr(layer, "activation", None) is keras.activations.silu:
+                layer.activation = silu
 
         # === Config ===
         # The config alone: holding the backbone would bring its unused top layers' weights.
@@ -81,7 +84,10 @@ class ImageEncoder(keras.Model):
 
     def call(self, inputs, training=None, mask=None):
         """Features of a batch of images; see the class."""
-        if not (training and self.rematerialize):
+        if not training:
+            with inference():
+                return super().call(inputs, training=training, mask=mask)
+        if not self.rematerialize:
             return super().call(inputs, training=training, mask=mask)
         first, *blocks, pooling = self._parts()
         features = first(tf.convert_to_tensor(inputs), training=True)

@@ -22,12 +22,11 @@ def decode(encoded):
         tf.errors.InvalidArgumentError: if the bytes are no image, or one of over
             ``MAX_PIXELS``.
     """
-    encoded = _checked(encoded)
-    return tf.cond(
-        _is_jpeg(encoded),
+    return _decode_checked(
+        encoded,
         # As accurate as libjpeg's users elsewhere have it; TensorFlow's default is not.
-        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.image.decode_image(encoded, channels=3, expand_animations=False),
+        lambda encoded, _: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
+        _decode_other,
     )
 
 
@@ -116,50 +115,64 @@ def decode_resized_crop(encoded, offset, crop_size, resize_size, antialias):
     Raises:
         tf.errors.InvalidArgumentError: as ``decode``.
     """
-    encoded = _checked(encoded)
 
-    def window(height, width):
-        scale = tf.stack([tf.cast(height, tf.float32), tf.cast(width, tf.float32)])
-        scale /= float(resize_size)
+    def window(shape):
+        scale = tf.cast(shape[:2], tf.float32) / float(resize_size)
         start = tf.cast(tf.cast(offset, tf.float32) * scale, tf.int32)
         extent = tf.cast(tf.math.ceil(float(crop_size) * scale), tf.int32)
-        extent = tf.minimum(extent, tf.stack([height, width]) - start)
-        return tf.concat([start, extent], axis=0)
+        return tf.concat([start, tf.minimum(extent, shape[:2] - start)], axis=0)
 
-    def jpeg():
-        shape = tf.image.extract_jpeg_shape(encoded)
+    def jpeg(encoded, shape):
         return tf.image.decode_and_crop_jpeg(
-            encoded, window(shape[0], shape[1]), channels=3, dct_method="INTEGER_ACCURATE"
+            encoded, window(shape), channels=3, dct_method="INTEGER_ACCURATE"
         )
 
-    def other():
-        image = tf.image.decode_image(encoded, channels=3, expand_animations=False)
-        shape = tf.shape(image)
-        y, x, height, width = tf.unstack(window(shape[0], shape[1]))
+    def other(encoded):
+        image = _decode_other(encoded)
+        y, x, height, width = tf.unstack(window(tf.shape(image)))
         return image[y : y + height, x : x + width]
 
-    return resize(tf.cond(_is_jpeg(encoded), jpeg, other), crop_size, antialias)
+    return resize(_decode_checked(encoded, jpeg, other), crop_size, antialias)
 
 
-def _is_jpeg(encoded):
-    return tf.strings.substr(encoded, 0, 2) == b"\xff\xd8"
+def _decode_other(encoded):
+    return tf.image.decode_image(encoded, channels=3, expand_animations=False)
 
 
-def _checked(encoded):
-    """The same bytes; raises before anything decodes them if they name too many pixels."""
-    with tf.control_dependencies([_check_pixels(encoded)]):
-        return tf.identity(encoded)
+def _decode_checked(encoded, jpeg, other):
+    """Decodes once the header is known to name no more than ``MAX_PIXELS``.
+
+    Args:
+        encoded: the bytes of an image, a scalar string.
+        jpeg: called with them and the shape in the header where they are a JPEG.
+        other: called with them otherwise.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if there are too many pixels, before anything decodes.
+    """
+
+    def checked(pixels):
+        check = tf.debugging.assert_less_equal(
+            pixels, tf.constant(MAX_PIXELS, tf.int64), "the image has too many pixels"
+        )
+        with tf.control_dependencies([check]):
+            return tf.identity(encoded)
+
+    def checked_jpeg():
+        # Each kernel takes its share of a small image's time, so the header is read once.
+        shape = tf.image.extract_jpeg_shape(encoded)
+        return jpeg(checked(tf.reduce_prod(tf.cast(shape[:2], tf.int64))), shape)
+
+    is_jpeg = tf.strings.substr(encoded, 0, 2) == b"\xff\xd8"
+    return tf.cond(is_jpeg, checked_jpeg, lambda: other(checked(_pixels_named(encoded))))
 
 
-def _check_pixels(encoded):
-    """Raises InvalidArgumentError if an image's header names more than ``MAX_PIXELS``."""
+def _pixels_named(encoded):
+    """The pixels that the header of a PNG, GIF or WebP names, int64; 0 for another kind."""
 
     def number(start, weights):
         octets = tf.io.decode_raw(tf.strings.substr(encoded, start, len(weights)), tf.uint8)
         return tf.reduce_sum(tf.cast(octets, tf.int64) * weights)
-
-    def jpeg():
-        return tf.reduce_prod(tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.int64))
 
     def webp():
         """Three kinds: extended, lossless (two numbers of 14 bits) and lossy."""
@@ -172,16 +185,12 @@ def _check_pixels(encoded):
     def starts_with(mark):
         return tf.strings.substr(encoded, 0, len(mark)) == mark
 
-    pixels = tf.case(
+    return tf.case(
         [
-            (_is_jpeg(encoded), jpeg),
             (starts_with(b"\x89PNG"), lambda: number(16, _BIG_ENDIAN) * number(20, _BIG_ENDIAN)),
             (starts_with(b"GIF"), lambda: number(6, [1, 256]) * number(8, [1, 256])),
             (starts_with(b"RIFF"), webp),
         ],
         # A BMP is as long as it is large.
         default=lambda: tf.constant(0, tf.int64),
-    )
-    return tf.debugging.assert_less_equal(
-        pixels, tf.constant(MAX_PIXELS, tf.int64), "the image has too many pixels"
     )

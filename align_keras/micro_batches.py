@@ -8,6 +8,9 @@ its slice of that gradient into the weights.
 
 import tensorflow as tf
 
+# A weight that the outputs do not depend on.
+UNCONNECTED = tf.UnconnectedGradients.ZERO
+
 
 def embed(backbone, inputs, micro_batch_size):
     """Embeds a batch in training mode, part by part, and keeps no activations.
@@ -20,14 +23,19 @@ def embed(backbone, inputs, micro_batch_size):
     Returns:
         ``(embeddings, replay)``: the backbone's outputs for the whole batch, and a function from
         the loss's gradients with respect to those to a dict of gradients by the variables'
-        ``ref()``. It runs every part again with the same dropout masks. Batch norm takes its
-        statistics part by part, and updates its moving averages once.
+        ``ref()``. It runs every part again with the same dropout masks. Batch norm normalises
+        each part by its own statistics; its moving averages move once, to their mean.
 
     Raises:
-        ValueError: if ``micro_batch_size`` does not divide the batch.
+        ValueError: if ``micro_batch_size`` does not divide the batch, or its size is not static.
     """
     rows = inputs["images"].shape[0]
-    if rows is None or rows % micro_batch_size:
+    if rows is None:
+        raise ValueError(
+            "micro_batch_size: batches must all be of one size; batch the dataset with "
+            "drop_remainder=True"
+        )
+    if rows % micro_batch_size:
         raise ValueError(
             f"micro_batch_size ({micro_batch_size}) must divide a replica's {rows} pairs"
         )
@@ -37,25 +45,35 @@ def embed(backbone, inputs, micro_batch_size):
         for name, value in inputs.items()
     }
     # Seeds of dropout, and moving averages: each part changes them.
-    state = [variable.value for variable in backbone.non_trainable_variables]
+    variables = backbone.non_trainable_variables
+    state = [variable.value for variable in variables]
+    moving = [variable.value for variable in variables if "moving_" in variable.path]
     before = [tf.identity(variable) for variable in state]
+    averages_before = [tf.identity(variable) for variable in moving]
 
     def embed_part(index):
         return backbone({name: value[index] for name, value in split.items()}, training=True)
 
-    embeddings = tf.map_fn(
-        embed_part,
+    def embed_and_average(index):
+        _assign(moving, averages_before)
+        return embed_part(index), [tf.identity(variable) for variable in moving]
+
+    outputs = {
+        name: tf.TensorSpec([micro_batch_size, backbone.projection_dim], tf.float32)
+        for name in backbone.output
+    }
+    averages = [tf.TensorSpec(variable.shape, variable.dtype) for variable in moving]
+    embeddings, averages = tf.map_fn(
+        embed_and_average,
         tf.range(parts),
-        fn_output_signature={
-            name: tf.TensorSpec([micro_batch_size, backbone.projection_dim], tf.float32)
-            for name in backbone.output
-        },
+        fn_output_signature=(outputs, averages),
         parallel_iterations=1,
     )
+    # Each moved from the same start: their mean is one step towards the parts' mean.
+    averages = [tf.reduce_mean(average, axis=0) for average in averages]
 
     def replay(d_embeddings):
-        for variable, value in zip(state, before, strict=True):
-            variable.assign(value)
+        _assign(state, before)
         variables = [variable.value for variable in backbone.trainable_variables]
         d_parts = {
             name: tf.reshape(value, [parts, micro_batch_size, -1])
@@ -66,7 +84,9 @@ def embed(backbone, inputs, micro_batch_size):
             with tf.GradientTape() as tape:
                 outputs = embed_part(index)
             upstream = {name: value[index] for name, value in d_parts.items()}
-            gradients = tape.gradient(outputs, variables, output_gradients=upstream)
+            gradients = tape.gradient(
+                outputs, variables, output_gradients=upstream, unconnected_gradients=UNCONNECTED
+            )
             gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
             return index + 1, [t + g for t, g in zip(totals, gradients, strict=True)]
 
@@ -76,9 +96,15 @@ def embed(backbone, inputs, micro_batch_size):
             (0, [tf.zeros(variable.shape) for variable in variables]),
             parallel_iterations=1,
         )
+        _assign(moving, averages)
         return {v.ref(): total for v, total in zip(variables, totals, strict=True)}
 
     return {
         name: tf.reshape(value, [rows, backbone.projection_dim])
         for name, value in embeddings.items()
     }, replay
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

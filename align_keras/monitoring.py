@@ -73,6 +73,7 @@ class TrainingLog(keras.callbacks.Callback):
             FloatingPointError: if the loss or the gradient is not finite.
         """
         self.step += 1
+        self.checkpoints.count_steps(self.step)
         # Weights are spoilt by the gradient at the latest, one step before the loss.
         for name in ("loss", "gradient_norm"):
             if not np.isfinite(logs[name]).all():

@@ -47,7 +47,7 @@ class Lamb(keras.optimizers.Optimizer):
     ):
         # Keras would apply its own decay outside the trust ratio.
         super().__init__(learning_rate=learning_rate, weight_decay=None, name=name, **kwargs)
-        self.decay = weight_decay
+        self.decay = weight_decay or 0.0
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
@@ -171,10 +171,19 @@ def make_optimizer(
         optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9, **options)
     else:
         optimizer = keras.optimizers.Adafactor(learning_rate, relative_step=False, **options)
-    optimizer.exclude_from_weight_decay(
-        [variable for variable in variables if not _is_matrix(variable, exclude_from_decay)]
-    )
+    leave_out_of_decay(optimizer, variables, exclude_from_decay)
     return optimizer
+
+
+def leave_out_of_decay(optimizer, variables, exclusions):
+    """Takes what is no matrix, or matches an exclusion, out of a Keras optimizer's decay.
+
+    Keras does not save that; ``optimizer.decay_exclusions`` is kept for ``ContrastiveModel`` to.
+    """
+    optimizer.decay_exclusions = list(exclusions)
+    optimizer.exclude_from_weight_decay(
+        [variable for variable in variables if not _is_matrix(variable, exclusions)]
+    )
 
 
 @contextlib.contextmanager

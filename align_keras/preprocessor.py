@@ -178,7 +178,9 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
             self.resize_size,
             self.antialias,
         )
-        return self._scale(tf.where(draws[2] < 0.5, tf.reverse(image, axis=[1]), image))
+        # Of axis 1 or of none: `tf.where` of both would take as long as decoding.
+        flipped_axes = tf.range(1, 1 + tf.cast(draws[2] < 0.5, tf.int32))
+        return self._scale(tf.reverse(image, flipped_axes))
 
     def _scale(self, pixels):
         return pixels * tf.constant(self.pixel_scale) + tf.constant(self.pixel_offset)

@@ -15,8 +15,8 @@ _IDEOGRAPHS = (
     r"\x{2b740}-\x{2b81f}\x{2b820}-\x{2ceaf}\x{f900}-\x{faff}\x{2f800}-\x{2fa1f}"
 )
 _WORD_LIMIT = 100  # characters; BERT takes a longer word for an unknown one
-_LONG_WORD = rf"[^\s{_PUNCTUATION}{_IDEOGRAPHS}]{{{_WORD_LIMIT + 1},}}"
-# As any long word is part of such a run: this search takes a sixteenth of the time.
+_WORD_END = rf"[\s{_PUNCTUATION}{_IDEOGRAPHS}]"
+# As any long word is part of such a run: only then are words looked at one by one.
 _LONG_RUN = rf"(?s).*\S{{{_WORD_LIMIT + 1}}}.*"
 # Begins the words that stand for special pieces inside a caption; cleaning has removed such
 # characters by then.
@@ -111,7 +111,7 @@ class WordPieceTokenizer:
             text = tf.strings.lower(replace(text, "\u03a3", "\u03c3"), encoding="utf-8")
         return tf.cond(
             tf.reduce_any(tf.strings.regex_full_match(text, _LONG_RUN)),
-            lambda: replace(text, _LONG_WORD, _MARK),
+            lambda: _mark_long_words(text),
             lambda: text,
         )
 
@@ -125,3 +125,10 @@ class WordPieceTokenizer:
             int32 ids, a ragged tensor ``(batch, None)``.
         """
         return self._cutter.tokenize(self.normalize(captions))
+
+
+def _mark_long_words(text):
+    # One expression for such a word takes RE2 more memory than it allows itself.
+    words = tf_text.regex_split(text, _WORD_END, _WORD_END)
+    words = tf.where(tf.strings.length(words, "UTF8_CHAR") > _WORD_LIMIT, _MARK, words)
+    return tf.ensure_shape(tf.strings.reduce_join(words, axis=-1), text.shape)

@@ -1,4 +1,4 @@
-"""Time and memory of a training step, micro-batched against plain, as the global batch grows.
+"""Time and memory of a step, micro-batched or rematerialized against plain, by global batch.
 
     python benchmarks/micro_batches.py
 
@@ -20,14 +20,21 @@ MICRO_BATCH = 64
 PAIRS = (256, 1_024, 4_096)
 
 
-def run(micro_batch_size, pairs, rounds):
+FORMS = {
+    "plain": {},
+    "micro": {"micro_batch_size": MICRO_BATCH},
+    "remat": {"rematerialize": True},
+}
+
+
+def run(form, pairs, rounds):
     """One case, in its own process."""
     import tensorflow as tf
 
     from align_keras import AlignDualEncoder, Lamb, build_backbone
 
     model = AlignDualEncoder(build_backbone(PRESET, PIECES, SEQUENCE), initial_temperature=0.1)
-    model.compile(Lamb(1e-3), micro_batch_size=micro_batch_size)
+    model.compile(Lamb(1e-3), **FORMS[form])
     token_ids = tf.random.uniform([pairs, SEQUENCE], 5, PIECES, tf.int32)
     batch = {
         "images": tf.random.uniform([pairs, IMAGE_SIZE, IMAGE_SIZE, 3], -1.0, 1.0),
@@ -42,20 +49,18 @@ def run(micro_batch_size, pairs, rounds):
 def main():
     """Measures every size and prints the table."""
     print(f"{measure.machine()}; {PRESET}, micro-batches of {MICRO_BATCH}\n")
-    print(
-        f"{'pairs':>7}{'plain s':>10}{'micro s':>10}{'ratio':>8}{'plain MiB':>12}{'micro MiB':>12}"
-    )
+    columns = [*(f"{form} s" for form in FORMS), "micro ratio", "remat ratio"]
+    columns += [f"{form} MiB" for form in FORMS]
+    print(f"{'pairs':>7}" + "".join(f"{column:>13}" for column in columns))
     for pairs in PAIRS:
-        plain, micro = (
-            measure.in_child(__file__, micro_batch_size=size, pairs=pairs, rounds=3)
-            for size in (None, MICRO_BATCH)
-        )
-        print(
-            f"{pairs:>7,}{plain['seconds']:>10.2f}{micro['seconds']:>10.2f}"
-            f"{micro['seconds'] / plain['seconds']:>8.2f}"
-            f"{plain['peak_mib']:>12,.0f}{micro['peak_mib']:>12,.0f}",
-            flush=True,
-        )
+        cases = {
+            form: measure.in_child(__file__, form=form, pairs=pairs, rounds=3) for form in FORMS
+        }
+        seconds = {form: case["seconds"] for form, case in cases.items()}
+        values = [f"{value:.2f}" for value in seconds.values()]
+        values += [f"{seconds[form] / seconds['plain']:.2f}" for form in ("micro", "remat")]
+        values += [f"{case['peak_mib']:,.0f}" for case in cases.values()]
+        print(f"{pairs:>7,}" + "".join(f"{value:>13}" for value in values), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
     python benchmarks/pod_scale.py
 
 Measured on one device: towers, loss and optimizer of one replica, time and memory; the loss with as
-many columns as all replicas have pairs. Counted: what a replica receives, and checked against the
-collectives of a real step on 2 and 4 replicas. Assumed: the bandwidth and latency of the links
-(flags), rings, and that nothing overlaps, which makes the time an upper bound.
+many columns as all replicas have pairs. Counted: what a replica receives, and checked against every
+collective of a real step on 2 and 4 replicas. Assumed: the bandwidth and latency of the links
+(flags), that bytes go round in rings and a collective waits for a tree of hops, that replicas are
+alike and nothing overlaps.
 
 A real step on 2 and 4 logical CPU devices that share one core should take 2 and 4 times the towers,
 loss and optimizer of one replica on that core.
@@ -25,22 +26,27 @@ PRESET, IMAGE_SIZE, SEQUENCE, PIECES = "align_nano_tiny", 64, 24, 2_000
 REPLICAS = (1, 2, 4, 16, 64, 256, 1_024)
 CHECKED = (2, 4)
 BYTES = 4
-# Gathers and sums of a step one after another: captions, ids, own logits, weights of the gradient,
-# powers, sums of columns, gradient of captions, gradients, metrics.
+# Gathers and sums of a step one after another, besides batch norm's five a layer: captions, two of
+# ids, own logits, weights of the gradient, powers, columns, captions' gradient, gradients, losses.
 COLLECTIVES = 10
+METRICS = 5
 MIB = 1 << 20
 
 
-def received_bytes(replicas, pairs, width, weights):
-    """What a replica receives in one step: ``(for the loss, for the gradients)``, bytes.
+def received_bytes(replicas, pairs, width, weights, channels):
+    """What a replica receives in one step: ``(for the loss, for the rest)``, bytes.
 
     For the loss it gathers the captions' embeddings, two ids and two numbers a pair; it sums five
-    numbers a column and the gradient of the captions' embeddings. In a ring a sum passes every
-    replica twice.
+    numbers a column and the gradient of the captions' embeddings. Summed beside: the gradients,
+    and of each synchronised batch norm three numbers a channel and the gradients of two. In a
+    ring a sum passes every replica twice.
     """
     gathered = (replicas - 1) * pairs * (width * BYTES + 2 * 8 + 2 * BYTES)
     summed = replicas * pairs * (5 + width) * BYTES
-    return gathered + ring(summed, replicas), ring(weights * BYTES, replicas)
+    return (
+        gathered + ring(summed, replicas),
+        ring((weights + 5 * channels + METRICS) * BYTES, replicas),
+    )
 
 
 def ring(size, replicas):
@@ -90,6 +96,7 @@ def make_model(**options):
 
 def towers(pairs, _):
     """Forward and backward pass of one replica's pairs, to an arbitrary gradient."""
+    import keras
     import tensorflow as tf
 
     model, make_batch = make_model()
@@ -105,7 +112,17 @@ def towers(pairs, _):
         return tf.linalg.global_norm(tape.gradient(total, variables))
 
     weights = sum(math.prod(variable.shape) for variable in variables)
-    facts = {"width": model.backbone.projection_dim, "weights": weights + 1}  # the temperature
+    channels = [
+        layer.moving_mean.shape[0]
+        for layer in model.backbone.image_encoder._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    facts = {
+        "width": model.backbone.projection_dim,
+        "weights": weights + 1,  # the temperature
+        "norms": len(channels),
+        "channels": sum(channels),
+    }
     return lambda: step().numpy(), facts
 
 
@@ -164,24 +181,23 @@ def whole_step(pairs, replicas):
     """A real training step on logical devices, with a count of what crosses them."""
     import tensorflow as tf
 
-    from align_keras import distribution
-
     strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
-    crossed = {"gathered": 0, "summed": 0}
-    gather, add = distribution.gather_replicas, distribution.sum_replicas
+    received = []
+    context = tf.distribute.ReplicaContext
+    all_gather, all_reduce = context.all_gather, context.all_reduce
 
     def size_of(value):
         return value.dtype.size * math.prod(value.shape)
 
-    def counted_gather(value):
-        crossed["gathered"] += size_of(value) * (replicas - 1)
-        return gather(value)
+    def counted_gather(self, value, axis, **options):
+        received.append(size_of(value) * (replicas - 1))
+        return all_gather(self, value, axis, **options)
 
-    def counted_sum(values):
-        crossed["summed"] += ring(sum(size_of(value) for value in values), replicas)
-        return add(values)
+    def counted_reduce(self, reduce_op, values, **options):
+        received.append(ring(sum(size_of(v) for v in tf.nest.flatten(values)), replicas))
+        return all_reduce(self, reduce_op, values, **options)
 
-    distribution.gather_replicas, distribution.sum_replicas = counted_gather, counted_sum
+    context.all_gather, context.all_reduce = counted_gather, counted_reduce
     with strategy.scope():
         model, make_batch = make_model(loss_tile_rows=pairs)
     shares = strategy.experimental_distribute_values_from_function(lambda _: make_batch(pairs))
@@ -192,18 +208,20 @@ def whole_step(pairs, replicas):
         return model.optimizer.iterations.numpy()
 
     take()
-    # Each replica is traced once.
-    received = sum(crossed.values()) / replicas
-    return take, {"received": received}
+    # Each replica is traced once. What reaches other devices twice, as a gradient's own gradient
+    # does, is counted where TensorFlow calls for it.
+    return take, {"received": sum(received) / replicas}
 
 
-def measure_own(pairs, replicas, **options):
-    """What one replica of so many does by itself: its parts, and their seconds."""
-    parts = {
-        part: measure.in_child(__file__, part=part, pairs=pairs, replicas=replicas, **options)
-        for part in ("towers", "loss", "optimizer")
-    }
-    return parts, [part["seconds"] for part in parts.values()]
+def measure_parts(pairs, sizes, **options):
+    """What one replica does by itself: towers, optimizer, and the loss by number of replicas."""
+    alone = [
+        measure.in_child(__file__, part=part, pairs=pairs, **options)
+        for part in ("towers", "optimizer")
+    ]
+    for replicas in sizes:
+        options |= {"part": "loss", "pairs": pairs, "replicas": replicas}
+        yield replicas, *alone, measure.in_child(__file__, **options)
 
 
 def main(pairs, bandwidth, latency):
@@ -213,19 +231,20 @@ def main(pairs, bandwidth, latency):
         f"{latency:g} us\n"
     )
     print(
-        f"{'replicas':>8}{'pairs':>9}{'loss MiB':>10}{'grad MiB':>10}{'memory MiB':>12}"
+        f"{'replicas':>8}{'pairs':>9}{'loss MiB':>10}{'rest MiB':>10}{'memory MiB':>12}"
         f"{'towers s':>10}{'loss s':>8}{'LAMB s':>8}{'links s':>9}{'step s':>8}{'scaling':>9}"
     )
     alone = None
-    for replicas in REPLICAS:
-        parts, seconds = measure_own(pairs, replicas)
-        width, weights = (parts["towers"][name] for name in ("width", "weights"))
-        received = received_bytes(replicas, pairs, width, weights)
-        hops = COLLECTIVES * 2 * math.log2(replicas)
+    for replicas, tower, update, softmax in measure_parts(pairs, REPLICAS):
+        seconds = [part["seconds"] for part in (tower, softmax, update)]
+        width, weights = tower["width"], tower["weights"]
+        received = received_bytes(replicas, pairs, width, weights, tower["channels"])
+        hops = (COLLECTIVES + 5 * tower["norms"]) * 2 * math.log2(replicas)
         links = sum(received) / (bandwidth * 1e9) + hops * latency * 1e-6
-        # Weights, their gradient and LAMB's two moments stay; towers and loss take turns.
-        memory = max(parts[name]["peak_mib"] for name in ("towers", "loss"))
-        memory += 4 * weights * BYTES / MIB
+        # Weights and LAMB's two moments stay; gradients are in the towers' peak, and towers and
+        # loss take turns.
+        memory = max(tower["peak_mib"], softmax["peak_mib"])
+        memory += 3 * weights * BYTES / MIB
         step = sum(seconds) + links
         alone = alone or step
         print(
@@ -237,11 +256,11 @@ def main(pairs, bandwidth, latency):
         )
     print("\nchecked on logical devices that share one core:")
     print(f"{'replicas':>8}{'MiB modelled':>14}{'counted':>9}{'s modelled':>12}{'measured':>10}")
-    for replicas in CHECKED:
-        options = {"pairs": pairs, "replicas": replicas, "one_core": True}
-        _, seconds = measure_own(**options)
-        real = measure.in_child(__file__, part="step", **options)
-        modelled = sum(received_bytes(replicas, pairs, width, weights)) / MIB
+    for replicas, *parts in measure_parts(pairs, CHECKED, one_core=True):
+        seconds = [part["seconds"] for part in parts]
+        case = {"part": "step", "pairs": pairs, "replicas": replicas, "one_core": True}
+        real = measure.in_child(__file__, **case)
+        modelled = sum(received_bytes(replicas, pairs, width, weights, parts[0]["channels"])) / MIB
         print(
             f"{replicas:>8,}{modelled:>14.3f}{real['received'] / MIB:>9.3f}"
             f"{replicas * sum(seconds):>12.3f}{real['seconds']:>10.3f}",

@@ -16,8 +16,8 @@ class PretrainSettings:
 
     # === Data ===
     train_data: str = ""
-    """Pattern of the training shards, quoted, such as 'DIR/train-*.tfrecord'; several are
-    joined by commas. Empty (quickstart only): scenes are rendered into the run's directory."""
+    """Pattern of the training shards, quoted, such as 'DIR/train-*.tfrecord', several joined by
+    commas, or tfds:NAME. Empty (quickstart only): scenes are rendered into the run's directory."""
     eval_data: str = ""
     """Pattern of the held-out shards. Empty: no evaluation (with --train-data empty too:
     rendered scenes)."""

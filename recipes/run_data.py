@@ -6,7 +6,7 @@ import tensorflow as tf
 from experiments import flag_of
 
 from align_keras import AlignPreprocessor, pretrained
-from align_keras.data import checks, pipeline, records, scenes, vocabulary
+from align_keras.data import checks, pipeline, records, scenes, tfds_source, vocabulary
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.tokenizer import read_vocabulary, write_vocabulary
 
@@ -26,6 +26,8 @@ def open_data(settings, workdir):
     shards = {}
     for name in ("train_data", "eval_data", "zero_shot_data"):
         if pattern := getattr(settings, name):
+            if pattern.startswith("tfds:"):
+                pattern = tfds_source.training_shards(pattern, workdir / "data", settings.seed)
             shards[name] = records.find_shards(pattern, flag_of(name))
             checks.check_shards(shards[name])
     if settings.vocabulary:

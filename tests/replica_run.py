@@ -24,7 +24,11 @@ CASES = {
         {"weight_decay": 0.1, "ema_momentum": 0.5},
         {"global_clipnorm": 0.05, "rematerialize": True},
     ),
-    "sgd, tiles, micro-batches": ("sgd", {}, {"loss_tile_rows": 3, "micro_batch_size": 1}),
+    "sgd, clipped, tiles, micro-batches": (
+        "sgd",
+        {},
+        {"global_clipnorm": 0.05, "loss_tile_rows": 3, "micro_batch_size": 1},
+    ),
 }
 
 

@@ -64,14 +64,15 @@ def test_what_the_kernel_cannot_do_is_left_to_keras(options):
     np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-5, atol=1e-5)
 
 
-def test_half_precision_has_statistics_in_float32():
-    """Against float64, where Keras rounds mean and variance to bfloat16."""
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float64"])
+def test_other_precisions_give_what_keras_gives(policy):
     values = np.random.default_rng(0).normal(30.0, 1.0, (64, 4, 4, 3))
-    inputs = tf.constant(values, tf.bfloat16)
-    exact = inputs.numpy().astype("float64")
-    exact = (exact - exact.mean((0, 1, 2))) / np.sqrt(exact.var((0, 1, 2)) + 1e-3)
-    layer = FusedBatchNormalization(dtype="mixed_bfloat16")
-    outputs = layer(inputs, training=True)
-    assert outputs.dtype == tf.bfloat16
-    assert np.abs(outputs.numpy().astype("float64") - exact).max() < 0.02
-    assert layer.moving_mean.dtype == "float32"
+    results = []
+    for layer in pair_of_layers(dtype=policy):
+        inputs = tf.cast(values, layer.compute_dtype)
+        outputs = layer(inputs, training=True)
+        assert outputs.dtype == layer.compute_dtype
+        results.append([outputs.numpy().astype("float64"), *layer.get_weights()])
+    tolerance = {"mixed_bfloat16": 0.05, "mixed_float16": 0.01, "float64": 1e-12}[policy]
+    for found, wanted in zip(results[1], results[0], strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)

@@ -82,13 +82,24 @@ def check_equal(results, expected, replicas):
     """Losses, gradients, clipped and averaged steps, optimizer state: as on one device."""
     assert results["replicas"] == replicas
     assert set(results.files) - {"replicas"} == expected.keys()
+    largest = {}
     for name, wanted in expected.items():
-        # Adam divides by the root of a gradient's square: a step is less exact where that is 0.
-        tolerance = 2e-3 if "/weight/" in name or "/optimizer/" in name else 2e-5
-        scale = max(1.0, float(np.abs(wanted).max()))
-        np.testing.assert_allclose(
-            results[name], wanted, rtol=0, atol=tolerance * scale, err_msg=name
-        )
+        largest[kind_of(name)] = max(largest.get(kind_of(name), 0.0), np.abs(wanted).max())
+    for name, wanted in expected.items():
+        # LAMB divides by the root of a gradient's square: a step is less exact where that is 0.
+        tolerance = 5e-3 if "/weight/" in name or "/optimizer/" in name else 1e-4
+        # What should be 0, such as the gradient of a key's bias, is rounding beside the others, and
+        # LAMB makes steps of it.
+        rounding = 2e-5 if "/weight/" in name or name.endswith("average") else 3e-6
+        limit = tolerance * np.abs(wanted).max() + rounding * largest[kind_of(name)]
+        np.testing.assert_allclose(results[name], wanted, rtol=0, atol=limit, err_msg=name)
+
+
+def kind_of(name):
+    """``case/optimizer/.../first_moment`` -> ``case/optimizer/first_moment`` and so on."""
+    case, kind, path = name.split("/", 2)
+    ends = ("first_moment", "second_moment", "average", "momentum", "moving_variance")
+    return f"{case}/{kind}/{next((end for end in ends if path.endswith(end)), '')}"
 
 
 def test_four_replicas_train_as_one_device(one_device, tmp_path):

@@ -289,7 +289,7 @@ def test_imagenets_folders_and_labels_find_their_classes(tmp_path, preset, pairs
 
 def test_a_tfds_set_prepared_in_a_folder_is_evaluated(preset, photos, tmp_path):
     tfds = pytest.importorskip(
-        "tensorflow_datasets", reason="no tensorflow-datasets; pip install '.[evaluation]'"
+        "tensorflow_datasets", reason="no tensorflow-datasets; pip install '.[tfds]'"
     )
     features = tfds.features.FeaturesDict(
         {

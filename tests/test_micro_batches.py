@@ -1,9 +1,10 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import freeze_batch_norm
 
-from align_keras import Lamb, micro_batches
+from align_keras import AlignBackbone, AlignDualEncoder, Lamb, micro_batches
 
 
 def gradients_of(model, batch, **options):
@@ -53,13 +54,35 @@ def test_dropout_and_batch_norm_are_replayed(build_tiny, batch):
     for gradient, wanted in zip(found, expected, strict=True):
         wanted = tf.convert_to_tensor(wanted)
         assert np.abs(gradient - wanted).max() < 1e-4 * max(1.0, np.abs(wanted).max())
-    # The moving averages moved once, and the seeds went on.
+    # The seeds went on as in the one pass; the averages moved once, to the mean of the parts',
+    # where those of the one pass moved four times.
     moved = []
     for variable, value, start in zip(state, after, before, strict=True):
-        np.testing.assert_allclose(variable.numpy(), value, rtol=1e-5, atol=1e-6)
+        if "moving_" not in variable.path:
+            np.testing.assert_array_equal(variable.numpy(), value)
         if np.any(value != start):
             moved.append(variable.path.rpartition("/")[2])
     assert {"moving_mean", "moving_variance", "seed_generator_state"} <= set(moved)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
+def test_averages_of_batch_norm_move_once_to_the_mean_of_the_parts(
+    micro_batch_size, build_tiny, batch
+):
+    model = build_tiny()
+    state = [v for v in model.backbone.non_trainable_variables if "moving_" in v.path]
+    start = [variable.numpy() for variable in state]
+    expected = [[] for _ in state]
+    for i in range(0, 8, micro_batch_size):
+        inputs = {name: batch[name][i : i + micro_batch_size] for name in model.backbone.input}
+        model.backbone(inputs, training=True)
+        for values, variable, value in zip(expected, state, start, strict=True):
+            values.append(variable.numpy())
+            variable.assign(value)
+    model.compile(Lamb(1e-3), micro_batch_size=micro_batch_size)
+    model.compute_gradients(batch)
+    for variable, values in zip(state, expected, strict=True):
+        np.testing.assert_allclose(variable.numpy(), np.mean(values, 0), rtol=1e-5, atol=1e-6)
 
 
 def test_two_replicas_with_micro_batches_and_tiles_give_the_gradients_of_one(
@@ -96,3 +119,34 @@ def test_a_micro_batch_must_divide_the_batch(build_tiny, batch):
     inputs = {name: tf.constant(batch[name]) for name in model.backbone.input}
     with pytest.raises(ValueError, match=r"micro_batch_size \(3\) must divide a replica's 8 pairs"):
         micro_batches.embed(model.backbone, inputs, 3)
+
+
+@pytest.mark.parametrize("options", [{"micro_batch_size": 4}, {"loss_tile_rows": 4}])
+def test_batches_of_no_fixed_size_are_told_how_to_be_made(options, build_tiny, batch):
+    model = build_tiny()
+    model.compile(Lamb(1e-3), **options)
+    inputs = tf.data.Dataset.from_tensor_slices(batch).batch(8)
+    with pytest.raises(ValueError, match="must all be of one size; batch the .*drop_remainder=Tr"):
+        model.fit(inputs, shuffle=False, verbose=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"micro_batch_size": 4}])
+def test_a_weight_that_nothing_depends_on_has_no_gradient(options, build_tiny, batch):
+    class WithUnused(keras.layers.Layer):
+        def build(self, shape):
+            self.unused = self.add_weight(shape=(3,), name="unused")
+
+        def call(self, inputs):
+            return inputs + 0.0
+
+    text = build_tiny().backbone.text_encoder
+    tower = keras.Model(text.input, WithUnused()(text.output))
+    model = AlignDualEncoder(AlignBackbone(build_tiny().backbone.image_encoder, tower, 8))
+    _, gradients = gradients_of(model, batch, **options)
+    zeros = [
+        gradient
+        for variable, gradient in zip(model.trainable_variables, gradients, strict=True)
+        if "unused" in variable.path
+    ]
+    assert len(zeros) == 1
+    assert not np.any(zeros[0])

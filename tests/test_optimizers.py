@@ -199,3 +199,44 @@ def test_schedule_warms_up_and_decays_to_zero():
 def test_schedule_refuses_a_warmup_beyond_the_end():
     with pytest.raises(ValueError, match="warmup_steps must be from 0 to below total_steps"):
         WarmupLinearDecay(1.0, 10, 10)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_a_loaded_model_leaves_the_same_out_of_decay(name, build_tiny, batch, tmp_path):
+    model = build_tiny()
+    options = {"weight_decay": 0.5, "exclude_from_decay": ("embedding",)}
+    model.compile(make_optimizer(name, 0.01, model.trainable_variables, **options))
+    model.train_step(batch)
+    model.save(tmp_path / "model.keras")
+    copy = keras.saving.load_model(tmp_path / "model.keras")
+    for each in (model, copy):
+        each.train_step(batch)
+    for variable, wanted in zip(copy.trainable_variables, model.trainable_variables, strict=True):
+        np.testing.assert_allclose(variable.numpy(), wanted.numpy(), atol=1e-5)
+
+
+def test_fit_leaves_a_model_its_own_weights(build_tiny, batch):
+    """Keras would put the averages in their place."""
+    model = build_tiny()
+    model.compile(make_optimizer("sgd", 0.01, model.trainable_variables, ema_momentum=0.9))
+    data = tf.data.Dataset.from_tensors(batch)
+    model.fit(data.repeat(3), shuffle=False, verbose=0)
+    own = model.trainable_variables[0].numpy()
+    with averaged_weights(model):
+        assert np.abs(model.trainable_variables[0].numpy() - own).max() > 0.0
+    np.testing.assert_array_equal(model.trainable_variables[0].numpy(), own)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clipnorm": 1.0}, "clipnorm: give global_clipnorm to compile"),
+        ({"loss_scale_factor": 8.0}, "loss_scale_factor: wrap it in keras.optimizers.LossScale"),
+        ({"gradient_accumulation_steps": 2}, "steps: give micro_batch_size to compile"),
+    ],
+)
+def test_what_an_optimizer_would_do_wrong_is_refused(options, message, build_tiny):
+    model = build_tiny()
+    with pytest.raises(ValueError, match=message):
+        model.compile(keras.optimizers.SGD(0.1, **options))
+    assert not model.compiled

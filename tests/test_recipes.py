@@ -325,7 +325,7 @@ def test_a_packed_folder_is_trained_on(scene_shards, tmp_path):
                 writer.writerow([name, pair["txt"].decode(), pair["class_name"].decode()])
     output = tmp_path / "shards" / "train"
     prepare_data.main(
-        prepare_data.PackSettings(
+        prepare_data.PrepareSettings(
             captions=str(folder / "table.csv"), output=str(output), carry=("class_name=kind",)
         )
     )
@@ -360,9 +360,7 @@ def test_a_packed_folder_is_trained_on(scene_shards, tmp_path):
     ],
 )
 def test_the_recipe_runs_with_what_large_batches_take(options, scene_shards, tmp_path):
-    settings = settings_of(
-        scene_shards, tmp_path / "run", **{"steps": 2, "eval_every": 1, **options}
-    )
+    settings = settings_of(scene_shards, tmp_path / "run", **{"eval_every": 2, **options})
     metrics = pretrain.main(settings)
     assert metrics["num_pairs"] == 30
     lines = [line for line in read_log(tmp_path / "run") if line["kind"] == "train"]
@@ -370,10 +368,31 @@ def test_the_recipe_runs_with_what_large_batches_take(options, scene_shards, tmp
     assert all(5.0 < line["loss"] < 12.0 for line in lines)
     assert keras.config.dtype_policy().name == "float32"
     assert ("loss_scale" in lines[0]) == (settings.precision == "mixed_float16")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    # Steps were taken, not all skipped.
+    assert lines[-1]["learning_rate"] < lines[0]["learning_rate"]
     # A finished run reports the same once more, of the averaged weights where there are such.
     again = pretrain.main(settings)
     for name in RECALLS:
         assert again[name] == metrics[name]
+
+
+def test_steps_that_overflow_float16_count_when_a_run_resumes(scene_shards, tmp_path, monkeypatch):
+    scale = keras.optimizers.LossScaleOptimizer.__init__
+
+    def too_large(self, inner_optimizer, initial_scale=2.0**60, **options):
+        scale(self, inner_optimizer, initial_scale, **options)
+
+    monkeypatch.setattr(keras.optimizers.LossScaleOptimizer, "__init__", too_large)
+    settings = settings_of(
+        scene_shards, tmp_path / "run", steps=2, precision="mixed_float16", ema_momentum=0.5
+    )
+    metrics = pretrain.main(settings)
+    assert pretrain.main(settings)["resumed_at_step"] == 2
+    lines = [line for line in read_log(tmp_path / "run") if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == [1, 2]
+    # Nothing was learnt, and nothing lost: the weights are those of the start.
+    assert metrics["t2i_recall_at_10"] > 0.0
 
 
 def test_exclusions_and_averages_are_checked_before_a_run(scene_shards, tmp_path):
@@ -449,13 +468,14 @@ def test_packed_photographs_are_trained_on(tmp_path):
     if not source.exists():
         pytest.skip(f"no shared data at {source}; a rendered folder is packed above")
     output = tmp_path / "coco" / "test"
-    settings = prepare_data.PackSettings(
+    settings = prepare_data.PrepareSettings(
         captions=str(source / "pairs.jsonl"), output=str(output), select=("split=test",)
     )
     prepare_data.main(settings)
     shards = records.find_shards(f"{output}-*.tfrecord")
     assert sum(records.count_records(shard) for shard in shards) == 895
     assert not list(output.parent.glob("*left_out*"))
+    assert not list(output.parent.glob("*unfinished*"))
     with zipfile.ZipFile(source / "images-00.zip") as archive:
         pair = records.parse_pair(next(records.read_frames(shards[0])))
         name = pair["image_id"].decode().removeprefix("images-00.zip/")
@@ -476,7 +496,7 @@ def test_packed_photographs_are_trained_on(tmp_path):
 
 def test_prepare_data_counts_what_it_leaves_out(tmp_path, capsys):
     (tmp_path / "t.jsonl").write_text('{"image": "no.jpg", "caption": "x"}\n[1]\n')
-    settings = prepare_data.PackSettings(
+    settings = prepare_data.PrepareSettings(
         captions=str(tmp_path / "t.jsonl"), output=str(tmp_path / "out" / "train")
     )
     with pytest.raises(ValueError, match="no pair of .* could be packed"):
@@ -493,7 +513,7 @@ def test_prepare_data_counts_what_it_leaves_out(tmp_path, capsys):
 def test_a_packing_of_nothing_can_be_mended(scene_shards, tmp_path):
     pair = records.parse_pair(next(records.read_frames(scene_shards[0][0])))
     (tmp_path / "t.jsonl").write_text('{"image": "a.jpg", "caption": "x", "kind": null}\n')
-    settings = prepare_data.PackSettings(
+    settings = prepare_data.PrepareSettings(
         captions=str(tmp_path / "t.jsonl"), output=str(tmp_path / "out" / "train")
     )
     with pytest.raises(ValueError, match="no pair of .* could be packed"):
@@ -503,7 +523,8 @@ def test_a_packing_of_nothing_can_be_mended(scene_shards, tmp_path):
     (tmp_path / "a.jpg").write_bytes(pair["jpg"])
     prepare_data.main(settings)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["train-00000.tfrecord", "train-00000_stats.json"]
+    shard = ["train-00000.tfrecord", "train-00000_stats.json"]
+    assert names == [*shard, "train-report.html", "train-report.json"]
 
 
 def test_an_interrupted_packing_says_so_in_one_line(monkeypatch, tmp_path):

@@ -30,7 +30,7 @@ def check_shards(shards, max_records=100_000):
         count = intact = 0
         for record in itertools.islice(records.read_frames(shard), share):
             if record is not None:
-                _check_pair(shard, count, record)
+                check_pair(shard, count, record)
                 intact += 1
             count += 1
         fault = "no readable record in it; remove the shard or write it again"
@@ -47,7 +47,17 @@ def check_shards(shards, max_records=100_000):
             logger.warning("%s: %s", shard, fault)
 
 
-def _check_pair(shard, index, record):
+def check_pair(shard, index, record):
+    """Raises a ValueError on a record that no run starts with, as ``check_shards``.
+
+    Args:
+        shard: its path, for the message.
+        index: its place in the shard, from 0.
+        record: the serialised record.
+
+    Returns:
+        Its fields, as ``records.parse_pair`` gives them.
+    """
     try:
         fields = records.parse_pair(record)
     except ValueError as error:
@@ -68,3 +78,4 @@ def _check_pair(shard, index, record):
             f"{shard}: the caption (txt) of record {index} is not UTF-8; convert the "
             "captions to UTF-8 and pack them again"
         ) from None
+    return fields

@@ -1,6 +1,5 @@
-"""Packs images and a table of captions into shards, and accounts for every pair left out."""
+"""Tables of captions, folders of images, and what makes a pair unusable."""
 
-import collections
 import csv
 import io
 import json
@@ -13,21 +12,24 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from align_keras.data import records
 from align_keras.images import MAX_PIXELS
 
 CAPTION_COLUMNS = ("captions", "caption", "txt", "text")
 # A field of a TSV: quoted up to the next tab, its inner quotes doubled, or as it stands.
 _TSV_FIELD = re.compile(r'(?:^|\t)("(?:[^"]|"")*"(?=\t|$)|[^\t]*)')
-# What zip raises on a damaged, encrypted or unknown member, and the file system on a file.
-_UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+#: What zip raises on a damaged, encrypted or unknown member, and the file system on a file.
+UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
-def read_table(path):
+def read_table(path, flag="--captions"):
     """Reads rows from JSONL, CSV, TSV or Parquet, by the file's extension.
 
     A TSV holds one row a line. A quote in it is a character like others, unless it and another
     enclose a field whose inner quotes are doubled, as pandas writes one.
+
+    Args:
+        path: the table.
+        flag: what named it, for messages.
 
     Yields:
         ``(where, row)``: the place in the file for a message, and a dict, or None for a line
@@ -40,10 +42,10 @@ def read_table(path):
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"--captions: no file {path}")
+        raise FileNotFoundError(f"{flag}: no file {path}")
     extension = path.suffix.lower()
     if extension == ".parquet":
-        yield from _read_parquet(path)
+        yield from _read_parquet(path, flag)
         return
     readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_tsv}
     if extension not in readers:
@@ -112,13 +114,13 @@ def _parse_object(line):
     return row if isinstance(row, dict) else None
 
 
-def _read_parquet(path):
+def _read_parquet(path, flag):
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise ValueError(
-            "--captions: Parquet needs pyarrow; pip install 'align-keras[data]'"
+            f"{flag}: Parquet needs pyarrow; pip install 'align-keras[data]'"
         ) from None
     try:
         batches = pyarrow.parquet.ParquetFile(path).iter_batches()
@@ -128,7 +130,7 @@ def _read_parquet(path):
                 number += 1
                 yield f"row {number}", row
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"--captions: {path} is not readable as Parquet: {error}") from None
+        raise ValueError(f"{flag}: {path} is not readable as Parquet: {error}") from None
 
 
 class ImageFolder:
@@ -161,6 +163,15 @@ class ImageFolder:
             return self._archives[archive].read(image)
         except KeyError:
             raise FileNotFoundError(f"{archive}: {image}") from None
+
+
+def image_size(data):
+    """Width and height of an encoded image by its header, or None if there is none to read."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+    except Exception:  # as in to_jpeg, which says why
+        return None
 
 
 def to_jpeg(data):
@@ -223,81 +234,8 @@ def carried_columns(carry):
     return carried
 
 
-def pack(
-    rows,
-    folder,
-    writer,
-    *,
-    image_column="image",
-    archive_column="archive",
-    caption_column=None,
-    carry=(),
-):
-    """Writes one record for each image and caption, in the rows' order.
-
-    Args:
-        rows: ``(where, row)`` pairs, as of ``read_table``.
-        folder: an ``ImageFolder``.
-        writer: a ``records.ShardWriter``.
-        image_column: column with the path of the image, relative to the folder or archive.
-        archive_column: column with the name of a zip in the folder; may be absent.
-        caption_column: column with the caption or a list of them; by default the first of
-            ``CAPTION_COLUMNS`` that a row has.
-        carry: columns to copy into the records, as for ``carried_columns``.
-
-    Returns:
-        A list of dicts, one for each pair left out: ``where``, ``image``, ``reason``.
-
-    Raises:
-        ValueError: as ``carried_columns``.
-    """
-    carried = carried_columns(carry)
-    left_out = []
-    for where, row in rows:
-        row = row if isinstance(row, dict) else {}
-        name = row.get(image_column)
-        archive = row.get(archive_column)
-        archive = archive if isinstance(archive, str) and archive else None
-        fault = jpg = None
-        try:
-            if not row:
-                raise ValueError("not a JSON object")
-            if name is None or name == "":
-                raise ValueError(f"no {image_column} column")
-            if not isinstance(name, str):
-                raise ValueError(f"{image_column} column is no text")
-            jpg = to_jpeg(folder.read(name, archive))
-        except FileNotFoundError:
-            fault = "image file missing"
-        except _UNREADABLE:
-            fault = "image file unreadable"
-        except ValueError as error:
-            fault = str(error)
-        others = {field: row.get(column) for field, column in carried.items()}
-        others = {field: value for field, value in others.items() if value is not None}
-        others["image_id"] = f"{archive}/{name}" if archive else name
-        for caption in captions_of(row, caption_column):
-            reason = fault or _caption_fault(caption)
-            if reason is None:
-                try:
-                    record = records.make_record(
-                        jpg, caption.strip(), f"{writer.count:09d}", **others
-                    )
-                except (TypeError, ValueError):
-                    reason = "caption or carried column cannot be stored"
-            if reason is None:
-                writer.write(record)
-            else:
-                left_out.append({"where": where, "image": name, "reason": reason})
-    return left_out
-
-
-def _caption_fault(caption):
+def caption_fault(caption):
+    """Why a caption cannot be used, or None."""
     if not isinstance(caption, str):
         return "no caption"
     return None if caption.strip() else "empty caption"
-
-
-def count_reasons(left_out):
-    """How many pairs each reason left out, the most frequent first."""
-    return collections.Counter(pair["reason"] for pair in left_out).most_common()

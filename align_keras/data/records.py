@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import struct
+import uuid
 import zlib
 from collections.abc import Iterator
 
@@ -242,7 +243,30 @@ def make_record(jpg, txt, key, **fields):
         else:
             feature = tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
         features[name] = feature
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    # Else the order of the fields, and so a shard's bytes, change from process to process.
+    return example.SerializeToString(deterministic=True)
+
+
+def write_shard(path, frames):
+    """Writes one whole shard with its statistics; several may do so at the same time.
+
+    Args:
+        path: of the shard.
+        frames: serialised records, a list.
+    """
+    tf.io.gfile.makedirs(os.path.dirname(path) or ".")
+    partial = f"{path}.{uuid.uuid4().hex}.partial"
+    with tf.io.TFRecordWriter(partial) as writer:
+        for record in frames:
+            writer.write(record)
+    _write_count(path, len(frames))
+    tf.io.gfile.rename(partial, path, overwrite=True)
+
+
+def _write_count(shard, count):
+    with tf.io.gfile.GFile(stats_path(shard), "w") as file:
+        file.write(json.dumps({"successes": count}) + "\n")
 
 
 class ShardWriter:
@@ -278,8 +302,7 @@ class ShardWriter:
 
     def _finish_shard(self):
         self._writer.close()
-        with tf.io.gfile.GFile(stats_path(self._path), "w") as file:
-            file.write(json.dumps({"successes": self._in_shard}) + "\n")
+        _write_count(self._path, self._in_shard)
         tf.io.gfile.rename(self._path + ".partial", self._path, overwrite=True)
         self.shards.append(self._path)
         self._writer, self._in_shard = None, 0

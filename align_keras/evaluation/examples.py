@@ -90,7 +90,7 @@ def _open_table(path, split, images, select):
         raise FileNotFoundError(f"{_FLAG}: no file {path}")
     if select and not all("=" in condition for condition in select):
         raise ValueError("--select: each condition must be COLUMN=VALUE")
-    rows = _table_rows(path)
+    rows = [(where, row) for where, row in packing.read_table(path, _FLAG) if row is not None]
     if split or any("split" in row for _, row in rows):
         select = (*select, f"split={split or 'test'}")
     wanted = [condition.partition("=")[::2] for condition in select]
@@ -119,13 +119,6 @@ def _open_table(path, split, images, select):
             )
 
     return ExampleSet(read, _names_by_label(row for _, row in rows))
-
-
-def _table_rows(path):
-    try:
-        return [(where, row) for where, row in packing.read_table(path) if row is not None]
-    except ValueError as error:
-        raise ValueError(str(error).replace("--captions:", f"{_FLAG}:")) from None
 
 
 def _names_by_label(rows):

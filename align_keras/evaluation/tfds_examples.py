@@ -46,7 +46,7 @@ def _builder(name):
         import tensorflow_datasets as tfds
     except ImportError:
         raise ValueError(
-            f"--data: tfds:{name} needs tensorflow-datasets; pip install 'align-keras[evaluation]'"
+            f"--data: tfds:{name} needs tensorflow-datasets; pip install 'align-keras[tfds]'"
         ) from None
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()

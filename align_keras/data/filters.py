@@ -1,0 +1,233 @@
+"""The paper's rules for noisy image-text pairs (sec. 3.1, app. A): pure functions.
+
+Words. The paper does not define a unigram. Here a caption's unigrams are its parts between
+white space, lower-cased, from their first letter or digit to their last; a part without is none.
+Languages written without spaces so have few. A bigram is two neighbouring unigrams. Captions
+are the same where their unigrams are.
+
+Images. Counts go by an image's id, which is its URL where the source has one and else its path:
+what needs the whole set needs no pixels. Copies under other URLs count as other images.
+
+Order. Every rule judges by the raw set as it came in, so what is dropped does not depend on the
+order of the rules; a pair is counted under the first in ``RULES`` that it breaks. Those that read
+the table alone stand first, so that no image of what they drop is decoded.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import re
+
+#: Every rule in the order of judgement, with what it drops.
+RULES = {
+    "unusable_row": "row without an image or a caption",
+    "unsafe": "marked as unsafe content",
+    "few_words": "fewer unigrams than allowed",
+    "many_words": "more unigrams than allowed",
+    "shared_caption": "alt-text that too many images share",
+    "rare_words": "a unigram or bigram outside the most frequent of the raw set",
+    "language": "another language",
+    "crowded_image": "image with too many alt-texts",
+    "small_image": "image with too short a side",
+    "elongated_image": "image too long for its width or height",
+    "unreadable_image": "image missing or damaged",
+    "near_duplicate": "near-duplicate of an evaluation image",
+}
+#: The field of ``Rules`` that sets a rule's threshold; None there leaves the rule out.
+LIMITS = {
+    "few_words": "min_words",
+    "many_words": "max_words",
+    "shared_caption": "max_images_per_caption",
+    "rare_words": "frequent_ngrams",
+    "language": "language",
+    "crowded_image": "max_captions_per_image",
+    "small_image": "min_side_above",
+    "elongated_image": "max_aspect_below",
+}
+# Greedy, so one match a part: from its first letter or digit to its last.
+_UNIGRAM = re.compile(r"[^\W_](?:\S*[^\W_])?")
+_UNSAFE_WORDS = re.compile(r"\s*(nsfw|unsafe|true|yes)\s*", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """Thresholds of the rules; the defaults are the paper's, None leaves a rule out."""
+
+    min_words: int | None = 3
+    """Unigrams of a caption, at least."""
+    max_words: int | None = 20
+    """Unigrams of a caption, at most."""
+    max_images_per_caption: int | None = 10
+    """Different images that one alt-text may stand beside."""
+    frequent_ngrams: int | None = 100_000_000
+    """Most frequent unigrams and bigrams, in one list, that a caption may be made of."""
+    max_captions_per_image: int | None = 1_000
+    """Different alt-texts that one image may stand beside."""
+    min_side_above: int | None = 200
+    """Pixels that the shorter side must exceed."""
+    max_aspect_below: float | None = 3.0
+    """What longer over shorter side must stay below."""
+    language: str | None = None
+    """ISO 639-1 code of the captions' language. ALIGN's are English; how it told is not stated."""
+    unsafe_above: float = 0.5
+    """Where a field marks unsafe content by a number: what is unsafe."""
+    max_hash_distance: int = 4
+    """Bits of 64 in which perceptual hashes of copies differ, at most; not the paper's."""
+    max_cosine: float = 0.975
+    """Cosine of image embeddings above which two images are near-duplicates."""
+
+    def __post_init__(self):
+        """Raises ValueError where a threshold leaves nothing over."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int | float) and value < 0:
+                flag = "--" + field.name.replace("_", "-")
+                raise ValueError(f"{flag}: must not be below 0, is {value}")
+        if None not in (self.min_words, self.max_words) and self.min_words > self.max_words:
+            raise ValueError(
+                f"--min-words: {self.min_words} is more than the {self.max_words} of --max-words"
+            )
+
+    @property
+    def needs_counts(self):
+        """Whether a rule needs counts of the whole set."""
+        return any(
+            limit is not None
+            for limit in (
+                self.max_images_per_caption,
+                self.max_captions_per_image,
+                self.frequent_ngrams,
+            )
+        )
+
+
+#: No rule but that a pair be usable.
+NO_RULES = Rules(None, None, None, None, None, None, None)
+
+
+def applies(rule, rules):
+    """Whether a rule of ``RULES`` has a threshold; those without one always apply."""
+    return rule not in LIMITS or getattr(rules, LIMITS[rule]) is not None
+
+
+# === Words ===
+
+
+def unigrams(caption):
+    """The unigrams of a caption: a list of strings without white space."""
+    return _UNIGRAM.findall(caption.lower())
+
+
+def ngrams(words):
+    """Unigrams and bigrams, each as often as it occurs; a bigram's words have a space between."""
+    return words + [f"{first} {second}" for first, second in itertools.pairwise(words)]
+
+
+def tie_break(ngram):
+    """Orders n-grams of the same count: 32 hexadecimal digits, the smaller is kept.
+
+    By the alphabet, the last letters and scripts would always lose.
+    """
+    return hashlib.md5(ngram.encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Cutoff:
+    """Where the most frequent n-grams end: those above ``count``, and ``room`` more of it.
+
+    Those of the same count are taken by ``tie_break``.
+    """
+
+    count: int
+    room: int
+
+
+def cutoff(histogram, most):
+    """Where the list of the most frequent n-grams ends.
+
+    Args:
+        histogram: how many n-grams there are of each count, a dict by count.
+        most: how many n-grams are frequent, at most.
+
+    Returns:
+        A ``Cutoff``, or None if all are frequent.
+    """
+    for count in sorted(histogram, reverse=True):
+        if histogram[count] > most:
+            return Cutoff(count, most)
+        most -= histogram[count]
+    return None
+
+
+# === Rules of the table ===
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """What the whole raw set says about one pair."""
+
+    images_of_caption: int = 0
+    captions_of_image: int = 0
+    rare_ngram: bool = False
+
+
+def broken_text_rule(words, counts, rules, unsafe=False, in_language=None):
+    """The first rule that a pair breaks by what stands in the table.
+
+    Args:
+        words: the caption's unigrams.
+        counts: ``Counts`` of the pair.
+        rules: ``Rules``.
+        unsafe: whether it is marked as unsafe.
+        in_language: called without arguments for whether the caption is in the language, only
+            where no earlier rule is broken.
+
+    Returns:
+        A name of ``RULES``, or None.
+    """
+
+    def above(value, limit):
+        return limit is not None and value > limit
+
+    if unsafe:
+        return "unsafe"
+    if rules.min_words is not None and len(words) < rules.min_words:
+        return "few_words"
+    if above(len(words), rules.max_words):
+        return "many_words"
+    if above(counts.images_of_caption, rules.max_images_per_caption):
+        return "shared_caption"
+    if counts.rare_ngram:
+        return "rare_words"
+    if rules.language is not None and in_language is not None and not in_language():
+        return "language"
+    if above(counts.captions_of_image, rules.max_captions_per_image):
+        return "crowded_image"
+    return None
+
+
+def is_unsafe(value, rules):
+    """Whether the value of a field marks unsafe content.
+
+    A number (or one in words) above ``rules.unsafe_above``, True, or one of nsfw, unsafe, true
+    and yes, as in LAION's ``NSFW`` and ``punsafe``; all else, and no value, is safe.
+    """
+    if value is None:
+        return False
+    try:
+        return float(value) > rules.unsafe_above
+    except (TypeError, ValueError):
+        return bool(_UNSAFE_WORDS.fullmatch(str(value)))
+
+
+# === Rules of the image ===
+
+
+def broken_size_rule(width, height, rules):
+    """``small_image`` or ``elongated_image`` by an image's pixels, or None."""
+    shorter, longer = sorted((width, height))
+    if rules.min_side_above is not None and shorter <= rules.min_side_above:
+        return "small_image"
+    if rules.max_aspect_below is not None and longer >= rules.max_aspect_below * shorter:
+        return "elongated_image"
+    return None

@@ -1,0 +1,136 @@
+"""What an ``Inspection`` found, for a reader: what spoils a run, what to know, a sheet of pairs."""
+
+import io
+import textwrap
+import warnings
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from align_keras.data.inspection import REFUSED, SKIPPED
+
+_TITLES = {"width": "width, pixels", "height": "height, pixels"}
+_TITLES |= {"shorter_side": "shorter side, pixels", "bytes": "file, bytes"}
+
+
+def problems(report, max_unusable, resize_size, sequence_length):
+    """Judges a report.
+
+    Args:
+        report: of an ``Inspection``.
+        max_unusable: the share of the records that may be unusable.
+        resize_size: what images are stretched to, pixels.
+        sequence_length: word pieces that a caption is trimmed to, with [CLS] and [SEP].
+
+    Returns:
+        ``(errors, warnings)``, lists of lines. An error would end a run at its start, or spoil it.
+    """
+    errors, notes = [], []
+    for kind in REFUSED:
+        for example in report["faults"][kind]["examples"]:
+            errors.append(example if kind == "not a pair" else f"{example}: {kind}")
+        if more := report["faults"][kind]["count"] - len(report["faults"][kind]["examples"]):
+            errors.append(f"{more:,} more of: {kind}")
+    skipped = sum(report["faults"][kind]["count"] for kind in SKIPPED)
+    share = skipped / max(report["records"], 1)
+    if skipped:
+        line = f"{skipped:,} of {report['records']:,} records ({share:.2%}) are unusable"
+        if share > max_unusable:
+            errors.append(f"{line}, more than {max_unusable:.2%}; write the shards again")
+        else:
+            notes.append(f"{line}; a run skips them")
+    notes += _repeat_notes(report)
+    for what, part in report["shares"].items():
+        if part >= 0.0005:
+            notes.append(f"{part:.1%}: {what}, which the paper's filter drops")
+    if (sides := report["images"]["shorter_side"]) and sides["median"] < resize_size:
+        notes.append(
+            f"half of the images have a side below {resize_size} pixels and are enlarged; a "
+            "smaller resize_size trains faster"
+        )
+    pieces = report["captions"].get("word_pieces")
+    if pieces and pieces["p95"] + 2 > sequence_length:
+        notes.append(
+            f"one caption in twenty or more is trimmed: over {sequence_length - 2} word pieces"
+        )
+    return errors, notes
+
+
+def _repeat_notes(report):
+    repeats, notes = report["repeats"], []
+    if count := repeats["pair"]["records"]:
+        notes.append(f"{count:,} records repeat another's image and caption")
+    if count := repeats["images_under_several_ids"]:
+        notes.append(
+            f"{count:,} records repeat another's image under another image_id, or without one: "
+            "each is a negative of the other's caption"
+        )
+    if count := repeats["caption"]["over_10"]:
+        notes.append(
+            f"{count:,} records have a caption that stands more than 10 times, which the paper's "
+            "filter drops"
+        )
+    return notes
+
+
+def format_summary(report):
+    """A report of an ``Inspection`` as lines of text; ``images_per_second`` where it is in it."""
+    extent = "all" if report["complete"] else "the first of each shard"
+    lines = [
+        f"{report['records']:,} records in {report['shards']:,} shards ({extent}), "
+        f"{report['usable']:,} usable",
+        "",
+        f"{'':<24}{'min':>9}{'5 %':>9}{'median':>9}{'95 %':>9}{'max':>9}",
+    ]
+    for part in ("images", "captions"):
+        for name, spread in report[part].items():
+            if spread:
+                title = _TITLES.get(name, name.replace("_", " "))
+                form = ",.2f" if name == "aspect_ratio" else ",.0f"
+                numbers = (spread[key] for key in ("min", "p5", "median", "p95", "max"))
+                lines.append(f"{title:<24}" + "".join(f"{n:>9{form}}" for n in numbers))
+    lines += ["", f"{'repeats':<24}{'records':>9}{'most':>9}"]
+    for kind in ("pair", "image", "caption", "image_id"):
+        found = report["repeats"][kind]
+        example = ""
+        if "example" in found:
+            example = f"  {textwrap.shorten(found['caption'], 40)!r} ({found['example']})"
+        lines.append(
+            f"same {kind.replace('_', ' '):<19}{found['records']:>9,}{found['most']:>9,}{example}"
+        )
+    found = {kind: fault for kind, fault in report["faults"].items() if fault["count"]}
+    lines += ["", "faults" if found else "no faults"]
+    for kind, fault in found.items():
+        lines.append(f"{fault['count']:>9,}  {kind}: {'; '.join(fault['examples'][:2])}")
+    if "images_per_second" in report:
+        lines += ["", f"training pipeline: {report['images_per_second']:,.0f} images/s"]
+    return "\n".join(lines)
+
+
+def draw_sheet(path, samples, columns=6):
+    """Draws pairs: each image whole, its caption below, its size above.
+
+    Args:
+        path: of the PNG.
+        samples: as of an ``Inspection``.
+        columns: pairs a row.
+    """
+    rows = -(-len(samples) // columns)
+    figure = Figure(figsize=(2.3 * columns, 2.9 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, pair in zip(grid.flat, samples, strict=False):
+        image = Image.open(io.BytesIO(pair["jpg"])).convert("RGB")
+        image.thumbnail((400, 400))
+        axes.imshow(image)
+        axes.set_title(f"{pair['width']} x {pair['height']}", fontsize=7, color="grey")
+        caption = textwrap.fill(textwrap.shorten(pair["text"], 110), 30)
+        # A dollar sign would start a formula.
+        caption = caption.replace("$", r"\$")
+        axes.text(0.5, -0.03, caption, transform=axes.transAxes, ha="center", va="top", fontsize=8)
+    with warnings.catch_warnings():
+        # Scripts that the font lacks show as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        FigureCanvasAgg(figure).print_png(str(path))

@@ -1,0 +1,47 @@
+"""Sorts records by their keys on disk: a shuffle of any size in little memory."""
+
+import struct
+
+_HEADER = struct.Struct("<8sI")
+
+
+class RecordSorter:
+    """Takes records in any order and gives them back sorted by their keys.
+
+    Records go to files by the first two digits of their keys. Of one file at a time the keys
+    and places are then in memory, sorted, and the records read in that order.
+
+    Args:
+        directory: an existing folder for the files; it is the caller's to remove.
+    """
+
+    def __init__(self, directory):
+        self._directory = directory
+        self._files = {}
+
+    def add(self, key, record):
+        """Adds a record, bytes, under a key of 16 hexadecimal digits."""
+        bucket = key[:2]
+        if bucket not in self._files:
+            self._files[bucket] = (self._directory / f"records-{bucket}").open("w+b")
+        self._files[bucket].write(_HEADER.pack(bytes.fromhex(key), len(record)) + record)
+
+    def sorted_records(self):
+        """Yields the records by their keys."""
+        for bucket in sorted(self._files):
+            with self._files[bucket] as file:
+                yield from _sorted_records(file)
+
+
+def _sorted_records(file):
+    places, position = [], 0
+    end = file.seek(0, 2)
+    while position < end:
+        file.seek(position)
+        key, length = _HEADER.unpack(file.read(_HEADER.size))
+        position += _HEADER.size
+        places.append((key, position, length))
+        position += length
+    for _, position, length in sorted(places):
+        file.seek(position)
+        yield file.read(length)

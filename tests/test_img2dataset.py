@@ -1,0 +1,90 @@
+"""The real img2dataset against a server on this machine: downloaded, filtered, trained on."""
+
+import functools
+import http.server
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import prepare_data
+import pretrain
+import pytest
+from conftest import ROOT
+from planted import photographs
+from test_recipes import settings_of
+
+_COMMAND = shutil.which("img2dataset", path=str(Path(sys.executable).parent))
+pytestmark = pytest.mark.skipif(
+    _COMMAND is None, reason="img2dataset is not installed: make test-data has it"
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A web server with 40 photographs; its folder and address."""
+    folder = tmp_path_factory.mktemp("web")
+    for index, (image, _) in enumerate(photographs()[:40]):
+        (folder / f"{index}.jpg").write_bytes(image)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+        thread.join()
+
+
+def readme_command():
+    """The flags that the README gives img2dataset, but for places and sizes."""
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    (line,) = [line for line in text.splitlines() if line.startswith("img2dataset --url_list")]
+    return line.split()[1:]
+
+
+def test_what_img2dataset_downloads_is_filtered_and_trained_on(server, tmp_path):
+    captions = [caption for _, caption in photographs()[:40]]
+    rows = [{"url": f"{server}/{i}.jpg", "caption": text} for i, text in enumerate(captions)]
+    rows.append({"url": f"{server}/missing.jpg", "caption": "a photograph that is gone"})
+    rows.append({"url": f"{server}/0.jpg", "caption": "click"})
+    raw, clean = tmp_path / "urls.jsonl", tmp_path / "clean"
+    raw.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepare_data.main(
+        prepare_data.PrepareSettings(
+            captions=str(raw), image_column="url", output=str(clean), table_only=True, rules="paper"
+        )
+    )
+    flags = [
+        flag.replace("URLS-kept.jsonl", f"{clean}-kept.jsonl").replace(
+            "CRAWL", str(tmp_path / "crawl")
+        )
+        for flag in readme_command()
+    ]
+    result = subprocess.run(
+        [_COMMAND, *flags, "--processes_count=1", "--retries=0"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr[-2_000:]
+    output = tmp_path / "train"
+    prepare_data.main(
+        prepare_data.PrepareSettings(
+            source=str(tmp_path / "crawl"), output=str(output), rules="paper", min_side_above=100
+        )
+    )
+    report = json.loads((tmp_path / "train-report.json").read_text())
+    assert report["pairs_out"] == 40
+    pattern = f"{output}-*.tfrecord"
+    metrics = pretrain.main(
+        settings_of(([pattern], [pattern]), tmp_path / "run", steps=1, warmup_steps=0)
+    )
+    assert metrics["num_pairs"] == 40
