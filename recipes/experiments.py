@@ -88,7 +88,8 @@ class PretrainSettings:
     """Bound on the norm of all gradients together; 0 for none."""
     loss_tile_rows: int | None = None
     """Rows of the matrix of similarities that the loss holds at once, on each replica; 0 for the
-    whole matrix, None for the whole up to 2,048 pairs and 8 MiB of it above."""
+    whole matrix. None: the whole up to 4 million of them (2,048 pairs on one replica), above that
+    8 MiB, but 64 rows at least."""
     micro_batch_size: int = 0
     """Pairs of a replica whose activations are in memory at once; the gradient stays that of the
     whole batch, save that batch norm sees micro-batches. 0 for all pairs."""
