@@ -19,10 +19,10 @@ from align_keras import distribution, optimizers
 STEPS = 2
 #: Optimizer, its options, and what else ``compile`` is given.
 CASES = {
-    "lamb, clipped, averaged, rematerialized": (
+    "lamb, clipped, averaged": (
         "lamb",
         {"weight_decay": 0.1, "ema_momentum": 0.5},
-        {"global_clipnorm": 0.05, "rematerialize": True},
+        {"global_clipnorm": 0.05},
     ),
     "sgd, clipped, tiles, micro-batches": (
         "sgd",
