@@ -26,7 +26,6 @@ IMAGE_TOWERS = {
     "efficientnet_b3": (1.2, 1.4, 289),
 }
 ROUNDS = {"train": 3, "inference": 10}
-TURNS = 2
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 33), "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
 
 
@@ -129,7 +128,7 @@ def run(library, image_tower, batch_size, kinds):
     print(json.dumps(seconds))
 
 
-def main(image_towers, batch_size, kinds):
+def main(image_towers, batch_size, kinds, turns):
     """Measures both libraries in turn and prints the table."""
     print(f"{measure.machine()}; BERT-mini, {batch_size} pairs of {SEQUENCE} pieces, float32\n")
     print(
@@ -139,16 +138,16 @@ def main(image_towers, batch_size, kinds):
     for image_tower in image_towers:
         case = {"image_tower": image_tower, "batch_size": batch_size, "kinds": kinds}
         for memory, environment in (("default", {}), ("kept", KEEP_MEMORY)):
-            turns = [
+            measured = [
                 {
                     name: measure.in_child(__file__, environment, library=name, **case)
                     for name in ("peer", "own")
                 }
-                for _ in range(TURNS)
+                for _ in range(turns)
             ]
             for kind in kinds:
                 speed = {
-                    name: batch_size / min(turn[name][kind] for turn in turns)
+                    name: batch_size / min(turn[name][kind] for turn in measured)
                     for name in ("peer", "own")
                 }
                 where = f"{image_tower} at {IMAGE_TOWERS[image_tower][2]}"
@@ -165,7 +164,9 @@ if __name__ == "__main__":
     parser.add_argument("--image-towers", nargs="+", default=list(IMAGE_TOWERS))
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--kinds", nargs="+", default=list(ROUNDS), help="of steps")
+    parser.add_argument("--turns", type=int, default=2)
     arguments = parser.parse_args()
     if arguments.case:
         sys.exit(run(**json.loads(arguments.case)))
-    sys.exit(main(arguments.image_towers, arguments.batch_size, arguments.kinds))
+    case = (arguments.image_towers, arguments.batch_size, arguments.kinds, arguments.turns)
+    sys.exit(main(*case))
