@@ -95,7 +95,7 @@ class PretrainSettings:
     whole batch, save that batch norm sees micro-batches. 0 for all pairs."""
     rematerialize: bool = False
     """Keeps only what enters each block of the towers and computes the rest again in the backward
-    pass: less memory, about a third more time."""
+    pass: less memory, more time."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """What the towers compute in; embeddings, loss and weights are float32. For float16 the loss
     is scaled."""
