@@ -28,7 +28,7 @@ BATCH, PHOTOGRAPHS = 64, 1_024
 # Small beside the data, as in a long run; the whole epoch would otherwise be read in one go.
 SHUFFLE_BUFFER = 256
 ROUNDS, SECONDS = 7, 1.5
-CORES = os.cpu_count()
+CORES = len(os.sched_getaffinity(0))
 
 
 def images_only(directory, case):
