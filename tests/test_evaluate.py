@@ -333,7 +333,7 @@ def test_a_tfds_set_prepared_in_a_folder_is_evaluated(preset, photos, tmp_path):
         ({"data": "none-*.tfrecord"}, "--data: no file matches 'none-"),
         ({"data": "{photos}/test/empty"}, "--data: .*empty has no folders of images"),
         ({"data": "{photos}/pairs.jsonl", "split": "dev"}, "has no row with split=dev"),
-        ({"data": "{photos}/pairs.jsonl", "select": ("x",)}, "--select: each condition must be"),
+        ({"data": "{photos}/pairs.jsonl", "select": ("x",)}, "--select: 'x' must be COLUMN=VALUE"),
         ({"data": "{photos}/no.json"}, "--data: no file .*no.json"),
         ({"model": "none"}, "--model: none: no such folder"),
         ({"task": "zero_shot:kinds", "prompts": ("a",)}, "--prompts: no {} for the class name"),

@@ -3,11 +3,11 @@
 A set without an image or a caption, or one that TFDS cannot prepare, ends in one line.
 """
 
-import os
 from pathlib import Path
 
 from align_keras.data import filters, packing, single_machine, sources
 from align_keras.data.preparation import Preparation
+from align_keras.data.tfds_builder import prepared_builder
 
 _SHARD_SIZE = 4_096
 _ID_FIELDS = ("image/filename", "filename", "image/id", "image_id", "id", "url")
@@ -30,7 +30,7 @@ class TFDSSource:
         self.columns = columns or sources.Columns()
         self._name, _, split = name.removeprefix("tfds:").partition("@")
         self._split = split or "train"
-        info = self._builder().info
+        info = prepared_builder(self._name).info
         if self._split not in info.splits:
             known = ", ".join(info.splits)
             raise ValueError(f"{name}: there is no split {self._split!r}; it has {known}")
@@ -40,34 +40,11 @@ class TFDSSource:
             f"{self._split}[{shard}shard]" for shard in range(info.splits[self._split].num_shards)
         ]
 
-    def _builder(self):
-        """The set's builder, prepared."""
-        try:
-            import tensorflow_datasets as tfds
-        except ImportError:
-            raise ValueError(
-                f"tfds:{self._name}: needs tensorflow-datasets; pip install 'align-keras[tfds]'"
-            ) from None
-        try:
-            if os.path.isdir(self._name):
-                return tfds.builder_from_directory(_versioned(self._name))
-            builder = tfds.builder(self._name)
-            if not builder.is_prepared():
-                builder.download_and_prepare()
-            return builder
-        except Exception as error:  # TFDS and whatever it downloads with have errors of all kinds
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(
-                f"tfds:{self._name}: TFDS cannot open or prepare it ({type(error).__name__}: "
-                f"{reason}); check the name and the network, or prepare it elsewhere and point "
-                "TFDS_DATA_DIR at it"
-            ) from None
-
     def rows(self, part):
         """The rows of a shard of the split."""
         import tensorflow_datasets as tfds
 
-        builder = self._builder()
+        builder = prepared_builder(self._name)
         # Images stay encoded.
         dataset = builder.as_dataset(
             split=part, decoders={"image": tfds.decode.SkipDecoding()}, shuffle_files=False
@@ -80,14 +57,6 @@ class TFDSSource:
             row = sources.make_row(where, fields, lambda jpg=jpg: jpg, str(image_id), self.columns)
             if row is not None:
                 yield row
-
-
-def _versioned(folder):
-    """The folder of a set's newest version: ``DIR/NAME/1.0.0`` below ``DIR/NAME``."""
-    if (Path(folder) / "dataset_info.json").exists():
-        return folder
-    versions = sorted(path.parent for path in Path(folder).glob("*/dataset_info.json"))
-    return str(versions[-1]) if versions else folder
 
 
 def _flat(example):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from align_keras.data import packing, records
+from align_keras.data import packing, records, sources
 
 _TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
 _IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
@@ -88,17 +88,11 @@ def open_examples(data, split="", images="", select=()):
 def _open_table(path, split, images, select):
     if not path.is_file():
         raise FileNotFoundError(f"{_FLAG}: no file {path}")
-    if select and not all("=" in condition for condition in select):
-        raise ValueError("--select: each condition must be COLUMN=VALUE")
     rows = [(where, row) for where, row in packing.read_table(path, _FLAG) if row is not None]
     if split or any("split" in row for _, row in rows):
         select = (*select, f"split={split or 'test'}")
-    wanted = [condition.partition("=")[::2] for condition in select]
-    rows = [
-        (where, row)
-        for where, row in rows
-        if all(str(row.get(column)) == value for column, value in wanted)
-    ]
+    columns = sources.Columns(select=tuple(select))
+    rows = [(where, row) for where, row in rows if columns.selects(row)]
     if not rows:
         raise ValueError(f"{_FLAG}: {path} has no row with {' and '.join(select) or 'anything'}")
     folder = packing.ImageFolder(images or path.parent)

@@ -1,10 +1,8 @@
 """Evaluation sets of TensorFlow Datasets; what cannot be had where it runs is one line."""
 
 import functools
-import logging
-import os
-import sys
 
+from align_keras.data.tfds_builder import prepared_builder
 from align_keras.evaluation.examples import Example, ExampleSet
 
 
@@ -25,7 +23,10 @@ def open_tfds(name, split):
     """
     name, _, own = name.partition("@")
     split = own or split
-    builder = _builder(name)
+    try:
+        builder = prepared_builder(name)
+    except ValueError as error:
+        raise ValueError(f"--data: {error}, or give --data=FOLDER") from None
     info = builder.info
     if split not in info.splits:
         raise ValueError(
@@ -39,32 +40,6 @@ def open_tfds(name, split):
         functools.partial(_read, builder, split),
         tuple(name.replace("_", " ") for name in names) if names else None,
     )
-
-
-def _builder(name):
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError:
-        raise ValueError(
-            f"--data: tfds:{name} needs tensorflow-datasets; pip install 'align-keras[tfds]'"
-        ) from None
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    # Each of a download's retries would be a line.
-    logging.getLogger("urllib3").setLevel(logging.ERROR)
-    try:
-        if os.path.isdir(name):
-            return tfds.builder_from_directory(name)
-        builder = tfds.builder(name)
-        builder.download_and_prepare()
-        return builder
-    except Exception as error:  # TFDS and whatever it downloads with have errors of all kinds
-        reason = " ".join(str(error).split())[:160]
-        raise ValueError(
-            f"--data: tfds:{name}: TFDS cannot open or prepare it ({type(error).__name__}: "
-            f"{reason}); check the name and the network, or prepare it elsewhere and point "
-            "TFDS_DATA_DIR at it, or give --data=FOLDER"
-        ) from None
 
 
 def _read(builder, split):
