@@ -110,6 +110,19 @@ def take_turns(batches, batch_size, seconds):
         print(count / (time.perf_counter() - start), flush=True)
 
 
+def random_batch(pairs, image_size, sequence, pieces):
+    """Pairs of random pixels and word pieces, as a training step takes them."""
+    import tensorflow as tf
+
+    token_ids = tf.random.uniform([pairs, sequence], 5, pieces, tf.int32)
+    return {
+        "images": tf.random.uniform([pairs, image_size, image_size, 3], -1.0, 1.0),
+        "token_ids": token_ids,
+        "segment_ids": tf.zeros_like(token_ids),
+        "padding_mask": tf.ones_like(token_ids),
+    }
+
+
 def machine():
     """What it was measured on, a line."""
     with open("/proc/cpuinfo") as file:

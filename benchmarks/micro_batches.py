@@ -35,13 +35,7 @@ def run(form, pairs, rounds):
 
     model = AlignDualEncoder(build_backbone(PRESET, PIECES, SEQUENCE), initial_temperature=0.1)
     model.compile(Lamb(1e-3), **FORMS[form])
-    token_ids = tf.random.uniform([pairs, SEQUENCE], 5, PIECES, tf.int32)
-    batch = {
-        "images": tf.random.uniform([pairs, IMAGE_SIZE, IMAGE_SIZE, 3], -1.0, 1.0),
-        "token_ids": token_ids,
-        "segment_ids": tf.zeros_like(token_ids),
-        "padding_mask": tf.ones_like(token_ids),
-    }
+    batch = measure.random_batch(pairs, IMAGE_SIZE, SEQUENCE, PIECES)
     compute = tf.function(lambda: model.compute_gradients(batch))
     measure.report(lambda: compute()[0]["loss"].numpy(), rounds)
 

@@ -92,13 +92,7 @@ def own_steps(image_tower, batch_size):
     model = ContrastiveModel(backbone)
     model.compile(keras.optimizers.AdamW(1e-4))
     model.optimizer.build(model.trainable_variables)
-    ids = tf.random.uniform([batch_size, SEQUENCE], 5, PIECES, tf.int32)
-    batch = {
-        "images": tf.random.uniform([batch_size, size, size, 3], -1.0, 1.0),
-        "token_ids": ids,
-        "segment_ids": tf.zeros_like(ids),
-        "padding_mask": tf.ones_like(ids),
-    }
+    batch = measure.random_batch(batch_size, size, SEQUENCE, PIECES)
     train_step = tf.function(lambda: model.train_step(batch))
     predict_step = tf.function(lambda: model.predict_step(batch))
     return {

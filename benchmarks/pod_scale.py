@@ -80,16 +80,9 @@ def make_model(**options):
     model.optimizer.build(model.trainable_variables)
 
     def make_batch(pairs):
-        token_ids = tf.random.uniform([pairs, SEQUENCE], 5, PIECES, tf.int32)
+        batch = measure.random_batch(pairs, IMAGE_SIZE, SEQUENCE, PIECES)
         ids = tf.range(1, pairs + 1, dtype=tf.int64)
-        return {
-            "images": tf.random.uniform([pairs, IMAGE_SIZE, IMAGE_SIZE, 3], -1.0, 1.0),
-            "token_ids": token_ids,
-            "segment_ids": tf.zeros_like(token_ids),
-            "padding_mask": tf.ones_like(token_ids),
-            "image_ids": ids,
-            "caption_ids": ids,
-        }
+        return {**batch, "image_ids": ids, "caption_ids": ids}
 
     return model, make_batch
 
