@@ -26,12 +26,12 @@ def global_losses(images, texts, temperature, ids=(), label_smoothing=0.0, tile_
             ``None`` for the whole where a replica has up to 4 million logits (its pairs times
             all pairs; 2,048 pairs on one replica) or an unknown number, else ``rows_of_a_tile``.
 
-    Raises:
-        ValueError: if tiles are asked for and the number of pairs is not static.
-
     Returns:
         A dict of float32 scalars, means over this replica's pairs: ``loss``, ``loss_i2t``,
         ``loss_t2i``, ``i2t_recall_at_1``, ``t2i_recall_at_1``.
+
+    Raises:
+        ValueError: if tiles are asked for and the number of pairs is not static.
     """
     replica, replicas = distribution.replica_place()
     options = {

@@ -6,6 +6,8 @@ tape, take the loss's gradient with respect to the embeddings, then run each par
 its slice of that gradient into the weights.
 """
 
+import itertools
+
 import tensorflow as tf
 
 # A weight that the outputs do not depend on.
@@ -46,16 +48,18 @@ def embed(backbone, inputs, micro_batch_size):
     }
     # Seeds of dropout, and moving averages: each part changes them.
     variables = backbone.non_trainable_variables
+    averaged = ["moving_" in variable.path for variable in variables]
     state = [variable.value for variable in variables]
-    moving = [variable.value for variable in variables if "moving_" in variable.path]
     before = [tf.identity(variable) for variable in state]
-    averages_before = [tf.identity(variable) for variable in moving]
+    moving, moving_before = (
+        list(itertools.compress(values, averaged)) for values in (state, before)
+    )
 
     def embed_part(index):
         return backbone({name: value[index] for name, value in split.items()}, training=True)
 
     def embed_and_average(index):
-        _assign(moving, averages_before)
+        _assign(moving, moving_before)
         return embed_part(index), [tf.identity(variable) for variable in moving]
 
     outputs = {

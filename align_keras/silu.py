@@ -24,6 +24,6 @@ def silu(x):
 
     Keras's, ``tf.nn.silu``, has a gradient of its own, which keeps less for the backward pass. In
     inference that wrapping stops TensorFlow from fusing convolution, batch norm and activation
-    into one op, which makes B0 an eighth faster on a CPU (``benchmarks/README.md``).
+    into one op, which makes B0 a tenth faster on a CPU (``benchmarks/README.md``).
     """
     return x * tf.sigmoid(x) if _INFERENCE.get() else keras.activations.silu(x)
