@@ -81,13 +81,24 @@ def run(strategy, case):
     return {f"{case}/{name}": value for name, value in results.items()}
 
 
+def refusal_of_unequal_steps(strategy):
+    """What a run says whose workers resume at different steps: each its own number from 3."""
+    distribution.check_same_step(strategy, 3)
+    worker, workers = distribution.worker_place(strategy)
+    try:
+        distribution.check_same_step(strategy, 3 + worker)
+    except ValueError as error:
+        return str(error)
+    return "" if workers == 1 else "unequal steps went unnoticed"
+
+
 def main(output):
     """Runs all cases on ``TF_CONFIG``'s workers, or on logical CPU devices."""
     if "TF_CONFIG" in os.environ:
         strategy = distribution.make_strategy("multi_worker")
     else:
         strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(LOGICAL_CPUS)])
-    results = {}
+    results = {"refusal": refusal_of_unequal_steps(strategy)}
     for case in CASES:
         results |= run(strategy, case)
     np.savez(output, replicas=strategy.num_replicas_in_sync, **results)

@@ -49,7 +49,7 @@ def readme_command():
     return line.split()[1:]
 
 
-def test_what_img2dataset_downloads_is_filtered_and_trained_on(server, tmp_path):
+def test_what_img2dataset_downloads_is_filtered_and_trained_on(tiny_preset, server, tmp_path):
     captions = [caption for _, caption in photographs()[:40]]
     rows = [{"url": f"{server}/{i}.jpg", "caption": text} for i, text in enumerate(captions)]
     rows.append({"url": f"{server}/missing.jpg", "caption": "a photograph that is gone"})

@@ -88,7 +88,7 @@ def test_training_reads_a_set_by_its_name(tfds_folder, tmp_path):
     assert tf.io.gfile.stat(shards[0]).mtime_nsec == before
 
 
-def test_the_recipe_trains_on_a_set(tfds_folder, scene_shards, tmp_path):
+def test_the_recipe_trains_on_a_set(tiny_preset, tfds_folder, scene_shards, tmp_path):
     settings = settings_of(scene_shards, tmp_path / "run", steps=1, warmup_steps=0)
     settings = dataclasses.replace(settings, train_data=f"tfds:{tfds_folder}")
     assert pretrain.main(settings)["num_pairs"] == 30

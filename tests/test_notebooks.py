@@ -1,0 +1,87 @@
+"""Runs the notebooks, whole, on small data."""
+
+import os
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SMALL_RUN = [
+    "--steps=4",
+    "--warmup-steps=1",
+    "--batch-size=40",
+    "--image-size=32",
+    "--resize-size=36",
+    "--vocabulary-size=300",
+]
+#: What the parameters of each are set to here; what is not named stays as it is written there.
+PARAMETERS = {
+    "zero_shot_imagenet": {"RUN": "{run}", "PRETRAIN_FLAGS": SMALL_RUN},
+    "retrieval_and_composed_search": {"RUN": "{run}", "PRETRAIN_FLAGS": SMALL_RUN},
+    "pretraining": {"NUM_PAIRS": 300, "STEPS": 4, "WORKDIR": "{tmp}", "PRETRAIN_FLAGS": SMALL_RUN},
+}
+
+
+@pytest.fixture(scope="module")
+def run_directory(tmp_path_factory):
+    """Where the notebooks find scenes; the first of them trains its run there."""
+    return tmp_path_factory.mktemp("notebooks") / "run"
+
+
+def run_notebook(path, parameters):
+    """Runs a notebook from its own folder; the parameters follow the cell that is tagged so."""
+    notebook = nbformat.read(path, as_version=4)
+    (place,) = [
+        place
+        for place, cell in enumerate(notebook.cells)
+        if "parameters" in cell.metadata.get("tags", ())
+    ]
+    lines = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(lines))
+    resources = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, timeout=600, resources=resources).execute()
+    return notebook
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path, run_directory, tmp_path, monkeypatch):
+    # The hub is not asked, whatever the network: the notebooks say so and go on.
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    places = {"run": run_directory, "tmp": tmp_path}
+    parameters = {
+        name: value.format(**places) if isinstance(value, str) else value
+        for name, value in PARAMETERS[path.stem].items()
+    }
+    unknown = [name for name in parameters if name not in source_of(path)]
+    assert not unknown
+    notebook = run_notebook(path, parameters)
+    pictures = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) >= 2
+
+
+def source_of(path):
+    return "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_as_kept(path):
+    """It has its badge, defines no class, and keeps the outputs of one run from top to bottom."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert f"/notebooks/{path.name})" in notebook.cells[0].source
+    assert not re.search(r"^\s*class ", source_of(path), re.MULTILINE)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not any(output.output_type == "error" for output in outputs)
+    assert str(Path.home()) not in nbformat.writes(notebook)
