@@ -22,7 +22,13 @@ SMALL_RUN = [
 PARAMETERS = {
     "zero_shot_imagenet": {"RUN": "{run}", "PRETRAIN_FLAGS": SMALL_RUN},
     "retrieval_and_composed_search": {"RUN": "{run}", "PRETRAIN_FLAGS": SMALL_RUN},
-    "pretraining": {"NUM_PAIRS": 300, "STEPS": 4, "WORKDIR": "{tmp}", "PRETRAIN_FLAGS": SMALL_RUN},
+    "pretraining": {
+        "NUM_PAIRS": 300,
+        "STEPS": 4,
+        "WORKDIR": "{tmp}",
+        "PRETRAIN_FLAGS": SMALL_RUN[2:],
+    },
+    "export_and_serving": {"RUN": "{run}", "PRETRAIN_FLAGS": SMALL_RUN, "OUTPUT": "{tmp}"},
 }
 
 

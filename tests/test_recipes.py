@@ -21,7 +21,6 @@ from align_keras.data import records
 from align_keras.monitoring import read_log
 from align_keras.reporting import RECALLS
 
-
 pytestmark = pytest.mark.usefixtures("tiny_preset")
 
 
