@@ -148,9 +148,8 @@ def main(kinds, batch_sizes):
             Path(f"{folder}/vocab.txt").write_bytes(Path(vocabulary).read_bytes())
         own_model(vocabulary).export(f"{folder}/1", warm_up_requests=False)
         print(f"{measure.machine()}; EfficientNet-B0 at {IMAGE_SIZE}, BERT-mini, float32\n{what}\n")
-        print(
-            f"{'':<18}{'batch':>6}{'items/s':>10}{'ms/batch':>10}{'of AlignModel':>15}{'of memory':>11}"
-        )
+        titles = f"{'items/s':>9}{'ms/batch':>9}{'of AlignModel':>14}{'of memory':>10}"
+        print(f"{'':<20}{'batch':>5}{titles}")
         for kind, batch_size in itertools.product(kinds, batch_sizes):
             case = {"kind": kind, "batch_size": batch_size, "folder": folder}
             cases = {form: {"form": form, **case} for form in FORMS}
@@ -162,8 +161,8 @@ def main(kinds, batch_sizes):
                     for other in FORMS[:2]
                 ]
                 print(
-                    f"{kind + ', ' + form:<18}{batch_size:>6}{speed:>10.1f}"
-                    f"{1000 * batch_size / speed:>10.1f}{ratios[0]:>15.2f}{ratios[1]:>11.2f}",
+                    f"{kind + ', ' + form:<20}{batch_size:>5}{speed:>9.1f}"
+                    f"{1000 * batch_size / speed:>9.1f}{ratios[0]:>14.2f}{ratios[1]:>10.2f}",
                     flush=True,
                 )
 

@@ -29,7 +29,7 @@ class ExportSettings:
     model: str
     """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has one."""
     output: str
-    """A new folder. TensorFlow Serving wants it to be called by a number, as in EXPORTED/photos/1."""
+    """A new folder. TensorFlow Serving wants a number, the version, as in EXPORTED/photos/1."""
     format: Literal["saved_model", "onnx", "litert"] = "saved_model"
     """saved_model: from strings and image files on, for TensorFlow Serving. onnx, litert: the two
     towers apart, from pixels and word pieces on."""

@@ -5,7 +5,8 @@ python tests/served.py SAVED_MODEL IMAGES.npz ANSWERS.npz
 
 import sys
 
-sys.modules["align_keras"] = sys.modules["keras"] = sys.modules["keras_hub"] = None
+# TF Text itself imports Keras.
+sys.modules["align_keras"] = sys.modules["keras_hub"] = None
 
 import numpy as np
 import tensorflow as tf
@@ -40,7 +41,6 @@ def main(path, inputs, answers):
         value = tf.constant(values if values.dtype == np.uint8 else values.tolist())
         for output, tensor in model.signatures[signature](**{key: value}).items():
             found[f"{name}/{output}"] = tensor.numpy()
-    assert not {"align_keras", "keras"} & {n for n, m in sys.modules.items() if m is not None}
     np.savez(answers, **found)
 
 

@@ -1,6 +1,7 @@
 """The two towers apart, for ONNX Runtime and LiteRT, from pixels and word pieces on."""
 
 import importlib.util
+import warnings
 
 import keras
 import tensorflow as tf
@@ -36,7 +37,13 @@ def write_towers(model, folder, format, quantize=None):
     files = []
     for name, tower in (("image_tower", image_tower(model)), ("text_tower", text_tower(model))):
         files.append(f"{name}.{SUFFIXES[format]}")
-        tower.export(str(folder / files[-1]), format=format, verbose=False, **options)
+        # Named: by itself Keras wants a model that has been called.
+        signature = [keras.tree.map_structure(_spec, tower.input)]
+        path = str(folder / files[-1])
+        with warnings.catch_warnings():
+            # Keras mends tf2onnx for NumPy 2 by looking for an attribute that NumPy warns of.
+            warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
+            tower.export(path, format, verbose=False, input_signature=signature, **options)
     write_vocabulary(model.preprocessor.vocabulary, str(folder / "vocabulary.txt"))
     card = model_card.of_towers(model, files, quantize)
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -46,14 +53,20 @@ def image_tower(model):
     """A Keras model from ``images``, as ``encode_images`` takes them, to embeddings."""
     size = model.preprocessor.image_size
     images = keras.Input((size, size, 3), name="images")
-    return keras.Model(images, model.backbone.encode_images(images), name="image_tower")
+    outputs = {"image_embeddings": model.backbone.encode_images(images)}
+    return keras.Model(images, outputs, name="image_tower")
 
 
 def text_tower(model):
     """A Keras model from word pieces, a dict, to embeddings."""
     length = model.preprocessor.sequence_length
     pieces = {name: keras.Input((length,), dtype="int32", name=name) for name in TEXT_INPUTS}
-    return keras.Model(pieces, model.backbone.encode_texts(pieces), name="text_tower")
+    outputs = {"text_embeddings": model.backbone.encode_texts(pieces)}
+    return keras.Model(pieces, outputs, name="text_tower")
+
+
+def _spec(tensor):
+    return keras.InputSpec(tensor.dtype, (None, *tensor.shape[1:]), name=tensor.name)
 
 
 def _converter_options(format, quantize):
