@@ -6,8 +6,8 @@ From JPEG files and strings to embeddings: EfficientNet-B0 at 224 pixels and BER
 SavedModel's signatures, ``encode_images`` and ``encode_texts`` in memory, and PyTorch with Pillow
 and a fast tokenizer. Pillow averages where an image gets smaller, and so does "averaged", the
 SavedModel with ``antialias=True``; the others sample, which is the default here. Each runs in a
-process of its own; they take turns. glibc is told to keep freed memory, without which PyTorch spends
-its time on page faults.
+process of its own; they take turns. glibc is told to keep freed memory, without which PyTorch
+spends its time on page faults.
 """
 
 import argparse

@@ -1,4 +1,6 @@
+import base64
 import io
+import json
 import os
 import resource
 import struct
@@ -11,6 +13,7 @@ import export as recipe
 import keras
 import numpy as np
 import pytest
+import serving_client
 import tensorflow as tf
 from conftest import ROOT, TINY_IMAGE_SIZE, build_tiny_model
 from PIL import Image
@@ -245,6 +248,16 @@ def test_wrong_dtypes_are_told(served):
         served["encode_pixels"](images=tf.zeros((1, 20, 20, 3)))
 
 
+def test_requests_of_the_client_are_what_the_signatures_take(served, model, files):
+    body = json.loads(serving_client.rest_body("encode_image", files[0]))
+    decoded = [base64.b64decode(value["b64"]) for value in body["inputs"]]
+    request = serving_client.predict_request("align", "encode_image", files[0], "images")
+    tensors = [tf.constant(decoded), tf.constant(tf.make_ndarray(request.inputs["images"]))]
+    for name, tensor in zip([body["signature_name"], "encode_image"], tensors, strict=True):
+        found = served[name](images=tensor)["image_embeddings"]
+        np.testing.assert_allclose(found, model.encode_images(files[0]), atol=1e-5)
+
+
 def test_warm_up_requests_name_every_signature_and_run(exported, served):
     from tensorflow_serving.apis import prediction_log_pb2
 
@@ -304,6 +317,17 @@ def test_a_model_without_preprocessor_is_refused(build_tiny, tmp_path):
         build_tiny().export(tmp_path / "1")
 
 
+@pytest.mark.parametrize(
+    ("module", "format", "extra"),
+    [("tensorflow_serving.apis", "tf_saved_model", "serving"), ("tf2onnx", "onnx", "onnx")],
+)
+def test_what_is_not_installed_is_told(model, tmp_path, monkeypatch, module, format, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"align-keras\[{extra}\]"):
+        model.export(tmp_path / "1", format=format)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("names", "message"), [(["a"], "two at least"), (["a", "a"], "twice")])
 def test_bad_class_names_are_refused(model, tmp_path, names, message):
     with pytest.raises(ValueError, match=message):
@@ -346,8 +370,10 @@ def run_onnx(path, inputs):
 def run_litert(path, inputs):
     from ai_edge_litert.interpreter import Interpreter
 
-    runner = Interpreter(model_path=str(path)).get_signature_runner()
-    return next(iter(runner(**inputs).values()))
+    interpreter = Interpreter(model_path=str(path))
+    output = next(iter(interpreter.get_signature_runner()(**inputs).values()))
+    dtypes = {np.dtype(tensor["dtype"]).name for tensor in interpreter.get_tensor_details()}
+    return output, dtypes, [op["op_name"] for op in interpreter._get_ops_details()]
 
 
 def test_onnx_towers_embed_the_same(model, tmp_path):
@@ -368,10 +394,13 @@ def test_onnx_towers_embed_the_same(model, tmp_path):
 def test_litert_towers_embed_the_same(model, tmp_path, quantize, tolerance):
     model.export(tmp_path / "towers", format="litert", quantize=quantize)
     pixels, pieces = small_inputs(model)
-    found = run_litert(tmp_path / "towers" / "image_tower.tflite", {"images": pixels})
+    found, _, ops = run_litert(tmp_path / "towers" / "image_tower.tflite", {"images": pixels})
     np.testing.assert_allclose(found, model.encode_images(pixels), atol=tolerance)
-    found = run_litert(tmp_path / "towers" / "text_tower.tflite", pieces)
+    # Of swish, squeeze and excite, and the unit norm; a batch norm apart would have one of its own.
+    assert ops.count("MUL") == ops.count("LOGISTIC") + 1
+    found, dtypes, _ = run_litert(tmp_path / "towers" / "text_tower.tflite", pieces)
     np.testing.assert_allclose(found, model.encode_texts(pieces), atol=tolerance)
+    assert quantize is None or quantize in dtypes
 
 
 def test_wrong_options_of_towers_are_refused(model, tmp_path):

@@ -25,13 +25,12 @@ def export(model, path, format="tf_saved_model", **options):
             option does not fit.
         ImportError: if the format needs a package that is not here.
     """
-    write = write_saved_model if format == "tf_saved_model" else towers.write_towers
     raw_datasets.check_preprocessor(model.preprocessor)
     with new_folder(path) as folder:
         if format == "tf_saved_model":
-            write(model, folder, **options)
+            write_saved_model(model, folder, **options)
         else:
-            write(model, folder, format, **options)
+            towers.write_towers(model, folder, format, **options)
 
 
 def write_saved_model(
@@ -56,6 +55,8 @@ def write_saved_model(
         ValueError: if there are fewer than two class names, or one is there twice.
         ImportError: if warm-up requests need ``tensorflow-serving-api``.
     """
+    if warm_up_requests:
+        warm_up.import_apis()  # what is missing is told before the long part
     classes = None
     if class_names is not None:
         class_names = _check_class_names(class_names)

@@ -6,12 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from align_keras.backbone import AlignBackbone
-
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
-@keras.saving.register_keras_serializable(package="align_keras")
 class _Shift(keras.layers.BatchNormalization):
     """What is left of a batch norm whose factor is in the kernel before it: ``inputs + beta``."""
 
@@ -32,7 +29,7 @@ def fold_batch_norm(backbone):
     Returns:
         A copy, for inference alone.
     """
-    folded = AlignBackbone.from_config(backbone.get_config())
+    folded = type(backbone).from_config(backbone.get_config())
     folded.set_weights(backbone.get_weights())
     for convolution, norm in _pairs(folded.image_encoder):
         variance, mean = norm.moving_variance.numpy(), norm.moving_mean.numpy()

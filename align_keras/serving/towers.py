@@ -1,6 +1,6 @@
 """The two towers apart, for ONNX Runtime and LiteRT, from pixels and word pieces on."""
 
-import importlib.util
+import importlib
 import warnings
 
 import keras
@@ -75,8 +75,12 @@ def _converter_options(format, quantize):
             f"--quantize: {quantize} is not for {format}; LiteRT has {' and '.join(QUANTIZATIONS)}"
         )
     if format == "onnx":
-        if not importlib.util.find_spec("tf2onnx"):
-            raise ImportError("--format=onnx needs tf2onnx: pip install 'align-keras[onnx]'")
+        try:
+            importlib.import_module("tf2onnx")
+        except ImportError as error:
+            raise ImportError(
+                "--format=onnx needs tf2onnx: pip install 'align-keras[onnx]'"
+            ) from error
         return {}
     if quantize is None:
         return {}

@@ -21,7 +21,7 @@ def write_requests(folder, specs, image_size):
     Raises:
         ImportError: without ``tensorflow-serving-api``.
     """
-    prediction_log_pb2 = _import_apis()
+    prediction_log_pb2 = import_apis()
     path = os.path.join(folder, PATH)
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.TFRecordWriter(path) as file:
@@ -34,7 +34,8 @@ def write_requests(folder, specs, image_size):
             file.write(log.SerializeToString())
 
 
-def _import_apis():
+def import_apis():
+    """The module of the requests' format; ImportError, which says what to do, without it."""
     try:
         from tensorflow_serving.apis import prediction_log_pb2
     except ImportError as error:
