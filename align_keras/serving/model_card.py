@@ -69,9 +69,9 @@ def of_towers(model, files, quantize):
             "| file | inputs | output |",
             "|---|---|---|",
             f"| `{files[0]}` | `images`: float32 `(batch, {size}, {size}, 3)`, scaled "
-            f"| float32 `(batch, {dim})` |",
+            f"| `image_embeddings`: float32 `(batch, {dim})` |",
             f"| `{files[1]}` | `token_ids`, `segment_ids` (zeros), `padding_mask`: int32 "
-            f"`(batch, {length})` | float32 `(batch, {dim})` |",
+            f"`(batch, {length})` | `text_embeddings`: float32 `(batch, {dim})` |",
             "",
             "Embeddings are of unit norm: similarity is their dot product. Word pieces are those "
             "of `vocabulary.txt`: [CLS], the caption's, [SEP], then [PAD].",
