@@ -10,6 +10,7 @@ from align_keras.backbone import AlignBackbone
 from align_keras.contrastive_model import MIN_TEMPERATURE, ContrastiveModel
 from align_keras.conversion import transformers
 from align_keras.preprocessor import AlignPreprocessor
+from align_keras.serving import export
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
@@ -211,6 +212,38 @@ class AlignDualEncoder(ContrastiveModel):
                 preprocessor.
         """
         transformers.export(self, path)
+
+    def export(
+        self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **options
+    ):
+        """Writes the model for use without this package.
+
+        ``"tf_saved_model"`` writes a SavedModel for TensorFlow Serving: from strings and image
+        files to embeddings and class probabilities (``align_keras.serving.signatures``), with
+        warm-up requests and a card. ``"onnx"`` and ``"litert"`` write both towers into a folder,
+        from pixels and word pieces on.
+
+        Args:
+            filepath: a new or empty folder, for TensorFlow Serving one whose name is a number.
+            format: one of those, or another of Keras's.
+            verbose: whether to say where it was written.
+            input_signature: as of ``keras.Model.export``, which does the whole then, as it does
+                for other formats.
+            **options: of a SavedModel ``class_names`` (strings) and ``prompts``, for ``classify``,
+                ``fold_batch_norm`` and ``warm_up_requests``; of LiteRT ``quantize``,
+                ``"float16"`` or ``"int8"``.
+
+        Raises:
+            ValueError: if there is something in the folder, the model has no preprocessor, or an
+                option does not fit.
+            ImportError: if the format needs a package that is not here.
+        """
+        if format not in export.FORMATS or input_signature is not None:
+            super().export(filepath, format, verbose, input_signature, **options)
+            return
+        export.export(self, filepath, format, **options)
+        if verbose:
+            print(f"{filepath}: written")
 
     def get_config(self):
         """The constructor's arguments, serialised."""

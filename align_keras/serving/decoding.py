@@ -1,0 +1,36 @@
+"""Decodes a batch of files of which some may be no images, without failing for the others."""
+
+import tensorflow as tf
+
+# Each may hold a decoded image of ``images.MAX_PIXELS``, 192 MiB.
+_PARALLEL_IMAGES = 4
+
+
+def decode_each(encoded, preprocessor):
+    """Decodes and crops what decodes.
+
+    Args:
+        encoded: the bytes of image files, strings, ``(batch,)``.
+        preprocessor: an ``AlignPreprocessor``.
+
+    Returns:
+        ``(pixels, valid)``: model inputs, float32, ``(batch, size, size, 3)``, zeros where a file
+        did not decode or has more than ``images.MAX_PIXELS``; and whether it did, bool,
+        ``(batch,)``.
+    """
+    count = tf.size(encoded, tf.int64)
+    shape = [preprocessor.image_size, preprocessor.image_size, 3]
+    # TensorFlow has no way to catch an error inside of a graph, but its data sets have.
+    decoded = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
+    decoded = decoded.map(
+        lambda place, image: (place, preprocessor.decode_image(image)),
+        num_parallel_calls=_PARALLEL_IMAGES,
+        deterministic=False,
+    ).ignore_errors()
+    # A row more, so that there is one batch even where nothing decodes.
+    spare = tf.data.Dataset.from_tensors((count, tf.zeros(shape)))
+    places, pixels = spare.concatenate(decoded).batch(count + 1).get_single_element()
+    places = places[:, None]
+    pixels = tf.scatter_nd(places, pixels, tf.stack([count + 1, *shape]))[:count]
+    valid = tf.scatter_nd(places, tf.ones_like(places[:, 0]), [count + 1])[:count] > 0
+    return tf.ensure_shape(pixels, [None, *shape]), valid

@@ -1,0 +1,58 @@
+"""Requests that TF Serving answers to itself before it takes others, so that none is slow."""
+
+import io
+import os
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+PATH = "assets.extra/tf_serving_warmup_requests"
+
+
+def write_requests(folder, specs, image_size):
+    """Writes one request for each signature.
+
+    Args:
+        folder: of the SavedModel.
+        specs: the input of each signature, ``tf.TensorSpec`` by name.
+        image_size: of the example image, pixels.
+
+    Raises:
+        ImportError: without ``tensorflow-serving-api``.
+    """
+    prediction_log_pb2 = import_apis()
+    path = os.path.join(folder, PATH)
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    with tf.io.TFRecordWriter(path) as file:
+        for name, spec in specs.items():
+            log = prediction_log_pb2.PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.signature_name = name
+            example = _example(spec, image_size)
+            request.inputs[spec.name].CopyFrom(tf.make_tensor_proto(example))
+            file.write(log.SerializeToString())
+
+
+def import_apis():
+    """The module of the requests' format; ImportError, which says what to do, without it."""
+    try:
+        from tensorflow_serving.apis import prediction_log_pb2
+    except ImportError as error:
+        raise ImportError(
+            "warm-up requests need tensorflow-serving-api: pip install 'align-keras[serving]', or "
+            "leave them out with --no-warm-up (warm_up=False)"
+        ) from error
+    return prediction_log_pb2
+
+
+def _example(spec, image_size):
+    """A batch of one."""
+    pixels = np.full((image_size, image_size, 3), 128, np.uint8)
+    if spec.dtype == tf.uint8:
+        return pixels[None]
+    if spec.name == "captions":
+        return np.array([b"a photo of a dog"])
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return np.array([buffer.getvalue()])
