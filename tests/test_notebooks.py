@@ -72,7 +72,7 @@ def test_a_notebook_runs(path, run_directory, tmp_path, monkeypatch):
         for output in cell.get("outputs", ())
         if "image/png" in output.get("data", {})
     ]
-    assert len(pictures) >= 2
+    assert pictures
 
 
 def source_of(path):
