@@ -193,7 +193,7 @@ FINE_GRAINED = ClassificationSettings(
 SMALL_SET = dataclasses.replace(
     FINE_GRAINED,
     head=Phase(0.1, steps=300),
-    full=Phase(0.03, steps=600, frozen_statistics=True),
+    full=Phase(3e-3, steps=600, frozen_statistics=True),
     min_crop_area=0.35,
     eval_crop=1.0,
     batch_size=64,

@@ -111,6 +111,8 @@ class LabelledImages:
                 tf.io.decode_image(embedding.load_image(example))
             except tf.errors.InvalidArgumentError:
                 raise ValueError(f"--train-data: {example.where}: does not decode") from None
+            except ValueError as error:
+                raise ValueError(str(error).replace("--data:", "--train-data:", 1)) from None
 
 
 def make_classifier(settings, class_names):
@@ -211,6 +213,10 @@ def fit(settings, name, workdir, strategy, train, classifier):
             shuffle=False,
             verbose=0,
         )
+    except FloatingPointError as error:
+        raise FloatingPointError(
+            f"{str(error).partition(';')[0]}; lower --{name}.learning-rate and give another --workdir"
+        ) from None
     except tf.errors.InvalidArgumentError:
         # TensorFlow does not say which image it was.
         train.check_readable()
