@@ -214,8 +214,9 @@ def fit(settings, name, workdir, strategy, train, classifier):
             verbose=0,
         )
     except FloatingPointError as error:
+        what = str(error).partition(";")[0]
         raise FloatingPointError(
-            f"{str(error).partition(';')[0]}; lower --{name}.learning-rate and give another --workdir"
+            f"{what}; lower --{name}.learning-rate and give another --workdir"
         ) from None
     except tf.errors.InvalidArgumentError:
         # TensorFlow does not say which image it was.
