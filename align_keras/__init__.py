@@ -14,6 +14,7 @@ if keras.backend.backend() != "tensorflow":
 
 from align_keras.backbone import AlignBackbone, build_backbone
 from align_keras.dual_encoder import AlignDualEncoder
+from align_keras.image_classifier import AlignImageClassifier
 from align_keras.image_encoder import ImageEncoder, build_image_encoder
 from align_keras.optimizers import Lamb, WarmupLinearDecay
 from align_keras.preprocessor import AlignPreprocessor
@@ -23,6 +24,7 @@ from align_keras.version import __version__
 __all__ = [
     "AlignBackbone",
     "AlignDualEncoder",
+    "AlignImageClassifier",
     "AlignPreprocessor",
     "ImageEncoder",
     "Lamb",

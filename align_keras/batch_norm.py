@@ -14,12 +14,17 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     statistics are synchronised over several replicas Keras's own computation is used, since the
     kernel sees one replica's share; likewise for what the kernel cannot do, such as float64.
 
+    With ``frozen_statistics = True`` training normalises by the moving statistics and leaves them,
+    while scale and offset learn: for fine-tuning. ``trainable = False`` would freeze those too.
+
     Input and output: ``(batch, height, width, channels)``.
     """
 
+    frozen_statistics = False
+
     def call(self, inputs, training=None, mask=None):
         """Normalises a batch; in training by its own statistics, which are averaged."""
-        training = bool(training) and self.trainable
+        training = bool(training) and self.trainable and not self.frozen_statistics
         _, replicas = distribution.replica_place()
         synchronized = training and self.synchronized and replicas > 1
         fusable = self.axis in (-1, 3) and len(inputs.shape) == 4 and self.scale and self.center

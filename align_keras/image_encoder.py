@@ -69,7 +69,6 @@ class ImageEncoder(keras.Model):
                 # keras-hub makes the layers; this class has the same weights and arguments.
                 layer.__class__ = FusedBatchNormalization
                 layer.momentum = batch_norm_momentum
-                layer.synchronized = synchronized_batch_norm
             elif getattr(layer, "activation", None) is keras.activations.silu:
                 layer.activation = silu
 
@@ -94,6 +93,35 @@ class ImageEncoder(keras.Model):
         for block in blocks:
             features = rematerialized(block, features)
         return pooling(features)
+
+    @property
+    def synchronized_batch_norm(self):
+        """Whether batch statistics are those of the global batch; may be set."""
+        return self._synchronized_batch_norm
+
+    @synchronized_batch_norm.setter
+    def synchronized_batch_norm(self, value):
+        self._synchronized_batch_norm = value
+        for layer in self._batch_norms():
+            layer.synchronized = value
+
+    @property
+    def frozen_statistics(self):
+        """Whether training, too, normalises by the moving statistics, and leaves them; may be set.
+
+        Scales and offsets are trained all the same. It is a way to train, not saved.
+        """
+        return all(layer.frozen_statistics for layer in self._batch_norms())
+
+    @frozen_statistics.setter
+    def frozen_statistics(self, value):
+        for layer in self._batch_norms():
+            layer.frozen_statistics = value
+
+    def _batch_norms(self):
+        return [
+            layer for layer in self._flatten_layers() if isinstance(layer, FusedBatchNormalization)
+        ]
 
     @property
     def backbone_config(self):

@@ -148,6 +148,50 @@ def decode_resized_crop(encoded, offset, crop_size, resize_size, antialias):
     return resize(_decode_checked(encoded, jpeg, other), crop_size, antialias)
 
 
+def decode_random_area(encoded, seed, size, min_area, antialias):
+    """Decodes an image, cuts a window of random area and shape out and stretches it to a square.
+
+    As Szegedy et al., 2015 ("Going deeper with convolutions"): sides of 3 : 4 to 4 : 3.
+
+    Args:
+        encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
+        seed: two integers, which alone decide the window.
+        size: of the square, pixels.
+        min_area: the least share of the image that the window covers, above 0 to 1.
+        antialias: as for ``resize``.
+
+    Returns:
+        float32, ``(size, size, 3)``, 0 .. 255.
+
+    Raises:
+        tf.errors.InvalidArgumentError: as ``decode``.
+    """
+
+    def window(shape):
+        start, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+            shape,
+            tf.zeros([1, 0, 4]),
+            seed,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(min_area, 1.0),
+            min_object_covered=0.0,
+            use_image_if_no_bounding_boxes=True,
+        )
+        return tf.concat([start[:2], extent[:2]], axis=0)
+
+    def jpeg(encoded, shape):
+        return tf.image.decode_and_crop_jpeg(
+            encoded, window(shape), channels=3, dct_method="INTEGER_ACCURATE"
+        )
+
+    def other(encoded):
+        image = _decode_other(encoded)
+        y, x, height, width = tf.unstack(window(tf.shape(image)))
+        return image[y : y + height, x : x + width]
+
+    return resize(_decode_checked(encoded, jpeg, other), size, antialias)
+
+
 def _decode_other(encoded):
     return tf.image.decode_image(encoded, channels=3, expand_animations=False)
 

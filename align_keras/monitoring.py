@@ -13,6 +13,7 @@ import tqdm
 # Short names for the bar.
 _BAR_NAMES = {
     "loss": "loss",
+    "accuracy": "acc",
     "i2t_recall_at_1": "i2t",
     "t2i_recall_at_1": "t2i",
     "temperature": "temp",
@@ -76,7 +77,7 @@ class TrainingLog(keras.callbacks.Callback):
         self.checkpoints.count_steps(self.step)
         # Weights are spoilt by the gradient at the latest, one step before the loss.
         for name in ("loss", "gradient_norm"):
-            if not np.isfinite(logs[name]).all():
+            if not np.isfinite(logs.get(name, 0.0)).all():
                 self._bar.close()
                 raise FloatingPointError(
                     f"the run diverged: {name} is {np.mean(logs[name])} at step {self.step:,}; "

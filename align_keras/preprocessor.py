@@ -178,9 +178,29 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
             self.resize_size,
             self.antialias,
         )
-        # Of axis 1 or of none: `tf.where` of both would take as long as decoding.
-        flipped_axes = tf.range(1, 1 + tf.cast(draws[2] < 0.5, tf.int32))
-        return self._scale(tf.reverse(image, flipped_axes))
+        return self._scale(_flip(image, draws[2] < 0.5))
+
+    def decode_random_area(self, encoded, seed, min_area=0.08):
+        """Decodes one image, cuts a random window out and flips it every other time.
+
+        The crop of image classifiers, ``images.decode_random_area``; it shows things larger than
+        ``decode_image`` does.
+
+        Args:
+            encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
+            seed: two integers, which alone decide window and flip.
+            min_area: the least share of the image that the window covers.
+
+        Returns:
+            float32, ``(image_size, image_size, 3)``, scaled.
+
+        Raises:
+            tf.errors.InvalidArgumentError: if the bytes are no image.
+        """
+        image = images.decode_random_area(encoded, seed, self.image_size, min_area, self.antialias)
+        # A draw of its own: the seed as it is has given the window.
+        draw = tf.random.stateless_uniform([], tf.reverse(seed, [0]))
+        return self._scale(_flip(image, draw < 0.5))
 
     def _scale(self, pixels):
         return pixels * tf.constant(self.pixel_scale) + tf.constant(self.pixel_offset)
@@ -268,3 +288,8 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
     def load_assets(self, directory):
         """Reads the vocabulary from a ``.keras`` file: Keras's hook."""
         self.set_vocabulary(os.path.join(directory, _VOCABULARY_FILE))
+
+
+def _flip(image, flipped):
+    # Of axis 1 or of none: `tf.where` of both would take as long as decoding.
+    return tf.reverse(image, tf.range(1, 1 + tf.cast(flipped, tf.int32)))

@@ -18,14 +18,19 @@ _TITLES = {
 
 
 def format_table(metrics, chance):
-    """Every metric beside its chance, as text; what is None is left out."""
+    """Every metric beside its chance, as text; what is None is left out.
+
+    ``metrics["start"]``, where it is there, has those of the model that the run started from.
+    """
+    start = metrics.get("start")
     lines = [
         f"\n{metrics['num_pairs']:,} held-out pairs, {metrics['num_classes']:,} classes",
-        f"{'':<34}{'model':>10}{'chance':>10}",
+        f"{'':<34}{'model':>10}{'chance':>10}" + (f"{'start':>10}" if start else ""),
     ]
     for name, title in _TITLES.items():
         if metrics[name] is not None:
-            lines.append(f"{title:<34}{metrics[name]:>10.1%}{chance[name]:>10.1%}")
+            line = f"{title:<34}{metrics[name]:>10.1%}{chance[name]:>10.1%}"
+            lines.append(line + (f"{start[name]:>10.1%}" if start else ""))
     speed = metrics["train_pairs_per_second"]
     trained = f"{speed:,.0f} pairs/s" if speed else "not timed"
     step = metrics["resumed_at_step"]

@@ -1,4 +1,7 @@
-"""The tasks of ``evaluate.py`` that classify: zero-shot, nearest neighbours, linear probe."""
+"""The tasks of ``evaluate.py`` that classify: zero-shot, nearest neighbours, linear probe.
+
+``finetune_classification.py`` reads its data and reports as these do.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -18,6 +21,31 @@ class Labelled:
     class_names: list
 
 
+class Classes:
+    """The classes of a data set.
+
+    Args:
+        name: of the data set.
+        names: of the classes, in the order of the labels.
+    """
+
+    def __init__(self, name, names):
+        self.name, self.names = name, list(names)
+        self._places = {own: place for place, own in reversed(list(enumerate(names)))}
+        if self.names == data_sets.class_names_of("imagenet"):
+            self._places |= {wnid: place for place, wnid in enumerate(data_sets.imagenet_wnids())}
+
+    def label_of(self, where, label, own):
+        """The label of an example, an integer; ValueError if it is of none of the classes."""
+        place = label if label is not None else self._places.get(own)
+        if place is None or not 0 <= place < len(self.names):
+            raise ValueError(
+                f"--data: {where}: its class ({own or label}) is none of the {len(self.names):,} "
+                f"of {self.name}; give --class-names, or data with class_name or label"
+            )
+        return place
+
+
 def embed_labelled(settings, name, data, encode, class_names=None):
     """Embeds images and finds their classes; ValueError names an image without."""
     names = class_names or read_class_names(settings, name, data)
@@ -31,19 +59,9 @@ def embed_labelled(settings, name, data, encode, class_names=None):
     features = embedding.embed_images(encode, labelled(), settings.batch_size)
     if names is None:
         names = sorted({own for _, _, own in found if own})
-    places = {own: place for place, own in reversed(list(enumerate(names)))}
-    if list(names) == data_sets.class_names_of("imagenet"):
-        places |= {wnid: place for place, wnid in enumerate(data_sets.imagenet_wnids())}
-    labels = []
-    for where, label, own in found:
-        place = label if label is not None else places.get(own)
-        if place is None or not 0 <= place < len(names):
-            raise ValueError(
-                f"--data: {where}: its class ({own or label}) is none of the {len(names):,} of "
-                f"{name}; give --class-names, or data with class_name or label"
-            )
-        labels.append(place)
-    return Labelled(features, np.array(labels), list(names))
+    classes = Classes(name, names)
+    labels = [classes.label_of(*values) for values in found]
+    return Labelled(features, np.array(labels), classes.names)
 
 
 def read_class_names(settings, name, data):

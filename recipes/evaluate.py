@@ -22,8 +22,8 @@ import evaluation_data
 import multilingual_task
 import retrieval_task
 import tyro
+from run_presets import load_model
 
-from align_keras import AlignDualEncoder
 from align_keras.evaluation import data_sets, report
 
 
@@ -138,18 +138,6 @@ def default_output(model):
     """``evaluation/`` of a run's directory, else ``runs/evaluation``."""
     is_run = (Path(model) / "preset").is_dir()
     return Path(model) / "evaluation" if is_run else Path("runs/evaluation")
-
-
-def load_model(model):
-    """Loads a preset, or that of a run's directory."""
-    if (Path(model) / "preset").is_dir():
-        model = str(Path(model) / "preset")
-    elif (Path(model) / "settings.json").is_file():
-        raise FileNotFoundError(f"--model: the run {model} has no preset/ yet; let it finish")
-    try:
-        return AlignDualEncoder.from_preset(model)
-    except (ValueError, OSError) as error:
-        raise type(error)(f"--model: {error}") from None
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ r"""Pretrains ALIGN end to end: shards of image-text pairs in, an evaluated mode
     python recipes/pretrain.py --train-data='DIR/train-*.tfrecord' \
         --eval-data='DIR/val-*.tfrecord' --workdir=DIR
     python recipes/pretrain.py --experiment=cc3m_b3_mini --strategy=tpu ...
+    python recipes/pretrain.py --model=RUN --train-data=... --workdir=ANOTHER
 
 Without --train-data the default experiment, quickstart, renders its own scenes.
 """
 
+import dataclasses
 import json
 import re
 import shutil
@@ -23,8 +25,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tyro
-from experiments import EXPERIMENTS, PretrainSettings
-from run_data import open_data
+from experiments import (
+    BROUGHT_BY_MODEL,
+    EXPERIMENTS,
+    PAPER_SIZES,
+    PretrainSettings,
+    flag_of,
+    pick_experiment,
+)
+from run_data import open_data, with_sizes
+from run_presets import load_model
 
 from align_keras import (
     AlignBackbone,
@@ -47,6 +57,7 @@ from align_keras.presets import PRESETS
 def main(settings):
     """Trains, evaluates and reports; returns what ``metrics.json`` holds."""
     started = time.perf_counter()
+    settings = with_sizes(settings)
     settings.check()
     strategy = distribution.make_strategy(settings.strategy, settings.tpu)
     workdir = find_workdir(settings, strategy)
@@ -62,9 +73,10 @@ def main(settings):
     distribution.check_same_step(strategy, step)
     if step:
         print(f"resuming {workdir} at step {step:,} of {settings.steps:,}", flush=True)
+    start = evaluate_start(settings, workdir, data, model, step)
     if step < settings.steps:
-        fit(settings, workdir, strategy, data, model, checkpoints)
-    return report(settings, workdir, data, model, checkpoints, started, step)
+        fit(settings, workdir, strategy, data, model, checkpoints, start)
+    return report(settings, workdir, data, model, checkpoints, start, started, step)
 
 
 def find_workdir(settings, strategy):
@@ -115,14 +127,33 @@ def make_backbone(settings, preprocessor):
     return AlignBackbone(image_encoder, text_encoder, size["projection_dim"], name=settings.preset)
 
 
-def make_model(settings, preprocessor):
-    """Builds and compiles the dual encoder; to be called in the strategy's scope."""
-    model = AlignDualEncoder(
-        make_backbone(settings, preprocessor),
-        preprocessor,
-        initial_temperature=settings.initial_temperature,
-        min_temperature=settings.min_temperature,
+def load_start(settings, preprocessor):
+    """Loads the model of --model, to go on with this run's preprocessor."""
+    model = load_model(
+        settings.model, dtype=settings.precision, min_temperature=settings.min_temperature
     )
+    positions = model.backbone.text_encoder.backbone_config["max_sequence_length"]
+    if settings.sequence_length > positions:
+        raise ValueError(
+            f"--sequence-length: {settings.sequence_length} is more than the {positions} that "
+            f"--model has positions for; lower it to {positions} or less"
+        )
+    model.preprocessor = preprocessor
+    model.backbone.image_encoder.synchronized_batch_norm = settings.synchronized_batch_norm
+    return model
+
+
+def make_model(settings, preprocessor):
+    """Builds or loads the dual encoder, and compiles it; to be called in the strategy's scope."""
+    if settings.model:
+        model = load_start(settings, preprocessor)
+    else:
+        model = AlignDualEncoder(
+            make_backbone(settings, preprocessor),
+            preprocessor,
+            initial_temperature=settings.initial_temperature,
+            min_temperature=settings.min_temperature,
+        )
     learning_rate = WarmupLinearDecay(settings.learning_rate, settings.warmup_steps, settings.steps)
     optimizer = optimizers.make_optimizer(
         settings.optimizer,
@@ -145,7 +176,29 @@ def make_model(settings, preprocessor):
     return model
 
 
-def fit(settings, workdir, strategy, data, model, checkpoints):
+def evaluate_start(settings, workdir, data, model, step):
+    """Metrics of --model before its first step here, kept for when the run resumes.
+
+    Empty without --model, and for a run that resumes with other held-out data.
+    """
+    if not settings.model:
+        return {}
+    path = workdir / "start.json"
+    held_out = {name: getattr(settings, name) for name in ("eval_data", "zero_shot_data")}
+    held_out["prompts"] = list(settings.prompts)
+    if step == 0:
+        metrics, _, _ = evaluate_held_out(settings, data, model)
+        text = json.dumps({"held_out": held_out, "metrics": metrics}, indent=2)
+        checkpointing.write_whole(path, text + "\n")
+        return metrics
+    before = checkpointing.read_json(path, dict) if path.exists() else {}
+    if before.get("held_out") != held_out:
+        print(f"no figures of --model on these held-out data in {path}", flush=True)
+        return {}
+    return before["metrics"]
+
+
+def fit(settings, workdir, strategy, data, model, checkpoints, start):
     """Trains from the checkpoint's step to the last one."""
     first_step = checkpoints.step
     skipped = pipeline.SkippedPairs()
@@ -167,6 +220,9 @@ def fit(settings, workdir, strategy, data, model, checkpoints):
     log = monitoring.TrainingLog(
         workdir, checkpoints, settings.steps, settings.batch_size, settings.log_every, skipped
     )
+
+    if start and first_step == 0:
+        log.write("eval", start)
 
     def evaluate():
         with optimizers.averaged_weights(model):
@@ -213,7 +269,7 @@ def evaluate_held_out(settings, data, model):
     return metrics, chance, held_out
 
 
-def report(settings, workdir, data, model, checkpoints, started, first_step):
+def report(settings, workdir, data, model, checkpoints, start, started, first_step):
     """Evaluates, draws the pictures, writes ``metrics.json`` and prints the closing table."""
     with optimizers.averaged_weights(model):
         metrics, chance, held_out = evaluate_held_out(settings, data, model)
@@ -227,6 +283,8 @@ def report(settings, workdir, data, model, checkpoints, started, first_step):
     # Of this process, which began at that step.
     metrics["resumed_at_step"] = first_step
     metrics["seconds"] = time.perf_counter() - started
+    if start:
+        metrics["start"] = start
     checkpointing.write_whole(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     pictures = ["curves.png"]
     reporting.draw_curves(workdir / "curves.png", monitoring.read_log(workdir))
@@ -248,25 +306,21 @@ def save_preset(model, path):
     partial.rename(path)
 
 
-def parse_settings(arguments):
+def parse_settings(arguments, experiment="quickstart", description=__doc__):
     """Reads the flags: ``--experiment`` picks the defaults, the others override them."""
-    name = "quickstart"
-    others = []
-    remaining = iter(arguments)
-    for argument in remaining:
-        if argument == "--experiment":
-            name = next(remaining, "")
-        elif argument.startswith("--experiment="):
-            name = argument.partition("=")[2]
-        else:
-            others.append(argument)
-    if name not in EXPERIMENTS:
-        raise ValueError(f"--experiment: no {name!r}; choose one of {', '.join(EXPERIMENTS)}")
+    name, others = pick_experiment(arguments, experiment, EXPERIMENTS)
+    flags = {argument.partition("=")[0].replace("_", "-") for argument in others}
+    default = EXPERIMENTS[name]
+    if "--model" in flags:
+        default = dataclasses.replace(default, **dict.fromkeys(PAPER_SIZES))
+        for other in map(flag_of, BROUGHT_BY_MODEL):
+            if other in flags:
+                raise ValueError(f"{other}: --model brings its own; leave one of them out")
     settings = tyro.cli(
         PretrainSettings,
-        default=EXPERIMENTS[name],
+        default=default,
         args=others,
-        description=f"{__doc__}\n--experiment=NAME picks the defaults, here those of {name}; "
+        description=f"{description}\n--experiment=NAME picks the defaults, here those of {name}; "
         f"there are {', '.join(EXPERIMENTS)}.",
     )
     if name != "quickstart" and not settings.train_data:
@@ -285,10 +339,15 @@ def one_line(error):
     return next(lines, type(error).__name__)
 
 
-if __name__ == "__main__":
+def run_command(name, parse):
+    """Runs a recipe with the settings that ``parse()`` reads; what fails is one line."""
     try:
-        main(parse_settings(sys.argv[1:]))
+        main(parse())
     except (ValueError, OSError, FloatingPointError, tf.errors.OpError) as error:
-        sys.exit(f"pretrain.py: {one_line(error)}")
+        sys.exit(f"{name}: {one_line(error)}")
     except KeyboardInterrupt:
-        sys.exit("pretrain.py: interrupted; the same --workdir resumes at the last checkpoint")
+        sys.exit(f"{name}: interrupted; the same --workdir resumes at the last checkpoint")
+
+
+if __name__ == "__main__":
+    run_command("pretrain.py", lambda: parse_settings(sys.argv[1:]))

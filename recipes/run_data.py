@@ -3,7 +3,8 @@
 import dataclasses
 
 import tensorflow as tf
-from experiments import flag_of
+from experiments import PAPER_SIZES, flag_of
+from run_presets import from_preset
 
 from align_keras import AlignPreprocessor, pretrained
 from align_keras.data import checks, pipeline, records, scenes, tfds_source, vocabulary
@@ -19,6 +20,21 @@ class RunData:
     preprocessor: AlignPreprocessor
     evaluation: HeldOutPairs | None
     zero_shot: HeldOutPairs | None
+
+
+def with_sizes(settings):
+    """The settings with a number for every size that was not given."""
+    sizes = dict(PAPER_SIZES)
+    antialias = settings.antialias
+    if settings.model:
+        own = from_preset(AlignPreprocessor.from_preset, settings.model)
+        sizes = {name: getattr(own, name) for name in sizes}
+        antialias |= own.antialias
+    ratio = sizes["resize_size"] / sizes["image_size"]
+    given = {name: getattr(settings, name) for name in sizes if getattr(settings, name) is not None}
+    if "image_size" in given:
+        sizes["resize_size"] = round(ratio * given["image_size"])
+    return dataclasses.replace(settings, antialias=antialias, **{**sizes, **given})
 
 
 def open_data(settings, workdir):
@@ -68,22 +84,26 @@ def open_data(settings, workdir):
 
 def make_preprocessor(settings, workdir, train_shards):
     """What the towers expect: of their presets where they start from those."""
-    expected = {}
-    if settings.image_encoder:
-        expected |= pretrained.pixel_scaling(settings.image_encoder)
-    if settings.text_encoder:
-        expected |= pretrained.word_pieces(settings.text_encoder)
+    sizes = {
+        "image_size": settings.image_size,
+        "resize_size": settings.resize_size,
+        "sequence_length": settings.sequence_length,
+        "antialias": settings.antialias,
+    }
+    if settings.model:
+        preprocessor = from_preset(AlignPreprocessor.from_preset, settings.model, **sizes)
     else:
-        expected["vocabulary"] = open_vocabulary(settings, workdir, train_shards)
+        expected = {}
+        if settings.image_encoder:
+            expected |= pretrained.pixel_scaling(settings.image_encoder)
+        if settings.text_encoder:
+            expected |= pretrained.word_pieces(settings.text_encoder)
+        else:
+            expected["vocabulary"] = open_vocabulary(settings, workdir, train_shards)
+        preprocessor = AlignPreprocessor(**sizes, **expected)
     workdir.mkdir(parents=True, exist_ok=True)
-    write_vocabulary(expected["vocabulary"], str(workdir / "vocab.txt"))
-    return AlignPreprocessor(
-        image_size=settings.image_size,
-        resize_size=settings.resize_size,
-        sequence_length=settings.sequence_length,
-        antialias=settings.antialias,
-        **expected,
-    )
+    write_vocabulary(preprocessor.vocabulary, str(workdir / "vocab.txt"))
+    return preprocessor
 
 
 def open_vocabulary(settings, workdir, train_shards):

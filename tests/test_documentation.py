@@ -39,7 +39,14 @@ def run(code, **names):
 
 @pytest.mark.parametrize(
     "name",
-    ["AlignBackbone", "AlignDualEncoder", "AlignPreprocessor", "ImageEncoder", "TextEncoder"],
+    [
+        "AlignBackbone",
+        "AlignDualEncoder",
+        "AlignImageClassifier",
+        "AlignPreprocessor",
+        "ImageEncoder",
+        "TextEncoder",
+    ],
 )
 def test_docstring_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, SHARED, free_ports
 from experiments import EXPERIMENTS, PretrainSettings
+from run_data import with_sizes
 
 from align_keras import distribution, presets
 from align_keras.data import records
@@ -246,8 +247,8 @@ def test_flags_override_the_experiment():
 def test_experiments_name_presets_and_keep_the_papers_constants():
     sizes = presets.PRESETS.keys() - {"tiny"}
     assert {settings.preset for settings in EXPERIMENTS.values()} == sizes
-    paper = EXPERIMENTS["align_l2_large"]
-    assert paper == PretrainSettings(preset="align_l2_large")
+    assert EXPERIMENTS["align_l2_large"] == PretrainSettings(preset="align_l2_large")
+    paper = with_sizes(EXPERIMENTS["align_l2_large"])
     facts = {
         "optimizer": "lamb",
         "learning_rate": 1e-3,

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,12 +37,25 @@ class ExampleSet:
     """Examples that can be read more than once, in an order that does not change."""
 
     read: Callable
-    """Returns an iterator of ``Example``."""
+    """Returns an iterator of ``Example``; as ``read(seed)`` of a set with classes, in another
+    order."""
     class_names: tuple | None = None
     """In the order of the labels, where the data names them by itself."""
 
     def __iter__(self):
         return self.read()
+
+    def shuffled(self, seed):
+        """An iterator in an order that ``seed`` decides.
+
+        Rows of tables and files of folders come in a random order, shards and TFDS's files whole.
+        """
+        return self.read(seed)
+
+
+def _in_order(rows, seed):
+    """The rows as they stand, or with a seed in an order that it decides."""
+    return rows if seed is None else random.Random(seed).sample(rows, len(rows))
 
 
 def open_examples(data, split="", images="", select=()):
@@ -97,8 +111,8 @@ def _open_table(path, split, images, select):
         raise ValueError(f"{_FLAG}: {path} has no row with {' and '.join(select) or 'anything'}")
     folder = packing.ImageFolder(images or path.parent)
 
-    def read():
-        for where, row in rows:
+    def read(seed=None):
+        for where, row in _in_order(rows, seed):
             name, archive = row.get("image"), row.get("archive") or ""
             if not isinstance(name, str):
                 raise ValueError(f"{_FLAG}: {path} {where}: no image column")
@@ -175,16 +189,16 @@ def _open_folder(path):
             "a quoted pattern of shards or tfds:NAME"
         )
 
-    def read():
-        for label, file in files:
+    def read(seed=None):
+        for label, file in _in_order(files, seed):
             name = str(file.relative_to(path))
             yield Example(name, name, file.read_bytes, (), None, classes[label].name)
 
     return ExampleSet(read, tuple(folder.name for folder in classes))
 
 
-def _read_shards(shards):
-    for shard in shards:
+def _read_shards(shards, seed=None):
+    for shard in _in_order(shards, seed):
         for index, record in enumerate(records.read_frames(shard)):
             where = f"{shard} record {index}"
             if record is None:

@@ -42,11 +42,14 @@ def open_tfds(name, split):
     )
 
 
-def _read(builder, split):
+def _read(builder, split, seed=None):
     import tensorflow_datasets as tfds
 
     dataset = builder.as_dataset(
-        split=split, decoders={"image": tfds.decode.SkipDecoding()}, shuffle_files=False
+        split=split,
+        decoders={"image": tfds.decode.SkipDecoding()},
+        shuffle_files=seed is not None,
+        read_config=tfds.ReadConfig(shuffle_seed=seed),
     )
     for index, fields in enumerate(tfds.as_numpy(dataset)):
         where = f"{builder.name} {split} {index}"

@@ -1,0 +1,68 @@
+"""SGD that moves a fine-tuned tower more slowly than the new layer on top of it."""
+
+import re
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="align_keras")
+class LayerwiseSGD(keras.optimizers.SGD):
+    """SGD with momentum, and a lower learning rate for all but some weights (paper, sec. 5.3).
+
+    Weight decay is L2 regularisation, as SGD's has always been: it is added to the gradient and so
+    passes the momentum, where ``keras.optimizers.SGD`` takes it off the weight itself. Weights of
+    fewer than two dimensions have none. The paper gives its size, not its kind.
+
+    Args:
+        learning_rate: a float or a ``LearningRateSchedule``.
+        momentum: 0.9 in the paper.
+        weight_decay: 0 for ImageNet, 1e-5 for the fine-grained sets.
+        factor: what the learning rate is multiplied by; 0.1 for ImageNet.
+        full_rate: regular expressions; variables with a match in their path have no factor.
+        name: of the optimizer.
+        **kwargs: of ``keras.optimizers.SGD``.
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.01,
+        momentum=0.9,
+        weight_decay=0.0,
+        factor=1.0,
+        full_rate=(r"\bhead/",),
+        name="layerwise_sgd",
+        **kwargs,
+    ):
+        # Keras would take its own decay off at the full learning rate.
+        super().__init__(learning_rate, momentum, weight_decay=None, name=name, **kwargs)
+        self.decay = weight_decay or 0.0
+        self.factor = factor
+        self.full_rate = tuple(full_rate)
+
+    def build(self, variables):
+        """Makes the momentum of each variable."""
+        if self.built:
+            return
+        super().build(variables)
+        # By place: in `update_step` a variable may be TensorFlow's, which has no path.
+        self._factors = [
+            1.0 if any(re.search(e, variable.path) for e in self.full_rate) else self.factor
+            for variable in variables
+        ]
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Moves one variable: ``v = momentum * v - rate * (g + decay * w)``, ``w += v``."""
+        if self.decay and len(variable.shape) >= 2:
+            gradient = gradient + self.decay * tf.convert_to_tensor(variable)
+        factor = self._factors[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * factor)
+
+    def get_config(self):
+        """The constructor's arguments, serialised."""
+        return {
+            **super().get_config(),
+            "weight_decay": self.decay,
+            "factor": self.factor,
+            "full_rate": self.full_rate,
+        }
