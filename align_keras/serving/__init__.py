@@ -1,0 +1,1 @@
+"""Export, index and page."""
