@@ -193,7 +193,8 @@ def query(settings):
     )
     found = search.find(asked, settings.results, settings.exact, settings.probes)
     for rank, match in enumerate(found, 1):
-        print(f"{rank:>4}{match.score:>8.3f}  {shown(match)}")
+        names = printable(f"{match.name}  {match.caption}".rstrip())
+        print(f"{rank:>4}{match.score:>8.3f}  {names}")
     if settings.sheet:
         title = " ".join(filter(None, [Path(settings.image).name, settings.text]))
         title += f" without {settings.without}" if settings.without else ""
@@ -238,7 +239,7 @@ def serve(settings):
     """Shows the page until it is interrupted."""
     from align_keras.serving import page
 
-    page.require_gradio()
+    page.require_starlette()
     page.serve(settings.open(), settings.host, settings.port, settings.exact, settings.probes)
 
 
@@ -259,11 +260,10 @@ def read_image(path):
         raise ValueError(f"--image: {path}: {reason}") from None
 
 
-def shown(match):
-    """Name and caption in one line; nothing of it steers the terminal, whoever made the index."""
-    line = f"{match.name}  {match.caption}".rstrip()
+def printable(text):
+    """A text in one line that does not steer the terminal, whoever made the index."""
     return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )
 
 
@@ -275,11 +275,11 @@ def draw(path, title, found):
         if match.thumbnail:
             picture = Image.open(io.BytesIO(match.thumbnail))
             if max(picture.size) > MAX_THUMBNAIL_SIZE:
-                raise ValueError(f"--index: the thumbnail of {shown(match)} is too large")
+                raise ValueError(f"--index: the thumbnail of {printable(match.name)} is too large")
         pictures.append(picture)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    names, scores = [shown(match) for match in found], [match.score for match in found]
-    reporting.draw_matches(path, title, pictures, names, scores)
+    names = [printable(match.caption or match.name) for match in found]
+    reporting.draw_matches(path, title, pictures, names, [match.score for match in found])
 
 
 def parse_settings(arguments=None):
