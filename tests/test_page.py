@@ -132,8 +132,14 @@ def test_it_gives_its_own_files_and_thumbnails_and_no_others(address):
 # === What must not harm it ===
 
 
+@pytest.fixture(scope="module")
+def bomb():
+    """A PNG of a megabyte that is 20,000 pixels wide and high."""
+    return png_of(20_000, 20_000)
+
+
 def png_of(width, height):
-    """A PNG of one colour, about a thousandth as large as its pixels."""
+    """A black PNG."""
 
     def chunk(kind, data):
         body = kind + data
@@ -216,8 +222,7 @@ def test_odd_texts_are_searched(address):
         assert ask(address, "/search", {"text": text, "count": 1})[0] == 200
 
 
-def test_bombs_take_no_memory(address):
-    bomb = png_of(20_000, 20_000)
+def test_bombs_take_no_memory(address, bomb):
     assert len(bomb) < 2 << 20
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     check_fault(ask(address, "/search", {"image": text_of(bomb)}), "the image: too many pixels")
@@ -335,7 +340,7 @@ def test_an_image_is_searched_and_changed_by_words(tab, search, encoded):
     query = Query("a blue star", encoded[7], -1.5, "green", 0.5)
     expected = [match.name for match in search.find(query, 24)]
     tab.wait_for_function(
-        "name => document.querySelector('.name').textContent === name", arg=expected[0]
+        "name => document.querySelector('#matches .name').textContent === name", arg=expected[0]
     )
     assert shown(tab) == expected
     tab.click("#search-drop button:has-text('Remove')")
@@ -365,14 +370,14 @@ def test_a_dropped_file_is_taken(tab, encoded):
     assert shown(tab)[0] == "11.jpg"
 
 
-def test_errors_are_one_line_in_the_page(tab, encoded):
+def test_errors_are_one_line_in_the_page(tab, encoded, bomb):
     fault = tab.locator("#search-status.fault")
     tab.click("#search-form button[type=submit]")
     assert fault.inner_text() == "Type a sentence or drop an image."
     tab.set_input_files("#search-drop input", image_file(encoded[0][:200]))
     tab.wait_for_selector("#search-status.fault:has-text('the image: does not decode')")
     assert tab.locator("#matches li").count() == 0
-    tab.set_input_files("#search-drop input", image_file(png_of(20_000, 20_000), "bomb.png"))
+    tab.set_input_files("#search-drop input", image_file(bomb, "bomb.png"))
     tab.wait_for_selector("#search-status.fault:has-text('too many pixels')")
     tab.set_input_files("#search-drop input", image_file(b"x" * (21 << 20)))
     tab.wait_for_selector("#search-status.fault:has-text('the image has more than 20 MiB')")

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import anyio
 
+from align_keras.images import MAX_PIXELS
 from align_keras.serving.image_search import (
-    MAX_CHARACTERS,
     MAX_CLASSES,
     MAX_IMAGE_BYTES,
     Query,
@@ -95,7 +95,7 @@ def build_page(search, exact=False, probes=None, hosts=("*",)):
                 "images": header.count,
                 "search": "exact" if is_exact else f"in {header.lists:,} lists",
                 "thumbnails": header.thumbnail_size > 0,
-                "limits": {"characters": MAX_CHARACTERS, "imageBytes": MAX_IMAGE_BYTES},
+                "limits": {"imageBytes": MAX_IMAGE_BYTES, "pixels": MAX_PIXELS},
             },
             headers=_HEADERS,
         )

@@ -2,7 +2,7 @@
 // All that comes from the index or the server is shown as text, never as HTML.
 
 const by = (id) => document.getElementById(id);
-const limits = { characters: 1000, imageBytes: 20 << 20 };
+const limits = { imageBytes: 20 << 20, pixels: 1 << 26 };
 let hasThumbnails = true;
 
 function make(tag, properties = {}, ...children) {
@@ -36,12 +36,16 @@ function dropZone(zone, changed) {
       return;
     }
     shown = URL.createObjectURL(image);
+    const place = make("span");
     const picture = make("img", { src: shown, alt: "" });
-    picture.addEventListener("error", () => picture.remove());
+    // Decoded only where it is shown: its size, from its header, is looked at before.
+    picture.addEventListener("load", () => {
+      if (picture.naturalWidth * picture.naturalHeight <= limits.pixels) place.replaceWith(picture);
+    });
     const remove = make("button", { type: "button", textContent: "Remove" });
     remove.addEventListener("click", clear);
     zone.replaceChildren(
-      picture, make("span", { className: "name", textContent: image.name || "an image of the index" }),
+      place, make("span", { className: "name", textContent: image.name || "an image of the index" }),
       make("span", {}, choose, " ", remove), input);
   }
   for (const kind of ["dragover", "dragleave", "drop"]) {
