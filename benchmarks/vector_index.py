@@ -1,8 +1,8 @@
 """Vector indexes for image search: build time, query time, memory and recall, side by side.
 
-    python benchmarks/vector_index.py [--width=640] [--images 10000 100000 1000000] [--case ...]
+    python benchmarks/vector_index.py [--width=640] [--images 10000 100000 1000000] [--centres=1000]
 
-Embeddings are generated: points about 20,000 centres in a space of 64 dimensions, turned into the
+Embeddings are generated: points about --centres in a space of 64 dimensions, turned into the
 width and given noise, of unit norm, so that neighbours exist as they do among images. Queries are
 images with noise added. Each case runs in a process of its own on memory-mapped float32; memory is
 what it then holds, without pages of the mapped file. Recall is the share of the exact ten nearest
@@ -26,18 +26,18 @@ _QUERIES = 200
 # Of them asked one by one.
 _SINGLE = 50
 _NEIGHBOURS = 10
-_CENTRES, _INTRINSIC = 20_000, 64
+_INTRINSIC = 64
 _BLOCK = 50_000
 
 
-def generate(folder, images, width):
+def generate(folder, images, width, num_centres):
     """Writes embeddings, queries and the exact neighbours of these."""
     rng = np.random.default_rng(0)
-    centres = rng.standard_normal((_CENTRES, _INTRINSIC), "f4")
+    centres = rng.standard_normal((num_centres, _INTRINSIC), "f4")
     turn = rng.standard_normal((_INTRINSIC, width), "f4") / np.float32(width**0.5)
 
     def points(count):
-        latent = centres[rng.integers(_CENTRES, size=count)]
+        latent = centres[rng.integers(num_centres, size=count)]
         latent = latent + 0.6 * rng.standard_normal(latent.shape, "f4")
         found = latent @ turn + 0.3 / width**0.5 * rng.standard_normal((count, width), "f4")
         return found / np.linalg.norm(found, axis=1, keepdims=True)
@@ -161,6 +161,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--width", type=int, default=640)
+    parser.add_argument("--centres", type=int, default=1_000, help="more make it harder")
     parser.add_argument("--only", nargs="+", default=list(CASES), help=", ".join(CASES))
     parser.add_argument("--case", help="run one case, JSON")
     arguments = parser.parse_args()
@@ -172,7 +173,7 @@ def main():
     print(f"{'images':>10}  {'index':<14}" + "".join(f"{head:>13}" for head in heads))
     for images in arguments.images:
         with tempfile.TemporaryDirectory() as folder:
-            generate(Path(folder), images, arguments.width)
+            generate(Path(folder), images, arguments.width, arguments.centres)
             for name in arguments.only:
                 if importlib.util.find_spec(CASES[name][1]) is None:
                     continue
