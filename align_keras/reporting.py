@@ -1,6 +1,7 @@
 """What a run shows at its end: pictures and a table."""
 
 import textwrap
+import warnings
 
 import numpy as np
 from matplotlib import ticker
@@ -122,10 +123,8 @@ def draw_retrievals(path, captions, images, right, scores):
     grid = figure.subplots(rows, columns + 1, squeeze=False, width_ratios=[1.9] + [1] * columns)
     for row in range(rows):
         caption = textwrap.fill(textwrap.shorten(captions[row], 110), 26)
-        # A dollar sign would start a formula.
-        caption = caption.replace("$", r"\$")
         grid[row, 0].axis("off")
-        grid[row, 0].text(0, 0.5, caption, va="center", fontsize=9)
+        grid[row, 0].text(0, 0.5, _plain(caption), va="center", fontsize=9)
         for column in range(columns):
             axes = grid[row, column + 1]
             axes.imshow(images[row, column])
@@ -136,6 +135,38 @@ def draw_retrievals(path, captions, images, right, scores):
                 linewidth=4 if right[row, column] else 1,
             )
     _save(figure, path)
+
+
+def draw_matches(path, title, pictures, names, scores, columns=6):
+    """Draws what a search found, best first.
+
+    Args:
+        path: of the PNG.
+        title: what was asked.
+        pictures: PIL images, of any size.
+        names: their names.
+        scores: their similarities.
+        columns: images a row.
+    """
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(2.2 * columns, 2.6 * rows + 0.5), layout="constrained")
+    figure.suptitle(_plain(textwrap.shorten(title, 110)))
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.axis("off")
+    for axes, picture, name, score in zip(grid, pictures, names, scores, strict=False):
+        axes.imshow(picture)
+        shown = textwrap.fill(textwrap.shorten(name, 60), 30, max_lines=2)
+        axes.set_title(f"{score:.3f}\n{_plain(shown)}", fontsize=7)
+    with warnings.catch_warnings():
+        # Scripts that the font lacks show as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        _save(figure, path)
+
+
+def _plain(text):
+    # A dollar sign would start a formula.
+    return text.replace("$", r"\$")
 
 
 def _save(figure, path):

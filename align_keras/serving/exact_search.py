@@ -1,0 +1,71 @@
+"""The nearest embeddings by looking at all of them, as pure functions on arrays."""
+
+import numpy as np
+
+# Embeddings that are widened to float32 and scored at a time, and queries.
+_CHUNK_NUMBERS = 1 << 22
+_QUERIES = 256
+
+
+def nearest(queries, embeddings, count):
+    """The places of the embeddings with the highest inner products.
+
+    Args:
+        queries: float32, ``(queries, width)``.
+        embeddings: float32 or float16, ``(images, width)``; may be memory-mapped.
+        count: how many a query, at most as many as there are.
+
+    Returns:
+        Integers, ``(queries, count)``, in no order.
+    """
+    rows = max(count, _CHUNK_NUMBERS // embeddings.shape[1])
+    parts = []
+    for first in range(0, len(queries), _QUERIES):
+        own = queries[first : first + _QUERIES]
+        scores = np.empty((len(own), 0), np.float32)
+        places = np.empty((len(own), 0), np.int64)
+        for start in range(0, len(embeddings), rows):
+            chunk = np.asarray(embeddings[start : start + rows], np.float32)
+            found = _finite(own @ chunk.T)
+            here = np.broadcast_to(np.arange(start, start + len(chunk)), found.shape)
+            best = _largest(found, count)
+            scores = np.hstack([scores, np.take_along_axis(found, best, 1)])
+            places = np.hstack([places, np.take_along_axis(here, best, 1)])
+            best = _largest(scores, count)
+            scores, places = (np.take_along_axis(of, best, 1) for of in (scores, places))
+        parts.append(places)
+    return np.concatenate(parts) if parts else np.empty((0, count), np.int64)
+
+
+def ranked(queries, embeddings, places):
+    """Found places in the order of their similarities.
+
+    Sums are float64, rounded to float32, so that equal images tie exactly wherever they stand;
+    of those that tie the first in the index comes first.
+
+    Args:
+        queries: float32, ``(queries, width)``.
+        embeddings: ``(images, width)``.
+        places: integers, ``(queries, count)``; -1 for none.
+
+    Returns:
+        ``(places, scores)``, ``(queries, count)``: best first, scores float32, -1 and -inf last.
+    """
+    ordered, scores = np.empty_like(places), np.empty(places.shape, np.float32)
+    for row, own in enumerate(np.sort(places, axis=1)):
+        found = np.asarray(embeddings[own], np.float64) @ queries[row].astype(np.float64)
+        found = np.where(own < 0, -np.inf, _finite(found.astype(np.float32)))
+        order = np.argsort(-found, kind="stable")
+        ordered[row], scores[row] = own[order], found[order]
+    return ordered, scores
+
+
+def _largest(scores, count):
+    if scores.shape[1] <= count:
+        return np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    return np.argpartition(-scores, count - 1, axis=1)[:, :count]
+
+
+def _finite(scores):
+    """A score that is not a number, of a damaged embedding, below all others."""
+    return np.nan_to_num(scores, nan=-np.inf, neginf=-np.inf, posinf=-np.inf)

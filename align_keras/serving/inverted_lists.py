@@ -1,0 +1,107 @@
+"""Approximate search: images in lists by their nearest centroid, of which a query opens a few."""
+
+import numpy as np
+
+#: Lists that a search opens by itself.
+PROBES = 32
+# k-means: images for each list, rounds.
+_SAMPLES_PER_LIST = 64
+_ROUNDS = 10
+# Embeddings that are widened to float32 at a time.
+_CHUNK = 1 << 16
+
+
+def require_faiss():
+    """The library; ValueError, which says how to get it, if it is not there."""
+    try:
+        import faiss
+    except ImportError:
+        raise ValueError(
+            "--exact-below: so many images need faiss; pip install 'align-keras[search]', or "
+            "raise --exact-below to have every search look at all of them"
+        ) from None
+    return faiss
+
+
+def cluster(embeddings, num_lists, seed=0):
+    """Divides images into lists by k-means on the sphere.
+
+    Args:
+        embeddings: unit norm, ``(images, width)``; may be memory-mapped.
+        num_lists: how many lists, at most as many as there are images.
+        seed: decides the sample and where k-means begins.
+
+    Returns:
+        ``(centroids, lists)``: float32, ``(num_lists, width)``, and the list of each image,
+        int32, ``(images,)``.
+    """
+    faiss = require_faiss()
+    sample = np.random.default_rng(seed).permutation(len(embeddings))
+    sample = np.sort(sample[: _SAMPLES_PER_LIST * num_lists])
+    kmeans = faiss.Kmeans(
+        embeddings.shape[1],
+        num_lists,
+        niter=_ROUNDS,
+        spherical=True,
+        seed=seed,
+        # By itself it warns below 39 images a list.
+        min_points_per_centroid=1,
+    )
+    kmeans.train(np.ascontiguousarray(embeddings[sample], np.float32))
+    lists = np.empty(len(embeddings), np.int32)
+    for start, chunk in _chunks(embeddings):
+        lists[start : start + len(chunk)] = kmeans.index.search(chunk, 1)[1][:, 0]
+    return kmeans.centroids.reshape(num_lists, -1).astype(np.float32), lists
+
+
+class InvertedLists:
+    """Faiss's inverted lists over embeddings whose lists are known, float16 in memory.
+
+    They are filled from plain arrays at every start, in seconds, and not read by faiss from a file
+    of its own: an index may come from elsewhere, and its reader trusts what it reads.
+
+    Args:
+        embeddings: unit norm, ``(images, width)``; may be memory-mapped.
+        centroids: float32, ``(lists, width)``.
+        lists: the list of each image, integers, ``(images,)``.
+
+    Raises:
+        ValueError: if faiss is not installed.
+    """
+
+    def __init__(self, embeddings, centroids, lists):
+        faiss = require_faiss()
+        width = embeddings.shape[1]
+        # Referred to by the index, which does not keep it alive.
+        self._centroids = faiss.IndexFlatIP(width)
+        self._centroids.add(np.ascontiguousarray(centroids))
+        self._index = faiss.IndexIVFScalarQuantizer(
+            self._centroids,
+            width,
+            len(centroids),
+            faiss.ScalarQuantizer.QT_fp16,
+            faiss.METRIC_INNER_PRODUCT,
+            False,  # by residual: embeddings as they are
+        )
+        self._index.train(np.ascontiguousarray(centroids))
+        self._faiss = faiss
+        for start, chunk in _chunks(embeddings):
+            ids = np.arange(start, start + len(chunk))
+            own = np.ascontiguousarray(lists[start : start + len(chunk)], np.int64)
+            pointers = (faiss.swig_ptr(array) for array in (chunk, ids, own))
+            self._index.add_core(len(chunk), *pointers)
+
+    def search(self, queries, count, probes=None):
+        """The places of the best images of the lists nearest to each query.
+
+        Returns:
+            Integers, ``(queries, count)``, -1 where the lists hold fewer.
+        """
+        queries = np.ascontiguousarray(queries, np.float32)
+        parameters = self._faiss.SearchParametersIVF(nprobe=probes or PROBES)
+        return self._index.search(queries, count, params=parameters)[1]
+
+
+def _chunks(embeddings):
+    for start in range(0, len(embeddings), _CHUNK):
+        yield start, np.ascontiguousarray(embeddings[start : start + _CHUNK], np.float32)
