@@ -1,9 +1,27 @@
 """Batch normalisation in one fused op, where Keras 3 takes a dozen passes over the activations."""
 
+import contextlib
+import contextvars
+
 import keras
 import tensorflow as tf
 
 from align_keras import distribution
+
+_LOCAL_STATISTICS = contextvars.ContextVar("local_statistics", default=False)
+
+
+@contextlib.contextmanager
+def local_statistics():
+    """Leaves statistics to each replica while it lasts, synchronised or not.
+
+    Replicas cannot sum inside a loop of TensorFlow's, such as that over micro-batches.
+    """
+    token = _LOCAL_STATISTICS.set(True)
+    try:
+        yield
+    finally:
+        _LOCAL_STATISTICS.reset(token)
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
@@ -27,6 +45,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         training = bool(training) and self.trainable and not self.frozen_statistics
         _, replicas = distribution.replica_place()
         synchronized = training and self.synchronized and replicas > 1
+        synchronized = synchronized and not _LOCAL_STATISTICS.get()
         fusable = self.axis in (-1, 3) and len(inputs.shape) == 4 and self.scale and self.center
         fusable &= inputs.dtype in (tf.float32, tf.bfloat16, tf.float16)
         if synchronized or not fusable or self.renorm or mask is not None:

@@ -142,7 +142,8 @@ class ContrastiveModel(keras.Model):
                 whole matrix, ``None`` as in ``global_losses``.
             micro_batch_size: pairs of a replica whose activations are in memory at once; must
                 divide its share of the batch. The gradient is that of the whole global batch;
-                only batch norm sees micro-batches, and averages the mean of their statistics.
+                only batch norm sees micro-batches, each of a replica apart, and averages the mean
+                of their statistics.
                 ``None`` for the whole share.
             rematerialize: whether the towers keep only what enters their blocks and compute the
                 rest again in the backward pass, with the same dropout masks.
@@ -305,12 +306,14 @@ class ContrastiveModel(keras.Model):
         """Gives every replica the mean of the moving statistics, which Keras leaves apart.
 
         Without it a replica would embed, and a checkpoint hold, statistics of its own share.
-        Where batch norm is synchronised they are the same already.
+        Where batch norm is synchronised they are the same already, but for micro-batches.
         """
-        if replicas == 1 or getattr(self.backbone.image_encoder, "synchronized_batch_norm", False):
+        encoder = self.backbone.image_encoder
+        synchronized = getattr(encoder, "synchronized_batch_norm", False)
+        if replicas == 1 or (synchronized and self.micro_batch_size is None):
             return
         variables = [v for v in self.backbone.non_trainable_variables if "moving_" in v.path]
-        sums = distribution.sum_replicas([tf.convert_to_tensor(v.value) for v in variables])
+        sums = distribution.sum_replicas([tf.identity(v.value) for v in variables])
         for variable, total in zip(variables, sums, strict=True):
             variable.assign(total / replicas)
 

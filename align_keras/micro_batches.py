@@ -10,6 +10,8 @@ import itertools
 
 import tensorflow as tf
 
+from align_keras import batch_norm
+
 # A weight that the outputs do not depend on.
 UNCONNECTED = tf.UnconnectedGradients.ZERO
 
@@ -26,7 +28,8 @@ def embed(backbone, inputs, micro_batch_size):
         ``(embeddings, replay)``: the backbone's outputs for the whole batch, and a function from
         the loss's gradients with respect to those to a dict of gradients by the variables'
         ``ref()``. It runs every part again with the same dropout masks. Batch norm normalises
-        each part by its own statistics; its moving averages move once, to their mean.
+        each part by its own statistics, also where it is synchronised, so that replicas give what
+        one device with the same parts does; its moving averages move once, to their mean.
 
     Raises:
         ValueError: if ``micro_batch_size`` does not divide the batch, or its size is not static.
@@ -67,12 +70,13 @@ def embed(backbone, inputs, micro_batch_size):
         for name in backbone.output
     }
     averages = [tf.TensorSpec(variable.shape, variable.dtype) for variable in moving]
-    embeddings, averages = tf.map_fn(
-        embed_and_average,
-        tf.range(parts),
-        fn_output_signature=(outputs, averages),
-        parallel_iterations=1,
-    )
+    with batch_norm.local_statistics():
+        embeddings, averages = tf.map_fn(
+            embed_and_average,
+            tf.range(parts),
+            fn_output_signature=(outputs, averages),
+            parallel_iterations=1,
+        )
     # Each moved from the same start: their mean is one step towards the parts' mean.
     averages = [tf.reduce_mean(average, axis=0) for average in averages]
 
@@ -94,12 +98,13 @@ def embed(backbone, inputs, micro_batch_size):
             gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
             return index + 1, [t + g for t, g in zip(totals, gradients, strict=True)]
 
-        _, totals = tf.while_loop(
-            lambda index, _: index < parts,
-            add_part,
-            (0, [tf.zeros(variable.shape) for variable in variables]),
-            parallel_iterations=1,
-        )
+        with batch_norm.local_statistics():
+            _, totals = tf.while_loop(
+                lambda index, _: index < parts,
+                add_part,
+                (0, [tf.zeros(variable.shape) for variable in variables]),
+                parallel_iterations=1,
+            )
         _assign(moving, averages)
         return {v.ref(): total for v, total in zip(variables, totals, strict=True)}
 

@@ -12,7 +12,7 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
-from conftest import LOGICAL_CPUS, build_tiny_model, freeze_batch_norm, make_batch
+from conftest import LOGICAL_CPUS, build_tiny_model, make_batch
 
 from align_keras import distribution, optimizers
 
@@ -33,13 +33,11 @@ CASES = {
 
 
 def run(strategy, case):
-    """One case: arrays by name. Batch norm is synchronised, or frozen under micro-batches."""
+    """One case: arrays by name. Batch norm is synchronised."""
     optimizer, options, compile_options = CASES[case]
     keras.utils.set_random_seed(1)
     with strategy.scope():
         model = build_tiny_model(synchronized=True, name="align")
-        if "micro_batch_size" in compile_options:
-            freeze_batch_norm(model)
         variables = model.trainable_variables
         model.compile(
             optimizers.make_optimizer(optimizer, 0.05, variables, **options), **compile_options
