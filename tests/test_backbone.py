@@ -111,14 +111,19 @@ def test_every_size_has_its_count():
     assert TEXT_PARAMETERS.keys() == presets.TEXT_ENCODERS.keys()
 
 
-@pytest.mark.parametrize("name", IMAGE_PARAMETERS)
+# Building the largest takes many seconds; those between lie on the same formula.
+@pytest.mark.parametrize(
+    "name", sorted(IMAGE_PARAMETERS.keys() - {"efficientnet_b5", "efficientnet_b6"})
+)
 def test_image_encoder_counts(name):
-    count = image_encoder_without_memory(name).count_params()
-    assert count == IMAGE_PARAMETERS[name]
+    assert image_encoder_without_memory(name).count_params() == IMAGE_PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", sorted(IMAGE_PARAMETERS.keys() - {"efficientnet_nano"}))
+def test_image_encoder_counts_follow_the_formula(name):
     size = presets.IMAGE_ENCODERS[name]
-    if name != "efficientnet_nano":
-        coefficients = size["width_coefficient"], size["depth_coefficient"]
-        assert count == efficientnet_parameters(*coefficients)
+    coefficients = size["width_coefficient"], size["depth_coefficient"]
+    assert efficientnet_parameters(*coefficients) == IMAGE_PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", TEXT_PARAMETERS)

@@ -68,17 +68,17 @@ def test_a_later_start_gives_the_batches_that_would_have_come(start, scene_shard
     assert_same(batches[start:], resumed)
 
 
-@pytest.mark.parametrize("num_workers", [2, 5])
+@pytest.mark.parametrize("num_workers", [2, 4])
 def test_workers_share_the_pairs_between_them(num_workers, scene_shards, preprocessor):
-    # 4 shards: by whole shards for 2 workers, by records for 5.
-    size = 40 // num_workers
+    # 2 shards: by whole shards for 2 workers, by records for 4.
+    size = 20 // num_workers
     seen = collections.Counter()
     for worker in range(num_workers):
         dataset = dataset_of(
-            scene_shards[0][:4], preprocessor, size, worker=worker, num_workers=num_workers
+            scene_shards[0][:2], preprocessor, size, worker=worker, num_workers=num_workers
         )
         seen.update(take(dataset, 1)[0]["image_ids"].tolist())
-    assert len(seen) == 40
+    assert len(seen) == 20
     assert set(seen.values()) == {1}
 
 
