@@ -19,8 +19,8 @@ from conftest import ROOT, TINY_IMAGE_SIZE, build_tiny_model
 from PIL import Image
 
 from align_keras import AlignDualEncoder
-from align_keras.evaluation import zero_shot
-from align_keras.serving import folding, signatures, towers, warm_up
+from align_keras.evaluation import data_sets, zero_shot
+from align_keras.serving import folding, signatures, warm_up
 
 CAPTIONS = ["a red ring", "", "Ein ROTER Ring™, größer als \U0001f600 [SEP]", "blue " * 40]
 CLASSES = ["red ring", "blue square", "green cross"]
@@ -277,7 +277,7 @@ def test_card_vocabulary_and_class_names_are_beside(exported, preprocessor):
         preprocessor.vocabulary
     )
     assert (exported / "assets" / "class_names.txt").read_text().splitlines() == CLASSES
-    card = (exported / "README.md").read_text()
+    card = (exported / "assets" / "README.md").read_text()
     for word in ("encode_text", "best_class", "uint8", "the {} here", "16 x 16", "[CLS]"):
         assert word in card
 
@@ -328,10 +328,18 @@ def test_what_is_not_installed_is_told(model, tmp_path, monkeypatch, module, for
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("names", "message"), [(["a"], "two at least"), (["a", "a"], "twice")])
-def test_bad_class_names_are_refused(model, tmp_path, names, message):
-    with pytest.raises(ValueError, match=message):
-        model.export(tmp_path / "1", class_names=names)
+def test_a_single_class_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="two at least"):
+        model.export(tmp_path / "1", class_names=["a"])
+
+
+def test_a_link_to_an_empty_folder_is_written_through(model, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "1").symlink_to(tmp_path / "disk")
+    model.export(tmp_path / "1", format="litert")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "disk"]
+    assert (tmp_path / "1").is_symlink()
+    assert (tmp_path / "disk" / "image_tower.tflite").exists()
 
 
 def test_folded_batch_norm_is_exact_to_rounding(model, tmp_path):
@@ -407,16 +415,14 @@ def test_wrong_options_of_towers_are_refused(model, tmp_path):
     with pytest.raises(ValueError, match="LiteRT has float16 and int8"):
         model.export(tmp_path / "towers", format="onnx", quantize="int8")
     assert not list(tmp_path.iterdir())
-    assert towers.QUANTIZATIONS == ("float16", "int8")
 
 
 def test_the_recipe_exports_a_preset(model, tmp_path, capsys):
     model.save_to_preset(tmp_path / "run" / "preset")
-    (tmp_path / "names.txt").write_text("red ring\n\nblue square\n")
     settings = recipe.ExportSettings(
         model=str(tmp_path / "run"),
         output=str(tmp_path / "served" / "tiny" / "1"),
-        class_names=str(tmp_path / "names.txt"),
+        class_names="imagenet",
         prompts=("a {}",),
         fold_batch_norm=True,
     )
@@ -427,11 +433,26 @@ def test_the_recipe_exports_a_preset(model, tmp_path, capsys):
     served = tf.saved_model.load(settings.output).signatures
     image = image_bytes()
     found = served["classify"](images=tf.constant([image]))["probabilities"].numpy()
-    classes = zero_shot.class_embeddings(model.encode_texts(["a red ring", "a blue square"]), 2)
+    # Two of ImageNet's classes have the name of another.
+    names = data_sets.class_names_of("imagenet")
+    texts = model.encode_texts(zero_shot.fill_prompts(names, ["a {}"]))
+    classes = zero_shot.class_embeddings(texts, 1000)
     logits = model.encode_images([image]) @ classes.T / 0.2
     np.testing.assert_allclose(found, np.exp(logits) / np.exp(logits).sum(), rtol=1e-4)
     with pytest.raises(ValueError, match="--output"):
         recipe.main(settings)
+
+
+def test_class_names_of_a_file(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("\ufeffcafé\n\n red ring \n", "utf-8")
+    assert recipe.read_class_names(str(path)) == ["café", "red ring"]
+    path.write_text("a\nb\na\n")
+    with pytest.raises(ValueError, match="--class-names: .*names.txt: 'a' stands twice"):
+        recipe.read_class_names(str(path))
+    path.write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match="--class-names: .*names.txt is not UTF-8"):
+        recipe.read_class_names(str(path))
 
 
 @pytest.mark.parametrize(
@@ -443,6 +464,7 @@ def test_the_recipe_exports_a_preset(model, tmp_path, capsys):
         ({"class_names": "pets", "prompts": ("a",)}, "--prompts"),
         ({"format": "onnx", "fold_batch_norm": True}, "--fold-batch-norm"),
         ({"model": "nowhere"}, "--model"),
+        ({"output": "gs://bucket/1"}, "--output: gs://bucket/1 is no local folder"),
     ],
 )
 def test_the_recipe_refuses_in_one_line(tmp_path, flags, message):

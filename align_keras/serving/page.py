@@ -92,9 +92,7 @@ def build_page(search, probes=None, hosts=("*",)):
         return JSONResponse(
             {
                 "images": header.count,
-                "search": f"in {header.lists:,} lists"
-                if search.index.is_approximate
-                else "exact",
+                "search": f"in {header.lists:,} lists" if search.index.is_approximate else "exact",
                 "thumbnails": header.thumbnail_size > 0,
                 "limits": {"imageBytes": MAX_IMAGE_BYTES, "pixels": MAX_PIXELS},
             },
