@@ -3,10 +3,8 @@ import io
 import json
 import os
 import resource
-import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import export as recipe
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 import serving_client
 import tensorflow as tf
-from conftest import ROOT, TINY_IMAGE_SIZE, build_tiny_model
+from conftest import ROOT, TINY_IMAGE_SIZE, build_tiny_model, make_bomb
 from PIL import Image
 
 from align_keras import AlignDualEncoder
@@ -39,23 +37,6 @@ def image_bytes(format="JPEG", size=(40, 30), mode="RGB", seed=0):
     buffer = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(buffer, format)
     return buffer.getvalue()
-
-
-def bomb():
-    """A PNG of a megabyte and 20,000 x 20,000 pixels."""
-
-    def chunk(kind, data):
-        checksum = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
-
-    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
-    packer = zlib.compressobj(9)
-    rows = packer.compress(bytes(100 * (1 + 3 * 20_000))) + packer.flush(zlib.Z_FULL_FLUSH)
-    # After a full flush the same rows are the same bytes again.
-    data = rows + rows[2:] * 199
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
 
 
 def disturbed(model):
@@ -221,7 +202,7 @@ def test_any_batch_size(served, files, count):
 
 
 def test_a_decompression_bomb_is_refused_before_it_takes_memory(served, files):
-    encoded = bomb()
+    encoded = make_bomb()
     assert len(encoded) > 1_000_000
     served["encode_image"](images=tf.constant(files[0]))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -8,16 +8,14 @@ import os
 import re
 import resource
 import shutil
-import struct
 import sys
 import threading
 import urllib.error
 import urllib.request
-import zlib
 
 import numpy as np
 import pytest
-from conftest import TINY_IMAGE_SIZE, TINY_SEQUENCE, build_tiny_model
+from conftest import TINY_IMAGE_SIZE, TINY_SEQUENCE, build_tiny_model, make_bomb
 from PIL import Image
 
 from align_keras import AlignPreprocessor
@@ -136,22 +134,7 @@ def test_it_gives_its_own_files_and_thumbnails_and_no_others(address):
 
 @pytest.fixture(scope="module")
 def bomb():
-    """A PNG of a megabyte that is 20,000 pixels wide and high."""
-    return png_of(20_000, 20_000)
-
-
-def png_of(width, height):
-    """A black PNG."""
-
-    def chunk(kind, data):
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    packer = zlib.compressobj(9)
-    row = bytes(1 + 3 * width)
-    data = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return make_bomb()
 
 
 def hostile_searches(jpg):
