@@ -18,7 +18,7 @@ from PIL import Image
 
 from align_keras import AlignDualEncoder
 from align_keras.evaluation import data_sets, zero_shot
-from align_keras.serving import folding, signatures, warm_up
+from align_keras.serving import export, folding, signatures, warm_up
 
 CAPTIONS = ["a red ring", "", "Ein ROTER Ring™, größer als \U0001f600 [SEP]", "blue " * 40]
 CLASSES = ["red ring", "blue square", "green cross"]
@@ -314,13 +314,15 @@ def test_a_single_class_is_refused(model, tmp_path):
         model.export(tmp_path / "1", class_names=["a"])
 
 
-def test_a_link_to_an_empty_folder_is_written_through(model, tmp_path):
+def test_a_link_to_an_empty_folder_is_written_through(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "1").symlink_to(tmp_path / "disk")
-    model.export(tmp_path / "1", format="litert")
+    export.check_output(tmp_path / "1")
+    with export.new_folder(tmp_path / "1") as folder:
+        (folder / "README.md").touch()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "disk"]
     assert (tmp_path / "1").is_symlink()
-    assert (tmp_path / "disk" / "image_tower.tflite").exists()
+    assert (tmp_path / "disk" / "README.md").exists()
 
 
 def test_folded_batch_norm_is_exact_to_rounding(model, tmp_path):

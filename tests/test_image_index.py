@@ -302,7 +302,7 @@ def test_members_that_lie_about_their_sizes_are_listed(model, encoded, tmp_path,
     with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("good.jpg", encoded[0])
         archive.writestr("bomb.jpg", bytes(2 << 20))
-        archive.writestr("short.jpg", encoded[1])
+        archive.writestr("short.jpg", encoded[1], zipfile.ZIP_STORED)
         short = archive.getinfo("short.jpg")
         short.compress_size = short.file_size = 1 << 19
     rows = [{"image": f"{name}.jpg", "archive": "images.zip"} for name in ("good", "bomb", "short")]
@@ -314,6 +314,14 @@ def test_members_that_lie_about_their_sizes_are_listed(model, encoded, tmp_path,
     reasons = {row["name"]: row["reason"] for row in map(json.loads, lines)}
     assert reasons.keys() == {"images.zip/bomb.jpg", "images.zip/short.jpg"}
     assert reasons["images.zip/bomb.jpg"] == "more than 1 MiB"
+
+
+def test_an_error_without_words_is_a_reason_too(model):
+    def load():
+        raise EOFError  # as zipfile does
+
+    image = image_sources.SourceImage("x.jpg", load)
+    assert indexing._prepare(image, model.preprocessor, 0) == "EOFError()"
 
 
 @pytest.mark.parametrize(
