@@ -157,7 +157,9 @@ def draw_matches(path, title, pictures, names, scores, columns=6):
     for axes, picture, name, score in zip(grid, pictures, names, scores, strict=False):
         axes.imshow(picture)
         # A long path has no spaces to cut it at; its end tells it from others.
-        shown = textwrap.fill(name if " " in name else name[-60:], 30, max_lines=2)
+        shown = textwrap.fill(
+            name if " " in name else name[-60:], 30, max_lines=2, break_on_hyphens=False
+        )
         axes.set_title(f"{score:.3f}\n{_plain(shown)}", fontsize=7)
     with warnings.catch_warnings():
         # Scripts that the font lacks show as boxes.
