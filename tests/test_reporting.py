@@ -67,4 +67,5 @@ def test_matches_show_the_end_of_a_long_path(tmp_path, monkeypatch):
 
 def test_a_search_that_finds_nothing_is_drawn(tmp_path):
     reporting.draw_matches(tmp_path / "sheet.png", "a red ring", [], [], [])
-    assert Image.open(tmp_path / "sheet.png").width > 1_000
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 1_000
