@@ -148,7 +148,7 @@ def draw_matches(path, title, pictures, names, scores, columns=6):
         scores: their similarities.
         columns: images a row.
     """
-    rows = -(-len(pictures) // columns)
+    rows = max(1, -(-len(pictures) // columns))
     figure = Figure(figsize=(2.2 * columns, 2.6 * rows + 0.5), layout="constrained")
     figure.suptitle(_plain(textwrap.shorten(title, 110)))
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -156,7 +156,10 @@ def draw_matches(path, title, pictures, names, scores, columns=6):
         axes.axis("off")
     for axes, picture, name, score in zip(grid, pictures, names, scores, strict=False):
         axes.imshow(picture)
-        shown = textwrap.fill(textwrap.shorten(name, 60), 30, max_lines=2)
+        # A long path has no spaces to cut it at; its end tells it from others.
+        shown = textwrap.fill(
+            name if " " in name else name[-60:], 30, max_lines=2, break_on_hyphens=False
+        )
         axes.set_title(f"{score:.3f}\n{_plain(shown)}", fontsize=7)
     with warnings.catch_warnings():
         # Scripts that the font lacks show as boxes.

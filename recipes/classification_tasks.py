@@ -67,11 +67,19 @@ def embed_labelled(settings, name, data, encode, class_names=None):
 def read_class_names(settings, name, data):
     """Class names from --class-names, of the known data set or of the data, None without."""
     if settings.class_names:
-        path = Path(settings.class_names)
-        if not path.is_file():
-            raise FileNotFoundError(f"--class-names: no file {path}")
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        return read_names(settings.class_names)
     return data_sets.class_names_of(name) or data.class_names
+
+
+def read_names(path):
+    """The lines of the file of --class-names that are not empty."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"--class-names: no file {path}")
+    try:
+        lines = Path(path).read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"--class-names: {path} is not UTF-8; convert it") from None
+    return [line.strip() for line in lines if line.strip()]
 
 
 def run_zero_shot(settings, name, model, data, output):

@@ -4,10 +4,12 @@ r"""Exports a trained or published model: for TensorFlow Serving, ONNX Runtime o
     python recipes/export.py --model=runs/photos --output=EXPORTED/photos/2 --class-names=imagenet
     python recipes/export.py --model=runs/photos --output=towers --format=litert --quantize=int8
 
-README.md in the output tells what it takes and gives. recipes/serving_client.py asks a server.
+A README.md in the output, in assets/ of a SavedModel, tells what it takes and gives.
+recipes/serving_client.py asks a server.
 """
 
 import dataclasses
+import shlex
 import sys
 from pathlib import Path
 from typing import Literal
@@ -17,9 +19,11 @@ from quiet_tensorflow import load_quietly
 load_quietly()
 
 import tyro
-from evaluate import load_model
+from classification_tasks import read_names
+from run_presets import load_model
 
 from align_keras.evaluation import data_sets, zero_shot
+from align_keras.serving.export import CARD, check_output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +57,14 @@ class ExportSettings:
 
 def main(settings):
     """Loads, exports and says how to serve."""
-    output = Path(settings.output)
+    # What is wrong with the flags is told before a model is loaded.
     options = format_options(settings)
-    check_output(output)
+    check_output(settings.output)
+    output = Path(settings.output)
     model = load_model(settings.model)
     model.export(output, **options)
-    print((output / "README.md").read_text(encoding="utf-8"))
+    card = CARD if settings.format == "saved_model" else "README.md"
+    print((output / card).read_text(encoding="utf-8"))
     print(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
     if settings.format == "saved_model":
         print(serving_line(output))
@@ -93,9 +99,11 @@ def read_class_names(class_names):
     """The lines of a file, or the names of a known data set; None without any."""
     if not class_names:
         return None
-    path = Path(class_names)
-    if path.is_file():
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    if Path(class_names).is_file():
+        names = read_names(class_names)
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"--class-names: {class_names}: {twice[0]!r} stands twice in it")
+        return names
     names = data_sets.class_names_of(class_names)
     if names is None:
         known = [name for name in data_sets.DATA_SETS if data_sets.class_names_of(name)]
@@ -106,20 +114,14 @@ def read_class_names(class_names):
     return names
 
 
-def check_output(output):
-    """Raises ValueError before a model is loaded for nothing."""
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise ValueError(f"--output: {output} exists; give a new folder, or remove it")
-
-
 def serving_line(output):
     """How to serve a SavedModel."""
     if not output.name.isdecimal():
         return "TensorFlow Serving wants a number as the folder's name, as in EXPORTED/photos/1"
     folder = output.resolve().parent
     return (
-        f"docker run --rm -p 8500:8500 -p 8501:8501 -e MODEL_NAME={folder.name} \\\n"
-        f"    -v {folder}:/models/{folder.name} tensorflow/serving"
+        f"docker run --rm -p 8500:8500 -p 8501:8501 -e MODEL_NAME={shlex.quote(folder.name)} \\\n"
+        f"    -v {shlex.quote(f'{folder}:/models/{folder.name}')} tensorflow/serving"
     )
 
 

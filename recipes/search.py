@@ -21,8 +21,8 @@ load_quietly()
 import numpy as np
 import tqdm
 import tyro
-from evaluate import load_model
 from PIL import Image
+from run_presets import load_model
 
 from align_keras import reporting
 from align_keras.evaluation import embedding, examples, report, retrieval
@@ -87,7 +87,7 @@ class SearchSettings:
         """An ``ImageSearch``; what is wrong with the index is told before a model is loaded."""
         if self.probes < 1:
             raise ValueError(f"--probes: must be at least 1, not {self.probes}")
-        index = ImageIndex(self.index)
+        index = ImageIndex(self.index, self.exact)
         named = index.header.model
         if not self.model and "://" in named:
             # An index may come from elsewhere: what it names is not fetched unasked.
@@ -191,7 +191,7 @@ def query(settings):
         settings.without,
         settings.without_weight,
     )
-    found = search.find(asked, settings.results, settings.exact, settings.probes)
+    found = search.find(asked, settings.results, settings.probes)
     for rank, match in enumerate(found, 1):
         names = printable(f"{match.name}  {match.caption}".rstrip())
         print(f"{rank:>4}{match.score:>8.3f}  {names}")
@@ -218,7 +218,7 @@ def evaluate(settings):
         raise ValueError("--data: its images are not those of the index; give what it was made of")
     queries = embedding.embed_texts(search.model, [caption for _, caption in captions])
     start = time.monotonic()
-    places, scores = index.search(queries, _RANKED, settings.exact, settings.probes)
+    places, scores = index.search(queries, _RANKED, settings.probes)
     seconds = time.monotonic() - start
     is_right = places == np.array(right)[:, None]
     # As in evaluate.py a tie is lost.
@@ -228,7 +228,7 @@ def evaluate(settings):
         f"image_retrieval_recall@{k}": retrieval.recall_at_k(ranks, k) for k in retrieval.RECALL_AT
     }
     chance = {name: k / len(index) for name, k in zip(metrics, retrieval.RECALL_AT, strict=True)}
-    way = "approximate" if index.is_approximate and not settings.exact else "exact"
+    way = "approximate" if index.is_approximate else "exact"
     title = f"{len(index):,} images, {len(queries):,} captions, {way}"
     print(report.format_table(title, metrics, chance, {}))
     print(f"\n{1000 * seconds / len(queries):.2f} ms a query, all asked together")
@@ -240,7 +240,7 @@ def serve(settings):
     from align_keras.serving import page
 
     page.require_starlette()
-    page.serve(settings.open(), settings.host, settings.port, settings.exact, settings.probes)
+    page.serve(settings.open(), settings.host, settings.port, settings.probes)
 
 
 COMMANDS = {
@@ -297,6 +297,6 @@ if __name__ == "__main__":
     try:
         main(parse_settings())
     except (ValueError, OSError) as error:
-        sys.exit(f"search.py: {error}")
+        sys.exit(f"search.py: {printable(' '.join(str(error).splitlines()))}")
     except KeyboardInterrupt:
         sys.exit("search.py: interrupted")

@@ -9,6 +9,7 @@ REST takes the standard library alone, --grpc the package tensorflow-serving-api
 
 import argparse
 import base64
+import http.client
 import json
 import sys
 import urllib.error
@@ -48,7 +49,7 @@ def ask_rest(server, model, signature, values, timeout=60.0):
         out.
 
     Raises:
-        RuntimeError: if the server refuses or cannot be reached.
+        RuntimeError: if the server refuses, cannot be reached or is another one.
     """
     request = urllib.request.Request(
         f"http://{server}/v1/models/{model}:predict",
@@ -62,6 +63,9 @@ def ask_rest(server, model, signature, values, timeout=60.0):
         raise RuntimeError(f"{server}: {error.read().decode('utf-8', 'replace')}") from error
     except OSError as error:
         raise RuntimeError(f"{server}: cannot be reached ({error})") from error
+    # Such as the port of gRPC, or a proxy of something else.
+    except (http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        raise RuntimeError(f"{server}: answers, but not as TensorFlow Serving's REST") from error
     return outputs if isinstance(outputs, dict) else {"outputs": outputs}
 
 

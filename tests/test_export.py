@@ -3,10 +3,8 @@ import io
 import json
 import os
 import resource
-import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import export as recipe
@@ -15,12 +13,12 @@ import numpy as np
 import pytest
 import serving_client
 import tensorflow as tf
-from conftest import ROOT, TINY_IMAGE_SIZE, build_tiny_model
+from conftest import ROOT, TINY_IMAGE_SIZE, build_tiny_model, make_bomb
 from PIL import Image
 
 from align_keras import AlignDualEncoder
-from align_keras.evaluation import zero_shot
-from align_keras.serving import folding, signatures, towers, warm_up
+from align_keras.evaluation import data_sets, zero_shot
+from align_keras.serving import export, folding, signatures, warm_up
 
 CAPTIONS = ["a red ring", "", "Ein ROTER Ring™, größer als \U0001f600 [SEP]", "blue " * 40]
 CLASSES = ["red ring", "blue square", "green cross"]
@@ -39,23 +37,6 @@ def image_bytes(format="JPEG", size=(40, 30), mode="RGB", seed=0):
     buffer = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(buffer, format)
     return buffer.getvalue()
-
-
-def bomb():
-    """A PNG of a megabyte and 20,000 x 20,000 pixels."""
-
-    def chunk(kind, data):
-        checksum = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
-
-    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
-    packer = zlib.compressobj(9)
-    rows = packer.compress(bytes(100 * (1 + 3 * 20_000))) + packer.flush(zlib.Z_FULL_FLUSH)
-    # After a full flush the same rows are the same bytes again.
-    data = rows + rows[2:] * 199
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
 
 
 def disturbed(model):
@@ -221,7 +202,7 @@ def test_any_batch_size(served, files, count):
 
 
 def test_a_decompression_bomb_is_refused_before_it_takes_memory(served, files):
-    encoded = bomb()
+    encoded = make_bomb()
     assert len(encoded) > 1_000_000
     served["encode_image"](images=tf.constant(files[0]))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -277,7 +258,7 @@ def test_card_vocabulary_and_class_names_are_beside(exported, preprocessor):
         preprocessor.vocabulary
     )
     assert (exported / "assets" / "class_names.txt").read_text().splitlines() == CLASSES
-    card = (exported / "README.md").read_text()
+    card = (exported / "assets" / "README.md").read_text()
     for word in ("encode_text", "best_class", "uint8", "the {} here", "16 x 16", "[CLS]"):
         assert word in card
 
@@ -328,10 +309,20 @@ def test_what_is_not_installed_is_told(model, tmp_path, monkeypatch, module, for
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("names", "message"), [(["a"], "two at least"), (["a", "a"], "twice")])
-def test_bad_class_names_are_refused(model, tmp_path, names, message):
-    with pytest.raises(ValueError, match=message):
-        model.export(tmp_path / "1", class_names=names)
+def test_a_single_class_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="two at least"):
+        model.export(tmp_path / "1", class_names=["a"])
+
+
+def test_a_link_to_an_empty_folder_is_written_through(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "1").symlink_to(tmp_path / "disk")
+    export.check_output(tmp_path / "1")
+    with export.new_folder(tmp_path / "1") as folder:
+        (folder / "README.md").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "disk"]
+    assert (tmp_path / "1").is_symlink()
+    assert (tmp_path / "disk" / "README.md").exists()
 
 
 def test_folded_batch_norm_is_exact_to_rounding(model, tmp_path):
@@ -407,16 +398,14 @@ def test_wrong_options_of_towers_are_refused(model, tmp_path):
     with pytest.raises(ValueError, match="LiteRT has float16 and int8"):
         model.export(tmp_path / "towers", format="onnx", quantize="int8")
     assert not list(tmp_path.iterdir())
-    assert towers.QUANTIZATIONS == ("float16", "int8")
 
 
 def test_the_recipe_exports_a_preset(model, tmp_path, capsys):
     model.save_to_preset(tmp_path / "run" / "preset")
-    (tmp_path / "names.txt").write_text("red ring\n\nblue square\n")
     settings = recipe.ExportSettings(
         model=str(tmp_path / "run"),
         output=str(tmp_path / "served" / "tiny" / "1"),
-        class_names=str(tmp_path / "names.txt"),
+        class_names="imagenet",
         prompts=("a {}",),
         fold_batch_norm=True,
     )
@@ -427,11 +416,26 @@ def test_the_recipe_exports_a_preset(model, tmp_path, capsys):
     served = tf.saved_model.load(settings.output).signatures
     image = image_bytes()
     found = served["classify"](images=tf.constant([image]))["probabilities"].numpy()
-    classes = zero_shot.class_embeddings(model.encode_texts(["a red ring", "a blue square"]), 2)
+    # Two of ImageNet's classes have the name of another.
+    names = data_sets.class_names_of("imagenet")
+    texts = model.encode_texts(zero_shot.fill_prompts(names, ["a {}"]))
+    classes = zero_shot.class_embeddings(texts, 1000)
     logits = model.encode_images([image]) @ classes.T / 0.2
     np.testing.assert_allclose(found, np.exp(logits) / np.exp(logits).sum(), rtol=1e-4)
     with pytest.raises(ValueError, match="--output"):
         recipe.main(settings)
+
+
+def test_class_names_of_a_file(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("\ufeffcafé\n\n red ring \n", "utf-8")
+    assert recipe.read_class_names(str(path)) == ["café", "red ring"]
+    path.write_text("a\nb\na\n")
+    with pytest.raises(ValueError, match="--class-names: .*names.txt: 'a' stands twice"):
+        recipe.read_class_names(str(path))
+    path.write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match="--class-names: .*names.txt is not UTF-8"):
+        recipe.read_class_names(str(path))
 
 
 @pytest.mark.parametrize(
@@ -443,6 +447,7 @@ def test_the_recipe_exports_a_preset(model, tmp_path, capsys):
         ({"class_names": "pets", "prompts": ("a",)}, "--prompts"),
         ({"format": "onnx", "fold_batch_norm": True}, "--fold-batch-norm"),
         ({"model": "nowhere"}, "--model"),
+        ({"output": "gs://bucket/1"}, "--output: gs://bucket/1 is no local folder"),
     ],
 )
 def test_the_recipe_refuses_in_one_line(tmp_path, flags, message):

@@ -1,5 +1,6 @@
 import json
 import os
+import sys
 import time
 import zipfile
 
@@ -9,7 +10,7 @@ from conftest import TINY_IMAGE_SIZE, TINY_SEQUENCE, build_tiny_model
 from PIL import Image
 
 from align_keras import AlignPreprocessor
-from align_keras.data import records
+from align_keras.data import packing, records
 from align_keras.serving import exact_search, image_sources, indexing, inverted_lists
 from align_keras.serving.image_index import ImageIndex
 
@@ -185,6 +186,7 @@ class KilledError(Exception):
 def test_a_run_that_was_cut_off_goes_on(after, model, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(indexing, "_COMMIT_SECONDS", 0.0)
     build(model, photos, tmp_path / "whole")
+    times = (photos / "00.jpg").stat()
     source = image_sources.open_images(photos)
     calls = []
 
@@ -201,6 +203,10 @@ def test_a_run_that_was_cut_off_goes_on(after, model, photos, tmp_path, monkeypa
             file.write(b"half")
     with pytest.raises(FileNotFoundError, match="no finished index"):
         ImageIndex(tmp_path / "cut")
+    os.utime(photos / "00.jpg", (1, 1))
+    with pytest.raises(ValueError, match="--images: .* other images, or some were added"):
+        build(model, photos, tmp_path / "cut")
+    os.utime(photos / "00.jpg", ns=(times.st_atime_ns, times.st_mtime_ns))
     _, embedded = indexing.build_index(model, source, tmp_path / "cut", batch_size=8)
     # Of 34 images four are unreadable, so some of the first batches' were done.
     assert 30 - 8 * after <= embedded < 30
@@ -223,6 +229,7 @@ def test_changes_are_noticed(model, photos, tmp_path, pieces):
     build(model, photos, output)
     with pytest.raises(ValueError, match=r"--precision: .* was begun with float32, not float16"):
         build(model, photos, output, precision="float16")
+    assert not (output / "lock").exists()
     weight = model.backbone.image_projection.weights[0]
     before = weight.numpy()
     weight.assign(before + 1e-3)
@@ -243,13 +250,78 @@ def test_large_indexes_have_lists(model, photos, tmp_path):
     assert header.lists == 5
     assert index.is_approximate
     queries = np.asarray(index.embeddings)
+    whole = ImageIndex(tmp_path / "index", exact=True)
+    assert not whole.is_approximate
     for count in (5, 30):
         places, _ = index.search(queries, count, probes=5)
-        exact, _ = index.search(queries, count, exact=True)
+        exact, _ = whole.search(queries, count)
         np.testing.assert_array_equal(places, exact)
     places, scores = index.search(queries, 30, probes=1)
     assert places.min() == -1
     assert np.isneginf(scores[places == -1]).all()
+    # Divided anew, not embedded anew.
+    source = image_sources.open_images(photos)
+    before = (tmp_path / "index" / "embeddings.bin").stat().st_ino
+    for lists, exact_below in ((3, 30), (0, 31)):
+        header, embedded = indexing.build_index(
+            model, source, tmp_path / "index", exact_below=exact_below, num_lists=lists
+        )
+        assert (header.lists, header.count, embedded) == (lists, 30, 0)
+        index = ImageIndex(tmp_path / "index")
+        assert index.search(queries, 1, probes=5)[0][:, 0].tolist() == list(range(30))
+    assert (tmp_path / "index" / "embeddings.bin").stat().st_ino == before
+    names = {path.name for path in (tmp_path / "index").iterdir()}
+    assert not names & {"centroids.bin", "lists.bin", "progress.json", "lock"}
+
+
+def test_faiss_is_not_needed_for_exact_searches(model, photos, tmp_path, monkeypatch):
+    build(model, photos, tmp_path / "index", exact_below=30, num_lists=5)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert len(ImageIndex(tmp_path / "index", exact=True)) == 30
+    with pytest.raises(ValueError, match=r"need faiss; pip install .*\[search\]"):
+        ImageIndex(tmp_path / "index")
+    with pytest.raises(ValueError, match=r"need faiss; pip install .*\[search\]"):
+        build(model, photos, tmp_path / "other", exact_below=30)
+
+
+def test_an_index_of_one_image(model, encoded, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(encoded[0])
+    header, index = build(model, tmp_path / "photos", tmp_path / "index", exact_below=1)
+    assert (header.count, header.lists) == (1, 1)
+    for own in (index, ImageIndex(tmp_path / "index", exact=True)):
+        places, scores = own.search(own.embeddings, 24)
+        assert places.tolist() == [[0]]
+        np.testing.assert_allclose(scores, 1.0, atol=1e-6)
+    # What is no text can be printed and sent all the same.
+    assert index.label(0).name == "caf?.jpg"
+
+
+def test_members_that_lie_about_their_sizes_are_listed(model, encoded, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "MAX_FILE_BYTES", 1 << 20)
+    with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("good.jpg", encoded[0])
+        archive.writestr("bomb.jpg", bytes(2 << 20))
+        archive.writestr("short.jpg", encoded[1], zipfile.ZIP_STORED)
+        short = archive.getinfo("short.jpg")
+        short.compress_size = short.file_size = 1 << 19
+    rows = [{"image": f"{name}.jpg", "archive": "images.zip"} for name in ("good", "bomb", "short")]
+    table = tmp_path / "pairs.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    header, index = build(model, table, tmp_path / "index")
+    assert (header.count, index.label(0).name) == (1, "images.zip/good.jpg")
+    lines = (tmp_path / "index" / "unreadable.jsonl").read_text().splitlines()
+    reasons = {row["name"]: row["reason"] for row in map(json.loads, lines)}
+    assert reasons.keys() == {"images.zip/bomb.jpg", "images.zip/short.jpg"}
+    assert reasons["images.zip/bomb.jpg"] == "more than 1 MiB"
+
+
+def test_an_error_without_words_is_a_reason_too(model):
+    def load():
+        raise EOFError  # as zipfile does
+
+    image = image_sources.SourceImage("x.jpg", load)
+    assert indexing._prepare(image, model.preprocessor, 0) == "EOFError()"
 
 
 @pytest.mark.parametrize(
@@ -376,7 +448,6 @@ def test_broken_embeddings_do_not_break_a_search(built, tmp_path):
     for name, data in built.items():
         (tmp_path / name).write_bytes(data)
     overwrite("embeddings.bin", b"\xff")(tmp_path)
-    index = ImageIndex(tmp_path)
     for exact in (True, False):
-        _, scores = index.search(np.ones((1, 8)), 3, exact)
+        _, scores = ImageIndex(tmp_path, exact).search(np.ones((1, 8)), 3)
         assert np.isneginf(scores).all()

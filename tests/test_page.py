@@ -8,15 +8,14 @@ import os
 import re
 import resource
 import shutil
-import struct
+import sys
 import threading
 import urllib.error
 import urllib.request
-import zlib
 
 import numpy as np
 import pytest
-from conftest import TINY_IMAGE_SIZE, TINY_SEQUENCE, build_tiny_model
+from conftest import TINY_IMAGE_SIZE, TINY_SEQUENCE, build_tiny_model, make_bomb
 from PIL import Image
 
 from align_keras import AlignPreprocessor
@@ -34,13 +33,14 @@ def encoded(scene_shards):
 
 @pytest.fixture(scope="module")
 def search(tmp_path_factory, pieces, encoded):
-    """Thirty scenes; one is called what a page must not take for HTML."""
+    """Thirty scenes; one is called what a page must not take for HTML, one what is no text."""
     folder = tmp_path_factory.mktemp("page")
     preprocessor = AlignPreprocessor(pieces, TINY_IMAGE_SIZE, 20, TINY_SEQUENCE)
     model = build_tiny_model(preprocessor=preprocessor, vocabulary_size=len(pieces))
     (folder / "photos").mkdir()
     for number, data in enumerate(encoded):
-        name = "<img src=x onerror=alert(1)>" if number == 3 else f"{number:02}"
+        odd = {3: "<img src=x onerror=alert(1)>", 4: os.fsdecode(b"\xe9")}
+        name = odd.get(number, f"{number:02}")
         (folder / "photos" / f"{name}.jpg").write_bytes(data)
     source = image_sources.open_images(folder / "photos")
     indexing.build_index(model, source, folder / "index", thumbnail_size=64)
@@ -134,22 +134,7 @@ def test_it_gives_its_own_files_and_thumbnails_and_no_others(address):
 
 @pytest.fixture(scope="module")
 def bomb():
-    """A PNG of a megabyte that is 20,000 pixels wide and high."""
-    return png_of(20_000, 20_000)
-
-
-def png_of(width, height):
-    """A black PNG."""
-
-    def chunk(kind, data):
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    packer = zlib.compressobj(9)
-    row = bytes(1 + 3 * width)
-    data = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return make_bomb()
 
 
 def hostile_searches(jpg):
@@ -206,8 +191,10 @@ def test_hostile_requests_are_one_line_and_the_server_goes_on(address, encoded):
         check_fault(ask(address, "/search", fields), message)
     for fields, message in hostile_classifications(encoded[0]):
         check_fault(ask(address, "/classify", fields), message)
-    for body in (b"", b"{", b"\xff\xfe", b"[" * 500_000, b'{"text": ' + b"9" * 10_000 + b"}"):
+    for body in (b"", b"{", b"\xff\xfe", b"[" * 50_000, b'{"text": ' + b"9" * 10_000 + b"}"):
         check_fault(ask(address, "/search", body=body), "no JSON object|not what it should be")
+    for body in (b"[" * 500_000, b'{"text": [' + b"{}," * 500_000 + b"{}]}"):
+        check_fault(ask(address, "/search", body=body), "the request holds too many values")
     # What a form of another site could send, and a name that someone else's server has.
     check_fault(ask(address, "/search", {"text": "a"}, kind="text/plain"), "application/json")
     with pytest.raises(urllib.error.HTTPError) as raised:
@@ -215,6 +202,20 @@ def test_hostile_requests_are_one_line_and_the_server_goes_on(address, encoded):
     assert raised.value.code == 400
     raised.value.close()
     assert ask(address, "/search", {"text": "a red ring"})[0] == 200
+
+
+def test_damaged_embeddings_are_not_found(address, search, monkeypatch):
+    broken = np.array(search.index.embeddings)
+    broken[1:] = np.nan
+    monkeypatch.setattr(search.index, "embeddings", broken)
+    status, answer = ask(address, "/search", {"text": "a red ring"})
+    assert (status, places(answer)) == (200, [0])
+
+
+def test_missing_libraries_are_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    with pytest.raises(ValueError, match=r"pip install 'align-keras\[page\]'"):
+        page.require_starlette()
 
 
 def test_odd_texts_are_searched(address):

@@ -26,6 +26,9 @@ def sizes_of(images):
 class RestHandler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if body["signature_name"] == "no_json":
+            self.answer(200, "a page of something else")
+            return
         if self.path != "/v1/models/align:predict" or body["signature_name"] != "sizes":
             self.answer(404, {"error": "no such signature"})
             return
@@ -106,6 +109,10 @@ def test_what_the_server_says_is_told(rest_server, grpc_server):
         serving_client.ask_rest(rest_server, "align", "other", BYTES)
     with pytest.raises(RuntimeError, match="no such signature"):
         serving_client.ask_grpc(grpc_server, "align", "other", BYTES, "images")
+    with pytest.raises(RuntimeError, match="not as TensorFlow Serving"):
+        serving_client.ask_rest(rest_server, "align", "no_json", BYTES)
+    with pytest.raises(RuntimeError, match="not as TensorFlow Serving"):
+        serving_client.ask_rest(grpc_server, "align", "sizes", BYTES)
     with pytest.raises(RuntimeError, match="cannot be reached"):
         serving_client.ask_rest("127.0.0.1:9", "align", "sizes", BYTES)
 

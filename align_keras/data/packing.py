@@ -17,6 +17,8 @@ from align_keras.images import MAX_PIXELS
 CAPTION_COLUMNS = ("captions", "caption", "txt", "text")
 # A field of a TSV: quoted up to the next tab, its inner quotes doubled, or as it stands.
 _TSV_FIELD = re.compile(r'(?:^|\t)("(?:[^"]|"")*"(?=\t|$)|[^\t]*)')
+#: A longer file is no photograph; of an archive a megabyte can unpack to gigabytes.
+MAX_FILE_BYTES = 1 << 28
 #: What zip raises on a damaged, encrypted or unknown member, and the file system on a file.
 UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
@@ -160,9 +162,12 @@ class ImageFolder:
             # Opened once: opening reads the list of all members.
             self._archives[archive] = zipfile.ZipFile(self.directory / archive)
         try:
-            return self._archives[archive].read(image)
+            member = self._archives[archive].getinfo(image)
         except KeyError:
             raise FileNotFoundError(f"{archive}: {image}") from None
+        if member.file_size > MAX_FILE_BYTES:
+            raise zipfile.BadZipFile(f"more than {MAX_FILE_BYTES >> 20} MiB")
+        return self._archives[archive].read(member)
 
 
 def image_size(data):

@@ -15,6 +15,8 @@ from align_keras.tokenizer import write_vocabulary
 
 #: What ``export`` writes, by Keras's names.
 FORMATS = ("tf_saved_model", "onnx", "litert")
+#: Where a SavedModel has its card.
+CARD = "assets/README.md"
 
 
 def export(model, path, format="tf_saved_model", **options):
@@ -26,6 +28,7 @@ def export(model, path, format="tf_saved_model", **options):
         ImportError: if the format needs a package that is not here.
     """
     raw_datasets.check_preprocessor(model.preprocessor)
+    check_output(path)
     with new_folder(path) as folder:
         if format == "tf_saved_model":
             write_saved_model(model, folder, **options)
@@ -52,14 +55,16 @@ def write_saved_model(
         warm_up_requests: whether to write requests that TF Serving warms up with.
 
     Raises:
-        ValueError: if there are fewer than two class names, or one is there twice.
+        ValueError: if there are fewer than two class names.
         ImportError: if warm-up requests need ``tensorflow-serving-api``.
     """
     if warm_up_requests:
         warm_up.import_apis()  # what is missing is told before the long part
     classes = None
     if class_names is not None:
-        class_names = _check_class_names(class_names)
+        class_names = list(class_names)
+        if len(class_names) < 2:
+            raise ValueError(f"--class-names: give two at least, not {len(class_names)}")
         classes = embedding.class_weights(model, class_names, prompts)
     signatures = Signatures(model, class_names, classes)
     if fold_batch_norm:
@@ -76,29 +81,14 @@ def write_saved_model(
     if warm_up_requests:
         warm_up.write_requests(folder, signatures.specs(), model.preprocessor.image_size)
     card = model_card.of_saved_model(model, class_names, prompts, fold_batch_norm)
-    (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def _check_class_names(names):
-    names = list(names)
-    if len(names) < 2:
-        raise ValueError(f"--class-names: give two at least, not {len(names)}")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"--class-names: {twice[0]!r} stands twice among them")
-    return names
+    (folder / CARD).write_text(card, encoding="utf-8")
 
 
 @contextlib.contextmanager
 def new_folder(path):
-    """Yields a folder beside ``path`` that takes its place once all is written.
-
-    Raises:
-        ValueError: if ``path`` is a file, or a folder with something in it.
-    """
-    path = Path(path)
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise ValueError(f"--output: {path} exists; give a new folder, or remove it")
+    """Yields a folder beside ``path`` that takes its place once all is written."""
+    # A link to an empty folder cannot be replaced, what it leads to can; "." has no name.
+    path = Path(path).resolve()
     partial = path.with_name(f"{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -109,3 +99,12 @@ def new_folder(path):
         partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_output(path):
+    """Raises a ValueError unless ``path`` is a new or an empty folder on this machine."""
+    if "://" in str(path):
+        raise ValueError(f"--output: {path} is no local folder; give one, and copy it there")
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(f"--output: {path} exists; give a new folder, or remove it")

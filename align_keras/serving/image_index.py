@@ -73,20 +73,21 @@ class ImageIndex:
 
     Args:
         directory: what ``indexing.build_index`` wrote.
+        exact: whether to look at every image even if the index is large; faiss is not needed then.
 
     Raises:
         FileNotFoundError: if there is no finished index.
         ValueError: one line, if the folder is no index or one of its files is damaged.
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory, exact=False):
         self.directory = Path(directory)
         self.header = header = read_header(self.directory)
         dtype = PRECISIONS[header.precision]
         self.embeddings = self._mapped(EMBEDDINGS, dtype, (header.count, header.width))
         self._pieces = {kind: self._mapped_pieces(kind) for kind in (LABELS, THUMBNAILS)}
         self._approximate = None
-        if header.lists:
+        if header.lists and not exact:
             self._open_lists()
 
     def __len__(self):
@@ -94,16 +95,15 @@ class ImageIndex:
 
     @property
     def is_approximate(self):
-        """Whether it is so large that by itself a search looks into a part of it only."""
+        """Whether a search looks into a part of it only."""
         return self._approximate is not None
 
-    def search(self, queries, count, exact=False, probes=None):
+    def search(self, queries, count, probes=None):
         """The most similar images.
 
         Args:
             queries: unit-norm embeddings, ``(queries, width)``.
             count: images a query; fewer come where the index has fewer.
-            exact: whether to look at every image even if the index is large.
             probes: how many lists of a large index to look into; None for the default.
 
         Returns:
@@ -112,7 +112,7 @@ class ImageIndex:
         """
         queries = np.asarray(queries, np.float32)
         count = min(count, len(self))
-        if self._approximate is None or exact:
+        if self._approximate is None:
             places = exact_search.nearest(queries, self.embeddings, count)
         else:
             # It scores in float16, which swaps close neighbours: more are found, and ranked here.
@@ -129,7 +129,8 @@ class ImageIndex:
             name = caption = None
         if not isinstance(name, str) or not isinstance(caption, str):
             raise self._damaged(f"{LABELS}.bin", f"no label of image {place}")
-        return Label(name, caption)
+        # A file name may hold bytes that are no text; nobody could print or send them.
+        return Label(*(text.encode("utf-8", "replace").decode() for text in (name, caption)))
 
     def thumbnail(self, place):
         """The JPEG of an image, bytes; empty if the index has none; ValueError if damaged."""

@@ -58,10 +58,12 @@ class ImageSearch:
     """
 
     def __init__(self, model, index):
-        if fingerprint(model) != index.header.fingerprint:
+        header = index.header
+        found = fingerprint(model), model.backbone.projection_dim
+        if found != (header.fingerprint, header.width):
             raise ValueError(
-                f"--model: the index is of another model or of other weights ({index.header.model} "
-                "as it was then); give that one, or build the index again"
+                f"--model: the index is of another model or of other weights ({header.model} as "
+                "it was then); give that one, or build the index again"
             )
         self.model = model
         self.index = index
@@ -101,24 +103,23 @@ class ImageSearch:
         except ValueError as error:
             raise ValueError(str(error).replace("image 0:", "the image:", 1)) from None
 
-    def find(self, query, count=24, exact=False, probes=None):
+    def find(self, query, count=24, probes=None):
         """The images most like a ``Query``.
 
         Args:
             query: a ``Query``.
             count: how many.
-            exact: whether to look at every image even if the index is large.
             probes: lists of a large index to look into; None for the default.
 
         Returns:
-            A list of ``Match``, best first.
+            A list of ``Match``, best first; none with a damaged embedding.
 
         Raises:
             ValueError: one line about what is wrong with the query or a damaged index.
         """
         if not 1 <= count <= MAX_RESULTS:
             raise ValueError(f"the number of results must be from 1 to {MAX_RESULTS}, not {count}")
-        places, scores = self.index.search(self.embed(query)[None], count, exact, probes)
+        places, scores = self.index.search(self.embed(query)[None], count, probes)
         return [
             Match(
                 place,
@@ -127,7 +128,7 @@ class ImageSearch:
                 thumbnail=self.index.thumbnail(place),
             )
             for place, score in zip(places[0].tolist(), scores[0].tolist(), strict=True)
-            if place >= 0
+            if place >= 0 and np.isfinite(score)
         ]
 
     def classify(self, encoded, class_names, prompt="a photo of a {}"):

@@ -14,8 +14,6 @@ from align_keras.data import packing, records, sources
 _TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 _FLAG = "--images"
-# A longer file is no photograph; it is not read into memory.
-_MAX_BYTES = 1 << 28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +78,8 @@ def read_file(path):
     # A pipe would block for ever.
     if not stat.S_ISREG(found.st_mode):
         raise ValueError("not a file")
-    if found.st_size > _MAX_BYTES:
-        raise ValueError(f"more than {_MAX_BYTES >> 20} MiB")
+    if found.st_size > packing.MAX_FILE_BYTES:
+        raise ValueError(f"more than {packing.MAX_FILE_BYTES >> 20} MiB")
     return Path(path).read_bytes()
 
 

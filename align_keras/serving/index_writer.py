@@ -19,7 +19,8 @@ _GROWING = (
     *(f"{image_index.THUMBNAILS}.{part}" for part in ("bin", "ends")),
     image_index.UNREADABLE,
 )
-_OTHERS = (image_index.HEADER, image_index.CENTROIDS, image_index.LISTS, _PROGRESS, _LOCK)
+_LISTS = (image_index.CENTROIDS, image_index.LISTS)
+_OTHERS = (image_index.HEADER, *_LISTS, _PROGRESS, _LOCK)
 
 
 class IndexWriter:
@@ -59,7 +60,7 @@ class IndexWriter:
         try:
             if self._restart:
                 # The header first: without it there is no index.
-                for name in (image_index.HEADER, _PROGRESS, *_GROWING):
+                for name in (image_index.HEADER, _PROGRESS, *_LISTS, *_GROWING):
                     (self.directory / name).unlink(missing_ok=True)
             if (self.directory / image_index.HEADER).exists():
                 self._find_finished()
@@ -71,6 +72,8 @@ class IndexWriter:
         return self
 
     def __exit__(self, *_):
+        if (self.directory / image_index.HEADER).exists():
+            (self.directory / _LOCK).unlink(missing_ok=True)
         for file in (*self._files.values(), self._lock_file):
             file.close()
 
@@ -103,6 +106,14 @@ class IndexWriter:
         self._files[f"{kind}.bin"].write(b"".join(pieces))
         self._files[f"{kind}.ends"].write(ends.astype(image_index.ENDS))
 
+    def reopen(self):
+        """Takes the header of a finished index back, to divide it into other lists."""
+        sizes = {name: (self.directory / name).stat().st_size for name in _GROWING}
+        self._write_progress(sizes)
+        (self.directory / image_index.HEADER).unlink()
+        self.is_finished = False
+        self._resume()
+
     def finish(self, num_lists=0):
         """Writes the header, with which the index is there.
 
@@ -130,8 +141,8 @@ class IndexWriter:
         )
         text = json.dumps(dataclasses.asdict(self.header), indent=2) + "\n"
         write_whole(self.directory / image_index.HEADER, text)
-        for name in (_PROGRESS, _LOCK):
-            (self.directory / name).unlink()
+        for name in (_PROGRESS, *(() if num_lists else _LISTS)):
+            (self.directory / name).unlink(missing_ok=True)
         self.is_finished = True
 
     # === Files ===
@@ -149,9 +160,13 @@ class IndexWriter:
             )
 
     def _lock(self):
-        self._lock_file = (self.directory / _LOCK).open("w")
+        path = self.directory / _LOCK
+        self._lock_file = path.open("w")
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A run that ended meanwhile has removed it.
+            if not os.path.samestat(os.fstat(self._lock_file.fileno()), path.stat()):
+                raise BlockingIOError
         except OSError:
             self._lock_file.close()
             raise ValueError(f"--output: another run is writing {self.directory}") from None
@@ -161,7 +176,6 @@ class IndexWriter:
         self._check_origin(_origin(found))
         self.header, self.is_finished = found, True
         self.rows, self.unreadable = found.count, found.unreadable
-        (self.directory / _LOCK).unlink()
 
     def _resume(self):
         path, sizes = self.directory / _PROGRESS, dict.fromkeys(_GROWING, 0)
@@ -200,7 +214,7 @@ class IndexWriter:
             flag = name.replace("_", "-")
             raise ValueError(f"--{flag}: {begun} {found.get(name)}, not {value}; {mend}")
 
-    def _write_progress(self):
+    def _write_progress(self, sizes=None):
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
@@ -208,7 +222,7 @@ class IndexWriter:
             "origin": _origin(self.header),
             "rows": self.rows,
             "unreadable": self.unreadable,
-            "sizes": {name: file.tell() for name, file in self._files.items()},
+            "sizes": sizes or {name: file.tell() for name, file in self._files.items()},
         }
         write_whole(self.directory / _PROGRESS, json.dumps(progress) + "\n")
 

@@ -42,6 +42,8 @@ def build_index(
 ):
     """Embeds every image that can be read; goes on where an earlier run was cut off.
 
+    A finished index is divided anew where ``exact_below`` or ``num_lists`` say so.
+
     Args:
         model: an ``AlignDualEncoder`` with its preprocessor.
         source: an ``image_sources.ImageSource``.
@@ -82,15 +84,18 @@ def build_index(
         if not writer.is_finished:
             left = itertools.islice(source.read(), writer.consumed, None)
             _embed(model, left, writer, batch_size, progress or (lambda *_: None))
-            lists = 0
-            if writer.rows >= exact_below:
-                lists = min(num_lists or round(writer.rows**0.5), writer.rows)
+        lists = 0
+        if writer.rows >= exact_below:
+            lists = min(num_lists or round(writer.rows**0.5), writer.rows)
+        if writer.is_finished and writer.header.lists != lists:
+            writer.reopen()
+        if not writer.is_finished:
             writer.finish(lists)
         return writer.header, writer.rows - done
 
 
 def fingerprint(model):
-    """Tells a model from others by all that decides its embeddings: 64 hexadecimal digits."""
+    """Tells a model by its weights, vocabulary and preprocessing: 64 hexadecimal digits."""
     digest = hashlib.sha256()
     config = {
         name: value
@@ -170,7 +175,8 @@ def _prepare(image, preprocessor, thumbnail_size):
     except FileNotFoundError:
         return "no such file"
     except (ValueError, KeyError, *packing.UNREADABLE) as error:
-        return getattr(error, "strerror", None) or str(error).splitlines()[0]
+        # Of an archive that is cut off there is no word but its kind.
+        return getattr(error, "strerror", None) or (str(error) or repr(error)).splitlines()[0]
     thumbnail = make_thumbnail(pixels.numpy(), thumbnail_size) if thumbnail_size else b""
     return cropped.numpy(), thumbnail
 

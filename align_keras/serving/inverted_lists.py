@@ -17,8 +17,8 @@ def require_faiss():
         import faiss
     except ImportError:
         raise ValueError(
-            "--exact-below: so many images need faiss; pip install 'align-keras[search]', or "
-            "raise --exact-below to have every search look at all of them"
+            "lists of images need faiss; pip install 'align-keras[search]', or search all images: "
+            "with --exact in a search, with a higher --exact-below in an index"
         ) from None
     return faiss
 

@@ -13,8 +13,6 @@ import logging
 import socket
 from pathlib import Path
 
-import anyio
-
 from align_keras.images import MAX_PIXELS
 from align_keras.serving.image_search import (
     MAX_CLASSES,
@@ -41,6 +39,8 @@ _HEADERS = {
 }
 # An image in base64 beside texts.
 _MAX_BODY = MAX_IMAGE_BYTES * 4 // 3 + (4 << 20)
+# Of lists and objects, which take fifty times their bytes once they are read.
+_MAX_SEPARATORS = 1 << 17
 _BODY_SECONDS = 60
 # Bodies in memory, and images decoded and embedded, at a time; the others wait.
 _READING, _WORKING = 8, 2
@@ -63,18 +63,18 @@ def require_starlette():
         ) from None
 
 
-def build_page(search, exact=False, probes=None, hosts=("*",)):
+def build_page(search, probes=None, hosts=("*",)):
     """The page as an ASGI app.
 
     Args:
         search: an ``ImageSearch``; several threads use it at a time.
-        exact: whether to look at every image even if the index is large.
         probes: lists of a large index to look into; None for the default.
         hosts: by which names browsers may call the server, ``"*"`` for any.
 
     Returns:
         A ``starlette.applications.Starlette``.
     """
+    import anyio
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -89,11 +89,10 @@ def build_page(search, exact=False, probes=None, hosts=("*",)):
 
     async def about(_):
         header = search.index.header
-        is_exact = exact or not search.index.is_approximate
         return JSONResponse(
             {
                 "images": header.count,
-                "search": "exact" if is_exact else f"in {header.lists:,} lists",
+                "search": f"in {header.lists:,} lists" if search.index.is_approximate else "exact",
                 "thumbnails": header.thumbnail_size > 0,
                 "limits": {"imageBytes": MAX_IMAGE_BYTES, "pixels": MAX_PIXELS},
             },
@@ -114,7 +113,7 @@ def build_page(search, exact=False, probes=None, hosts=("*",)):
 
     def find(fields):
         query, count = parse_query(fields)
-        found = search.find(query, count, exact, probes)
+        found = search.find(query, count, probes)
         names = ("place", "score", "name", "caption")
         return {"matches": [{name: getattr(match, name) for name in names} for match in found]}
 
@@ -150,7 +149,7 @@ def build_page(search, exact=False, probes=None, hosts=("*",)):
     )
 
 
-def serve(search, host, port, exact=False, probes=None):
+def serve(search, host, port, probes=None):
     """Serves the page until interrupted, and prints its address.
 
     Raises:
@@ -159,7 +158,7 @@ def serve(search, host, port, exact=False, probes=None):
     hosts = _LOOPBACK if host in _LOOPBACK else ("*",)
     with listen(host, port) as listener:
         print(f"http://{host}:{listener.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
-        build_server(build_page(search, exact, probes, hosts)).run(sockets=[listener])
+        build_server(build_page(search, probes, hosts)).run(sockets=[listener])
 
 
 def listen(host, port):
@@ -203,6 +202,8 @@ async def read_fields(request):
         body = await asyncio.wait_for(_read_body(request), _BODY_SECONDS)
     except TimeoutError:
         raise RequestError(f"the request took more than {_BODY_SECONDS} s to come in") from None
+    if sum(map(body.count, (b"[", b"{", b","))) > _MAX_SEPARATORS:
+        raise RequestError("the request holds too many values")
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):
