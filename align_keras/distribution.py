@@ -1,5 +1,6 @@
 """A ``tf.distribute`` strategy from its name, and what crosses replicas."""
 
+import functools
 import json
 import os
 
@@ -38,7 +39,17 @@ def make_strategy(name, tpu="local"):
         return tf.distribute.OneDeviceStrategy("CPU:0")
     if not gpus and len(devices) == 1:
         raise ValueError("--strategy=mirrored: no GPU here; use --strategy=cpu")
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return mirrored_strategy(tuple(device.name for device in devices))
+
+
+@functools.cache
+def mirrored_strategy(devices):
+    """The one ``MirroredStrategy`` of this process on these devices, a tuple of names.
+
+    The collectives of a second one, such as of a notebook and the recipe that it calls, would
+    collide with those of the first.
+    """
+    return tf.distribute.MirroredStrategy(list(devices))
 
 
 def _check_tf_config():
@@ -57,6 +68,7 @@ def _check_tf_config():
     )
 
 
+@functools.cache  # starting the TPU again would wipe what is on it
 def _make_tpu_strategy(tpu):
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)

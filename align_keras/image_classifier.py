@@ -9,7 +9,7 @@ from align_keras import inputs
 
 @keras.saving.register_keras_serializable(package="align_keras")
 class AlignImageClassifier(keras.Model):
-    """The image tower's features and a linear layer (paper, sec. 5.3).
+    """The image tower's features and a linear layer: the paper's transfer.
 
     Trains by Keras's own ``fit`` on batches of images and classes. While the tower is frozen,
     ``classifier.image_encoder.trainable = False``, its features are those of inference.

@@ -151,7 +151,8 @@ def decode_resized_crop(encoded, offset, crop_size, resize_size, antialias):
 def decode_random_area(encoded, seed, size, min_area, antialias):
     """Decodes an image, cuts a window of random area and shape out and stretches it to a square.
 
-    As Szegedy et al., 2015 ("Going deeper with convolutions"): sides of 3 : 4 to 4 : 3.
+    As Szegedy et al., 2015 ("Going deeper with convolutions"): sides of 3 : 4 to 4 : 3. Where a
+    hundred draws fit into no such window, as in a panorama, it is the whole image.
 
     Args:
         encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="align_keras")
 class LayerwiseSGD(keras.optimizers.SGD):
-    """SGD with momentum, and a lower learning rate for all but some weights (paper, sec. 5.3).
+    """SGD with momentum, and a lower learning rate for all but some weights (paper: transfer).
 
     Weight decay is L2 regularisation, as SGD's has always been: it is added to the gradient and so
     passes the momentum, where ``keras.optimizers.SGD`` takes it off the weight itself. Weights of

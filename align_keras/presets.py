@@ -141,7 +141,7 @@ PRESETS = {
         "sequence_length": 64,
         "vocabulary_size": 100_000,
     },
-    # Sec. 6.2: the CC3M ablation's model.
+    # The paper's CC3M ablation's model.
     "align_b3_mini": {
         "image_encoder": "efficientnet_b3",
         "text_encoder": "bert_mini",

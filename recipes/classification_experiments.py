@@ -165,8 +165,8 @@ _FREE_ON_RESUME = {
     "rematerialize",
 }
 
-# Sec. 5.3, ImageNet. Expect a top-1 of about 85.5 with the frozen tower and of 88.64 (top-5 98.67)
-# after full fine-tuning of the headline model. Not run here.
+# The paper's recipe for ImageNet. Expect a top-1 of about 85.5 with the frozen tower and of 88.64
+# (top-5 98.67) after full fine-tuning of the headline model. Not run here.
 #   python recipes/finetune_classification.py --model=RUN --task=imagenet
 IMAGENET = ClassificationSettings(
     model="",
@@ -175,8 +175,9 @@ IMAGENET = ClassificationSettings(
     full=Phase(0.01, epochs=100, backbone_factor=0.1, image_size=475, eval_size=600),
 )
 
-# Sec. 5.3, the fine-grained sets. Expect a top-1 of about 99.65 on Flowers, 96.19 on Pets, 96.13 on
-# Cars and 95.88 on Food101 from the headline model. Momentum is not stated there. Not run here.
+# The paper's recipe for the fine-grained sets. Expect a top-1 of about 99.65 on Flowers, 96.19 on
+# Pets, 96.13 on Cars and 95.88 on Food101 from the headline model. Momentum is not stated there.
+# Not run here.
 #   python recipes/finetune_classification.py --experiment=fine_grained --model=RUN --task=pets
 FINE_GRAINED = ClassificationSettings(
     model="",

@@ -54,7 +54,12 @@ def open_data(settings, name, part="evaluation"):
     except (ValueError, OSError) as error:
         if part == "evaluation":
             raise
-        raise type(error)(str(error).replace("--data:", "--train-data:", 1)) from None
+        raise of_training(error) from None
+
+
+def of_training(error):
+    """The same error, of the training data's flag."""
+    return type(error)(str(error).replace("--data:", "--train-data:", 1))
 
 
 def pictures_of(data, rows, preprocessor):

@@ -308,7 +308,7 @@ PRODUCTS_NANO = dataclasses.replace(
     log_every=50,
 )
 
-# Sec. 6.2, the CC3M ablation: a tenth of the ablations' 1M steps. Expect COCO R@1 of about
+# The paper's CC3M ablation: a tenth of the ablations' 1M steps. Expect COCO R@1 of about
 # 22.1 (image to text) and 17.3 (text to image), ImageNet KNN 48.9. Not run here.
 #   python recipes/pretrain.py --experiment=cc3m_b3_mini --train-data='CC3M/*.tfrecord'
 CC3M_B3_MINI = PretrainSettings(preset="align_b3_mini", steps=100_000)
@@ -325,9 +325,9 @@ ALIGN_B7_BASE = PretrainSettings(preset="align_b7_base", steps=1_000_000)
 # TPUv3 cores. Not run here.
 ALIGN_L2_LARGE = PretrainSettings(preset="align_l2_large")
 
-# Sec. 5.1, fine-tuning for retrieval. The paper gives batch, learning rate, decay and steps; that
-# LAMB and its weight decay stay those of pretraining is chosen here. Expect Flickr30K R@1 of about
-# 95.3 (image to text) and 84.9 (text to image) from the headline model. Not run here.
+# Fine-tuning for retrieval. The paper gives batch, learning rate, decay and steps; that LAMB and
+# its weight decay stay those of pretraining is chosen here. Expect Flickr30K R@1 of about 95.3
+# (image to text) and 84.9 (text to image) from the headline model. Not run here.
 #   python recipes/finetune_retrieval.py --model=RUN --train-data='FLICKR30K/train-*.tfrecord' \
 #       --eval-data='FLICKR30K/test-*.tfrecord'
 FINETUNE_FLICKR30K = PretrainSettings(

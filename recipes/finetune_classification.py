@@ -1,4 +1,4 @@
-r"""Fine-tunes the image tower of a trained model to classify, by the paper's recipes (sec. 5.3).
+r"""Fine-tunes the image tower of a trained model to classify, by the paper's recipes.
 
     python recipes/finetune_classification.py --model=hf://kakaobrain/align-base --task=imagenet
     python recipes/finetune_classification.py --experiment=fine_grained --model=RUN --task=pets
@@ -23,6 +23,7 @@ import classification_tasks
 import keras
 import tensorflow as tf
 import tyro
+from classification_data import LabelledImages, check_classes, check_same_images
 from classification_experiments import EXPERIMENTS, ClassificationSettings
 from experiments import pick_experiment
 from pretrain import one_line
@@ -38,7 +39,7 @@ from align_keras import (
     monitoring,
 )
 from align_keras.data import labelled_images, pipeline
-from align_keras.evaluation import data_sets, embedding, report
+from align_keras.evaluation import data_sets, report
 
 #: What JSON and the paper's figures are called after each phase.
 PHASES = {"head": ("frozen", "linear_probe_"), "full": ("finetuned", "finetuned_")}
@@ -52,10 +53,12 @@ def main(settings):
     data, train_data = classification_tasks.open_probe(settings, settings.task)
     train = LabelledImages(settings, train_data)
     print(f"{train.count:,} training images, {len(train.classes.names):,} classes", flush=True)
+    check_classes(train.classes, data)
     keras.utils.set_random_seed(settings.seed)
     with strategy.scope(), hub.dtype_policy(settings.precision):
         classifier = make_classifier(settings, train.classes.names)
     workdir.mkdir(parents=True, exist_ok=True)
+    check_same_images(workdir / "train_images.json", train)
     checkpointing.write_whole(workdir / "settings.json", settings.as_json())
     metrics = {}
     for name in PHASES:
@@ -83,43 +86,13 @@ def find_workdir(settings, strategy):
     return workdir
 
 
-class LabelledImages:
-    """Training images with their classes: what they are is read once, at the start."""
-
-    def __init__(self, settings, data):
-        self.data, self.seed = data, settings.seed
-        names = classification_tasks.read_class_names(settings, settings.task, data)
-        found = [(example.where, example.label, example.class_name) for example in data]
-        if not found:
-            raise ValueError("--train-data: there is no image in it")
-        names = names or sorted({own for _, _, own in found if own})
-        self.classes = classification_tasks.Classes(settings.task, names)
-        self.count = len([self.classes.label_of(*values) for values in found])
-        if len(names) < 2:
-            raise ValueError("--train-data: classification needs two classes at least")
-
-    def read(self, epoch):
-        """Encoded images and classes in the order of an epoch."""
-        for example in self.data.shuffled(self.seed + epoch):
-            label = self.classes.label_of(example.where, example.label, example.class_name)
-            yield embedding.load_image(example), label
-
-    def check_readable(self):
-        """Raises ValueError with the place of the first image that does not decode."""
-        for example in self.data:
-            try:
-                tf.io.decode_image(embedding.load_image(example))
-            except tf.errors.InvalidArgumentError:
-                raise ValueError(f"--train-data: {example.where}: does not decode") from None
-            except ValueError as error:
-                raise ValueError(str(error).replace("--data:", "--train-data:", 1)) from None
-
-
 def make_classifier(settings, class_names):
     """A classifier on the image tower of --model; to be called in the strategy's scope."""
     model = load_model(settings.model, dtype=settings.precision)
     tower = model.backbone.image_encoder
     tower.rematerialize = settings.rematerialize
+    # Else each replica would keep, and the first one save, the statistics of its own share.
+    tower.synchronized_batch_norm = True
     return AlignImageClassifier(tower, class_names, model.preprocessor)
 
 

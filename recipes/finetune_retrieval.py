@@ -1,4 +1,4 @@
-r"""Fine-tunes a trained model for retrieval by the paper's recipe (sec. 5.1).
+r"""Fine-tunes a trained model for retrieval by the paper's recipe.
 
     python recipes/finetune_retrieval.py --model=RUN --train-data='FLICKR30K/train-*.tfrecord' \
         --eval-data='FLICKR30K/test-*.tfrecord' --workdir=DIR

@@ -30,6 +30,7 @@ from align_keras import (
     AlignPreprocessor,
     ImageEncoder,
     TextEncoder,
+    distribution,
     presets,
 )
 from align_keras.data import records, scenes, vocabulary
@@ -78,7 +79,7 @@ def fixed_seed():
 @pytest.fixture(scope="session")
 def mirrored():
     """Two replicas on the CPU; a process can have one such strategy only."""
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    return distribution.mirrored_strategy(("/device:CPU:0", "/device:CPU:1"))
 
 
 @pytest.fixture(scope="session")

@@ -199,6 +199,14 @@ def test_mirrored_needs_more_than_one_device(monkeypatch):
         distribution.make_strategy("mirrored")
 
 
+def test_who_asks_again_gets_the_same_mirrored_strategy(mirrored, monkeypatch):
+    """As a notebook and the recipe that it calls do."""
+    devices = tf.config.list_logical_devices("CPU")
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: devices * (kind == "CPU"))
+    for _ in range(2):
+        assert distribution.make_strategy("mirrored", "local") is mirrored
+
+
 @pytest.mark.parametrize("options", [{}, {"loss_tile_rows": 3, "micro_batch_size": 4}])
 def test_the_whole_step_compiles_with_xla_and_gives_the_same(options, build_tiny, batch):
     """As on a TPU: static shapes, no op of the host."""

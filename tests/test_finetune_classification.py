@@ -20,14 +20,17 @@ from align_keras.monitoring import read_log
 COLOURS = ("white", "black", "blue")
 
 
-@pytest.fixture(scope="module")
-def start(tmp_path_factory, pieces):
-    """An untrained preset in a run's directory."""
-    run = tmp_path_factory.mktemp("start")
+def save_start(run, pieces, **options):
+    """An untrained preset in a run's directory, batch norm not synchronised."""
     preprocessor = AlignPreprocessor(pieces, TINY_IMAGE_SIZE, 20, TINY_SEQUENCE)
-    model = build_tiny_model(preprocessor=preprocessor, vocabulary_size=len(pieces))
+    model = build_tiny_model(preprocessor=preprocessor, vocabulary_size=len(pieces), **options)
     model.save_to_preset(run / "preset")
     return run
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory, pieces):
+    return save_start(tmp_path_factory.mktemp("start"), pieces)
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +128,22 @@ def test_a_finished_run_reports_again_without_training(finished, capsys):
         finetune_classification.main(dataclasses.replace(settings, batch_size=8))
 
 
-def test_an_interrupted_run_resumes_to_the_same_weights(start, coloured, tmp_path, monkeypatch):
-    """Of a table, which has the same images; the second phase is stopped between checkpoints."""
+def test_an_interrupted_run_resumes_to_the_same_weights(pieces, coloured, tmp_path, monkeypatch):
+    """Of a table, with drop-connect, in less memory; stopped between the second's checkpoints."""
+    start = save_start(tmp_path / "start", pieces, dropout=0.5)
     table = coloured / "labels.jsonl"
-    finetune_classification.main(settings_of(start, table, tmp_path / "whole"))
+    options = {"precision": "mixed_bfloat16", "rematerialize": True}
+    made = []
+    make = finetune_classification.make_classifier
+    monkeypatch.setattr(
+        finetune_classification,
+        "make_classifier",
+        lambda *arguments: made.append(make(*arguments)) or made[-1],
+    )
+    finetune_classification.main(settings_of(start, table, tmp_path / "whole", **options))
+    assert made[0].image_encoder.rematerialize
+    assert made[0].image_encoder.get_layer("stem_conv").compute_dtype == "bfloat16"
+    assert made[0].head.compute_dtype == "float32"
 
     class StopError(Exception):
         pass
@@ -141,7 +156,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(start, coloured, tmp_pat
     log_class = finetune_classification.monitoring.TrainingLog
     on_batch_end = log_class.on_train_batch_end
     monkeypatch.setattr(log_class, "on_train_batch_end", stop)
-    settings = settings_of(start, table, tmp_path / "run")
+    settings = settings_of(start, table, tmp_path / "run", **options)
     with pytest.raises(StopError):
         finetune_classification.main(settings)
     monkeypatch.undo()
@@ -155,8 +170,8 @@ def test_an_interrupted_run_resumes_to_the_same_weights(start, coloured, tmp_pat
 
 
 def test_two_replicas_take_the_same_steps(start, coloured, tmp_path, mirrored, monkeypatch):
-    """Gradients of two halves are those of the batch; batch norm keeps to its statistics."""
-    full = Phase(0.1, steps=3, frozen_statistics=True)
+    """Gradients of two halves are those of the batch, and so are batch norm's statistics."""
+    full = Phase(0.1, steps=3)
     found = []
     for name in ("one", "two"):
         if name == "two":
@@ -172,7 +187,7 @@ def test_two_replicas_take_the_same_steps(start, coloured, tmp_path, mirrored, m
 
 
 def test_the_papers_constants_are_the_defaults():
-    """ImageNet's and the fine-grained sets' (sec. 5.3)."""
+    """ImageNet's and the fine-grained sets'."""
     settings = finetune_classification.parse_settings(["--model=RUN", "--task=imagenet"])
     assert (settings.batch_size, settings.momentum, settings.weight_decay) == (1024, 0.9, 0.0)
     assert settings.head == Phase(0.1, epochs=100, image_size=289, eval_size=360)
@@ -236,6 +251,28 @@ def test_bad_settings_are_one_clear_line(options, message, start, coloured, tmp_
         finetune_classification.main(settings)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "run" / "classifier.keras").exists()
+
+
+def test_images_of_no_class_are_told_before_anything_is_trained(start, coloured, tmp_path):
+    rows = [{"image": "1.jpg", "class_name": name, "split": "train"} for name in "ab"]
+    rows += [{"image": "2.jpg", "class_name": "c", "split": "test"}]
+    table = tmp_path / "table.jsonl"
+    for label, flag in ((None, "--data"), (7, "--train-data")):
+        rows[0]["label"] = label
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(ValueError, match=f"^{flag}: table.jsonl .* is none of the 2 of colo"):
+            finetune_classification.main(settings_of(start, table, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_training_images_do_not_resume(finished, coloured):
+    _, _, settings = finished
+    path = next((coloured / "train" / "blue").iterdir())
+    image = path.read_bytes()
+    path.unlink()
+    with pytest.raises(ValueError, match="--train-data: .* images of 3 classes, not the .* of 3 "):
+        finetune_classification.main(settings)
+    path.write_bytes(image)
 
 
 def test_the_command_ends_in_one_line(monkeypatch):

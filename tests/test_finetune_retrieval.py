@@ -16,7 +16,7 @@ from conftest import ROOT, TINY_IMAGE_SIZE, TINY_SEQUENCE, build_tiny_model
 from experiments import EXPERIMENTS
 from PIL import Image
 
-from align_keras import AlignDualEncoder, AlignPreprocessor, Lamb, distribution
+from align_keras import AlignDualEncoder, AlignPreprocessor, Lamb, WarmupLinearDecay, distribution
 from align_keras.data import pipeline, records, scenes
 from align_keras.evaluation import retrieval
 from align_keras.monitoring import read_log
@@ -175,13 +175,21 @@ def test_a_model_brings_all_but_what_is_given(start, captioned, tmp_path):
             np.testing.assert_array_equal(weight.numpy(), expected.numpy(), weight.path)
 
 
-def test_two_replicas_fine_tune_and_resume(start, captioned, tmp_path, mirrored, monkeypatch):
+def test_two_replicas_fine_tune_in_float16_keeping_little(
+    start, captioned, tmp_path, mirrored, monkeypatch
+):
+    """All that saves memory at once, and a moving average of the weights."""
     monkeypatch.setattr(distribution, "make_strategy", lambda *_: mirrored)
-    settings = settings_of(start, captioned, tmp_path / "run", steps=2, ema_momentum=0.5)
-    metrics = pretrain.main(settings)
-    again = pretrain.main(settings)
-    for name in ("i2t_recall_at_10", "t2i_recall_at_10", "start"):
-        assert again[name] == metrics[name]
+    options = {"precision": "mixed_float16", "micro_batch_size": 10, "rematerialize": True}
+    options |= {"loss_tile_rows": 8, "ema_momentum": 0.5}
+    metrics = pretrain.main(settings_of(start, captioned, tmp_path / "run", **options))
+    assert metrics["num_pairs"] == 128
+    lines = [line for line in read_log(tmp_path / "run") if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    assert "loss_scale" in lines[0]
+    # Steps were taken, not all skipped.
+    assert lines[-1]["learning_rate"] < lines[0]["learning_rate"]
 
 
 def test_the_papers_constants_are_the_defaults():
@@ -192,7 +200,7 @@ def test_the_papers_constants_are_the_defaults():
     assert settings.mask_false_negatives
     coco = finetune_retrieval.parse_settings([*flags, "--experiment=finetune_coco"])
     assert coco == dataclasses.replace(settings, steps=6000)
-    rate = pretrain.WarmupLinearDecay(1e-5, 0, 3000)
+    rate = WarmupLinearDecay(1e-5, 0, 3000)
     expected = [1e-5 * (3000 - step) / 3000 for step in (0, 1, 1500, 2999)]
     assert [float(rate(step)) for step in (0, 1, 1500, 2999)] == pytest.approx(expected)
 

@@ -14,7 +14,7 @@ import pretrain
 import pytest
 from conftest import ROOT
 from planted import photographs
-from test_recipes import settings_of
+from short_runs import settings_of
 
 _COMMAND = shutil.which("img2dataset", path=str(Path(sys.executable).parent))
 pytestmark = pytest.mark.skipif(

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from conftest import freeze_batch_norm
 
-from align_keras import AlignBackbone, AlignDualEncoder, Lamb, micro_batches
+from align_keras import AlignBackbone, AlignDualEncoder, Lamb, hub, micro_batches
 
 
 def gradients_of(model, batch, **options):
@@ -84,6 +84,17 @@ def test_averages_of_batch_norm_move_once_to_the_mean_of_the_parts(
         np.testing.assert_allclose(variable.numpy(), np.mean(values, 0), rtol=1e-5, atol=1e-6)
 
 
+def run_halves(strategy, batch, function):
+    """Runs ``function`` on both replicas, on half of a batch each; per-replica results."""
+    shares = strategy.experimental_distribute_values_from_function(
+        lambda context: {
+            name: tf.constant(np.split(value, 2)[context.replica_id_in_sync_group])
+            for name, value in batch.items()
+        }
+    )
+    return tf.function(lambda: strategy.run(function, args=(shares,)))()
+
+
 def test_two_replicas_with_micro_batches_and_tiles_give_the_gradients_of_one(
     build_tiny, mirrored, batch
 ):
@@ -96,21 +107,42 @@ def test_two_replicas_with_micro_batches_and_tiles_give_the_gradients_of_one(
         double.compile(Lamb(1e-3), micro_batch_size=2, loss_tile_rows=3)
     for variable, source in zip(double.variables, single.variables, strict=True):
         variable.assign(source.numpy())
-    shares = mirrored.experimental_distribute_values_from_function(
-        lambda context: {
-            name: tf.constant(np.split(value, 2)[context.replica_id_in_sync_group])
-            for name, value in batch.items()
-        }
-    )
-    results, gradients = tf.function(
-        lambda: mirrored.run(double.compute_gradients, args=(shares,))
-    )()
+    results, gradients = run_halves(mirrored, batch, double.compute_gradients)
     for name, value in expected.items():
         mean = mirrored.reduce("MEAN", results[name], axis=None)
         np.testing.assert_allclose(mean, value, rtol=1e-5, err_msg=name)
     for gradient, wanted in zip(gradients, expected_gradients, strict=True):
         for replica in mirrored.experimental_local_results(gradient):
             assert np.abs(replica - wanted).max() < 2e-5 * max(1.0, np.abs(wanted).max())
+
+
+def test_two_replicas_in_float16_that_keep_little_give_the_gradients_of_one(
+    build_tiny, mirrored, batch
+):
+    """All that saves memory at once; batch norm sees the same micro-batches on either."""
+
+    def build(strategy):
+        with strategy.scope(), hub.dtype_policy("mixed_float16"):
+            model = build_tiny(synchronized=True)
+            model.compile(Lamb(1e-3), micro_batch_size=2, loss_tile_rows=3, rematerialize=True)
+            model.optimizer.build(model.trainable_variables)
+        model.optimizer.dynamic_scale.assign(64.0)
+        return model
+
+    single, double = build(tf.distribute.get_strategy()), build(mirrored)
+    for variable, source in zip(double.variables, single.variables, strict=True):
+        variable.assign(source.numpy())
+    whole = {name: tf.constant(value) for name, value in batch.items()}
+    expected, expected_gradients = tf.function(single.compute_gradients)(whole)
+    results, gradients = run_halves(mirrored, batch, double.compute_gradients)
+    for name, value in expected.items():
+        mean = mirrored.reduce("MEAN", results[name], axis=None)
+        np.testing.assert_allclose(mean, value, rtol=1e-4, err_msg=name)
+    for gradient, wanted in zip(gradients, expected_gradients, strict=True):
+        for replica in mirrored.experimental_local_results(gradient):
+            assert np.abs(replica - wanted).max() < 1e-3 * max(1.0, np.abs(wanted).max())
+    norm = tf.linalg.global_norm(expected_gradients)
+    assert 0.1 < float(norm) < np.inf
 
 
 def test_a_micro_batch_must_divide_the_batch(build_tiny, batch):

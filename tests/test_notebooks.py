@@ -81,12 +81,17 @@ def source_of(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_as_kept(path):
-    """It has its badge, defines no class, and keeps the outputs of one run from top to bottom."""
+    """It installs, lets one choose a device, defines no class, and keeps one run's outputs."""
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert f"/notebooks/{path.name})" in notebook.cells[0].source
     assert not re.search(r"^\s*class ", source_of(path), re.MULTILINE)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert "%pip install" in code[0].source
+    for choice in ("FULL = False", 'DEVICE = "auto"'):
+        assert choice in code[1].source
+    assert "make_strategy(DEVICE)" in code[2].source
+    assert "--strategy={DEVICE}" in source_of(path)
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell.outputs]
     assert not any(output.output_type == "error" for output in outputs)

@@ -1,28 +1,13 @@
-"""Saving and loading: presets, ``.keras`` files, hubs that do not answer, keras-hub's towers."""
+"""Saving and loading: presets and ``.keras`` files."""
 
-import dataclasses
-import importlib
 import shutil
-import sys
-import types
 
-import huggingface_hub.constants
 import keras
 import keras_hub
 import numpy as np
-import pretrain
 import pytest
-import requests
-from conftest import TINY_EFFICIENTNET
-from experiments import EXPERIMENTS
 
-from align_keras import (
-    AlignBackbone,
-    AlignDualEncoder,
-    AlignPreprocessor,
-    hub,
-    pretrained,
-)
+from align_keras import AlignBackbone, AlignDualEncoder, AlignPreprocessor
 
 
 @pytest.fixture
@@ -201,67 +186,6 @@ def test_a_keras_file_holds_the_preprocessor_too(model, scene_images, tmp_path):
     assert loaded.preprocessor.get_config() == model.preprocessor.get_config()
 
 
-def assert_refused(address, message):
-    for cls in (AlignDualEncoder, AlignBackbone, AlignPreprocessor):
-        with pytest.raises(ValueError, match=f"{address}: {message}") as raised:
-            cls.from_preset(address)
-        assert "\n" not in str(raised.value)
-
-
-def test_an_offline_hugging_face_hub_is_one_clear_line(monkeypatch):
-    monkeypatch.setattr(sys.modules["huggingface_hub.constants"], "HF_HUB_OFFLINE", True)
-    assert_refused("hf://kakaobrain/align-base", "the hub cannot be reached")
-
-
-def test_an_offline_kaggle_is_one_clear_line(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise requests.exceptions.ConnectionError("no route\nto the host")
-
-    monkeypatch.setattr(requests.Session, "send", refuse)
-    assert_refused("kaggle://keras/align/keras/align_base", "the hub cannot be reached")
-    with pytest.raises(ValueError, match="bert_base_en_uncased: the hub cannot be reached"):
-        pretrained.load_text_encoder("bert_base_en_uncased")
-
-
-@pytest.mark.parametrize(
-    ("status", "message"),
-    [
-        (401, "the hub has no such model, or wants you to log in"),
-        (403, "the hub refuses access"),
-        (404, "the hub has no such model"),
-        (429, "the hub asks to wait"),
-        (503, r"the hub fails \(status 503\)"),
-    ],
-)
-def test_what_a_hub_answers_is_told(status, message, monkeypatch):
-    class AnswerError(Exception):
-        response = types.SimpleNamespace(status_code=status)
-
-    def answer(*args, **kwargs):
-        raise AnswerError(f"{status} Client Error. (Request ID: 1)\n\nlong text")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", answer)
-    assert_refused("hf://nobody/nothing", message)
-
-
-@pytest.mark.parametrize(
-    "name", ["ConnectError", "ReadTimeout", "ProxyError", "RemoteProtocolError", "ReadError"]
-)
-def test_what_cuts_the_line_is_told(name, monkeypatch):
-    client = importlib.import_module("huggingface_hub.utils._http")
-    httpx = next(
-        value
-        for value in vars(client).values()
-        if getattr(value, "__name__", "").startswith("httpx") and hasattr(value, name)
-    )
-
-    def cut(*args, **kwargs):
-        raise getattr(httpx, name)("cut")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", cut)
-    assert_refused("hf://nobody/nothing", r"the hub cannot be reached \(cut\)")
-
-
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
@@ -295,90 +219,3 @@ def test_a_preset_of_another_kind_is_refused(tmp_path):
 def test_a_preset_is_named_by_a_string_or_a_path():
     with pytest.raises(ValueError, match="a preset is a folder or an address"):
         AlignDualEncoder.from_preset(7)
-
-
-@pytest.fixture
-def hub_towers(pieces, tmp_path):
-    """Folders of a keras-hub EfficientNet and BERT, as the hubs have them."""
-    image = keras_hub.models.EfficientNetBackbone(**TINY_EFFICIENTNET)
-    image.save_to_preset(str(tmp_path / "image"))
-    keras_hub.layers.EfficientNetImageConverter(
-        image_size=(16, 16), scale=[0.02, 0.03, 0.04], offset=[-2.0, -1.0, 0.0]
-    ).save_to_preset(str(tmp_path / "image"))
-    bert = keras_hub.models.BertBackbone(len(pieces), 1, 2, 16, 32, max_sequence_length=12)
-    bert.save_to_preset(str(tmp_path / "text"))
-    keras_hub.tokenizers.BertTokenizer(list(pieces), lowercase=False).save_to_preset(
-        str(tmp_path / "text")
-    )
-    bert.vocabulary = list(pieces)
-    return {"image": (str(tmp_path / "image"), image), "text": (str(tmp_path / "text"), bert)}
-
-
-def test_towers_start_from_keras_hub_presets(hub_towers, pieces, batch):
-    folder, backbone = hub_towers["image"]
-    features = pretrained.load_image_encoder(folder)(batch["images"])
-    cut = keras.Model(backbone.input, backbone.get_layer("top_conv").input)
-    np.testing.assert_allclose(features, np.mean(cut(batch["images"]), (1, 2)), atol=1e-5)
-    assert pretrained.pixel_scaling(folder) == {
-        "pixel_scale": [0.02, 0.03, 0.04],
-        "pixel_offset": [-2.0, -1.0, 0.0],
-    }
-    folder, backbone = hub_towers["text"]
-    inputs = {name: batch[name] for name in backbone.input}
-    inputs["token_ids"] = inputs["token_ids"] % len(pieces)
-    np.testing.assert_allclose(
-        pretrained.load_text_encoder(folder)(inputs),
-        backbone(inputs)["sequence_output"][:, 0],
-        atol=1e-5,
-    )
-    assert pretrained.word_pieces(folder) == {"vocabulary": list(pieces), "lowercase": False}
-
-
-def test_a_tower_without_a_converter_says_nothing_of_pixels(hub_towers, tmp_path):
-    (tmp_path / "image" / "image_converter.json").unlink()
-    assert pretrained.pixel_scaling(hub_towers["image"][0]) == {}
-
-
-def test_network_errors_are_told_from_others():
-    assert hub._is_network(ConnectionRefusedError())
-    assert not hub._is_network(FileNotFoundError("x"))
-
-
-def test_the_recipe_starts_from_keras_hub_towers(hub_towers, scene_shards, tmp_path):
-    settings = dataclasses.replace(
-        EXPERIMENTS["quickstart"],
-        train_data=",".join(scene_shards[0]),
-        eval_data=",".join(scene_shards[1]),
-        workdir=str(tmp_path / "run"),
-        image_encoder=hub_towers["image"][0],
-        text_encoder=hub_towers["text"][0],
-        image_size=16,
-        resize_size=20,
-        sequence_length=12,
-        batch_size=20,
-        steps=1,
-        warmup_steps=0,
-        learning_rate=1e-9,
-    )
-    pretrain.main(settings)
-    model = AlignDualEncoder.from_preset(tmp_path / "run" / "preset")
-    # What it expects came with the towers, and so did the weights.
-    assert list(model.preprocessor.pixel_scale) == [0.02, 0.03, 0.04]
-    assert model.preprocessor.vocabulary == hub_towers["text"][1].vocabulary
-    assert model.preprocessor.lowercase is False
-    kernels = [
-        model.backbone.image_encoder.get_layer("stem_conv").kernel,
-        hub_towers["image"][1].get_layer("stem_conv").kernel,
-    ]
-    np.testing.assert_allclose(*kernels, atol=1e-6)
-    tables = [
-        model.backbone.text_encoder.get_layer("token_embedding").embeddings,
-        hub_towers["text"][1].get_layer("token_embedding").embeddings,
-    ]
-    np.testing.assert_allclose(*tables, atol=1e-6)
-    assert model.backbone.image_projection is not None
-    with pytest.raises(ValueError, match="--vocabulary: --text-encoder brings its own"):
-        pretrain.main(dataclasses.replace(settings, vocabulary="vocab.txt"))
-    with pytest.raises(FileNotFoundError, match="/none: no such folder"):
-        missing = {"image_encoder": "/none", "workdir": str(tmp_path / "other")}
-        pretrain.main(dataclasses.replace(settings, **missing))

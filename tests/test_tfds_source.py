@@ -5,7 +5,7 @@ import dataclasses
 import pretrain
 import pytest
 import tensorflow as tf
-from test_recipes import settings_of
+from short_runs import settings_of
 
 from align_keras.data import filters, records, tfds_source
 from align_keras.data.filter_report import Tally

@@ -16,7 +16,7 @@ def fill_prompts(class_names, prompts):
 
 
 def class_embeddings(prompt_embeddings, num_classes):
-    """Averages each class's prompts and normalises the mean (sec. 6.3).
+    """Averages each class's prompts and normalises the mean.
 
     Args:
         prompt_embeddings: unit norm, ``(num_classes * prompts, dim)``, class by class.

@@ -1,0 +1,49 @@
+"""Short runs of ``pretrain.py`` for tests of several files, called here or as a command."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+from conftest import ROOT
+from experiments import EXPERIMENTS
+
+
+def settings_of(scene_shards, workdir, **options):
+    """Four steps of a model of two layers, for a test that uses ``tiny_preset``."""
+    shards = [",".join(paths) for paths in scene_shards]
+    options = {
+        "train_data": shards[0],
+        "eval_data": shards[1],
+        "workdir": str(workdir),
+        "preset": "tiny",
+        "steps": 4,
+        "warmup_steps": 1,
+        "batch_size": 40,
+        "image_size": 32,
+        "resize_size": 36,
+        "vocabulary_size": 300,
+        "eval_every": 4,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        **options,
+    }
+    return dataclasses.replace(EXPERIMENTS["quickstart"], **options)
+
+
+def users_environment(**variables):
+    """As a user has it: the tests set TensorFlow's log level for themselves."""
+    environment = {**os.environ, **variables}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    return environment
+
+
+def run_recipe(name, *arguments):
+    return subprocess.run(
+        [sys.executable, f"recipes/{name}", *arguments],
+        cwd=ROOT,
+        env=users_environment(PYTHONWARNINGS=""),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
