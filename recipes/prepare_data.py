@@ -51,7 +51,7 @@ class PrepareSettings:
     """Columns to copy into the records, as COLUMN or FIELD=COLUMN: class_name=type copies type
     as class_name, which zero-shot evaluation reads."""
 
-    # === Rules (sec. 3.1) ===
+    # === Rules (sec. 3) ===
     rules: Literal["none", "paper"] = "none"
     """The paper's rules, or none but those named below."""
     without: tuple[RuleName, ...] = ()

@@ -1,6 +1,6 @@
 """Takes training steps on a strategy's replicas and saves what came of them.
 
-    LOGICAL_CPUS=4 python tests/replica_run.py FILE.npz
+    LOGICAL_CPUS=4 python tests/replica_run.py FILE.npz [CASE ...]
 
 A process can have one MirroredStrategy only, so tests of several run this. With ``TF_CONFIG`` it is
 one of several workers.
@@ -90,17 +90,17 @@ def refusal_of_unequal_steps(strategy):
     return "" if workers == 1 else "unequal steps went unnoticed"
 
 
-def main(output):
-    """Runs all cases on ``TF_CONFIG``'s workers, or on logical CPU devices."""
+def main(output, *cases):
+    """Runs some cases, or all, on ``TF_CONFIG``'s workers, or on logical CPU devices."""
     if "TF_CONFIG" in os.environ:
         strategy = distribution.make_strategy("multi_worker")
     else:
         strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(LOGICAL_CPUS)])
     results = {"refusal": refusal_of_unequal_steps(strategy)}
-    for case in CASES:
+    for case in cases or CASES:
         results |= run(strategy, case)
     np.savez(output, replicas=strategy.num_replicas_in_sync, **results)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

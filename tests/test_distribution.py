@@ -60,11 +60,11 @@ def one_device():
     return results
 
 
-def run_processes(outputs, environments):
+def run_processes(outputs, environments, cases=()):
     """Starts ``replica_run`` once for each output and waits for all of them."""
     processes = [
         subprocess.Popen(
-            [sys.executable, "tests/replica_run.py", str(output)],
+            [sys.executable, "tests/replica_run.py", str(output), *cases],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             stdout=subprocess.PIPE,
@@ -103,8 +103,11 @@ def kind_of(name):
 
 
 def test_four_replicas_train_as_one_device(one_device, tmp_path):
-    [results] = run_processes([tmp_path / "four.npz"], [{"LOGICAL_CPUS": "4"}])
-    check_equal(results, one_device, 4)
+    # The first case: tracing four replicas takes long, and two run all of them below.
+    case = next(iter(replica_run.CASES))
+    [results] = run_processes([tmp_path / "four.npz"], [{"LOGICAL_CPUS": "4"}], [case])
+    expected = {name: value for name, value in one_device.items() if name.startswith(case)}
+    check_equal(results, expected, 4)
 
 
 def test_two_workers_train_as_one_device(one_device, tmp_path):

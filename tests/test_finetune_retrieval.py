@@ -67,7 +67,7 @@ def settings_of(start, captioned, workdir, **options):
         "workdir": str(workdir),
         "batch_size": 40,
         "steps": 4,
-        "eval_every": 2,
+        "eval_every": 4,
         "checkpoint_every": 2,
         "log_every": 1,
         **options,
@@ -83,11 +83,11 @@ def tuned(start, captioned, tmp_path_factory):
         start,
         captioned,
         workdir,
-        steps=400,
+        steps=250,
         learning_rate=2e-2,
-        eval_every=400,
+        eval_every=250,
         log_every=100,
-        checkpoint_every=400,
+        checkpoint_every=250,
     )
     return workdir, pretrain.main(settings), settings
 

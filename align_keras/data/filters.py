@@ -1,4 +1,4 @@
-"""The paper's rules for noisy image-text pairs (sec. 3.1, app. A): pure functions.
+"""The paper's rules for noisy image-text pairs (sec. 3, app. A): pure functions.
 
 Words. The paper does not define a unigram. Here a caption's unigrams are its parts between
 white space, lower-cased, from their first letter or digit to their last; a part without is none.

@@ -1,4 +1,4 @@
-"""Near-duplicates of evaluation images among training images (sec. 3.1, app. A).
+"""Near-duplicates of evaluation images among training images (sec. 3, app. A).
 
 Two measures. A perceptual hash finds exact, rescaled and recompressed copies of an image. The
 paper's own is a cosine above 0.975 between embeddings of an image model; it had to look for

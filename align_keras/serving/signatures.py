@@ -83,7 +83,7 @@ class Signatures:
         return {"image_embeddings": self.backbone.encode_images(pixels)}
 
     def classify(self, images):
-        """Tells which of the class names an image shows (paper, sec. 6.3).
+        """Tells which of the class names an image shows (zero-shot, as evaluation does it).
 
         Args:
             images: as of ``encode_image``.
