@@ -20,6 +20,7 @@ from align_keras import AlignDualEncoder, AlignPreprocessor, Lamb, WarmupLinearD
 from align_keras.data import pipeline, records, scenes
 from align_keras.evaluation import retrieval
 from align_keras.monitoring import read_log
+from align_keras.reporting import RECALLS
 
 
 @pytest.fixture(scope="module")
@@ -175,14 +176,15 @@ def test_a_model_brings_all_but_what_is_given(start, captioned, tmp_path):
             np.testing.assert_array_equal(weight.numpy(), expected.numpy(), weight.path)
 
 
-def test_two_replicas_fine_tune_in_float16_keeping_little(
+def test_two_replicas_fine_tune_in_float16_keeping_little_and_resume(
     start, captioned, tmp_path, mirrored, monkeypatch
 ):
     """All that saves memory at once, and a moving average of the weights."""
     monkeypatch.setattr(distribution, "make_strategy", lambda *_: mirrored)
     options = {"precision": "mixed_float16", "micro_batch_size": 10, "rematerialize": True}
     options |= {"loss_tile_rows": 8, "ema_momentum": 0.5}
-    metrics = pretrain.main(settings_of(start, captioned, tmp_path / "run", **options))
+    settings = settings_of(start, captioned, tmp_path / "run", **options)
+    metrics = pretrain.main(settings)
     assert metrics["num_pairs"] == 128
     lines = [line for line in read_log(tmp_path / "run") if line["kind"] == "train"]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
@@ -190,6 +192,10 @@ def test_two_replicas_fine_tune_in_float16_keeping_little(
     assert "loss_scale" in lines[0]
     # Steps were taken, not all skipped.
     assert lines[-1]["learning_rate"] < lines[0]["learning_rate"]
+    # A finished run reports the same once more, of the averaged weights.
+    again = pretrain.main(settings)
+    for name in RECALLS:
+        assert again[name] == metrics[name]
 
 
 def test_the_papers_constants_are_the_defaults():

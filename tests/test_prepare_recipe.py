@@ -46,7 +46,7 @@ def test_a_packed_folder_is_trained_on(scene_shards, tmp_path):
     assert metrics["zero_shot_unseen_top_1"] is None
 
 
-def test_packed_photographs_are_trained_on(tmp_path):
+def test_photographs_are_packed_with_their_bytes(tmp_path):
     source = SHARED / "data" / "captions" / "coco_mini"
     if not source.exists():
         pytest.skip(f"no shared data at {source}; a rendered folder is packed above")
@@ -63,16 +63,6 @@ def test_packed_photographs_are_trained_on(tmp_path):
         pair = records.parse_pair(next(records.read_frames(shards[0])))
         name = pair["image_id"].decode().removeprefix("images-00.zip/")
         assert pair["jpg"] == archive.read(name)
-    metrics = pretrain.main(
-        settings_of(
-            ([f"{output}-*.tfrecord"], [f"{output}-*.tfrecord"]),
-            tmp_path / "run",
-            steps=1,
-            warmup_steps=0,
-        )
-    )
-    assert metrics["num_pairs"] == 895
-    assert metrics["zero_shot_top_1"] is None
     with pytest.raises(ValueError, match="--output: .*test-00000.tfrecord is there already"):
         prepare_data.main(settings)
 
