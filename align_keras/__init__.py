@@ -16,6 +16,7 @@ from align_keras.backbone import AlignBackbone, build_backbone
 from align_keras.dual_encoder import AlignDualEncoder
 from align_keras.image_classifier import AlignImageClassifier
 from align_keras.image_encoder import ImageEncoder, build_image_encoder
+from align_keras.layerwise_sgd import LayerwiseSGD
 from align_keras.optimizers import Lamb, WarmupLinearDecay
 from align_keras.preprocessor import AlignPreprocessor
 from align_keras.text_encoder import TextEncoder, build_text_encoder
@@ -28,6 +29,7 @@ __all__ = [
     "AlignPreprocessor",
     "ImageEncoder",
     "Lamb",
+    "LayerwiseSGD",
     "TextEncoder",
     "WarmupLinearDecay",
     "__version__",

@@ -9,10 +9,9 @@ import tensorflow as tf
 from conftest import build_tiny_model
 from PIL import Image
 
-from align_keras import AlignImageClassifier, images
+from align_keras import AlignImageClassifier, LayerwiseSGD, images
 from align_keras.data import labelled_images
 from align_keras.evaluation import examples
-from align_keras.layerwise_sgd import LayerwiseSGD
 
 
 @pytest.fixture
