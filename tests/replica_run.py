@@ -73,7 +73,8 @@ def run(strategy, case):
     results |= {f"metric/{name}": v.numpy() for name, v in model.get_metrics_result().items()}
     results |= {f"weight/{v.path}": v.numpy() for v in model.backbone.variables}
     results |= {
-        f"optimizer/{index}/{v.path}": v.numpy()
+        # Without the optimizer's own name: a second one of a process is another.
+        f"optimizer/{index}/{v.path.split('/', 1)[-1]}": v.numpy()
         for index, v in enumerate(model.optimizer.variables)
     }
     return {f"{case}/{name}": value for name, value in results.items()}
