@@ -135,17 +135,7 @@ def decode_resized_crop(encoded, offset, crop_size, resize_size, antialias):
         extent = tf.cast(tf.math.ceil(float(crop_size) * scale), tf.int32)
         return tf.concat([start, tf.minimum(extent, shape[:2] - start)], axis=0)
 
-    def jpeg(encoded, shape):
-        return tf.image.decode_and_crop_jpeg(
-            encoded, window(shape), channels=3, dct_method="INTEGER_ACCURATE"
-        )
-
-    def other(encoded):
-        image = _decode_other(encoded)
-        y, x, height, width = tf.unstack(window(tf.shape(image)))
-        return image[y : y + height, x : x + width]
-
-    return resize(_decode_checked(encoded, jpeg, other), crop_size, antialias)
+    return resize(_decode_window(encoded, window), crop_size, antialias)
 
 
 def decode_random_area(encoded, seed, size, min_area, antialias):
@@ -180,6 +170,15 @@ def decode_random_area(encoded, seed, size, min_area, antialias):
         )
         return tf.concat([start[:2], extent[:2]], axis=0)
 
+    return resize(_decode_window(encoded, window), size, antialias)
+
+
+def _decode_window(encoded, window):
+    """Decodes the part of an image that ``window(shape)`` names: y, x, height, width, int32.
+
+    A JPEG is decoded there alone.
+    """
+
     def jpeg(encoded, shape):
         return tf.image.decode_and_crop_jpeg(
             encoded, window(shape), channels=3, dct_method="INTEGER_ACCURATE"
@@ -190,7 +189,7 @@ def decode_random_area(encoded, seed, size, min_area, antialias):
         y, x, height, width = tf.unstack(window(tf.shape(image)))
         return image[y : y + height, x : x + width]
 
-    return resize(_decode_checked(encoded, jpeg, other), size, antialias)
+    return _decode_checked(encoded, jpeg, other)
 
 
 def _decode_other(encoded):
