@@ -12,8 +12,6 @@ end, classifier.keras.
 
 import dataclasses
 import sys
-import time
-from pathlib import Path
 
 from quiet_tensorflow import load_quietly
 
@@ -26,7 +24,7 @@ import tyro
 from classification_data import LabelledImages, check_classes, check_same_images
 from classification_experiments import EXPERIMENTS, ClassificationSettings
 from experiments import pick_experiment
-from pretrain import one_line
+from pretrain import one_line, open_workdir
 from run_presets import from_preset, load_model
 
 from align_keras import (
@@ -76,14 +74,7 @@ def find_workdir(settings, strategy):
         raise ValueError(
             f"--batch-size: {settings.batch_size} images do not divide among {replicas} replicas"
         )
-    workdir = Path(settings.workdir or time.strftime("runs/%Y%m%d-%H%M%S"))
-    for path in (workdir, *workdir.parents):
-        if path.is_file():
-            raise ValueError(f"--workdir: {path} is a file; give a directory")
-    path = workdir / "settings.json"
-    if path.exists():
-        settings.check_resumable(checkpointing.read_json(path, dict), workdir)
-    return workdir
+    return open_workdir(settings)
 
 
 def make_classifier(settings, class_names):

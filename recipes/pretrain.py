@@ -84,9 +84,12 @@ def find_workdir(settings, strategy):
         )
     if workers > 1 and not settings.workdir:
         raise ValueError("--workdir: with several workers it must be given, the same to each")
-    workdir = Path(settings.workdir or time.strftime("runs/%Y%m%d-%H%M%S"))
-    if worker:
-        workdir /= f"worker-{worker}"
+    return open_workdir(settings, f"worker-{worker}" if worker else "")
+
+
+def open_workdir(settings, part=""):
+    """The run's directory, or a folder in it, once it is one that this run may use."""
+    workdir = Path(settings.workdir or time.strftime("runs/%Y%m%d-%H%M%S")) / part
     for path in (workdir, *workdir.parents):
         if path.is_file():
             raise ValueError(f"--workdir: {path} is a file; give a directory")
