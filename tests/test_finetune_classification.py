@@ -30,6 +30,8 @@ def save_start(run, pieces, **options):
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory, pieces):
+    # A fixture of the module comes before what seeds each test.
+    keras.utils.set_random_seed(1)
     return save_start(tmp_path_factory.mktemp("start"), pieces)
 
 
