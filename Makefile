@@ -36,7 +36,7 @@ $(DATA_READY): requirements-data.lock pyproject.toml
 	@touch $@
 
 test-data: $(DATA_READY)  ## Run the tests with Apache Beam and img2dataset, in .venv-data.
-	$(DATA_BIN)/python -m pytest tests/test_beam_pipeline.py tests/test_img2dataset.py $(ARGS)
+	$(DATA_BIN)/python -m pytest tests/data/preparation/test_beam_pipeline.py tests/data/preparation/test_img2dataset.py $(ARGS)
 
 lint: $(READY)  ## Check style and format.
 	$(BIN)/ruff check .

@@ -12,14 +12,15 @@ if keras.backend.backend() != "tensorflow":
         "set KERAS_BACKEND=tensorflow"
     )
 
-from align_keras.backbone import AlignBackbone, build_backbone
-from align_keras.dual_encoder import AlignDualEncoder
-from align_keras.image_classifier import AlignImageClassifier
-from align_keras.image_encoder import ImageEncoder, build_image_encoder
-from align_keras.layerwise_sgd import LayerwiseSGD
-from align_keras.optimizers import Lamb, WarmupLinearDecay
-from align_keras.preprocessor import AlignPreprocessor
-from align_keras.text_encoder import TextEncoder, build_text_encoder
+from align_keras.models.backbone import AlignBackbone, build_backbone
+from align_keras.models.dual_encoder import AlignDualEncoder
+from align_keras.models.image_classifier import AlignImageClassifier
+from align_keras.models.image_encoder import ImageEncoder, build_image_encoder
+from align_keras.models.text_encoder import TextEncoder, build_text_encoder
+from align_keras.optimizers.lamb import Lamb
+from align_keras.optimizers.layerwise_sgd import LayerwiseSGD
+from align_keras.optimizers.schedules import WarmupLinearDecay
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.version import __version__
 
 __all__ = [

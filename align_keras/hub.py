@@ -1,17 +1,10 @@
-"""Presets: from local folders and hubs, through keras-hub; any failure is one clear line.
-
-keras-hub's loaders read what ``save_to_preset`` wrote; a checkpoint in Hugging Face's layout is
-read by ``align_keras.conversion``.
-"""
+"""Files of presets, from local folders and hubs through keras-hub; what fails is one clear line."""
 
 import contextlib
 import errno
 import os
 
-import keras
 from keras_hub.src.utils import preset_utils
-
-from align_keras.conversion import transformers
 
 #: Where a preset keeps the vocabulary, as keras-hub's own tokenizers do.
 TOKENIZER_FOLDER = preset_utils.TOKENIZER_ASSET_DIR
@@ -27,47 +20,33 @@ def has_file(preset, path):
     return preset_utils.check_file_exists(str(preset), path)
 
 
-@contextlib.contextmanager
-def opened(preset, backbone_cls=None, task_cls=None, dtype=None):
-    """Opens a preset; what fails inside the ``with`` is raised as one line that names it.
+def read_json(preset, path):
+    """A preset's JSON file; fetches it if it is on a hub."""
+    return preset_utils.load_json(str(preset), path)
 
-    Args:
-        preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
-        backbone_cls: the class of the backbone that it must hold; None if none need be in it.
-        task_cls: the class of the task that it must hold, if it holds one.
-        dtype: the precision policy inside the ``with``; None leaves the global one.
 
-    Yields:
-        A keras-hub preset loader, with ``load_backbone``, ``load_preprocessor`` and
-        ``load_task``.
+def read_config(preset):
+    """A preset's ``config.json``; empty for a local folder without one, as of a preprocessor alone.
 
     Raises:
-        ValueError: if a hub cannot be reached or refuses, or the preset is of another kind.
-        FileNotFoundError: if there is no such folder, or a file in it is missing.
+        ValueError: if it holds no JSON object.
     """
-    preset = str(preset) if isinstance(preset, os.PathLike) else preset
-    with one_line(preset), dtype_policy(dtype):
-        yield _loader(preset, backbone_cls, task_cls)
-
-
-def _loader(preset, backbone_cls, task_cls):
-    config = os.path.join(preset, preset_utils.CONFIG_FILE)
-    if backbone_cls is None and os.path.isdir(preset) and not os.path.exists(config):
-        return preset_utils.KerasPresetLoader(preset, {})  # of a preprocessor alone
-    config = preset_utils.load_json(preset)
+    path = os.path.join(str(preset), preset_utils.CONFIG_FILE)
+    if os.path.isdir(preset) and not os.path.exists(path):
+        return {}
+    config = read_json(preset, preset_utils.CONFIG_FILE)
     if not isinstance(config, dict):
         raise ValueError(f"{preset_utils.CONFIG_FILE} holds no JSON object")
-    if config.get("model_type") == transformers.MODEL_TYPE:
-        return transformers.Loader(preset, config)
+    return config
+
+
+def keras_loader(preset, config):
+    """keras-hub's loader of a preset with this ``config.json``."""
+    preset = str(preset)
+    if not config:
+        return preset_utils.KerasPresetLoader(preset, {})
     loader = preset_utils.get_preset_loader(preset)
-    found = loader.check_backbone_class()
-    if backbone_cls is not None and not issubclass(found, backbone_cls):
-        raise ValueError(f"it holds {found.__name__}, which is no {backbone_cls.__name__}")
-    if task_cls is not None and has_file(preset, preset_utils.TASK_CONFIG_FILE):
-        task = preset_utils.load_json(preset, preset_utils.TASK_CONFIG_FILE)
-        found = preset_utils.check_config_class(task)
-        if not issubclass(found, task_cls):
-            raise ValueError(f"it holds {found.__name__}, which is no {task_cls.__name__}")
+    loader.check_backbone_class()
     return loader
 
 
@@ -137,18 +116,3 @@ def _first_line(error):
         return f"no {error} in it"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def dtype_policy(policy):
-    """Makes ``policy`` the global precision policy for a while; None leaves it.
-
-    keras-hub's EfficientNet reads the global policy only.
-    """
-    before = keras.config.dtype_policy()
-    if policy is not None:
-        keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

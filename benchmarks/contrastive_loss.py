@@ -24,8 +24,8 @@ def run(form, pairs, rounds):
     """One case, in its own process."""
     import tensorflow as tf
 
-    from align_keras.losses import dense_losses
-    from align_keras.tiled_loss import rows_of_a_tile, tiled_losses
+    from align_keras.losses.contrastive import dense_losses
+    from align_keras.losses.tiled import rows_of_a_tile, tiled_losses
 
     loss, options = {
         "dense": (dense_losses, {}),

@@ -23,8 +23,10 @@ import measure
 import numpy as np
 from PIL import Image
 
-from align_keras.data import filters, records, single_machine, sources
-from align_keras.data.preparation import Preparation
+from align_keras.data import records
+from align_keras.data.examples import sources
+from align_keras.data.preparation import filters, single_machine
+from align_keras.data.preparation.judging import Preparation
 
 _VOCABULARY = 400_000
 _COMMON = 100

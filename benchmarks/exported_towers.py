@@ -19,8 +19,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import measure
 import numpy as np
 
-from align_keras import AlignDualEncoder, inputs
-from align_keras.evaluation import embedding, examples, retrieval
+from align_keras import AlignDualEncoder
+from align_keras.data.examples import examples
+from align_keras.evaluation import embedding, retrieval
+from align_keras.preprocessing import raw_inputs
 
 BATCH_SIZE = 32
 FORMS = {
@@ -41,12 +43,12 @@ class Towers:
 
     def encode_images(self, images, batch_size=BATCH_SIZE):
         """As the model's own."""
-        batches = inputs.image_batches(images, self.preprocessor, BATCH_SIZE)
+        batches = raw_inputs.image_batches(images, self.preprocessor, BATCH_SIZE)
         return self._encode("images", self.image_tower, ({"images": batch} for batch in batches))
 
     def encode_texts(self, texts, batch_size=BATCH_SIZE):
         """As the model's own."""
-        batches = inputs.caption_batches(texts, self.preprocessor, BATCH_SIZE)
+        batches = raw_inputs.caption_batches(texts, self.preprocessor, BATCH_SIZE)
         return self._encode("texts", self.text_tower, batches)
 
     def _encode(self, kind, tower, batches):

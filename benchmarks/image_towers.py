@@ -16,7 +16,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras_hub
 import tensorflow as tf
 
-from align_keras import ImageEncoder, presets
+from align_keras import ImageEncoder
+from align_keras.models import presets
 
 BATCH_SIZE = 128
 ROUNDS = 7

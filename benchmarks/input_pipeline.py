@@ -35,7 +35,7 @@ def images_only(directory, case):
     """TensorFlow's ops on encoded images in memory, one number an image."""
     import tensorflow as tf
 
-    from align_keras import images
+    from align_keras.preprocessing import images
 
     def plain(_, jpg):
         return tf.image.resize(tf.io.decode_jpeg(jpg, channels=3), [RESIZE_SIZE] * 2)

@@ -81,7 +81,7 @@ def own_steps(image_tower, batch_size):
     import tensorflow as tf
 
     from align_keras import AlignBackbone, build_image_encoder, build_text_encoder
-    from align_keras.contrastive_model import ContrastiveModel
+    from align_keras.models.contrastive_model import ContrastiveModel
 
     width, _, size = IMAGE_TOWERS[image_tower]
     backbone = AlignBackbone(

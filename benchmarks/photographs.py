@@ -94,7 +94,7 @@ def vocabulary(directory, captions):
     if shared.exists():
         return str(shared)
     from align_keras.data.vocabulary import train_vocabulary
-    from align_keras.tokenizer import write_vocabulary
+    from align_keras.preprocessing.tokenizer import write_vocabulary
 
     path = str(directory / "vocab.txt")
     write_vocabulary(train_vocabulary(captions, 8_000), path)

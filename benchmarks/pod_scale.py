@@ -123,8 +123,8 @@ def loss(pairs, replicas):
     """Loss and gradient of one replica's rows against the columns of all."""
     import tensorflow as tf
 
-    from align_keras.presets import PRESETS
-    from align_keras.tiled_loss import rows_of_a_tile, tiled_losses
+    from align_keras.losses.tiled import rows_of_a_tile, tiled_losses
+    from align_keras.models.presets import PRESETS
 
     shape = [pairs, PRESETS[PRESET]["projection_dim"]]
     inputs = [tf.math.l2_normalize(tf.random.normal(shape), axis=1) for _ in range(2)]

@@ -20,7 +20,7 @@ from pathlib import Path
 import measure
 import numpy as np
 
-from align_keras.serving import exact_search, inverted_lists
+from align_keras.search import exact_search, inverted_lists
 
 _QUERIES = 200
 # Of them asked one by one.

@@ -6,8 +6,8 @@ import classification_tasks
 import tensorflow as tf
 from evaluation_data import of_training
 
-from align_keras import checkpointing
 from align_keras.evaluation import embedding
+from align_keras.runs import checkpointing
 
 
 class LabelledImages:

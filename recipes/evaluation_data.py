@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from align_keras.evaluation import data_sets, embedding, examples
+from align_keras.data.examples import examples
+from align_keras.evaluation import data_sets, embedding
 
 
 @dataclasses.dataclass

@@ -7,7 +7,7 @@ import dataclasses
 import json
 from typing import Literal
 
-from align_keras.presets import PRESETS
+from align_keras.models.presets import PRESETS
 
 
 @dataclasses.dataclass(frozen=True)

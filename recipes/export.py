@@ -23,7 +23,7 @@ from classification_tasks import read_names
 from run_presets import load_model
 
 from align_keras.evaluation import data_sets, zero_shot
-from align_keras.serving.export import CARD, check_output
+from align_keras.export.writing import CARD, check_output
 
 
 @dataclasses.dataclass(frozen=True)

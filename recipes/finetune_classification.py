@@ -27,17 +27,12 @@ from experiments import pick_experiment
 from pretrain import one_line, open_workdir
 from run_presets import from_preset, load_model
 
-from align_keras import (
-    AlignImageClassifier,
-    AlignPreprocessor,
-    checkpointing,
-    distribution,
-    hub,
-    layerwise_sgd,
-    monitoring,
-)
+from align_keras import AlignImageClassifier, AlignPreprocessor, distribution
 from align_keras.data import labelled_images, pipeline
 from align_keras.evaluation import data_sets, report
+from align_keras.models import precision
+from align_keras.optimizers import layerwise_sgd
+from align_keras.runs import checkpointing, monitoring
 
 #: What JSON and the paper's figures are called after each phase.
 PHASES = {"head": ("frozen", "linear_probe_"), "full": ("finetuned", "finetuned_")}
@@ -53,7 +48,7 @@ def main(settings):
     print(f"{train.count:,} training images, {len(train.classes.names):,} classes", flush=True)
     check_classes(train.classes, data)
     keras.utils.set_random_seed(settings.seed)
-    with strategy.scope(), hub.dtype_policy(settings.precision):
+    with strategy.scope(), precision.dtype_policy(settings.precision):
         classifier = make_classifier(settings, train.classes.names)
     workdir.mkdir(parents=True, exist_ok=True)
     check_same_images(workdir / "train_images.json", train)

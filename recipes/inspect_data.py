@@ -21,7 +21,7 @@ import tyro
 
 from align_keras import AlignPreprocessor
 from align_keras.data import inspection, inspection_summary, records, vocabulary
-from align_keras.tokenizer import WordPieceTokenizer, read_vocabulary
+from align_keras.preprocessing.tokenizer import WordPieceTokenizer, read_vocabulary
 
 
 @dataclasses.dataclass(frozen=True)

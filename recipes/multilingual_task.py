@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from evaluation_data import Result
 
-from align_keras.evaluation import embedding, examples, retrieval
+from align_keras.data.examples import examples
+from align_keras.evaluation import embedding, retrieval
 
 _LANGUAGES = ("en", "de", "fr", "cs")
 

@@ -18,8 +18,9 @@ load_quietly()
 import tqdm
 import tyro
 
-from align_keras.data import filter_report, filters, near_duplicates, single_machine, sources
-from align_keras.data.preparation import Preparation
+from align_keras.data.examples import sources
+from align_keras.data.preparation import filter_report, filters, near_duplicates, single_machine
+from align_keras.data.preparation.judging import Preparation
 
 RuleName = Literal[tuple(filters.LIMITS)]
 
@@ -129,7 +130,7 @@ def run(preparation, settings):
             preparation, settings.output, settings.shard_size, show_progress
         )
     try:
-        from align_keras.data import beam_pipeline
+        from align_keras.data.preparation import beam_pipeline
     except ImportError:
         raise ValueError(
             "--engine: beam needs apache-beam; pip install 'align-keras[beam]'"

@@ -36,8 +36,10 @@ from experiments import (
 from run_data import open_data, with_sizes
 from run_model import make_model
 
-from align_keras import checkpointing, distribution, hub, monitoring, optimizers, reporting
+from align_keras import distribution, optimizers
 from align_keras.data import pipeline
+from align_keras.models import precision
+from align_keras.runs import checkpointing, monitoring, reporting
 
 
 def main(settings):
@@ -49,7 +51,7 @@ def main(settings):
     workdir = find_workdir(settings, strategy)
     keras.utils.set_random_seed(settings.seed)
     data = open_data(settings, workdir)
-    with strategy.scope(), hub.dtype_policy(settings.precision):
+    with strategy.scope(), precision.dtype_policy(settings.precision):
         model = make_model(settings, data.preprocessor)
         checkpoints = checkpointing.RunCheckpoints(workdir / "checkpoints", model)
     checkpointing.check_same_shards(workdir / "train_shards.json", data.counts)

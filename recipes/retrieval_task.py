@@ -3,8 +3,7 @@
 import numpy as np
 from evaluation_data import Result, pictures_of, some_right_and_wrong
 
-from align_keras import reporting
-from align_keras.evaluation import data_sets, embedding, report, retrieval
+from align_keras.evaluation import data_sets, embedding, report, retrieval, sheets
 
 
 def run(settings, name, model, data, output):
@@ -47,7 +46,7 @@ def draw_retrievals(path, pairs, data, preprocessor, rows=8, columns=6):
     best = np.argsort(-scores, axis=1)[:, :columns]
     pictures = pictures_of(data, best, preprocessor)
     path.parent.mkdir(parents=True, exist_ok=True)
-    reporting.draw_retrievals(
+    sheets.draw_retrievals(
         path,
         [f"{pairs.captions[row]}\n[its image: rank {ranks[row] + 1}]" for row in asked],
         pictures.reshape(*best.shape, *pictures.shape[1:]),

@@ -6,10 +6,12 @@ import tensorflow as tf
 from experiments import PAPER_SIZES, flag_of
 from run_presets import from_preset
 
-from align_keras import AlignPreprocessor, pretrained
-from align_keras.data import checks, pipeline, records, scenes, tfds_source, vocabulary
+from align_keras import AlignPreprocessor
+from align_keras.data import checks, pipeline, records, scenes, vocabulary
+from align_keras.data.examples import tfds_source
 from align_keras.evaluation.held_out import HeldOutPairs
-from align_keras.tokenizer import read_vocabulary, write_vocabulary
+from align_keras.models import pretrained
+from align_keras.preprocessing.tokenizer import read_vocabulary, write_vocabulary
 
 
 @dataclasses.dataclass

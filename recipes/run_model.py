@@ -9,9 +9,9 @@ from align_keras import (
     build_image_encoder,
     build_text_encoder,
     optimizers,
-    pretrained,
 )
-from align_keras.presets import PRESETS
+from align_keras.models import pretrained
+from align_keras.models.presets import PRESETS
 
 
 def make_backbone(settings, preprocessor):

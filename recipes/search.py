@@ -24,11 +24,11 @@ import tyro
 from PIL import Image
 from run_presets import load_model
 
-from align_keras import reporting
-from align_keras.evaluation import embedding, examples, report, retrieval
-from align_keras.serving import image_sources, indexing, inverted_lists
-from align_keras.serving.image_index import MAX_THUMBNAIL_SIZE, UNREADABLE, ImageIndex
-from align_keras.serving.image_search import ImageSearch, Query
+from align_keras.data.examples import examples, image_sources
+from align_keras.evaluation import embedding, report, retrieval, sheets
+from align_keras.search import indexing, inverted_lists
+from align_keras.search.image_index import MAX_THUMBNAIL_SIZE, UNREADABLE, ImageIndex
+from align_keras.search.image_search import ImageSearch, Query
 
 # What recall is looked at among; more than 10, so that ties at the tenth place are seen.
 _RANKED = 50
@@ -237,7 +237,7 @@ def evaluate(settings):
 
 def serve(settings):
     """Shows the page until it is interrupted."""
-    from align_keras.serving import page
+    from align_keras.search import page
 
     page.require_starlette()
     page.serve(settings.open(), settings.host, settings.port, settings.probes)
@@ -279,7 +279,7 @@ def draw(path, title, found):
         pictures.append(picture)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     names = [printable(match.caption or match.name) for match in found]
-    reporting.draw_matches(path, title, pictures, names, [match.score for match in found])
+    sheets.draw_matches(path, title, pictures, names, [match.score for match in found])
 
 
 def parse_settings(arguments=None):

@@ -31,9 +31,9 @@ from align_keras import (
     ImageEncoder,
     TextEncoder,
     distribution,
-    presets,
 )
 from align_keras.data import records, scenes, vocabulary
+from align_keras.models import presets
 
 TINY_IMAGE_SIZE = 16
 TINY_SEQUENCE = 12

@@ -10,7 +10,7 @@ import numpy as np
 from conftest import SHARED
 from PIL import Image
 
-from align_keras.data import filters
+from align_keras.data.preparation import filters
 
 #: The paper's, but for the photographs' size: the shared ones have a shorter side of 144 pixels.
 RULES = {"rules": "paper", "min_side_above": 100, "language": "en", "unsafe_field": "rating"}

@@ -1,1 +1,1 @@
-"""From shards of image-text pairs to batches."""
+"""From shards of image-text pairs to batches, and what looks into shards."""

@@ -11,8 +11,8 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from align_keras import images
 from align_keras.data import checks, pipeline, records
+from align_keras.preprocessing import images
 
 #: Faults that no run starts with, and those that a run passes over and counts.
 REFUSED = ("not a pair", "no readable record in the shard")

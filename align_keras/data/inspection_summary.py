@@ -2,12 +2,11 @@
 
 import io
 import textwrap
-import warnings
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from align_keras import figures
 from align_keras.data.inspection import REFUSED, SKIPPED
 
 _TITLES = {"width": "width, pixels", "height": "height, pixels"}
@@ -126,11 +125,6 @@ def draw_sheet(path, samples, columns=6):
         image.thumbnail((400, 400))
         axes.imshow(image)
         axes.set_title(f"{pair['width']} x {pair['height']}", fontsize=7, color="grey")
-        caption = textwrap.fill(textwrap.shorten(pair["text"], 110), 30)
-        # A dollar sign would start a formula.
-        caption = caption.replace("$", r"\$")
+        caption = figures.plain(textwrap.fill(textwrap.shorten(pair["text"], 110), 30))
         axes.text(0.5, -0.03, caption, transform=axes.transAxes, ha="center", va="top", fontsize=8)
-    with warnings.catch_warnings():
-        # Scripts that the font lacks show as boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        FigureCanvasAgg(figure).print_png(str(path))
+    figures.save(figure, path)

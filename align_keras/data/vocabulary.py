@@ -4,7 +4,7 @@ import collections
 
 import tokenizers
 
-from align_keras.tokenizer import CLS, MASK, PAD, SEP, UNKNOWN
+from align_keras.preprocessing.tokenizer import CLS, MASK, PAD, SEP, UNKNOWN
 
 # Characters of a vocabulary at most: captions of the web hold thousands.
 _MAX_ALPHABET = 1_000

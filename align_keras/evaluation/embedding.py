@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from align_keras import inputs
 from align_keras.evaluation import zero_shot
+from align_keras.preprocessing import raw_inputs
 
 # Encoded images in memory at a time, in batches.
 _BATCHES = 8
@@ -128,7 +128,7 @@ def feature_encoder(model):
     tower = tf.function(model.backbone.image_encoder, reduce_retracing=True)
 
     def encode(images, batch_size):
-        batches = inputs.image_batches(images, model.preprocessor, batch_size)
+        batches = raw_inputs.image_batches(images, model.preprocessor, batch_size)
         return np.concatenate([tower(batch).numpy() for batch in batches])
 
     return encode

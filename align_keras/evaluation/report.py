@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from align_keras import figures
 
 # Above so many classes a name an axis tick would not be readable.
 _NAMED_CLASSES = 40
@@ -137,7 +138,7 @@ def draw_confusion(path, matrix, class_names):
     else:
         axes.set(xticks=[], yticks=[])
         axes.set_title(f"{len(rows):,} classes with images, {len(columns):,} predicted or with")
-    _save(figure, path)
+    figures.save(figure, path)
 
 
 def draw_predictions(path, images, names, predictions, columns=8):
@@ -163,14 +164,9 @@ def draw_predictions(path, images, names, predictions, columns=8):
             color="tab:green" if right else "tab:red",
             fontsize=9,
         )
-    _save(figure, path)
+    figures.save(figure, path)
 
 
 def _short(text):
-    text = text.replace("$", r"\$")
+    text = figures.plain(text)
     return text if len(text) <= 18 else text[:17] + "…"
-
-
-def _save(figure, path):
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(str(path))

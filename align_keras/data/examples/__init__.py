@@ -1,0 +1,1 @@
+"""One reader of images with captions or a class, whatever they are kept in."""

@@ -1,0 +1,291 @@
+"""The rules as one Apache Beam pipeline: any runner, any number of pairs.
+
+Parts of the source are read twice: for the pairs' words and image ids, of which the counts are
+made, and for the records, judged by the counts of that part. So no image is ever part of a join;
+kept records are sent once, to their shards. These are byte for byte those of ``single_machine``.
+"""
+
+import bisect
+import contextlib
+import json
+import logging
+
+import apache_beam as beam
+import tensorflow as tf
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from align_keras.data import records
+from align_keras.data.preparation import filters, single_machine
+from align_keras.data.preparation.filter_report import Tally
+
+# Hexadecimal digits by which keys and ties are spread: 4,096 and 65,536 ranges.
+_KEY_DIGITS = 3
+_TIE_DIGITS = 4
+
+
+def prepare(preparation, output, shard_size, options=()):
+    """As ``single_machine.prepare``, by Beam; lines of JSON may lie in several files.
+
+    Args:
+        preparation: a ``preparation.Preparation``; its source is where workers can read it.
+        output: path and start of the shards' names, where workers can write.
+        shard_size: records a shard.
+        options: Beam's pipeline options, such as ``--runner=DataflowRunner``; the direct runner
+            by default.
+
+    Returns:
+        The report, a dict as of ``filter_report.Tally.as_json``.
+
+    Raises:
+        ValueError: as ``single_machine.prepare``.
+    """
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    remote = "://" in output
+    with contextlib.nullcontext() if remote else single_machine.workspace(output):
+        if existing := tf.io.gfile.glob(f"{output}-[0-9]*.tfrecord"):
+            raise ValueError(
+                f"--output: {existing[0]} is there already; remove it or choose another"
+            )
+        with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+            build(pipeline, preparation, output, shard_size)
+        left_out = f"{output}-left_out.jsonl"
+        if tf.io.gfile.stat(left_out).length == 0:
+            tf.io.gfile.remove(left_out)
+        with tf.io.gfile.GFile(f"{output}-report.json") as file:
+            return json.loads(file.read())
+
+
+def build(pipeline, preparation, output, shard_size):
+    """Adds everything to a ``beam.Pipeline``."""
+    parts = pipeline | "parts" >> beam.Create(list(enumerate(preparation.source.parts)))
+    if preparation.rules.needs_counts:
+        pairs = parts | "spread" >> beam.Reshuffle() | beam.ParDo(_Pairs(preparation))
+        counts = whole_set_counts(pairs, preparation.rules)
+    else:
+        counts = pipeline | "no counts" >> beam.Create([])
+    judged = {"part": parts, "counts": counts} | "counts of parts" >> beam.CoGroupByKey()
+    kept = judged | beam.ParDo(_Kept(preparation)).with_outputs("tally", "left_out", main="kept")
+    if preparation.table_only:
+        lines = kept.kept | "lines" >> beam.Map(lambda item: item[1].decode())
+        _ = lines | "kept" >> beam.io.WriteToText(f"{output}-kept", ".jsonl")
+    else:
+        _write_shards(kept.kept, output, shard_size)
+    _ = kept.left_out | beam.io.WriteToText(
+        f"{output}-left_out", ".jsonl", num_shards=1, shard_name_template=""
+    )
+    _ = (
+        kept.tally
+        | "tally" >> beam.CombineGlobally(_merge)
+        | beam.Map(lambda tally: json.dumps(tally.as_json(preparation.rules), ensure_ascii=False))
+        | "report"
+        >> beam.io.WriteToText(f"{output}-report", ".json", num_shards=1, shard_name_template="")
+    )
+
+
+def _merge(tallies):
+    total = Tally()
+    for tally in tallies:
+        total.merge(tally)
+    return total
+
+
+class _Pairs(beam.DoFn):
+    """``(number, part)`` -> ``(pair, image, text, ngrams)``.
+
+    A pair is the numbers of its part, row and caption.
+    """
+
+    def __init__(self, preparation):
+        self._preparation = preparation
+
+    def process(self, part):
+        """Reads a part, no images."""
+        number, name = part
+        for row, caption, image, words in self._preparation.pairs(name):
+            yield (number, row, caption), image, " ".join(words), filters.ngrams(words)
+
+
+class _Kept(beam.DoFn):
+    """A part and the counts of its pairs -> kept records; what was left out; a ``Tally``."""
+
+    def __init__(self, preparation):
+        self._preparation = preparation
+
+    def process(self, judged):
+        """Judges a part."""
+        _, grouped = judged
+        (part,) = grouped["part"]
+        tally = Tally()
+        counts = sorted(grouped["counts"], key=lambda count: count[:2])
+        yield from self._preparation.kept(part, counts, tally)
+        for pair in tally.left_out:
+            yield beam.pvalue.TaggedOutput("left_out", json.dumps(pair))
+        tally.left_out = []
+        yield beam.pvalue.TaggedOutput("tally", tally)
+
+
+# === Counts ===
+
+
+def whole_set_counts(pairs, rules):
+    """The counts of pairs beyond a limit: ``(part, (row, caption, filters.Counts))``."""
+    flags = []
+    distinct = pairs | beam.Map(lambda pair: (pair[1], pair[2])) | beam.Distinct()
+    if rules.max_images_per_caption is not None:
+        flags.append(
+            _exceeding("images_of_caption", pairs, distinct, 1, rules.max_images_per_caption)
+        )
+    if rules.max_captions_per_image is not None:
+        flags.append(
+            _exceeding("captions_of_image", pairs, distinct, 0, rules.max_captions_per_image)
+        )
+    if rules.frequent_ngrams is not None:
+        flags.append(_with_rare_ngrams(pairs, rules.frequent_ngrams))
+    return (
+        flags
+        | "all flags" >> beam.Flatten()
+        | "flags of pairs" >> beam.GroupByKey()
+        | beam.MapTuple(lambda pair, found: (pair[0], (*pair[1:], filters.Counts(**dict(found)))))
+    )
+
+
+def _exceeding(name, pairs, distinct, field, limit):
+    """``(pair, (name, count))`` of pairs whose image (0) or text (1) stands beside too many."""
+    counted = (
+        distinct
+        | f"{name} of" >> beam.Map(lambda image_and_text: image_and_text[field])
+        | f"count {name}" >> beam.combiners.Count.PerElement()
+        | f"exceeding {name}" >> beam.Filter(lambda item: item[1] > limit)
+    )
+    keyed = pairs | f"key {name}" >> beam.Map(lambda pair: (pair[1 + field], pair[0]))
+    return _join(name, keyed, counted)
+
+
+def _join(name, keyed, counted):
+    """``(pair, (name, value))`` of the pairs whose key has a value."""
+
+    def join(_, grouped):
+        for value in grouped["value"]:
+            for pair in grouped["pairs"]:
+                yield pair, (name, value)
+
+    groups = {"pairs": keyed, "value": counted} | f"join {name}" >> beam.CoGroupByKey()
+    return groups | f"flag {name}" >> beam.FlatMapTuple(join)
+
+
+def _with_rare_ngrams(pairs, most):
+    """``(pair, ("rare_ngram", True))`` of pairs with an n-gram outside the ``most`` frequent."""
+    keyed = pairs | "ngrams" >> beam.FlatMap(
+        lambda pair: ((ngram, pair[0]) for ngram in set(pair[3]))
+    )
+    counted = (
+        pairs
+        | "all ngrams" >> beam.FlatMap(lambda pair: pair[3])
+        | "count ngrams" >> beam.combiners.Count.PerElement()
+    )
+    cutoff = (
+        counted
+        | beam.Values()
+        | "histogram" >> beam.combiners.Count.PerElement()
+        | "as dict" >> beam.combiners.ToDict()
+        | beam.Map(filters.cutoff, most)
+    )
+    bound = _tie_bound(counted, cutoff)
+    rare = counted | beam.Filter(
+        _is_rare, beam.pvalue.AsSingleton(cutoff), beam.pvalue.AsSingleton(bound)
+    )
+    return _join("rare_ngram", keyed, rare | beam.Map(lambda item: (item[0], True)))
+
+
+def _tie_bound(counted, cutoff):
+    """The least ``filters.tie_break`` among n-grams of the last count that is rare.
+
+    In two steps, since there may be millions: the range in which it is, then that range.
+    """
+    cutoff = beam.pvalue.AsSingleton(cutoff)
+    ties = (
+        counted
+        | beam.Filter(lambda item, cutoff: cutoff is not None and item[1] == cutoff.count, cutoff)
+        | beam.Map(lambda item: filters.tie_break(item[0]))
+    )
+    place = (
+        ties
+        | beam.Map(lambda tie: tie[:_TIE_DIGITS])
+        | "ties by range" >> beam.combiners.Count.PerElement()
+        | "ranges as dict" >> beam.combiners.ToDict()
+        | "place of bound" >> beam.Map(_place_of_bound, cutoff)
+    )
+    return (
+        ties
+        | "ties in range"
+        >> beam.Filter(
+            lambda tie, place: tie[:_TIE_DIGITS] == place[0], beam.pvalue.AsSingleton(place)
+        )
+        | "ties of range" >> beam.combiners.ToList()
+        | beam.Map(
+            lambda ties, place: sorted(ties)[place[1]] if ties else "",
+            beam.pvalue.AsSingleton(place),
+        )
+    )
+
+
+def _place_of_bound(ranges, cutoff):
+    """The range of the first rare tie, and its place there."""
+    room = cutoff.room if cutoff else 0
+    for digits in sorted(ranges):
+        if room < ranges[digits]:
+            return digits, room
+        room -= ranges[digits]
+    return "", 0
+
+
+def _is_rare(item, cutoff, bound):
+    if cutoff is None or item[1] > cutoff.count:
+        return False
+    return item[1] < cutoff.count or filters.tie_break(item[0]) >= bound
+
+
+# === Shards ===
+
+
+def _write_shards(kept, output, shard_size):
+    """Sorts by key over all workers, and cuts every ``shard_size`` records."""
+    keys = kept | "keys" >> beam.Keys()
+    ranges = (
+        keys
+        | "range" >> beam.Map(lambda key: key[:_KEY_DIGITS])
+        | "count ranges" >> beam.combiners.Count.PerElement()
+        | "ranges" >> beam.combiners.ToDict()
+    )
+    firsts = (
+        keys
+        | "key ranges" >> beam.Map(lambda key: (key[:_KEY_DIGITS], key))
+        | "group ranges" >> beam.GroupByKey()
+        | beam.FlatMap(_first_keys, beam.pvalue.AsSingleton(ranges), shard_size)
+        | "first keys" >> beam.combiners.ToList()
+        | "sorted first keys" >> beam.Map(sorted)
+    )
+    _ = (
+        kept
+        | "to shards"
+        >> beam.Map(
+            lambda item, firsts: (bisect.bisect_right(firsts, item[0]) - 1, item),
+            beam.pvalue.AsSingleton(firsts),
+        )
+        | "group shards" >> beam.GroupByKey()
+        | "write"
+        >> beam.MapTuple(
+            lambda number, items: records.write_shard(
+                f"{output}-{number:05d}.tfrecord", [record for _, record in sorted(items)]
+            )
+        )
+    )
+
+
+def _first_keys(group, ranges, shard_size):
+    """The keys of a range, ``(digits, keys)``, with which a shard begins."""
+    digits, keys = group
+    start = sum(count for other, count in ranges.items() if other < digits)
+    for place, key in enumerate(sorted(keys), start):
+        if place % shard_size == 0:
+            yield key

@@ -1,0 +1,152 @@
+"""What came in, what each rule removed, what went out: counted, with examples, as JSON."""
+
+import base64
+import collections
+import dataclasses
+import io
+import json
+
+import tensorflow as tf
+from PIL import Image
+
+from align_keras.data.preparation import filter_page, filters
+from align_keras.preprocessing.images import MAX_PIXELS
+
+#: Under what the pairs that every rule leaves are listed.
+KEPT = "kept"
+_EXAMPLES = 12
+_THUMBNAIL = 96  # pixels of the longer side
+# Lower bounds of the shorter side's bins, pixels; the paper's threshold is one of them.
+_SIDES = (0, 50, 100, 201, 300, 400, 600, 800, 1_200, 2_000)
+_WORDS = 31  # captions of so many unigrams or more share a bin
+
+
+@dataclasses.dataclass
+class Tally:
+    """Counts and examples, which add up over parts in any order.
+
+    Attributes:
+        rules: pairs by the rule that removed them, and ``KEPT``.
+        reasons: pairs left out by reason, where a rule has several.
+        words: unigrams of the captions, by ``(True if kept, number)``.
+        sides: pixels of the shorter sides of images that were looked at, by ``(kept, bin)``; an
+            image with several captions counts with each.
+        examples: up to 12 pairs of each rule, by their keys: those of the smallest keys.
+        left_out: ``where``, ``image``, ``rule`` and ``reason`` of each dropped pair are appended
+            here.
+    """
+
+    rules: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    reasons: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    words: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    sides: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    examples: dict = dataclasses.field(default_factory=dict)
+    left_out: list = dataclasses.field(default_factory=list)
+
+    def add(self, row, verdict, picture):
+        """Adds one pair: its ``sources.Row``, and the verdicts on its caption and image."""
+        rule = verdict.rule or KEPT
+        kept = verdict.rule is None
+        self.rules[rule] += 1
+        if verdict.rule != "unusable_row":
+            self.words[kept, min(len(verdict.words), _WORDS - 1)] += 1
+        if picture.size is not None:
+            self.sides[kept, max(side for side in _SIDES if side <= min(picture.size))] += 1
+        if not kept:
+            reason = verdict.reason or filters.RULES[rule]
+            self.reasons[reason] += 1
+            self.left_out.append(
+                {"where": row.where, "image": row.image_id, "rule": rule, "reason": reason}
+            )
+        examples = self.examples.setdefault(rule, {})
+        if len(examples) < _EXAMPLES or verdict.key < max(examples):
+            examples[verdict.key] = _example(row, verdict, picture)
+            self._trim(rule)
+
+    @property
+    def kept(self):
+        """How many pairs went out."""
+        return self.rules[KEPT]
+
+    def _trim(self, rule):
+        self.examples[rule] = dict(sorted(self.examples[rule].items())[:_EXAMPLES])
+
+    def merge(self, other):
+        """Adds another tally to this one, except for what it lists as left out."""
+        for name in ("rules", "reasons", "words", "sides"):
+            getattr(self, name).update(getattr(other, name))
+        for rule, examples in other.examples.items():
+            self.examples.setdefault(rule, {}).update(examples)
+            self._trim(rule)
+        return self
+
+    def as_json(self, rules):
+        """What ``report.json`` holds, a dict: pairs in and out, each rule, histograms.
+
+        Args:
+            rules: the ``filters.Rules`` that were applied.
+        """
+        return {
+            "pairs_in": self.rules.total(),
+            "pairs_out": self.kept,
+            "thresholds": dataclasses.asdict(rules),
+            "rules": [
+                {
+                    "rule": rule,
+                    "drops": text,
+                    "limit": filters.LIMITS.get(rule),
+                    "applied": filters.applies(rule, rules),
+                    "pairs": self.rules[rule],
+                    "examples": list(self.examples.get(rule, {}).values()),
+                }
+                for rule, text in filters.RULES.items()
+            ],
+            "reasons": dict(sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))),
+            "kept_examples": list(self.examples.get(KEPT, {}).values()),
+            "caption_words": self._histogram(self.words, range(_WORDS)),
+            "shorter_side_pixels": self._histogram(self.sides, _SIDES),
+        }
+
+    @staticmethod
+    def _histogram(counts, bins):
+        """Bins by their lower bound, with the pairs that came in and went out; the last is open."""
+        bins = ((start, counts[True, start], counts[False, start]) for start in bins)
+        return [{"from": start, "in": kept + gone, "out": kept} for start, kept, gone in bins]
+
+
+def _example(row, verdict, picture):
+    caption = verdict.caption if isinstance(verdict.caption, str) else None
+    example = {
+        "where": row.where,
+        "image": row.image_id,
+        "caption": caption and caption[:300].encode("utf-8", "replace").decode(),
+        "size": picture.size and list(picture.size),
+        "thumbnail": _thumbnail(row, picture),
+    }
+    if verdict.reason:
+        example["reason"] = verdict.reason
+    return example
+
+
+def _thumbnail(row, picture):
+    """A small JPEG in base 64, or None if the image cannot be shown."""
+    try:
+        data = picture.data or row.load()
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                return None
+            image.draft("RGB", (2 * _THUMBNAIL, 2 * _THUMBNAIL))
+            image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+            encoded = io.BytesIO()
+            image.convert("RGB").save(encoded, "JPEG", quality=75)
+    except Exception:  # whatever a damaged file or a foreign reader raises: a report goes on
+        return None
+    return base64.b64encode(encoded.getvalue()).decode()
+
+
+def write(report, output):
+    """Writes a report, as of ``Tally.as_json``: ``OUTPUT-report.json`` and ``.html``."""
+    with tf.io.gfile.GFile(f"{output}-report.json", "w") as file:
+        file.write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    with tf.io.gfile.GFile(f"{output}-report.html", "w") as file:
+        file.write(filter_page.render(report))

@@ -1,0 +1,1 @@
+"""Models for use without this package: SavedModel, ONNX, LiteRT. Nothing is trained here."""

@@ -1,0 +1,106 @@
+"""The README beside an exported model: what it takes, what it gives, how it was made."""
+
+import keras
+import tensorflow as tf
+
+from align_keras.export.signatures import MAX_CAPTION_BYTES
+from align_keras.preprocessing.images import MAX_PIXELS
+from align_keras.version import __version__
+
+
+def of_saved_model(model, class_names, prompts, fold_batch_norm):
+    """The card of a SavedModel, Markdown.
+
+    Args:
+        model: an ``AlignDualEncoder`` with a preprocessor.
+        class_names: of ``classify``; None for none.
+        prompts: strings with ``{}`` for the class name.
+        fold_batch_norm: whether the batch norms are in the kernels.
+    """
+    dim = model.backbone.projection_dim
+    rows = [
+        "| `encode_text` (also `serving_default`) | `captions`: string `(batch,)`, UTF-8 "
+        f"| `text_embeddings`: float32 `(batch, {dim})` |",
+        "| `encode_image` | `images`: string `(batch,)`, the bytes of JPEG, PNG, GIF, BMP or WebP "
+        f"files | `image_embeddings`: float32 `(batch, {dim})`; `valid`: bool `(batch,)` |",
+        "| `encode_pixels` | `images`: uint8 `(batch, height, width, 3)`, RGB, any size "
+        f"| `image_embeddings`: float32 `(batch, {dim})` |",
+    ]
+    if class_names:
+        rows.append(
+            "| `classify` | `images`: as of `encode_image` | `probabilities`: float32 `(batch, "
+            f"{len(class_names)})`, in the order of `assets/class_names.txt`; `best_class`: string "
+            "`(batch,)`; `valid`: bool `(batch,)` |"
+        )
+    lines = [
+        f"# {model.backbone.name}: ALIGN for TensorFlow Serving",
+        "",
+        "Embeds images and captions in one space (Jia et al., 2021, arXiv:2102.05918).",
+        "",
+        "| signature | input | outputs |",
+        "|---|---|---|",
+        *rows,
+        "",
+        "Embeddings are of unit norm: similarity is their dot product. An image that does not "
+        f"decode, or has over {MAX_PIXELS:,} pixels, has `valid` false, zeros and an empty "
+        f"`best_class`; the rest of the batch is answered. Captions are read up to "
+        f"{MAX_CAPTION_BYTES:,} bytes.",
+        "",
+        *_preprocessing(model),
+        f"- softmax temperature: {float(model.temperature.numpy()):.5g}",
+        f"- batch norm: {'folded into the kernels' if fold_batch_norm else 'as trained, frozen'}",
+    ]
+    if class_names:
+        lines += [
+            f"- `classify`: {len(class_names):,} classes, the mean embedding of these prompts: "
+            + "; ".join(f"`{prompt}`" for prompt in prompts)
+        ]
+    return "\n".join([*lines, *_made_with(), ""])
+
+
+def of_towers(model, files, quantize):
+    """The card of two towers, Markdown; ``files`` are their names."""
+    pre = model.preprocessor
+    dim, size, length = model.backbone.projection_dim, pre.image_size, pre.sequence_length
+    return "\n".join(
+        [
+            f"# {model.backbone.name}: the towers of ALIGN",
+            "",
+            "| file | inputs | output |",
+            "|---|---|---|",
+            f"| `{files[0]}` | `images`: float32 `(batch, {size}, {size}, 3)`, scaled "
+            f"| `image_embeddings`: float32 `(batch, {dim})` |",
+            f"| `{files[1]}` | `token_ids`, `segment_ids` (zeros), `padding_mask`: int32 "
+            f"`(batch, {length})` | `text_embeddings`: float32 `(batch, {dim})` |",
+            "",
+            "Embeddings are of unit norm: similarity is their dot product. Word pieces are those "
+            "of `vocabulary.txt`: [CLS], the caption's, [SEP], then [PAD].",
+            "",
+            *_preprocessing(model),
+            f"- weights: {quantize or 'float32'}",
+            *_made_with(),
+            "",
+        ]
+    )
+
+
+def _preprocessing(model):
+    pre = model.preprocessor
+    how = "averaged, as Pillow does" if pre.antialias else "sampled"
+    case = "lower-cased" if pre.lowercase else "cased"
+    return [
+        f"- images: stretched to {pre.resize_size} x {pre.resize_size} pixels (bilinear, {how}), "
+        f"the centre {pre.image_size} x {pre.image_size} cut out, pixels x {pre.pixel_scale} + "
+        f"{pre.pixel_offset}; EXIF orientation is not applied",
+        f"- captions: BERT's word pieces ({len(pre.vocabulary):,}), {case}, "
+        f"{pre.sequence_length} at most with [CLS] and [SEP]",
+        f"- parameters: {model.backbone.count_params():,}",
+    ]
+
+
+def _made_with():
+    return [
+        "",
+        f"Written by align-keras {__version__}, TensorFlow {tf.__version__}, "
+        f"Keras {keras.__version__}.",
+    ]

@@ -1,0 +1,110 @@
+"""What an exported model answers: functions of raw batches, one a signature."""
+
+import tensorflow as tf
+
+from align_keras.export.decoding import decode_each
+
+#: What follows is left out of a caption: far more than fills a text tower, and a bound on the time
+#: and memory that a string can take.
+MAX_CAPTION_BYTES = 1 << 14
+
+
+class Signatures:
+    """An ``AlignDualEncoder`` and its preprocessing, from captions and image files to embeddings.
+
+    Each method takes and returns batches of any size. It is made of TensorFlow and TF Text ops
+    alone, and computes what the model computes in memory.
+
+    Args:
+        model: an ``AlignDualEncoder`` with a preprocessor.
+        class_names: strings, for ``classify``; None for none.
+        class_embeddings: unit norm, ``(classes, projection_dim)``.
+    """
+
+    def __init__(self, model, class_names=None, class_embeddings=None):
+        self.backbone = model.backbone
+        self.preprocessor = model.preprocessor
+        self.temperature = float(model.temperature.numpy())
+        self.class_names = class_names
+        self.class_embeddings = class_embeddings
+
+    def specs(self):
+        """The input of each signature by its name, ``tf.TensorSpec``; the first is the default."""
+        encoded = tf.TensorSpec([None], tf.string, "images")
+        specs = {
+            "encode_text": tf.TensorSpec([None], tf.string, "captions"),
+            "encode_image": encoded,
+            "encode_pixels": tf.TensorSpec([None, None, None, 3], tf.uint8, "images"),
+        }
+        return specs | ({"classify": encoded} if self.class_names else {})
+
+    def encode_text(self, captions):
+        """Embeds captions.
+
+        Args:
+            captions: UTF-8 strings, ``(batch,)``; whatever is no UTF-8 is left out, and so is
+                what comes after ``MAX_CAPTION_BYTES``.
+
+        Returns:
+            A dict of ``text_embeddings``, float32, ``(batch, projection_dim)``, unit norm.
+        """
+        captions = tf.strings.substr(captions, 0, MAX_CAPTION_BYTES)
+        # What is replaced, and a character cut in two, is dropped with all U+FFFD.
+        captions = tf.strings.unicode_transcode(captions, "UTF-8", "UTF-8", errors="replace")
+        tokens = self.preprocessor.tokenize(captions)
+        return {"text_embeddings": self.backbone.encode_texts(tokens)}
+
+    def encode_image(self, images):
+        """Embeds encoded images.
+
+        Args:
+            images: the bytes of JPEG, PNG, GIF, BMP or WebP files, strings, ``(batch,)``.
+
+        Returns:
+            A dict of ``image_embeddings``, float32, ``(batch, projection_dim)``, unit norm, and
+            ``valid``, bool, ``(batch,)``: whether the image decoded. Where it did not the
+            embedding is zeros; the others are not touched by that.
+        """
+        pixels, valid = decode_each(images, self.preprocessor)
+        embeddings = self.backbone.encode_images(pixels)
+        return {"image_embeddings": _zero_unless(valid, embeddings), "valid": valid}
+
+    def encode_pixels(self, images):
+        """Embeds pixels.
+
+        Args:
+            images: uint8, ``(batch, height, width, 3)``, RGB, 0 .. 255, of any size; resized,
+                cropped and scaled as decoded files are.
+
+        Returns:
+            A dict of ``image_embeddings``, float32, ``(batch, projection_dim)``, unit norm.
+        """
+        pixels = self.preprocessor({"images": images})["images"]
+        return {"image_embeddings": self.backbone.encode_images(pixels)}
+
+    def classify(self, images):
+        """Tells which of the class names an image shows (zero-shot, as evaluation does it).
+
+        Args:
+            images: as of ``encode_image``.
+
+        Returns:
+            A dict of ``probabilities``, float32, ``(batch, classes)``, in the order of the class
+            names: the softmax of similarity / temperature; ``best_class``, strings,
+            ``(batch,)``; and ``valid``, bool, ``(batch,)``. Where an image did not decode the
+            probabilities are zeros and the best class is the empty string.
+        """
+        encoded = self.encode_image(images)
+        valid = encoded["valid"]
+        similarity = tf.matmul(encoded["image_embeddings"], self.class_embeddings, transpose_b=True)
+        probabilities = tf.nn.softmax(similarity / self.temperature)
+        best = tf.gather(tf.constant(self.class_names), tf.argmax(probabilities, axis=-1))
+        return {
+            "probabilities": _zero_unless(valid, probabilities),
+            "best_class": tf.where(valid, best, ""),
+            "valid": valid,
+        }
+
+
+def _zero_unless(valid, rows):
+    return tf.where(valid[:, None], rows, tf.zeros_like(rows))

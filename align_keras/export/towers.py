@@ -1,0 +1,90 @@
+"""The two towers apart, for ONNX Runtime and LiteRT, from pixels and word pieces on."""
+
+import importlib
+import warnings
+
+import keras
+import tensorflow as tf
+
+from align_keras.export import model_card
+from align_keras.preprocessing.fields import TEXT_INPUTS
+from align_keras.preprocessing.tokenizer import write_vocabulary
+
+SUFFIXES = {"onnx": "onnx", "litert": "tflite"}
+#: How LiteRT keeps weights; computation stays in float32.
+QUANTIZATIONS = ("float16", "int8")
+
+
+def write_towers(model, folder, format, quantize=None):
+    """Writes ``image_tower`` and ``text_tower``, the vocabulary and a card.
+
+    Batch norms are folded into the kernels by both converters.
+
+    Args:
+        model: an ``AlignDualEncoder`` with a preprocessor.
+        folder: a ``pathlib.Path`` of an empty folder.
+        format: ``"onnx"`` or ``"litert"``.
+        quantize: for LiteRT ``"float16"`` or ``"int8"``, which keeps the weights so (int8: those
+            of large layers, a scale a channel); None for float32.
+
+    Raises:
+        ValueError: on a wrong option, or a model that does not compute in float32.
+        ImportError: if the format needs a package that is not here.
+    """
+    options = _converter_options(format, quantize)
+    if model.backbone.compute_dtype != "float32":
+        raise ValueError(f"--format={format}: load the model with dtype='float32'")
+    files = []
+    for name, tower in (("image_tower", image_tower(model)), ("text_tower", text_tower(model))):
+        files.append(f"{name}.{SUFFIXES[format]}")
+        # Named: by itself Keras wants a model that has been called.
+        signature = [keras.tree.map_structure(_spec, tower.input)]
+        path = str(folder / files[-1])
+        with warnings.catch_warnings():
+            # Keras mends tf2onnx for NumPy 2 by looking for an attribute that NumPy warns of.
+            warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
+            tower.export(path, format, verbose=False, input_signature=signature, **options)
+    write_vocabulary(model.preprocessor.vocabulary, str(folder / "vocabulary.txt"))
+    card = model_card.of_towers(model, files, quantize)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def image_tower(model):
+    """A Keras model from ``images``, as ``encode_images`` takes them, to embeddings."""
+    size = model.preprocessor.image_size
+    images = keras.Input((size, size, 3), name="images")
+    outputs = {"image_embeddings": model.backbone.encode_images(images)}
+    return keras.Model(images, outputs, name="image_tower")
+
+
+def text_tower(model):
+    """A Keras model from word pieces, a dict, to embeddings."""
+    length = model.preprocessor.sequence_length
+    pieces = {name: keras.Input((length,), dtype="int32", name=name) for name in TEXT_INPUTS}
+    outputs = {"text_embeddings": model.backbone.encode_texts(pieces)}
+    return keras.Model(pieces, outputs, name="text_tower")
+
+
+def _spec(tensor):
+    return keras.InputSpec(tensor.dtype, (None, *tensor.shape[1:]), name=tensor.name)
+
+
+def _converter_options(format, quantize):
+    if quantize is not None and (format != "litert" or quantize not in QUANTIZATIONS):
+        raise ValueError(
+            f"--quantize: {quantize} is not for {format}; LiteRT has {' and '.join(QUANTIZATIONS)}"
+        )
+    if format == "onnx":
+        try:
+            importlib.import_module("tf2onnx")
+        except ImportError as error:
+            raise ImportError(
+                "--format=onnx needs tf2onnx: pip install 'align-keras[onnx]'"
+            ) from error
+        return {}
+    if quantize is None:
+        return {}
+    options = {"optimizations": [tf.lite.Optimize.DEFAULT]}
+    if quantize == "float16":
+        options["target_spec"] = {"supported_types": [tf.float16]}
+    return options

@@ -1,0 +1,23 @@
+"""Matplotlib figures without a display: saved as PNG, with text as it stands."""
+
+import warnings
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+
+def plain(text):
+    """Text that Matplotlib does not take for a formula."""
+    return text.replace("$", r"\$")
+
+
+def save(figure, path):
+    """Writes a ``matplotlib.figure.Figure`` as PNG; its folder is made.
+
+    Not by pyplot, which keeps every figure and looks for a display.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        # Scripts that the font lacks show as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        FigureCanvasAgg(figure).print_png(str(path))

@@ -1,0 +1,61 @@
+"""The losses of a replica's pairs against the global batch: gathers, then dense or tiled."""
+
+import tensorflow as tf
+
+from align_keras import distribution
+from align_keras.losses.contrastive import dense_losses
+from align_keras.losses.tiled import rows_of_a_tile, tiled_losses
+
+#: Fields of a batch that tell equal images and equal captions, int64, ``(rows,)``.
+ID_FIELDS = ("image_ids", "caption_ids")
+#: Above so many logits a replica the loss is tiled by itself: 16 MiB a matrix, of which the dense
+#: form holds a dozen.
+_MAX_DENSE_LOGITS = 1 << 22
+
+
+def global_losses(images, texts, temperature, ids=(), label_smoothing=0.0, tile_rows=None):
+    """Both directions of this replica's pairs against the pairs of every replica.
+
+    Args:
+        images: this replica's image embeddings, float32, unit norm, ``(rows, width)``.
+        texts: its text embeddings, likewise.
+        temperature: of the softmaxes, a scalar.
+        ids: int64 tensors ``(rows,)``; two pairs that share a value of any, other than 0, are
+            no negatives of each other.
+        label_smoothing: of both softmaxes.
+        tile_rows: rows of the matrix of logits that are held at once; 0 for the whole matrix.
+            ``None`` for the whole where a replica has up to 4 million logits (its pairs times
+            all pairs; 2,048 pairs on one replica) or an unknown number, else ``rows_of_a_tile``.
+
+    Returns:
+        A dict of float32 scalars, means over this replica's pairs: ``loss``, ``loss_i2t``,
+        ``loss_t2i``, ``i2t_recall_at_1``, ``t2i_recall_at_1``.
+
+    Raises:
+        ValueError: if tiles are asked for and the number of pairs is not static.
+    """
+    replica, replicas = distribution.replica_place()
+    options = {
+        "label_smoothing": label_smoothing,
+        "ids": list(ids),
+        "replica": replica,
+        "gather": distribution.gather_replicas,
+    }
+    if tile_rows is None:
+        rows = images.shape[0] or 0  # not known while Keras traces a last, smaller batch
+        columns = rows * replicas
+        tile_rows = rows_of_a_tile(columns) if rows * columns > _MAX_DENSE_LOGITS else 0
+    if tile_rows:
+        if images.shape[0] is None:
+            raise ValueError(
+                "loss_tile_rows: batches must all be of one size; batch the dataset with "
+                "drop_remainder=True"
+            )
+        options |= {"tile_rows": tile_rows, "replicas": replicas}
+        options["add"] = distribution.sum_replicas
+        values = tiled_losses(images, texts, temperature, **options)
+    else:
+        values = dense_losses(images, texts, temperature, **options)
+    names = ("loss_i2t", "loss_t2i", "i2t_recall_at_1", "t2i_recall_at_1")
+    results = {name: tf.reduce_mean(v) for name, v in zip(names, values, strict=True)}
+    return {"loss": results["loss_i2t"] + results["loss_t2i"], **results}

@@ -1,0 +1,1 @@
+"""Towers, backbone, training step, presets and their conversion. No data, no evaluation."""

@@ -1,0 +1,171 @@
+"""Both towers and their projections: images and captions to unit-norm embeddings."""
+
+import keras
+import keras_hub
+
+from align_keras.models import loading, precision, presets
+from align_keras.models.image_encoder import build_image_encoder
+from align_keras.models.text_encoder import build_text_encoder
+from align_keras.preprocessing.fields import TEXT_INPUTS
+
+
+@keras.saving.register_keras_serializable(package="align_keras")
+class AlignBackbone(keras_hub.models.Backbone):
+    """Two towers that embed images and captions in one space (paper, sec. 4.1).
+
+    The text features always pass a linear layer; the image features only where their width
+    differs from ``projection_dim`` (sec. 6.1).
+
+    Args:
+        image_encoder: an ``ImageEncoder``, or any model from images to ``(batch, width)``.
+        text_encoder: a ``TextEncoder``, or any model from the text inputs to
+            ``(batch, width)``.
+        projection_dim: width of the shared space.
+        dtype: precision policy of the projections, the global one by default. The towers bring
+            their own. Embeddings are float32 under every policy.
+
+    Inputs: a dict of ``images`` ``(batch, height, width, 3)`` and ``token_ids``,
+    ``segment_ids``, ``padding_mask`` ``(batch, sequence)``.
+    Outputs: a dict of ``image_embeddings`` and ``text_embeddings``, float32,
+    ``(batch, projection_dim)``, of unit norm.
+
+    Example:
+    ```python
+    backbone = align_keras.AlignBackbone(
+        align_keras.build_image_encoder("efficientnet_b0"),
+        align_keras.build_text_encoder("bert_mini", vocabulary_size=1000),
+        projection_dim=320,
+    )
+    backbone.encode_images(np.zeros((2, 289, 289, 3))).shape  # (2, 320)
+    backbone.save_to_preset("b0_mini")
+    same = align_keras.AlignBackbone.from_preset("b0_mini")
+    ```
+    """
+
+    def __init__(self, image_encoder, text_encoder, projection_dim, dtype=None, **kwargs):
+        # === Layers ===
+        image_projection = None
+        if image_encoder.output_shape[-1] != projection_dim:
+            image_projection = keras.layers.Dense(
+                projection_dim, dtype=dtype, name="image_projection"
+            )
+        text_projection = keras.layers.Dense(projection_dim, dtype=dtype, name="text_projection")
+        # In float32 under every precision policy: the norm's square overflows float16.
+        normalization = keras.layers.UnitNormalization(dtype="float32", name="normalization")
+
+        # === Functional Model ===
+        images = keras.Input((None, None, 3), name="images")
+        text_inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in TEXT_INPUTS}
+        image_features = image_encoder(images)
+        if image_projection is not None:
+            image_features = image_projection(image_features)
+        text_features = text_projection(text_encoder(text_inputs))
+        super().__init__(
+            inputs={"images": images, **text_inputs},
+            outputs={
+                "image_embeddings": normalization(image_features),
+                "text_embeddings": normalization(text_features),
+            },
+            dtype=dtype,
+            **kwargs,
+        )
+        self.image_encoder = image_encoder
+        self.text_encoder = text_encoder
+        self.image_projection = image_projection
+        self.text_projection = text_projection
+        self.normalization = normalization
+
+        # === Config ===
+        self.projection_dim = projection_dim
+
+    def encode_images(self, images, training=False):
+        """Embeds ``(batch, height, width, 3)`` images: unit norm, ``(batch, projection_dim)``."""
+        features = self.image_encoder(images, training=training)
+        if self.image_projection is not None:
+            features = self.image_projection(features)
+        return self.normalization(features)
+
+    def encode_texts(self, text_inputs, training=False):
+        """Embeds tokenised captions: unit norm, ``(batch, projection_dim)``."""
+        text_inputs = {name: text_inputs[name] for name in TEXT_INPUTS}
+        return self.normalization(
+            self.text_projection(self.text_encoder(text_inputs, training=training))
+        )
+
+    def get_config(self):
+        """The constructor's arguments, serialised."""
+        return {
+            **super().get_config(),
+            "image_encoder": keras.saving.serialize_keras_object(self.image_encoder),
+            "text_encoder": keras.saving.serialize_keras_object(self.text_encoder),
+            "projection_dim": self.projection_dim,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds a backbone from ``get_config``'s dictionary, towers in its own precision."""
+        dtype = config.get("dtype")
+        if isinstance(dtype, dict):
+            dtype = keras.dtype_policies.get(dtype)
+        with precision.dtype_policy(dtype):
+            towers = {
+                name: keras.saving.deserialize_keras_object(config[name], custom_objects)
+                for name in ("image_encoder", "text_encoder")
+            }
+            frozen = [tower for tower in towers.values() if not tower.trainable]
+            backbone = cls(**{**config, **towers, "trainable": True, "dtype": dtype})
+        for tower in frozen:
+            # The whole has thawed its layers, not itself; Keras passes on only what changes.
+            tower.trainable = True
+            tower.trainable = False
+        if not config.get("trainable", True):
+            backbone.trainable = False
+        return backbone
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, dtype=None):
+        """Loads a backbone from a preset, or from a checkpoint in Hugging Face's layout.
+
+        Args:
+            preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``; either what
+                ``save_to_preset`` wrote or an ``AlignModel`` of Hugging Face's.
+            load_weights: whether to load the weights, or leave random ones.
+            dtype: precision policy, such as ``"mixed_bfloat16"``; the global one by default.
+
+        Returns:
+            An ``AlignBackbone``.
+
+        Raises:
+            ValueError: if it is no such preset, or a hub cannot be reached.
+            FileNotFoundError: if the folder, or a file in it, is missing.
+        """
+        with loading.opened(preset, cls, dtype=dtype) as loader:
+            return loader.load_backbone(cls, load_weights, dtype=dtype)
+
+
+def build_backbone(preset, vocabulary_size=None, sequence_length=None, **image_encoder_options):
+    """Builds a named size of ``align_keras.presets.PRESETS``, with random weights.
+
+    Args:
+        preset: a name, such as ``"align_b7_base"``.
+        vocabulary_size: word pieces, if not the preset's own number.
+        sequence_length: word pieces a caption at most, if not the preset's own number.
+        **image_encoder_options: further arguments of ``ImageEncoder``.
+
+    Returns:
+        An ``AlignBackbone``.
+
+    Raises:
+        ValueError: if there is no such preset.
+    """
+    size = presets.find(presets.PRESETS, preset, "preset")
+    return AlignBackbone(
+        build_image_encoder(size["image_encoder"], **image_encoder_options),
+        build_text_encoder(
+            size["text_encoder"],
+            vocabulary_size or size["vocabulary_size"],
+            sequence_length or size["sequence_length"],
+        ),
+        projection_dim=size["projection_dim"],
+        name=preset,
+    )

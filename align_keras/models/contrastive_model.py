@@ -1,0 +1,340 @@
+"""The contrastive training step: a learned temperature, negatives from every replica."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from align_keras import distribution, losses
+from align_keras.losses.global_batch import ID_FIELDS, global_losses
+from align_keras.models import micro_batches
+from align_keras.models.micro_batches import UNCONNECTED
+from align_keras.optimizers.named import leave_out_of_decay
+from align_keras.preprocessing.fields import MODEL_INPUTS
+
+#: The floor of the temperature, below the 1/64 that the paper converges to.
+MIN_TEMPERATURE = 0.005
+
+
+# Arguments of a Keras optimizer that would not do here what they say, and what does.
+_CLIPS = "give global_clipnorm to compile, which clips after the sum over replicas"
+_INSTEAD = {
+    "clipnorm": _CLIPS,
+    "clipvalue": _CLIPS,
+    "global_clipnorm": _CLIPS,
+    "loss_scale_factor": "wrap it in keras.optimizers.LossScaleOptimizer",
+    "gradient_accumulation_steps": "give micro_batch_size to compile",
+}
+
+
+class _AtLeast(keras.constraints.Constraint):
+    """Keeps a weight from falling below a minimum."""
+
+    def __init__(self, minimum):
+        self.minimum = minimum
+
+    def __call__(self, weight):
+        return tf.maximum(weight, self.minimum)
+
+
+class ContrastiveModel(keras.Model):
+    """Trains an ``AlignBackbone`` with negatives from every replica (paper, sec. 4.1).
+
+    The temperature is one scalar for both directions. The paper says that it is learned from
+    1.0 and ends near 1/64, not how; here ``log(temperature)`` is the variable, which keeps it
+    positive and makes a step relative. Being a scalar it gets neither decay nor layer
+    adaptation, so that a step moves it by at most about ``learning_rate``, relative: with the
+    paper's schedule the warm-up alone allows a factor of ``exp(5)``. A run of a few thousand
+    steps starts lower, at 0.1 or so.
+
+    Args:
+        backbone: an ``AlignBackbone``.
+        initial_temperature: of the softmax, 1.0 in the paper.
+        min_temperature: the floor, which bounds the logits where a run overfits.
+        **kwargs: of ``keras.Model``.
+
+    Inputs and outputs are the backbone's; the outputs have also ``logits``,
+    ``(images, captions)``, similarity / temperature.
+
+    Raises:
+        ValueError: unless 0 < ``min_temperature`` <= ``initial_temperature``.
+    """
+
+    def __init__(
+        self, backbone, initial_temperature=1.0, min_temperature=MIN_TEMPERATURE, **kwargs
+    ):
+        super().__init__(**kwargs)
+        if not 0.0 < min_temperature <= initial_temperature:
+            raise ValueError(
+                f"temperatures must be 0 < min_temperature <= initial_temperature, "
+                f"not {min_temperature} and {initial_temperature}"
+            )
+        self.backbone = backbone
+        self.initial_temperature = initial_temperature
+        self.min_temperature = min_temperature
+        self.log_temperature = self.add_weight(
+            name="log_temperature",
+            shape=(),
+            dtype="float32",
+            autocast=False,
+            initializer=keras.initializers.Constant(math.log(initial_temperature)),
+            # The optimizer applies it after each step. Bounding the value where it is used
+            # would leave no gradient below the floor, and so no way back.
+            constraint=_AtLeast(math.log(min_temperature)),
+        )
+        self._trackers = {
+            name: keras.metrics.Mean(name=name)
+            for name in (
+                "loss",
+                "loss_i2t",
+                "loss_t2i",
+                "i2t_recall_at_1",
+                "t2i_recall_at_1",
+                "temperature",
+                "learning_rate",
+                "gradient_norm",
+            )
+        }
+        self.built = True
+
+    @property
+    def temperature(self):
+        """The softmax temperature, a float32 scalar."""
+        return tf.exp(self.log_temperature)
+
+    @property
+    def metrics(self):
+        """What the progress bar shows; the recalls are those inside the batch."""
+        return list(self._trackers.values())
+
+    def call(self, inputs, training=False):
+        """Embeds and scores a dict of the backbone's inputs."""
+        embeddings = self.backbone(_model_inputs(inputs), training=training)
+        logits = losses.pair_logits(
+            embeddings["image_embeddings"], embeddings["text_embeddings"], self.temperature
+        )
+        return {**embeddings, "logits": logits}
+
+    def compile(
+        self,
+        optimizer="rmsprop",
+        label_smoothing=0.1,
+        mask_false_negatives=True,
+        global_clipnorm=None,
+        loss_tile_rows=None,
+        micro_batch_size=None,
+        rematerialize=False,
+        **kwargs,
+    ):
+        """Sets how to train.
+
+        Where a layer computes in float16 the loss is scaled, by a factor that halves whenever a
+        gradient overflows, which skips that step, and doubles every 2,000 steps.
+
+        Args:
+            optimizer: a Keras optimizer without clipping of its own: Keras clips before the
+                gradients of the replicas are summed.
+            label_smoothing: of both softmaxes, 0.1 in the paper.
+            mask_false_negatives: whether two pairs with the same image id or caption are no
+                negatives of each other. ``False`` for the paper's loss.
+            global_clipnorm: bound on the norm of all gradients together, after the sum over
+                replicas; ``None`` for none.
+            loss_tile_rows: rows of the matrix of logits that the loss holds at once; 0 for the
+                whole matrix, ``None`` as in ``global_losses``.
+            micro_batch_size: pairs of a replica whose activations are in memory at once; must
+                divide its share of the batch. The gradient is that of the whole global batch;
+                only batch norm sees micro-batches, each of a replica apart, and averages the mean
+                of their statistics.
+                ``None`` for the whole share.
+            rematerialize: whether the towers keep only what enters their blocks and compute the
+                rest again in the backward pass, with the same dropout masks.
+            **kwargs: of ``keras.Model.compile``.
+
+        Raises:
+            ValueError: if the optimizer clips, scales or accumulates by itself, or a tower
+                cannot rematerialize.
+        """
+        optimizer = keras.optimizers.get(optimizer)
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        for name in _INSTEAD:
+            if getattr(inner, name):
+                raise ValueError(f"the optimizer's {name}: {_INSTEAD[name]}")
+        layers = self.backbone._flatten_layers(include_self=False)
+        if inner is optimizer and "float16" in {layer.compute_dtype for layer in layers}:
+            optimizer = keras.optimizers.LossScaleOptimizer(inner)
+        self._trackers.pop("loss_scale", None)
+        if inner is not optimizer:
+            self._trackers["loss_scale"] = keras.metrics.Mean(name="loss_scale")
+        super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
+        # compute_gradients sums over the replicas; Keras would again, at the same cost. And at the
+        # end of ``fit`` it would put the averaged weights in place of the model's own.
+        inner._all_reduce_sum_gradients = list
+        inner.finalize_variable_values = lambda variables: None
+        self.label_smoothing = label_smoothing
+        self.mask_false_negatives = mask_false_negatives
+        self.global_clipnorm = global_clipnorm
+        self.loss_tile_rows = loss_tile_rows
+        self.micro_batch_size = micro_batch_size
+        self.rematerialize = rematerialize
+        for tower in (self.backbone.image_encoder, self.backbone.text_encoder):
+            if hasattr(tower, "rematerialize"):
+                tower.rematerialize = rematerialize
+            elif rematerialize:
+                raise ValueError(f"rematerialize: the tower {tower.name} has no such attribute")
+
+    def get_compile_config(self):
+        """The arguments of ``compile``, serialised; None if it has not been called."""
+        if not self.compiled:
+            return None
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "optimizer_is_built": self.optimizer.built,
+            "decay_exclusions": getattr(inner, "decay_exclusions", None),
+            "label_smoothing": self.label_smoothing,
+            "mask_false_negatives": self.mask_false_negatives,
+            "global_clipnorm": self.global_clipnorm,
+            "loss_tile_rows": self.loss_tile_rows,
+            "micro_batch_size": self.micro_batch_size,
+            "rematerialize": self.rematerialize,
+        }
+
+    def compile_from_config(self, config):
+        """Compiles from ``get_compile_config``'s dictionary, as loading a model does."""
+        options = dict(config)
+        is_built, exclusions = options.pop("optimizer_is_built"), options.pop("decay_exclusions")
+        optimizer = options["optimizer"] = keras.saving.deserialize_keras_object(
+            config["optimizer"]
+        )
+        if exclusions is not None:
+            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            leave_out_of_decay(inner, self.trainable_variables, exclusions)
+        self.compile(**options)
+        if is_built:  # it has state to load
+            self.optimizer.build(self.trainable_variables)
+
+    def contrastive_losses(self, embeddings, batch):
+        """``global_losses`` of this replica's share of a batch.
+
+        Args:
+            embeddings: the backbone's output for the share.
+            batch: the share itself; ``image_ids`` and ``caption_ids``, int64, ``(rows,)``,
+                are read if false negatives are masked, and may be absent.
+        """
+        ids = [batch[name] for name in ID_FIELDS if name in batch]
+        return global_losses(
+            embeddings["image_embeddings"],
+            embeddings["text_embeddings"],
+            self.temperature,
+            ids if self.mask_false_negatives else [],
+            self.label_smoothing,
+            self.loss_tile_rows,
+        )
+
+    def compute_gradients(self, batch):
+        """The global batch's gradients, the same on every replica.
+
+        Returns:
+            The losses of ``contrastive_losses`` and a list of gradients, one for each
+            trainable variable, of the loss's mean over the global batch. Under float16 they
+            may be infinite.
+        """
+        _, replicas = distribution.replica_place()
+        factor = self._loss_scale() / replicas
+        variables = [variable.value for variable in self.trainable_variables]
+
+        def losses_of(embeddings):
+            results = self.contrastive_losses(embeddings, batch)
+            return results, results["loss"] * factor
+
+        inputs = _model_inputs(batch)
+        if self.micro_batch_size is None:
+            with tf.GradientTape() as tape:
+                results, share = losses_of(self.backbone(inputs, training=True))
+            gradients = tape.gradient(share, variables, unconnected_gradients=UNCONNECTED)
+            gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        else:
+            embeddings, replay = micro_batches.embed(self.backbone, inputs, self.micro_batch_size)
+            temperature = self.log_temperature.value
+            with tf.GradientTape() as tape:
+                tape.watch(embeddings)
+                results, share = losses_of(embeddings)
+            d_embeddings, d_temperature = tape.gradient(share, [embeddings, temperature])
+            by_variable = {temperature.ref(): d_temperature, **replay(d_embeddings)}
+            gradients = [by_variable[variable.ref()] for variable in variables]
+        gradients = distribution.sum_replicas(gradients)
+        return results, [gradient / self._loss_scale() for gradient in gradients]
+
+    def _scales_loss(self):
+        return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+
+    def _loss_scale(self):
+        """What the loss is multiplied by: 1 unless the optimizer scales; a power of two."""
+        return self.optimizer.scale_loss(1.0) if self._scales_loss() else 1.0
+
+    def train_step(self, batch):
+        """One step on this replica's share of a global batch: Keras's hook for ``fit``."""
+        batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        results, gradients = self.compute_gradients(batch)
+        norm = tf.linalg.global_norm(gradients)
+        if self.global_clipnorm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.global_clipnorm, norm)
+        _, replicas = distribution.replica_place()
+        # On TPUs Keras reports the first replica's metrics: give every replica the mean.
+        values = distribution.sum_replicas([tf.stack(list(results.values()))])[0] / replicas
+        results = dict(zip(results, tf.unstack(values), strict=True))
+        scale = self._loss_scale()
+        results["temperature"] = self.temperature
+        results["learning_rate"] = self.optimizer.learning_rate
+        if self._scales_loss():
+            results["loss_scale"] = scale
+        # Applying takes the scale off.
+        self.optimizer.apply([g * scale for g in gradients], self.trainable_variables)
+        for name, value in results.items():
+            self._trackers[name].update_state(value)
+        # A step that overflows float16 is skipped, and no sign of a run that diverges.
+        counts = tf.math.is_finite(norm) if self._scales_loss() else tf.constant(True)
+        self._trackers["gradient_norm"].update_state(tf.where(counts, norm, 0.0), counts)
+        self._average_batch_norm_statistics(replicas)
+        results = self.get_metrics_result()
+        _, workers = distribution.worker_place(self.distribute_strategy)
+        if workers > 1:
+            # Keras averages over axis 0 there, and fails on scalars.
+            results = {name: tf.reshape(value, [1]) for name, value in results.items()}
+        return results
+
+    def _average_batch_norm_statistics(self, replicas):
+        """Gives every replica the mean of the moving statistics, which Keras leaves apart.
+
+        Without it a replica would embed, and a checkpoint hold, statistics of its own share.
+        Where batch norm is synchronised they are the same already, but for micro-batches.
+        """
+        encoder = self.backbone.image_encoder
+        synchronized = getattr(encoder, "synchronized_batch_norm", False)
+        if replicas == 1 or (synchronized and self.micro_batch_size is None):
+            return
+        variables = [v for v in self.backbone.non_trainable_variables if "moving_" in v.path]
+        sums = distribution.sum_replicas([tf.identity(v.value) for v in variables])
+        for variable, total in zip(variables, sums, strict=True):
+            variable.assign(total / replicas)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Builds the optimizer before ``fit`` traces a step; the rest is built already.
+
+        Keras would draw and average a batch to build the model, which fails under
+        ``MultiWorkerMirroredStrategy``.
+        """
+        if self.optimizer is not None and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
+    def predict_step(self, batch):
+        """Embeds a batch; other fields of it (ids, ``valid``) pass through beside."""
+        batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        embeddings = self.backbone(_model_inputs(batch), training=False)
+        others = {name: batch[name] for name in batch if name not in MODEL_INPUTS}
+        return {**embeddings, **others}
+
+
+def _model_inputs(batch):
+    return {name: batch[name] for name in MODEL_INPUTS}

@@ -1,0 +1,209 @@
+"""Checkpoints in the layout of Hugging Face's ``AlignModel``, in and out, without PyTorch.
+
+The only public ALIGN weights, kakaobrain/align-base, have it: ``config.json``,
+``model.safetensors`` (one file, or several with an index), ``preprocessor_config.json`` and the
+tokenizer's files. What differs from training here: their towers pad, skip and squash as in
+``ImageEncoder(first_block_residuals=False)`` and ``TextEncoder(approximate_gelu=False)``, and
+their images are resized by Pillow.
+"""
+
+import functools
+import math
+import os
+
+import keras
+import keras_hub
+import numpy as np
+import safetensors.numpy
+from keras.src.backend.common import global_state
+from keras_hub.src.utils import preset_utils
+
+from align_keras.models.contrastive_model import MIN_TEMPERATURE
+from align_keras.models.conversion import config as configs
+from align_keras.models.conversion.weights import backbone_weights
+from align_keras.models.image_encoder import ImageEncoder
+from align_keras.models.text_encoder import TextEncoder
+from align_keras.preprocessing import hugging_face
+from align_keras.preprocessing.hugging_face import MODEL_TYPE
+
+
+class Loader(preset_utils.PresetLoader):
+    """Reads such a checkpoint, as keras-hub's preset loaders read theirs.
+
+    Args:
+        preset: a folder or a hub's address.
+        config: its ``config.json``, a dict.
+    """
+
+    def load_backbone(self, cls, load_weights=True, **kwargs):
+        """An ``AlignBackbone`` (``cls``) of the configuration, with the weights."""
+        if not load_weights:
+            return self._build(cls, **kwargs)
+        files = self._tensor_files()
+        # Variables are made without a value, and each gets its tensor in place of a random initial
+        # one, one after another: no two copies of the weights are ever in memory.
+        pending = list(global_state.get_global_attribute("uninitialized_variables") or [])
+        try:
+            with keras.StatelessScope(initialize_variables=False):
+                backbone = self._build(cls, **kwargs)
+            weights = list(backbone_weights(backbone))
+            _check_tensors(weights, files)
+            for weight in weights:
+                weight.variable._initializer = functools.partial(_read_weight, weight, files)
+            for variable in backbone.variables:
+                variable._deferred_initialize()
+        finally:
+            # Whatever happened, Keras is not to make up for the rest.
+            global_state.set_global_attribute("uninitialized_variables", pending)
+        return backbone
+
+    def _build(self, cls, **kwargs):
+        text, approximate_gelu = configs.text_arguments(self.config.get("text_config") or {})
+        vision, momentum = configs.vision_arguments(self.config.get("vision_config") or {})
+        backbone = cls(
+            ImageEncoder(
+                keras_hub.models.EfficientNetBackbone(**vision),
+                batch_norm_momentum=momentum,
+                first_block_residuals=False,
+                name="image_encoder",
+            ),
+            TextEncoder(
+                keras_hub.models.BertBackbone(**text),
+                approximate_gelu=approximate_gelu,
+                name="text_encoder",
+            ),
+            projection_dim=self._own("projection_dim"),
+            **kwargs,
+        )
+        if backbone.image_projection is not None:
+            raise ValueError(
+                f"config.json: projection_dim is {backbone.projection_dim}, where the image tower "
+                f"is {backbone.image_encoder.output_shape[-1]} wide"
+            )
+        return backbone
+
+    def _tensor_files(self):
+        """The local file of each tensor by its name; fetches what is on a hub."""
+        index = preset_utils.SAFETENSOR_CONFIG_FILE
+        if preset_utils.check_file_exists(self.preset, index):
+            names = self._json(index)["weight_map"]
+            paths = {name: preset_utils.get_file(self.preset, name) for name in set(names.values())}
+            return {name: paths[file] for name, file in names.items()}
+        path = preset_utils.get_file(self.preset, preset_utils.SAFETENSOR_FILE)
+        with safetensors.safe_open(path, "np") as file:
+            return dict.fromkeys(file.keys(), path)
+
+    def load_preprocessor(self, cls, **options):
+        """An ``AlignPreprocessor`` (``cls``) that does what the checkpoint expects."""
+        return cls(**{**hugging_face.arguments(self.preset, self.config), **options})
+
+    def load_task(self, cls, load_weights=True, load_task_weights=True, dtype=None, **kwargs):
+        """An ``AlignDualEncoder`` (``cls``) with backbone, preprocessor and temperature."""
+        temperature = self._own("temperature_init_value")
+        if load_weights:
+            temperature = float(_read("temperature", self._tensor_files()).item())
+        if not temperature > 0.0:
+            raise ValueError(f"the temperature is {temperature}, not above 0")
+        model = cls(
+            **{
+                # First: making a tokenizer takes memory for a moment.
+                "preprocessor": self.load_preprocessor(cls.preprocessor_cls),
+                "backbone": self.load_backbone(cls.backbone_cls, load_weights, dtype=dtype),
+                "initial_temperature": temperature,
+                "min_temperature": min(temperature, MIN_TEMPERATURE),
+                **kwargs,
+            }
+        )
+        if load_weights:
+            model.log_temperature.assign(math.log(temperature))
+        return model
+
+    def _own(self, name):
+        return self.config.get(name, configs.DEFAULTS[name])
+
+    def _json(self, name):
+        return preset_utils.load_json(self.preset, name)
+
+
+def _check_tensors(weights, files):
+    """Raises ValueError if a weight has no tensor, or one of another shape."""
+    opened = {path: safetensors.safe_open(path, "np") for path in set(files.values())}
+    for weight in weights:
+        if weight.name not in files:
+            raise ValueError(f"{preset_utils.SAFETENSOR_FILE}: no tensor {weight.name} in it")
+        weight.check(tuple(opened[files[weight.name]].get_slice(weight.name).get_shape()))
+
+
+def _read(name, files):
+    # Opened anew each time: what is read of a mapped file stays in memory until it is closed.
+    with safetensors.safe_open(files[name], "np") as file:
+        return file.get_tensor(name)
+
+
+def _read_weight(weight, files, shape, dtype=None):
+    """A weight's value: a Keras initializer."""
+    return keras.ops.convert_to_tensor(weight.to_keras(_read(weight.name, files)), dtype)
+
+
+def export(model, path):
+    """Writes an ``AlignDualEncoder`` as such a checkpoint.
+
+    ``AlignModel`` of Hugging Face's transformers reads it, and so does ``from_preset``.
+
+    Args:
+        model: with its preprocessor.
+        path: a folder, which is made.
+
+    Raises:
+        ValueError: if the layout cannot express the model: the image tower must be one of
+            EfficientNet's, as wide as the embeddings, and there must be a preprocessor.
+    """
+    backbone, preprocessor = model.backbone, model.preprocessor
+    if preprocessor is None:
+        raise ValueError("the model has no preprocessor, whose settings the layout holds")
+    if backbone.image_projection is not None:
+        raise ValueError(
+            "the Hugging Face layout has no projection of images: projection_dim "
+            f"({backbone.projection_dim}) must be the image tower's width "
+            f"({backbone.image_encoder.output_shape[-1]})"
+        )
+    if backbone.image_encoder.has_first_block_residuals:
+        raise ValueError(
+            "the Hugging Face layout has no residual in the first block of a stage; this narrow "
+            "tower has one; build it with first_block_residuals=False"
+        )
+    config = {
+        "architectures": ["AlignModel"],
+        "model_type": MODEL_TYPE,
+        "dtype": "float32",
+        "projection_dim": backbone.projection_dim,
+        "temperature_init_value": model.initial_temperature,
+        "text_config": configs.text_config(backbone.text_encoder),
+        "vision_config": configs.vision_config(backbone.image_encoder, preprocessor.image_size),
+    }
+    os.makedirs(path, exist_ok=True)
+    _write_tensors(model, path)
+    hugging_face.write(preprocessor, path)
+    # The last: a folder without it is no checkpoint.
+    hugging_face.write_json(path, "config.json", config)
+
+
+def _write_tensors(model, path):
+    tensors = {weight.name: weight.from_keras() for weight in backbone_weights(model.backbone)}
+    counts = {
+        name.replace("running_mean", "num_batches_tracked"): np.zeros((), "int64")
+        for name in tensors
+        if name.endswith("running_mean")
+    }
+    width = model.backbone.text_encoder.output_shape[-1]
+    # BERT's own pooler, which the model computes and does not use.
+    pooler = {
+        "text_model.pooler.dense.weight": np.zeros((width, width), "float32"),
+        "text_model.pooler.dense.bias": np.zeros(width, "float32"),
+    }
+    temperature = {"temperature": np.array(math.exp(model.log_temperature.numpy()), "float32")}
+    file = os.path.join(path, preset_utils.SAFETENSOR_FILE)
+    safetensors.numpy.save_file(
+        {**tensors, **counts, **pooler, **temperature}, f"{file}.partial", metadata={"format": "pt"}
+    )
+    os.replace(f"{file}.partial", file)

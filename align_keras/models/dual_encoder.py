@@ -1,0 +1,274 @@
+"""The task: a backbone and its preprocessor, to train, to embed with, to load and to save."""
+
+import keras
+import keras_hub
+import numpy as np
+import tensorflow as tf
+
+from align_keras.models import loading
+from align_keras.models.backbone import AlignBackbone
+from align_keras.models.contrastive_model import MIN_TEMPERATURE, ContrastiveModel
+from align_keras.models.conversion import transformers
+from align_keras.preprocessing import raw_datasets, raw_inputs
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
+
+
+@keras.saving.register_keras_serializable(package="align_keras")
+class AlignDualEncoder(ContrastiveModel):
+    """ALIGN: embeds images and captions, trains, loads and saves (paper, sec. 4.1).
+
+    Args:
+        backbone: an ``AlignBackbone``.
+        preprocessor: an ``AlignPreprocessor``, for raw images and captions; None if there are to
+            be none.
+        initial_temperature: of the softmax, 1.0 in the paper.
+        min_temperature: its floor.
+        **kwargs: of ``keras.Model``.
+
+    Inputs and outputs are the backbone's; the outputs have also ``logits``,
+    ``(images, captions)``, similarity / temperature.
+
+    Example:
+    ```python
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "square"]
+    model = align_keras.AlignDualEncoder(
+        align_keras.build_backbone("align_nano_tiny", vocabulary_size=len(vocabulary)),
+        align_keras.AlignPreprocessor(vocabulary, 64, 72, sequence_length=24),
+    )
+    photos = np.zeros((3, 80, 80, 3), "uint8")
+    images = model.encode_images(photos)  # (3, 192)
+    texts = model.encode_texts(["a red square", "a blue square"])  # (2, 192)
+    similarity = images @ texts.T  # (3, 2)
+    model.save_to_preset("squares")
+    same = align_keras.AlignDualEncoder.from_preset("squares")
+    ```
+    """
+
+    # keras-hub's `Task` is not the base class: its `fit` and `predict` would preprocess what the
+    # pipelines here have preprocessed, and know no replicas. The files of a preset are the same.
+    backbone_cls = AlignBackbone
+    preprocessor_cls = AlignPreprocessor
+
+    def __init__(
+        self,
+        backbone,
+        preprocessor=None,
+        initial_temperature=1.0,
+        min_temperature=MIN_TEMPERATURE,
+        **kwargs,
+    ):
+        super().__init__(backbone, initial_temperature, min_temperature, **kwargs)
+        self.preprocessor = preprocessor
+        self._traced = {}
+
+    def predict(self, x, batch_size=None, **kwargs):
+        """Embeds pairs.
+
+        Args:
+            x: a dict of ``images`` and ``captions``, each in a form that ``encode_images`` and
+                ``encode_texts`` take; a ``tf.data.Dataset`` of such dicts; or the backbone's
+                inputs, as arrays or a dataset.
+            batch_size: pairs at a time, 32 by default; a batched dataset keeps its own.
+            **kwargs: of ``keras.Model.predict``.
+
+        Returns:
+            A dict of ``image_embeddings`` and ``text_embeddings``, float32,
+            ``(pairs, projection_dim)``, and a dataset's further fields.
+
+        Raises:
+            ValueError: if something is no image or string, or one of a pair is missing.
+            FileNotFoundError: if there is no such image file.
+        """
+        if isinstance(x, tf.data.Dataset):
+            if not raw_inputs.are_model_inputs(x.element_spec):
+                x = raw_datasets.prepare_pairs(x, self.preprocessor, batch_size or 32)
+        elif isinstance(x, dict) and not raw_inputs.are_model_inputs(x):
+            images, captions = raw_inputs.split_pairs(x)
+            return {
+                "image_embeddings": self.encode_images(images, batch_size or 32),
+                "text_embeddings": self.encode_texts(captions, batch_size or 32),
+            }
+        return super().predict(x, batch_size=batch_size, **kwargs)
+
+    def encode_images(self, images, batch_size=32):
+        """Embeds images.
+
+        Args:
+            images: floats ``(count, image_size, image_size, 3)``, scaled as the model takes
+                them; integers ``(count, height, width, 3)``, 0 .. 255; a list of paths, encoded
+                images (bytes), PIL images or integer arrays; or a ``tf.data.Dataset`` of these
+                or of dicts with a field ``images``.
+            batch_size: images at a time; a batched dataset keeps its own.
+
+        Returns:
+            A NumPy array, float32, ``(count, projection_dim)``, of unit norm.
+
+        Raises:
+            ValueError: if something is no image, with its name or place.
+            FileNotFoundError: if there is no such file.
+        """
+        return self._encode(
+            self.backbone.encode_images,
+            raw_inputs.image_batches(images, self.preprocessor, batch_size),
+        )
+
+    def encode_texts(self, texts, batch_size=256):
+        """Embeds captions.
+
+        Args:
+            texts: a list of strings, or a single one; a dict of ``token_ids``, ``segment_ids``
+                and ``padding_mask``, ``(count, sequence)``; or a ``tf.data.Dataset`` of strings
+                or of dicts with a field ``captions``.
+            batch_size: captions at a time; a batched dataset keeps its own.
+
+        Returns:
+            A NumPy array, float32, ``(count, projection_dim)``, of unit norm.
+
+        Raises:
+            ValueError: if something is no string.
+        """
+        return self._encode(
+            self.backbone.encode_texts,
+            raw_inputs.caption_batches(texts, self.preprocessor, batch_size),
+        )
+
+    def _encode(self, encode, batches):
+        # Traced once a tower, whatever the shapes; anew if the backbone is another.
+        key = (encode.__name__, id(self.backbone))
+        if key not in self._traced:
+            self._traced[key] = tf.function(encode, reduce_retracing=True)
+        embeddings = [self._traced[key](batch).numpy() for batch in batches]
+        if not embeddings:
+            return np.zeros((0, self.backbone.projection_dim), "float32")
+        return np.concatenate(embeddings)
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, dtype=None, **options):
+        """Loads a model from a preset, or from a checkpoint in Hugging Face's layout.
+
+        Args:
+            preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``; either what
+                ``save_to_preset`` wrote or an ``AlignModel`` of Hugging Face's, such as
+                ``"hf://kakaobrain/align-base"``.
+            load_weights: whether to load the weights, or leave random ones.
+            dtype: precision policy, such as ``"mixed_bfloat16"``; the global one by default.
+            **options: of the constructor, in place of the preset's own; the temperature itself is
+                one of the weights.
+
+        Returns:
+            An ``AlignDualEncoder`` with its preprocessor.
+
+        Raises:
+            ValueError: if it is no such preset, or a hub cannot be reached.
+            FileNotFoundError: if the folder, or a file in it, is missing.
+        """
+        with loading.opened(preset, cls.backbone_cls, cls, dtype) as loader:
+            # By name: keras-hub cannot read the policy back that it wrote for a mixed one.
+            policy = keras.config.dtype_policy().name
+            return loader.load_task(cls, load_weights, True, dtype=policy, **options)
+
+    def save_to_preset(self, preset_dir, max_shard_size=10):
+        """Writes the model as a preset, as keras-hub does.
+
+        ``from_preset`` loads it and ``keras_hub.upload_preset`` uploads it.
+
+        Args:
+            preset_dir: a folder, which is made.
+            max_shard_size: gigabytes a file of weights.
+
+        Raises:
+            ValueError: if the preprocessor has no vocabulary.
+        """
+        if self.preprocessor is not None:
+            _ = self.preprocessor.vocabulary  # raises before anything is written
+        keras_hub.models.Task.save_to_preset(self, str(preset_dir), max_shard_size)
+
+    def has_task_weights(self):
+        """Whether there are weights beside the backbone's: keras-hub's hook."""
+        return True
+
+    def save_task_weights(self, filepath):
+        """Writes the weights beside the backbone's, the temperature: keras-hub's hook."""
+        keras.saving.save_weights(self, filepath, objects_to_skip=self._beside_task())
+
+    def load_task_weights(self, filepath):
+        """Reads what ``save_task_weights`` wrote: keras-hub's hook."""
+        keras.saving.load_weights(self, filepath, objects_to_skip=self._beside_task())
+
+    def _beside_task(self):
+        # Keras would save the optimizer's state too.
+        optimizers = [self.optimizer] if getattr(self, "optimizer", None) else []
+        return [*self.backbone._flatten_layers(), *optimizers]
+
+    def export_to_transformers(self, path):
+        """Writes the model in the layout of Hugging Face's ``AlignModel``.
+
+        Args:
+            path: a folder, which is made.
+
+        Raises:
+            ValueError: if the layout cannot express the model: the image tower must be one of
+                EfficientNet B0 to B7 or L2, as wide as the embeddings, and there must be a
+                preprocessor.
+        """
+        transformers.export(self, path)
+
+    def export(
+        self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **options
+    ):
+        """Writes the model for use without this package.
+
+        ``"tf_saved_model"`` writes a SavedModel for TensorFlow Serving: from strings and image
+        files to embeddings and class probabilities (``align_keras.serving.signatures``), with
+        warm-up requests and a card. ``"onnx"`` and ``"litert"`` write both towers into a folder,
+        from pixels and word pieces on.
+
+        Args:
+            filepath: a new or empty folder, for TensorFlow Serving one whose name is a number.
+            format: one of those, or another of Keras's.
+            verbose: whether to say where it was written.
+            input_signature: as of ``keras.Model.export``, which does the whole then, as it does
+                for other formats.
+            **options: of a SavedModel ``class_names`` (strings) and ``prompts``, for ``classify``,
+                ``fold_batch_norm`` and ``warm_up_requests``; of LiteRT ``quantize``,
+                ``"float16"`` or ``"int8"``.
+
+        Raises:
+            ValueError: if there is something in the folder, the model has no preprocessor, or an
+                option does not fit.
+            ImportError: if the format needs a package that is not here.
+        """
+        # The one way up: `export` is Keras's name for it, and a model that is never exported need
+        # not load what writes it.
+        from align_keras.export import writing
+
+        if format not in writing.FORMATS or input_signature is not None:
+            super().export(filepath, format, verbose, input_signature, **options)
+            return
+        writing.export(self, filepath, format, **options)
+        if verbose:
+            print(f"{filepath}: written")
+
+    def get_config(self):
+        """The constructor's arguments, serialised."""
+        return {
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "preprocessor": keras.saving.serialize_keras_object(self.preprocessor),
+            "initial_temperature": self.initial_temperature,
+            "min_temperature": self.min_temperature,
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds a dual encoder from ``get_config``'s dictionary."""
+        parts = {
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects)
+            for name in ("backbone", "preprocessor")
+        }
+        model = cls(**{**config, "trainable": True, **parts})
+        # Frozen as a whole; what is frozen inside the backbone comes with that.
+        if not config.get("trainable", True):
+            model.trainable = False
+        return model

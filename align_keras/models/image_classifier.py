@@ -1,0 +1,101 @@
+"""An image tower that classifies: what the paper fine-tunes on labelled images."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from align_keras.preprocessing import raw_inputs
+
+
+@keras.saving.register_keras_serializable(package="align_keras")
+class AlignImageClassifier(keras.Model):
+    """The image tower's features and a linear layer: the paper's transfer.
+
+    Trains by Keras's own ``fit`` on batches of images and classes. While the tower is frozen,
+    ``classifier.image_encoder.trainable = False``, its features are those of inference.
+    ``classifier.image_encoder.frozen_statistics = True`` trains it with the moving statistics of
+    batch norm.
+
+    Args:
+        image_encoder: an ``ImageEncoder``; used, not copied.
+        class_names: strings, in the order of the labels.
+        preprocessor: an ``AlignPreprocessor``, for raw images; None if there are to be none.
+        **kwargs: of ``keras.Model``.
+
+    Input: ``images``, float, ``(batch, height, width, 3)``, of any size.
+    Output: logits, float32, ``(batch, classes)``; 0 before training.
+
+    Example:
+    ```python
+    preprocessor = align_keras.AlignPreprocessor(["[PAD]", "[UNK]", "[CLS]", "[SEP]"], 64, 72)
+    tower = align_keras.build_image_encoder("efficientnet_nano")
+    classifier = align_keras.AlignImageClassifier(tower, ["cat", "dog"], preprocessor)
+    photos = np.zeros((3, 80, 80, 3), "uint8")
+    logits = classifier.score(photos)  # (3, 2)
+    names = [classifier.class_names[best] for best in logits.argmax(axis=1)]
+    ```
+    """
+
+    def __init__(self, image_encoder, class_names, preprocessor=None, **kwargs):
+        super().__init__(**kwargs)
+        # === Layers ===
+        self.image_encoder = image_encoder
+        self.head = keras.layers.Dense(
+            len(class_names),
+            # Whatever the scale of the features, training starts at chance.
+            kernel_initializer="zeros",
+            # A softmax of float16 logits would be coarse.
+            dtype="float32",
+            name="head",
+        )
+        self.head.build((None, image_encoder.output_shape[-1]))
+        self.built = True
+
+        # === Config ===
+        self.class_names = list(class_names)
+        self.preprocessor = preprocessor
+        self._traced = None
+
+    def call(self, images, training=False):
+        """Logits of a batch of images."""
+        training = bool(training) and self.image_encoder.trainable
+        return self.head(self.image_encoder(images, training=training))
+
+    def score(self, images, batch_size=32):
+        """Logits of raw images.
+
+        Args:
+            images: in any form that ``AlignDualEncoder.encode_images`` takes.
+            batch_size: images at a time; a batched dataset keeps its own.
+
+        Returns:
+            A NumPy array, float32, ``(count, classes)``; its softmax are probabilities.
+
+        Raises:
+            ValueError: if something is no image, with its name or place.
+            FileNotFoundError: if there is no such file.
+        """
+        if self._traced is None:
+            self._traced = tf.function(self.call, reduce_retracing=True)
+        batches = raw_inputs.image_batches(images, self.preprocessor, batch_size)
+        logits = [self._traced(batch).numpy() for batch in batches]
+        return np.concatenate([np.zeros((0, len(self.class_names)), "float32"), *logits])
+
+    def get_config(self):
+        """The constructor's arguments, serialised."""
+        return {
+            "image_encoder": keras.saving.serialize_keras_object(self.image_encoder),
+            "class_names": self.class_names,
+            "preprocessor": keras.saving.serialize_keras_object(self.preprocessor),
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds a classifier from ``get_config``'s dictionary."""
+        parts = {
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects)
+            for name in ("image_encoder", "preprocessor")
+        }
+        return cls(**{**config, **parts})

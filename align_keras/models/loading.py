@@ -1,0 +1,52 @@
+"""Opens presets: keras-hub's files, or a checkpoint in Hugging Face's layout."""
+
+import contextlib
+import os
+
+from keras_hub.src.utils import preset_utils
+
+from align_keras import hub
+from align_keras.models.conversion import transformers
+from align_keras.models.precision import dtype_policy
+from align_keras.preprocessing.hugging_face import MODEL_TYPE
+
+
+@contextlib.contextmanager
+def opened(preset, backbone_cls=None, task_cls=None, dtype=None):
+    """Opens a preset; what fails inside the ``with`` is raised as one line that names it.
+
+    Args:
+        preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
+        backbone_cls: the class of the backbone that it must hold; None if none need be in it.
+        task_cls: the class of the task that it must hold, if it holds one.
+        dtype: the precision policy inside the ``with``; None leaves the global one.
+
+    Yields:
+        A keras-hub preset loader, with ``load_backbone``, ``load_preprocessor`` and
+        ``load_task``.
+
+    Raises:
+        ValueError: if a hub cannot be reached or refuses, or the preset is of another kind.
+        FileNotFoundError: if there is no such folder, or a file in it is missing.
+    """
+    preset = str(preset) if isinstance(preset, os.PathLike) else preset
+    with hub.one_line(preset), dtype_policy(dtype):
+        yield _loader(preset, backbone_cls, task_cls)
+
+
+def _loader(preset, backbone_cls, task_cls):
+    config = hub.read_config(preset)
+    if config.get("model_type") == MODEL_TYPE:
+        return transformers.Loader(preset, config)
+    loader = hub.keras_loader(preset, config)
+    if backbone_cls is None:
+        return loader
+    found = loader.check_backbone_class()
+    if not issubclass(found, backbone_cls):
+        raise ValueError(f"it holds {found.__name__}, which is no {backbone_cls.__name__}")
+    if task_cls is not None and hub.has_file(preset, preset_utils.TASK_CONFIG_FILE):
+        task = hub.read_json(preset, preset_utils.TASK_CONFIG_FILE)
+        found = preset_utils.check_config_class(task)
+        if not issubclass(found, task_cls):
+            raise ValueError(f"it holds {found.__name__}, which is no {task_cls.__name__}")
+    return loader

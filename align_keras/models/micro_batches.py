@@ -1,0 +1,119 @@
+"""Gradients of a large batch with the activations of a small one in memory.
+
+A contrastive loss cannot be averaged over parts of the batch. But its gradient needs the
+activations of only one part at a time (Gao et al., 2021, "GradCache"): embed all parts without a
+tape, take the loss's gradient with respect to the embeddings, then run each part again and carry
+its slice of that gradient into the weights.
+"""
+
+import itertools
+
+import tensorflow as tf
+
+from align_keras.layers import batch_norm
+
+# A weight that the outputs do not depend on.
+UNCONNECTED = tf.UnconnectedGradients.ZERO
+
+
+def embed(backbone, inputs, micro_batch_size):
+    """Embeds a batch in training mode, part by part, and keeps no activations.
+
+    Args:
+        backbone: an ``AlignBackbone``.
+        inputs: its inputs, of static shapes.
+        micro_batch_size: rows a part; divides the batch.
+
+    Returns:
+        ``(embeddings, replay)``: the backbone's outputs for the whole batch, and a function from
+        the loss's gradients with respect to those to a dict of gradients by the variables'
+        ``ref()``. It runs every part again with the same dropout masks. Batch norm normalises
+        each part by its own statistics, also where it is synchronised, so that replicas give what
+        one device with the same parts does; its moving averages move once, to their mean.
+
+    Raises:
+        ValueError: if ``micro_batch_size`` does not divide the batch, or its size is not static.
+    """
+    rows = inputs["images"].shape[0]
+    if rows is None:
+        raise ValueError(
+            "micro_batch_size: batches must all be of one size; batch the dataset with "
+            "drop_remainder=True"
+        )
+    if rows % micro_batch_size:
+        raise ValueError(
+            f"micro_batch_size ({micro_batch_size}) must divide a replica's {rows} pairs"
+        )
+    parts = rows // micro_batch_size
+    split = {
+        name: tf.reshape(value, [parts, micro_batch_size, *value.shape[1:]])
+        for name, value in inputs.items()
+    }
+    # Seeds of dropout, and moving averages: each part changes them.
+    variables = backbone.non_trainable_variables
+    averaged = ["moving_" in variable.path for variable in variables]
+    state = [variable.value for variable in variables]
+    before = [tf.identity(variable) for variable in state]
+    moving, moving_before = (
+        list(itertools.compress(values, averaged)) for values in (state, before)
+    )
+
+    def embed_part(index):
+        return backbone({name: value[index] for name, value in split.items()}, training=True)
+
+    def embed_and_average(index):
+        _assign(moving, moving_before)
+        return embed_part(index), [tf.identity(variable) for variable in moving]
+
+    outputs = {
+        name: tf.TensorSpec([micro_batch_size, backbone.projection_dim], tf.float32)
+        for name in backbone.output
+    }
+    averages = [tf.TensorSpec(variable.shape, variable.dtype) for variable in moving]
+    with batch_norm.local_statistics():
+        embeddings, averages = tf.map_fn(
+            embed_and_average,
+            tf.range(parts),
+            fn_output_signature=(outputs, averages),
+            parallel_iterations=1,
+        )
+    # Each moved from the same start: their mean is one step towards the parts' mean.
+    averages = [tf.reduce_mean(average, axis=0) for average in averages]
+
+    def replay(d_embeddings):
+        _assign(state, before)
+        variables = [variable.value for variable in backbone.trainable_variables]
+        d_parts = {
+            name: tf.reshape(value, [parts, micro_batch_size, -1])
+            for name, value in d_embeddings.items()
+        }
+
+        def add_part(index, totals):
+            with tf.GradientTape() as tape:
+                outputs = embed_part(index)
+            upstream = {name: value[index] for name, value in d_parts.items()}
+            gradients = tape.gradient(
+                outputs, variables, output_gradients=upstream, unconnected_gradients=UNCONNECTED
+            )
+            gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+            return index + 1, [t + g for t, g in zip(totals, gradients, strict=True)]
+
+        with batch_norm.local_statistics():
+            _, totals = tf.while_loop(
+                lambda index, _: index < parts,
+                add_part,
+                (0, [tf.zeros(variable.shape) for variable in variables]),
+                parallel_iterations=1,
+            )
+        _assign(moving, averages)
+        return {v.ref(): total for v, total in zip(variables, totals, strict=True)}
+
+    return {
+        name: tf.reshape(value, [rows, backbone.projection_dim])
+        for name, value in embeddings.items()
+    }, replay
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

@@ -1,0 +1,118 @@
+"""The BERT tower: word pieces to the [CLS] vector."""
+
+import functools
+
+import keras
+import keras_hub
+
+from align_keras.layers.rematerialization import rematerialized
+from align_keras.models import presets
+
+
+@keras.saving.register_keras_serializable(package="align_keras")
+class TextEncoder(keras.Model):
+    """BERT's last hidden state at [CLS] (paper, sec. 4.1).
+
+    BERT's own tanh pooler is left out: the paper's linear layer stands in its place, in
+    ``AlignBackbone``.
+
+    Args:
+        backbone: a ``keras_hub.models.BertBackbone``. Its layers are used, not copied; the
+            pooler is left out of this model's weights.
+        approximate_gelu: whether the feed-forward layers' GELU is the tanh approximation, as
+            in the original BERT and in keras-hub, or the exact one, as in the public ALIGN
+            checkpoint.
+
+    With ``rematerialize = True`` training keeps only what enters each block (see
+    ``ContrastiveModel.compile``).
+
+    Input: ``token_ids``, ``segment_ids``, ``padding_mask``, int32, ``(batch, sequence)``.
+    Output: features, ``(batch, hidden_dim)``.
+
+    Example:
+    ```python
+    encoder = align_keras.build_text_encoder("bert_mini", vocabulary_size=1000)
+    ones = np.ones((2, 16), "int32")
+    encoder({"token_ids": ones, "segment_ids": 0 * ones, "padding_mask": ones}).shape  # (2, 256)
+    ```
+    """
+
+    def __init__(self, backbone, approximate_gelu=True, **kwargs):
+        # === Functional Model ===
+        hidden_states = backbone.output["sequence_output"]
+        super().__init__(
+            inputs=backbone.input,
+            outputs=hidden_states[:, backbone.cls_token_index, :],
+            **kwargs,
+        )
+        embed = keras.Model(backbone.input, backbone.transformer_layers[0].input[0])
+        # In a function, since Keras would save the layers of an attribute once more.
+        self._parts = lambda: (embed, backbone.transformer_layers)
+        self._cls_token_index = backbone.cls_token_index
+        self.rematerialize = False
+        # keras-hub has no argument for it.
+        gelu = functools.partial(keras.activations.gelu, approximate=approximate_gelu)
+        for block in backbone.transformer_layers:
+            block._feedforward_intermediate_dense.activation = gelu
+
+        # === Config ===
+        self._backbone_config = keras.saving.serialize_keras_object(backbone)
+        # What a tower computes in is decided where it is built.
+        self._backbone_config["config"].pop("dtype", None)
+        self.approximate_gelu = approximate_gelu
+
+    def call(self, inputs, training=None, mask=None):
+        """Features of a batch of captions; see the class."""
+        if not (training and self.rematerialize):
+            return super().call(inputs, training=training, mask=mask)
+        embed, blocks = self._parts()
+        hidden_states = embed(inputs, training=True)
+        for block in blocks:
+            hidden_states = rematerialized(
+                block, hidden_states, padding_mask=inputs["padding_mask"]
+            )
+        return hidden_states[:, self._cls_token_index, :]
+
+    @property
+    def backbone_config(self):
+        """The arguments that the ``BertBackbone`` was made with, a dict."""
+        return dict(self._backbone_config["config"])
+
+    def get_config(self):
+        """The constructor's arguments, serialised."""
+        return {
+            "backbone": self._backbone_config,
+            "approximate_gelu": self.approximate_gelu,
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds an encoder from ``get_config``'s dictionary."""
+        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
+        return cls(**{**config, "backbone": backbone})
+
+
+def build_text_encoder(name, vocabulary_size=100_000, sequence_length=64, **options):
+    """Builds a named BERT of ``align_keras.presets``, with random weights.
+
+    Args:
+        name: ``"bert_tiny"``, ``"bert_mini"``, ``"bert_small"``, ``"bert_medium"``,
+            ``"bert_base"`` or ``"bert_large"``.
+        vocabulary_size: word pieces; the paper's number by default.
+        sequence_length: word pieces a caption at most.
+        **options: further arguments of ``TextEncoder``.
+
+    Returns:
+        A ``TextEncoder``.
+
+    Raises:
+        ValueError: if there is no such name.
+    """
+    backbone = keras_hub.models.BertBackbone(
+        **presets.find(presets.TEXT_ENCODERS, name, "text encoder"),
+        vocabulary_size=vocabulary_size,
+        max_sequence_length=sequence_length,
+    )
+    return TextEncoder(backbone, **{"name": "text_encoder", **options})

@@ -1,0 +1,17 @@
+"""Optimizers, schedules and averaged weights. Gradients are computed and summed elsewhere."""
+
+from align_keras.optimizers.averaging import averaged_weights
+from align_keras.optimizers.lamb import Lamb
+from align_keras.optimizers.layerwise_sgd import LayerwiseSGD
+from align_keras.optimizers.named import OPTIMIZERS, leave_out_of_decay, make_optimizer
+from align_keras.optimizers.schedules import WarmupLinearDecay
+
+__all__ = [
+    "OPTIMIZERS",
+    "Lamb",
+    "LayerwiseSGD",
+    "WarmupLinearDecay",
+    "averaged_weights",
+    "leave_out_of_decay",
+    "make_optimizer",
+]

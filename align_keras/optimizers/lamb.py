@@ -1,0 +1,105 @@
+"""LAMB as published."""
+
+import keras
+import tensorflow as tf
+
+from align_keras.optimizers.exclusions import is_matrix
+
+
+@keras.saving.register_keras_serializable(package="align_keras")
+class Lamb(keras.optimizers.Optimizer):
+    """LAMB, algorithm 2 of You et al., 2020 (arXiv 1904.00962); ALIGN's optimizer (sec. 5).
+
+    Unlike ``keras.optimizers.Lamb``, the weight decay is inside the trust ratio, as
+    published, and variables of fewer than two dimensions (biases, the scales and offsets of
+    normalisation layers, the temperature) get neither decay nor layer adaptation: for them a
+    step is Adam's. Without that rule a scalar moves by ``learning_rate * |w|`` whatever its
+    gradient.
+
+    The ALIGN paper names only the decay; betas, epsilon and exclusions are those of BERT
+    training with LAMB.
+
+    Args:
+        learning_rate: a float or a ``LearningRateSchedule``.
+        weight_decay: the paper's lambda, 1e-5 in ALIGN.
+        beta_1: decay rate of the first moment.
+        beta_2: decay rate of the second moment.
+        epsilon: added to the root of the second moment.
+        exclude_from_decay: regular expressions; variables with a match in their path get no
+            decay either.
+        exclude_from_adaptation: likewise; these move at the plain learning rate.
+        name: of the optimizer.
+        **kwargs: of ``keras.optimizers.Optimizer``.
+    """
+
+    def __init__(
+        self,
+        learning_rate=1e-3,
+        weight_decay=1e-5,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-6,
+        exclude_from_decay=(),
+        exclude_from_adaptation=(),
+        name="lamb",
+        **kwargs,
+    ):
+        # Keras would apply its own decay outside the trust ratio.
+        super().__init__(learning_rate=learning_rate, weight_decay=None, name=name, **kwargs)
+        self.decay = weight_decay or 0.0
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.exclude_from_decay = tuple(exclude_from_decay)
+        self.exclude_from_adaptation = tuple(exclude_from_adaptation)
+
+    def build(self, variables):
+        """Makes both moments of each variable."""
+        if self.built:
+            return
+        super().build(variables)
+        self._first_moments, self._second_moments = self.add_optimizer_variables(
+            variables, ["first_moment", "second_moment"]
+        )
+        self._decays = [
+            is_matrix(variable, self.exclude_from_decay) and self._use_weight_decay(variable)
+            for variable in variables
+        ]
+        self._adapts = [is_matrix(v, self.exclude_from_adaptation) for v in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Moves one variable: ``w -= rate * |w| / |r + decay * w| * (r + decay * w)``."""
+        index = self._get_variable_index(variable)
+        first, second = self._first_moments[index], self._second_moments[index]
+        # An embedding's sparse gradient becomes dense: untouched rows decay as well.
+        gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
+        weight = tf.cast(tf.convert_to_tensor(variable), tf.float32)
+        step = tf.cast(self.iterations + 1, tf.float32)
+
+        self.assign(first, self.beta_1 * first + (1.0 - self.beta_1) * gradient)
+        self.assign(second, self.beta_2 * second + (1.0 - self.beta_2) * tf.square(gradient))
+        update = (first / (1.0 - self.beta_1**step)) / (
+            tf.sqrt(second / (1.0 - self.beta_2**step)) + self.epsilon
+        )
+        ratio = 1.0
+        if self._decays[index]:
+            update += self.decay * weight
+        if self._adapts[index]:
+            weight_norm, update_norm = tf.norm(weight), tf.norm(update)
+            ratio = tf.where(
+                (weight_norm > 0.0) & (update_norm > 0.0), weight_norm / update_norm, 1.0
+            )
+        rate = tf.cast(learning_rate, tf.float32)
+        self.assign_sub(variable, tf.cast(rate * ratio * update, variable.dtype))
+
+    def get_config(self):
+        """The constructor's arguments, serialised."""
+        return {
+            **super().get_config(),
+            "weight_decay": self.decay,
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+            "exclude_from_decay": self.exclude_from_decay,
+            "exclude_from_adaptation": self.exclude_from_adaptation,
+        }

@@ -1,0 +1,43 @@
+"""The paper's learning-rate schedule."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="align_keras")
+class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """From 0 to ``peak`` over ``warmup_steps``, then linearly to 0 at ``total_steps`` (sec. 5).
+
+    Args:
+        peak: the highest learning rate, 1e-3 in the paper.
+        warmup_steps: optimizer steps, 10,000 in the paper; fewer than ``total_steps``.
+        total_steps: optimizer steps, 1,200,000 in the paper.
+
+    Raises:
+        ValueError: if ``warmup_steps`` is not from 0 to below ``total_steps``.
+    """
+
+    def __init__(self, peak, warmup_steps, total_steps):
+        if not 0 <= warmup_steps < total_steps:
+            raise ValueError(
+                f"warmup_steps must be from 0 to below total_steps ({total_steps}), "
+                f"not {warmup_steps}"
+            )
+        self.peak = peak
+        self.warmup_steps = warmup_steps
+        self.total_steps = total_steps
+
+    def __call__(self, step):
+        """The learning rate of one step, counted from 0; the first is above 0."""
+        step = tf.cast(step, tf.float32)
+        warmup = (step + 1.0) / max(self.warmup_steps, 1)
+        decay = (self.total_steps - step) / (self.total_steps - self.warmup_steps)
+        return self.peak * tf.clip_by_value(tf.minimum(warmup, decay), 0.0, 1.0)
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {
+            "peak": self.peak,
+            "warmup_steps": self.warmup_steps,
+            "total_steps": self.total_steps,
+        }

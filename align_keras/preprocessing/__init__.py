@@ -1,0 +1,1 @@
+"""Images and captions to model inputs. Where they are read from is not here."""

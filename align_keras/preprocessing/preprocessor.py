@@ -1,0 +1,299 @@
+"""Encoded images and captions to model inputs, in TensorFlow ops."""
+
+import os
+
+import keras
+import keras_hub
+import numpy as np
+import tensorflow as tf
+
+from align_keras import hub
+from align_keras.preprocessing import hugging_face, images
+from align_keras.preprocessing.tokenizer import (
+    CLS,
+    PAD,
+    SEP,
+    WordPieceTokenizer,
+    check_vocabulary,
+    read_vocabulary,
+    write_vocabulary,
+)
+
+_VOCABULARY_FILE = "vocabulary.txt"
+
+
+@keras.saving.register_keras_serializable(package="align_keras")
+class AlignPreprocessor(keras_hub.models.Preprocessor):
+    """Turns encoded images and captions into the inputs of an ``AlignBackbone``.
+
+    Images are stretched to ``resize_size`` squared and cropped to ``image_size`` squared: at
+    random, with a random flip, in training; at the centre else (paper, sec. 5: 346 and 289).
+    Captions are cut into word pieces and trimmed to ``sequence_length`` with [CLS] and [SEP]
+    (sec. 5: 64). The paper states neither the scaling of pixels nor the casing nor the resize.
+
+    Args:
+        vocabulary: word pieces in the order of their ids, or the path of a BERT ``vocab.txt``;
+            None if it comes with the assets of a preset.
+        image_size: pixels.
+        resize_size: pixels, at least ``image_size``.
+        sequence_length: word pieces.
+        antialias: whether images made smaller are averaged, as Pillow does, or sampled, which
+            is two to ten times faster. The public checkpoint wants the former.
+        lowercase: whether captions are lower-cased.
+        strip_accents: whether accents are stripped; None for what ``lowercase`` says.
+        pixel_scale: what pixels of 0 .. 255 are multiplied with: a number, or one a channel.
+        pixel_offset: what is added then. The default range is -1 .. 1.
+        **kwargs: of ``keras.layers.Layer``.
+
+    Call with a dict of ``images`` and ``captions``, or one of them; gives a dict of ``images``,
+    ``token_ids``, ``segment_ids`` and ``padding_mask``.
+
+    Raises:
+        ValueError: if ``resize_size`` is below ``image_size``, ``sequence_length`` below 3, or
+            the vocabulary lacks one of BERT's special pieces.
+        FileNotFoundError: if there is no such vocabulary file.
+
+    Example:
+    ```python
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat"]
+    preprocessor = align_keras.AlignPreprocessor(vocabulary, sequence_length=6)
+    preprocessor.tokenize(["a cat"])["token_ids"]  # [[2, 4, 5, 3, 0, 0]]
+    pixels = np.zeros((1, 480, 640, 3), "uint8")
+    preprocessor({"images": pixels, "captions": ["a cat"]})["images"].shape  # (1, 289, 289, 3)
+    ```
+    """
+
+    # In keras-hub's base class a property of an image converter.
+    image_size = None
+
+    def __init__(
+        self,
+        vocabulary=None,
+        image_size=289,
+        resize_size=346,
+        sequence_length=64,
+        antialias=False,
+        lowercase=True,
+        strip_accents=None,
+        pixel_scale=1 / 127.5,
+        pixel_offset=-1.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if resize_size < image_size:
+            raise ValueError(
+                f"resize_size ({resize_size}) must be at least image_size ({image_size})"
+            )
+        if sequence_length < 3:
+            raise ValueError(f"sequence_length must be at least 3, not {sequence_length}")
+        self.image_size = image_size
+        self.resize_size = resize_size
+        self.sequence_length = sequence_length
+        self.antialias = antialias
+        self.lowercase = lowercase
+        self.strip_accents = strip_accents
+        self.pixel_scale = pixel_scale
+        self.pixel_offset = pixel_offset
+        self._word_pieces = None
+        if vocabulary is not None:
+            self.set_vocabulary(vocabulary)
+
+    def set_vocabulary(self, vocabulary):
+        """Sets the word pieces: a list in the order of their ids, or the path of a file."""
+        if isinstance(vocabulary, str | os.PathLike):
+            vocabulary = read_vocabulary(str(vocabulary))
+        check_vocabulary(vocabulary, "vocabulary")
+        self._word_pieces = WordPieceTokenizer(vocabulary, self.lowercase, self.strip_accents)
+
+    @property
+    def vocabulary(self):
+        """The word pieces in the order of their ids; ValueError if none are set."""
+        if self._word_pieces is None:
+            raise ValueError("the preprocessor has no vocabulary; call set_vocabulary")
+        return self._word_pieces.vocabulary
+
+    def tokenize(self, captions):
+        """Cuts captions into word pieces, a batch at a time (many times faster than singly).
+
+        Args:
+            captions: strings, ``(batch,)``.
+
+        Returns:
+            A dict of ``token_ids``, ``segment_ids`` (zeros) and ``padding_mask``, int32,
+            ``(batch, sequence_length)``.
+        """
+        captions = tf.convert_to_tensor(captions, tf.string)
+        ids = {piece: self.vocabulary.index(piece) for piece in (CLS, SEP, PAD)}
+        pieces = self._word_pieces.tokenize(captions)[:, : self.sequence_length - 2]
+        ends = [tf.fill([tf.shape(captions)[0], 1], ids[piece]) for piece in (CLS, SEP)]
+        pieces = tf.concat([ends[0], pieces, ends[1]], axis=1)
+        shape = [captions.shape[0], self.sequence_length]
+        token_ids = pieces.to_tensor(default_value=ids[PAD], shape=[None, self.sequence_length])
+        token_ids = tf.ensure_shape(token_ids, shape)
+        lengths = tf.cast(pieces.row_lengths(), tf.int32)
+        padding_mask = tf.sequence_mask(lengths, self.sequence_length, dtype=tf.int32)
+        return {
+            "token_ids": token_ids,
+            "segment_ids": tf.zeros_like(token_ids),
+            "padding_mask": tf.ensure_shape(padding_mask, shape),
+        }
+
+    def decode_image(self, encoded):
+        """Decodes one image and crops its centre, as in evaluation.
+
+        Args:
+            encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
+
+        Returns:
+            float32, ``(image_size, image_size, 3)``, scaled.
+
+        Raises:
+            tf.errors.InvalidArgumentError: if the bytes are no image.
+        """
+        return self.crop_image(images.decode(encoded))
+
+    def crop_image(self, image):
+        """Resizes uint8 pixels ``(height, width, 3)``, crops the centre and scales."""
+        image = images.resize(image, self.resize_size, self.antialias)
+        return self._scale(images.centre_crop(image, self.image_size))
+
+    def decode_and_augment_image(self, encoded, seed):
+        """Decodes one image, crops at random and flips it every other time, as in training.
+
+        Args:
+            encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
+            seed: two integers, which alone decide crop and flip.
+
+        Returns:
+            float32, ``(image_size, image_size, 3)``, scaled.
+
+        Raises:
+            tf.errors.InvalidArgumentError: if the bytes are no image.
+        """
+        draws = tf.random.stateless_uniform([3], seed)
+        span = tf.cast(self.resize_size - self.image_size + 1, tf.float32)
+        image = images.decode_resized_crop(
+            encoded,
+            tf.cast(draws[:2] * span, tf.int32),
+            self.image_size,
+            self.resize_size,
+            self.antialias,
+        )
+        return self._scale(_flip(image, draws[2] < 0.5))
+
+    def decode_random_area(self, encoded, seed, min_area=0.08):
+        """Decodes one image, cuts a random window out and flips it every other time.
+
+        The crop of image classifiers, ``images.decode_random_area``; it shows things larger than
+        ``decode_image`` does.
+
+        Args:
+            encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
+            seed: two integers, which alone decide window and flip.
+            min_area: the least share of the image that the window covers.
+
+        Returns:
+            float32, ``(image_size, image_size, 3)``, scaled.
+
+        Raises:
+            tf.errors.InvalidArgumentError: if the bytes are no image.
+        """
+        image = images.decode_random_area(encoded, seed, self.image_size, min_area, self.antialias)
+        # A draw of its own: the seed as it is has given the window.
+        draw = tf.random.stateless_uniform([], tf.reverse(seed, [0]))
+        return self._scale(_flip(image, draw < 0.5))
+
+    def _scale(self, pixels):
+        return pixels * tf.constant(self.pixel_scale) + tf.constant(self.pixel_offset)
+
+    def unscale(self, image):
+        """Scaled pixels back to 0 .. 1, as for a picture: float, ``(..., 3)``."""
+        levels = (np.asarray(image) - self.pixel_offset) / np.asarray(self.pixel_scale)
+        return np.clip(levels / 255.0, 0.0, 1.0)
+
+    def call(self, inputs):
+        """Images and captions, or one of them, to model inputs: a dict to a dict.
+
+        ``images``: pixels ``(batch, height, width, 3)``, uint8, or floats that are scaled
+        already; or encoded images, strings ``(batch,)``. ``captions``: strings, ``(batch,)``.
+        Other fields pass.
+        """
+        outputs = {name: inputs[name] for name in inputs if name != "captions"}
+        if "images" in inputs:
+            outputs["images"] = self._batch_of_images(tf.convert_to_tensor(inputs["images"]))
+        if "captions" in inputs:
+            outputs.update(self.tokenize(inputs["captions"]))
+        return outputs
+
+    def _batch_of_images(self, batch):
+        if batch.dtype.is_floating:
+            return batch
+        each = self.decode_image if batch.dtype == tf.string else self.crop_image
+        return tf.map_fn(each, batch, fn_output_signature=tf.float32)
+
+    def get_config(self):
+        """The constructor's arguments, serialised; the vocabulary is an asset of its own."""
+        config = super().get_config()
+        config.pop("config_file", None)
+        return {
+            **config,
+            "image_size": self.image_size,
+            "resize_size": self.resize_size,
+            "sequence_length": self.sequence_length,
+            "antialias": self.antialias,
+            "lowercase": self.lowercase,
+            "strip_accents": self.strip_accents,
+            "pixel_scale": self.pixel_scale,
+            "pixel_offset": self.pixel_offset,
+        }
+
+    @classmethod
+    def from_preset(cls, preset, **options):
+        """Loads the preprocessor of a preset, or of a checkpoint in Hugging Face's layout.
+
+        Args:
+            preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
+            **options: of the constructor, in place of the preset's own, such as
+                ``image_size=256, resize_size=306``.
+
+        Returns:
+            An ``AlignPreprocessor``.
+
+        Raises:
+            ValueError: if it is no such preset, or a hub cannot be reached.
+            FileNotFoundError: if the folder, or a file in it, is missing.
+        """
+        with hub.one_line(preset):
+            config = hub.read_config(preset)
+            if config.get("model_type") == hugging_face.MODEL_TYPE:
+                return cls(**{**hugging_face.arguments(preset, config), **options})
+            return hub.keras_loader(preset, config).load_preprocessor(cls, **options)
+
+    @classmethod
+    def _add_missing_kwargs(cls, loader, kwargs):
+        # keras-hub's hook where a preset has no preprocessor of this class.
+        raise FileNotFoundError(f"{loader.preset}: no preprocessor.json of {cls.__name__} in it")
+
+    def save_to_preset(self, preset_dir):
+        """Writes ``preprocessor.json`` and the vocabulary into a folder."""
+        super().save_to_preset(str(preset_dir))
+        directory = os.path.join(preset_dir, hub.TOKENIZER_FOLDER)
+        os.makedirs(directory, exist_ok=True)
+        self.save_assets(directory)
+
+    def load_preset_assets(self, preset):
+        """Reads the vocabulary of a preset: keras-hub's hook."""
+        self.set_vocabulary(hub.file_of(preset, f"{hub.TOKENIZER_FOLDER}/{_VOCABULARY_FILE}"))
+
+    def save_assets(self, directory):
+        """Writes the vocabulary into a ``.keras`` file: Keras's hook."""
+        write_vocabulary(self.vocabulary, os.path.join(directory, _VOCABULARY_FILE))
+
+    def load_assets(self, directory):
+        """Reads the vocabulary from a ``.keras`` file: Keras's hook."""
+        self.set_vocabulary(os.path.join(directory, _VOCABULARY_FILE))
+
+
+def _flip(image, flipped):
+    # Of axis 1 or of none: `tf.where` of both would take as long as decoding.
+    return tf.reverse(image, tf.range(1, 1 + tf.cast(flipped, tf.int32)))

@@ -1,0 +1,138 @@
+"""``tf.data`` data sets of raw images and captions to batches of model inputs."""
+
+import tensorflow as tf
+
+from align_keras.preprocessing.fields import TEXT_INPUTS
+
+FORMATS = "a JPEG, PNG, GIF, BMP or WebP image"
+
+
+def prepare_pairs(dataset, preprocessor, batch_size):
+    """Maps a ``tf.data.Dataset`` of pairs to batches of model inputs.
+
+    Args:
+        dataset: of dicts with ``images`` and ``captions`` as ``image_batches`` and
+            ``caption_batches`` take them; further fields pass.
+        preprocessor: an ``AlignPreprocessor``.
+        batch_size: pairs a batch, if the dataset is not batched.
+
+    Returns:
+        A ``tf.data.Dataset``.
+
+    Raises:
+        ValueError: if a field is missing or of another kind.
+    """
+    spec = dataset.element_spec
+    for name in ("images", "captions"):
+        if not isinstance(spec, dict) or name not in spec:
+            raise ValueError(
+                f"the dataset has no field {name}; to embed one kind use encode_images or "
+                "encode_texts"
+            )
+    return prepare(dataset, preprocessor, batch_size, ("images", "captions"), keep_others=True)
+
+
+def prepare(dataset, preprocessor, batch_size, fields, keep_others):
+    """Maps the raw ``fields`` of a dataset to batches of model inputs; others stay or go."""
+    if not isinstance(dataset.element_spec, dict):
+        # As TensorFlow Datasets gives (image, label).
+        first = lambda value, *_: {fields[0]: value}  # noqa: E731
+        dataset = dataset.map(first)
+    spec = dataset.element_spec
+    kept = [name for name in spec if keep_others or name in fields]
+    if not kept:
+        raise ValueError(f"the dataset has no field {' or '.join(fields)}")
+    dataset = dataset.map(lambda value: {name: value[name] for name in kept})
+    raw_images = "images" in kept and not spec["images"].dtype.is_floating
+    if raw_images or "captions" in kept:
+        check_preprocessor(preprocessor)
+    is_batched = _is_batched({name: spec[name] for name in kept})
+
+    def prepare_images(batch):
+        images = batch["images"]
+        each = _preparing(images.dtype, preprocessor)
+        images = tf.map_fn(each, images, tf.float32) if is_batched else each(images)
+        return {**batch, "images": images}
+
+    if raw_images:
+        dataset = dataset.map(prepare_images, num_parallel_calls=tf.data.AUTOTUNE)
+    if not is_batched:
+        dataset = dataset.batch(batch_size)
+    if "captions" in kept:
+        dataset = dataset.map(lambda batch: preprocessor(batch))
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _is_batched(spec):
+    """Whether a dataset's elements are batches; ValueError if they are of no known kind."""
+    batched = set()
+    for name, field in spec.items():
+        ranks = {"images": (0, 1) if field.dtype == tf.string else (3, 4), "captions": (0, 1)}
+        ranks = ranks.get(name, (1, 2) if name in TEXT_INPUTS else None)
+        if ranks is None:
+            continue
+        if field.shape.rank not in ranks:
+            raise ValueError(f"the dataset's {name} have the shape {field.shape}; set it")
+        batched.add(field.shape.rank == ranks[1])
+        if name == "captions" and field.dtype != tf.string:
+            raise ValueError(f"the dataset's captions are {field.dtype.name}, not strings")
+        if name == "images" and field.dtype != tf.string:
+            known = field.dtype.is_floating or field.dtype == tf.uint8
+            if not known or field.shape[-1] not in (3, None):
+                raise ValueError(
+                    f"the dataset's images are {field.dtype.name} {field.shape}; give uint8 "
+                    "(height, width, 3)"
+                )
+    if len(batched) > 1:
+        raise ValueError("some of the dataset's fields are batched and some are not")
+    return batched.pop()
+
+
+def _preparing(dtype, preprocessor):
+    """The function that prepares one image of a dataset."""
+    if dtype != tf.string:
+        return preprocessor.crop_image
+    return lambda string: preprocessor.decode_image(_contents(string))
+
+
+def _contents(string):
+    """The string itself if it is an encoded image, else the contents of the file it names."""
+    head = tf.strings.join([tf.strings.substr(string, 0, 12), " " * 12])
+    # Of a JPEG, PNG, GIF and WebP; and the four zeros in a BMP's, which no path has.
+    marks = {
+        0: (b"\xff\xd8", b"\x89PNG", b"GIF87a", b"GIF89a"),
+        6: (b"\0\0\0\0",),
+        8: (b"WEBP",),
+    }
+    is_encoded = tf.reduce_any(
+        [
+            tf.strings.substr(head, place, len(mark)) == mark
+            for place, texts in marks.items()
+            for mark in texts
+        ]
+    )
+    return tf.cond(is_encoded, lambda: string, lambda: tf.io.read_file(string))
+
+
+def iterate(dataset):
+    """A dataset's batches; what fails in it is one line."""
+    try:
+        yield from dataset
+    except tf.errors.NotFoundError as error:
+        reason = error.message.splitlines()[0].partition("}} ")
+        raise FileNotFoundError(f"the dataset: {reason[2] or reason[0]}") from error
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f"an image of the dataset {image_fault(error)}; give {FORMATS}") from error
+
+
+def image_fault(error):
+    """What TensorFlow has against an image, in a few words."""
+    return "too many pixels" if "too many pixels" in error.message else "does not decode"
+
+
+def check_preprocessor(preprocessor):
+    """Raises ValueError if there is none."""
+    if preprocessor is None:
+        raise ValueError(
+            "the model has no preprocessor for raw images or captions; set model.preprocessor"
+        )

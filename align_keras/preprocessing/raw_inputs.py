@@ -1,0 +1,190 @@
+"""Raw images and captions, in whatever form they come, to batches of model inputs."""
+
+import concurrent.futures
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from align_keras.preprocessing.fields import MODEL_INPUTS, TEXT_INPUTS
+from align_keras.preprocessing.raw_datasets import (
+    FORMATS,
+    check_preprocessor,
+    image_fault,
+    iterate,
+    prepare,
+)
+
+
+def image_batches(images, preprocessor, batch_size):
+    """Yields batches of model inputs from images.
+
+    Args:
+        images: one of
+
+            * floats ``(count, size, size, 3)``: model inputs already;
+            * uint8 ``(count, height, width, 3)``;
+            * a list of paths, encoded images (bytes), PIL images or uint8 arrays
+              ``(height, width, 3)``, in any mix, or a single path or PIL image;
+            * a ``tf.data.Dataset`` of arrays, paths or encoded images, or of tuples that begin
+              with one, or of dicts with a field ``images``; batched or not.
+        preprocessor: an ``AlignPreprocessor``, or None where all are floats.
+        batch_size: images a batch; a batched dataset keeps its own.
+
+    Yields:
+        float32, ``(batch, size, size, 3)``.
+
+    Raises:
+        ValueError: if something is no image, with its name or place.
+        FileNotFoundError: if there is no such file.
+    """
+    if isinstance(images, tf.data.Dataset):
+        dataset = prepare(images, preprocessor, batch_size, ("images",), keep_others=False)
+        for batch in iterate(dataset):
+            yield batch["images"]
+        return
+    if isinstance(images, str | bytes | os.PathLike) or hasattr(images, "convert"):
+        images = [images]
+    if isinstance(images, dict) or not hasattr(images, "__len__"):
+        raise ValueError(f"not images, but {_describe(images)}")
+    rank = len(images.shape) if hasattr(images, "shape") else None
+    if rank == 4 and tf.as_dtype(images.dtype).is_floating:
+        _check_scale(images[:batch_size], preprocessor)
+        for start in range(0, len(images), batch_size):
+            yield tf.cast(images[start : start + batch_size], tf.float32)
+        return
+    check_preprocessor(preprocessor)
+    if rank == 3:
+        raise ValueError("images: a single array; give a batch of them, as in images[None]")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = None
+        for start in range(0, len(images), batch_size):
+            # The next batch is prepared while this one is embedded.
+            batch = [
+                pool.submit(_prepare_image, image, start + place, preprocessor)
+                for place, image in enumerate(images[start : start + batch_size])
+            ]
+            if waiting:
+                yield tf.stack([image.result() for image in waiting])
+            waiting = batch
+        if waiting:
+            yield tf.stack([image.result() for image in waiting])
+
+
+def _prepare_image(image, place, preprocessor):
+    """One image of a list to ``(size, size, 3)``."""
+    name = f"image {place}"
+    if isinstance(image, str | os.PathLike):
+        name = os.fspath(image)
+        if not tf.io.gfile.exists(name) or tf.io.gfile.isdir(name):
+            raise FileNotFoundError(f"{name}: no such image file")
+        image = tf.io.read_file(name)
+    try:
+        if isinstance(image, bytes) or getattr(image, "dtype", None) == tf.string:
+            return preprocessor.decode_image(image)
+        if hasattr(image, "convert"):  # PIL's
+            if image.mode[0] in "IF":
+                raise ValueError(f"{name}: more than 8 bits a pixel (mode {image.mode})")
+            image = image.convert("RGB")
+        pixels = np.asarray(image)
+        if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
+            raise ValueError(
+                f"{name}: not a path, encoded image or uint8 array (height, width, 3), but "
+                f"{pixels.dtype} {pixels.shape}"
+            )
+        return preprocessor.crop_image(pixels)
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f"{name}: {image_fault(error)}; give {FORMATS}") from error
+
+
+def _check_scale(images, preprocessor):
+    """Raises ValueError on floats far outside of what the preprocessor gives."""
+    if preprocessor is None or not len(images):
+        return
+    levels = np.array([[0.0], [255.0]]) * preprocessor.pixel_scale + preprocessor.pixel_offset
+    low, high = levels.min(), levels.max()
+    found = float(tf.reduce_min(images)), float(tf.reduce_max(images))
+    margin = 0.5 * (high - low)  # for whoever adds noise
+    if found[0] < low - margin or found[1] > high + margin:
+        raise ValueError(
+            f"images: floats from {found[0]:.3g} to {found[1]:.3g}, where the model takes "
+            f"{low:.3g} to {high:.3g}; give uint8 to have them scaled"
+        )
+
+
+def caption_batches(captions, preprocessor, batch_size):
+    """Yields batches of model inputs from captions.
+
+    Args:
+        captions: a list of strings, or a single one; a dict of ``token_ids``, ``segment_ids`` and
+            ``padding_mask``, ``(count, sequence)``; or a ``tf.data.Dataset`` of strings, or of
+            dicts with a field ``captions`` or those three; batched or not.
+        preprocessor: an ``AlignPreprocessor``, or None where all are tokenised.
+        batch_size: captions a batch; a batched dataset keeps its own.
+
+    Yields:
+        Dicts of int32, ``(batch, sequence)``.
+
+    Raises:
+        ValueError: if something is no string.
+    """
+    if isinstance(captions, tf.data.Dataset):
+        fields = ("captions", *TEXT_INPUTS)
+        yield from iterate(prepare(captions, preprocessor, batch_size, fields, keep_others=False))
+        return
+    if isinstance(captions, dict):
+        if missing := [name for name in TEXT_INPUTS if name not in captions]:
+            raise ValueError(f"captions: no {', '.join(missing)} beside {', '.join(captions)}")
+        for start in range(0, len(captions["token_ids"]), batch_size):
+            yield {name: captions[name][start : start + batch_size] for name in TEXT_INPUTS}
+        return
+    check_preprocessor(preprocessor)
+    if isinstance(captions, str | bytes):
+        captions = [captions]
+    captions = captions.numpy() if tf.is_tensor(captions) else captions
+    if not hasattr(captions, "__len__"):
+        raise ValueError(f"not captions, but {_describe(captions)}")
+    for start in range(0, len(captions), batch_size):
+        chunk = list(captions[start : start + batch_size])
+        for place, caption in enumerate(chunk, start):
+            if not isinstance(caption, str | bytes):
+                raise ValueError(f"caption {place}: not a string, but {_describe(caption)}")
+        yield preprocessor.tokenize(chunk)
+
+
+def _describe(value):
+    return value.__class__.__name__ + (f" {value}" if isinstance(value, int | float) else "")
+
+
+def are_model_inputs(fields):
+    """Whether a dict of arrays or of their specs is what a backbone takes."""
+    if not isinstance(fields, dict) or not set(MODEL_INPUTS) <= fields.keys():
+        return False
+    return tf.as_dtype(fields["images"].dtype).is_floating
+
+
+def split_pairs(pairs):
+    """The images and the captions, or word pieces, of a dict of both.
+
+    Raises:
+        ValueError: if one is missing or their numbers differ.
+    """
+    is_tokenized = set(TEXT_INPUTS) <= pairs.keys()
+    for name in ("images", *([] if is_tokenized else ["captions"])):
+        if name not in pairs:
+            raise ValueError(
+                f"no {name} in the inputs; to embed one kind use encode_images or encode_texts"
+            )
+    captions = {name: pairs[name] for name in TEXT_INPUTS} if is_tokenized else pairs["captions"]
+    counts = [_count(pairs["images"]), _count(pairs["token_ids"] if is_tokenized else captions)]
+    if counts[0] != counts[1]:
+        raise ValueError(
+            f"{counts[0]} images and {counts[1]} captions are no pairs; use encode_images and "
+            "encode_texts"
+        )
+    return pairs["images"], captions
+
+
+def _count(values):
+    single = isinstance(values, str | bytes | os.PathLike) or hasattr(values, "convert")
+    return 1 if single else len(values)

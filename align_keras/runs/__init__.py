@@ -1,0 +1,1 @@
+"""What a run is: settings, directory, checkpoints, log, reports, a command's end."""

@@ -1,0 +1,222 @@
+"""An index of images on disk: what is in its folder, and how it is loaded and searched.
+
+    index.json       what it is, written last: an index without it is not finished
+    embeddings.bin   unit norm, float32 or float16, (images, width), memory-mapped
+    labels.bin       JSON of each image's name and first caption; labels.ends where each ends
+    thumbnails.bin   a JPEG of each image; thumbnails.ends where each ends
+    unreadable.jsonl what was left out and why
+    centroids.bin    of a large index: float32, (lists, width)
+    lists.bin        of a large index: the list of each image, int32
+
+Numbers are little-endian. All of it is plain numbers, JSON and JPEG, and an index may come from
+elsewhere: sizes are checked against each other before anything is used, nothing is unpickled, no
+file outside of the folder is opened, and no library parses a file format of its own.
+"""
+
+import dataclasses
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from align_keras.search import exact_search
+
+KIND, VERSION = "align_keras image index", 1
+HEADER, UNREADABLE = "index.json", "unreadable.jsonl"
+EMBEDDINGS, CENTROIDS, LISTS = "embeddings.bin", "centroids.bin", "lists.bin"
+LABELS, THUMBNAILS = "labels", "thumbnails"
+PRECISIONS = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+ENDS = np.dtype("<u8")
+CENTROID_NUMBERS, LIST_NUMBERS = np.dtype("<f4"), np.dtype("<i4")
+_MAX_HEADER_BYTES = 1 << 16
+# An image's label and thumbnail are read whole.
+_MAX_LABEL_BYTES, _MAX_THUMBNAIL_BYTES = 1 << 16, 1 << 21
+_MAX_WIDTH = 1 << 14
+#: Longer side of a thumbnail, pixels.
+MAX_THUMBNAIL_SIZE = 1_024
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What ``index.json`` holds."""
+
+    model: str
+    """As it was given: a preset's folder or address."""
+    fingerprint: str
+    """Of the model's weights, vocabulary and preprocessing."""
+    images: str
+    """As they were given."""
+    images_fingerprint: str
+    precision: str
+    width: int
+    count: int
+    unreadable: int
+    lists: int = 0
+    """0 where every search is exact."""
+    thumbnail_size: int = 0
+    kind: str = KIND
+    version: int = VERSION
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """What an image is called."""
+
+    name: str
+    caption: str
+
+
+class ImageIndex:
+    """Embedded images, memory-mapped, with what is shown of each.
+
+    Args:
+        directory: what ``indexing.build_index`` wrote.
+        exact: whether to look at every image even if the index is large; faiss is not needed then.
+
+    Raises:
+        FileNotFoundError: if there is no finished index.
+        ValueError: one line, if the folder is no index or one of its files is damaged.
+    """
+
+    def __init__(self, directory, exact=False):
+        self.directory = Path(directory)
+        self.header = header = read_header(self.directory)
+        dtype = PRECISIONS[header.precision]
+        self.embeddings = self._mapped(EMBEDDINGS, dtype, (header.count, header.width))
+        self._pieces = {kind: self._mapped_pieces(kind) for kind in (LABELS, THUMBNAILS)}
+        self._approximate = None
+        if header.lists and not exact:
+            self._open_lists()
+
+    def __len__(self):
+        return self.header.count
+
+    @property
+    def is_approximate(self):
+        """Whether a search looks into a part of it only."""
+        return self._approximate is not None
+
+    def search(self, queries, count, probes=None):
+        """The most similar images.
+
+        Args:
+            queries: unit-norm embeddings, ``(queries, width)``.
+            count: images a query; fewer come where the index has fewer.
+            probes: how many lists of a large index to look into; None for the default.
+
+        Returns:
+            ``(places, scores)``, both ``(queries, count)``, best first: integers, -1 where too
+            few images were found, and similarities, float32.
+        """
+        queries = np.asarray(queries, np.float32)
+        count = min(count, len(self))
+        if self._approximate is None:
+            places = exact_search.nearest(queries, self.embeddings, count)
+        else:
+            # It scores in float16, which swaps close neighbours: more are found, and ranked here.
+            places = self._approximate.search(queries, 2 * count, probes)
+        places, scores = exact_search.ranked(queries, self.embeddings, places)
+        return places[:, :count], scores[:, :count]
+
+    def label(self, place):
+        """The ``Label`` of an image; ValueError if it is damaged."""
+        try:
+            fields = json.loads(self._piece(LABELS, place, _MAX_LABEL_BYTES))
+            name, caption = fields["name"], fields["caption"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            name = caption = None
+        if not isinstance(name, str) or not isinstance(caption, str):
+            raise self._damaged(f"{LABELS}.bin", f"no label of image {place}")
+        # A file name may hold bytes that are no text; nobody could print or send them.
+        return Label(*(text.encode("utf-8", "replace").decode() for text in (name, caption)))
+
+    def thumbnail(self, place):
+        """The JPEG of an image, bytes; empty if the index has none; ValueError if damaged."""
+        data = self._piece(THUMBNAILS, place, _MAX_THUMBNAIL_BYTES)
+        if data and not data.startswith(b"\xff\xd8\xff"):
+            raise self._damaged(f"{THUMBNAILS}.bin", f"no JPEG of image {place}")
+        return data
+
+    # === Files ===
+
+    def _piece(self, kind, place, limit):
+        ends, data = self._pieces[kind]
+        start = int(ends[place - 1]) if place else 0
+        size = int(ends[place]) - start
+        # Of all ends only the order of those that are used is looked at: there may be millions.
+        if not 0 <= size <= limit:
+            raise self._damaged(f"{kind}.ends", f"image {place} would have {size:,} bytes")
+        return data[start : start + size].tobytes()
+
+    def _mapped_pieces(self, kind):
+        ends = self._mapped(f"{kind}.ends", ENDS, (self.header.count,))
+        return ends, self._mapped(f"{kind}.bin", np.dtype(np.uint8), (int(ends[-1]),))
+
+    def _open_lists(self):
+        from align_keras.search.inverted_lists import InvertedLists
+
+        header = self.header
+        centroids = self._mapped(CENTROIDS, CENTROID_NUMBERS, (header.lists, header.width))
+        lists = self._mapped(LISTS, LIST_NUMBERS, (header.count,))
+        if not np.isfinite(centroids).all():
+            raise self._damaged(CENTROIDS, "not all of its numbers are finite")
+        if lists.min() < 0 or lists.max() >= header.lists:
+            raise self._damaged(LISTS, f"a number outside of 0 .. {header.lists - 1}")
+        self._approximate = InvertedLists(self.embeddings, centroids, lists)
+
+    def _mapped(self, name, dtype, shape):
+        """A file as an array; ValueError if its size is another one."""
+        path, size = self.directory / name, math.prod(shape) * dtype.itemsize
+        # A link could lead to any file of whoever shows the index.
+        if path.is_symlink() or not path.is_file():
+            raise self._damaged(name, "no such file")
+        if path.stat().st_size != size:
+            raise self._damaged(name, f"{path.stat().st_size:,} bytes, not {size:,}")
+        # What is empty cannot be mapped.
+        return np.memmap(path, dtype, "r", shape=shape) if size else np.empty(shape, dtype)
+
+    def _damaged(self, name, what):
+        return ValueError(f"--index: {self.directory / name}: {what}; build the index again")
+
+
+def read_header(directory, flag="--index"):
+    """The ``Header`` of a finished index.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is no such file, or what it states cannot be.
+    """
+    path = Path(directory) / HEADER
+    if path.is_symlink() or not path.is_file():
+        raise FileNotFoundError(f"{flag}: no finished index in {directory}; make one with index")
+    try:
+        if path.stat().st_size > _MAX_HEADER_BYTES:
+            raise ValueError
+        fields = json.loads(path.read_bytes())
+        header = Header(**fields)
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(f"{flag}: {path} is not the header of an index") from None
+    if header.kind != KIND or header.version != VERSION:
+        raise ValueError(f"{flag}: {path} is of another kind or version; build the index again")
+    if fault := _fault(header):
+        raise ValueError(f"{flag}: {path}: {fault}; build the index again")
+    return header
+
+
+def _fault(header):
+    """What in a header cannot be, or None."""
+    for field in dataclasses.fields(Header):
+        value = getattr(header, field.name)
+        if type(value) is not field.type:
+            return f"{field.name} is no {field.type.__name__}"
+    if not re.fullmatch(r"[0-9a-f]{64}", header.fingerprint):
+        return "fingerprint is none"
+    if header.precision not in PRECISIONS:
+        return f"precision is none of {', '.join(PRECISIONS)}"
+    if not 0 < header.width <= _MAX_WIDTH or header.count < 1:
+        return "width or count is out of range"
+    if not 0 <= header.lists <= header.count or header.unreadable < 0:
+        return "lists or unreadable is out of range"
+    return None

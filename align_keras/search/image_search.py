@@ -1,0 +1,169 @@
+"""What is asked of an index: sentences, images and both; and classes of an image.
+
+Everything that comes in is bounded and checked here, since a page passes on what strangers send.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from align_keras.evaluation import zero_shot
+from align_keras.evaluation.composed_search import compose
+from align_keras.search.indexing import fingerprint
+
+MAX_CHARACTERS = 1_000
+MAX_IMAGE_BYTES = 20 << 20
+MAX_CLASSES = 1_000
+MAX_RESULTS = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """What is looked for: a sentence, an image, or an image changed by a sentence."""
+
+    text: str = ""
+    """A sentence."""
+    image: bytes = b""
+    """An encoded image."""
+    text_weight: float = 2.0
+    """Of the sentence beside an image, the paper's 2 by default; below 0 it is taken away."""
+    without: str = ""
+    """Words to take away."""
+    without_weight: float = 1.0
+    """How much of them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """An image that was found."""
+
+    place: int
+    score: float
+    name: str
+    caption: str
+    thumbnail: bytes
+    """A JPEG; empty if the index keeps none."""
+
+
+class ImageSearch:
+    """A model and the index that it made.
+
+    Args:
+        model: an ``AlignDualEncoder`` with its preprocessor.
+        index: an ``ImageIndex``.
+
+    Raises:
+        ValueError: if the index is of another model.
+    """
+
+    def __init__(self, model, index):
+        header = index.header
+        found = fingerprint(model), model.backbone.projection_dim
+        if found != (header.fingerprint, header.width):
+            raise ValueError(
+                f"--model: the index is of another model or of other weights ({header.model} as "
+                "it was then); give that one, or build the index again"
+            )
+        self.model = model
+        self.index = index
+
+    def embed(self, query):
+        """The embedding of a ``Query``, ``(width,)``; composed as in the paper's section 7.
+
+        Raises:
+            ValueError: one line about what is wrong with it.
+        """
+        text, without = clean_text(query.text), clean_text(query.without)
+        for weight in (query.text_weight, query.without_weight):
+            if not abs(weight) <= 100:
+                raise ValueError(f"a weight must be a number from -100 to 100, not {weight}")
+        if not text and not query.image:
+            raise ValueError("nothing to look for: give a sentence or an image")
+        found = self.embed_image(query.image) if query.image else self.model.encode_texts(text)[0]
+        if query.image and text:
+            found = self._composed(found, text, query.text_weight)
+        if without:
+            found = self._composed(found, without, -query.without_weight)
+        return found
+
+    def _composed(self, embedding, text, weight):
+        with np.errstate(invalid="ignore"):
+            composed = compose(embedding, self.model.encode_texts(text)[0], weight)
+        if not np.isfinite(composed).all():
+            raise ValueError("nothing is left to look for: what is added and taken away cancel out")
+        return composed
+
+    def embed_image(self, encoded):
+        """The embedding of an encoded image, ``(width,)``; ValueError if it is none."""
+        if len(encoded) > MAX_IMAGE_BYTES:
+            raise ValueError(f"the image has more than {MAX_IMAGE_BYTES >> 20} MiB")
+        try:
+            return self.model.encode_images([encoded])[0]
+        except ValueError as error:
+            raise ValueError(str(error).replace("image 0:", "the image:", 1)) from None
+
+    def find(self, query, count=24, probes=None):
+        """The images most like a ``Query``.
+
+        Args:
+            query: a ``Query``.
+            count: how many.
+            probes: lists of a large index to look into; None for the default.
+
+        Returns:
+            A list of ``Match``, best first; none with a damaged embedding.
+
+        Raises:
+            ValueError: one line about what is wrong with the query or a damaged index.
+        """
+        if not 1 <= count <= MAX_RESULTS:
+            raise ValueError(f"the number of results must be from 1 to {MAX_RESULTS}, not {count}")
+        places, scores = self.index.search(self.embed(query)[None], count, probes)
+        return [
+            Match(
+                place,
+                score,
+                **dataclasses.asdict(self.index.label(place)),
+                thumbnail=self.index.thumbnail(place),
+            )
+            for place, score in zip(places[0].tolist(), scores[0].tolist(), strict=True)
+            if place >= 0 and np.isfinite(score)
+        ]
+
+    def classify(self, encoded, class_names, prompt="a photo of a {}"):
+        """The probabilities of classes, the likeliest first.
+
+        Args:
+            encoded: an encoded image.
+            class_names: strings; empty ones and repeated ones are left out.
+            prompt: a sentence with ``{}`` for the name.
+
+        Returns:
+            A dict of probabilities by name.
+
+        Raises:
+            ValueError: one line about what is wrong.
+        """
+        if not encoded:
+            raise ValueError("no image to classify")
+        if len(class_names) > MAX_CLASSES:
+            raise ValueError(f"more than {MAX_CLASSES:,} classes")
+        names = list(dict.fromkeys(filter(None, map(clean_text, class_names))))
+        if not names:
+            raise ValueError("no class names")
+        prompt = clean_text(prompt)
+        if "{}" not in prompt:
+            raise ValueError("the prompt has no {} for the class name")
+        texts = self.model.encode_texts(zero_shot.fill_prompts(names, [prompt]))
+        logits = self.embed_image(encoded) @ texts.T / self.model.temperature
+        probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+        order = np.argsort(-probabilities, kind="stable")
+        return {names[place]: float(probabilities[place]) for place in order}
+
+
+def clean_text(text):
+    """A text in one line, without white space around it; ValueError if it is too long."""
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"a text of {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
+    return " ".join(text.encode("utf-8", "replace").decode().split())

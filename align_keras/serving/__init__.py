@@ -1,1 +1,0 @@
-"""Export, index and page."""

@@ -1,0 +1,70 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from planted import encode, photographs
+
+from align_keras.data import records
+from align_keras.data.preparation import near_duplicates
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return [photo for photo, _ in photographs()]
+
+
+def resized(photo, factor, quality=85):
+    image = Image.open(io.BytesIO(photo)).convert("RGB")
+    return encode(image, (round(image.width * factor), round(image.height * factor)), quality)
+
+
+def test_the_hash_is_that_of_a_plain_cosine_transform(photos):
+    image = Image.open(io.BytesIO(photos[0])).convert("L")
+    pixels = np.asarray(image.resize((32, 32), Image.Resampling.BOX), "float64")
+    places = np.arange(32) + 0.5
+    low = [
+        (pixels * np.outer(np.cos(np.pi / 32 * u * places), np.cos(np.pi / 32 * v * places))).sum()
+        for u in range(8)
+        for v in range(8)
+    ]
+    bits = [0] + [int(value > np.median(low[1:])) for value in low[1:]]
+    expected = int("".join(map(str, bits)), 2)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    found = near_duplicates.perceptual_hash(buffer.getvalue())
+    assert found == expected
+
+
+def test_copies_are_found_at_any_size_and_other_photographs_are_not(photos):
+    evaluation = near_duplicates.EvaluationImages(photos[:20])
+    for factor, quality in ((1, 95), (1, 50), (0.7, 85), (2, 85)):
+        copies = [resized(photo, factor, quality) for photo in photos[:20]]
+        assert sum(evaluation.find(copies)) >= 19
+    assert not any(evaluation.find(photos[20:]))
+    assert evaluation.find([]) == []
+
+
+def test_embeddings_find_what_the_hash_does_not(photos, build_tiny, preprocessor, tmp_path):
+    model = build_tiny(preprocessor=preprocessor, vocabulary_size=len(preprocessor.vocabulary))
+    model.save_to_preset(tmp_path / "preset")
+    options = {"max_distance": 0, "preset": str(tmp_path / "preset")}
+    evaluation = near_duplicates.EvaluationImages(photos[:3], **options, max_cosine=0.999)
+    embeddings = model.encode_images(photos)
+    expected = (np.asarray(embeddings) @ np.asarray(embeddings[:3]).T).max(axis=1) > 0.999
+    assert evaluation.find(photos) == list(expected)
+    assert expected[:3].all()
+
+
+def test_evaluation_images_come_from_folders_and_shards(photos, tmp_path):
+    (tmp_path / "images" / "below").mkdir(parents=True)
+    for index, photo in enumerate(photos[:3]):
+        (tmp_path / "images" / "below" / f"{index}.jpg").write_bytes(photo)
+    (tmp_path / "images" / "broken.jpg").write_bytes(b"no image")
+    with records.ShardWriter(str(tmp_path / "shards" / "val"), 10) as writer:
+        for photo in [*photos[:3], photos[0]]:
+            writer.write(records.make_record(photo, "a caption", "key"))
+    assert near_duplicates.read_images(tmp_path / "images") == photos[:3]
+    assert near_duplicates.read_images(f"{tmp_path}/shards/val-*.tfrecord") == photos[:3]
+    with pytest.raises(ValueError, match="--evaluation-images: there is no image that decodes"):
+        near_duplicates.EvaluationImages([])

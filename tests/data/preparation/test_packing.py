@@ -1,0 +1,253 @@
+import csv
+import io
+import json
+import zipfile
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from align_keras.data import records
+from align_keras.data.examples import packing, sources
+from align_keras.data.preparation import filters
+from align_keras.data.preparation.filter_report import Tally
+from align_keras.data.preparation.judging import Preparation
+
+
+def image_bytes(kind, mode="RGB"):
+    buffer = io.BytesIO()
+    Image.new(mode, (20, 10), 200 if mode == "L" else (200, 30, 30, 0)[: len(mode)]).save(
+        buffer, kind
+    )
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(image_bytes("JPEG"))
+    (tmp_path / "b.png").write_bytes(image_bytes("PNG", "RGBA"))
+    (tmp_path / "bad.jpg").write_bytes(image_bytes("JPEG")[:100])
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.writestr("in/c.jpg", image_bytes("JPEG", "L"))
+    return tmp_path
+
+
+class GivenRows(sources.TableSource):
+    """A table that is a list of ``(where, fields)``."""
+
+    def __init__(self, given, folder, carry=()):
+        super().__init__("table", folder, sources.Columns(carry=tuple(carry)))
+        self.given = given
+
+    def rows(self, part):
+        folder = packing.ImageFolder(self.images)
+        for where, fields in self.given:
+            yield self.row(where, fields, folder)
+
+
+def pack(rows, folder, carry=()):
+    tally = Tally()
+    preparation = Preparation(GivenRows(rows, folder, carry), filters.NO_RULES)
+    kept = list(preparation.kept("table", (), tally))
+    return [records.parse_pair(record) for _, record in kept], tally.reasons
+
+
+def test_every_pair_is_packed_or_left_out_with_a_reason(folder):
+    rows = [
+        ("1", {"image": "a.jpg", "captions": ["one", " ", "two"], "type": "red", "n": 3}),
+        ("2", {"image": "b.png", "caption": "three"}),
+        ("3", {"image": "in/c.jpg", "archive": "more.zip", "text": "four"}),
+        ("4", {"image": "bad.jpg", "caption": "x"}),
+        ("5", {"image": "none.jpg", "caption": "x"}),
+        ("6", {"image": "in/none.jpg", "archive": "more.zip", "caption": "x"}),
+        ("7", {"image": "a.jpg", "caption": ""}),
+        ("8", {"caption": "x"}),
+        ("9", None),
+    ]
+    pairs, reasons = pack(rows, folder, carry=["class_name=type", "n"])
+    assert [pair["txt"] for pair in pairs] == [b"one", b"two", b"three", b"four"]
+    assert [pair["image_id"] for pair in pairs] == [
+        b"a.jpg",
+        b"a.jpg",
+        b"b.png",
+        b"more.zip/in/c.jpg",
+    ]
+    assert len({pair["key"] for pair in pairs}) == 4
+    assert (pairs[0]["class_name"], pairs[0]["n"]) == (b"red", 3)
+    assert reasons == {
+        "empty caption": 1,
+        "image does not decode": 1,
+        "image file missing": 2,
+        "no caption": 1,
+        "no image column": 1,
+        "not a JSON object": 1,
+    }
+    # A JPEG's bytes are its own; others become JPEG, on white where transparent.
+    assert pairs[0]["jpg"] == image_bytes("JPEG")
+    assert tf.io.decode_jpeg(pairs[2]["jpg"]).numpy().min() > 250
+
+
+def test_cmyk_jpegs_become_rgb(folder):
+    (folder / "k.jpg").write_bytes(image_bytes("JPEG", "CMYK"))
+    pairs, _ = pack([("1", {"image": "k.jpg", "caption": "x"})], folder)
+    assert tf.io.decode_jpeg(pairs[0]["jpg"]).shape == (10, 20, 3)
+
+
+def test_a_bomb_is_left_out(folder, monkeypatch):
+    monkeypatch.setattr(packing, "MAX_PIXELS", 50)
+    _, reasons = pack([("1", {"image": "a.jpg", "caption": "x"})], folder)
+    assert reasons == {"image has too many pixels": 1}
+
+
+def test_foreign_rows_do_not_stop_the_packing(folder):
+    (folder / "broken.zip").write_bytes(b"PK nonsense")
+    rows = [
+        ("1", {"image": "bad.jpg", "captions": ["x", "y"]}),
+        ("2", {"image": "a.jpg", "captions": ["good", 7]}),
+        ("3", {"image": "a.jpg", "archive": "broken.zip", "caption": "x"}),
+        ("4", {"image": "a.jpg", "archive": float("nan"), "caption": "packed"}),
+        ("5", {"image": "a.jpg", "caption": "lone \ud800"}),
+        ("6", {"image": "a.jpg", "caption": "x", "tags": ["list"]}),
+    ]
+    pairs, reasons = pack(rows, folder, carry=["tags"])
+    assert [pair["txt"] for pair in pairs] == [b"good", b"packed"]
+    assert reasons == {
+        "image does not decode": 2,
+        "no caption": 1,
+        "image file unreadable": 1,
+        "caption or carried column cannot be stored": 2,
+    }
+    with pytest.raises(ValueError, match="--carry: txt is a field of its own"):
+        pack(rows, folder, carry=["txt=caption"])
+
+
+def damage_member(path, position, value):
+    """Sets a byte of the last member's data, or of the archive's directory."""
+    data = bytearray(path.read_bytes())
+    data[position] = value
+    path.write_bytes(data)
+
+
+def test_damaged_and_encrypted_members_are_counted(folder):
+    for name in ("damaged.zip", "locked.zip"):
+        with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("c.jpg", b"x" * 10_000)
+    damage_member(folder / "damaged.zip", 30 + len("c.jpg"), 0xFF)
+    directory = (folder / "locked.zip").read_bytes().index(b"PK\x01\x02")
+    damage_member(folder / "locked.zip", directory + 8, 1)  # the flag of encryption
+    damage_member(folder / "locked.zip", 6, 1)
+    rows = [
+        (name, {"image": "c.jpg", "archive": name, "caption": "x"})
+        for name in ("damaged.zip", "locked.zip")
+    ]
+    pairs, reasons = pack(rows, folder)
+    assert pairs == []
+    assert reasons == {"image file unreadable": 2}
+
+
+def test_numbers_that_cannot_be_are_counted(folder):
+    rows = [
+        ("1", {"image": "a.jpg", "caption": "x", "n": 1 << 63}),
+        ("2", {"image": 7, "caption": "x", "n": 1}),
+        ("3", {"image": "a.jpg", "caption": "good", "n": -1}),
+    ]
+    pairs, reasons = pack(rows, folder, carry=["n"])
+    assert [pair["n"] for pair in pairs] == [-1]
+    assert reasons == {
+        "caption or carried column cannot be stored": 1,
+        "image column is no text": 1,
+    }
+
+
+def test_deep_and_phone_images_keep_what_they_show(folder):
+    deep = np.full((4, 4), 30_000, "uint16")
+    Image.fromarray(deep).save(folder / "deep.png")
+    picture = Image.new("RGB", (8, 8), "red")
+    picture.save(folder / "phone.jpg", "MPO", save_all=True, append_images=[picture])
+    rows = [(name, {"image": name, "caption": "x"}) for name in ("deep.png", "phone.jpg")]
+    pairs, _ = pack(rows, folder)
+    assert abs(int(tf.io.decode_jpeg(pairs[0]["jpg"])[0, 0, 0]) - 117) <= 1
+    assert pairs[1]["jpg"] == (folder / "phone.jpg").read_bytes()
+
+
+ROWS = [
+    {"image": "a.jpg", "caption": "naïve, “quoted”\tred"},
+    {"image": "b.png", "caption": "b"},
+]
+
+
+@pytest.mark.parametrize("extension", ["jsonl", "csv", "tsv", "parquet"])
+def test_tables_read_alike(extension, tmp_path):
+    path = tmp_path / f"table.{extension}"
+    if extension == "jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in ROWS) + "\n\n", encoding="utf-8")
+    elif extension == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            delimiter = "," if extension == "csv" else "\t"
+            writer = csv.DictWriter(file, ["image", "caption"], delimiter=delimiter)
+            writer.writeheader()
+            writer.writerows(ROWS)
+    assert [row for _, row in packing.read_table(path)] == ROWS
+
+
+def test_a_quote_that_opens_a_tsv_caption_is_part_of_it(tmp_path):
+    captions = [
+        '"Great" said the man',
+        '"never closed',
+        'the 7" single',
+        'say "hi"',
+        '"A", he "B"',
+        '""',
+        "tab\there",
+        'a "tab\tthere"',
+    ]
+    written = [*captions[:-2], '"tab\there"', '"a ""tab\tthere"""']
+    lines = ["image\tcaption", *(f"{i}.jpg\t{caption}" for i, caption in enumerate(written))]
+    (tmp_path / "t.tsv").write_text("\r\n".join([*lines, "", "short.jpg"]))
+    rows = [row for _, row in packing.read_table(tmp_path / "t.tsv")]
+    captions[captions.index('""')] = ""
+    assert [row.get("caption") for row in rows] == [*captions, None]
+    assert [row["image"] for row in rows] == [*(f"{i}.jpg" for i in range(8)), "short.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('image,caption\na.jpg,"open\nb.jpg,x\nc.jpg,y\n', 2),
+        ('image,caption\na.jpg,x\nb.jpg,"open\nc.jpg,"closed"\n', 3),
+        ('"image,caption\na.jpg,x\n', 1),
+    ],
+)
+def test_an_unclosed_quote_of_a_csv_is_named(text, line, tmp_path):
+    (tmp_path / "t.csv").write_text(text)
+    message = f"--captions: .*t.csv: the row from line {line} on: .*; close its quotes"
+    with pytest.raises(ValueError, match=message) as raised:
+        list(packing.read_table(tmp_path / "t.csv"))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.jsonl", '{"caption": "Café"}'.encode("latin-1"), "x.jsonl is not UTF-8"),
+        ("x.xlsx", b"", "x.xlsx must end in .jsonl, .csv, .tsv or .parquet"),
+        ("x.parquet", b"nonsense", "x.parquet is not readable as Parquet"),
+    ],
+)
+def test_unreadable_tables_are_named(name, content, message, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        list(packing.read_table(path))
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="--captions: no file"):
+        list(packing.read_table(tmp_path / "none.csv"))
+    with pytest.raises(FileNotFoundError, match="--images: no folder"):
+        packing.ImageFolder(tmp_path / "none")

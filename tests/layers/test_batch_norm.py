@@ -1,0 +1,78 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from align_keras.layers.batch_norm import FusedBatchNormalization
+
+
+def pair_of_layers(**options):
+    """Keras's layer and the fused one, with the same random weights."""
+    layers = [
+        kind(momentum=0.8, epsilon=1e-2, **options)
+        for kind in (keras.layers.BatchNormalization, FusedBatchNormalization)
+    ]
+    rng = np.random.default_rng(0)
+    weights = [rng.uniform(0.5, 2.0, 3) for _ in range(4)]
+    for layer in layers:
+        layer.build((None, None, None, 3))
+        layer.set_weights(weights)
+    return layers
+
+
+def run(layer, inputs, upstream, training):
+    """Outputs, gradients and weights afterwards."""
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = layer(inputs, training=training)
+    sources = [inputs, layer.gamma.value, layer.beta.value]
+    gradients = tape.gradient(outputs, sources, upstream)
+    return [outputs, *gradients, *layer.get_weights()]
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6, 3), (2, 1, 1, 3), (1, 2, 1, 3)])
+@pytest.mark.parametrize("training", [False, True])
+def test_it_computes_what_keras_does(training, shape):
+    rng = np.random.default_rng(1)
+    inputs = tf.constant(rng.normal(2.0, 3.0, shape), tf.float32)
+    upstream = tf.constant(rng.normal(size=shape), tf.float32)
+    results = [run(layer, inputs, upstream, training) for layer in pair_of_layers()]
+    for found, wanted in zip(results[1], results[0], strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)
+
+
+def test_a_frozen_one_keeps_its_statistics():
+    inputs = tf.random.normal([4, 2, 2, 3])
+    results = []
+    for layer in pair_of_layers():
+        layer.trainable = False
+        before = layer.get_weights()
+        results.append(layer(inputs, training=True))
+        for value, start in zip(layer.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(value, start)
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"center": False}, {"scale": False}, {"axis": 1}])
+def test_what_the_kernel_cannot_do_is_left_to_keras(options):
+    shape = (4, 3, 2, 2) if "axis" in options else (4, 2, 2, 3)
+    inputs = tf.random.normal(shape)
+    outputs = []
+    for kind in (keras.layers.BatchNormalization, FusedBatchNormalization):
+        layer = kind(**options)
+        outputs.append(layer(inputs, training=True))
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float64"])
+def test_other_precisions_give_what_keras_gives(policy):
+    values = np.random.default_rng(0).normal(30.0, 1.0, (64, 4, 4, 3))
+    results = []
+    for layer in pair_of_layers(dtype=policy):
+        inputs = tf.cast(values, layer.compute_dtype)
+        outputs = layer(inputs, training=True)
+        assert outputs.dtype == layer.compute_dtype
+        results.append([outputs.numpy().astype("float64"), *layer.get_weights()])
+    tolerance = {"mixed_bfloat16": 0.05, "mixed_float16": 0.01, "float64": 1e-12}[policy]
+    for found, wanted in zip(results[1], results[0], strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)

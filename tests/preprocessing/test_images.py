@@ -1,0 +1,42 @@
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from align_keras.preprocessing import images
+
+# Width and height: smaller and larger than 64, either way, in both of Pillow's orders.
+SIZES = [(252, 420), (420, 252), (640, 480), (64, 64), (64, 90), (30, 40), (40, 30), (33, 900)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_antialiased_resize_is_pillows_to_the_bit(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3)).astype("uint8")
+    expected = np.asarray(Image.fromarray(pixels).resize((64, 64), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(images.resize(pixels, 64, antialias=True), expected)
+
+
+def test_plain_resize_samples():
+    pixels = np.zeros((256, 256, 3), "uint8")
+    pixels[::4] = 255
+    spread = {a: np.ptp(images.resize(pixels, 64, antialias=a)[2:-2]) for a in (True, False)}
+    assert spread == {True: 0.0, False: 0.0}
+    assert images.resize(pixels, 64, antialias=False).numpy().mean() < 1.0
+    assert 60.0 < images.resize(pixels, 64, antialias=True).numpy().mean() < 67.0
+
+
+def test_jpegs_decode_as_pillow_decodes_them():
+    y, x = np.mgrid[0:120, 0:160]
+    pixels = np.stack([x * 1.5, y * 2.0, 120 + 60 * np.sin(x / 15 + y / 20)], axis=-1)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype("uint8")).save(buffer, "JPEG", quality=90)
+    decoded = images.decode(tf.constant(buffer.getvalue())).numpy().astype(int)
+    expected = np.asarray(Image.open(buffer).convert("RGB"), int)
+    assert np.abs(decoded - expected).max() <= 1
+
+
+def test_centre_crop():
+    image = tf.reshape(tf.range(7 * 7 * 3), [7, 7, 3])
+    np.testing.assert_array_equal(images.centre_crop(image, 4), image[1:5, 1:5])
