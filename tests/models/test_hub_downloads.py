@@ -1,0 +1,122 @@
+"""Loading from Hugging Face's hub end to end, against a server that speaks its protocol."""
+
+import importlib
+import json
+import shutil
+import time
+import types
+
+import huggingface_hub.constants
+import keras_hub
+import numpy as np
+import pytest
+from conftest import SHARED, build_tiny_model
+from hub_server import serving
+
+from align_keras import AlignDualEncoder
+
+MODEL = "somebody/align-tiny"
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory, preprocessor):
+    folder = tmp_path_factory.mktemp("preset")
+    size = len(preprocessor.vocabulary)
+    build_tiny_model(preprocessor=preprocessor, vocabulary_size=size).save_to_preset(folder)
+    return folder
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch, preset):
+    """A hub with one model; what is downloaded goes into a cache of this test's own."""
+    shutil.copytree(preset, tmp_path / "hub" / MODEL)
+    constants = huggingface_hub.constants
+    with serving(tmp_path / "hub") as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        # Its client waits longer and longer before it tries again.
+        client = importlib.import_module("huggingface_hub.utils._http")
+        impatient = types.SimpleNamespace(**{**vars(time), "sleep": lambda _: None})
+        monkeypatch.setattr(client, "time", impatient)
+        yield hub
+
+
+def embeddings(preset):
+    model = AlignDualEncoder.from_preset(preset)
+    return model.encode_texts(["a red circle", "a blue square"])
+
+
+def test_a_model_is_downloaded_cached_and_used_offline(hub, preset, monkeypatch):
+    expected = embeddings(preset)
+    np.testing.assert_array_equal(embeddings(f"hf://{MODEL}"), expected)
+    bodies = [path for method, path in hub.requests if method == "GET" and "/cdn/" in path]
+    hub.requests.clear()
+    AlignDualEncoder.from_preset(f"hf://{MODEL}")
+    again = [path for method, path in hub.requests if method == "GET" and "/cdn/" in path]
+    assert bodies
+    assert not again
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    hub.requests.clear()
+    np.testing.assert_array_equal(embeddings(f"hf://{MODEL}"), expected)
+    assert not hub.requests
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "no such model, or wants you to log in"),
+        (403, "refuses access; accept the model's terms"),
+        (404, "no such model"),
+        (429, "asks to wait"),
+        (500, r"fails \(status 500\)"),
+        (503, r"fails \(status 503\)"),
+    ],
+)
+def test_a_refusal_is_one_line(status, message, hub):
+    hub.refuse = status
+    with pytest.raises(ValueError, match=message) as caught:
+        AlignDualEncoder.from_preset(f"hf://{MODEL}")
+    assert "\n" not in str(caught.value)
+    assert MODEL in str(caught.value)
+
+
+def test_a_model_that_is_not_there(hub):
+    with pytest.raises(ValueError, match="no such model"):
+        AlignDualEncoder.from_preset("hf://somebody/else")
+
+
+def test_a_download_that_is_cut_off_goes_on(hub, preset):
+    hub.cut_after = 1000
+    expected = embeddings(preset)
+    try:
+        found = embeddings(f"hf://{MODEL}")
+    except ValueError as error:
+        assert "\n" not in str(error)
+        found = embeddings(f"hf://{MODEL}")
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["tiny", "tiny_bin"])
+def test_a_checkpoint_in_hugging_faces_layout(kind, hub):
+    if not (SHARED / "parity" / kind).exists():
+        pytest.skip(f"no ../shared/parity/{kind}")
+    shutil.copytree(SHARED / "parity" / kind, hub.root / "somebody" / kind)
+    model = AlignDualEncoder.from_preset(f"hf://somebody/{kind}")
+    expected = np.load(SHARED / "parity" / kind / "expected.npz")["text_embeds"]
+    captions = json.loads((SHARED / "parity" / kind / "inputs.json").read_text())["captions"]
+    np.testing.assert_allclose(model.encode_texts(captions), expected, atol=1e-4)
+
+
+def test_a_preset_is_uploaded_and_loads_again(hub, preset):
+    keras_hub.upload_preset("hf://somebody/uploaded", str(preset))
+    names = {name.removeprefix("somebody/uploaded/") for name in hub.uploads}
+    assert {"config.json", "model.weights.h5", "task.json", "preprocessor.json"} <= names
+    for name, content in hub.uploads.items():
+        (hub.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (hub.root / name).write_bytes(content)
+    np.testing.assert_array_equal(
+        embeddings("hf://somebody/uploaded"),
+        embeddings(preset),
+    )
