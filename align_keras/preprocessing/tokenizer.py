@@ -5,9 +5,12 @@ import tensorflow_text as tf_text
 
 PAD, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 
-# What BERT's cleaning drops: control, format, private-use and unassigned characters and the
-# replacement character; tab and line ends are white space.
-_DROPPED = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\x{fffd}\p{Cf}\p{Co}]"
+# What BERT's cleaning drops: control and format characters and the replacement character; tab and
+# line ends are white space. Private-use characters are dropped with them.
+_DROPPED = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\x{fffd}\p{Cf}]"
+_PRIVATE = r"\p{Co}"
+# RE2's \s is ASCII alone.
+_UNICODE_SPACE = r"\p{Z}"
 # What BERT sets apart as words of their own: punctuation, ASCII symbols and CJK ideographs.
 _PUNCTUATION = r"\p{P}$+<=>\^`|~"
 _IDEOGRAPHS = (
@@ -18,8 +21,8 @@ _WORD_LIMIT = 100  # characters; BERT takes a longer word for an unknown one
 _WORD_END = rf"[\s{_PUNCTUATION}{_IDEOGRAPHS}]"
 # As any long word is part of such a run: only then are words looked at one by one.
 _LONG_RUN = rf"(?s).*\S{{{_WORD_LIMIT + 1}}}.*"
-# Begins the words that stand for special pieces inside a caption; cleaning has removed such
-# characters by then.
+# Begins the words that stand for special pieces inside a caption. Private use: a caption's own such
+# characters are replaced before.
 _MARK = "\ue000"
 
 
@@ -102,8 +105,11 @@ class WordPieceTokenizer:
             Strings of the same shape.
         """
         replace = tf.strings.regex_replace
-        text = replace(captions, _DROPPED, "")
-        text = replace(text, r"\[(PAD|CLS|SEP|MASK)\]", rf" {_MARK}\1 ")
+        # By a character that is dropped later: special pieces are those of the caption as it came.
+        text = replace(captions, _PRIVATE, "\x01")
+        # "[UNK]" becomes a word that is not in the vocabulary.
+        text = replace(text, r"\[(PAD|UNK|CLS|SEP|MASK)\]", rf" {_MARK}\1 ")
+        text = replace(replace(text, _DROPPED, ""), _UNICODE_SPACE, " ")
         if self.strip_accents:
             text = replace(tf_text.normalize_utf8(text, "NFD"), r"\p{Mn}", "")
         if self.lowercase:
