@@ -7,7 +7,14 @@ READY := $(VENV)/.installed
 DATA_BIN := .venv-data/bin
 DATA_READY := .venv-data/.installed
 
-.PHONY: help setup pretrain test test-data lint format lock clean
+# The oldest set of dependencies, which is also that of Colab: TensorFlow 2.20 on Python 3.13.
+OLDEST_BIN := .venv-oldest/bin
+OLDEST_READY := .venv-oldest/.installed
+OLDEST_PYTHON ?= 3.13
+OLDEST_TESTS := tests/losses tests/optimizers tests/layers tests/preprocessing tests/models \
+	tests/data tests/test_notebooks.py
+
+.PHONY: help setup pretrain test test-data test-oldest lint format lock clean
 
 help:  ## This list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +45,16 @@ $(DATA_READY): requirements-data.lock pyproject.toml
 test-data: $(DATA_READY)  ## Run the tests with Apache Beam and img2dataset, in .venv-data.
 	$(DATA_BIN)/python -m pytest tests/data/preparation/test_beam_pipeline.py tests/data/preparation/test_img2dataset.py $(ARGS)
 
+$(OLDEST_READY): requirements-oldest.lock pyproject.toml $(READY)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv venv --quiet --clear --seed --no-python-downloads --python $(OLDEST_PYTHON) .venv-oldest
+	$(OLDEST_BIN)/python -m pip install --quiet -r requirements-oldest.lock
+	$(OLDEST_BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+test-oldest: $(OLDEST_READY)  ## Run the core's tests and the notebooks with the oldest dependencies.
+	$(OLDEST_BIN)/python -m pytest $(or $(ARGS),$(OLDEST_TESTS))
+
 lint: $(READY)  ## Check style and format.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,7 +63,7 @@ format: $(READY)  ## Mend style and format.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(READY)  ## Resolve pyproject.toml into both locks, for Python 3.11 to 3.13.
+lock: $(READY)  ## Resolve pyproject.toml into the locks: newest for Python 3.11 to 3.13, and oldest.
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra test \
 		--no-annotate --no-emit-package align-keras --no-emit-index-url --no-emit-find-links \
@@ -54,7 +71,11 @@ lock: $(READY)  ## Resolve pyproject.toml into both locks, for Python 3.11 to 3.
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra test-data \
 		--no-annotate --no-emit-package align-keras --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" --output-file requirements-data.lock pyproject.toml
+	echo 'tensorflow==2.20.0' | $(BIN)/uv pip compile --quiet --python-version 3.13 --extra test \
+		--resolution lowest-direct --only-binary :all: --no-binary promise --constraint - \
+		--no-annotate --no-emit-package align-keras --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" --output-file requirements-oldest.lock pyproject.toml
 
 clean:  ## Remove .venv and caches; runs/ stays.
-	rm -rf $(VENV) .venv-data .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .venv-data .venv-oldest .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -62,11 +62,14 @@ def torch(monkeypatch):
     return torch
 
 
+class Pickler(pickle.Pickler):
+    def persistent_id(self, value):
+        return getattr(value, "reference", None)
+
+
 def pickled(content, protocol=2):
     buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, protocol)
-    pickler.persistent_id = lambda value: getattr(value, "reference", None)
-    pickler.dump(content)
+    Pickler(buffer, protocol).dump(content)
     return buffer.getvalue()
 
 
