@@ -10,7 +10,10 @@ DATA_READY := .venv-data/.installed
 # The oldest set of dependencies, which is also that of Colab: TensorFlow 2.20 on Python 3.13.
 OLDEST_BIN := .venv-oldest/bin
 OLDEST_READY := .venv-oldest/.installed
-OLDEST_PYTHON ?= 3.13
+OLDEST_PYTHON ?= $(shell for python in python3.13 python3 \
+	"$$(pyenv prefix "$$(pyenv versions --bare | grep '^3[.]13' | tail -n 1)")/bin/python"; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' && echo "$$python" && break; \
+	done 2> /dev/null)
 OLDEST_TESTS := tests/losses tests/optimizers tests/layers tests/preprocessing tests/models \
 	tests/data tests/test_notebooks.py
 
@@ -45,9 +48,11 @@ $(DATA_READY): requirements-data.lock pyproject.toml
 test-data: $(DATA_READY)  ## Run the tests with Apache Beam and img2dataset, in .venv-data.
 	$(DATA_BIN)/python -m pytest tests/data/preparation/test_beam_pipeline.py tests/data/preparation/test_img2dataset.py $(ARGS)
 
-$(OLDEST_READY): requirements-oldest.lock pyproject.toml $(READY)
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv venv --quiet --clear --seed --no-python-downloads --python $(OLDEST_PYTHON) .venv-oldest
+$(OLDEST_READY): requirements-oldest.lock pyproject.toml
+	@test -n "$(OLDEST_PYTHON)" || { echo "make: no Python 3.13 found; name it, as in" \
+		"make test-oldest OLDEST_PYTHON=/path/to/python3.13"; exit 1; }
+	$(OLDEST_PYTHON) -m venv .venv-oldest
+	$(OLDEST_BIN)/python -m pip install --quiet --upgrade pip
 	$(OLDEST_BIN)/python -m pip install --quiet -r requirements-oldest.lock
 	$(OLDEST_BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
