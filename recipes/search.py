@@ -26,7 +26,7 @@ from run_presets import load_model
 
 from align_keras.data import examples
 from align_keras.data.examples import image_files
-from align_keras.errors import InputError
+from align_keras.errors import InputError, concerning
 from align_keras.evaluation import embedding, report, retrieval, sheets
 from align_keras.search import indexing, inverted_lists
 from align_keras.search.image_index import MAX_THUMBNAIL_SIZE, UNREADABLE, ImageIndex
@@ -149,7 +149,8 @@ def index(settings):
     """Embeds, with a progress bar; returns the index's ``Header``."""
     settings.check()
     # What is wrong with the images is told before a model is loaded.
-    source = examples.open_images(settings.images, settings.select)
+    with concerning("images"):
+        source = examples.open_images(settings.images, settings.select)
     model = load_model(settings.model)
     start = time.monotonic()
     with tqdm.tqdm(total=source.count, unit="image", disable=None) as bar:
