@@ -16,7 +16,7 @@ class LabelledImages:
     def __init__(self, settings, data):
         self.data, self.seed = data, settings.seed
         names = classification_tasks.read_class_names(settings, settings.task, data)
-        found = [(example.where, example.label, example.class_name) for example in data]
+        found = [(example.place, example.label, example.class_name) for example in data]
         if not found:
             raise ValueError("--train-data: there is no image in it")
         names = names or sorted({own for _, _, own in found if own})
@@ -31,7 +31,7 @@ class LabelledImages:
     def read(self, epoch):
         """Encoded images and classes in the order of an epoch."""
         for example in self.data.shuffled(self.seed + epoch):
-            label = self.classes.label_of(example.where, example.label, example.class_name)
+            label = self.classes.label_of(example.place, example.label, example.class_name)
             yield embedding.load_image(example), label
 
     def check_readable(self):
@@ -40,14 +40,14 @@ class LabelledImages:
             try:
                 tf.io.decode_image(embedding.load_image(example))
             except tf.errors.InvalidArgumentError:
-                raise ValueError(f"--train-data: {example.where}: does not decode") from None
+                raise ValueError(f"--train-data: {example.place}: does not decode") from None
             except ValueError as error:
                 raise of_training(error) from None
 
 
 def check_classes(classes, data):
     """Raises ValueError, before anything is trained, if an image to evaluate is of no class."""
-    labels = [classes.label_of(one.where, one.label, one.class_name) for one in data]
+    labels = [classes.label_of(one.place, one.label, one.class_name) for one in data]
     if not labels:
         raise ValueError("--data: there is no image in it")
 

@@ -53,7 +53,7 @@ def embed_labelled(settings, name, data, encode, class_names=None):
 
     def labelled():
         for example in data:
-            found.append((example.where, example.label, example.class_name))
+            found.append((example.place, example.label, example.class_name))
             yield example
 
     features = embedding.embed_images(encode, labelled(), settings.batch_size)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from evaluation_data import Result
 
-from align_keras.data.examples import examples
+from align_keras.data import examples
+from align_keras.errors import Place
 from align_keras.evaluation import crisscrossed, embedding, retrieval
 
 
@@ -73,7 +74,8 @@ def run(settings, name, model, data, output):
         notes.append("no --captions: STS, SITS and all retrieval but image to image are left out")
     if files:
         pictures = [
-            examples.Example(path.name, path.name, path.read_bytes) for path in files.values()
+            examples.Example(Place(str(path)), path.name, path.read_bytes)
+            for path in files.values()
         ]
         images = embedding.embed_images(model.encode_images, pictures, settings.batch_size)
         embedded["i"] = np.array(list(files)), images

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from align_keras.data.examples import examples
+from align_keras import errors
+from align_keras.data import examples
 from align_keras.evaluation import data_sets, embedding
 
 
@@ -48,14 +49,9 @@ def source_of(settings, name, part="evaluation"):
 
 def open_data(settings, name, part="evaluation"):
     """The examples of a data set: those of --data or else of TFDS."""
-    try:
-        return examples.open_examples(
-            *source_of(settings, name, part), settings.images, settings.select
-        )
-    except (ValueError, OSError) as error:
-        if part == "evaluation":
-            raise
-        raise of_training(error) from None
+    data, split = source_of(settings, name, part)
+    with errors.concerning("data" if part == "evaluation" else "train_data"):
+        return examples.open_examples(data, split, settings.images, settings.select)
 
 
 def of_training(error):

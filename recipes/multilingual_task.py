@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from evaluation_data import Result
 
-from align_keras.data.examples import examples
+from align_keras.data import examples
+from align_keras.errors import Place
 from align_keras.evaluation import embedding, retrieval
 
 _LANGUAGES = ("en", "de", "fr", "cs")
@@ -45,7 +46,10 @@ def open_images(settings, split, count):
     folder = Path(settings.images)
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise FileNotFoundError(f"--images: no {missing[0]} in {folder} ({len(missing):,} missing)")
-    return [examples.Example(name, name, (folder / name).read_bytes) for name in names]
+    return [
+        examples.Example(Place(str(folder / name)), name, (folder / name).read_bytes)
+        for name in names
+    ]
 
 
 def run(settings, name, model, data, output):

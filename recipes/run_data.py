@@ -6,9 +6,9 @@ import tensorflow as tf
 from experiments import PAPER_SIZES, flag_of
 from run_presets import from_preset
 
-from align_keras import AlignPreprocessor
+from align_keras import AlignPreprocessor, errors
 from align_keras.data import checks, pipeline, records, scenes, vocabulary
-from align_keras.data.examples import tfds_source
+from align_keras.data.preparation import tfds_shards
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.models import pretrained
 from align_keras.preprocessing.tokenizer import read_vocabulary, write_vocabulary
@@ -44,10 +44,11 @@ def open_data(settings, workdir):
     shards = {}
     for name in ("train_data", "eval_data", "zero_shot_data"):
         if pattern := getattr(settings, name):
-            if pattern.startswith("tfds:"):
-                pattern = tfds_source.training_shards(pattern, workdir / "data", settings.seed)
-            shards[name] = records.find_shards(pattern, flag_of(name))
-            checks.check_shards(shards[name])
+            with errors.concerning(name):
+                if pattern.startswith("tfds:"):
+                    pattern = tfds_shards.training_shards(pattern, workdir / "data", settings.seed)
+                shards[name] = records.find_shards(pattern)
+                checks.check_shards(shards[name])
     if settings.vocabulary:
         if not tf.io.gfile.exists(settings.vocabulary):
             raise FileNotFoundError(f"--vocabulary: no file {settings.vocabulary}")

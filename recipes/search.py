@@ -24,7 +24,9 @@ import tyro
 from PIL import Image
 from run_presets import load_model
 
-from align_keras.data.examples import examples, image_sources
+from align_keras.data import examples
+from align_keras.data.examples import image_files
+from align_keras.errors import InputError, concerning
 from align_keras.evaluation import embedding, report, retrieval, sheets
 from align_keras.search import indexing, inverted_lists
 from align_keras.search.image_index import MAX_THUMBNAIL_SIZE, UNREADABLE, ImageIndex
@@ -147,7 +149,8 @@ def index(settings):
     """Embeds, with a progress bar; returns the index's ``Header``."""
     settings.check()
     # What is wrong with the images is told before a model is loaded.
-    source = image_sources.open_images(settings.images, settings.select)
+    with concerning("images"):
+        source = examples.open_images(settings.images, settings.select)
     model = load_model(settings.model)
     start = time.monotonic()
     with tqdm.tqdm(total=source.count, unit="image", disable=None) as bar:
@@ -208,8 +211,9 @@ def evaluate(settings):
     try:
         data = examples.open_examples(settings.data, settings.split, "", settings.select)
         captions = [(own.image_id, caption) for own in data for caption in own.captions]
-    except KeyError as error:
-        raise ValueError(f"--data: no {error}") from None
+    except InputError as error:
+        error.setting = error.setting or "data"
+        raise
     search = settings.open()
     index = search.index
     place_of = {index.label(place).name: place for place in range(len(index))}
@@ -254,7 +258,7 @@ COMMANDS = {
 def read_image(path):
     """The bytes of ``--image``."""
     try:
-        return image_sources.read_file(path)
+        return image_files.read_file(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"--image: {path}: {reason}") from None

@@ -90,7 +90,7 @@ def embed_images(encode, examples, batch_size=64):
         waiting.clear()
 
     for example in examples:
-        waiting.append((example.where, load_image(example)))
+        waiting.append((example.place, load_image(example)))
         if len(waiting) == _BATCHES * batch_size:
             encode_waiting()
     if waiting:
@@ -105,7 +105,7 @@ def load_image(example):
     try:
         return example.load()
     except Exception as error:  # zip, file systems and archives have errors of all kinds
-        raise ValueError(f"--data: {example.where}: image cannot be read ({error!r})") from None
+        raise ValueError(f"--data: {example.place}: image cannot be read ({error!r})") from None
 
 
 def embed_texts(model, captions, batch_size=256):

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from align_keras.data.examples import packing
+from align_keras.data.examples.image_files import UNREADABLE
 from align_keras.preprocessing import images
 from align_keras.preprocessing.raw_datasets import image_fault
 from align_keras.search import inverted_lists
@@ -46,7 +46,7 @@ def build_index(
 
     Args:
         model: an ``AlignDualEncoder`` with its preprocessor.
-        source: an ``image_sources.ImageSource``.
+        source: an ``ExampleSet``, as of ``examples.open_images``.
         directory: of the index.
         model_name: where the model is, for who searches.
         images_name: where the images are, likewise.
@@ -82,7 +82,7 @@ def build_index(
     with IndexWriter(directory, header, restart) as writer:
         done = writer.rows
         if not writer.is_finished:
-            left = itertools.islice(source.read(), writer.consumed, None)
+            left = itertools.islice(source.images(), writer.consumed, None)
             _embed(model, left, writer, batch_size, progress or (lambda *_: None))
         lists = 0
         if writer.rows >= exact_below:
@@ -138,9 +138,12 @@ def _commit(writer, parts):
     good, bad = list(itertools.chain(*good)), list(itertools.chain(*bad))
     writer.commit(
         np.concatenate(embeddings),
-        [{"name": image.name, "caption": image.caption[:_MAX_CAPTION]} for image, _ in good],
+        [
+            {"name": image.image_id, "caption": "".join(image.captions[:1])[:_MAX_CAPTION]}
+            for image, _ in good
+        ],
         [thumbnail for _, (_, thumbnail) in good],
-        [{"name": image.name, "reason": reason} for image, reason in bad],
+        [{"name": image.image_id, "reason": reason} for image, reason in bad],
     )
 
 
@@ -174,7 +177,7 @@ def _prepare(image, preprocessor, thumbnail_size):
         return image_fault(error)
     except FileNotFoundError:
         return "no such file"
-    except (ValueError, KeyError, *packing.UNREADABLE) as error:
+    except (ValueError, KeyError, *UNREADABLE) as error:
         # Of an archive that is cut off there is no word but its kind.
         return getattr(error, "strerror", None) or (str(error) or repr(error)).splitlines()[0]
     thumbnail = make_thumbnail(pixels.numpy(), thumbnail_size) if thumbnail_size else b""
