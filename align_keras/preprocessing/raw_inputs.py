@@ -1,11 +1,11 @@
 """Raw images and captions, in whatever form they come, to batches of model inputs."""
 
-import concurrent.futures
 import os
 
 import numpy as np
 import tensorflow as tf
 
+from align_keras.preprocessing.double_buffer import prepared_batches
 from align_keras.preprocessing.fields import MODEL_INPUTS, TEXT_INPUTS
 from align_keras.preprocessing.raw_datasets import (
     FORMATS,
@@ -56,19 +56,11 @@ def image_batches(images, preprocessor, batch_size):
     check_preprocessor(preprocessor)
     if rank == 3:
         raise ValueError("images: a single array; give a batch of them, as in images[None]")
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        waiting = None
-        for start in range(0, len(images), batch_size):
-            # The next batch is prepared while this one is embedded.
-            batch = [
-                pool.submit(_prepare_image, image, start + place, preprocessor)
-                for place, image in enumerate(images[start : start + batch_size])
-            ]
-            if waiting:
-                yield tf.stack([image.result() for image in waiting])
-            waiting = batch
-        if waiting:
-            yield tf.stack([image.result() for image in waiting])
+    batches = prepared_batches(
+        enumerate(images), lambda item: _prepare_image(item[1], item[0], preprocessor), batch_size
+    )
+    for batch in batches:
+        yield tf.stack([image for _, image in batch])
 
 
 def _prepare_image(image, place, preprocessor):
