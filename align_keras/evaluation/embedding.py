@@ -99,10 +99,15 @@ def embed_images(
 
 def decode_image(example: Example, preprocessor: AlignPreprocessor) -> np.ndarray:
     """An example's image as model input, ``(size, size, 3)``; InputError if there is none."""
+    return decode_bytes(load_image(example), place_of(example), preprocessor)
+
+
+def decode_bytes(encoded: bytes, place: Place, preprocessor: AlignPreprocessor) -> np.ndarray:
+    """An encoded image as model input, ``(size, size, 3)``; InputError if it does not decode."""
     try:
-        return preprocessor.decode_image(tf.constant(load_image(example))).numpy()
+        return preprocessor.decode_image(tf.constant(encoded)).numpy()
     except tf.errors.InvalidArgumentError as error:
-        raise InputError(image_fault(error), place_of(example), f"give {FORMATS}") from None
+        raise InputError(image_fault(error), place, f"give {FORMATS}") from None
 
 
 def load_image(example: Example) -> bytes:
