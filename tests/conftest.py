@@ -1,3 +1,4 @@
+import json
 import os
 import socket
 import struct
@@ -125,6 +126,52 @@ def build_tiny_model(dropout=0.0, synchronized=False, vocabulary_size=300, **opt
         projection_dim=8,
     )
     return AlignDualEncoder(backbone, **{"initial_temperature": 0.2, **options})
+
+
+@pytest.fixture(scope="session")
+def tiny_model(preprocessor):
+    """A dual encoder with its preprocessor; a test that changes it must change it back."""
+    keras.utils.set_random_seed(1)
+    pieces = len(preprocessor.vocabulary)
+    model = build_tiny_model(preprocessor=preprocessor, vocabulary_size=pieces)
+    # Batch-norm statistics and scales as of a trained model, not ones and zeros.
+    rng = np.random.default_rng(5)
+    for weight in model.backbone.image_encoder.weights:
+        if len(weight.shape) == 1:
+            weight.assign(rng.uniform(0.4, 1.6, weight.shape))
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_model, tmp_path_factory):
+    """The directory of a run that has ended: what it holds of ``tiny_model``."""
+    directory = tmp_path_factory.mktemp("tiny_run")
+    tiny_model.save_to_preset(directory / "preset")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def scene_photos(tmp_path_factory, scene_shards):
+    """Thirty scenes in folders of classes and in a table, three captions an image; two splits."""
+    folder = tmp_path_factory.mktemp("photos")
+    frames = [frame for shard in scene_shards[1] for frame in records.read_frames(shard)]
+    rows = []
+    for index, pair in enumerate(map(records.parse_pair, frames)):
+        split, name = ("test", "train")[index % 2], ("ring", "cross", "star")[index // 2 % 3]
+        path = folder / split / name / f"{index}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pair["jpg"])
+        caption = pair["txt"].decode()
+        rows.append(
+            {
+                "image": str(path.relative_to(folder)),
+                "captions": [caption, f"{caption} again", f"picture {index}"],
+                "class_name": name,
+                "split": split,
+            }
+        )
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
 
 
 @pytest.fixture

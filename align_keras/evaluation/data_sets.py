@@ -4,8 +4,10 @@ import dataclasses
 import functools
 import importlib.resources
 import json
+from pathlib import Path
 from typing import Any
 
+from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.evaluation.metrics import RECALLS
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
@@ -130,6 +132,23 @@ def class_names_of(name: str) -> list[str] | None:
     """CLIP's class names of a data set in the order of its labels; None where it has none."""
     key = known(name).class_names
     return json.loads(_shipped("class_names.json"))[key] if key else None
+
+
+def read_names(path: str | Path) -> list[str]:
+    """The lines of a text file that are not empty.
+
+    Raises:
+        MissingInputError: if there is no such file.
+        InputError: if it is not UTF-8.
+    """
+    place = Place(file=str(path))
+    if not Path(path).is_file():
+        raise MissingInputError("no such file", place, "give a text file with a name a line")
+    try:
+        lines = Path(path).read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError("not UTF-8", place, "convert it") from None
+    return [line.strip() for line in lines if line.strip()]
 
 
 def imagenet_wnids() -> list[str]:

@@ -7,7 +7,6 @@ from typing import Any
 
 from align_keras.errors import InputError, Place, concerning
 from align_keras.evaluation import data_sets, zero_shot
-from align_keras.evaluation.tasks.classes import read_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,17 +36,23 @@ class ExportOptions:
     def _of_towers(self) -> dict[str, Any]:
         for name in ("class_names", "fold_batch_norm"):
             if getattr(self, name):
-                raise InputError("only for <format> saved_model", setting=name)
+                raise InputError(
+                    f"not for {self.format}", remedy="give <format>=saved_model", setting=name
+                )
         if self.quantize != "none" and self.format != "litert":
-            raise InputError("only for <format> litert", setting="quantize")
+            raise self._not_litert()
         return {
             "format": self.format,
             "quantize": None if self.quantize == "none" else self.quantize,
         }
 
+    def _not_litert(self) -> InputError:
+        problem = f"not for {self.format}"
+        return InputError(problem, remedy="give <format>=litert", setting="quantize")
+
     def _of_saved_model(self) -> dict[str, Any]:
         if self.quantize != "none":
-            raise InputError("only for <format> litert", setting="quantize")
+            raise self._not_litert()
         if self.prompts and not self.class_names:
             raise InputError("there are no classes", remedy="give <class_names>", setting="prompts")
         prompts = tuple(self.prompts) or data_sets.prompts_of(self.class_names)
@@ -73,7 +78,7 @@ def read_class_names(class_names: str) -> list[str] | None:
     if not class_names:
         return None
     if Path(class_names).is_file():
-        names = read_names(class_names)
+        names = data_sets.read_names(class_names)
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"{twice[0]!r} stands twice in it", Place(class_names))
         return names

@@ -2,12 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from align_keras.data.examples.examples import Example, ExampleSet
-from align_keras.errors import InputError, MissingInputError, Place, concerning
+from align_keras.errors import InputError, Place, concerning
 from align_keras.evaluation import data_sets, embedding
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
@@ -48,23 +47,6 @@ class Classes:
         return found
 
 
-def read_names(path: str | Path) -> list[str]:
-    """The lines of a text file that are not empty.
-
-    Raises:
-        MissingInputError: if there is no such file.
-        InputError: if it is not UTF-8.
-    """
-    place = Place(file=str(path))
-    if not Path(path).is_file():
-        raise MissingInputError("no such file", place, "give a text file with a name a line")
-    try:
-        lines = Path(path).read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError("not UTF-8", place, "convert it") from None
-    return [line.strip() for line in lines if line.strip()]
-
-
 def read_class_names(name: str, path: str, data: ExampleSet) -> list[str] | None:
     """The class names of a data set, in the order of the labels.
 
@@ -78,7 +60,7 @@ def read_class_names(name: str, path: str, data: ExampleSet) -> list[str] | None
     """
     if path:
         with concerning("class_names"):
-            return read_names(path)
+            return data_sets.read_names(path)
     names = data_sets.class_names_of(name) or data.class_names
     return None if names is None else list(names)
 
