@@ -1,8 +1,10 @@
+import functools
 import json
 import os
 import socket
 import struct
 import sys
+import threading
 import zlib
 from pathlib import Path
 
@@ -104,6 +106,13 @@ def scene_images(scene_shards):
 
 
 @pytest.fixture(scope="session")
+def held_out_images(scene_shards):
+    """All thirty encoded images of the held-out scenes."""
+    frames = [frame for shard in scene_shards[1] for frame in records.read_frames(shard)]
+    return [records.parse_pair(frame)["jpg"] for frame in frames]
+
+
+@pytest.fixture(scope="session")
 def preprocessor(pieces):
     return AlignPreprocessor(pieces, TINY_IMAGE_SIZE, 20, TINY_SEQUENCE)
 
@@ -172,6 +181,39 @@ def scene_photos(tmp_path_factory, scene_shards):
         )
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+@pytest.fixture(scope="session")
+def page_search(tmp_path_factory, tiny_model, held_out_images):
+    """Thirty scenes; one is called what a page must not take for HTML, one what is no text."""
+    from align_keras.data.examples import image_sources
+    from align_keras.search import indexing
+    from align_keras.search.image_index import ImageIndex
+    from align_keras.search.image_search import ImageSearch
+
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "photos").mkdir()
+    for number, data in enumerate(held_out_images):
+        odd = {3: "<img src=x onerror=alert(1)>", 4: os.fsdecode(b"\xe9")}
+        name = odd.get(number, f"{number:02}")
+        (folder / "photos" / f"{name}.jpg").write_bytes(data)
+    source = image_sources.open_images(folder / "photos")
+    indexing.build_index(tiny_model, source, folder / "index", thumbnail_size=64)
+    return ImageSearch(tiny_model, ImageIndex(folder / "index"))
+
+
+@pytest.fixture(scope="session")
+def page_address(page_search):
+    """The address of a page that is served while the tests run."""
+    from align_keras.search import page
+
+    with page.listen("127.0.0.1", 0) as listener:
+        server = page.build_server(page.build_page(page_search, hosts=("127.0.0.1",)))
+        thread = threading.Thread(target=functools.partial(server.run, sockets=[listener]))
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture
