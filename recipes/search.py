@@ -173,9 +173,9 @@ def query(settings):
     from align_keras.search.image_search import Query, read_image
     from align_keras.search.match_sheet import draw_matches
 
-    search = open_search(settings)
     with concerning("image"):
         image = read_image(settings.image) if settings.image else b""
+    search = open_search(settings)
     asked = Query(settings.text, image, settings.weight, settings.without, settings.without_weight)
     # Whoever made the index chose its names.
     found = [

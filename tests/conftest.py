@@ -145,9 +145,11 @@ def tiny_model(preprocessor):
     model = build_tiny_model(preprocessor=preprocessor, vocabulary_size=pieces)
     # Batch-norm statistics and scales as of a trained model, not ones and zeros.
     rng = np.random.default_rng(5)
+    ranges = {"gamma": (0.4, 1.6), "moving_variance": (0.4, 1.6)}
+    ranges |= {"beta": (-0.2, 0.2), "moving_mean": (-0.2, 0.2)}
     for weight in model.backbone.image_encoder.weights:
-        if len(weight.shape) == 1:
-            weight.assign(rng.uniform(0.4, 1.6, weight.shape))
+        if weight.name in ranges:
+            weight.assign(rng.uniform(*ranges[weight.name], weight.shape))
     return model
 
 

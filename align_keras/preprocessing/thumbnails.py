@@ -22,16 +22,22 @@ def make_thumbnail(image: bytes | np.ndarray, size: int, quality: int = 85) -> b
     """
     if isinstance(image, np.ndarray):
         return _encode(Image.fromarray(image), size, quality)
-    with Image.open(io.BytesIO(image)) as opened:
-        if opened.width * opened.height > MAX_PIXELS:
-            raise ValueError(f"more than {MAX_PIXELS:,} pixels")
-        # A JPEG is decoded at a fraction of its size.
-        opened.draft("RGB", (2 * size, 2 * size))
-        return _encode(opened, size, quality)
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            # A JPEG is decoded at a fraction of its size.
+            opened.draft("RGB", (2 * size, 2 * size))
+            return _encode(opened, size, quality)
+    except Image.DecompressionBombError:
+        raise ValueError(f"more than {MAX_PIXELS:,} pixels") from None
 
 
 def _encode(picture: Image.Image, size: int, quality: int) -> bytes:
     picture.thumbnail((size, size))
+    picture = picture.convert("RGB")
+    # A comment would be saved again.
+    picture.info.clear()
     encoded = io.BytesIO()
-    picture.convert("RGB").save(encoded, "JPEG", quality=quality)
+    picture.save(encoded, "JPEG", quality=quality)
     return encoded.getvalue()

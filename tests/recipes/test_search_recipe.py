@@ -58,7 +58,7 @@ def test_wrong_flags_end_in_one_line(arguments, line, made, tiny_run, scene_phot
 def test_names_of_an_index_do_not_steer_the_terminal(made, tmp_path, capsys):
     for path in made.iterdir():
         data = path.read_bytes()
-        (tmp_path / path.name).write_bytes(data.replace(b"picture ", b"\\u001b[2J  "))
+        (tmp_path / path.name).write_bytes(data.replace(b"picture ", b"\\u001b  "))
     flags = [f"--index={tmp_path}", "--sheet=", "--results=15"]
     assert run_recipe_here("search.py", "query", "a red ring", *flags) is None
     assert "\x1b" not in capsys.readouterr().out
