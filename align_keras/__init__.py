@@ -1,27 +1,40 @@
-"""ALIGN (Jia et al., 2021) in Keras 3 and TensorFlow."""
+"""ALIGN (Jia et al., 2021) in Keras 3 and TensorFlow.
 
+Importing the package imports every public name, so that saved ``.keras`` files load. Commands set
+``ALIGN_KERAS_IMPORT=lazy`` first: then names are imported when they are used, and flags are read
+without TensorFlow.
+"""
+
+import importlib
 import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from align_keras.version import __version__
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
-import keras
+# Taken out of the environment: child processes import as usual.
+_LAZY = os.environ.pop("ALIGN_KERAS_IMPORT", "") == "lazy"
 
-if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        f"align_keras needs Keras's TensorFlow backend, not {keras.backend.backend()}; "
-        "set KERAS_BACKEND=tensorflow"
-    )
+if TYPE_CHECKING or not _LAZY:
+    import keras
 
-from align_keras.models.backbone import AlignBackbone, build_backbone
-from align_keras.models.dual_encoder import AlignDualEncoder
-from align_keras.models.image_classifier import AlignImageClassifier
-from align_keras.models.image_encoder import ImageEncoder, build_image_encoder
-from align_keras.models.text_encoder import TextEncoder, build_text_encoder
-from align_keras.optimizers.lamb import Lamb
-from align_keras.optimizers.layerwise_sgd import LayerwiseSGD
-from align_keras.optimizers.schedules import WarmupLinearDecay
-from align_keras.preprocessing.preprocessor import AlignPreprocessor
-from align_keras.version import __version__
+    if keras.backend.backend() != "tensorflow":
+        raise ImportError(
+            f"align_keras needs Keras's TensorFlow backend, not {keras.backend.backend()}; "
+            "set KERAS_BACKEND=tensorflow"
+        )
+
+    from align_keras.models.backbone import AlignBackbone, build_backbone
+    from align_keras.models.dual_encoder import AlignDualEncoder
+    from align_keras.models.image_classifier import AlignImageClassifier
+    from align_keras.models.image_encoder import ImageEncoder, build_image_encoder
+    from align_keras.models.text_encoder import TextEncoder, build_text_encoder
+    from align_keras.optimizers.lamb import Lamb
+    from align_keras.optimizers.layerwise_sgd import LayerwiseSGD
+    from align_keras.optimizers.schedules import WarmupLinearDecay
+    from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
 __all__ = [
     "AlignBackbone",
@@ -38,3 +51,23 @@ __all__ = [
     "build_image_encoder",
     "build_text_encoder",
 ]
+
+
+def load() -> None:
+    """Imports every public name, if the package was imported lazily."""
+    if _LAZY:
+        # The variable is gone, so this time the imports above are executed.
+        importlib.reload(sys.modules[__name__])
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the public names when the first of them is used."""
+    if name not in __all__ or name in globals() or not _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    load()
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    """Lists public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -1,21 +1,71 @@
-"""Files that are written whole or not at all, and JSON that is checked when it is read."""
+"""Files and folders that are written whole or not at all, and JSON that is checked when read."""
 
+import contextlib
 import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from align_keras.errors import InputError, Place
 
 
-def write_whole(path, text):
-    """Writes a file so that it is never seen half-written."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+def write_whole(path: Path, content: str | Callable[[Path], Any]) -> None:
+    """Writes a file so that it is never seen half-written.
+
+    Args:
+        path: of the file.
+        content: its text, or a function that writes a file at the path that it gets, which has the
+            suffix of ``path``.
+    """
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    if isinstance(content, str):
+        partial.write_text(content, encoding="utf-8")
+    else:
+        content(partial)
     partial.replace(path)
 
 
-def read_json(path, kind):
-    """Reads a JSON file of a run; ValueError, which names it, if it holds no ``kind``."""
+@contextlib.contextmanager
+def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
+    """Yields a folder beside ``path``, which takes its name at the end.
+
+    After an error nothing of it is left and ``path`` is as before.
+
+    Args:
+        path: of the folder. What stands there must be absent or an empty folder.
+        replace: allows a folder with files there, which is removed at the end.
+    """
+    # A link to a folder cannot be replaced, the folder can; "." has no name.
+    path = Path(path).resolve()
+    partial = path.with_name(f"{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     try:
-        value = json.loads(path.read_text())
+        yield partial
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_dir():
+            path.rmdir()
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """Reads a JSON file of a run.
+
+    Args:
+        path: of the file.
+        kind: what it must hold, ``dict`` or ``list``.
+
+    Raises:
+        InputError: if it holds anything else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         value = None
     if not isinstance(value, kind):
-        raise ValueError(f"{path}: damaged; restore it, or give another --workdir")
+        raise InputError("damaged", Place(str(path)), "restore it, or give another <workdir>")
     return value

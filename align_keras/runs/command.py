@@ -1,0 +1,145 @@
+"""What every recipe does alike: reads flags, loads TensorFlow, ends in one line.
+
+Importing this module loads neither TensorFlow nor Keras, so that flags, settings and ``--help``
+answer at once.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+import align_keras
+from align_keras.errors import InputError
+
+T = TypeVar("T")
+
+
+def run(name: str, parse: Callable[[], T], main: Callable[[T], Any], on_interrupt: str = "") -> Any:
+    """Runs a recipe: ``main(parse())``, with TensorFlow loaded in between.
+
+    What a user can mend ends the process with one line on standard error and exit code 1. An error
+    of the program itself keeps its stack trace.
+
+    Args:
+        name: of the recipe, such as ``pretrain.py``; it begins the line.
+        parse: reads the settings; without TensorFlow.
+        main: does the work.
+        on_interrupt: follows ``interrupted`` after Ctrl-C, such as how to resume.
+
+    Returns:
+        What ``main`` returns.
+    """
+    # Where the package was imported before the recipe, nobody has taken this out.
+    os.environ.pop("ALIGN_KERAS_IMPORT", None)
+    try:
+        settings = parse()
+        load_quietly()
+        align_keras.load()
+        return main(settings)
+    except KeyboardInterrupt:
+        sys.exit(f"{name}: " + "; ".join(filter(None, ("interrupted", on_interrupt))))
+    except Exception as error:
+        if not is_users(error):
+            raise
+        sys.exit(f"{name}: {printable(one_line(error))}")
+
+
+def parse(
+    settings_class: type[T],
+    arguments: Sequence[str] | None,
+    default: T | None = None,
+    **options: Any,
+) -> T:
+    """Reads flags into a settings class.
+
+    Args:
+        settings_class: a dataclass; its fields are the flags.
+        arguments: the flags; None for those of the process.
+        default: settings that the flags override; None for the defaults of the class.
+        **options: of ``tyro.cli``, such as ``description``.
+
+    Returns:
+        The settings. ``--help`` and an unknown flag end the process.
+    """
+    if default is not None:
+        options["default"] = default
+    return tyro.cli(settings_class, args=arguments, **options)
+
+
+def flag_of(name: str) -> str:
+    """The flag of a setting: ``batch_size`` -> ``--batch-size``."""
+    return "--" + name.replace("_", "-")
+
+
+def is_users(error: BaseException) -> bool:
+    """Whether an error tells a user something to mend, and not of a fault of the program."""
+    kinds: tuple[type[BaseException], ...] = (
+        ValueError,
+        OSError,
+        ImportError,
+        FloatingPointError,
+    )
+    return isinstance(error, kinds) or _is_tensorflows(error)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line, with settings named as flags."""
+    if isinstance(error, InputError):
+        return error.describe(flag_of)
+    if _is_tensorflows(error):
+        return _without_the_graph(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """A text in one line that cannot steer a terminal, whatever data it quotes."""
+    text = " ".join(text.splitlines())
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
+def _is_tensorflows(error: BaseException) -> bool:
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and isinstance(error, tensorflow.errors.OpError)
+
+
+def _without_the_graph(error: Any) -> str:
+    """The message of a TensorFlow error, less the graph that TensorFlow puts around it."""
+    if asserted := re.search(r"assertion failed: \[(.*?)[\s.]*\]", error.message):
+        return asserted[1]
+    noise = ("Graph execution error", "Detected at", "<stack traces", "\t")
+    lines = (line for line in error.message.splitlines() if line and not line.startswith(noise))
+    return next(lines, type(error).__name__)
+
+
+def load_quietly() -> None:
+    """Imports TensorFlow and looks for its devices while file descriptor 2 leads nowhere.
+
+    TensorFlow's libraries write to it during the import, past ``sys.stderr`` and whatever
+    ``TF_CPP_MIN_LOG_LEVEL`` says; the one line of an error would stand among them. Where that
+    variable is set nothing is hidden: 0 tells why a GPU is not found.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    # A warning for each corrupt image would tear the progress bar.
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow as tf
+
+        # Physical ones: asking for logical ones would start the runtime, which strategies of
+        # several workers and TPUs must do themselves.
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
