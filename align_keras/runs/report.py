@@ -1,10 +1,14 @@
 """What a run shows at its end: pictures and a table."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from align_keras import figures
+from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.evaluation.sheets import draw_retrievals
 
 RECALLS = tuple(f"{way}_recall_at_{k}" for way in ("i2t", "t2i") for k in (1, 5, 10))
@@ -17,10 +21,10 @@ _TITLES = {
 }
 
 
-def format_table(metrics, chance):
-    """Every metric beside its chance, as text; what is None is left out.
+def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
+    """Every metric beside its chance, as text; a metric that is None is left out.
 
-    ``metrics["start"]``, where it is there, has those of the model that the run started from.
+    ``metrics["start"]``, if it is there, holds the metrics of the model that the run started from.
     """
     start = metrics.get("start")
     lines = [
@@ -39,13 +43,19 @@ def format_table(metrics, chance):
     return "\n".join(lines)
 
 
-def draw_retrieval_sheet(path, evaluation, embeddings, rows=8, columns=6):
-    """Draws what evenly spread held-out captions retrieve.
+def draw_retrieval_sheet(
+    path: str | Path,
+    evaluation: HeldOutPairs,
+    embeddings: dict[str, np.ndarray],
+    rows: int = 8,
+    columns: int = 6,
+) -> None:
+    """Draws the images that some held-out captions find, evenly spread over the captions.
 
     Args:
         path: of the PNG.
-        evaluation: a ``HeldOutPairs``.
-        embeddings: of its ``embed``.
+        evaluation: the held-out pairs.
+        embeddings: as of ``evaluation.embed``.
         rows: captions.
         columns: images a caption.
     """
@@ -65,12 +75,12 @@ def draw_retrieval_sheet(path, evaluation, embeddings, rows=8, columns=6):
     )
 
 
-def draw_curves(path, lines):
+def draw_curves(path: str | Path, lines: list[dict[str, Any]]) -> None:
     """Draws loss, recalls, temperature and learning rate over the steps.
 
     Args:
         path: of the PNG.
-        lines: as of ``monitoring.read_log``.
+        lines: as of ``log.read_log``.
     """
     train = [line for line in lines if line["kind"] == "train"]
     held_out = [line for line in lines if line["kind"] == "eval"]
