@@ -1,67 +1,100 @@
 """What a classifier is fine-tuned on: labelled images, checked before anything is trained."""
 
-import json
+from collections.abc import Iterator
+from typing import Any
 
-import classification_tasks
 import tensorflow as tf
-from evaluation_data import of_training
 
+from align_keras.errors import InputError, concerning
 from align_keras.evaluation import embedding
-from align_keras.runs import checkpointing
+from align_keras.evaluation.tasks.classes import Classes, read_class_names
+from align_keras.evaluation.tasks.data import SplitData
+from align_keras.runs.classification_settings import ClassificationSettings
 
 
 class LabelledImages:
-    """Training images with their classes: what they are is read once, at the start."""
+    """Training images with their classes, which are read once, at the start.
 
-    def __init__(self, settings, data):
-        self.data, self.seed = data, settings.seed
-        names = classification_tasks.read_class_names(settings, settings.task, data)
-        found = [(example.where, example.label, example.class_name) for example in data]
+    Args:
+        task: name of the data set.
+        data: the images, a set of examples.
+        class_names: path of a text file with a name a line; empty for none.
+        seed: decides the order.
+
+    Raises:
+        InputError: if there is no image, an image of no class, or one class only.
+    """
+
+    def __init__(self, task: str, data: Any, class_names: str = "", seed: int = 0) -> None:
+        self.data, self.seed = data, seed
+        names = read_class_names(task, class_names, data)
+        found = [
+            (embedding.place_of(example), example.label, example.class_name) for example in data
+        ]
         if not found:
-            raise ValueError("--train-data: there is no image in it")
+            raise InputError("there is no image in it")
         names = names or sorted({own for _, _, own in found if own})
-        self.classes = classification_tasks.Classes(settings.task, names)
-        try:
-            self.count = len([self.classes.label_of(*values) for values in found])
-        except ValueError as error:
-            raise of_training(error) from None
+        self.classes = Classes(task, names)
+        self.count = len([self.classes.label_of(*values) for values in found])
         if len(names) < 2:
-            raise ValueError("--train-data: classification needs two classes at least")
+            raise InputError("classification needs two classes at least")
 
-    def read(self, epoch):
+    def read(self, epoch: int) -> Iterator[tuple[bytes, int]]:
         """Encoded images and classes in the order of an epoch."""
         for example in self.data.shuffled(self.seed + epoch):
-            label = self.classes.label_of(example.where, example.label, example.class_name)
+            place = embedding.place_of(example)
+            label = self.classes.label_of(place, example.label, example.class_name)
             yield embedding.load_image(example), label
 
-    def check_readable(self):
-        """Raises ValueError with the place of the first image that does not decode."""
+    def check_readable(self) -> None:
+        """Raises InputError with the place of the first image that does not decode."""
         for example in self.data:
             try:
                 tf.io.decode_image(embedding.load_image(example))
             except tf.errors.InvalidArgumentError:
-                raise ValueError(f"--train-data: {example.where}: does not decode") from None
-            except ValueError as error:
-                raise of_training(error) from None
+                raise InputError("does not decode", embedding.place_of(example)) from None
+
+    def summary(self) -> dict[str, Any]:
+        """Number and classes, for the file of the run that says what it is trained on."""
+        return {"images": self.count, "classes": self.classes.names}
 
 
-def check_classes(classes, data):
-    """Raises ValueError, before anything is trained, if an image to evaluate is of no class."""
-    labels = [classes.label_of(one.where, one.label, one.class_name) for one in data]
+def open_data(settings: ClassificationSettings) -> tuple[Any, LabelledImages]:
+    """Opens the images to evaluate and those to train on.
+
+    Raises:
+        InputError: if there are none, or an image of either is of no class.
+    """
+    data, task = settings.data, settings.start.task
+    test, train_examples = SplitData(
+        task,
+        data=data.data,
+        split=data.split,
+        images=data.images,
+        select=data.select,
+        train_data=data.train_data,
+        train_split=data.train_split,
+    ).open_parts()
+    with concerning("train_data"):
+        train = LabelledImages(task, train_examples, data.class_names, settings.run.seed)
+    with concerning("data"):
+        check_classes(train.classes, test)
+    return test, train
+
+
+def check_classes(classes: Classes, data: Any) -> None:
+    """Raises InputError if there is no image, or one of none of the classes."""
+    labels = [
+        classes.label_of(embedding.place_of(example), example.label, example.class_name)
+        for example in data
+    ]
     if not labels:
-        raise ValueError("--data: there is no image in it")
+        raise InputError("there is no image in it")
 
 
-def check_same_images(path, train):
-    """Writes down what a run is trained on, or raises ValueError if that has changed."""
-    found = {"images": train.count, "classes": train.classes.names}
-    if not path.exists():
-        checkpointing.write_whole(path, json.dumps(found) + "\n")
-        return
-    before = checkpointing.read_json(path, dict)
-    if found != before:
-        raise ValueError(
-            f"--train-data: {train.count:,} images of {len(train.classes.names):,} classes, not "
-            f"the {before['images']:,} of {len(before['classes']):,} that the run in {path.parent} "
-            "began with; give those again, or another --workdir"
-        )
+def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """How training images have changed, by their summaries."""
+    return (
+        f"there are {now['images']:,} images of {len(now['classes']):,} classes, not the "
+        f"{before['images']:,} of {len(before['classes']):,},"
+    )

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT
 
+from align_keras.data import pipeline, records
 from align_keras.errors import InputError, Place
 from align_keras.runs import command
 
@@ -57,6 +58,18 @@ def test_of_a_tensorflow_error_only_the_reason_is_printed():
     assert end_of(raised.value) == "recipe.py: no word in it"
     error = tf.errors.ResourceExhaustedError(None, None, "Graph execution error:\n\nno memory\n\tx")
     assert end_of(error) == "recipe.py: no memory"
+
+
+def test_of_a_pipelines_error_only_the_reason_is_printed(preprocessor, tmp_path):
+    with records.ShardWriter(str(tmp_path / "bad"), 100) as writer:
+        for index in range(8):
+            writer.write(records.make_record(b"no image", "a caption of words", str(index)))
+    counts = pipeline.shard_counts(writer.shards)
+    with pytest.raises(tf.errors.OpError) as raised:
+        next(iter(pipeline.training_dataset(counts, preprocessor, 8)))
+    line = command.one_line(raised.value)
+    assert line.endswith("no pair of a whole batch is readable; look into the shards")
+    assert len(line) < 100
 
 
 def test_a_fault_of_the_program_keeps_its_stack_trace():
