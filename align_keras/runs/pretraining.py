@@ -13,6 +13,7 @@ import tensorflow as tf
 from align_keras import distribution, optimizers
 from align_keras.data import pipeline
 from align_keras.errors import InputError, concerning
+from align_keras.evaluation.metrics import ACCURACIES, RECALLS
 from align_keras.files import read_json, whole_folder, write_whole
 from align_keras.models import precision
 from align_keras.models.dual_encoder import AlignDualEncoder
@@ -178,7 +179,7 @@ def fit(run: PretrainingRun, start: Metrics) -> None:
         with optimizers.averaged_weights(run.model):
             metrics, _, _ = evaluate_held_out(run)
         log.write("eval", metrics)
-        recalls = [metrics[name] for name in report.RECALLS]
+        recalls = [metrics[name] for name in RECALLS]
         if None not in recalls:
             checkpoints.save_if_best(float(np.mean(recalls)))
 
@@ -227,7 +228,7 @@ def evaluate_held_out(run: PretrainingRun) -> tuple[Metrics, Metrics, dict[str, 
         held-out pairs, as of ``HeldOutPairs.embed``.
     """
     data, model = run.data, run.model
-    metrics: Metrics = dict.fromkeys(report.RECALLS + report.ACCURACIES)
+    metrics: Metrics = dict.fromkeys(RECALLS + ACCURACIES)
     chance: Metrics = {}
     held_out = None
     if data.evaluation:
@@ -264,7 +265,7 @@ def write_report(
     write_whole(run.workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     pictures = ["curves.png"]
     report.draw_curves(run.workdir / "curves.png", read_log(run.workdir))
-    if held_out:
+    if run.data.evaluation and held_out:
         pictures.append("retrieval.png")
         report.draw_retrieval_sheet(run.workdir / "retrieval.png", run.data.evaluation, held_out)
     print(report.format_table(metrics, chance))

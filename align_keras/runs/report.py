@@ -9,16 +9,8 @@ from matplotlib.figure import Figure
 
 from align_keras import figures
 from align_keras.evaluation.held_out import HeldOutPairs
+from align_keras.evaluation.metrics import ACCURACIES, RECALLS, TITLES
 from align_keras.evaluation.sheets import draw_retrievals
-
-RECALLS = tuple(f"{way}_recall_at_{k}" for way in ("i2t", "t2i") for k in (1, 5, 10))
-ACCURACIES = ("zero_shot_top_1", "zero_shot_unseen_top_1")
-_TITLES = {
-    **{f"i2t_recall_at_{k}": f"image to text R@{k}" for k in (1, 5, 10)},
-    **{f"t2i_recall_at_{k}": f"text to image R@{k}" for k in (1, 5, 10)},
-    "zero_shot_top_1": "zero-shot top-1",
-    "zero_shot_unseen_top_1": "zero-shot top-1, unseen classes",
-}
 
 
 def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
@@ -31,9 +23,9 @@ def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
         f"\n{metrics['num_pairs']:,} held-out pairs, {metrics['num_classes']:,} classes",
         f"{'':<34}{'model':>10}{'chance':>10}" + (f"{'start':>10}" if start else ""),
     ]
-    for name, title in _TITLES.items():
+    for name in RECALLS + ACCURACIES:
         if metrics[name] is not None:
-            line = f"{title:<34}{metrics[name]:>10.1%}{chance[name]:>10.1%}"
+            line = f"{TITLES[name]:<34}{metrics[name]:>10.1%}{chance[name]:>10.1%}"
             lines.append(line + (f"{start[name]:>10.1%}" if start else ""))
     speed = metrics["train_pairs_per_second"]
     trained = f"{speed:,.0f} pairs/s" if speed else "not timed"

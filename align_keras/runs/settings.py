@@ -121,7 +121,8 @@ class Settings:
         values: dict[str, Any] = {}
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
-            own = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+            is_value = not dataclasses.is_dataclass(value) or isinstance(value, type)
+            own = value if is_value else dataclasses.asdict(value)
             values |= own if isinstance(value, Part) else {field.name: own}
         return json.dumps(values, indent=2) + "\n"
 

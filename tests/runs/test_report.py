@@ -1,4 +1,5 @@
 import numpy as np
+from align_keras.evaluation.metrics import ACCURACIES, RECALLS
 from PIL import Image
 
 from align_keras import figures
@@ -7,7 +8,7 @@ from align_keras.runs import report
 
 
 def test_the_table_shows_chance_beside_and_leaves_out_what_is_unknown():
-    metrics = dict.fromkeys(report.RECALLS + report.ACCURACIES)
+    metrics = dict.fromkeys(RECALLS + ACCURACIES)
     metrics |= {"t2i_recall_at_5": 0.25, "num_pairs": 1280, "num_classes": 0, "seconds": 1234.5}
     metrics |= {"train_pairs_per_second": None, "resumed_at_step": 0}
     table = report.format_table(metrics, {"t2i_recall_at_5": 0.004}).splitlines()
