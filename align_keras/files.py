@@ -15,13 +15,13 @@ def write_whole(path: Path, content: str | Callable[[Path], Any]) -> None:
 
     Args:
         path: of the file.
-        content: its text, or a function that writes a file; it gets a path of the same suffix.
+        content: its text, or a function that writes a file at the path that it gets, which has the
+            suffix of ``path``.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     if isinstance(content, str):
         partial.write_text(content, encoding="utf-8")
     else:
-        partial = partial.with_name(partial.name + path.suffix)
         content(partial)
     partial.replace(path)
 

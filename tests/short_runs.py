@@ -1,11 +1,9 @@
-"""Short runs for tests of several files: by the library, in this process or as a command."""
+"""Short runs for tests of several files: by the library or as a command."""
 
 import os
-import runpy
 import subprocess
 import sys
 
-import pytest
 from conftest import ROOT
 from experiments import PRETRAINING
 
@@ -30,17 +28,6 @@ def settings_of(scene_shards, workdir, **options):
         **options,
     }
     return PRETRAINING["quickstart"].replace(**options)
-
-
-def call_recipe(name, *arguments):
-    """Runs a recipe in this process; returns what it exits with, None or its line."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [name, *arguments])
-        try:
-            runpy.run_path(str(ROOT / "recipes" / name), run_name="__main__")
-        except SystemExit as stopped:
-            return stopped.code
-        return None
 
 
 def users_environment(**variables):

@@ -1,7 +1,7 @@
 """The command that fine-tunes a classifier."""
 
 import pytest
-from short_runs import call_recipe
+from in_process import run_recipe_here
 
 
 @pytest.mark.parametrize(
@@ -19,4 +19,4 @@ from short_runs import call_recipe
 )
 def test_the_command_ends_in_one_line(flags, line):
     name = "finetune_classification.py"
-    assert call_recipe(name, *flags).startswith(f"{name}: {line}")
+    assert run_recipe_here(name, *flags).startswith(f"{name}: {line}")

@@ -1,7 +1,7 @@
 """The command that fine-tunes for retrieval."""
 
 import pytest
-from short_runs import call_recipe
+from in_process import run_recipe_here
 
 
 @pytest.mark.parametrize(
@@ -18,12 +18,14 @@ from short_runs import call_recipe
     ],
 )
 def test_the_command_ends_in_one_line(flags, line):
-    assert call_recipe("finetune_retrieval.py", *flags).startswith(f"finetune_retrieval.py: {line}")
+    assert run_recipe_here("finetune_retrieval.py", *flags).startswith(
+        f"finetune_retrieval.py: {line}"
+    )
 
 
 def test_settings_are_those_of_the_experiment(monkeypatch):
     trained = []
     monkeypatch.setattr("align_keras.runs.pretraining.pretrain", trained.append)
-    assert call_recipe("finetune_retrieval.py", "--model=RUN", "--train-data=DIR") is None
+    assert run_recipe_here("finetune_retrieval.py", "--model=RUN", "--train-data=DIR") is None
     (settings,) = trained
     assert (settings.model.model, settings.run.steps) == ("RUN", 3_000)

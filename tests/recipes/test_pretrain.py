@@ -6,7 +6,8 @@ import sys
 
 import pytest
 from conftest import ROOT, free_ports
-from short_runs import call_recipe, run_recipe, settings_of, users_environment
+from in_process import run_recipe_here
+from short_runs import run_recipe, settings_of, users_environment
 
 from align_keras.runs.log import read_log
 
@@ -62,7 +63,7 @@ def test_bad_input_ends_without_a_stack_trace():
     ],
 )
 def test_the_command_ends_in_one_line(flags, line):
-    assert call_recipe("pretrain.py", *flags).startswith(f"pretrain.py: {line}")
+    assert run_recipe_here("pretrain.py", *flags).startswith(f"pretrain.py: {line}")
 
 
 @pytest.mark.usefixtures("tiny_preset")
@@ -75,7 +76,7 @@ def test_an_interrupted_command_says_how_to_go_on(monkeypatch, scene_shards, tmp
     expected = settings_of(scene_shards, tmp_path, preset="align_nano_tiny")
     changed = ("train_data", "eval_data", "workdir", "steps", "warmup_steps", "batch_size")
     changed += ("image_size", "resize_size", "vocabulary_size", "eval_every", "checkpoint_every")
-    assert call_recipe("pretrain.py", *flags_of(expected, *changed, "log_every")) == (
+    assert run_recipe_here("pretrain.py", *flags_of(expected, *changed, "log_every")) == (
         "pretrain.py: interrupted; the same --workdir resumes at the last checkpoint"
     )
 

@@ -4,22 +4,17 @@ import base64
 import concurrent.futures
 import http.server
 import json
-import runpy
 import subprocess
 import sys
 import threading
-import types
 
 import grpc
 import numpy as np
 import pytest
+import serving_client
 import tensorflow as tf
 from conftest import ROOT
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
-
-serving_client = types.SimpleNamespace(
-    **runpy.run_path(str(ROOT / "recipes" / "serving_client.py"))
-)
 
 
 def sizes_of(images):

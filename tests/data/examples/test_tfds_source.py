@@ -1,6 +1,5 @@
 """TFDS sets, by a small local one in TFDS's own layout."""
 
-
 import pytest
 import tensorflow as tf
 from short_runs import settings_of
