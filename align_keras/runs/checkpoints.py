@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from align_keras import keras_internals
 from align_keras.errors import InputError, Place
 
 
@@ -31,7 +32,7 @@ class RunCheckpoints:
         self._checkpoint = tf.train.Checkpoint(
             model=model,
             optimizer=model.optimizer,
-            seeds=[v.value for v in model.variables if "seed" in v.path],
+            seeds=[state.value for state in keras_internals.seed_generator_states(model)],
             skipped_steps=self._skipped_steps,
             best_score=self.best_score,
             seconds=self.seconds,
