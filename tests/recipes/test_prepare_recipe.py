@@ -8,12 +8,12 @@ import sys
 import zipfile
 
 import prepare_data
-import pretrain
 import pytest
 from conftest import ROOT, SHARED
 from short_runs import settings_of
 
 from align_keras.data import records
+from align_keras.runs import pretraining
 
 pytestmark = pytest.mark.usefixtures("tiny_preset")
 
@@ -37,7 +37,7 @@ def test_a_packed_folder_is_trained_on(scene_shards, tmp_path):
         )
     )
     pattern = [f"{output}-*.tfrecord"]
-    metrics = pretrain.main(
+    metrics = pretraining.pretrain(
         settings_of((pattern, pattern), tmp_path / "run", steps=1, warmup_steps=0)
     )
     assert metrics["num_pairs"] == 40

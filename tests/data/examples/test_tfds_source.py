@@ -1,8 +1,5 @@
 """TFDS sets, by a small local one in TFDS's own layout."""
 
-import dataclasses
-
-import pretrain
 import pytest
 import tensorflow as tf
 from short_runs import settings_of
@@ -12,6 +9,7 @@ from align_keras.data.examples import tfds_source
 from align_keras.data.preparation import filters
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.judging import Preparation
+from align_keras.runs import pretraining
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="needs align-keras[tfds]")
 
@@ -92,8 +90,8 @@ def test_training_reads_a_set_by_its_name(tfds_folder, tmp_path):
 
 def test_the_recipe_trains_on_a_set(tiny_preset, tfds_folder, scene_shards, tmp_path):
     settings = settings_of(scene_shards, tmp_path / "run", steps=1, warmup_steps=0)
-    settings = dataclasses.replace(settings, train_data=f"tfds:{tfds_folder}")
-    assert pretrain.main(settings)["num_pairs"] == 30
+    settings = settings.replace(train_data=f"tfds:{tfds_folder}")
+    assert pretraining.pretrain(settings)["num_pairs"] == 30
     assert list((tmp_path / "run" / "data").glob("*.finished"))
 
 

@@ -1,35 +1,31 @@
 """What a run shows at its end: pictures and a table."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from align_keras import figures
+from align_keras.evaluation.held_out import HeldOutPairs
+from align_keras.evaluation.metrics import ACCURACIES, RECALLS, TITLES
 from align_keras.evaluation.sheets import draw_retrievals
 
-RECALLS = tuple(f"{way}_recall_at_{k}" for way in ("i2t", "t2i") for k in (1, 5, 10))
-ACCURACIES = ("zero_shot_top_1", "zero_shot_unseen_top_1")
-_TITLES = {
-    **{f"i2t_recall_at_{k}": f"image to text R@{k}" for k in (1, 5, 10)},
-    **{f"t2i_recall_at_{k}": f"text to image R@{k}" for k in (1, 5, 10)},
-    "zero_shot_top_1": "zero-shot top-1",
-    "zero_shot_unseen_top_1": "zero-shot top-1, unseen classes",
-}
 
+def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
+    """Every metric beside its chance, as text; a metric that is None is left out.
 
-def format_table(metrics, chance):
-    """Every metric beside its chance, as text; what is None is left out.
-
-    ``metrics["start"]``, where it is there, has those of the model that the run started from.
+    ``metrics["start"]``, if it is there, holds the metrics of the model that the run started from.
     """
     start = metrics.get("start")
     lines = [
         f"\n{metrics['num_pairs']:,} held-out pairs, {metrics['num_classes']:,} classes",
         f"{'':<34}{'model':>10}{'chance':>10}" + (f"{'start':>10}" if start else ""),
     ]
-    for name, title in _TITLES.items():
+    for name in RECALLS + ACCURACIES:
         if metrics[name] is not None:
-            line = f"{title:<34}{metrics[name]:>10.1%}{chance[name]:>10.1%}"
+            line = f"{TITLES[name]:<34}{metrics[name]:>10.1%}{chance[name]:>10.1%}"
             lines.append(line + (f"{start[name]:>10.1%}" if start else ""))
     speed = metrics["train_pairs_per_second"]
     trained = f"{speed:,.0f} pairs/s" if speed else "not timed"
@@ -39,13 +35,19 @@ def format_table(metrics, chance):
     return "\n".join(lines)
 
 
-def draw_retrieval_sheet(path, evaluation, embeddings, rows=8, columns=6):
-    """Draws what evenly spread held-out captions retrieve.
+def draw_retrieval_sheet(
+    path: str | Path,
+    evaluation: HeldOutPairs,
+    embeddings: dict[str, np.ndarray],
+    rows: int = 8,
+    columns: int = 6,
+) -> None:
+    """Draws the images that some held-out captions find, evenly spread over the captions.
 
     Args:
         path: of the PNG.
-        evaluation: a ``HeldOutPairs``.
-        embeddings: of its ``embed``.
+        evaluation: the held-out pairs.
+        embeddings: as of ``evaluation.embed``.
         rows: captions.
         columns: images a caption.
     """
@@ -65,12 +67,12 @@ def draw_retrieval_sheet(path, evaluation, embeddings, rows=8, columns=6):
     )
 
 
-def draw_curves(path, lines):
+def draw_curves(path: str | Path, lines: list[dict[str, Any]]) -> None:
     """Draws loss, recalls, temperature and learning rate over the steps.
 
     Args:
         path: of the PNG.
-        lines: as of ``monitoring.read_log``.
+        lines: as of ``log.read_log``.
     """
     train = [line for line in lines if line["kind"] == "train"]
     held_out = [line for line in lines if line["kind"] == "eval"]
