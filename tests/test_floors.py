@@ -24,6 +24,7 @@ FLOORS = (
 BESIDE = {
     "hub": {"errors", "keras_internals"},
     "files": {"errors"},
+    "keras_internals": {"errors"},
     "losses": {"distribution"},
     "layers": {"distribution"},
     "models": {"preprocessing"},

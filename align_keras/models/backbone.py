@@ -136,8 +136,8 @@ class AlignBackbone(keras_hub.models.Backbone):
             An ``AlignBackbone``.
 
         Raises:
-            ValueError: if it is no such preset, or a hub cannot be reached.
-            FileNotFoundError: if the folder, or a file in it, is missing.
+            InputError: if it is no such preset, or a hub cannot be reached.
+            MissingInputError: if the folder, or a file in it, is missing.
         """
         with loading.opened(preset, cls, dtype=dtype) as loader:
             return loader.load_backbone(cls, load_weights, dtype=dtype)

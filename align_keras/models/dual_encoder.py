@@ -5,6 +5,7 @@ import keras_hub
 import numpy as np
 import tensorflow as tf
 
+from align_keras import keras_internals
 from align_keras.models import loading
 from align_keras.models.backbone import AlignBackbone
 from align_keras.models.contrastive_model import MIN_TEMPERATURE, ContrastiveModel
@@ -76,8 +77,9 @@ class AlignDualEncoder(ContrastiveModel):
             ``(pairs, projection_dim)``, and a dataset's further fields.
 
         Raises:
-            ValueError: if something is no image or string, or one of a pair is missing.
-            FileNotFoundError: if there is no such image file.
+            ItemError: if something is no image or string.
+            MissingItemError: if there is no such image file.
+            InputError: if one of a pair is missing.
         """
         if isinstance(x, tf.data.Dataset):
             if not raw_inputs.are_model_inputs(x.element_spec):
@@ -104,8 +106,8 @@ class AlignDualEncoder(ContrastiveModel):
             A NumPy array, float32, ``(count, projection_dim)``, of unit norm.
 
         Raises:
-            ValueError: if something is no image, with its name or place.
-            FileNotFoundError: if there is no such file.
+            ItemError: if something is no image, with its place in the list.
+            MissingItemError: if there is no such file.
         """
         return self._encode(
             self.backbone.encode_images,
@@ -125,7 +127,7 @@ class AlignDualEncoder(ContrastiveModel):
             A NumPy array, float32, ``(count, projection_dim)``, of unit norm.
 
         Raises:
-            ValueError: if something is no string.
+            ItemError: if something is no string, with its place in the list.
         """
         return self._encode(
             self.backbone.encode_texts,
@@ -159,8 +161,8 @@ class AlignDualEncoder(ContrastiveModel):
             An ``AlignDualEncoder`` with its preprocessor.
 
         Raises:
-            ValueError: if it is no such preset, or a hub cannot be reached.
-            FileNotFoundError: if the folder, or a file in it, is missing.
+            InputError: if it is no such preset, or a hub cannot be reached.
+            MissingInputError: if the folder, or a file in it, is missing.
         """
         with loading.opened(preset, cls.backbone_cls, cls, dtype) as loader:
             # By name: keras-hub cannot read the policy back that it wrote for a mixed one.
@@ -198,7 +200,7 @@ class AlignDualEncoder(ContrastiveModel):
     def _beside_task(self):
         # Keras would save the optimizer's state too.
         optimizers = [self.optimizer] if getattr(self, "optimizer", None) else []
-        return [*self.backbone._flatten_layers(), *optimizers]
+        return [*keras_internals.layers_of(self.backbone), *optimizers]
 
     def export_to_transformers(self, path):
         """Writes the model in the layout of Hugging Face's ``AlignModel``.

@@ -72,8 +72,8 @@ class AlignImageClassifier(keras.Model):
             A NumPy array, float32, ``(count, classes)``; its softmax are probabilities.
 
         Raises:
-            ValueError: if something is no image, with its name or place.
-            FileNotFoundError: if there is no such file.
+            ItemError: if something is no image, with its place in the list.
+            MissingItemError: if there is no such file.
         """
         if self._traced is None:
             self._traced = tf.function(self.call, reduce_retracing=True)

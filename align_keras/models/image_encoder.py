@@ -1,17 +1,16 @@
 """The EfficientNet tower: images to pooled features."""
 
 import itertools
-import math
-import re
 
 import keras
 import keras_hub
 import tensorflow as tf
 
+from align_keras import keras_internals
 from align_keras.layers.batch_norm import FusedBatchNormalization
 from align_keras.layers.rematerialization import rematerialized
 from align_keras.layers.silu import inference, silu
-from align_keras.models import presets
+from align_keras.models import efficientnet, presets
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
@@ -58,16 +57,15 @@ class ImageEncoder(keras.Model):
         pooling = keras.layers.GlobalAveragePooling2D(name="pooling")
 
         # === Functional Model ===
-        tower, cuts = _rewire(backbone, first_block_residuals)
+        tower, cuts = efficientnet.rewire(backbone, first_block_residuals)
         super().__init__(inputs=tower.input, outputs=pooling(tower.output), **kwargs)
         parts = [keras.Model(*ends) for ends in itertools.pairwise([*cuts, self.output])]
         # In a function, since Keras would save the layers of an attribute once more.
         self._parts = lambda: parts
         self.rematerialize = False
-        for layer in self._flatten_layers():
+        for layer in keras_internals.layers_of(self):
             if isinstance(layer, keras.layers.BatchNormalization):
-                # keras-hub makes the layers; this class has the same weights and arguments.
-                layer.__class__ = FusedBatchNormalization
+                keras_internals.recast(layer, FusedBatchNormalization)
                 layer.momentum = batch_norm_momentum
             elif getattr(layer, "activation", None) is keras.activations.silu:
                 layer.activation = silu
@@ -120,7 +118,9 @@ class ImageEncoder(keras.Model):
 
     def _batch_norms(self):
         return [
-            layer for layer in self._flatten_layers() if isinstance(layer, FusedBatchNormalization)
+            layer
+            for layer in keras_internals.layers_of(self)
+            if isinstance(layer, FusedBatchNormalization)
         ]
 
     @property
@@ -131,16 +131,7 @@ class ImageEncoder(keras.Model):
     @property
     def has_first_block_residuals(self):
         """Whether the first block of any stage has a residual."""
-        return any(
-            re.fullmatch(r"block\d+a_add", layer.name)
-            or (
-                re.fullmatch(r"block\d+a_", layer.name)
-                and not layer.nores
-                and layer.strides == 1
-                and layer.input_filters == layer.output_filters
-            )
-            for layer in self.layers
-        )
+        return efficientnet.has_first_block_residuals(self)
 
     def get_config(self):
         """The constructor's arguments, serialised."""
@@ -160,39 +151,6 @@ class ImageEncoder(keras.Model):
         return cls(**{**config, "backbone": backbone})
 
 
-def _rewire(backbone, first_block_residuals):
-    """The backbone's own layers up to its top convolution, with two changes of wiring.
-
-    Returns:
-        The model, and its input, the outputs of its stem and of each block: a list of tensors.
-    """
-    # keras-hub's stem pads both sides or, with these two arguments, none. The original pads
-    # the bottom and the right, which at odd sizes such as 289 falls outside of the stride.
-    unpadded = backbone.stem_conv_padding == "valid" and not backbone.include_stem_padding
-    stem_padding = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="stem_padding")
-    ends = {}
-
-    def call_layer(layer, *args, **kwargs):
-        if layer.name == "stem_conv" and unpadded:
-            args = (stem_padding(args[0]), *args[1:])
-        if not first_block_residuals and re.fullmatch(r"block\d+a_", layer.name):
-            layer.nores = True
-        if not first_block_residuals and re.fullmatch(r"block\d+a_add", layer.name):
-            return args[0][0]  # of a "v1" block
-        output = layer(*args, **kwargs)
-        # A block's last layer stays.
-        ends[re.match(r"[^_]*", layer.name)[0]] = output
-        return output
-
-    tower = keras.models.clone_model(
-        keras.Model(backbone.input, backbone.get_layer("top_conv").input),
-        clone_function=lambda layer: layer,
-        call_function=call_layer,
-    )
-    blocks = [output for name, output in ends.items() if name.startswith(("stem", "block"))]
-    return tower, [tower.input, *blocks]
-
-
 def build_image_encoder(name, **options):
     """Builds a named EfficientNet of ``align_keras.presets``, with random weights.
 
@@ -208,16 +166,8 @@ def build_image_encoder(name, **options):
         ValueError: if there is no such name.
     """
     size = presets.find(presets.IMAGE_ENCODERS, name, "image encoder")
-    backbone = keras_hub.models.EfficientNetBackbone(**{**size, "dropout": keras_hub_dropout(size)})
+    dropout = efficientnet.keras_hub_dropout(
+        size["dropout"], size["depth_coefficient"], size["stackwise_num_repeats"]
+    )
+    backbone = keras_hub.models.EfficientNetBackbone(**{**size, "dropout": dropout})
     return ImageEncoder(backbone, **{"name": "image_encoder", **options})
-
-
-def keras_hub_dropout(size):
-    """The ``dropout`` that gives the last block the wanted rate.
-
-    keras-hub scales a block's rate by its place over the number of blocks *before* depth
-    scaling, which for L2 would end above 1.
-    """
-    repeats = size["stackwise_num_repeats"]
-    scaled = [math.ceil(size["depth_coefficient"] * count) for count in repeats]
-    return size["dropout"] * sum(repeats) / sum(scaled)

@@ -19,8 +19,8 @@ def load_image_encoder(preset, **options):
         An ``ImageEncoder``. Its images are scaled as ``pixel_scaling`` says.
 
     Raises:
-        ValueError: if it is no such preset, or a hub cannot be reached.
-        FileNotFoundError: if the folder is missing.
+        InputError: if it is no such preset, or a hub cannot be reached.
+        MissingInputError: if the folder is missing.
     """
     with hub.one_line(preset):
         backbone = keras_hub.models.EfficientNetBackbone.from_preset(preset)
@@ -54,8 +54,8 @@ def load_text_encoder(preset, **options):
         A ``TextEncoder``.
 
     Raises:
-        ValueError: if it is no such preset, or a hub cannot be reached.
-        FileNotFoundError: if the folder is missing.
+        InputError: if it is no such preset, or a hub cannot be reached.
+        MissingInputError: if the folder is missing.
     """
     with hub.one_line(preset):
         backbone = keras_hub.models.BertBackbone.from_preset(preset)

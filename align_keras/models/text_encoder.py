@@ -5,6 +5,7 @@ import functools
 import keras
 import keras_hub
 
+from align_keras import keras_internals
 from align_keras.layers.rematerialization import rematerialized
 from align_keras.models import presets
 
@@ -53,7 +54,7 @@ class TextEncoder(keras.Model):
         # keras-hub has no argument for it.
         gelu = functools.partial(keras.activations.gelu, approximate=approximate_gelu)
         for block in backbone.transformer_layers:
-            block._feedforward_intermediate_dense.activation = gelu
+            keras_internals.feed_forward_layers(block)[0].activation = gelu
 
         # === Config ===
         self._backbone_config = keras.saving.serialize_keras_object(backbone)

@@ -2,6 +2,9 @@
 
 import contextlib
 
+from align_keras import keras_internals
+from align_keras.optimizers.wrapping import inner_optimizer
+
 
 @contextlib.contextmanager
 def averaged_weights(model):
@@ -10,13 +13,13 @@ def averaged_weights(model):
     Afterwards it has its own again, to the bit; ``keras.callbacks.SwapEMAWeights`` swaps by
     adding and subtracting, which rounds. Batch norm's statistics are averages already.
     """
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = inner_optimizer(model.optimizer)
     # The average begins with the first step.
     if not optimizer.use_ema or not int(optimizer.iterations.numpy()):
         yield
         return
     own = [variable.numpy() for variable in model.trainable_variables]
-    averages = optimizer._model_variables_moving_average
+    averages = keras_internals.averages(optimizer)
     try:
         for variable, average in zip(model.trainable_variables, averages, strict=True):
             variable.assign(average.numpy())

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from align_keras import keras_internals
 from align_keras.optimizers.exclusions import is_matrix
 
 
@@ -62,14 +63,15 @@ class Lamb(keras.optimizers.Optimizer):
             variables, ["first_moment", "second_moment"]
         )
         self._decays = [
-            is_matrix(variable, self.exclude_from_decay) and self._use_weight_decay(variable)
+            is_matrix(variable, self.exclude_from_decay)
+            and keras_internals.may_decay(self, variable)
             for variable in variables
         ]
         self._adapts = [is_matrix(v, self.exclude_from_adaptation) for v in variables]
 
     def update_step(self, gradient, variable, learning_rate):
         """Moves one variable: ``w -= rate * |w| / |r + decay * w| * (r + decay * w)``."""
-        index = self._get_variable_index(variable)
+        index = keras_internals.variable_index(self, variable)
         first, second = self._first_moments[index], self._second_moments[index]
         # An embedding's sparse gradient becomes dense: untouched rows decay as well.
         gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)

@@ -5,6 +5,9 @@ import re
 import keras
 import tensorflow as tf
 
+from align_keras import keras_internals
+from align_keras.optimizers.exclusions import is_matrix
+
 
 @keras.saving.register_keras_serializable(package="align_keras")
 class LayerwiseSGD(keras.optimizers.SGD):
@@ -45,7 +48,7 @@ class LayerwiseSGD(keras.optimizers.SGD):
         if self.built:
             return
         super().build(variables)
-        # By place: in `update_step` a variable may be TensorFlow's, which has no path.
+        self._decays = [is_matrix(variable) for variable in variables]
         self._factors = [
             1.0 if any(re.search(e, variable.path) for e in self.full_rate) else self.factor
             for variable in variables
@@ -53,10 +56,10 @@ class LayerwiseSGD(keras.optimizers.SGD):
 
     def update_step(self, gradient, variable, learning_rate):
         """Moves one variable: ``v = momentum * v - rate * (g + decay * w)``, ``w += v``."""
-        if self.decay and len(variable.shape) >= 2:
+        index = keras_internals.variable_index(self, variable)
+        if self.decay and self._decays[index]:
             gradient = gradient + self.decay * tf.convert_to_tensor(variable)
-        factor = self._factors[self._get_variable_index(variable)]
-        super().update_step(gradient, variable, learning_rate * factor)
+        super().update_step(gradient, variable, learning_rate * self._factors[index])
 
     def get_config(self):
         """The constructor's arguments, serialised."""

@@ -3,11 +3,11 @@
 import os
 
 import keras
-import keras_hub
 import numpy as np
 import tensorflow as tf
 
-from align_keras import hub
+from align_keras import hub, keras_internals
+from align_keras.errors import InputError
 from align_keras.preprocessing import hugging_face, images
 from align_keras.preprocessing.tokenizer import (
     CLS,
@@ -23,7 +23,7 @@ _VOCABULARY_FILE = "vocabulary.txt"
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
-class AlignPreprocessor(keras_hub.models.Preprocessor):
+class AlignPreprocessor(keras_internals.WholePreprocessor):
     """Turns encoded images and captions into the inputs of an ``AlignBackbone``.
 
     Images are stretched to ``resize_size`` squared and cropped to ``image_size`` squared: at
@@ -50,8 +50,8 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
 
     Raises:
         ValueError: if ``resize_size`` is below ``image_size``, ``sequence_length`` below 3, or
-            the vocabulary lacks one of BERT's special pieces.
-        FileNotFoundError: if there is no such vocabulary file.
+            the vocabulary lacks one of BERT's special pieces (InputError).
+        MissingInputError: if there is no such vocabulary file.
 
     Example:
     ```python
@@ -101,15 +101,16 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
     def set_vocabulary(self, vocabulary):
         """Sets the word pieces: a list in the order of their ids, or the path of a file."""
         if isinstance(vocabulary, str | os.PathLike):
-            vocabulary = read_vocabulary(str(vocabulary))
-        check_vocabulary(vocabulary, "vocabulary")
+            vocabulary = read_vocabulary(vocabulary)
+        else:
+            check_vocabulary(vocabulary)
         self._word_pieces = WordPieceTokenizer(vocabulary, self.lowercase, self.strip_accents)
 
     @property
     def vocabulary(self):
-        """The word pieces in the order of their ids; ValueError if none are set."""
+        """The word pieces in the order of their ids; InputError if none are set."""
         if self._word_pieces is None:
-            raise ValueError("the preprocessor has no vocabulary; call set_vocabulary")
+            raise InputError("the preprocessor has no vocabulary", remedy="call set_vocabulary")
         return self._word_pieces.vocabulary
 
     def tokenize(self, captions):
@@ -260,19 +261,14 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
             An ``AlignPreprocessor``.
 
         Raises:
-            ValueError: if it is no such preset, or a hub cannot be reached.
-            FileNotFoundError: if the folder, or a file in it, is missing.
+            InputError: if it is no such preset, or a hub cannot be reached.
+            MissingInputError: if the folder, or a file in it, is missing.
         """
         with hub.one_line(preset):
             config = hub.read_config(preset)
             if config.get("model_type") == hugging_face.MODEL_TYPE:
                 return cls(**{**hugging_face.arguments(preset, config), **options})
             return hub.keras_loader(preset, config).load_preprocessor(cls, **options)
-
-    @classmethod
-    def _add_missing_kwargs(cls, loader, kwargs):
-        # keras-hub's hook where a preset has no preprocessor of this class.
-        raise FileNotFoundError(f"{loader.preset}: no preprocessor.json of {cls.__name__} in it")
 
     def save_to_preset(self, preset_dir):
         """Writes ``preprocessor.json`` and the vocabulary into a folder."""

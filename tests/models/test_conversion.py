@@ -21,7 +21,7 @@ from align_keras import (
     ImageEncoder,
     build_text_encoder,
 )
-from align_keras.models import image_encoder
+from align_keras.models import efficientnet
 from align_keras.models.conversion import config as configs
 from align_keras.models.conversion import transformers
 from align_keras.models.conversion.weights import Weight
@@ -108,8 +108,8 @@ def test_any_change_of_the_towers_is_noticed(change, monkeypatch):
         lambda config: (text_arguments(config)[0], change.get("approximate_gelu", False)),
     )
     if "first_block_residuals" in change:
-        rewire = image_encoder._rewire
-        monkeypatch.setattr(image_encoder, "_rewire", lambda backbone, _: rewire(backbone, True))
+        rewire = efficientnet.rewire
+        monkeypatch.setattr(efficientnet, "rewire", lambda backbone, _: rewire(backbone, True))
     try:
         model = AlignDualEncoder.from_preset(folder)
     except ValueError as error:
