@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
@@ -12,7 +13,7 @@ _LOCAL_STATISTICS = contextvars.ContextVar("local_statistics", default=False)
 
 
 @contextlib.contextmanager
-def local_statistics():
+def local_statistics() -> Iterator[None]:
     """Leaves statistics to each replica while it lasts, synchronised or not.
 
     Replicas cannot sum inside a loop of TensorFlow's, such as that over micro-batches.
@@ -44,7 +45,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     frozen_statistics = False
     shift_only = False
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Normalises a batch; in training by its own statistics, which are averaged."""
         if self.shift_only:
             return tf.nn.bias_add(inputs, tf.cast(tf.convert_to_tensor(self.beta), inputs.dtype))

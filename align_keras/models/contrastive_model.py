@@ -1,6 +1,8 @@
 """The contrastive training step: a learned temperature, negatives from every replica."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -42,8 +44,12 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
     """
 
     def __init__(
-        self, backbone, initial_temperature=1.0, min_temperature=MIN_TEMPERATURE, **kwargs
-    ):
+        self,
+        backbone: keras.Model,
+        initial_temperature: float = 1.0,
+        min_temperature: float = MIN_TEMPERATURE,
+        **kwargs,
+    ) -> None:
         super().__init__(**kwargs)
         if not 0.0 < min_temperature <= initial_temperature:
             raise ValueError(
@@ -79,16 +85,16 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         self.built = True
 
     @property
-    def temperature(self):
+    def temperature(self) -> tf.Tensor:
         """The softmax temperature, a float32 scalar."""
         return tf.exp(self.log_temperature)
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         """What the progress bar shows; the recalls are those inside the batch."""
         return list(self._trackers.values())
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """Embeds and scores a dict of the backbone's inputs."""
         embeddings = self.backbone(_model_inputs(inputs), training=training)
         logits = losses.pair_logits(
@@ -98,15 +104,15 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
 
     def compile(
         self,
-        optimizer="rmsprop",
-        label_smoothing=0.1,
-        mask_false_negatives=True,
-        global_clipnorm=None,
-        loss_tile_rows=None,
-        micro_batch_size=None,
-        rematerialize=False,
+        optimizer: str | dict | keras.optimizers.Optimizer = "rmsprop",
+        label_smoothing: float = 0.1,
+        mask_false_negatives: bool = True,
+        global_clipnorm: float | None = None,
+        loss_tile_rows: int | None = None,
+        micro_batch_size: int | None = None,
+        rematerialize: bool = False,
         **kwargs,
-    ):
+    ) -> None:
         """Sets how to train.
 
         Where a layer computes in float16 the loss is scaled, by a factor that halves whenever a
@@ -156,7 +162,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
             elif rematerialize:
                 raise ValueError(f"rematerialize: the tower {tower.name} has no such attribute")
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> dict | None:
         """The arguments of ``compile``, serialised; None if it has not been called."""
         if not self.compiled:
             return None
@@ -172,7 +178,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
             "rematerialize": self.rematerialize,
         }
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict) -> None:
         """Compiles from ``get_compile_config``'s dictionary, as loading a model does."""
         options = dict(config)
         is_built, exclusions = options.pop("optimizer_is_built"), options.pop("decay_exclusions")
@@ -186,7 +192,9 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         if is_built:  # it has state to load
             self.optimizer.build(self.trainable_variables)
 
-    def contrastive_losses(self, embeddings, batch):
+    def contrastive_losses(
+        self, embeddings: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
         """``global_losses`` of this replica's share of a batch.
 
         Args:
@@ -204,7 +212,9 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
             self.loss_tile_rows,
         )
 
-    def compute_gradients(self, batch):
+    def compute_gradients(
+        self, batch: Mapping[str, tf.Tensor]
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
         """The global batch's gradients, the same on every replica.
 
         Returns:
@@ -236,7 +246,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         """What the loss is multiplied by: 1 unless the optimizer scales; a power of two."""
         return self.optimizer.scale_loss(1.0) if self._scales_loss() else 1.0
 
-    def train_step(self, batch):
+    def train_step(self, batch: Any) -> dict[str, tf.Tensor]:
         """One step on this replica's share of a global batch: Keras's hook for ``fit``."""
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         results, gradients = self.compute_gradients(batch)
@@ -282,7 +292,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         for variable, total in zip(variables, sums, strict=True):
             variable.assign(total / replicas)
 
-    def predict_step(self, batch):
+    def predict_step(self, batch: Any) -> dict[str, tf.Tensor]:
         """Embeds a batch; other fields of it (ids, ``valid``) pass through beside."""
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         embeddings = self.backbone(_model_inputs(batch), training=False)

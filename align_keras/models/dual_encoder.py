@@ -1,5 +1,9 @@
 """The task: a backbone and its preprocessor, to train, to embed with, to load and to save."""
 
+import os
+from collections.abc import Callable
+from typing import Any, Self
+
 import keras
 import keras_hub
 import numpy as np
@@ -52,17 +56,17 @@ class AlignDualEncoder(ContrastiveModel):
 
     def __init__(
         self,
-        backbone,
-        preprocessor=None,
-        initial_temperature=1.0,
-        min_temperature=MIN_TEMPERATURE,
+        backbone: AlignBackbone,
+        preprocessor: AlignPreprocessor | None = None,
+        initial_temperature: float = 1.0,
+        min_temperature: float = MIN_TEMPERATURE,
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(backbone, initial_temperature, min_temperature, **kwargs)
         self.preprocessor = preprocessor
-        self._traced = {}
+        self._traced: dict[tuple[str, int], Callable] = {}
 
-    def predict(self, x, batch_size=None, **kwargs):
+    def predict(self, x: Any, batch_size: int | None = None, **kwargs) -> dict[str, np.ndarray]:
         """Embeds pairs.
 
         Args:
@@ -92,7 +96,7 @@ class AlignDualEncoder(ContrastiveModel):
             }
         return super().predict(x, batch_size=batch_size, **kwargs)
 
-    def encode_images(self, images, batch_size=32):
+    def encode_images(self, images: Any, batch_size: int = 32) -> np.ndarray:
         """Embeds images.
 
         Args:
@@ -114,7 +118,7 @@ class AlignDualEncoder(ContrastiveModel):
             raw_inputs.image_batches(images, self.preprocessor, batch_size),
         )
 
-    def encode_texts(self, texts, batch_size=256):
+    def encode_texts(self, texts: Any, batch_size: int = 256) -> np.ndarray:
         """Embeds captions.
 
         Args:
@@ -145,7 +149,13 @@ class AlignDualEncoder(ContrastiveModel):
         return np.concatenate(embeddings)
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, dtype=None, **options):
+    def from_preset(
+        cls,
+        preset: str | os.PathLike,
+        load_weights: bool = True,
+        dtype: str | keras.DTypePolicy | None = None,
+        **options,
+    ) -> Self:
         """Loads a model from a preset, or from a checkpoint in Hugging Face's layout.
 
         Args:
@@ -169,7 +179,7 @@ class AlignDualEncoder(ContrastiveModel):
             policy = keras.config.dtype_policy().name
             return loader.load_task(cls, load_weights, True, dtype=policy, **options)
 
-    def save_to_preset(self, preset_dir, max_shard_size=10):
+    def save_to_preset(self, preset_dir: str | os.PathLike, max_shard_size: float = 10) -> None:
         """Writes the model as a preset, as keras-hub does.
 
         ``from_preset`` loads it and ``keras_hub.upload_preset`` uploads it.
@@ -185,15 +195,15 @@ class AlignDualEncoder(ContrastiveModel):
             _ = self.preprocessor.vocabulary  # raises before anything is written
         keras_hub.models.Task.save_to_preset(self, str(preset_dir), max_shard_size)
 
-    def has_task_weights(self):
+    def has_task_weights(self) -> bool:
         """Whether there are weights beside the backbone's: keras-hub's hook."""
         return True
 
-    def save_task_weights(self, filepath):
+    def save_task_weights(self, filepath: str | os.PathLike) -> None:
         """Writes the weights beside the backbone's, the temperature: keras-hub's hook."""
         keras.saving.save_weights(self, filepath, objects_to_skip=self._beside_task())
 
-    def load_task_weights(self, filepath):
+    def load_task_weights(self, filepath: str | os.PathLike) -> None:
         """Reads what ``save_task_weights`` wrote: keras-hub's hook."""
         keras.saving.load_weights(self, filepath, objects_to_skip=self._beside_task())
 
@@ -202,7 +212,7 @@ class AlignDualEncoder(ContrastiveModel):
         optimizers = [self.optimizer] if getattr(self, "optimizer", None) else []
         return [*keras_internals.layers_of(self.backbone), *optimizers]
 
-    def export_to_transformers(self, path):
+    def export_to_transformers(self, path: str | os.PathLike) -> None:
         """Writes the model in the layout of Hugging Face's ``AlignModel``.
 
         Args:
@@ -216,8 +226,13 @@ class AlignDualEncoder(ContrastiveModel):
         transformers.export(self, path)
 
     def export(
-        self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **options
-    ):
+        self,
+        filepath: str | os.PathLike,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **options,
+    ) -> None:
         """Writes the model for use without this package.
 
         ``"tf_saved_model"`` writes a SavedModel for TensorFlow Serving: from strings and image
@@ -251,7 +266,7 @@ class AlignDualEncoder(ContrastiveModel):
         if verbose:
             print(f"{filepath}: written")
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """The constructor's arguments, serialised."""
         return {
             "backbone": keras.saving.serialize_keras_object(self.backbone),
@@ -263,7 +278,7 @@ class AlignDualEncoder(ContrastiveModel):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> Self:
         """Builds a dual encoder from ``get_config``'s dictionary."""
         parts = {
             name: keras.saving.deserialize_keras_object(config[name], custom_objects)

@@ -1,6 +1,7 @@
 """The EfficientNet tower: images to pooled features."""
 
 import itertools
+from typing import Self
 
 import keras
 import keras_hub
@@ -47,12 +48,12 @@ class ImageEncoder(keras.Model):
 
     def __init__(
         self,
-        backbone,
-        batch_norm_momentum=0.99,
-        synchronized_batch_norm=True,
-        first_block_residuals=True,
+        backbone: keras_hub.models.EfficientNetBackbone,
+        batch_norm_momentum: float = 0.99,
+        synchronized_batch_norm: bool = True,
+        first_block_residuals: bool = True,
         **kwargs,
-    ):
+    ) -> None:
         # === Layers ===
         pooling = keras.layers.GlobalAveragePooling2D(name="pooling")
 
@@ -79,7 +80,9 @@ class ImageEncoder(keras.Model):
         self.synchronized_batch_norm = synchronized_batch_norm
         self.first_block_residuals = first_block_residuals
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Features of a batch of images; see the class."""
         if not training:
             with inference():
@@ -93,18 +96,18 @@ class ImageEncoder(keras.Model):
         return pooling(features)
 
     @property
-    def synchronized_batch_norm(self):
+    def synchronized_batch_norm(self) -> bool:
         """Whether batch statistics are those of the global batch; may be set."""
         return self._synchronized_batch_norm
 
     @synchronized_batch_norm.setter
-    def synchronized_batch_norm(self, value):
+    def synchronized_batch_norm(self, value: bool) -> None:
         self._synchronized_batch_norm = value
         for layer in self._batch_norms():
             layer.synchronized = value
 
     @property
-    def frozen_statistics(self):
+    def frozen_statistics(self) -> bool:
         """Whether training, too, normalises by the moving statistics, and leaves them; may be set.
 
         Scales and offsets are trained all the same. It is a way to train, not saved.
@@ -112,7 +115,7 @@ class ImageEncoder(keras.Model):
         return all(layer.frozen_statistics for layer in self._batch_norms())
 
     @frozen_statistics.setter
-    def frozen_statistics(self, value):
+    def frozen_statistics(self, value: bool) -> None:
         for layer in self._batch_norms():
             layer.frozen_statistics = value
 
@@ -124,16 +127,16 @@ class ImageEncoder(keras.Model):
         ]
 
     @property
-    def backbone_config(self):
+    def backbone_config(self) -> dict:
         """The arguments that the ``EfficientNetBackbone`` was made with, a dict."""
         return dict(self._backbone_config["config"])
 
     @property
-    def has_first_block_residuals(self):
+    def has_first_block_residuals(self) -> bool:
         """Whether the first block of any stage has a residual."""
         return efficientnet.has_first_block_residuals(self)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """The constructor's arguments, serialised."""
         return {
             "backbone": self._backbone_config,
@@ -145,13 +148,13 @@ class ImageEncoder(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> Self:
         """Builds an encoder from ``get_config``'s dictionary."""
         backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
         return cls(**{**config, "backbone": backbone})
 
 
-def build_image_encoder(name, **options):
+def build_image_encoder(name: str, **options) -> ImageEncoder:
     """Builds a named EfficientNet of ``align_keras.presets``, with random weights.
 
     Args:

@@ -2,6 +2,9 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
+
+import keras
 
 from align_keras import hub, keras_internals
 from align_keras.errors import InputError
@@ -11,7 +14,12 @@ from align_keras.preprocessing.hugging_face import MODEL_TYPE
 
 
 @contextlib.contextmanager
-def opened(preset, backbone_cls=None, task_cls=None, dtype=None):
+def opened(
+    preset: str | os.PathLike,
+    backbone_cls: type | None = None,
+    task_cls: type | None = None,
+    dtype: str | keras.DTypePolicy | None = None,
+) -> Iterator[keras_internals.PresetLoader]:
     """Opens a preset; what fails inside the ``with`` is raised as one line that names it.
 
     Args:

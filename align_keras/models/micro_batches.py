@@ -7,7 +7,10 @@ its slice of that gradient into the weights.
 """
 
 import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 from align_keras.layers import batch_norm
@@ -16,7 +19,13 @@ from align_keras.layers import batch_norm
 _UNCONNECTED = tf.UnconnectedGradients.ZERO
 
 
-def gradients(backbone, inputs, losses_of, variables, micro_batch_size=None):
+def gradients(
+    backbone: keras.Model,
+    inputs: Mapping[str, tf.Tensor],
+    losses_of: Callable[[dict[str, tf.Tensor]], tuple[Any, tf.Tensor]],
+    variables: Sequence[tf.Variable],
+    micro_batch_size: int | None = None,
+) -> tuple[Any, list[tf.Tensor]]:
     """Gradients of a loss of the embeddings, with all or a part of the activations in memory.
 
     Args:
@@ -51,7 +60,9 @@ def gradients(backbone, inputs, losses_of, variables, micro_batch_size=None):
     return results, [by_variable[variable.ref()] for variable in variables]
 
 
-def embed(backbone, inputs, micro_batch_size):
+def embed(
+    backbone: keras.Model, inputs: Mapping[str, tf.Tensor], micro_batch_size: int
+) -> tuple[dict[str, tf.Tensor], Callable[[Any], dict[Any, tf.Tensor]]]:
     """Embeds a batch in training mode, part by part, and keeps no activations.
 
     Args:

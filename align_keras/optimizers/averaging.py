@@ -1,13 +1,16 @@
 """Evaluates a model with the moving average of its weights."""
 
 import contextlib
+from collections.abc import Iterator
+
+import keras
 
 from align_keras import keras_internals
 from align_keras.optimizers.wrapping import inner_optimizer
 
 
 @contextlib.contextmanager
-def averaged_weights(model):
+def averaged_weights(model: keras.Model) -> Iterator[None]:
     """Within, a compiled model has the moving average of its weights, if its optimizer keeps one.
 
     Afterwards it has its own again, to the bit; ``keras.callbacks.SwapEMAWeights`` swaps by

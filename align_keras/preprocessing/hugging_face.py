@@ -3,7 +3,9 @@
 import json
 import os
 from collections.abc import Collection
+from typing import Any
 
+import keras_hub
 import tokenizers
 
 from align_keras import hub
@@ -20,7 +22,7 @@ _VOCABULARY_FILE = "vocab.txt"
 _SEQUENCE_LENGTH = 64  # of their AlignProcessor
 
 
-def arguments(preset, config):
+def arguments(preset: str | os.PathLike, config: dict) -> dict:
     """The arguments of an ``AlignPreprocessor`` that does what a checkpoint expects.
 
     Args:
@@ -83,7 +85,7 @@ def _ordered(vocabulary, added_tokens):
     return pieces
 
 
-def preprocessor_arguments(config):
+def preprocessor_arguments(config: dict) -> dict:
     """From a ``preprocessor_config.json``: arguments of ``AlignPreprocessor``.
 
     Raises:
@@ -106,7 +108,8 @@ def preprocessor_arguments(config):
     config = {**defaults, **config}
     demand(config, _PREPROCESSOR_FILE, "", {"do_resize": [True], "resample": [2]})
     resize_size = _square(config, "size")
-    scale, offset = 1.0, 0.0
+    scale: Any = 1.0  # a number, or one a channel
+    offset: Any = 0.0
     if config["do_rescale"]:
         scale = config["rescale_factor"]
         offset = -1.0 if config["rescale_offset"] else 0.0
@@ -140,7 +143,7 @@ def _square(config, name):
     raise _fault(_PREPROCESSOR_FILE, f"must be a square, not {size}", name)
 
 
-def preprocessor_config(preprocessor):
+def preprocessor_config(preprocessor: keras_hub.models.Preprocessor) -> dict:
     """A ``preprocessor_config.json`` of an ``AlignPreprocessor``."""
     size, crop = preprocessor.resize_size, preprocessor.image_size
     config = {
@@ -202,7 +205,7 @@ def _fault(file, problem, column=""):
     return InputError(problem, Place(member=file, column=column))
 
 
-def write(preprocessor, path):
+def write(preprocessor: keras_hub.models.Preprocessor, path: str | os.PathLike) -> None:
     """Writes the files of a processor into a folder."""
     _write_tokenizer(preprocessor, path)
     write_json(path, _PREPROCESSOR_FILE, preprocessor_config(preprocessor))
@@ -229,7 +232,7 @@ def _write_tokenizer(preprocessor, path):
     write_json(path, _TOKENIZER_CONFIG_FILE, settings)
 
 
-def write_json(path, name, content):
+def write_json(path: str | os.PathLike, name: str, content: Any) -> None:
     """Writes a JSON file into a folder."""
     with open(os.path.join(path, name), "w", encoding="utf-8") as file:
         file.write(json.dumps(content, indent=2) + "\n")

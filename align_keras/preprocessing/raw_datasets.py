@@ -58,7 +58,7 @@ def prepare(
     dataset = dataset.map(lambda value: {name: value[name] for name in kept})
     raw_images = "images" in kept and not spec["images"].dtype.is_floating
     if raw_images or "captions" in kept:
-        check_preprocessor(preprocessor)
+        preprocessor = check_preprocessor(preprocessor)
     is_batched = _is_batched({name: spec[name] for name in kept})
 
     def prepare_images(batch):
@@ -72,7 +72,8 @@ def prepare(
     if not is_batched:
         dataset = dataset.batch(batch_size)
     if "captions" in kept:
-        dataset = dataset.map(lambda batch: preprocessor(batch))
+        tokenizing = check_preprocessor(preprocessor)
+        dataset = dataset.map(lambda batch: tokenizing(batch))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
@@ -144,10 +145,11 @@ def image_fault(error: tf.errors.OpError) -> str:
     return "too many pixels" if "too many pixels" in error.message else "does not decode"
 
 
-def check_preprocessor(preprocessor: AlignPreprocessor | None) -> None:
-    """Raises InputError if there is none."""
+def check_preprocessor(preprocessor: AlignPreprocessor | None) -> AlignPreprocessor:
+    """The preprocessor itself; InputError if there is none."""
     if preprocessor is None:
         raise InputError(
             "the model has no preprocessor for raw images or captions",
             remedy="set model.preprocessor",
         )
+    return preprocessor

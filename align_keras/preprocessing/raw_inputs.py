@@ -79,7 +79,7 @@ def image_batches(
         for start in range(0, len(images), batch_size):
             yield tf.cast(images[start : start + batch_size], tf.float32)
         return
-    check_preprocessor(preprocessor)
+    preprocessor = check_preprocessor(preprocessor)
     if rank == 3:
         raise InputError(
             "images: a single array", remedy="give a batch of them, as in images[None]"
@@ -173,7 +173,7 @@ def caption_batches(
         for start in range(0, len(captions["token_ids"]), batch_size):
             yield {name: captions[name][start : start + batch_size] for name in TEXT_INPUTS}
         return
-    check_preprocessor(preprocessor)
+    preprocessor = check_preprocessor(preprocessor)
     if isinstance(captions, str | bytes):
         captions = [captions]
     captions = captions.numpy() if tf.is_tensor(captions) else captions

@@ -1,13 +1,13 @@
 """Towers that start from keras-hub's presets, alone and in the recipe."""
 
 import dataclasses
+import runpy
 
 import keras
 import keras_hub
 import numpy as np
-import pretrain
 import pytest
-from conftest import TINY_EFFICIENTNET
+from conftest import ROOT, TINY_EFFICIENTNET
 from experiments import EXPERIMENTS
 
 from align_keras import AlignDualEncoder
@@ -72,7 +72,8 @@ def test_the_recipe_starts_from_keras_hub_towers(hub_towers, scene_shards, tmp_p
         warmup_steps=0,
         learning_rate=1e-9,
     )
-    pretrain.main(settings)
+    pretrain = runpy.run_path(str(ROOT / "recipes" / "pretrain.py"))["main"]
+    pretrain(settings)
     model = AlignDualEncoder.from_preset(tmp_path / "run" / "preset")
     # What it expects came with the towers, and so did the weights.
     assert list(model.preprocessor.pixel_scale) == [0.02, 0.03, 0.04]
@@ -90,7 +91,7 @@ def test_the_recipe_starts_from_keras_hub_towers(hub_towers, scene_shards, tmp_p
     np.testing.assert_allclose(*tables, atol=1e-6)
     assert model.backbone.image_projection is not None
     with pytest.raises(ValueError, match="--vocabulary: --text-encoder brings its own"):
-        pretrain.main(dataclasses.replace(settings, vocabulary="vocab.txt"))
+        pretrain(dataclasses.replace(settings, vocabulary="vocab.txt"))
     with pytest.raises(FileNotFoundError, match="/none: no such folder"):
         missing = {"image_encoder": "/none", "workdir": str(tmp_path / "other")}
-        pretrain.main(dataclasses.replace(settings, **missing))
+        pretrain(dataclasses.replace(settings, **missing))

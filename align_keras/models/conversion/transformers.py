@@ -35,7 +35,7 @@ class Loader(keras_internals.PresetLoader):
         config: its ``config.json``, a dict.
     """
 
-    def load_backbone(self, cls, load_weights=True, **kwargs):
+    def load_backbone(self, cls, load_weights: bool = True, **kwargs) -> keras.Model:
         """An ``AlignBackbone`` (``cls``) of the configuration, with the weights."""
         if not load_weights:
             return self._build(cls, **kwargs)
@@ -89,11 +89,18 @@ class Loader(keras_internals.PresetLoader):
         with safetensors.safe_open(path, "np") as file:
             return dict.fromkeys(file.keys(), path)
 
-    def load_preprocessor(self, cls, **options):
+    def load_preprocessor(self, cls, **options) -> keras_hub.models.Preprocessor:
         """An ``AlignPreprocessor`` (``cls``) that does what the checkpoint expects."""
         return cls(**{**hugging_face.arguments(self.preset, self.config), **options})
 
-    def load_task(self, cls, load_weights=True, load_task_weights=True, dtype=None, **kwargs):
+    def load_task(
+        self,
+        cls,
+        load_weights: bool = True,
+        load_task_weights: bool = True,
+        dtype: str | keras.DTypePolicy | None = None,
+        **kwargs,
+    ) -> keras.Model:
         """An ``AlignDualEncoder`` (``cls``) with backbone, preprocessor and temperature."""
         temperature = self._own("temperature_init_value")
         if load_weights:
@@ -140,7 +147,7 @@ def _read_weight(weight, files, shape, dtype=None):
     return keras.ops.convert_to_tensor(weight.to_keras(_read(weight.name, files)), dtype)
 
 
-def export(model, path):
+def export(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes an ``AlignDualEncoder`` as such a checkpoint.
 
     ``AlignModel`` of Hugging Face's transformers reads it, and so does ``from_preset``.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -32,7 +33,7 @@ class Weight:
     kind: str = "vector"
 
     @property
-    def their_shape(self):
+    def their_shape(self) -> tuple[int, ...]:
         """The shape of the array there."""
         shape = tuple(self.variable.shape)
         if self.kind in _AXES:
@@ -43,20 +44,20 @@ class Weight:
             return shape[-1], math.prod(shape[:-1])
         return (math.prod(shape),) if self.kind == "vector" else shape
 
-    def check(self, shape):
+    def check(self, shape: tuple[int, ...]) -> None:
         """Raises InputError if their array is not of the shape that it must have."""
         if shape != self.their_shape:
             raise InputError(
                 f"{self.name} has the shape {shape}, where config.json asks for {self.their_shape}"
             )
 
-    def to_keras(self, tensor):
+    def to_keras(self, tensor: np.ndarray) -> np.ndarray:
         """Their array as this variable's value."""
         if self.kind in ("vector", "table"):
             return np.reshape(tensor, self.variable.shape)
         return np.reshape(np.transpose(tensor, _AXES.get(self.kind)), self.variable.shape)
 
-    def from_keras(self):
+    def from_keras(self) -> np.ndarray:
         """This variable's value as their array, float32."""
         value = keras.ops.convert_to_numpy(self.variable).astype("float32")
         if self.kind in _AXES:
@@ -66,7 +67,7 @@ class Weight:
         return np.ascontiguousarray(np.reshape(value, self.their_shape))
 
 
-def backbone_weights(backbone):
+def backbone_weights(backbone: keras.Model) -> Iterator[Weight]:
     """Every weight of an ``AlignBackbone``, in the model's order: yields ``Weight``s."""
     yield from _image_weights(backbone.image_encoder)
     yield from _text_weights(backbone.text_encoder)
