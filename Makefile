@@ -38,9 +38,10 @@ $(DATA_READY): requirements-data.lock pyproject.toml
 test-data: $(DATA_READY)  ## Run the tests with Apache Beam and img2dataset, in .venv-data.
 	$(DATA_BIN)/python -m pytest tests/data/preparation/test_beam_pipeline.py tests/data/preparation/test_img2dataset.py $(ARGS)
 
-lint: $(READY)  ## Check style and format.
+lint: $(READY)  ## Check style, format and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(READY)  ## Mend style and format.
 	$(BIN)/ruff check --fix .

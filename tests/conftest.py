@@ -1,6 +1,7 @@
 import functools
 import json
 import os
+import shutil
 import socket
 import struct
 import sys
@@ -14,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT / "recipes"))
 
+import checkpoints
 import keras
 import keras_hub
 import numpy as np
@@ -34,6 +36,7 @@ from align_keras import (
     ImageEncoder,
     TextEncoder,
     distribution,
+    keras_internals,
 )
 from align_keras.data import records, scenes, vocabulary
 from align_keras.models import presets
@@ -225,9 +228,25 @@ def build_tiny():
 
 def freeze_batch_norm(model):
     """For micro-batches, whose statistics would be their own."""
-    for layer in model.backbone.image_encoder._flatten_layers():
+    for layer in keras_internals.layers_of(model.backbone.image_encoder):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
+
+
+@pytest.fixture(scope="session")
+def exported(pieces, tmp_path_factory):
+    """A checkpoint in Hugging Face's layout, and the model that it was written from."""
+    folder = tmp_path_factory.mktemp("exported")
+    keras.utils.set_random_seed(1)
+    model = checkpoints.small_model(pieces)
+    model.export_to_transformers(folder)
+    return folder, model
+
+
+@pytest.fixture
+def checkpoint(exported, tmp_path):
+    """A copy of it, to damage."""
+    return shutil.copytree(exported[0], tmp_path / "checkpoint")
 
 
 def make_batch():

@@ -8,6 +8,7 @@ Everything is float32. A pure function; what crosses replicas is handed in.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -46,24 +47,24 @@ class _Problem:
         return start, fresh, logits / self.temperature, part | own, own
 
 
-def rows_of_a_tile(columns):
+def rows_of_a_tile(columns: int) -> int:
     """How many rows of so many logits are 8 MiB, but 64 at least: a good ``tile_rows``."""
     return max(64, (1 << 21) // columns)
 
 
 def tiled_losses(
-    images,
-    texts,
-    temperature,
+    images: tf.Tensor,
+    texts: tf.Tensor,
+    temperature: tf.Tensor,
     *,
-    tile_rows,
-    label_smoothing=0.0,
-    ids=(),
-    replica=0,
-    replicas=1,
-    gather=tf.identity,
-    add=list,
-):
+    tile_rows: int,
+    label_smoothing: float = 0.0,
+    ids: Sequence[tf.Tensor] = (),
+    replica: int | tf.Tensor = 0,
+    replicas: int = 1,
+    gather: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+    add: Callable[[list[tf.Tensor]], list[tf.Tensor]] = list,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Cross entropies of this replica's pairs, both directions, against those of all replicas.
 
     Args:

@@ -7,16 +7,62 @@ its slice of that gradient into the weights.
 """
 
 import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 from align_keras.layers import batch_norm
 
 # A weight that the outputs do not depend on.
-UNCONNECTED = tf.UnconnectedGradients.ZERO
+_UNCONNECTED = tf.UnconnectedGradients.ZERO
 
 
-def embed(backbone, inputs, micro_batch_size):
+def gradients(
+    backbone: keras.Model,
+    inputs: Mapping[str, tf.Tensor],
+    losses_of: Callable[[dict[str, tf.Tensor]], tuple[Any, tf.Tensor]],
+    variables: Sequence[tf.Variable],
+    micro_batch_size: int | None = None,
+) -> tuple[Any, list[tf.Tensor]]:
+    """Gradients of a loss of the embeddings, with all or a part of the activations in memory.
+
+    Args:
+        backbone: an ``AlignBackbone``.
+        inputs: its inputs.
+        losses_of: a function from the backbone's outputs to any results and the loss, a scalar.
+        variables: those of the backbone and of ``losses_of``.
+        micro_batch_size: rows a part, see ``embed``; ``None`` for all rows at once.
+
+    Returns:
+        The results of ``losses_of``, and a list of gradients, one for each variable.
+
+    Raises:
+        ValueError: as ``embed``.
+    """
+    if micro_batch_size is None:
+        with tf.GradientTape() as tape:
+            results, loss = losses_of(backbone(inputs, training=True))
+        found = tape.gradient(loss, variables, unconnected_gradients=_UNCONNECTED)
+        return results, [tf.convert_to_tensor(gradient) for gradient in found]
+    embeddings, replay = embed(backbone, inputs, micro_batch_size)
+    inner = {variable.value.ref() for variable in backbone.trainable_variables}
+    outer = [variable for variable in variables if variable.ref() not in inner]
+    with tf.GradientTape() as tape:
+        tape.watch(embeddings)
+        results, loss = losses_of(embeddings)
+    d_embeddings, d_outer = tape.gradient(
+        loss, [embeddings, outer], unconnected_gradients=_UNCONNECTED
+    )
+    by_variable = replay(d_embeddings)
+    by_variable |= {variable.ref(): found for variable, found in zip(outer, d_outer, strict=True)}
+    return results, [by_variable[variable.ref()] for variable in variables]
+
+
+def embed(
+    backbone: keras.Model, inputs: Mapping[str, tf.Tensor], micro_batch_size: int
+) -> tuple[dict[str, tf.Tensor], Callable[[Any], dict[Any, tf.Tensor]]]:
     """Embeds a batch in training mode, part by part, and keeps no activations.
 
     Args:
@@ -51,7 +97,8 @@ def embed(backbone, inputs, micro_batch_size):
     }
     # Seeds of dropout, and moving averages: each part changes them.
     variables = backbone.non_trainable_variables
-    averaged = ["moving_" in variable.path for variable in variables]
+    statistics = {id(variable) for variable in batch_norm.moving_statistics(backbone)}
+    averaged = [id(variable) in statistics for variable in variables]
     state = [variable.value for variable in variables]
     before = [tf.identity(variable) for variable in state]
     moving, moving_before = (
@@ -93,7 +140,7 @@ def embed(backbone, inputs, micro_batch_size):
                 outputs = embed_part(index)
             upstream = {name: value[index] for name, value in d_parts.items()}
             gradients = tape.gradient(
-                outputs, variables, output_gradients=upstream, unconnected_gradients=UNCONNECTED
+                outputs, variables, output_gradients=upstream, unconnected_gradients=_UNCONNECTED
             )
             gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
             return index + 1, [t + g for t, g in zip(totals, gradients, strict=True)]
