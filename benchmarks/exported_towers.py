@@ -20,7 +20,7 @@ import measure
 import numpy as np
 
 from align_keras import AlignDualEncoder
-from align_keras.data.examples import examples
+from align_keras.data import examples
 from align_keras.evaluation import embedding, retrieval
 from align_keras.preprocessing import raw_inputs
 

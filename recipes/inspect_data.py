@@ -2,26 +2,20 @@
 
     python recipes/inspect_data.py --data='SHARDS/train-*.tfrecord'
 
-Prints a summary and writes it as JSON beside a picture of random pairs. Ends with status 1 where
-the shards would spoil a run.
+Prints a summary and writes it as JSON beside a picture of random pairs. Exits with 1 if the shards
+are unfit for training.
 """
 
+import os
+
+os.environ["ALIGN_KERAS_IMPORT"] = "lazy"  # flags are read without TensorFlow
+
 import dataclasses
-import json
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
-from quiet_tensorflow import load_quietly
-
-load_quietly()
-
-import tensorflow as tf
-import tqdm
-import tyro
-
-from align_keras import AlignPreprocessor
-from align_keras.data import inspection, inspection_summary, records, vocabulary
-from align_keras.preprocessing.tokenizer import WordPieceTokenizer, read_vocabulary
+from align_keras import errors
+from align_keras.runs import command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,71 +50,39 @@ class InspectSettings:
     seed: int = 0
     """Decides the pairs on the picture."""
 
-    def check(self):
-        """Raises a ValueError that names the flag on what cannot be."""
-        for name in ("max_records", "samples", "batch_size"):
-            if getattr(self, name) < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag}: must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.max_unusable <= 1:
-            raise ValueError(f"--max-unusable: must be from 0 to 1, not {self.max_unusable}")
 
+def main(settings: InspectSettings) -> None:
+    """Reads, judges, times, writes and prints; exits with 1 if the shards are unfit."""
+    from align_keras.data import inspecting, inspection_summary, records
 
-def main(settings):
-    """Reads, judges, times, writes and prints; returns whether the shards are fit for a run."""
-    settings.check()
-    shards = records.find_shards(settings.data, "--data")
-    count_word_pieces = word_piece_counter(settings.vocabulary) if settings.vocabulary else None
-    found = inspection.Inspection(count_word_pieces, settings.samples, settings.seed)
-    for shard in tqdm.tqdm(shards, unit="shard", disable=None):
-        found.read_shard(shard, max(1, settings.max_records // len(shards)))
-    report = found.report()
-    errors, notes = inspection_summary.problems(
-        report, settings.max_unusable, settings.resize_size, settings.sequence_length
+    sampling = inspecting.Sampling(
+        settings.max_records, settings.samples, settings.max_unusable, settings.seed
     )
-    if settings.seconds and not errors:
-        report["images_per_second"] = throughput(settings, found.counts)
-    report |= {"errors": errors, "warnings": notes}
-    output = Path(settings.output)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    if found.samples:
-        inspection_summary.draw_sheet(output / "samples.png", found.samples)
-    print(inspection_summary.format_summary(report))
-    for line in [f"warning: {note}" for note in notes] + [f"error: {error}" for error in errors]:
-        print(line)
-    print(f"written: {output}/ (report.json, samples.png)")
-    return not errors
-
-
-def word_piece_counter(path):
-    """Counts the word pieces of captions, untrimmed, with the vocabulary of a file."""
-    tokenizer = WordPieceTokenizer(read_vocabulary(path))
-    return lambda captions: tokenizer.tokenize(tf.constant(captions)).row_lengths().numpy()
-
-
-def throughput(settings, counts):
-    """Images a second of the training pipeline; without a vocabulary given, with a small one."""
-    pieces = settings.vocabulary or vocabulary.train_vocabulary(
-        records.read_captions(list(counts), 10_000), 2_000
-    )
-    preprocessor = AlignPreprocessor(
-        pieces,
+    training = inspecting.TrainingInput(
+        settings.vocabulary,
         settings.image_size,
         settings.resize_size,
         settings.sequence_length,
         settings.antialias,
+        settings.batch_size,
+        settings.seconds,
     )
-    return inspection.measure_throughput(
-        counts, preprocessor, settings.batch_size, settings.seconds, settings.seed
-    )
+    with errors.concerning("data"):
+        shards = records.find_shards(settings.data)
+        report = inspecting.inspect(shards, settings.output, sampling, training)
+    print(inspection_summary.format_summary(report))
+    for kind in ("warnings", "errors"):
+        for line in report[kind]:
+            print(f"{kind[:-1]}: {line}")
+    print(f"written: {settings.output}/ (report.json, samples.png)")
+    if report["errors"]:
+        sys.exit(1)
+
+
+def parse(arguments: Sequence[str] | None = None) -> InspectSettings:
+    """The settings of a command line."""
+    return command.parse(InspectSettings, arguments, description=__doc__)
 
 
 if __name__ == "__main__":
-    try:
-        fit = main(tyro.cli(InspectSettings, description=__doc__))
-    except (ValueError, OSError) as error:
-        sys.exit(f"inspect_data.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit("inspect_data.py: interrupted")
-    sys.exit(0 if fit else 1)
+    command.run("inspect_data.py", parse, main)

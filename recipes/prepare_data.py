@@ -7,20 +7,18 @@
 Every pair that is left out is counted under the rule that it breaks, in a report with pictures.
 """
 
+import os
+
+os.environ["ALIGN_KERAS_IMPORT"] = "lazy"  # flags are read without TensorFlow
+
 import dataclasses
 import sys
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
-from quiet_tensorflow import load_quietly
-
-load_quietly()
-
-import tqdm
-import tyro
-
-from align_keras.data.examples import sources
-from align_keras.data.preparation import filter_report, filters, near_duplicates, single_machine
-from align_keras.data.preparation.judging import Preparation
+from align_keras import errors
+from align_keras.data.preparation import filters
+from align_keras.runs import command
 
 RuleName = Literal[tuple(filters.LIMITS)]
 
@@ -102,80 +100,19 @@ class PrepareSettings:
     the command are more of them."""
 
 
-def main(settings, is_unsafe=None):
-    """Reads, filters, writes shards, and reports.
+def main(settings: PrepareSettings) -> None:
+    """Reads, filters, writes shards, and reports."""
+    from align_keras.data.preparation import preparing
 
-    Args:
-        settings: ``PrepareSettings``.
-        is_unsafe: a function of a ``sources.Row`` that marks unsafe content, beside the field.
-    """
-    if settings.shard_size < 1:
-        raise ValueError(f"--shard-size: must be at least 1, not {settings.shard_size}")
+    output = preparing.Output(
+        settings.output,
+        settings.shard_size,
+        settings.table_only,
+        settings.engine,
+        settings.beam_options,
+    )
     rules = choose_rules(settings)
-    source = open_source(settings)
-    copies = open_evaluation_images(settings, rules)
-    preparation = Preparation(source, rules, settings.seed, copies, is_unsafe, settings.table_only)
-    report = run(preparation, settings)
-    filter_report.write(report, settings.output)
-    print_summary(report, settings)
-    if not report["pairs_out"]:
-        name = settings.captions or settings.source
-        raise ValueError(f"{source_flag(settings)}: no pair of {name} could be packed")
-
-
-def run(preparation, settings):
-    """Runs the engine chosen; returns the report."""
-    if settings.engine == "single_machine":
-        return single_machine.prepare(
-            preparation, settings.output, settings.shard_size, show_progress
-        )
-    try:
-        from align_keras.data.preparation import beam_pipeline
-    except ImportError:
-        raise ValueError(
-            "--engine: beam needs apache-beam; pip install 'align-keras[beam]'"
-        ) from None
-    return beam_pipeline.prepare(
-        preparation, settings.output, settings.shard_size, settings.beam_options
-    )
-
-
-def open_evaluation_images(settings, rules):
-    """The images whose near-duplicates are dropped, or None."""
-    if not settings.evaluation_images:
-        if settings.near_duplicate_model:
-            raise ValueError("--near-duplicate-model: needs --evaluation-images")
-        return None
-    if settings.table_only:
-        raise ValueError("--evaluation-images: --table-only opens no image to compare")
-    return near_duplicates.EvaluationImages(
-        near_duplicates.read_images(settings.evaluation_images),
-        rules.max_hash_distance,
-        settings.near_duplicate_model,
-        rules.max_cosine,
-    )
-
-
-def choose_rules(settings):
-    """The paper's rules or none, less those left out, with the thresholds given."""
-    rules = filters.Rules() if settings.rules == "paper" else filters.NO_RULES
-    changes = {filters.LIMITS[rule]: None for rule in settings.without}
-    for field in dataclasses.fields(rules):
-        if (given := getattr(settings, field.name, None)) is not None:
-            changes[field.name] = given
-    return dataclasses.replace(rules, **changes)
-
-
-def source_flag(settings):
-    """The flag that names the source."""
-    return "--captions" if settings.captions else "--source"
-
-
-def open_source(settings):
-    """Opens the table or the source, and looks into its first rows."""
-    if bool(settings.captions) == bool(settings.source):
-        raise ValueError("--captions: give either a table here or --source")
-    columns = sources.Columns(
+    columns = preparing.Columns(
         image=settings.image_column,
         archive=settings.archive_column,
         caption=settings.caption_column,
@@ -183,44 +120,56 @@ def open_source(settings):
         carry=settings.carry,
         select=settings.select,
     )
-    if settings.captions:
-        source = sources.TableSource(settings.captions, settings.images, columns)
-    else:
-        source = sources.open_source(settings.source, columns)
-    name = settings.captions or settings.source
-    sources.check_rows(source, f"{source_flag(settings)}={name}")
-    return source
+    source = preparing.open_pairs(settings.captions, settings.images, settings.source, columns)
+    images = open_evaluation_images(settings, rules)
+    name = "captions" if settings.captions else "source"
+    with errors.concerning(name):
+        report = preparing.prepare(
+            source, output, rules, evaluation_images=images, seed=settings.seed
+        )
+        print(preparing.summary(report, output))
+        if not report["pairs_out"]:
+            raise errors.InputError(f"no pair of {getattr(settings, name)} could be packed")
 
 
-def show_progress(pairs, what):
-    """Passes pairs on and shows how many."""
-    return tqdm.tqdm(pairs, what, unit=" pairs", mininterval=0.5)
+def choose_rules(settings: PrepareSettings) -> filters.Rules:
+    """The paper's rules or none, less those left out, with the thresholds given."""
+    base = filters.Rules() if settings.rules == "paper" else filters.NO_RULES
+    names = {field.name for field in dataclasses.fields(base)}
+    given = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
+    return base.but(settings.without, **given)
 
 
-def print_summary(report, settings):
-    """What went out, and what each rule removed."""
-    kept, total = report["pairs_out"], report["pairs_in"]
-    files = "kept.jsonl" if settings.table_only else "*.tfrecord"
-    print(f"{kept:,} of {total:,} pairs in {settings.output}-{files}")
-    for reason, count in report["reasons"].items():
-        print(f"left out {count:,}: {reason}")
-    if report["reasons"]:
-        print(f"each one is listed in {settings.output}-left_out.jsonl")
-    print(f"report: {settings.output}-report.html")
+def open_evaluation_images(settings: PrepareSettings, rules: filters.Rules) -> Any:
+    """The images whose near-duplicates are dropped, or None."""
+    from align_keras.data.preparation import preparing
+
+    if not settings.evaluation_images:
+        if settings.near_duplicate_model:
+            raise errors.InputError(
+                "there are no images to compare",
+                remedy="give <evaluation_images> too",
+                setting="near_duplicate_model",
+            )
+        return None
+    with errors.concerning("evaluation_images"):
+        if settings.table_only:
+            raise errors.InputError(
+                "no image is opened to compare", remedy="leave out <table_only> or this"
+            )
+        return preparing.open_evaluation_images(
+            settings.evaluation_images, rules, settings.near_duplicate_model
+        )
 
 
-def parse(arguments):
+def parse(arguments: Sequence[str] | None = None) -> PrepareSettings:
     """The settings of a command line; what follows ``--`` is Beam's."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    settings = tyro.cli(PrepareSettings, description=__doc__, args=arguments[:end])
+    settings = command.parse(PrepareSettings, arguments[:end], description=__doc__)
     beam_options = (*settings.beam_options, *arguments[end + 1 :])
     return dataclasses.replace(settings, beam_options=beam_options)
 
 
 if __name__ == "__main__":
-    try:
-        main(parse(sys.argv[1:]))
-    except (ValueError, OSError) as error:
-        sys.exit(f"prepare_data.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit("prepare_data.py: interrupted; nothing was written, run it again")
+    command.run("prepare_data.py", parse, main, "nothing was written, run it again")

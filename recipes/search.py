@@ -111,7 +111,7 @@ class ServeSettings(SearchSettings):
 
 def index(settings):
     """Embeds, with a progress bar; returns the index's ``Header``."""
-    from align_keras.data.examples import image_sources
+    from align_keras.data import examples
     from align_keras.runs.presets import load_model
     from align_keras.search import indexing
 
@@ -120,7 +120,7 @@ def index(settings):
         check_range(settings, name, least, most.get(name))
     # What is wrong with the images is told before a model is loaded.
     with concerning("images"):
-        source = image_sources.open_images(settings.images, settings.select)
+        source = examples.open_images(settings.images, settings.select)
     with concerning("model"):
         model = load_model(settings.model)
     start = time.monotonic()
@@ -197,7 +197,7 @@ def query(settings):
 
 def evaluate(settings):
     """Asks with every caption; returns the ``IndexRecall``."""
-    from align_keras.data.examples import examples
+    from align_keras.data import examples
     from align_keras.evaluation import report
     from align_keras.search.recall import measure_recall, read_captions
 

@@ -191,7 +191,7 @@ def scene_photos(tmp_path_factory, scene_shards):
 @pytest.fixture(scope="session")
 def page_search(tmp_path_factory, tiny_model, held_out_images):
     """Thirty scenes; one is called what a page must not take for HTML, one what is no text."""
-    from align_keras.data.examples import image_sources
+    from align_keras.data import examples
     from align_keras.search import indexing
     from align_keras.search.image_index import ImageIndex
     from align_keras.search.image_search import ImageSearch
@@ -202,7 +202,7 @@ def page_search(tmp_path_factory, tiny_model, held_out_images):
         odd = {3: "<img src=x onerror=alert(1)>", 4: os.fsdecode(b"\xe9")}
         name = odd.get(number, f"{number:02}")
         (folder / "photos" / f"{name}.jpg").write_bytes(data)
-    source = image_sources.open_images(folder / "photos")
+    source = examples.open_images(folder / "photos")
     indexing.build_index(tiny_model, source, folder / "index", thumbnail_size=64)
     return ImageSearch(tiny_model, ImageIndex(folder / "index"))
 

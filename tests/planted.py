@@ -10,10 +10,14 @@ import numpy as np
 from conftest import SHARED
 from PIL import Image
 
-from align_keras.data.preparation import filters
+from align_keras.data.examples import open_images
+from align_keras.data.examples.columns import Columns
+from align_keras.data.preparation import filters, preparing
+from align_keras.data.preparation.near_duplicates import EvaluationImages, decodable_images
 
 #: The paper's, but for the photographs' size: the shared ones have a shorter side of 144 pixels.
-RULES = {"rules": "paper", "min_side_above": 100, "language": "en", "unsafe_field": "rating"}
+RULES = filters.Rules(min_side_above=100, language="en")
+COLUMNS = Columns(unsafe="rating")
 _WORDS = re.findall(
     r"\w+",
     "red blue green old new small large wooden city garden street house dog horse boat train "
@@ -58,8 +62,8 @@ def encode(image, size=None, quality=90):
 class Planted:
     """A folder with a table of pairs, ``planted.jsonl``, and images to evaluate on.
 
-    ``expected`` holds the rule that each line breaks, or None; ``frequent_ngrams`` what makes the
-    planted words rare and no others.
+    ``expected`` holds the rule that each line breaks, or None; ``rules`` have a ``frequent_ngrams``
+    that makes the planted words rare and no others.
     """
 
     def __init__(self, folder):
@@ -78,7 +82,22 @@ class Planted:
         lines = [json.dumps(row) + "\n" for row in self.rows]
         (folder / "planted.jsonl").write_text("".join(lines))
         counts = self.count_ngrams()
-        self.frequent_ngrams = sum(count > 1 for count in counts.values())
+        frequent = sum(count > 1 for count in counts.values())
+        self.rules = RULES.but(frequent_ngrams=frequent)
+        self.table = str(folder / "planted.jsonl")
+
+    def evaluation_images(self):
+        return EvaluationImages(decodable_images(open_images(self.folder / "evaluation")))
+
+    def prepare(self, output, source=None, rules=None, seed=0, images=True, **options):
+        """Applies the rules; returns the report."""
+        return preparing.prepare(
+            source or preparing.open_pairs(self.table, columns=COLUMNS),
+            preparing.Output(str(output), **options),
+            rules or self.rules,
+            evaluation_images=self.evaluation_images() if images else None,
+            seed=seed,
+        )
 
     def add(self, rule, image, *captions, **fields):
         """One row; ``image`` are bytes of a new file, or what stands in the table."""

@@ -2,13 +2,16 @@
 
 import itertools
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 from align_keras.data import records
+from align_keras.errors import InputError, Place
 
 logger = logging.getLogger(__name__)
 
 
-def check_shards(shards, max_records=100_000):
+def check_shards(shards: Sequence[str], max_records: int = 100_000) -> None:
     """Reads a share of every shard and raises on what would spoil a run.
 
     A shard without a readable record is passed over where others have some. Of one that
@@ -20,9 +23,8 @@ def check_shards(shards, max_records=100_000):
         max_records: how many to read in all, spread evenly over the shards.
 
     Raises:
-        ValueError: if a shard is empty, none has a readable record, or one lacks ``jpg`` or
-            ``txt`` or holds a caption that is not UTF-8. One line, which names the file and
-            the mend.
+        InputError: if a shard is empty, none has a readable record, or one lacks ``jpg`` or
+            ``txt`` or holds a caption that is not UTF-8.
     """
     share = max(1, max_records // len(shards))
     unreadable = []
@@ -33,22 +35,22 @@ def check_shards(shards, max_records=100_000):
                 check_pair(shard, count, record)
                 intact += 1
             count += 1
-        fault = "no readable record in it; remove the shard or write it again"
+        fault = "no readable record in it"
+        remedy = "remove the shard or write it again"
         if not intact:
-            unreadable.append(f"{shard}: {fault}")
+            unreadable.append(shard)
         if not count or len(unreadable) == len(shards):
-            raise ValueError(unreadable[-1])
+            raise InputError(fault, Place(shard), remedy)
         stated = records.stated_alone(shard)
         if stated is not None and count > stated:
-            fault = (
-                f"more records than the {stated:,} of {records.stats_path(shard)}; delete that file"
-            )
+            fault = f"more records than the {stated:,} of {records.stats_path(shard)}"
+            remedy = "delete that file"
         if stated is not None and (not intact or count > stated):
-            logger.warning("%s: %s", shard, fault)
+            logger.warning("%s", InputError(fault, Place(shard), remedy))
 
 
-def check_pair(shard, index, record):
-    """Raises a ValueError on a record that no run starts with, as ``check_shards``.
+def check_pair(shard: str, index: int, record: bytes) -> dict[str, Any]:
+    """Raises an InputError on a record that no run starts with, as ``check_shards``.
 
     Args:
         shard: its path, for the message.
@@ -58,24 +60,22 @@ def check_pair(shard, index, record):
     Returns:
         Its fields, as ``records.parse_pair`` gives them.
     """
+    place = Place(shard, f"record {index}")
+    remedy = "pack it with recipes/prepare_data.py or write img2dataset's layout"
     try:
         fields = records.parse_pair(record)
     except ValueError as error:
-        raise ValueError(
-            f"{shard}: record {index} is {error}; pack it with recipes/prepare_data.py"
-        ) from None
+        raise InputError(str(error), place, remedy) from None
     missing = [name for name in ("jpg", "txt") if name not in fields]
     if missing:
-        raise ValueError(
-            f"{shard}: record {index} has no field {' and no '.join(missing)}, only "
-            f"{', '.join(sorted(fields)) or 'nothing'}; pack it with "
-            "recipes/prepare_data.py or write img2dataset's layout"
-        )
+        found = ", ".join(sorted(fields)) or "nothing"
+        raise InputError(f"no field {' and no '.join(missing)}, only {found}", place, remedy)
     try:
         fields["txt"].decode("utf-8")
     except (UnicodeDecodeError, AttributeError):
-        raise ValueError(
-            f"{shard}: the caption (txt) of record {index} is not UTF-8; convert the "
-            "captions to UTF-8 and pack them again"
+        raise InputError(
+            "the caption (txt) is not UTF-8",
+            place,
+            "convert the captions to UTF-8 and pack them again",
         ) from None
     return fields

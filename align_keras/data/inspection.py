@@ -6,12 +6,15 @@ import hashlib
 import itertools
 import os
 import random
-import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from align_keras.data import checks, pipeline, records
+from align_keras.data import checks, paper_rules, records
+from align_keras.data.inspection_numbers import repeats_of, share_of, spread_of
+from align_keras.errors import InputError
 from align_keras.preprocessing import images
 
 #: Faults that no run starts with, and those that a run passes over and counts.
@@ -26,7 +29,7 @@ _ODD = 0x9E3779B97F4A7C15  # mixes two hashes into one
 _decode = tf.function(images.decode, input_signature=[tf.TensorSpec([], tf.string)])
 
 
-def examine(shard, index, record):
+def examine(shard: str, index: int, record: bytes | None) -> dict[str, Any]:
     """What one record holds, decoded by the training pipeline's own decoder.
 
     Args:
@@ -35,19 +38,19 @@ def examine(shard, index, record):
         record: the serialised record; None if it is corrupt.
 
     Returns:
-        A dict of ``shard``, ``index`` and, if a run could not use it, ``fault`` (of ``REFUSED``
-        or ``SKIPPED``) and ``detail``; else of ``jpg``, ``text`` (the caption), the numbers
-        ``width``, ``height``, ``bytes``, ``unigrams``, ``characters``, and 64-bit hashes
-        ``pair``, ``image``, ``caption``, ``image_id`` (0 without one). Captions that differ in
-        case or outer blanks alone share a hash, as in training.
+        A dict with ``shard`` and ``index``. For a record that a run cannot use also ``fault`` (of
+        ``REFUSED`` or ``SKIPPED``) and ``detail``. For any other also ``jpg``, ``text`` (the
+        caption), the numbers ``width``, ``height``, ``bytes``, ``unigrams``, ``characters``, and
+        64-bit hashes ``pair``, ``image``, ``caption``, ``image_id`` (0 without one). Captions that
+        differ only in case or outer blanks share a hash, as in training.
     """
-    place = {"shard": shard, "index": index}
+    place: dict[str, Any] = {"shard": shard, "index": index}
     if record is None:
         return {**place, "fault": "corrupt record", "detail": ""}
     try:
         fields = checks.check_pair(shard, index, record)
-    except ValueError as error:
-        return {**place, "fault": "not a pair", "detail": str(error).removeprefix(f"{shard}: ")}
+    except InputError as error:
+        return {**place, "fault": "not a pair", "detail": f"{error.problem}; {error.remedy}"}
     text = fields["txt"].decode("utf-8")
     if not text.strip():
         return {**place, "fault": "empty caption", "detail": ""}
@@ -66,7 +69,7 @@ def examine(shard, index, record):
         "width": width,
         "height": height,
         "bytes": len(fields["jpg"]),
-        "unigrams": len(text.split()),
+        "unigrams": len(paper_rules.unigrams(text)),
         "characters": len(text),
         "pair": _hash(_hash(fields["jpg"]).to_bytes(8, "little") + caption),
         "image": _hash(fields["jpg"]),
@@ -75,7 +78,7 @@ def examine(shard, index, record):
     }
 
 
-def _hash(data):
+def _hash(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
@@ -91,19 +94,26 @@ class Inspection:
         seed: decides which.
     """
 
-    def __init__(self, count_word_pieces=None, num_samples=0, seed=0):
+    def __init__(
+        self,
+        count_word_pieces: Callable[[list[str]], Sequence[int]] | None = None,
+        num_samples: int = 0,
+        seed: int = 0,
+    ) -> None:
         self.count_word_pieces = count_word_pieces
         self.num_samples = num_samples
-        self.counts = {}
+        self.counts: dict[str, int] = {}
         self.records = self.usable = 0
         self.complete = True
-        self.faults = {kind: {"count": 0, "examples": []} for kind in (*REFUSED, *SKIPPED)}
-        self._samples = {}
+        self.faults: dict[str, dict[str, Any]] = {
+            kind: {"count": 0, "examples": []} for kind in (*REFUSED, *SKIPPED)
+        }
+        self._samples: dict[int, dict[str, Any]] = {}
         self._random = random.Random(seed)
-        self._columns = {name: array.array("Q") for name in (*_NUMBERS, *REPEATABLE)}
-        self._columns |= {name: array.array("Q") for name in ("shard", "index")}
+        names = (*_NUMBERS, *REPEATABLE, "shard", "index")
+        self._columns: dict[str, array.array] = {name: array.array("Q") for name in names}
 
-    def read_shard(self, shard, limit):
+    def read_shard(self, shard: str, limit: int) -> None:
         """Reads up to ``limit`` records and decodes them on every core."""
         self.counts[shard] = counted = records.count_records(shard)
         numbered = enumerate(itertools.islice(records.read_frames(shard), limit))
@@ -121,12 +131,12 @@ class Inspection:
         if self.usable == usable_before:
             self._add_fault("no readable record in the shard", shard, "", 1)
 
-    def _add_fault(self, kind, where, detail, count=1):
+    def _add_fault(self, kind: str, where: str, detail: str, count: int = 1) -> None:
         self.faults[kind]["count"] += count
         if len(self.faults[kind]["examples"]) < _EXAMPLES:
             self.faults[kind]["examples"].append(f"{where}: {detail}" if detail else where)
 
-    def _add(self, looked_at):
+    def _add(self, looked_at: list[dict[str, Any]]) -> None:
         pairs = []
         for pair in looked_at:
             if "fault" in pair:
@@ -136,7 +146,7 @@ class Inspection:
                 pairs.append(pair)
         if not pairs:
             return
-        lengths = [0] * len(pairs)
+        lengths: Sequence[int] = [0] * len(pairs)
         if self.count_word_pieces:
             lengths = self.count_word_pieces([pair["text"] for pair in pairs])
         for pair, length in zip(pairs, lengths, strict=True):
@@ -152,12 +162,12 @@ class Inspection:
                 self._samples[slot] = pair
 
     @property
-    def samples(self):
+    def samples(self) -> list[dict[str, Any]]:
         """The chosen pairs, as ``examine`` gives them, in the shards' order."""
         return sorted(self._samples.values(), key=lambda pair: (pair["shard"], pair["index"]))
 
-    def report(self):
-        """All that was found, a dict for JSON.
+    def report(self) -> dict[str, Any]:
+        """All that was found, for JSON.
 
         ``shards``, ``records`` (read, or lost where a shard ends early), ``complete`` (whether
         those are all there are), ``usable``; ``faults``: by kind, ``count`` and the first places
@@ -166,8 +176,8 @@ class Inspection:
         captions that are outside the paper's rules (sec. 3).
         """
         columns = {name: np.frombuffer(column, "u8") for name, column in self._columns.items()}
-        short, long = (f(columns["width"], columns["height"]) for f in (np.minimum, np.maximum))
-        aspect_ratio = long / np.maximum(short, 1)
+        short = np.minimum(columns["width"], columns["height"])
+        aspect_ratio = np.maximum(columns["width"], columns["height"]) / np.maximum(short, 1)
         spreads = {
             "images": {
                 "width": columns["width"],
@@ -180,7 +190,6 @@ class Inspection:
         }
         if self.count_word_pieces:
             spreads["captions"]["word_pieces"] = columns["word_pieces"]
-        unigrams = columns["unigrams"]
         return {
             "shards": len(self.counts),
             "records": self.records,
@@ -192,22 +201,18 @@ class Inspection:
                 for part, numbers in spreads.items()
             },
             "repeats": self._repeats(columns),
-            "shares": {
-                "shorter side of 200 pixels or less": share_of(short <= 200),
-                "aspect ratio of 3 or more": share_of(aspect_ratio >= 3),
-                "fewer than 3 unigrams": share_of(unigrams < 3),
-                "more than 20 unigrams": share_of(unigrams > 20),
-            },
+            "shares": _shares_outside_the_rules(short, aspect_ratio, columns["unigrams"]),
         }
 
-    def _repeats(self, columns):
-        found, shards = {}, list(self.counts)
+    def _repeats(self, columns: dict[str, np.ndarray]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        shards = list(self.counts)
         for kind in REPEATABLE:
             counts = repeats_of(columns[kind])
             row = counts.pop("row")
             if row is not None:
                 shard, index = shards[columns["shard"][row]], columns["index"][row]
-                record = next(itertools.islice(records.read_frames(shard), int(index), None))
+                record = next(itertools.islice(records.read_frames(shard), int(index), None)) or b""
                 counts["example"] = f"{shard}: record {index}"
                 counts["caption"] = records.parse_pair(record)["txt"].decode("utf-8")
             found[kind] = counts
@@ -221,62 +226,15 @@ class Inspection:
         return found
 
 
-def spread_of(values):
-    """Quantiles and mean of numbers, a dict; None for none."""
-    if not len(values):
-        return None
-    names = ("min", "p5", "median", "p95", "max")
-    quantiles = np.quantile(values, [0, 0.05, 0.5, 0.95, 1])
-    return {name: float(value) for name, value in zip(names, quantiles, strict=True)} | {
-        "mean": float(np.mean(values))
-    }
-
-
-def share_of(flags):
-    """The share that is True, 0 of none."""
-    return float(np.mean(flags)) if len(flags) else 0.0
-
-
-def repeats_of(hashes):
-    """How often values repeat; 0 stands for none and does not count.
-
-    Args:
-        hashes: uint64, ``(records,)``.
-
-    Returns:
-        A dict of ``records`` (those that repeat an earlier one), ``most`` (how often the most
-        frequent value stands), ``over_10`` (records whose value stands more than 10 times, which
-        the paper drops for captions) and ``row`` (the first of the most frequent; None if there
-        is no repeat).
-    """
-    rows = np.flatnonzero(hashes)
-    if not len(rows):
-        return {"records": 0, "most": 0, "over_10": 0, "row": None}
-    _, first, counts = np.unique(hashes[rows], return_index=True, return_counts=True)
-    most = int(counts.max())
+def _shares_outside_the_rules(
+    short: np.ndarray, aspect_ratio: np.ndarray, unigrams: np.ndarray
+) -> dict[str, float]:
+    """Shares of the records that the paper's filter would drop, by what is wrong with them."""
+    side, aspect = paper_rules.MIN_SIDE_ABOVE, paper_rules.MAX_ASPECT_BELOW
+    fewest, most = paper_rules.MIN_WORDS, paper_rules.MAX_WORDS
     return {
-        "records": int(len(rows) - len(counts)),
-        "most": most,
-        "over_10": int(counts[counts > 10].sum()),
-        "row": int(rows[first[counts == most].min()]) if most > 1 else None,
+        f"shorter side of {side} pixels or less": share_of(short <= side),
+        f"aspect ratio of {aspect:g} or more": share_of(aspect_ratio >= aspect),
+        f"fewer than {fewest} unigrams": share_of(unigrams < fewest),
+        f"more than {most} unigrams": share_of(unigrams > most),
     }
-
-
-def measure_throughput(counts, preprocessor, batch_size, seconds, seed=0):
-    """Images a second of the training pipeline itself, on whatever else the machine does.
-
-    Args:
-        counts: the number of records of each shard, by path.
-        preprocessor: an ``AlignPreprocessor`` with a vocabulary.
-        batch_size: pairs; as many as there are if these are fewer.
-        seconds: how long to draw batches; at least two are drawn.
-        seed: of the pipeline.
-    """
-    batch_size = min(batch_size, sum(counts.values()))
-    batches = iter(pipeline.training_dataset(counts, preprocessor, batch_size, seed=seed))
-    next(batches)
-    start, drawn = time.perf_counter(), 0
-    while drawn < 2 or time.perf_counter() - start < seconds:
-        next(batches)
-        drawn += 1
-    return drawn * batch_size / (time.perf_counter() - start)

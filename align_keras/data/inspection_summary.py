@@ -1,7 +1,9 @@
-"""What an ``Inspection`` found, for a reader: what spoils a run, what to know, a sheet of pairs."""
+"""An ``Inspection`` for people: errors and warnings, a table, a sheet of pairs."""
 
 import io
 import textwrap
+from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -13,7 +15,9 @@ _TITLES = {"width": "width, pixels", "height": "height, pixels"}
 _TITLES |= {"shorter_side": "shorter side, pixels", "bytes": "file, bytes"}
 
 
-def problems(report, max_unusable, resize_size, sequence_length):
+def problems(
+    report: dict[str, Any], max_unusable: float, resize_size: int, sequence_length: int
+) -> tuple[list[str], list[str]]:
     """Judges a report.
 
     Args:
@@ -23,7 +27,8 @@ def problems(report, max_unusable, resize_size, sequence_length):
         sequence_length: word pieces that a caption is trimmed to, with [CLS] and [SEP].
 
     Returns:
-        ``(errors, warnings)``, lists of lines. An error would end a run at its start, or spoil it.
+        ``(errors, warnings)``, lists of lines. With an error a run would end at its start, or
+        learn from spoilt data.
     """
     errors, notes = [], []
     for kind in REFUSED:
@@ -56,7 +61,7 @@ def problems(report, max_unusable, resize_size, sequence_length):
     return errors, notes
 
 
-def _repeat_notes(report):
+def _repeat_notes(report: dict[str, Any]) -> list[str]:
     repeats, notes = report["repeats"], []
     if count := repeats["pair"]["records"]:
         notes.append(f"{count:,} records repeat another's image and caption")
@@ -73,7 +78,7 @@ def _repeat_notes(report):
     return notes
 
 
-def format_summary(report):
+def format_summary(report: dict[str, Any]) -> str:
     """A report of an ``Inspection`` as lines of text; ``images_per_second`` where it is in it."""
     extent = "all" if report["complete"] else "the first of each shard"
     lines = [
@@ -107,7 +112,7 @@ def format_summary(report):
     return "\n".join(lines)
 
 
-def draw_sheet(path, samples, columns=6):
+def draw_sheet(path: str | Path, samples: list[dict[str, Any]], columns: int = 6) -> None:
     """Draws pairs: each image whole, its caption below, its size above.
 
     Args:

@@ -1,60 +1,43 @@
 """``tf.data`` pipelines from shards to batches: plain calls in order, deterministic by seed.
 
 Shards (shuffled by epoch) -> interleaved records -> shuffle -> decode, resize, crop, flip ->
-batch -> tokenise -> prefetch. Batch N holds records N x batch_size onwards of the epoch's
-order whatever is corrupt among them, so that a run resumes at step N by skipping undecoded
-records. Shapes are static.
+batch -> tokenise -> prefetch. Batch N follows from N alone: see ``batches``.
 """
 
-import dataclasses
 import itertools
-import logging
 import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
-from align_keras.data import records
+from align_keras.data import batches, records
+from align_keras.data.batches import SkippedPairs
+from align_keras.errors import InputError
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
-logger = logging.getLogger(__name__)
+__all__ = ["SkippedPairs", "evaluation_dataset", "shard_counts", "training_dataset"]
 
-# Decoding works on chunks, each in one thread. A chunk holds its images in memory (64 MB at 289
-# pixels); putting several together for a larger batch copies them once more.
-_CHUNK = 64
 _READ_BLOCK = 16
 _OPEN_SHARDS = 16
-# Autotuning would take half the memory of the machine (bytes).
-_MEMORY_BUDGET = 2 << 30
 
 
-@dataclasses.dataclass
-class SkippedPairs:
-    """Counts the pairs left out: corrupt record or image, caption empty or not UTF-8."""
-
-    count: int = 0
-
-    def add(self, number):
-        """Adds to the count and logs it."""
-        self.count += int(number)
-        logger.warning("skipped %d corrupt or unreadable pairs so far", self.count)
-
-
-def shard_counts(shards):
+def shard_counts(shards: Sequence[str]) -> dict[str, int]:
     """The number of records of each shard, by path."""
     return {shard: records.count_records(shard) for shard in shards}
 
 
 def training_dataset(
-    counts,
-    preprocessor,
-    batch_size,
+    counts: Mapping[str, int],
+    preprocessor: AlignPreprocessor,
+    batch_size: int,
     *,
-    seed=0,
-    start_batch=0,
-    shuffle_buffer=10_000,
-    worker=0,
-    num_workers=1,
-    skipped=None,
-):
+    seed: int = 0,
+    start_batch: int = 0,
+    shuffle_buffer: int = 10_000,
+    worker: int = 0,
+    num_workers: int = 1,
+    skipped: SkippedPairs | None = None,
+) -> tf.data.Dataset:
     """Endless batches of augmented pairs.
 
     Args:
@@ -65,9 +48,9 @@ def training_dataset(
         start_batch: the first batch to give, as if those before had been taken.
         shuffle_buffer: records, still encoded, among which the order is random.
         worker: this reader's place, from 0, among ``num_workers`` that share the data.
-        num_workers: readers in all; each takes whole shards, or every so-manieth record of
-            all where there are fewer shards than readers.
-        skipped: a ``SkippedPairs`` to count in.
+        num_workers: readers in all; each takes whole shards, or every ``num_workers``-th record
+            where there are fewer shards than readers.
+        skipped: counts the pairs that are left out.
 
     Returns:
         A ``tf.data.Dataset`` of dicts: ``images`` ``(batch, size, size, 3)``, ``token_ids``,
@@ -76,26 +59,18 @@ def training_dataset(
         differ in case or outer blanks alone share an id.
 
     Raises:
-        ValueError: if this reader's share of the data is smaller than a batch.
+        InputError: if this reader's share of the data is smaller than a batch.
     """
     by_shard = len(counts) >= num_workers
-    if by_shard:
-        shards = sorted(counts)[worker::num_workers]
-        counts = {shard: counts[shard] for shard in shards}
-    epoch_length = sum(counts.values())
-    if not by_shard:
-        epoch_length = len(range(worker, epoch_length, num_workers))
+    counts, epoch_length = _share(counts, worker, num_workers)
     if epoch_length < batch_size:
-        raise ValueError(
+        raise InputError(
             f"a batch of {batch_size} pairs is more than the {epoch_length} that reader {worker} "
-            f"of {num_workers} has"
+            f"of {num_workers} has",
+            remedy="lower <batch_size> or give more data",
         )
-    first_epoch, skip = divmod(start_batch * batch_size, epoch_length)
 
-    def epoch_records(epoch):
-        # Of this traced function alone: makes the order independent of the global seed, which
-        # `shuffle` would mix in, and fail on where it is 0 beside a tensor.
-        tf.random.set_seed(1)
+    def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
             sorted(counts), seed=tf.stack([tf.cast(seed, tf.int64), epoch])
         )
@@ -104,32 +79,36 @@ def training_dataset(
             cycle_length=min(_OPEN_SHARDS, len(counts)),
             block_length=_READ_BLOCK,
         )
-        if not by_shard:
-            dataset = dataset.shard(num_workers, worker)
-        return dataset.shuffle(shuffle_buffer, seed=seed + epoch, reshuffle_each_iteration=False)
+        return dataset if by_shard else dataset.shard(num_workers, worker)
 
-    dataset = tf.data.Dataset.range(first_epoch, 1 << 40).flat_map(epoch_records)
-    dataset = dataset.skip(skip).enumerate(start_batch * batch_size)
-
-    def decode(position, record, image_id):
+    def augment(image: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         example_seed = tf.stack([tf.cast(seed, tf.int64) + worker, position])
-        return _decode_pair(
-            position,
-            record,
-            image_id,
-            lambda image: preprocessor.decode_and_augment_image(image, example_seed),
-            preprocessor.image_size,
-        )
+        return preprocessor.decode_and_augment_image(image, example_seed)
 
-    dataset = _decoded_batches(dataset, decode, preprocessor, batch_size)
-    dataset = dataset.map(
-        lambda batch: _tokenize(_fill_gaps(batch, skipped or SkippedPairs()), preprocessor),
-        num_parallel_calls=tf.data.AUTOTUNE,
+    counted = skipped or SkippedPairs()
+
+    def finish(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        batch.pop("positions")
+        return _tokenize(batches.fill_gaps(batch, counted), preprocessor)
+
+    dataset = batches.endless(
+        epoch_records, epoch_length, batch_size, seed, start_batch, shuffle_buffer
     )
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(_options())
+    dataset = _decoded(dataset, augment, preprocessor, batch_size)
+    return batches.with_options(dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE))
 
 
-def evaluation_dataset(counts, preprocessor, batch_size):
+def _share(counts: Mapping[str, int], worker: int, num_workers: int) -> tuple[dict[str, int], int]:
+    """The shards that a reader opens, and how many of their records it takes in an epoch."""
+    if len(counts) < num_workers:
+        return dict(counts), len(range(worker, sum(counts.values()), num_workers))
+    shards = {shard: counts[shard] for shard in sorted(counts)[worker::num_workers]}
+    return shards, sum(shards.values())
+
+
+def evaluation_dataset(
+    counts: Mapping[str, int], preprocessor: AlignPreprocessor, batch_size: int
+) -> tf.data.Dataset:
     """Every pair once, in the shards' order, centre-cropped.
 
     The batches are those of ``training_dataset`` with two further fields: ``positions``, the
@@ -144,30 +123,29 @@ def evaluation_dataset(counts, preprocessor, batch_size):
     padding = num_batches * batch_size - total
     blanks = tf.data.Dataset.from_tensors((b"", b"")).repeat(padding)
     dataset = dataset.concatenate(blanks).enumerate()
-
-    def decode(position, record, image_id):
-        return _decode_pair(
-            position, record, image_id, preprocessor.decode_image, preprocessor.image_size
-        )
-
-    dataset = _decoded_batches(dataset, decode, preprocessor, batch_size)
+    dataset = _decoded(
+        dataset,
+        lambda image, _: preprocessor.decode_image(image),
+        preprocessor,
+        batch_size,
+    )
     dataset = dataset.map(lambda batch: _tokenize(batch, preprocessor))
     # Keras warns at the end of data whose length it was not told.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(_options())
+    return batches.with_options(dataset)
 
 
 @tf.autograph.experimental.do_not_convert  # it holds a generator, which AutoGraph warns about
-def _shard_records(shard, counts):
+def _shard_records(shard: tf.Tensor, counts: Mapping[str, int]) -> tf.data.Dataset:
     """A shard's serialised records and their image ids, as strings.
 
     The generator hands over blocks, which cost less. It reads the ids, which may be strings in
     one record and numbers in the next: TensorFlow's parser takes one type.
     """
 
-    def blocks(path):
-        path = path.decode()
-        reader = records.read_records(path, counts[path])
+    def blocks(path: bytes) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        name = path.decode()
+        reader = records.read_records(name, counts[name])
         while block := list(itertools.islice(reader, _READ_BLOCK)):
             yield block, [records.image_id_of(record) for record in block]
 
@@ -176,11 +154,43 @@ def _shard_records(shard, counts):
     ).unbatch()
 
 
-def _decode_pair(position, record, image_id, decode_image, image_size):
+def _decoded(
+    dataset: tf.data.Dataset,
+    decode_image: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    preprocessor: AlignPreprocessor,
+    batch_size: int,
+) -> tf.data.Dataset:
+    """Batches of decoded pairs from positions, records and image ids.
+
+    ``decode_image`` takes an encoded image and the position.
+    """
+    no_image = tf.zeros([preprocessor.image_size, preprocessor.image_size, 3])
+    blank = {
+        "positions": tf.constant(-1, tf.int64),
+        "images": no_image,
+        "captions": "",
+        "image_ids": tf.constant(0, tf.int64),
+        "caption_ids": tf.constant(0, tf.int64),
+        "valid": False,
+    }
+
+    def decode(position: tf.Tensor, pair: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return _decode_pair(position, *pair, lambda image: decode_image(image, position), no_image)
+
+    return batches.decoded(dataset, decode, blank, batch_size)
+
+
+def _decode_pair(
+    position: tf.Tensor,
+    record: tf.Tensor,
+    image_id: tf.Tensor,
+    decode_image: Callable[[tf.Tensor], tf.Tensor],
+    no_image: tf.Tensor,
+) -> dict[str, tf.Tensor]:
     """Parses one record and decodes its image; raises on what is corrupt.
 
-    ``b""``, which stands for a record that could not be read, gives a pair that is not valid, as
-    does a caption that is empty or white space: it would be the positive of any image.
+    A pair is not valid if its record could not be read (``b""`` stands for it), or if its
+    caption is empty or white space: it would be the positive of any image.
     """
     fields = tf.io.parse_single_example(
         record,
@@ -198,7 +208,7 @@ def _decode_pair(position, record, image_id, decode_image, image_size):
         "images": tf.cond(
             valid,
             lambda: decode_image(fields["jpg"]),
-            lambda: tf.zeros([image_size, image_size, 3]),
+            lambda: no_image,
         ),
         "captions": caption,
         "image_ids": _fingerprint(image_id),
@@ -207,85 +217,12 @@ def _decode_pair(position, record, image_id, decode_image, image_size):
     }
 
 
-def _fingerprint(string):
+def _fingerprint(string: tf.Tensor) -> tf.Tensor:
     """A 62-bit hash, above 0; 0 for the empty string: replicas exchange numbers only."""
     number = tf.strings.to_hash_bucket_fast(string, (1 << 62) - 1) + 1
     return tf.where(string == "", tf.constant(0, tf.int64), number)
 
 
-def _decoded_batches(dataset, decode, preprocessor, batch_size):
-    """Decodes positions, records and ids in parallel chunks.
-
-    A corrupt pair leaves a blank at the chunk's end, which is not ``valid``.
-    """
-    chunk = max(size for size in range(1, _CHUNK + 1) if batch_size % size == 0)
-    size = preprocessor.image_size
-    blank = {
-        "positions": tf.constant(-1, tf.int64),
-        "images": tf.zeros([size, size, 3]),
-        "captions": "",
-        "image_ids": tf.constant(0, tf.int64),
-        "caption_ids": tf.constant(0, tf.int64),
-        "valid": False,
-    }
-
-    def decode_chunk(positions, pairs):
-        pairs = tf.data.Dataset.from_tensor_slices((positions, *pairs)).map(decode)
-        blanks = tf.data.Dataset.from_tensors(blank).repeat(chunk)
-        return (
-            pairs.ignore_errors().concatenate(blanks).take(chunk).batch(chunk, drop_remainder=True)
-        )
-
-    dataset = dataset.batch(chunk, drop_remainder=True).interleave(
-        decode_chunk,
-        cycle_length=tf.data.AUTOTUNE,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    if chunk == batch_size:
-        return dataset
-    return dataset.batch(batch_size // chunk, drop_remainder=True).map(
-        lambda batch: {
-            name: tf.reshape(value, [batch_size, *value.shape[2:]]) for name, value in batch.items()
-        }
-    )
-
-
-def _fill_gaps(batch, skipped):
-    """Puts other pairs of the batch in the places of corrupt ones, and counts those.
-
-    Shapes stay static and the batches after stay the same. Where false negatives are masked
-    a pair and its double are not each other's negatives.
-    """
-    valid = batch.pop("valid")
-    batch.pop("positions")
-
-    def fill():
-        missing = tf.math.count_nonzero(~valid)
-        readable = tf.cast(tf.where(valid)[:, 0], tf.int32)
-        tf.debugging.assert_positive(
-            tf.size(readable),
-            "--train-data: no pair of a whole batch is readable; look into the shards",
-        )
-        counted = tf.numpy_function(skipped.add, [missing], [], stateful=True)
-        places = tf.range(tf.size(valid))
-        with tf.control_dependencies([counted]):
-            substitutes = tf.gather(readable, places % tf.size(readable))
-        source = tf.where(valid, places, substitutes)
-        return {name: tf.gather(value, source) for name, value in batch.items()}
-
-    filled = tf.cond(tf.reduce_all(valid), lambda: dict(batch), fill)
-    return {name: tf.ensure_shape(filled[name], value.shape) for name, value in batch.items()}
-
-
-def _tokenize(batch, preprocessor):
+def _tokenize(batch: dict[str, tf.Tensor], preprocessor: AlignPreprocessor) -> dict[str, tf.Tensor]:
     captions = batch.pop("captions")
     return {**batch, **preprocessor.tokenize(captions)}
-
-
-def _options():
-    options = tf.data.Options()
-    options.autotune.ram_budget = _MEMORY_BUDGET
-    # Each reader is told its own share; tf.distribute must not share it out again.
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return options

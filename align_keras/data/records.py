@@ -18,10 +18,15 @@ import re
 import struct
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import tensorflow as tf
+
+from align_keras.data import output_files
+from align_keras.errors import InputError, MissingInputError, Place
 
 logger = logging.getLogger(__name__)
 
@@ -32,35 +37,49 @@ _MAX_RECORD_BYTES = 1 << 31
 _ENDS_EARLY = (EOFError, gzip.BadGzipFile, zlib.error, tf.errors.OpError)
 
 
-def _masked_crc(data):
+def _masked_crc(data: bytes) -> int:
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def find_shards(pattern, flag="--train-data"):
+def find_shards(pattern: str | Path) -> list[str]:
     """Lists the files of a glob pattern, or of several joined by commas, sorted.
 
     Raises:
-        FileNotFoundError: if a pattern matches nothing; the message names ``flag``.
+        MissingInputError: if a pattern matches nothing.
     """
     shards = []
     for part in str(pattern).split(","):
-        matches = [path for path in tf.io.gfile.glob(part) if not tf.io.gfile.isdir(path)]
-        if not matches:
-            raise FileNotFoundError(
-                f"{flag}: no file matches {part!r}; give a quoted pattern such as "
-                f"'{flag}=DIR/train-*.tfrecord'"
+        if not (matches := matching_files(part)):
+            raise MissingInputError(
+                f"no file matches {part!r}",
+                remedy="give a quoted pattern such as 'DIR/train-*.tfrecord'",
             )
         shards.extend(matches)
     return sorted(set(shards))
 
 
-def _open(shard):
+def matching_files(pattern: str) -> list[str]:
+    """The files of one glob pattern, sorted.
+
+    Hidden files are passed over, as are a shard's statistics and what a run that was cut off left
+    half-written.
+    """
+    found = []
+    for path in tf.io.gfile.glob(pattern):
+        name = os.path.basename(path)
+        passed_over = name.startswith(".") or name.endswith((".partial", ".json"))
+        if (path == pattern or not passed_over) and not tf.io.gfile.isdir(path):
+            found.append(path)
+    return sorted(found)
+
+
+def _open(shard: str) -> Any:
     raw = tf.io.gfile.GFile(shard, "rb")
     return gzip.GzipFile(fileobj=raw) if shard.endswith(".gz") else raw
 
 
-def read_frames(shard) -> Iterator[bytes | None]:
+def read_frames(shard: str) -> Iterator[bytes | None]:
     """Reads a shard's records one by one; ``None`` stands for each that is corrupt.
 
     TensorFlow's own reader stops for good at the first flipped byte. A record's length has
@@ -73,7 +92,7 @@ def read_frames(shard) -> Iterator[bytes | None]:
         yield None
 
 
-def _read_to_the_fault(shard):
+def _read_to_the_fault(shard: str) -> Iterator[bytes | None]:
     """As ``read_frames``; raises one of ``_ENDS_EARLY`` where the rest of the file is lost."""
     with _open(shard) as file:
         while header := file.read(_HEADER.size):
@@ -89,12 +108,12 @@ def _read_to_the_fault(shard):
             yield data if _masked_crc(data) == _CHECKSUM.unpack(checksum)[0] else None
 
 
-def stats_path(shard):
+def stats_path(shard: str) -> str:
     """Where the statistics of a shard stand: ``00000.tfrecord.gz`` -> ``00000_stats.json``."""
     return re.sub(r"(\.tfrecords?)?(\.gz)?$", "", shard) + "_stats.json"
 
 
-def count_records(shard):
+def count_records(shard: str) -> int:
     """The number of a shard's records, the one where it ends early included.
 
     Of an uncompressed local file from its headers and its statistics, the larger of the two; of
@@ -117,7 +136,7 @@ def count_records(shard):
     return max(count, stated or 0)
 
 
-def stated_alone(shard):
+def stated_alone(shard: str) -> int | None:
     """The number in a shard's statistics where ``count_records`` goes by it alone; else None.
 
     That is where counting takes more than a walk over the headers of a local file.
@@ -125,19 +144,21 @@ def stated_alone(shard):
     return _stated_count(shard) if shard.endswith(".gz") or "://" in shard else None
 
 
-def _stated_count(shard):
+def _stated_count(shard: str) -> int | None:
     if tf.io.gfile.exists(stats_path(shard)):
         with tf.io.gfile.GFile(stats_path(shard)) as file:
             try:
                 return int(json.loads(file.read())["successes"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{stats_path(shard)}: no whole number 'successes' in it; mend or delete it"
-                ) from error
+            except (ValueError, KeyError, TypeError):
+                raise InputError(
+                    "no whole number 'successes' in it",
+                    Place(stats_path(shard)),
+                    "mend or delete it",
+                ) from None
     return None
 
 
-def _count_frames(shard):
+def _count_frames(shard: str) -> tuple[int, bool]:
     """The number of records of a whole read, and whether the shard ends early in the last."""
     count = 0
     try:
@@ -148,7 +169,7 @@ def _count_frames(shard):
     return count, False
 
 
-def _count_headers(shard):
+def _count_headers(shard: str) -> tuple[int, bool]:
     """As ``_count_frames``, by a walk over the headers."""
     size = tf.io.gfile.stat(shard).length
     count = position = 0
@@ -163,7 +184,7 @@ def _count_headers(shard):
     return count, position > size
 
 
-def read_records(shard, count):
+def read_records(shard: str, count: int) -> Iterator[bytes]:
     """Reads exactly ``count`` records, with ``b""`` for each that is corrupt or missing.
 
     A shard so yields the same number in every epoch and every run, whatever its state: the
@@ -174,7 +195,7 @@ def read_records(shard, count):
         yield next(frames, None) or b""
 
 
-def parse_pair(record):
+def parse_pair(record: bytes) -> dict[str, Any]:
     """The fields of a serialised record: a dict of bytes and ints, absent ones left out.
 
     Raises:
@@ -192,7 +213,7 @@ def parse_pair(record):
     return fields
 
 
-def image_id_of(record):
+def image_id_of(record: bytes) -> bytes:
     """The ``image_id`` of a serialised record as bytes, whether string or whole number.
 
     ``b""`` if it is absent, a fraction or unreadable.
@@ -208,7 +229,7 @@ def image_id_of(record):
     return b""
 
 
-def read_captions(shards, limit):
+def read_captions(shards: Iterable[str], limit: int) -> Iterator[str]:
     """Yields up to ``limit`` captions, in the shards' order; unreadable ones are left out."""
     for shard in shards:
         for record in read_frames(shard):
@@ -223,13 +244,13 @@ def read_captions(shards, limit):
             limit -= 1
 
 
-def make_record(jpg, txt, key, **fields):
+def make_record(jpg: bytes, txt: str | bytes, key: str, **fields: Any) -> bytes:
     """Serialises one pair.
 
     Args:
-        jpg: the encoded image, bytes.
-        txt: the caption, a string.
-        key: a name of the pair, a string.
+        jpg: the encoded image.
+        txt: the caption.
+        key: a name of the pair.
         **fields: further fields; strings, bytes, ints or floats.
     """
     features = {}
@@ -248,12 +269,12 @@ def make_record(jpg, txt, key, **fields):
     return example.SerializeToString(deterministic=True)
 
 
-def write_shard(path, frames):
+def write_shard(path: str, frames: Sequence[bytes]) -> None:
     """Writes one whole shard with its statistics; several may do so at the same time.
 
     Args:
         path: of the shard.
-        frames: serialised records, a list.
+        frames: serialised records.
     """
     tf.io.gfile.makedirs(os.path.dirname(path) or ".")
     partial = f"{path}.{uuid.uuid4().hex}.partial"
@@ -264,9 +285,8 @@ def write_shard(path, frames):
     tf.io.gfile.rename(partial, path, overwrite=True)
 
 
-def _write_count(shard, count):
-    with tf.io.gfile.GFile(stats_path(shard), "w") as file:
-        file.write(json.dumps({"successes": count}) + "\n")
+def _write_count(shard: str, count: int) -> None:
+    output_files.write_text(stats_path(shard), json.dumps({"successes": count}) + "\n")
 
 
 class ShardWriter:
@@ -280,15 +300,16 @@ class ShardWriter:
         shard_size: records a shard.
     """
 
-    def __init__(self, prefix, shard_size):
+    def __init__(self, prefix: str, shard_size: int) -> None:
         self.prefix = prefix
         self.shard_size = shard_size
-        self.shards = []
+        self.shards: list[str] = []
         self.count = 0
-        self._writer = None
+        self._writer: tf.io.TFRecordWriter | None = None
+        self._path = ""
         self._in_shard = 0
 
-    def write(self, record):
+    def write(self, record: bytes) -> None:
         """Appends one serialised record."""
         if self._writer is None:
             tf.io.gfile.makedirs(os.path.dirname(self.prefix) or ".")
@@ -300,17 +321,18 @@ class ShardWriter:
         if self._in_shard == self.shard_size:
             self._finish_shard()
 
-    def _finish_shard(self):
+    def _finish_shard(self) -> None:
+        assert self._writer is not None
         self._writer.close()
         _write_count(self._path, self._in_shard)
         tf.io.gfile.rename(self._path + ".partial", self._path, overwrite=True)
         self.shards.append(self._path)
         self._writer, self._in_shard = None, 0
 
-    def __enter__(self):
+    def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(self, error_type, *_):
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         if self._writer is None:
             return
         if error_type is None:

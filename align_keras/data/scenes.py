@@ -7,6 +7,7 @@ and then wrong or useless.
 
 import io
 import random
+from pathlib import Path
 
 from PIL import Image, ImageDraw
 
@@ -44,7 +45,9 @@ _PIXELS = 80
 _OVERSAMPLING = 2
 
 
-def write_scenes(directory, num_train, num_eval, seed=0, shard_size=2_000):
+def write_scenes(
+    directory: str | Path, num_train: int, num_eval: int, seed: int = 0, shard_size: int = 2_000
+) -> tuple[str, str]:
     """Renders scenes and writes them as shards ``train-*`` and ``eval-*``.
 
     Three in ten evaluation scenes show combinations that training never does; evaluation
@@ -76,7 +79,7 @@ def write_scenes(directory, num_train, num_eval, seed=0, shard_size=2_000):
     return f"{directory}/train-*.tfrecord", f"{directory}/eval-*.tfrecord"
 
 
-def _draw_lot(rng, combinations):
+def _draw_lot(rng: random.Random, combinations: list[tuple[str, str]]) -> dict[str, str]:
     colour, shape = rng.choice(combinations)
     return {
         "colour": colour,
@@ -88,7 +91,7 @@ def _draw_lot(rng, combinations):
     }
 
 
-def _record(rng, scene, key, caption):
+def _record(rng: random.Random, scene: dict[str, str], key: str, caption: str) -> bytes:
     combination = (scene["colour"], scene["shape"])
     return records.make_record(
         _render(rng, scene),
@@ -100,7 +103,7 @@ def _record(rng, scene, key, caption):
     )
 
 
-def _true_caption(rng, scene):
+def _true_caption(rng: random.Random, scene: dict[str, str]) -> str:
     size = "" if scene["size"] == "medium" else scene["size"] + " "
     thing = f"{size}{scene['colour']} {scene['shape']}"
     pattern = "" if scene["pattern"] == "plain" else scene["pattern"] + " "
@@ -123,7 +126,9 @@ def _true_caption(rng, scene):
     )
 
 
-def _noisy_caption(rng, scene, combinations):
+def _noisy_caption(
+    rng: random.Random, scene: dict[str, str], combinations: list[tuple[str, str]]
+) -> str:
     lot = rng.random()
     if lot < WRONG_RATE:
         return _true_caption(rng, _draw_lot(rng, combinations))
@@ -146,7 +151,7 @@ def _noisy_caption(rng, scene, combinations):
     return caption
 
 
-def _render(rng, scene):
+def _render(rng: random.Random, scene: dict[str, str]) -> bytes:
     """Draws a scene: the bytes of a JPEG of 80 pixels squared."""
     side = _PIXELS * _OVERSAMPLING
     ground = tuple(min(255, max(0, c + rng.randint(-15, 15))) for c in GROUNDS[scene["ground"]])

@@ -1,16 +1,18 @@
 """A WordPiece vocabulary from the training captions, as the paper builds its own (sec. 5)."""
 
 import collections
+from collections.abc import Iterable, Mapping
 
 import tokenizers
 
+from align_keras.errors import InputError
 from align_keras.preprocessing.tokenizer import CLS, MASK, PAD, SEP, UNKNOWN
 
 # Characters of a vocabulary at most: captions of the web hold thousands.
 _MAX_ALPHABET = 1_000
 
 
-def train_vocabulary(captions, size, min_frequency=2):
+def train_vocabulary(captions: Iterable[str], size: int, min_frequency: int = 2) -> list[str]:
     """Trains a lower-cased WordPiece vocabulary.
 
     Args:
@@ -23,17 +25,17 @@ def train_vocabulary(captions, size, min_frequency=2):
         than ``size``.
 
     Raises:
-        ValueError: if the captions hold no word at all.
+        InputError: if the captions hold no word at all.
     """
     trainer = tokenizers.BertWordPieceTokenizer(lowercase=True)
     words = _count_words(captions, trainer)
     if not words:
-        raise ValueError("--train-data: the captions hold no word to make a vocabulary from")
-    words, alphabet = _limit_alphabet(words, min(_MAX_ALPHABET, max(1, size // 4)))
+        raise InputError("the captions hold no word to make a vocabulary from")
+    kept, alphabet = _limit_alphabet(words, min(_MAX_ALPHABET, max(1, size // 4)))
     trainer.train_from_iterator(
         # Sorted, and with every character given an id beforehand: the trainer meets words in
         # the order of a hash table, and breaks ties by the ids that it hands out.
-        (" ".join([word] * count) for word, count in sorted(words.items())),
+        (" ".join([word] * count) for word, count in sorted(kept.items())),
         vocab_size=size,
         min_frequency=min_frequency,
         special_tokens=[PAD, UNKNOWN, CLS, SEP, MASK, *alphabet],
@@ -43,18 +45,20 @@ def train_vocabulary(captions, size, min_frequency=2):
     return sorted(ids, key=ids.get)
 
 
-def _count_words(captions, trainer):
+def _count_words(
+    captions: Iterable[str], trainer: tokenizers.BertWordPieceTokenizer
+) -> collections.Counter[str]:
     """How often each normalised word occurs."""
-    words = collections.Counter()
+    words: collections.Counter[str] = collections.Counter()
     for caption in captions:
         normalized = trainer.normalizer.normalize_str(caption)
         words.update(word for word, _ in trainer.pre_tokenizer.pre_tokenize_str(normalized))
     return words
 
 
-def _limit_alphabet(words, limit):
+def _limit_alphabet(words: Mapping[str, int], limit: int) -> tuple[dict[str, int], list[str]]:
     """Drops words with a rare character; the others, and their pieces of one character."""
-    characters = collections.Counter()
+    characters: collections.Counter[str] = collections.Counter()
     for word, count in words.items():
         characters.update(dict.fromkeys(set(word), count))
     kept = set(sorted(characters, key=lambda c: (-characters[c], c))[:limit])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from align_keras.data.examples.examples import Example
+from align_keras.data.examples import Example
 from align_keras.errors import InputError, Place
 from align_keras.evaluation import zero_shot
 from align_keras.evaluation.fingerprint import fingerprint
@@ -99,7 +99,7 @@ def embed_images(
 
 def decode_image(example: Example, preprocessor: AlignPreprocessor) -> np.ndarray:
     """An example's image as model input, ``(size, size, 3)``; InputError if there is none."""
-    return decode_bytes(load_image(example), place_of(example), preprocessor)
+    return decode_bytes(load_image(example), example.place, preprocessor)
 
 
 def decode_bytes(encoded: bytes, place: Place, preprocessor: AlignPreprocessor) -> np.ndarray:
@@ -112,15 +112,7 @@ def decode_bytes(encoded: bytes, place: Place, preprocessor: AlignPreprocessor) 
 
 def load_image(example: Example) -> bytes:
     """The encoded image of an example; InputError, with its place, if it cannot be read."""
-    try:
-        return example.load()
-    except Exception as error:  # zip, file systems and archives have errors of all kinds
-        raise InputError(f"image cannot be read ({error!r})", place_of(example)) from None
-
-
-def place_of(example: Example) -> Place:
-    """Where an example stands."""
-    return Place(file=example.where)
+    return example.read_image()
 
 
 def embed_texts(model: Any, captions: Sequence[str], batch_size: int = 256) -> np.ndarray:

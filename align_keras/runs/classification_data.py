@@ -29,7 +29,7 @@ class LabelledImages:
         self.data, self.seed = data, seed
         names = read_class_names(task, class_names, data)
         found = [
-            (embedding.place_of(example), example.label, example.class_name) for example in data
+            (example.place, example.label, example.class_name) for example in data
         ]
         if not found:
             raise InputError("there is no image in it")
@@ -42,7 +42,7 @@ class LabelledImages:
     def read(self, epoch: int) -> Iterator[tuple[bytes, int]]:
         """Encoded images and classes in the order of an epoch."""
         for example in self.data.shuffled(self.seed + epoch):
-            place = embedding.place_of(example)
+            place = example.place
             label = self.classes.label_of(place, example.label, example.class_name)
             yield embedding.load_image(example), label
 
@@ -52,7 +52,7 @@ class LabelledImages:
             try:
                 tf.io.decode_image(embedding.load_image(example))
             except tf.errors.InvalidArgumentError:
-                raise InputError("does not decode", embedding.place_of(example)) from None
+                raise InputError("does not decode", example.place) from None
 
     def summary(self) -> dict[str, Any]:
         """Number and classes, for the file of the run that says what it is trained on."""
@@ -74,7 +74,7 @@ def open_data(settings: ClassificationSettings) -> tuple[Any, LabelledImages]:
         select=data.select,
         train_data=data.train_data,
         train_split=data.train_split,
-    ).open_parts()
+    ).open()
     with concerning("train_data"):
         train = LabelledImages(task, train_examples, data.class_names, settings.run.seed)
     with concerning("data"):
@@ -85,7 +85,7 @@ def open_data(settings: ClassificationSettings) -> tuple[Any, LabelledImages]:
 def check_classes(classes: Classes, data: Any) -> None:
     """Raises InputError if there is no image, or one of none of the classes."""
     labels = [
-        classes.label_of(embedding.place_of(example), example.label, example.class_name)
+        classes.label_of(example.place, example.label, example.class_name)
         for example in data
     ]
     if not labels:

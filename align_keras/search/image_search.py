@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from align_keras.data.examples import image_sources
+from align_keras.data.examples import image_files
 from align_keras.errors import InputError, Place
 from align_keras.evaluation import embedding, zero_shot
 from align_keras.evaluation.composed_search import compose
@@ -180,7 +180,7 @@ def clean_text(text: str) -> str:
 def read_image(path: str | Path) -> bytes:
     """The bytes of an image file to look for; InputError if they cannot be read."""
     try:
-        return image_sources.read_file(path)
+        return image_files.read_file(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(reason, Place(str(path))) from None

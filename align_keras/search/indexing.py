@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from align_keras.data.examples import packing
-from align_keras.data.examples.image_sources import ImageSource, SourceImage
+from align_keras.data.examples import Example, ExampleSet
+from align_keras.data.examples.image_files import UNREADABLE
 from align_keras.errors import InputError
 from align_keras.evaluation.fingerprint import fingerprint, is_fingerprint_of
 from align_keras.preprocessing import images
@@ -31,7 +31,7 @@ _MAX_CAPTION = 500
 
 def build_index(
     model: Any,
-    source: ImageSource,
+    source: ExampleSet,
     directory: str | Path,
     *,
     model_name: str = "",
@@ -87,7 +87,7 @@ def build_index(
     with IndexWriter(directory, header, restart, is_same_model) as writer:
         done = writer.rows
         if not writer.is_finished:
-            left = itertools.islice(source.read(), writer.consumed, None)
+            left = itertools.islice(source.images(), writer.consumed, None)
             _embed(model, left, writer, batch_size, progress or (lambda *_: None))
         lists = 0
         if writer.rows >= exact_below:
@@ -120,7 +120,7 @@ class _Part:
 
 def _embed(
     model: Any,
-    source_images: Iterable[SourceImage],
+    source_images: Iterable[Example],
     writer: IndexWriter,
     batch_size: int,
     progress: Callable[[int, int], Any],
@@ -141,11 +141,12 @@ def _embed(
         pixels = []
         for image, prepared in batch:
             if prepared.pixels is None:
-                part.unreadable.append({"name": image.name, "reason": prepared.fault})
+                part.unreadable.append({"name": image.image_id, "reason": prepared.fault})
                 continue
             pixels.append(prepared.pixels)
             part.thumbnails.append(prepared.thumbnail)
-            part.labels.append({"name": image.name, "caption": image.caption[:_MAX_CAPTION]})
+            caption = "".join(image.captions[:1])[:_MAX_CAPTION]
+            part.labels.append({"name": image.image_id, "caption": caption})
         if pixels:
             part.embeddings.append(model.encode_images(np.stack(pixels), batch_size))
             if not np.isfinite(part.embeddings[-1]).all():
@@ -158,7 +159,7 @@ def _embed(
     commit()
 
 
-def _prepare(image: SourceImage, preprocessor: AlignPreprocessor, size: int) -> _Prepared:
+def _prepare(image: Example, preprocessor: AlignPreprocessor, size: int) -> _Prepared:
     """Pixels, and a thumbnail of ``size`` pixels or none for 0."""
     try:
         encoded = image.load()
@@ -170,7 +171,7 @@ def _prepare(image: SourceImage, preprocessor: AlignPreprocessor, size: int) -> 
         return _Prepared(fault=image_fault(error))
     except FileNotFoundError:
         return _Prepared(fault="no such file")
-    except (ValueError, KeyError, *packing.UNREADABLE) as error:
+    except (ValueError, KeyError, *UNREADABLE) as error:
         # An error of an archive that is cut off has no words but its kind.
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
         return _Prepared(fault=reason.splitlines()[0])

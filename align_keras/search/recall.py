@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from align_keras.data.examples.examples import Example
+from align_keras.data.examples import Example
 from align_keras.errors import InputError
 from align_keras.evaluation import embedding, retrieval
 from align_keras.evaluation.metrics import RECALL_AT
@@ -56,7 +56,7 @@ def measure_recall(
     """
     index = search.index
     place_of = {index.label(place).name: place for place in range(len(index))}
-    right = [place_of.get(own.image_id.removeprefix("/")) for own in captions]
+    right = [place_of.get(own.image_id) for own in captions]
     if None in right or set(right) != set(place_of.values()):
         raise InputError(
             "its images are not those of the index", remedy="give what the index was made of"

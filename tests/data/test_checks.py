@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from align_keras.data import checks, records
+from align_keras.errors import InputError, Place
 
 PAIR = records.make_record(b"jpeg", "a caption", "k")
 
@@ -45,23 +46,27 @@ def example(**fields):
 
 
 @pytest.mark.parametrize(
-    ("serialized", "message"),
+    ("serialized", "row", "problem"),
     [
-        ([], "no readable record in it"),
-        ([b"\xff\xff\xffnonsense"], "record 0 is not a tf.train.Example"),
-        ([example(image=b"x", txt=b"a")], "record 0 has no field jpg, only image, txt"),
-        ([example(jpg=b"x")], "record 0 has no field txt, only jpg"),
+        ([], "", "no readable record in it"),
+        ([b"\xff\xff\xffnonsense"], "record 0", "not a tf.train.Example"),
+        ([example(image=b"x", txt=b"a")], "record 0", "no field jpg, only image, txt"),
+        ([example(jpg=b"x")], "record 0", "no field txt, only jpg"),
         (
             [PAIR, example(jpg=b"x", txt="Café".encode("latin-1"))],
-            "record 1 is not UTF-8",
+            "record 1",
+            "the caption (txt) is not UTF-8",
         ),
     ],
 )
-def test_check_shards_names_the_file_and_the_fault(serialized, message, tmp_path):
+def test_check_shards_names_the_place_and_the_fault(serialized, row, problem, tmp_path):
     shard = write_shard(tmp_path / "bad.tfrecord", serialized)
-    with pytest.raises(ValueError, match="bad.tfrecord: .*" + message) as raised:
+    with pytest.raises(InputError) as caught:
         checks.check_shards([shard])
-    assert "\n" not in str(raised.value)
+    assert caught.value.place == Place(shard, row)
+    assert caught.value.problem == problem
+    assert caught.value.remedy
+    assert "\n" not in str(caught.value)
 
 
 def test_check_shards_passes_over_a_corrupt_record(shard):

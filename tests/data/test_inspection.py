@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from align_keras.data import inspection, inspection_summary, records
+from align_keras.data import inspection, inspection_numbers, inspection_summary, records
+from align_keras.data.preparation import filters
 
 
 def picture(color, size=(40, 30)):
@@ -79,13 +80,27 @@ def test_a_pair_is_measured():
     assert other["image"] != found["image"]
 
 
+def test_unigrams_are_those_that_the_rules_count(tmp_path):
+    captions = ["a - dog!", "IMG | & 3", "one two three"]
+    shard = write_shard(tmp_path / "a", [make_pair(RED, caption) for caption in captions])
+    report = inspect(shard).report()
+    counts = [len(filters.unigrams(caption)) for caption in captions]
+    assert counts == [2, 2, 3]
+    assert report["captions"]["unigrams"]["mean"] == pytest.approx(sum(counts) / 3)
+    dropped = [
+        filters.broken_text_rule(filters.unigrams(caption), filters.Counts(), filters.Rules())
+        for caption in captions
+    ]
+    assert report["shares"]["fewer than 3 unigrams"] == dropped.count("few_words") / 3 > 0
+
+
 def test_repeats_of_a_hand_made_column():
     hashes = np.array([5, 0, 9, 5, 9, 9, 0, 3], "u8")
-    found = inspection.repeats_of(hashes)
+    found = inspection_numbers.repeats_of(hashes)
     assert found == {"records": 3, "most": 3, "over_10": 0, "row": 2}
-    assert inspection.repeats_of(np.full(11, 4, "u8"))["over_10"] == 11
-    assert inspection.repeats_of(np.array([1, 2], "u8"))["row"] is None
-    assert inspection.repeats_of(np.zeros(3, "u8"))["records"] == 0
+    assert inspection_numbers.repeats_of(np.full(11, 4, "u8"))["over_10"] == 11
+    assert inspection_numbers.repeats_of(np.array([1, 2], "u8"))["row"] is None
+    assert inspection_numbers.repeats_of(np.zeros(3, "u8"))["records"] == 0
 
 
 def test_repeats_are_counted_over_all_shards(tmp_path):
@@ -170,7 +185,7 @@ def test_what_no_run_starts_with_is_an_error(tmp_path):
     odd = write_shard(tmp_path / "odd", [make_pair(RED, "a b c"), b"\xff\xff\xff"])
     errors, _ = judge(inspect(empty, odd).report(), 1.0)
     assert f"{empty}: no readable record in the shard" in errors
-    assert any("odd: record 1: record 1 is not a tf.train.Example" in line for line in errors)
+    assert any("odd: record 1: not a tf.train.Example" in line for line in errors)
     assert inspect(empty).report()["images"]["width"] is None
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from align_keras import AlignPreprocessor
 from align_keras.data import pipeline, records
+from align_keras.errors import InputError
 
 
 def take(dataset, count):
@@ -83,7 +84,7 @@ def test_workers_share_the_pairs_between_them(num_workers, scene_shards, preproc
 
 
 def test_more_pairs_a_batch_than_data_are_refused(scene_shards, preprocessor):
-    with pytest.raises(ValueError, match="a batch of 121 pairs is more than the 120"):
+    with pytest.raises(InputError, match="a batch of 121 pairs is more than the 120"):
         dataset_of(scene_shards[0], preprocessor, 121)
 
 
@@ -127,8 +128,13 @@ def test_a_batch_without_any_readable_pair_raises(tmp_path, preprocessor):
     with tf.io.TFRecordWriter(path) as writer:
         for _ in range(4):
             writer.write(records.make_record(b"no image", "a caption", "k"))
+    skipped = pipeline.SkippedPairs()
     with pytest.raises(tf.errors.InvalidArgumentError, match="no pair of a whole batch"):
-        take(dataset_of([path], preprocessor, 4), 1)
+        take(dataset_of([path], preprocessor, 4, skipped=skipped), 1)
+    assert skipped.whole_batches >= 1
+    with pytest.raises(InputError, match="^no pair of a whole batch is readable; look into"):
+        skipped.check()
+    pipeline.SkippedPairs(count=3).check()
 
 
 def test_evaluation_keeps_the_order_and_marks_what_is_not_valid(damaged, preprocessor):

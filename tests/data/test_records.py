@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from align_keras.data import records
+from align_keras.errors import InputError, MissingInputError, Place
 
 RECORDS = [
     records.make_record(bytes([65 + i]) * 50, f"caption {i}", f"k{i}", image_id=f"i{i // 2}")
@@ -80,8 +81,9 @@ def test_counts_come_from_statistics_or_headers(shard):
     statistics.write_text('{"successes": 12}')
     assert records.count_records(shard) == 12
     statistics.write_text("{}")
-    with pytest.raises(ValueError, match="no whole number 'successes'"):
+    with pytest.raises(InputError, match="no whole number 'successes'") as caught:
         records.count_records(shard)
+    assert caught.value.place == Place(str(statistics))
 
 
 def warnings_of(caplog):
@@ -146,8 +148,18 @@ def test_writer_splits_shards_and_removes_a_half_written_one(tmp_path):
 
 def test_find_shards_joins_patterns_and_names_the_one_without_files(shard, tmp_path):
     assert records.find_shards(f"{shard},{tmp_path}/train-*.tfrecord") == [shard]
-    with pytest.raises(FileNotFoundError, match="--train-data: no file matches '/none/x-\\*'"):
+    with pytest.raises(MissingInputError, match="^no file matches '/none/x-\\*'; give a quoted"):
         records.find_shards(f"{shard},/none/x-*")
+
+
+def test_find_shards_passes_over_what_is_no_shard(shard, tmp_path):
+    for name in ("._train-00000.tfrecord", "train-00001.tfrecord.partial"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "train-folder").mkdir()
+    assert records.find_shards(f"{tmp_path}/*train*") == [shard]
+    hidden = tmp_path / ".hidden.tfrecord"
+    hidden.write_bytes(Path(shard).read_bytes())
+    assert records.find_shards(hidden) == [str(hidden)]
 
 
 def test_captions_are_read_up_to_a_limit(shard):

@@ -1,6 +1,7 @@
 import pytest
 
 from align_keras.data import vocabulary
+from align_keras.errors import InputError
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.preprocessing.tokenizer import read_vocabulary, write_vocabulary
 
@@ -24,5 +25,5 @@ def test_the_same_captions_give_the_same_vocabulary():
 
 
 def test_captions_without_a_word_are_refused():
-    with pytest.raises(ValueError, match="the captions hold no word"):
+    with pytest.raises(InputError, match="^the captions hold no word"):
         vocabulary.train_vocabulary(["", "  "], 100)

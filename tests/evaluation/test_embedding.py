@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from align_keras.data.examples.examples import Example
-from align_keras.errors import InputError
+from align_keras.data.examples import Example
+from align_keras.errors import InputError, Place
 from align_keras.evaluation import embedding, zero_shot
 
 
 def example_of(encoded, name="a.jpg"):
-    return Example(name, name, lambda: encoded)
+    return Example(Place(name), name, lambda: encoded)
 
 
 def test_images_are_embedded_as_the_model_embeds_them(tiny_model, scene_images):
@@ -42,7 +42,7 @@ def test_whatever_a_reader_raises_has_a_place():
         raise EOFError  # as zipfile does
 
     with pytest.raises(InputError, match=r"image cannot be read \(EOFError\(\)\)") as caught:
-        embedding.load_image(Example("a.zip line 3", "a", load))
+        embedding.load_image(Example(Place("a.zip", "line 3"), "a", load))
     assert "a.zip line 3" in str(caught.value.place)
 
 

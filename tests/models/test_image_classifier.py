@@ -10,8 +10,7 @@ from conftest import build_tiny_model
 from PIL import Image
 
 from align_keras import AlignImageClassifier, LayerwiseSGD
-from align_keras.data import labelled_images
-from align_keras.data.examples import examples
+from align_keras.data import examples, labelled_images
 from align_keras.preprocessing import images
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from conftest import ROOT
 
 from align_keras.data import records
+from align_keras.errors import InputError
 from align_keras.preprocessing.tokenizer import write_vocabulary
 
 
@@ -23,7 +24,7 @@ def test_good_shards_are_summed_up(scene_shards, pieces, tmp_path, capsys):
     settings = settings_of(
         ",".join(scene_shards[0]), tmp_path, vocabulary=str(tmp_path / "vocab.txt"), samples=8
     )
-    assert inspect_data.main(settings)
+    inspect_data.main(settings)
     printed = capsys.readouterr().out
     assert printed.startswith("120 records in 12 shards (all), 120 usable\n")
     report = json.loads((tmp_path / "found" / "report.json").read_text())
@@ -40,35 +41,42 @@ def test_spoilt_shards_give_lines_and_no_throughput(scene_shards, tmp_path, caps
         for frame in [*frames, records.make_record(b"no image", "a b c", "k")]:
             writer.write(frame)
     settings = settings_of(path, tmp_path)
-    assert not inspect_data.main(settings)
+    with pytest.raises(SystemExit) as stopped:
+        inspect_data.main(settings)
+    assert stopped.value.code == 1
     printed = capsys.readouterr().out
     assert "error: 1 of 11 records (9.09%) are unusable, more than 1.00%" in printed
     assert "images_per_second" not in json.loads((tmp_path / "found" / "report.json").read_text())
-    assert inspect_data.main(dataclasses.replace(settings, max_unusable=0.1, seconds=0.0))
+    inspect_data.main(dataclasses.replace(settings, max_unusable=0.1, seconds=0.0))
     assert "warning: 1 of 11 records (9.09%) are unusable; a run skips" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["max_records", "samples", "batch_size", "max_unusable"])
 def test_impossible_settings_are_named(name, tmp_path):
     settings = settings_of("x", tmp_path, **{name: -1})
-    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')}: must be"):
+    with pytest.raises(InputError, match="must be") as caught:
         inspect_data.main(settings)
+    assert caught.value.setting == name
 
 
 @pytest.mark.parametrize(
-    ("data", "status"),
+    ("data", "code"),
     [
-        ("none-*", "inspect_data.py: --data: no file matches"),
+        ("none-*", "inspect_data.py: --data: no file matches 'none-*'; give a quoted pattern"),
         ("empty.tfrecord", 1),
-        ("good.tfrecord", 0),
+        ("good.tfrecord", None),
     ],
 )
-def test_its_status_says_whether_a_run_may_start(data, status, scene_shards, monkeypatch, tmp_path):
+def test_its_exit_code_tells_whether_a_run_may_start(
+    data, code, scene_shards, monkeypatch, tmp_path
+):
     (tmp_path / "empty.tfrecord").touch()
     shutil.copy(scene_shards[0][0], tmp_path / "good.tfrecord")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["inspect_data.py", f"--data={data}", "--seconds=0"])
-    with pytest.raises(SystemExit) as stopped:
+    stopped = None
+    try:
         runpy.run_path(str(ROOT / "recipes" / "inspect_data.py"), run_name="__main__")
-    code = stopped.value.code
-    assert code.startswith(status) if isinstance(status, str) else code == status
+    except SystemExit as error:
+        stopped = error.code
+    assert stopped.startswith(code) if isinstance(code, str) else stopped == code

@@ -1,9 +1,9 @@
 import numpy as np
-from align_keras.evaluation.metrics import ACCURACIES, RECALLS
 from PIL import Image
 
 from align_keras import figures
 from align_keras.evaluation import sheets
+from align_keras.evaluation.metrics import ACCURACIES, RECALLS
 from align_keras.runs import report
 
 

@@ -6,7 +6,6 @@ import json
 import keras
 import numpy as np
 import pytest
-from align_keras.evaluation.metrics import RECALLS
 from conftest import TINY_IMAGE_SIZE, TINY_SEQUENCE, build_tiny_model
 from experiments import PRETRAINING
 from PIL import Image
@@ -15,6 +14,7 @@ from align_keras import AlignDualEncoder, AlignPreprocessor, Lamb, distribution
 from align_keras.data import pipeline, records, scenes
 from align_keras.errors import InputError
 from align_keras.evaluation import retrieval
+from align_keras.evaluation.metrics import RECALLS
 from align_keras.runs.log import read_log
 from align_keras.runs.pretraining import open_run, pretrain
 

@@ -2,13 +2,13 @@
 
 import os
 
-from align_keras.data.examples import image_sources
+from align_keras.data import examples
 from align_keras.search import indexing
 from align_keras.search.image_index import ImageIndex
 
 
 def build(model, photos, output, **options):
-    source = image_sources.open_images(photos)
+    source = examples.open_images(photos)
     header, _ = indexing.build_index(model, source, output, batch_size=8, **options)
     return header, ImageIndex(output)
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from small_indexes import build
 
-from align_keras.data import records
-from align_keras.data.examples import image_sources, packing
+from align_keras.data import examples, records
+from align_keras.data.examples import Example, image_files
+from align_keras.errors import Place
 from align_keras.search import indexing
 from align_keras.search.image_index import ImageIndex
 
@@ -43,7 +44,7 @@ def test_tables_archives_and_shards_give_the_same(tiny_model, held_out_images, t
     np.testing.assert_allclose(by_table.embeddings, by_shards.embeddings, atol=1e-6)
     assert vars(by_table.label(4)) == {"name": "images.zip/4.jpg", "caption": "photo 4"}
     assert vars(by_shards.label(4)) == {"name": "image 4", "caption": "photo 4"}
-    assert image_sources.open_images(table, ("kind=1",)).count == 15
+    assert examples.open_images(table, ("kind=1",)).count == 15
 
 
 def test_an_index_of_one_image(tiny_model, held_out_images, tmp_path):
@@ -62,7 +63,7 @@ def test_an_index_of_one_image(tiny_model, held_out_images, tmp_path):
 def test_members_that_lie_about_their_sizes_are_listed(
     tiny_model, held_out_images, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(packing, "MAX_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(image_files, "MAX_FILE_BYTES", 1 << 20)
     with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("good.jpg", held_out_images[0])
         archive.writestr("bomb.jpg", bytes(2 << 20))
@@ -84,7 +85,7 @@ def test_an_error_without_words_is_a_reason_too(tiny_model):
     def load():
         raise EOFError  # as zipfile does
 
-    image = image_sources.SourceImage("x.jpg", load)
+    image = Example(Place("x.jpg"), "x.jpg", load)
     assert indexing._prepare(image, tiny_model.preprocessor, 0).fault == "EOFError()"
 
 

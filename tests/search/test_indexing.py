@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from small_indexes import build, write_photos
 
-from align_keras.data.examples import image_sources
+from align_keras.data import examples
 from align_keras.errors import InputError
 from align_keras.evaluation import fingerprint
 from align_keras.search import indexing
@@ -66,13 +66,13 @@ def test_an_index_of_before_the_towers_options_is_still_the_models(tiny_model, p
     header = json.loads(path.read_text())
     header["fingerprint"] = fingerprint._digests(tiny_model)[1]
     path.write_text(json.dumps(header))
-    source = image_sources.open_images(photos)
+    source = examples.open_images(photos)
     assert indexing.build_index(tiny_model, source, tmp_path / "index")[1] == 0
     assert ImageSearch(tiny_model, ImageIndex(tmp_path / "index")).find(Query("a ring"), 3)
 
 
 def test_two_runs_do_not_write_one_index(tiny_model, photos, tmp_path):
-    source = image_sources.open_images(photos)
+    source = examples.open_images(photos)
 
     def build_too(*_):
         with pytest.raises(InputError, match="another run is writing it") as caught:
@@ -128,7 +128,7 @@ def test_large_indexes_have_lists(tiny_model, photos, tmp_path):
     assert places.min() == -1
     assert np.isneginf(scores[places == -1]).all()
     # Divided anew, not embedded anew.
-    source = image_sources.open_images(photos)
+    source = examples.open_images(photos)
     before = (tmp_path / "index" / "embeddings.bin").stat().st_ino
     for lists, exact_below in ((3, 30), (0, 31)):
         header, embedded = indexing.build_index(

@@ -1,7 +1,7 @@
 import pytest
 from conftest import SHARED
 
-from align_keras.data.examples import examples, image_sources
+from align_keras.data import examples
 from align_keras.errors import InputError
 from align_keras.evaluation.tasks.retrieval import Retrieval
 from align_keras.search import indexing
@@ -11,7 +11,7 @@ from align_keras.search.recall import measure_recall, read_captions
 
 
 def index_of(model, table, output, select, **options):
-    source = image_sources.open_images(table, select)
+    source = examples.open_images(table, select)
     indexing.build_index(model, source, output, **options)
     return ImageSearch(model, ImageIndex(output))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small_indexes import build, write_photos
 
-from align_keras.data.examples import image_sources
+from align_keras.data import examples
 from align_keras.errors import InputError, MissingInputError
 from align_keras.search import indexing
 from align_keras.search.image_index import ImageIndex
@@ -24,7 +24,7 @@ def test_a_run_that_was_cut_off_goes_on(after, tiny_model, photos, tmp_path, mon
     monkeypatch.setattr(indexing, "_COMMIT_SECONDS", 0.0)
     build(tiny_model, photos, tmp_path / "whole")
     times = (photos / "00.jpg").stat()
-    source = image_sources.open_images(photos)
+    source = examples.open_images(photos)
     calls = []
 
     def stop(done, _):
@@ -65,7 +65,7 @@ def test_a_run_that_was_cut_off_goes_on(after, tiny_model, photos, tmp_path, mon
 @pytest.mark.parametrize("name", ["progress.json", "labels.bin"])
 def test_damaged_progress_is_told(name, tiny_model, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(indexing, "_COMMIT_SECONDS", 0.0)
-    source = image_sources.open_images(photos)
+    source = examples.open_images(photos)
 
     def stop(*_):
         raise KilledError

@@ -1,25 +1,28 @@
-"""Opens a set of TensorFlow Datasets; what cannot be had where it runs is one line."""
+"""Opens a set of TensorFlow Datasets."""
 
 import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
+
+from align_keras.errors import InputError
 
 
-def prepared_builder(name):
+def prepared_builder(name: str) -> Any:
     """The builder of a set, downloaded and prepared if it was not.
 
     Args:
         name: as ``tfds.builder`` takes it, or the folder of a set that was prepared there.
 
     Raises:
-        ValueError: if tensorflow-datasets is missing, or has no such set, or cannot prepare it.
+        InputError: if tensorflow-datasets is missing, or has no such set, or cannot prepare it.
     """
     try:
         import tensorflow_datasets as tfds
     except ImportError:
-        raise ValueError(
-            f"tfds:{name}: needs tensorflow-datasets; pip install 'align-keras[tfds]'"
+        raise InputError(
+            f"tfds:{name}: needs tensorflow-datasets", remedy="pip install 'align-keras[tfds]'"
         ) from None
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
@@ -34,13 +37,14 @@ def prepared_builder(name):
         return builder
     except Exception as error:  # TFDS and whatever it downloads with have errors of all kinds
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"tfds:{name}: TFDS cannot open or prepare it ({type(error).__name__}: {reason}); "
-            "check the name and the network, or prepare it elsewhere and point TFDS_DATA_DIR at it"
+        raise InputError(
+            f"tfds:{name}: TFDS cannot open or prepare it ({type(error).__name__}: {reason})",
+            remedy="check the name and the network, prepare it elsewhere and point TFDS_DATA_DIR "
+            "at it, or give a folder",
         ) from None
 
 
-def _versioned(folder):
+def _versioned(folder: str) -> str:
     """The folder of a set's newest version: ``DIR/NAME/1.0.0`` below ``DIR/NAME``."""
     if (Path(folder) / "dataset_info.json").exists():
         return folder

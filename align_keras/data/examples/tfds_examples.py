@@ -1,64 +1,122 @@
-"""Evaluation sets of TensorFlow Datasets; what cannot be had where it runs is one line."""
+"""Sets of TensorFlow Datasets: ``tfds:coco_captions``, ``tfds:NAME@val``."""
 
 import functools
+import os
+from collections.abc import Iterator
 
-from align_keras.data.examples.examples import Example, ExampleSet
+from align_keras.data.examples.columns import Columns, example_of
+from align_keras.data.examples.example import Example, as_id, as_label
+from align_keras.data.examples.example_set import ExampleSet, digest, usable
 from align_keras.data.examples.tfds_builder import prepared_builder
+from align_keras.errors import InputError, Place
+
+_ID_FIELDS = ("image/filename", "filename", "image/id", "image_id", "id", "url")
 
 
-def open_tfds(name, split):
-    """Opens a split of a TFDS set.
+class TFDSExamples(ExampleSet):
+    """One split of a TFDS set; its shards are the parts.
 
     Args:
-        name: as ``tfds.builder`` takes it, or the folder of a prepared set; ``@SPLIT`` behind it
-            for another split.
+        name: ``tfds:NAME``, as ``tfds.builder`` takes it, or ``tfds:FOLDER`` of a set that was
+            prepared there; ``@SPLIT`` behind it for another split.
         split: otherwise.
-
-    Returns:
-        An ``ExampleSet``, with the names of its classes.
+        columns: ``Columns``.
 
     Raises:
-        ValueError: if tensorflow-datasets is missing, or has no such set or split, or cannot
-            prepare it, or the set has no image. One line.
+        InputError: if tensorflow-datasets is missing, or has no such set or split, or cannot
+            prepare it, or the set has no image.
     """
-    name, _, own = name.partition("@")
-    split = own or split
-    try:
-        builder = prepared_builder(name)
-    except ValueError as error:
-        raise ValueError(f"--data: {error}, or give --data=FOLDER") from None
-    info = builder.info
-    if split not in info.splits:
-        raise ValueError(
-            f"--split: tfds:{name} has no split {split!r}; it has {', '.join(info.splits)}"
+
+    def __init__(self, name: str, split: str = "train", columns: Columns | None = None) -> None:
+        self.columns = columns or Columns()
+        self._name, _, own = name.removeprefix("tfds:").partition("@")
+        self._split = own or split
+        info = prepared_builder(self._name).info
+        if self._split not in info.splits:
+            known = ", ".join(info.splits)
+            raise InputError(f"tfds:{self._name} has no split {self._split!r}; it has {known}")
+        if "image" not in info.features:
+            raise InputError(f"tfds:{self._name} has no image, only {', '.join(info.features)}")
+        label = dict(info.features.items()).get("label")
+        names = getattr(label, "names", None)
+        self._names = tuple(name.replace("_", " ") for name in names) if names else None
+        self._count = int(info.splits[self._split].num_examples)
+        self._version = str(info.version)
+        self.parts = [
+            f"{self._split}[{shard}shard]" for shard in range(info.splits[self._split].num_shards)
+        ]
+
+    def read(self, part: str) -> Iterator[Example]:
+        """Yields the examples of a shard of the split."""
+        return self._read(part)
+
+    def __iter__(self) -> Iterator[Example]:
+        return usable(self._read(self._split))
+
+    def shuffled(self, seed: int) -> Iterator[Example]:
+        """The examples, with the files in an order that ``seed`` decides."""
+        return usable(self._read(self._split, seed))
+
+    def _read(self, part: str, seed: int | None = None) -> Iterator[Example]:
+        import tensorflow_datasets as tfds
+
+        builder = prepared_builder(self._name)
+        # Images stay encoded.
+        dataset = builder.as_dataset(
+            split=part,
+            decoders={"image": tfds.decode.SkipDecoding()},
+            shuffle_files=seed is not None,
+            read_config=tfds.ReadConfig(shuffle_seed=seed),
         )
-    if "image" not in info.features:
-        raise ValueError(f"--data: tfds:{name} has no image, only {', '.join(info.features)}")
-    has_label = "label" in info.features
-    names = getattr(info.features["label"], "names", None) if has_label else None
-    return ExampleSet(
-        functools.partial(_read, builder, split),
-        tuple(name.replace("_", " ") for name in names) if names else None,
-    )
+        for index, example in enumerate(tfds.as_numpy(dataset)):
+            fields = _flat(example)
+            jpg = fields.pop("image")
+            key = f"{part} record {index}"
+            ids = (as_id(fields.get(name)) for name in _ID_FIELDS)
+            label = as_label(fields.get("label"))
+            if self._names and label is not None:
+                fields.setdefault("class_name", self._names[label])
+            if not self.columns.selects(fields):
+                continue
+            yield example_of(
+                fields,
+                self.columns,
+                place=Place(f"tfds:{self._name}", key),
+                key=key,
+                image_id=next(filter(None, ids), key),
+                load=functools.partial(bytes, jpg),
+            )
+
+    @functools.cached_property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the set's labels."""
+        return self._names
+
+    @property
+    def count(self) -> int:
+        """How many examples the split has."""
+        return self._count
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the set's name, version and split."""
+        return digest([(os.path.basename(self._name), self._version, self._split, self._count)])
 
 
-def _read(builder, split, seed=None):
-    import tensorflow_datasets as tfds
+def _flat(example: dict) -> dict:
+    """Fields of an example as text and numbers; of captions with ids and boxes the texts."""
+    fields = {}
+    for name, value in example.items():
+        if isinstance(value, dict):
+            value = next((value[key] for key in ("text", "caption", "raw") if key in value), None)
+        if name == "image":
+            fields[name] = value
+        elif hasattr(value, "tolist") and getattr(value, "ndim", 0) == 1:
+            fields[name] = [_text(item) for item in value.tolist()]
+        elif value is not None and getattr(value, "ndim", 0) == 0:
+            fields[name] = _text(value.item() if hasattr(value, "item") else value)
+    return fields
 
-    dataset = builder.as_dataset(
-        split=split,
-        decoders={"image": tfds.decode.SkipDecoding()},
-        shuffle_files=seed is not None,
-        read_config=tfds.ReadConfig(shuffle_seed=seed),
-    )
-    for index, fields in enumerate(tfds.as_numpy(dataset)):
-        where = f"{builder.name} {split} {index}"
-        captions = fields.get("captions", {})
-        texts = captions.get("text", ()) if isinstance(captions, dict) else captions
-        yield Example(
-            where=where,
-            image_id=where,
-            load=functools.partial(bytes, fields["image"]),
-            captions=tuple(text.decode("utf-8") for text in texts),
-            label=int(fields["label"]) if "label" in fields else None,
-        )
+
+def _text(value: object) -> object:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -1,14 +1,17 @@
 """The rules as one Apache Beam pipeline: any runner, any number of pairs.
 
-Parts of the source are read twice: for the pairs' words and image ids, of which the counts are
-made, and for the records, judged by the counts of that part. So no image is ever part of a join;
-kept records are sent once, to their shards. These are byte for byte those of ``single_machine``.
+Parts of the source are read twice: first for the words and image ids that are counted, then for
+the records, which are judged by the counts of their part. So no image is ever part of a join, and
+kept records are sent once, to their shards. The shards equal those of ``single_machine`` byte for
+byte.
 """
 
 import bisect
 import contextlib
 import json
 import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
@@ -17,35 +20,36 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from align_keras.data import records
 from align_keras.data.preparation import filters, single_machine
 from align_keras.data.preparation.filter_report import Tally
+from align_keras.data.preparation.judging import Preparation
 
 # Hexadecimal digits by which keys and ties are spread: 4,096 and 65,536 ranges.
 _KEY_DIGITS = 3
 _TIE_DIGITS = 4
 
 
-def prepare(preparation, output, shard_size, options=()):
+def prepare(
+    preparation: Preparation, output: str, shard_size: int, options: Sequence[str] = ()
+) -> dict[str, Any]:
     """As ``single_machine.prepare``, by Beam; lines of JSON may lie in several files.
 
     Args:
-        preparation: a ``preparation.Preparation``; its source is where workers can read it.
+        preparation: what to do; its source is where workers can read it.
         output: path and start of the shards' names, where workers can write.
         shard_size: records a shard.
         options: Beam's pipeline options, such as ``--runner=DataflowRunner``; the direct runner
             by default.
 
     Returns:
-        The report, a dict as of ``filter_report.Tally.as_json``.
+        The report, as of ``filter_report.Tally.as_json``.
 
     Raises:
-        ValueError: as ``single_machine.prepare``.
+        InputError: as ``single_machine.prepare``.
     """
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     remote = "://" in output
     with contextlib.nullcontext() if remote else single_machine.workspace(output):
         if existing := tf.io.gfile.glob(f"{output}-[0-9]*.tfrecord"):
-            raise ValueError(
-                f"--output: {existing[0]} is there already; remove it or choose another"
-            )
+            raise single_machine.there_already(existing[0])
         with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
             build(pipeline, preparation, output, shard_size)
         left_out = f"{output}-left_out.jsonl"
@@ -55,7 +59,7 @@ def prepare(preparation, output, shard_size, options=()):
             return json.loads(file.read())
 
 
-def build(pipeline, preparation, output, shard_size):
+def build(pipeline: beam.Pipeline, preparation: Preparation, output: str, shard_size: int) -> None:
     """Adds everything to a ``beam.Pipeline``."""
     parts = pipeline | "parts" >> beam.Create(list(enumerate(preparation.source.parts)))
     if preparation.rules.needs_counts:
@@ -82,7 +86,7 @@ def build(pipeline, preparation, output, shard_size):
     )
 
 
-def _merge(tallies):
+def _merge(tallies: Iterable[Tally]) -> Tally:
     total = Tally()
     for tally in tallies:
         total.merge(tally)
@@ -95,10 +99,10 @@ class _Pairs(beam.DoFn):
     A pair is the numbers of its part, row and caption.
     """
 
-    def __init__(self, preparation):
+    def __init__(self, preparation: Preparation) -> None:
         self._preparation = preparation
 
-    def process(self, part):
+    def process(self, part: tuple[int, str]) -> Iterator[tuple]:
         """Reads a part, no images."""
         number, name = part
         for row, caption, image, words in self._preparation.pairs(name):
@@ -108,10 +112,10 @@ class _Pairs(beam.DoFn):
 class _Kept(beam.DoFn):
     """A part and the counts of its pairs -> kept records; what was left out; a ``Tally``."""
 
-    def __init__(self, preparation):
+    def __init__(self, preparation: Preparation) -> None:
         self._preparation = preparation
 
-    def process(self, judged):
+    def process(self, judged: tuple) -> Iterator[Any]:
         """Judges a part."""
         _, grouped = judged
         (part,) = grouped["part"]
@@ -127,7 +131,7 @@ class _Kept(beam.DoFn):
 # === Counts ===
 
 
-def whole_set_counts(pairs, rules):
+def whole_set_counts(pairs: beam.PCollection, rules: filters.Rules) -> beam.PCollection:
     """The counts of pairs beyond a limit: ``(part, (row, caption, filters.Counts))``."""
     flags = []
     distinct = pairs | beam.Map(lambda pair: (pair[1], pair[2])) | beam.Distinct()

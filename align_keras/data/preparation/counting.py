@@ -4,8 +4,11 @@
 """
 
 import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from align_keras.data.preparation import filters
+from align_keras.errors import InputError
 
 _BATCH = 20_000  # pairs handed over at a time
 _FLAGS_READ = 10_000
@@ -55,17 +58,18 @@ class WholeSetCounts:
         memory: bytes for DuckDB, at most.
 
     Raises:
-        ValueError: if duckdb or pyarrow is missing.
+        InputError: if duckdb or pyarrow is missing.
     """
 
-    def __init__(self, directory, memory=2 << 30):
+    def __init__(self, directory: Path, memory: int = 2 << 30) -> None:
         try:
             import duckdb
             import pyarrow
         except ImportError:
-            raise ValueError(
-                "--rules: counts of the whole set need duckdb and pyarrow; "
-                "pip install 'align-keras[data]'"
+            raise InputError(
+                "counts of the whole set need duckdb and pyarrow",
+                remedy="pip install 'align-keras[data]'",
+                setting="rules",
             ) from None
         self._arrow = pyarrow
         self._database = duckdb.connect(str(directory / "counts.duckdb"))
@@ -79,13 +83,13 @@ class WholeSetCounts:
         )
         self._count = 0
 
-    def __enter__(self):
+    def __enter__(self) -> "WholeSetCounts":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._database.close()
 
-    def add(self, pairs):
+    def add(self, pairs: Iterable[tuple]) -> None:
         """Adds pairs: the number of their part, then what ``Preparation.pairs`` yields."""
         pairs = iter(pairs)
         while batch := list(itertools.islice(pairs, _BATCH)):
@@ -104,10 +108,10 @@ class WholeSetCounts:
             self._database.register("batch", table)
             self._database.execute("INSERT INTO pairs SELECT * FROM batch")
 
-    def finish(self, rules):
+    def finish(self, rules: filters.Rules) -> None:
         """Counts, and marks the pairs beyond a limit of ``rules``."""
 
-        def limit(value):
+        def limit(value: int | None) -> int:
             return _NONE if value is None else value
 
         shared, crowded = rules.max_images_per_caption, rules.max_captions_per_image
@@ -119,14 +123,14 @@ class WholeSetCounts:
         self._database.execute(_FLAGS)
         self._database.execute("DROP TABLE pairs CASCADE")
 
-    def _cutoff(self, most):
+    def _cutoff(self, most: int | None) -> filters.Cutoff | None:
         if most is None:
             return None
         self._database.execute(_NGRAMS)
         histogram = "SELECT n, count(*) FROM counted GROUP BY n"
         return filters.cutoff(dict(self._database.execute(histogram).fetchall()), most)
 
-    def of_part(self, part):
+    def of_part(self, part: int) -> Iterator[tuple[int, int, filters.Counts]]:
         """The counts of the pairs of a part that exceed a limit, as ``Preparation.kept`` takes."""
         result = self._database.cursor().execute(
             f"SELECT row_number, caption, images, texts, rare FROM flags WHERE part = {part} "

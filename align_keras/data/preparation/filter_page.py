@@ -1,6 +1,7 @@
 """The report of the rules as one page of HTML that needs nothing beside it."""
 
 import html
+from typing import Any
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
@@ -19,7 +20,7 @@ svg text { font: 10px system-ui, sans-serif; fill: #444; }
 """
 
 
-def render(report):
+def render(report: dict[str, Any]) -> str:
     """The page.
 
     Args:
@@ -54,13 +55,13 @@ def render(report):
     )
 
 
-def _title(rule, thresholds):
+def _title(rule: dict[str, Any], thresholds: dict[str, Any]) -> str:
     limit = thresholds.get(rule.get("limit") or "")
     limit = "" if limit is None else f" ({limit:,})" if isinstance(limit, int) else f" ({limit})"
     return html.escape(f"{rule['drops'].capitalize()}{limit}")
 
 
-def _rules_table(report):
+def _rules_table(report: dict[str, Any]) -> str:
     """Each rule in order, with how many pairs came to it, fell and were left."""
     left = report["pairs_in"]
     rows = [f'<tr><td>came in<td><td class="number">{left:,}<td><td></tr>']
@@ -78,12 +79,12 @@ def _rules_table(report):
     numbers = "".join(f'<th class="number">{head}' for head in ("dropped", "left", "share"))
     heads = f"<tr><th>rule{numbers}<th></tr>"
     return (
-        "<p>Every rule judges the set as it came in; a pair is counted under the first in this "
-        f"order that it breaks.</p>\n<table>{heads}{''.join(rows)}</table>"
+        "<p>Every rule sees the unfiltered data; a pair is counted under the first rule that "
+        f"it breaks.</p>\n<table>{heads}{''.join(rows)}</table>"
     )
 
 
-def _histogram(bins):
+def _histogram(bins: list[dict[str, int]]) -> str:
     """Bars for what came in, and over them for what went out."""
     highest = max((entry["in"] for entry in bins), default=0)
     if not highest:
@@ -110,7 +111,7 @@ def _histogram(bins):
     )
 
 
-def _figures(examples):
+def _figures(examples: list[dict[str, Any]]) -> str:
     figures = []
     for example in examples:
         picture = example["thumbnail"]

@@ -5,11 +5,15 @@ import collections
 import dataclasses
 import io
 import json
+from collections.abc import Iterable
+from typing import Any
 
-import tensorflow as tf
 from PIL import Image
 
+from align_keras.data import output_files
+from align_keras.data.examples import Example
 from align_keras.data.preparation import filter_page, filters
+from align_keras.data.preparation.verdicts import Picture, Verdict
 from align_keras.preprocessing.images import MAX_PIXELS
 
 #: Under what the pairs that every rule leaves are listed.
@@ -18,7 +22,7 @@ _EXAMPLES = 12
 _THUMBNAIL = 96  # pixels of the longer side
 # Lower bounds of the shorter side's bins, pixels; the paper's threshold is one of them.
 _SIDES = (0, 50, 100, 201, 300, 400, 600, 800, 1_200, 2_000)
-_WORDS = 31  # captions of so many unigrams or more share a bin
+_WORDS = 31  # the last bin holds captions of 30 unigrams and more
 
 
 @dataclasses.dataclass
@@ -36,15 +40,19 @@ class Tally:
             here.
     """
 
-    rules: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    reasons: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    words: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    sides: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    examples: dict = dataclasses.field(default_factory=dict)
-    left_out: list = dataclasses.field(default_factory=list)
+    rules: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    reasons: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    words: collections.Counter[tuple[bool, int]] = dataclasses.field(
+        default_factory=collections.Counter
+    )
+    sides: collections.Counter[tuple[bool, int]] = dataclasses.field(
+        default_factory=collections.Counter
+    )
+    examples: dict[str, dict[str, dict]] = dataclasses.field(default_factory=dict)
+    left_out: Any = dataclasses.field(default_factory=list)
 
-    def add(self, row, verdict, picture):
-        """Adds one pair: its ``sources.Row``, and the verdicts on its caption and image."""
+    def add(self, example: Example, verdict: Verdict, picture: Picture) -> None:
+        """Adds one pair: its example, and the verdicts on its caption and image."""
         rule = verdict.rule or KEPT
         kept = verdict.rule is None
         self.rules[rule] += 1
@@ -56,22 +64,22 @@ class Tally:
             reason = verdict.reason or filters.RULES[rule]
             self.reasons[reason] += 1
             self.left_out.append(
-                {"where": row.where, "image": row.image_id, "rule": rule, "reason": reason}
+                {"where": example.key, "image": example.image_id, "rule": rule, "reason": reason}
             )
         examples = self.examples.setdefault(rule, {})
         if len(examples) < _EXAMPLES or verdict.key < max(examples):
-            examples[verdict.key] = _example(row, verdict, picture)
+            examples[verdict.key] = _shown(example, verdict, picture)
             self._trim(rule)
 
     @property
-    def kept(self):
+    def kept(self) -> int:
         """How many pairs went out."""
         return self.rules[KEPT]
 
-    def _trim(self, rule):
+    def _trim(self, rule: str) -> None:
         self.examples[rule] = dict(sorted(self.examples[rule].items())[:_EXAMPLES])
 
-    def merge(self, other):
+    def merge(self, other: "Tally") -> "Tally":
         """Adds another tally to this one, except for what it lists as left out."""
         for name in ("rules", "reasons", "words", "sides"):
             getattr(self, name).update(getattr(other, name))
@@ -80,8 +88,8 @@ class Tally:
             self._trim(rule)
         return self
 
-    def as_json(self, rules):
-        """What ``report.json`` holds, a dict: pairs in and out, each rule, histograms.
+    def as_json(self, rules: filters.Rules) -> dict[str, Any]:
+        """What ``report.json`` holds: pairs in and out, each rule, histograms.
 
         Args:
             rules: the ``filters.Rules`` that were applied.
@@ -108,30 +116,32 @@ class Tally:
         }
 
     @staticmethod
-    def _histogram(counts, bins):
+    def _histogram(
+        counts: collections.Counter[tuple[bool, int]], bins: Iterable[int]
+    ) -> list[dict[str, int]]:
         """Bins by their lower bound, with the pairs that came in and went out; the last is open."""
-        bins = ((start, counts[True, start], counts[False, start]) for start in bins)
-        return [{"from": start, "in": kept + gone, "out": kept} for start, kept, gone in bins]
+        found = ((start, counts[True, start], counts[False, start]) for start in bins)
+        return [{"from": start, "in": kept + gone, "out": kept} for start, kept, gone in found]
 
 
-def _example(row, verdict, picture):
+def _shown(example: Example, verdict: Verdict, picture: Picture) -> dict[str, Any]:
     caption = verdict.caption if isinstance(verdict.caption, str) else None
-    example = {
-        "where": row.where,
-        "image": row.image_id,
+    shown = {
+        "where": example.key,
+        "image": example.image_id,
         "caption": caption and caption[:300].encode("utf-8", "replace").decode(),
         "size": picture.size and list(picture.size),
-        "thumbnail": _thumbnail(row, picture),
+        "thumbnail": _thumbnail(example, picture),
     }
     if verdict.reason:
-        example["reason"] = verdict.reason
-    return example
+        shown["reason"] = verdict.reason
+    return shown
 
 
-def _thumbnail(row, picture):
+def _thumbnail(example: Example, picture: Picture) -> str | None:
     """A small JPEG in base 64, or None if the image cannot be shown."""
     try:
-        data = picture.data or row.load()
+        data = picture.data or example.load()
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 return None
@@ -144,9 +154,8 @@ def _thumbnail(row, picture):
     return base64.b64encode(encoded.getvalue()).decode()
 
 
-def write(report, output):
+def write(report: dict[str, Any], output: str) -> None:
     """Writes a report, as of ``Tally.as_json``: ``OUTPUT-report.json`` and ``.html``."""
-    with tf.io.gfile.GFile(f"{output}-report.json", "w") as file:
-        file.write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    with tf.io.gfile.GFile(f"{output}-report.html", "w") as file:
-        file.write(filter_page.render(report))
+    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    output_files.write_text(f"{output}-report.json", text)
+    output_files.write_text(f"{output}-report.html", filter_page.render(report))

@@ -1,22 +1,27 @@
 """The paper's rules for noisy image-text pairs (sec. 3, app. A): pure functions.
 
-Words. The paper does not define a unigram. Here a caption's unigrams are its parts between
-white space, lower-cased, from their first letter or digit to their last; a part without is none.
-Languages written without spaces so have few. A bigram is two neighbouring unigrams. Captions
-are the same where their unigrams are.
+Words are unigrams as ``paper_rules`` defines them. Two captions are the same if their unigrams
+are.
 
-Images. Counts go by an image's id, which is its URL where the source has one and else its path:
-what needs the whole set needs no pixels. Copies under other URLs count as other images.
+Images are counted by their id: the URL where the source has one, else the path. So rules that
+need the whole set need no pixels. Copies under other URLs count as other images.
 
-Order. Every rule judges by the raw set as it came in, so what is dropped does not depend on the
-order of the rules; a pair is counted under the first in ``RULES`` that it breaks. Those that read
-the table alone stand first, so that no image of what they drop is decoded.
+Every rule sees the unfiltered data, so their order never changes what is dropped. A pair is
+counted under the first rule of ``RULES`` that it breaks. Rules that read the table alone come
+first, so that images of pairs they drop are not decoded.
 """
 
 import dataclasses
 import hashlib
-import itertools
 import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from align_keras.data import paper_rules
+from align_keras.data.paper_rules import ngrams, unigrams
+from align_keras.errors import InputError
+
+__all__ = ["LIMITS", "NO_RULES", "RULES", "Counts", "Cutoff", "Rules", "ngrams", "unigrams"]
 
 #: Every rule in the order of judgement, with what it drops.
 RULES = {
@@ -44,52 +49,67 @@ LIMITS = {
     "small_image": "min_side_above",
     "elongated_image": "max_aspect_below",
 }
-# Greedy, so one match a part: from its first letter or digit to its last.
-_UNIGRAM = re.compile(r"[^\W_](?:\S*[^\W_])?")
 _UNSAFE_WORDS = re.compile(r"\s*(nsfw|unsafe|true|yes)\s*", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """Thresholds of the rules; the defaults are the paper's, None leaves a rule out."""
+    """Thresholds of the rules; the defaults are the paper's, None leaves a rule out.
 
-    min_words: int | None = 3
+    A part of a command's settings: an InputError names the field that is wrong.
+    """
+
+    min_words: int | None = paper_rules.MIN_WORDS
     """Unigrams of a caption, at least."""
-    max_words: int | None = 20
+    max_words: int | None = paper_rules.MAX_WORDS
     """Unigrams of a caption, at most."""
-    max_images_per_caption: int | None = 10
+    max_images_per_caption: int | None = paper_rules.MAX_IMAGES_PER_CAPTION
     """Different images that one alt-text may stand beside."""
-    frequent_ngrams: int | None = 100_000_000
+    frequent_ngrams: int | None = paper_rules.FREQUENT_NGRAMS
     """Most frequent unigrams and bigrams, in one list, that a caption may be made of."""
-    max_captions_per_image: int | None = 1_000
+    max_captions_per_image: int | None = paper_rules.MAX_CAPTIONS_PER_IMAGE
     """Different alt-texts that one image may stand beside."""
-    min_side_above: int | None = 200
+    min_side_above: int | None = paper_rules.MIN_SIDE_ABOVE
     """Pixels that the shorter side must exceed."""
-    max_aspect_below: float | None = 3.0
-    """What longer over shorter side must stay below."""
+    max_aspect_below: float | None = paper_rules.MAX_ASPECT_BELOW
+    """The ratio of longer to shorter side must stay below."""
     language: str | None = None
-    """ISO 639-1 code of the captions' language. ALIGN's are English; how it told is not stated."""
+    """ISO 639-1 code of the captions' language. ALIGN's are English; the paper does not say how
+    it recognised them."""
     unsafe_above: float = 0.5
     """Where a field marks unsafe content by a number: what is unsafe."""
     max_hash_distance: int = 4
     """Bits of 64 in which perceptual hashes of copies differ, at most; not the paper's."""
-    max_cosine: float = 0.975
+    max_cosine: float = paper_rules.MAX_COSINE
     """Cosine of image embeddings above which two images are near-duplicates."""
 
-    def __post_init__(self):
-        """Raises ValueError where a threshold leaves nothing over."""
+    def __post_init__(self) -> None:
+        """Checks that a threshold can leave something over."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int | float) and value < 0:
-                flag = "--" + field.name.replace("_", "-")
-                raise ValueError(f"{flag}: must not be below 0, is {value}")
-        if None not in (self.min_words, self.max_words) and self.min_words > self.max_words:
-            raise ValueError(
-                f"--min-words: {self.min_words} is more than the {self.max_words} of --max-words"
+                raise InputError(f"must not be below 0, is {value}", setting=field.name)
+        fewest, most = self.min_words, self.max_words
+        if fewest is not None and most is not None and fewest > most:
+            raise InputError(
+                f"{fewest} is more than the {most} allowed at most",
+                remedy="lower it, or raise <max_words>",
+                setting="min_words",
             )
 
+    def but(self, without: Iterable[str] = (), **thresholds: Any) -> "Rules":
+        """These rules with some left out and some thresholds changed.
+
+        Args:
+            without: names of ``LIMITS`` to leave out.
+            **thresholds: fields of ``Rules``; None leaves a field as it is.
+        """
+        changes: dict[str, Any] = {LIMITS[rule]: None for rule in without}
+        changes |= {name: value for name, value in thresholds.items() if value is not None}
+        return dataclasses.replace(self, **changes)
+
     @property
-    def needs_counts(self):
+    def needs_counts(self) -> bool:
         """Whether a rule needs counts of the whole set."""
         return any(
             limit is not None
@@ -105,7 +125,7 @@ class Rules:
 NO_RULES = Rules(None, None, None, None, None, None, None)
 
 
-def applies(rule, rules):
+def applies(rule: str, rules: Rules) -> bool:
     """Whether a rule of ``RULES`` has a threshold; those without one always apply."""
     return rule not in LIMITS or getattr(rules, LIMITS[rule]) is not None
 
@@ -113,17 +133,7 @@ def applies(rule, rules):
 # === Words ===
 
 
-def unigrams(caption):
-    """The unigrams of a caption: a list of strings without white space."""
-    return _UNIGRAM.findall(caption.lower())
-
-
-def ngrams(words):
-    """Unigrams and bigrams, each as often as it occurs; a bigram's words have a space between."""
-    return words + [f"{first} {second}" for first, second in itertools.pairwise(words)]
-
-
-def tie_break(ngram):
+def tie_break(ngram: str) -> str:
     """Orders n-grams of the same count: 32 hexadecimal digits, the smaller is kept.
 
     By the alphabet, the last letters and scripts would always lose.
@@ -142,7 +152,7 @@ class Cutoff:
     room: int
 
 
-def cutoff(histogram, most):
+def cutoff(histogram: Mapping[int, int], most: int) -> Cutoff | None:
     """Where the list of the most frequent n-grams ends.
 
     Args:
@@ -171,7 +181,13 @@ class Counts:
     rare_ngram: bool = False
 
 
-def broken_text_rule(words, counts, rules, unsafe=False, in_language=None):
+def broken_text_rule(
+    words: list[str],
+    counts: Counts,
+    rules: Rules,
+    unsafe: bool = False,
+    in_language: Callable[[], bool] | None = None,
+) -> str | None:
     """The first rule that a pair breaks by what stands in the table.
 
     Args:
@@ -186,7 +202,7 @@ def broken_text_rule(words, counts, rules, unsafe=False, in_language=None):
         A name of ``RULES``, or None.
     """
 
-    def above(value, limit):
+    def above(value: int, limit: int | None) -> bool:
         return limit is not None and value > limit
 
     if unsafe:
@@ -206,7 +222,7 @@ def broken_text_rule(words, counts, rules, unsafe=False, in_language=None):
     return None
 
 
-def is_unsafe(value, rules):
+def is_unsafe(value: object, rules: Rules) -> bool:
     """Whether the value of a field marks unsafe content.
 
     A number (or one in words) above ``rules.unsafe_above``, True, or one of nsfw, unsafe, true
@@ -215,7 +231,7 @@ def is_unsafe(value, rules):
     if value is None:
         return False
     try:
-        return float(value) > rules.unsafe_above
+        return float(value) > rules.unsafe_above  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return bool(_UNSAFE_WORDS.fullmatch(str(value)))
 
@@ -223,7 +239,7 @@ def is_unsafe(value, rules):
 # === Rules of the image ===
 
 
-def broken_size_rule(width, height, rules):
+def broken_size_rule(width: int, height: int, rules: Rules) -> str | None:
     """``small_image`` or ``elongated_image`` by an image's pixels, or None."""
     shorter, longer = sorted((width, height))
     if rules.min_side_above is not None and shorter <= rules.min_side_above:

@@ -1,21 +1,30 @@
-"""From the rows of a source to the records that the rules keep: what both engines share."""
+"""From the examples of a source to the records that the rules keep: what both engines share."""
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
 
 from align_keras.data import records
-from align_keras.data.examples import packing
-from align_keras.data.preparation import filters
+from align_keras.data.examples import Example, ExampleSet
+from align_keras.data.examples.example import caption_fault
+from align_keras.data.examples.image_files import UNREADABLE
+from align_keras.data.preparation import encoding, filters
+from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.languages import language_detector
+from align_keras.data.preparation.near_duplicates import EvaluationImages
+from align_keras.data.preparation.verdicts import Picture, Verdict
 
-# Rows whose images are in memory at a time: few enough for large photographs, many enough for the
-# threads and for an image tower.
+# Examples whose images are in memory at a time: few enough for large photographs, many enough for
+# the threads and for an image tower.
 _WINDOW = 64
+
+_Judged: TypeAlias = tuple[Example, list[Verdict]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,35 +32,37 @@ class Preparation:
     """What is to be done with the pairs of a source; workers of Beam get a copy.
 
     Attributes:
-        source: as of ``sources``.
+        source: images with captions.
         rules: ``filters.Rules``.
         seed: decides the order of the records.
         near_duplicates: a ``near_duplicates.EvaluationImages``, or None.
-        is_unsafe: a function of a ``sources.Row``, beside the field that marks it, or None.
+        is_unsafe: says whether an ``Example`` is unsafe, beside the field that marks it, or None.
         table_only: whether to open no image; records are then lines of JSON, such as for
             img2dataset to download.
     """
 
-    source: object
+    source: ExampleSet
     rules: filters.Rules
     seed: int = 0
-    near_duplicates: object = None
-    is_unsafe: Callable | None = None
+    near_duplicates: EvaluationImages | None = None
+    is_unsafe: Callable[[Example], bool] | None = None
     table_only: bool = False
 
-    def pairs(self, part):
+    def pairs(self, part: str) -> Iterator[tuple[int, int, str, list[str]]]:
         """What the counts of the whole set need of a part, without images.
 
         Yields:
             ``(row, caption, image_id, words)``: the two numbers that tell a pair within its part,
             the image's id, and the caption's unigrams. Unusable pairs are left out.
         """
-        for number, row in enumerate(self.source.rows(part)):
-            for index, caption in enumerate(row.captions):
-                if _unusable(row, caption) is None:
-                    yield number, index, row.image_id, filters.unigrams(caption)
+        for number, example in enumerate(self.source.read(part)):
+            for index, caption in enumerate(example.texts):
+                if isinstance(caption, str) and _unusable(example, caption) is None:
+                    yield number, index, example.image_id, filters.unigrams(caption)
 
-    def kept(self, part, counts, tally):
+    def kept(
+        self, part: str, counts: Iterable[tuple[int, int, filters.Counts]], tally: Tally
+    ) -> Iterator[tuple[str, bytes]]:
         """The records of a part that the rules keep.
 
         Args:
@@ -62,70 +73,86 @@ class Preparation:
 
         Yields:
             ``(key, record)``: a hexadecimal key by which the records are to be sorted, and a
-            serialised pair, bytes.
+            serialised pair.
         """
         judged = self._judged(part, counts)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
             while window := list(itertools.islice(judged, _WINDOW)):
                 yield from self._finished(window, threads, tally)
 
-    def _judged(self, part, counts):
-        """Rows with their verdicts by the table: ``(row, [_Verdict])``."""
+    def _judged(
+        self, part: str, counts: Iterable[tuple[int, int, filters.Counts]]
+    ) -> Iterator[_Judged]:
+        """Examples with the verdicts on their captions by the table alone."""
         rules, counts = self.rules, iter(counts)
         speaks = language_detector(rules.language) if rules.language else None
         ahead = next(counts, None)
-        for number, row in enumerate(self.source.rows(part)):
+        for number, example in enumerate(self.source.read(part)):
             verdicts = []
-            for index, caption in enumerate(row.captions):
+            for index, caption in enumerate(example.texts):
                 counted = filters.Counts()
                 if ahead is not None and ahead[:2] == (number, index):
                     counted, ahead = ahead[2], next(counts, None)
-                verdicts.append(self._judge_caption(row, index, caption, counted, speaks))
-            yield row, verdicts
+                verdicts.append(self._judge_caption(example, index, caption, counted, speaks))
+            yield example, verdicts
 
-    def _judge_caption(self, row, index, caption, counted, speaks):
-        key = pair_key(self.seed, row.where, index)
-        if (reason := _unusable(row, caption)) is not None:
-            return _Verdict(key, caption, [], "unusable_row", reason)
+    def _judge_caption(
+        self,
+        example: Example,
+        index: int,
+        caption: object,
+        counted: filters.Counts,
+        speaks: Callable[[str], bool] | None,
+    ) -> Verdict:
+        key = pair_key(self.seed, example.key, index)
+        reason = _unusable(example, caption)
+        if reason is not None or not isinstance(caption, str):
+            return Verdict(key, caption, [], "unusable_row", reason)
         words = filters.unigrams(caption)
-        unsafe = filters.is_unsafe(row.unsafe, self.rules)
-        unsafe = unsafe or (self.is_unsafe is not None and self.is_unsafe(row))
-        in_language = speaks and (lambda: speaks(caption))
+        unsafe = filters.is_unsafe(example.unsafe, self.rules)
+        unsafe = unsafe or (self.is_unsafe is not None and self.is_unsafe(example))
+        in_language = functools.partial(speaks, caption) if speaks else None
         rule = filters.broken_text_rule(words, counted, self.rules, unsafe, in_language)
-        return _Verdict(key, caption, words, rule)
+        return Verdict(key, caption, words, rule)
 
-    def _finished(self, window, threads, tally):
+    def _finished(
+        self,
+        window: list[_Judged],
+        threads: concurrent.futures.ThreadPoolExecutor,
+        tally: Tally,
+    ) -> Iterator[tuple[str, bytes]]:
         """Reads and judges the images of a window, and makes the records."""
         wanted = [any(verdict.rule is None for verdict in verdicts) for _, verdicts in window]
         pictures = [
-            _read(row, self) if want else _Picture()
-            for (row, _), want in zip(window, wanted, strict=True)
+            _read(example, self) if want else Picture()
+            for (example, _), want in zip(window, wanted, strict=True)
         ]
         list(threads.map(_decode, [p for p in pictures if p.data is not None and p.rule is None]))
         if self.near_duplicates is not None:
             usable = [picture for picture in pictures if picture.jpg and picture.rule is None]
-            found = self.near_duplicates.find([picture.jpg for picture in usable])
+            found = self.near_duplicates.find([picture.jpg or b"" for picture in usable])
             for picture, duplicate in zip(usable, found, strict=True):
                 picture.rule = "near_duplicate" if duplicate else None
-        for (row, verdicts), picture in zip(window, pictures, strict=True):
+        for (example, verdicts), picture in zip(window, pictures, strict=True):
             for verdict in verdicts:
                 record = None
                 if verdict.rule is None:
                     verdict.rule, verdict.reason = picture.rule, picture.reason
                 if verdict.rule is None:
-                    record = self._make_record(row, picture.jpg, verdict)
-                tally.add(row, verdict, picture)
+                    record = self._make_record(example, picture.jpg or b"", verdict)
+                tally.add(example, verdict, picture)
                 if record is not None:
                     yield verdict.key, record
 
-    def _make_record(self, row, jpg, verdict):
-        caption = verdict.caption.strip()
+    def _make_record(self, example: Example, jpg: bytes, verdict: Verdict) -> bytes | None:
+        """The record of a pair; None, with the verdict changed, if its fields cannot be stored."""
+        caption = str(verdict.caption).strip()
         try:
             if self.table_only:
-                fields = {"url": row.image_id, "caption": caption, **row.carried}
+                fields = {"url": example.image_id, "caption": caption, **example.carried}
                 return json.dumps(fields, ensure_ascii=False).encode()
             return records.make_record(
-                jpg, caption, verdict.key, image_id=row.image_id, **row.carried
+                jpg, caption, verdict.key, image_id=example.image_id, **example.carried
             )
         except (TypeError, ValueError):
             verdict.rule = "unusable_row"
@@ -133,61 +160,45 @@ class Preparation:
             return None
 
 
-@dataclasses.dataclass
-class _Verdict:
-    """What became of one caption of a row."""
+def pair_key(seed: int, key: str, index: int) -> str:
+    """The name of a pair, by which it is also sorted: 16 hexadecimal digits.
 
-    key: str
-    caption: object
-    words: list
-    rule: str | None = None
-    reason: str | None = None
-
-
-@dataclasses.dataclass
-class _Picture:
-    """What became of the image of a row."""
-
-    data: bytes | None = None
-    jpg: bytes | None = None
-    size: tuple | None = None
-    rule: str | None = None
-    reason: str | None = None
+    Args:
+        seed: of the preparation.
+        key: of the example.
+        index: place of the caption among the example's.
+    """
+    return hashlib.blake2b(f"{seed} {key} {index}".encode(), digest_size=8).hexdigest()
 
 
-def pair_key(seed, where, index):
-    """The name of a pair, by which it is also sorted: 16 hexadecimal digits."""
-    return hashlib.blake2b(f"{seed} {where} {index}".encode(), digest_size=8).hexdigest()
+def _unusable(example: Example, caption: object) -> str | None:
+    return example.fault or caption_fault(caption)
 
 
-def _unusable(row, caption):
-    return row.fault or packing.caption_fault(caption)
-
-
-def _read(row, preparation):
+def _read(example: Example, preparation: Preparation) -> Picture:
     """Reads an image unless the source names a size that breaks a rule; judges its size."""
-    picture, rules = _Picture(size=row.size), preparation.rules
-    if row.size is not None:
-        picture.rule = filters.broken_size_rule(*row.size, rules)
+    picture, rules = Picture(size=example.size), preparation.rules
+    if example.size is not None:
+        picture.rule = filters.broken_size_rule(*example.size, rules)
         if picture.rule is not None:
             return picture
     if preparation.table_only:
         return picture
     try:
-        picture.data = row.load()
+        picture.data = example.load()
     except FileNotFoundError:
         picture.rule, picture.reason = "unreadable_image", "image file missing"
-    except packing.UNREADABLE:
+    except UNREADABLE:
         picture.rule, picture.reason = "unreadable_image", "image file unreadable"
     else:
-        picture.size = row.size or packing.image_size(picture.data)
+        picture.size = example.size or encoding.image_size(picture.data)
         if picture.size is not None:
             picture.rule = filters.broken_size_rule(*picture.size, rules)
     return picture
 
 
-def _decode(picture):
+def _decode(picture: Picture) -> None:
     try:
-        picture.jpg = packing.to_jpeg(picture.data)
+        picture.jpg = encoding.to_jpeg(picture.data or b"")
     except ValueError as error:
         picture.rule, picture.reason = "unreadable_image", str(error)

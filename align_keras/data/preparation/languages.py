@@ -1,6 +1,10 @@
 """Whether a caption is in a language, by py3langid."""
 
+import importlib.util
 import re
+from collections.abc import Callable
+
+from align_keras.errors import InputError
 
 # The languages told apart: those of most of the web. Among all that py3langid knows, short English
 # captions are taken for rare ones: for Nigerian Pidgin, 7 % of an alt-text sample.
@@ -15,27 +19,32 @@ _LANGUAGES = re.findall(
 _BELIEVED = 0.5
 
 
-def language_detector(code):
+def check_language(code: str) -> None:
+    """Raises InputError if a language cannot be told, without loading anything."""
+    if code not in _LANGUAGES:
+        raise InputError(f"{code!r} must be one of {' '.join(_LANGUAGES)}")
+    if importlib.util.find_spec("py3langid") is None:
+        raise InputError("needs py3langid", remedy="pip install 'align-keras[data]'")
+
+
+def language_detector(code: str) -> Callable[[str], bool]:
     """A function of a caption that says whether it may be in the language.
 
-    It says no where another language is likelier than all others together.
+    It returns False if another language is likelier than all the rest together.
 
     Args:
         code: ISO 639-1, such as ``en``.
 
     Raises:
-        ValueError: if the code is none of those told apart, or py3langid is missing.
+        InputError: if the code is not one of the languages told apart, or py3langid is missing.
     """
-    if code not in _LANGUAGES:
-        raise ValueError(f"--language: {code!r} must be one of {' '.join(_LANGUAGES)}")
-    try:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
-    except ImportError:
-        raise ValueError("--language: needs py3langid; pip install 'align-keras[data]'") from None
+    check_language(code)
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     identifier.set_languages(_LANGUAGES)
 
-    def may_be_in_language(caption):
+    def may_be_in_language(caption: str) -> bool:
         language, probability = identifier.classify(caption)
         return language == code or probability <= _BELIEVED
 

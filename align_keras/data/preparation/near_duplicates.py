@@ -6,22 +6,26 @@ candidates by clusters in 1.8 billion images, while here every image is compared
 evaluation image, by matrix products.
 """
 
+import contextlib
 import io
 import math
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from align_keras.data import records
-from align_keras.data.examples import packing
+from align_keras.data import paper_rules
+from align_keras.data.examples import ExampleSet
+from align_keras.data.examples.image_files import UNREADABLE
+from align_keras.data.preparation import encoding
+from align_keras.errors import InputError
 
 _SIDE = 32  # pixels that the hash sees
 _LOW = 8  # lowest frequencies of each direction that it keeps
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 
 
-def _cosines():
+def _cosines() -> np.ndarray:
     """The first rows of the discrete cosine transform: ``(8, 32)``."""
     frequencies, places = np.arange(_LOW)[:, None], np.arange(_SIDE)[None] + 0.5
     return np.cos(math.pi / _SIDE * frequencies * places)
@@ -30,13 +34,13 @@ def _cosines():
 _COSINES = _cosines()
 
 
-def perceptual_hash(encoded):
+def perceptual_hash(encoded: bytes) -> int:
     """64 bits that copies of an image share but for a few.
 
     The signs of the lowest frequencies of a grey 32 x 32 copy, about their median, as in pHash.
 
     Args:
-        encoded: the bytes of an image that decodes.
+        encoded: an image that decodes.
 
     Returns:
         A whole number below 2 ** 64.
@@ -55,7 +59,7 @@ class EvaluationImages:
     """Finds the near-duplicates of a set of images.
 
     Args:
-        images: the encoded evaluation images, a list of bytes.
+        images: the encoded evaluation images.
         max_distance: bits in which hashes of copies may differ. At 4, all but 6 of 1,500 copies
             of photographs of 144 pixels and more, at half to twice the size and down to JPEG
             quality 30, were found, and none of 141,000 pairs of different ones was within 10; of
@@ -64,77 +68,66 @@ class EvaluationImages:
         max_cosine: above which two images are near-duplicates.
 
     Raises:
-        ValueError: if there are none.
+        InputError: if there are none.
     """
 
-    def __init__(self, images, max_distance=4, preset="", max_cosine=0.975):
+    def __init__(
+        self,
+        images: Sequence[bytes],
+        max_distance: int = 4,
+        preset: str = "",
+        max_cosine: float = paper_rules.MAX_COSINE,
+    ) -> None:
         if not images:
-            raise ValueError("--evaluation-images: there is no image that decodes")
+            raise InputError("no image in it decodes")
         self.max_distance, self.max_cosine = max_distance, max_cosine
         self._hashes = np.unique(np.array([perceptual_hash(image) for image in images], "uint64"))
-        self._preset, self._model = preset, None
+        self._preset = preset
+        self._model: Any = None
         self._embeddings = self._encode(images) if preset else None
 
-    def find(self, images):
-        """Whether each of a list of encoded images is a near-duplicate: a list of bools."""
+    def find(self, images: Sequence[bytes]) -> list[bool]:
+        """Whether each of the encoded images is a near-duplicate."""
         found = [self._is_copy(perceptual_hash(image)) for image in images]
         if self._embeddings is None or not images:
             return found
         # One product for all the images of a window: (images, evaluation images).
         highest = (self._encode(images) @ self._embeddings.T).max(axis=1)
-        return [copy or value > self.max_cosine for copy, value in zip(found, highest, strict=True)]
+        return [
+            bool(copy or value > self.max_cosine)
+            for copy, value in zip(found, highest, strict=True)
+        ]
 
-    def _is_copy(self, value):
+    def _is_copy(self, value: int) -> bool:
         distances = np.bitwise_count(self._hashes ^ np.uint64(value))
         return bool(distances.min() <= self.max_distance)
 
-    def _encode(self, images):
+    def _encode(self, images: Sequence[bytes]) -> np.ndarray:
         if self._model is None:
             from align_keras.models.dual_encoder import AlignDualEncoder
 
             self._model = AlignDualEncoder.from_preset(self._preset)
         return np.asarray(self._model.encode_images(images))
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         """Without the model, which each worker of Beam loads for itself."""
         return {**self.__dict__, "_model": None}
 
 
-def read_images(place):
-    """The images of a folder, with those below it, or of shards; those that do not decode go.
-
-    Args:
-        place: a folder, or a pattern of TFRecord shards.
-
-    Returns:
-        A list of bytes.
-
-    Raises:
-        FileNotFoundError: if there is neither.
-    """
-    if Path(place).is_dir():
-        paths = sorted(
-            path for path in Path(place).rglob("*") if path.suffix.lower() in _EXTENSIONS
-        )
-        encoded = (path.read_bytes() for path in paths)
-    else:
-        shards = records.find_shards(place, "--evaluation-images")
-        frames = (record for shard in shards for record in records.read_frames(shard))
-        encoded = (_image_of(record) for record in frames if record is not None)
-    # The same picture stands beside each of its captions.
-    return [image for image in dict.fromkeys(encoded) if _decodes(image)]
+def decodable_images(examples: ExampleSet) -> list[bytes]:
+    """The encoded images of a set, each once; those that cannot be read or decoded are left out."""
+    found: dict[bytes, None] = {}
+    for part in examples.parts:
+        for example in examples.read(part):
+            with contextlib.suppress(*UNREADABLE):
+                # The same picture stands beside each of its captions.
+                found.setdefault(example.load())
+    return [image for image in found if _decodes(image)]
 
 
-def _image_of(record):
+def _decodes(image: bytes) -> bool:
     try:
-        return records.parse_pair(record).get("jpg", b"")
-    except ValueError:
-        return b""
-
-
-def _decodes(image):
-    try:
-        packing.to_jpeg(image)
+        encoding.to_jpeg(image)
     except ValueError:
         return False
     return True

@@ -1,6 +1,9 @@
 """Sorts records by their keys on disk: a shuffle of any size in little memory."""
 
 import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 _HEADER = struct.Struct("<8sI")
 
@@ -15,25 +18,25 @@ class RecordSorter:
         directory: an existing folder for the files; it is the caller's to remove.
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._files = {}
+        self._files: dict[str, BinaryIO] = {}
 
-    def add(self, key, record):
-        """Adds a record, bytes, under a key of 16 hexadecimal digits."""
+    def add(self, key: str, record: bytes) -> None:
+        """Adds a record under a key of 16 hexadecimal digits."""
         bucket = key[:2]
         if bucket not in self._files:
             self._files[bucket] = (self._directory / f"records-{bucket}").open("w+b")
         self._files[bucket].write(_HEADER.pack(bytes.fromhex(key), len(record)) + record)
 
-    def sorted_records(self):
+    def sorted_records(self) -> Iterator[bytes]:
         """Yields the records by their keys."""
         for bucket in sorted(self._files):
             with self._files[bucket] as file:
                 yield from _sorted_records(file)
 
 
-def _sorted_records(file):
+def _sorted_records(file: BinaryIO) -> Iterator[bytes]:
     places, position = [], 0
     end = file.seek(0, 2)
     while position < end:

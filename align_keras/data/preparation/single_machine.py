@@ -4,31 +4,44 @@ import contextlib
 import fcntl
 import json
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, TextIO, TypeVar
 
 from align_keras.data import records
 from align_keras.data.preparation.counting import WholeSetCounts
 from align_keras.data.preparation.filter_report import Tally
+from align_keras.data.preparation.filters import Counts
+from align_keras.data.preparation.judging import Preparation
 from align_keras.data.preparation.shuffling import RecordSorter
+from align_keras.errors import InputError
+
+_Items = TypeVar("_Items", bound=Iterable)
 
 
-def prepare(preparation, output, shard_size, watch=lambda items, what: items):
+def _unwatched(items: _Items, _: str) -> _Items:
+    return items
+
+
+def prepare(
+    preparation: Preparation, output: str, shard_size: int, watch: Callable = _unwatched
+) -> dict[str, Any]:
     """Reads a source, applies the rules and writes shards in a shuffled order.
 
     Without images (``table_only``) the kept pairs are lines of ``OUTPUT-kept.jsonl`` instead.
 
     Args:
-        preparation: a ``preparation.Preparation``.
+        preparation: what to do.
         output: path and start of the shards' names.
         shard_size: records a shard.
         watch: wraps an iterator, such as to show progress; it is told what is counted.
 
     Returns:
-        The report, a dict as of ``filter_report.Tally.as_json``. What was left out is listed in
+        The report, as of ``filter_report.Tally.as_json``. What was left out is listed in
         ``OUTPUT-left_out.jsonl``.
 
     Raises:
-        ValueError: if there are shards of a finished run, or another run is writing. One line.
+        InputError: as ``workspace``.
     """
     with workspace(output) as directory:
         sorter = RecordSorter(directory)
@@ -56,7 +69,7 @@ def prepare(preparation, output, shard_size, watch=lambda items, what: items):
     return tally.as_json(preparation.rules)
 
 
-def _write_lines(lines, directory, output):
+def _write_lines(lines: Iterable[bytes], directory: Path, output: str) -> None:
     unfinished = directory / "kept.jsonl"
     with unfinished.open("wb") as file:
         file.writelines(line + b"\n" for line in lines)
@@ -66,24 +79,26 @@ def _write_lines(lines, directory, output):
 class _Lines:
     """Writes what is appended as lines of JSON: a list of all would not fit into memory."""
 
-    def __init__(self, file):
+    def __init__(self, file: TextIO) -> None:
         self._file = file
 
-    def append(self, pair):
+    def append(self, pair: dict[str, Any]) -> None:
         self._file.write(json.dumps(pair) + "\n")
 
 
 class _NoCounts:
     @staticmethod
-    def of_part(_):
-        return ()
+    def of_part(_: int) -> Iterator[tuple[int, int, Counts]]:
+        return iter(())
 
 
 @contextlib.contextmanager
-def counts_of(preparation, directory, watch):
+def counts_of(
+    preparation: Preparation, directory: Path, watch: Callable
+) -> Iterator[WholeSetCounts | _NoCounts]:
     """The ``WholeSetCounts`` of a source, or none at all where no rule needs them."""
     if not preparation.rules.needs_counts:
-        yield _NoCounts
+        yield _NoCounts()
         return
     with WholeSetCounts(directory) as counts:
         pairs = (
@@ -97,28 +112,30 @@ def counts_of(preparation, directory, watch):
 
 
 @contextlib.contextmanager
-def workspace(output):
-    """A folder for what is unfinished, ``OUTPUT.unfinished``; it is gone when the run is whole.
+def workspace(output: str | Path) -> Iterator[Path]:
+    """A folder for unfinished work, ``OUTPUT.unfinished``; it is removed at the end of a run.
 
-    Where it is found at the start a run was cut off, and the shards beside it are that run's: they
-    go, and all begins anew. An error removes what this run wrote.
+    If it is there at the start, a run was cut off. The shards beside it belong to that run: they
+    are removed, and everything begins anew. An error removes what this run wrote.
 
     Yields:
         Its path.
 
     Raises:
-        ValueError: if there are shards of a finished run, or another run is writing.
+        InputError: if there are shards of a finished run, or another run is writing.
     """
     output = Path(output)
     directory = Path(f"{output}.unfinished")
     if not directory.exists() and (existing := _shards(output)):
-        raise ValueError(f"--output: {existing[0]} is there already; remove it or choose another")
+        raise there_already(existing[0])
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ValueError(f"--output: another run is writing {output}; choose another") from None
+            raise InputError(
+                f"another run is writing {output}", remedy="choose another", setting="output"
+            ) from None
         remove_shards(output)
         for path in directory.iterdir():
             if path.name != "lock":
@@ -132,11 +149,18 @@ def workspace(output):
             shutil.rmtree(directory)
 
 
-def _shards(output):
+def there_already(shard: str | Path) -> InputError:
+    """The error about a shard of a finished run."""
+    return InputError(
+        f"{shard} is there already", remedy="remove it or choose another", setting="output"
+    )
+
+
+def _shards(output: Path) -> list[Path]:
     return sorted(output.parent.glob(f"{output.name}-[0-9]*.tfrecord"))
 
 
-def remove_shards(output):
+def remove_shards(output: str | Path) -> None:
     """Removes the shards of a name, whole and partial, with their statistics."""
     output = Path(output)
     for shard in _shards(output):

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from align_keras.data.examples.examples import Example, ExampleSet
+from align_keras.data.examples import Example, ExampleSet
 from align_keras.errors import InputError, Place, concerning
 from align_keras.evaluation import data_sets, embedding
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
@@ -101,7 +101,7 @@ def embed_labelled(
 
     def labelled() -> Iterator[Example]:
         for example in data:
-            found.append((embedding.place_of(example), example.label, example.class_name))
+            found.append((example.place, example.label, example.class_name))
             yield example
 
     features = embedding.embed_images(encode, labelled(), preprocessor, batch_size)

@@ -3,9 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-from align_keras.data.examples import examples
-from align_keras.data.examples.examples import Example, ExampleSet
-from align_keras.errors import InputError, concerning
+from align_keras.data import examples
+from align_keras.data.examples import Example, ExampleSet
+from align_keras.errors import InputError, Place, concerning
 from align_keras.evaluation import data_sets
 
 
@@ -99,4 +99,4 @@ def _check_place(name: str, data: str) -> None:
 
 def image_file(path: Path) -> Example:
     """An example of nothing but an image."""
-    return Example(path.name, path.name, path.read_bytes)
+    return Example(Place(str(path)), path.name, path.read_bytes)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from align_keras.data.examples.examples import Example
+from align_keras.data.examples import Example
 from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.evaluation import embedding, retrieval
 from align_keras.evaluation.tasks.data import image_file

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from align_keras.data.examples.examples import Example
+from align_keras.data.examples import Example
 from align_keras.evaluation import data_sets, embedding, report
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 

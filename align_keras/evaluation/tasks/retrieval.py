@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from align_keras.data.examples.examples import ExampleSet
+from align_keras.data.examples import ExampleSet
 from align_keras.errors import concerning
 from align_keras.evaluation import data_sets, embedding, report, retrieval, sheets
 from align_keras.evaluation.tasks.data import ImageData

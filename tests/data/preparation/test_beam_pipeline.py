@@ -1,13 +1,13 @@
 """Beam's shards, list and report equal those of one machine."""
 
-import dataclasses
 import json
 
 import prepare_data
 import pytest
-from planted import RULES, Planted
+from planted import COLUMNS, Planted
 
 from align_keras.data import records
+from align_keras.data.preparation import preparing
 
 pytest.importorskip("apache_beam", reason="needs align-keras[beam]: make test-data")
 # Beam's own and its dependencies' warnings.
@@ -34,16 +34,13 @@ def shards(tmp_path_factory):
 def test_both_engines_write_the_same_bytes(shards, tmp_path, most):
     planted, source = shards
     for engine in ("single_machine", "beam"):
-        options = RULES | {"frequent_ngrams": most or planted.frequent_ngrams}
-        settings = prepare_data.PrepareSettings(
-            source=source,
-            output=str(tmp_path / engine / "train"),
+        planted.prepare(
+            tmp_path / engine / "train",
+            preparing.open_pairs(source=source, columns=COLUMNS),
+            planted.rules.but(frequent_ngrams=most),
             engine=engine,
             shard_size=150,
-            evaluation_images=str(planted.folder / "evaluation"),
-            **options,
         )
-        prepare_data.main(settings)
     one, beam = tmp_path / "single_machine", tmp_path / "beam"
     names = sorted(path.name for path in one.iterdir())
     assert sorted(path.name for path in beam.iterdir()) == names
@@ -62,14 +59,8 @@ def test_both_engines_write_the_same_bytes(shards, tmp_path, most):
 
 def test_a_table_is_filtered_by_beam(tmp_path):
     planted = Planted(tmp_path / "pairs")
-    settings = prepare_data.PrepareSettings(
-        captions=str(planted.folder / "planted.jsonl"),
-        output=str(tmp_path / "one"),
-        table_only=True,
-        **RULES,
-    )
-    prepare_data.main(settings)
-    prepare_data.main(dataclasses.replace(settings, output=str(tmp_path / "beam"), engine="beam"))
+    planted.prepare(tmp_path / "one", table_only=True, images=False)
+    planted.prepare(tmp_path / "beam", table_only=True, images=False, engine="beam")
     lines = sorted((tmp_path / "one-kept.jsonl").read_text().splitlines())
     parts = sorted(tmp_path.glob("beam-kept*.jsonl"))
     assert sorted(line for part in parts for line in part.read_text().splitlines()) == lines

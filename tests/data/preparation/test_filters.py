@@ -6,6 +6,7 @@ import pytest
 from align_keras.data.preparation import filters
 from align_keras.data.preparation.counting import WholeSetCounts
 from align_keras.data.preparation.languages import language_detector
+from align_keras.errors import InputError
 
 PAPER = filters.Rules()
 
@@ -150,3 +151,18 @@ def test_the_cutoff_takes_the_most_frequent_and_room_for_some_of_the_next():
 )
 def test_captions_clearly_in_another_language_are_told(caption, english):
     assert language_detector("en")(caption) is english
+
+
+@pytest.mark.parametrize(
+    ("options", "setting"),
+    [({"min_words": 9, "max_words": 4}, "min_words"), ({"frequent_ngrams": -1}, "frequent_ngrams")],
+)
+def test_thresholds_that_leave_nothing_are_refused(options, setting):
+    with pytest.raises(InputError) as caught:
+        filters.Rules(**options)
+    assert caught.value.setting == setting
+
+
+def test_unknown_languages_are_refused():
+    with pytest.raises(InputError, match="'xx' must be one of ar bg"):
+        language_detector("xx")

@@ -6,7 +6,9 @@ from PIL import Image
 from planted import encode, photographs
 
 from align_keras.data import records
+from align_keras.data.examples import open_images
 from align_keras.data.preparation import near_duplicates
+from align_keras.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def test_evaluation_images_come_from_folders_and_shards(photos, tmp_path):
     with records.ShardWriter(str(tmp_path / "shards" / "val"), 10) as writer:
         for photo in [*photos[:3], photos[0]]:
             writer.write(records.make_record(photo, "a caption", "key"))
-    assert near_duplicates.read_images(tmp_path / "images") == photos[:3]
-    assert near_duplicates.read_images(f"{tmp_path}/shards/val-*.tfrecord") == photos[:3]
-    with pytest.raises(ValueError, match="--evaluation-images: there is no image that decodes"):
+    for place in (tmp_path / "images", f"{tmp_path}/shards/val-*.tfrecord"):
+        assert near_duplicates.decodable_images(open_images(place)) == photos[:3]
+    with pytest.raises(InputError, match="no image in it decodes"):
         near_duplicates.EvaluationImages([])

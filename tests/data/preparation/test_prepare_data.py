@@ -1,7 +1,6 @@
-"""The recipe as a whole, on pairs of which it is known what is wrong with each."""
+"""The preparation as a whole, on pairs of which it is known what is wrong with each."""
 
 import collections
-import dataclasses
 import json
 import os
 import signal
@@ -9,29 +8,19 @@ import subprocess
 import sys
 import time
 
-import prepare_data
 import pytest
 from conftest import ROOT, SHARED
-from planted import RULES, Planted
+from planted import COLUMNS, Planted
 
 from align_keras.data import records
-from align_keras.data.preparation import filters, single_machine
+from align_keras.data.examples.columns import Columns
+from align_keras.data.preparation import filters, preparing, single_machine
+from align_keras.errors import InputError
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
     return Planted(tmp_path_factory.mktemp("planted") / "pairs")
-
-
-def settings_of(planted, output, **options):
-    options = {
-        "captions": str(planted.folder / "planted.jsonl"),
-        "frequent_ngrams": planted.frequent_ngrams,
-        "evaluation_images": str(planted.folder / "evaluation"),
-        **RULES,
-        **options,
-    }
-    return prepare_data.PrepareSettings(output=str(output), **options)
 
 
 def read_pairs(output):
@@ -61,7 +50,7 @@ def check_planted(planted, output):
 def test_exactly_the_planted_pairs_are_dropped_each_under_its_rule(planted, tmp_path):
     output = tmp_path / "train"
     assert {rule for rule in planted.expected if rule} == set(filters.RULES)
-    prepare_data.main(settings_of(planted, output, shard_size=500))
+    planted.prepare(output, shard_size=500)
     pairs, kept = check_planted(planted, output)
     # Shuffled, into shards of the size asked for.
     assert pairs != kept
@@ -88,10 +77,7 @@ def test_exactly_the_planted_pairs_are_dropped_each_under_its_rule(planted, tmp_
 
 def test_the_order_follows_from_the_seed_alone(planted, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        settings = prepare_data.PrepareSettings(
-            captions=str(planted.folder / "planted.jsonl"), output=str(tmp_path / name), seed=seed
-        )
-        prepare_data.main(settings)
+        planted.prepare(tmp_path / name, rules=filters.NO_RULES, seed=seed, images=False)
     a, b, c = ([pair["txt"] for pair in read_pairs(tmp_path / name)] for name in "abc")
     assert (tmp_path / "a-00000.tfrecord").read_bytes() == (
         tmp_path / "b-00000.tfrecord"
@@ -100,20 +86,20 @@ def test_the_order_follows_from_the_seed_alone(planted, tmp_path):
     assert sorted(a) == sorted(c)
 
 
-def test_rules_are_switched_one_by_one(planted):
-    settings = settings_of(planted, "x", without=("language", "small_image"), language=None)
-    rules = prepare_data.choose_rules(dataclasses.replace(settings, min_side_above=None))
-    assert rules.language is rules.min_side_above is None
-    assert rules.max_aspect_below == filters.Rules().max_aspect_below
-    none = prepare_data.PrepareSettings(captions="x", output="y", max_words=7)
-    assert prepare_data.choose_rules(none) == dataclasses.replace(filters.NO_RULES, max_words=7)
+def test_a_function_may_tell_unsafe_examples_too(planted, tmp_path):
+    source = preparing.open_pairs(planted.table)
+    output = preparing.Output(str(tmp_path / "train"), table_only=True)
+    report = preparing.prepare(source, output, is_unsafe=lambda example: example.key == "line 1")
+    (unsafe,) = [rule for rule in report["rules"] if rule["rule"] == "unsafe"]
+    assert [pair["where"] for pair in unsafe["examples"]] == ["line 1"]
 
 
 def test_a_table_is_filtered_without_its_images(planted, tmp_path):
     rows = tmp_path / "urls.jsonl"  # in a folder without images
-    rows.write_text((planted.folder / "planted.jsonl").read_text())
-    settings = settings_of(planted, tmp_path / "list", table_only=True, evaluation_images="")
-    prepare_data.main(dataclasses.replace(settings, captions=str(rows)))
+    with open(planted.table) as file:
+        rows.write_text(file.read())
+    source = preparing.open_pairs(str(rows), columns=COLUMNS)
+    planted.prepare(tmp_path / "list", source, table_only=True, images=False)
     of_images = {"small_image", "elongated_image", "unreadable_image", "near_duplicate", None}
     kept = collections.Counter(
         (row["image"], caption.strip())
@@ -129,32 +115,35 @@ def test_a_table_is_filtered_without_its_images(planted, tmp_path):
 
 def test_a_killed_run_is_done_again_whole(planted, tmp_path):
     output = tmp_path / "out" / "train"
-    command = [sys.executable, "-c", _SLOW, str(planted.folder / "planted.jsonl"), str(output)]
+    command = [sys.executable, "-c", _SLOW, planted.table, str(output)]
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
         deadline = time.monotonic() + 60
         while not list(output.parent.glob("train-00001.tfrecord.partial")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
-        with pytest.raises(ValueError, match="--output: another run is writing"):
-            prepare_data.main(settings_of(planted, output))
+        with pytest.raises(InputError, match="another run is writing") as caught:
+            planted.prepare(output)
+        assert caught.value.setting == "output"
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert (tmp_path / "out" / "train.unfinished").exists()
     assert list(output.parent.glob("*.partial"))
-    prepare_data.main(settings_of(planted, output))
+    planted.prepare(output)
     check_planted(planted, output)
     assert not list(output.parent.glob("*partial*")) and not list(output.parent.glob("*unfin*"))
-    with pytest.raises(ValueError, match="--output: .*train-00000.tfrecord is there already"):
-        prepare_data.main(settings_of(planted, output))
+    with pytest.raises(InputError, match="train-00000.tfrecord is there already") as caught:
+        planted.prepare(output)
+    assert caught.value.setting == "output"
 
 
 # Packs without rules, and stops for long where the second shard has begun.
 _SLOW = """
 import sys, time
-from align_keras.data import filters, records, single_machine, sources
-from align_keras.data.preparation import Preparation
+from align_keras.data.examples.table_examples import TableExamples
+from align_keras.data.preparation import filters, single_machine
+from align_keras.data.preparation.judging import Preparation
 
 def watch(items, what):
     for index, item in enumerate(items):
@@ -163,7 +152,7 @@ def watch(items, what):
             time.sleep(60)
 
 table, output = sys.argv[1:]
-preparation = Preparation(sources.TableSource(table), filters.NO_RULES)
+preparation = Preparation(TableExamples(table), filters.NO_RULES)
 single_machine.prepare(preparation, output, 50, watch)
 """
 
@@ -174,29 +163,7 @@ def test_an_error_leaves_nothing_half_written(planted, tmp_path, monkeypatch):
 
     monkeypatch.setattr(single_machine.records.ShardWriter, "_finish_shard", broken)
     with pytest.raises(OSError, match="no space left"):
-        prepare_data.main(settings_of(planted, tmp_path / "train"))
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"captions": ""}, "--captions: give either a table here or --source"),
-        ({"source": "x"}, "--captions: give either a table here or --source"),
-        ({"min_words": 9, "max_words": 4}, "--min-words: 9 is more than the 4 of --max-words"),
-        ({"frequent_ngrams": -1}, "--frequent-ngrams: must not be below 0, is -1"),
-        ({"language": "xx"}, "--language: 'xx' must be one of ar bg"),
-        ({"evaluation_images": "/none/*"}, "--evaluation-images: no file matches '/none/\\*'"),
-        ({"evaluation_images": "", "near_duplicate_model": "x"}, "--near-duplicate-model: needs"),
-        ({"table_only": True}, "--evaluation-images: --table-only opens no image"),
-        ({"select": ("image=none",)}, "--captions=.*: it has no row that --select takes"),
-        ({"captions": "", "source": "/none"}, "--source: /none is neither tfds:NAME nor a folder"),
-    ],
-)
-def test_bad_settings_are_one_line(planted, tmp_path, options, message):
-    with pytest.raises((ValueError, OSError), match=message) as raised:
-        prepare_data.main(settings_of(planted, tmp_path / "train", **options))
-    assert "\n" not in str(raised.value)
+        planted.prepare(tmp_path / "train")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -208,15 +175,11 @@ def test_the_real_alt_texts_of_the_web_are_judged_sensibly(tmp_path):
 
     table = tmp_path / "laion.tsv"
     table.write_bytes(gzip.decompress(sample.read_bytes()))
-    settings = prepare_data.PrepareSettings(
-        captions=str(table),
-        image_column="url",
-        output=str(tmp_path / "kept"),
-        rules="paper",
-        language="en",
-        table_only=True,
+    preparing.prepare(
+        preparing.open_pairs(str(table), columns=Columns(image="url")),
+        preparing.Output(str(tmp_path / "kept"), table_only=True),
+        filters.Rules(language="en"),
     )
-    prepare_data.main(settings)
     report = json.loads((tmp_path / "kept-report.json").read_text())
     dropped = {rule["rule"]: rule["pairs"] for rule in report["rules"]}
     assert report["pairs_in"] == 9_802

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from align_keras.data.examples import examples
+from align_keras.data import examples
 from align_keras.errors import InputError, Place
 from align_keras.evaluation import data_sets
 from align_keras.evaluation.tasks import classes
@@ -59,7 +59,7 @@ def test_an_error_names_the_part_of_the_data(tiny_model, scene_photos, monkeypat
     with pytest.raises(InputError, match="photos has no test") as caught:
         ZeroShot("kinds", "photos", "test").open()
     assert caught.value.setting == "data"
-    test = [examples.Example("a", "a", bytes)]
+    test = [examples.Example(Place("a"), "a", bytes)]
     monkeypatch.setattr(
         examples, "open_examples", lambda *a: test if a[1] == "test" else open_examples(*a)
     )

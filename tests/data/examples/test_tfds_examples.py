@@ -1,15 +1,19 @@
 """TFDS sets, by a small local one in TFDS's own layout."""
 
+import dataclasses
+
+import pretrain
 import pytest
 import tensorflow as tf
 from short_runs import settings_of
 
 from align_keras.data import records
-from align_keras.data.examples import tfds_source
-from align_keras.data.preparation import filters
+from align_keras.data.examples import open_examples
+from align_keras.data.examples.tfds_examples import TFDSExamples
+from align_keras.data.preparation import filters, tfds_shards
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.judging import Preparation
-from align_keras.runs import pretraining
+from align_keras.errors import InputError
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="needs align-keras[tfds]")
 
@@ -59,7 +63,7 @@ def tfds_folder(scene_shards, tmp_path_factory):
 
 
 def test_a_set_is_read_with_its_bytes_and_captions(tfds_folder, scene_shards):
-    source = tfds_source.TFDSSource(f"tfds:{tfds_folder}")
+    source = TFDSExamples(f"tfds:{tfds_folder}")
     tally = Tally()
     kept = [
         records.parse_pair(record)
@@ -80,24 +84,34 @@ def test_a_set_is_read_with_its_bytes_and_captions(tfds_folder, scene_shards):
 
 def test_training_reads_a_set_by_its_name(tfds_folder, tmp_path):
     name = f"tfds:{tfds_folder.parent}@train"
-    pattern = tfds_source.training_shards(name, tmp_path)
+    pattern = tfds_shards.training_shards(name, tmp_path)
     shards = records.find_shards(pattern)
     assert sum(records.count_records(shard) for shard in shards) == 80
     before = tf.io.gfile.stat(shards[0]).mtime_nsec
-    assert tfds_source.training_shards(name, tmp_path) == pattern
+    assert tfds_shards.training_shards(name, tmp_path) == pattern
     assert tf.io.gfile.stat(shards[0]).mtime_nsec == before
 
 
 def test_the_recipe_trains_on_a_set(tiny_preset, tfds_folder, scene_shards, tmp_path):
     settings = settings_of(scene_shards, tmp_path / "run", steps=1, warmup_steps=0)
-    settings = settings.replace(train_data=f"tfds:{tfds_folder}")
-    assert pretraining.pretrain(settings)["num_pairs"] == 30
+    settings = dataclasses.replace(settings, train_data=f"tfds:{tfds_folder}")
+    assert pretrain.main(settings)["num_pairs"] == 30
     assert list((tmp_path / "run" / "data").glob("*.finished"))
 
 
 def test_a_missing_set_or_split_is_one_line(tfds_folder):
-    with pytest.raises(ValueError, match="there is no split 'val'; it has train") as raised:
-        tfds_source.TFDSSource(f"tfds:{tfds_folder}@val")
-    with pytest.raises(ValueError, match="TFDS cannot open or prepare it") as raised:
-        tfds_source.TFDSSource("tfds:no_such_set")
-    assert "\n" not in str(raised.value)
+    with pytest.raises(InputError, match="has no split 'val'; it has train"):
+        TFDSExamples(f"tfds:{tfds_folder}@val")
+    with pytest.raises(InputError, match="TFDS cannot open or prepare it") as caught:
+        open_examples("tfds:no_such_set")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_set_is_read_whole_in_parts_and_shuffled(tfds_folder):
+    source = open_examples(f"tfds:{tfds_folder}", "train")
+    ids = [example.image_id for part in source.parts for example in source.read(part)]
+    assert len(source.parts) == 4
+    assert len(set(ids)) == source.count == 40
+    assert sorted(example.image_id for example in source) == sorted(ids)
+    orders = [[example.image_id for example in source.shuffled(seed)] for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]

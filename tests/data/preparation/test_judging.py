@@ -1,20 +1,21 @@
-import csv
+"""Every pair becomes a record, or is left out for a reason."""
+
 import io
-import json
 import zipfile
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
 import tensorflow as tf
 from PIL import Image
 
 from align_keras.data import records
-from align_keras.data.examples import packing, sources
-from align_keras.data.preparation import filters
+from align_keras.data.examples.columns import Columns
+from align_keras.data.examples.image_files import ImageFolder
+from align_keras.data.examples.table_examples import TableExamples
+from align_keras.data.preparation import encoding, filters
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.judging import Preparation
+from align_keras.errors import InputError
 
 
 def image_bytes(kind, mode="RGB"):
@@ -35,17 +36,17 @@ def folder(tmp_path):
     return tmp_path
 
 
-class GivenRows(sources.TableSource):
+class GivenRows(TableExamples):
     """A table that is a list of ``(where, fields)``."""
 
     def __init__(self, given, folder, carry=()):
-        super().__init__("table", folder, sources.Columns(carry=tuple(carry)))
+        super().__init__("table", folder, Columns(carry=tuple(carry)))
         self.given = given
 
-    def rows(self, part):
-        folder = packing.ImageFolder(self.images)
+    def read(self, part):
+        folder = ImageFolder(self.images_folder)
         for where, fields in self.given:
-            yield self.row(where, fields, folder)
+            yield self.example(where, fields, folder)
 
 
 def pack(rows, folder, carry=()):
@@ -97,7 +98,7 @@ def test_cmyk_jpegs_become_rgb(folder):
 
 
 def test_a_bomb_is_left_out(folder, monkeypatch):
-    monkeypatch.setattr(packing, "MAX_PIXELS", 50)
+    monkeypatch.setattr(encoding, "MAX_PIXELS", 50)
     _, reasons = pack([("1", {"image": "a.jpg", "caption": "x"})], folder)
     assert reasons == {"image has too many pixels": 1}
 
@@ -120,8 +121,9 @@ def test_foreign_rows_do_not_stop_the_packing(folder):
         "image file unreadable": 1,
         "caption or carried column cannot be stored": 2,
     }
-    with pytest.raises(ValueError, match="--carry: txt is a field of its own"):
+    with pytest.raises(InputError, match="txt is a field that every record has") as caught:
         pack(rows, folder, carry=["txt=caption"])
+    assert caught.value.setting == "carry"
 
 
 def damage_member(path, position, value):
@@ -171,83 +173,3 @@ def test_deep_and_phone_images_keep_what_they_show(folder):
     pairs, _ = pack(rows, folder)
     assert abs(int(tf.io.decode_jpeg(pairs[0]["jpg"])[0, 0, 0]) - 117) <= 1
     assert pairs[1]["jpg"] == (folder / "phone.jpg").read_bytes()
-
-
-ROWS = [
-    {"image": "a.jpg", "caption": "naïve, “quoted”\tred"},
-    {"image": "b.png", "caption": "b"},
-]
-
-
-@pytest.mark.parametrize("extension", ["jsonl", "csv", "tsv", "parquet"])
-def test_tables_read_alike(extension, tmp_path):
-    path = tmp_path / f"table.{extension}"
-    if extension == "jsonl":
-        path.write_text("\n".join(json.dumps(row) for row in ROWS) + "\n\n", encoding="utf-8")
-    elif extension == "parquet":
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
-    else:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            delimiter = "," if extension == "csv" else "\t"
-            writer = csv.DictWriter(file, ["image", "caption"], delimiter=delimiter)
-            writer.writeheader()
-            writer.writerows(ROWS)
-    assert [row for _, row in packing.read_table(path)] == ROWS
-
-
-def test_a_quote_that_opens_a_tsv_caption_is_part_of_it(tmp_path):
-    captions = [
-        '"Great" said the man',
-        '"never closed',
-        'the 7" single',
-        'say "hi"',
-        '"A", he "B"',
-        '""',
-        "tab\there",
-        'a "tab\tthere"',
-    ]
-    written = [*captions[:-2], '"tab\there"', '"a ""tab\tthere"""']
-    lines = ["image\tcaption", *(f"{i}.jpg\t{caption}" for i, caption in enumerate(written))]
-    (tmp_path / "t.tsv").write_text("\r\n".join([*lines, "", "short.jpg"]))
-    rows = [row for _, row in packing.read_table(tmp_path / "t.tsv")]
-    captions[captions.index('""')] = ""
-    assert [row.get("caption") for row in rows] == [*captions, None]
-    assert [row["image"] for row in rows] == [*(f"{i}.jpg" for i in range(8)), "short.jpg"]
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ('image,caption\na.jpg,"open\nb.jpg,x\nc.jpg,y\n', 2),
-        ('image,caption\na.jpg,x\nb.jpg,"open\nc.jpg,"closed"\n', 3),
-        ('"image,caption\na.jpg,x\n', 1),
-    ],
-)
-def test_an_unclosed_quote_of_a_csv_is_named(text, line, tmp_path):
-    (tmp_path / "t.csv").write_text(text)
-    message = f"--captions: .*t.csv: the row from line {line} on: .*; close its quotes"
-    with pytest.raises(ValueError, match=message) as raised:
-        list(packing.read_table(tmp_path / "t.csv"))
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("x.jsonl", '{"caption": "Café"}'.encode("latin-1"), "x.jsonl is not UTF-8"),
-        ("x.xlsx", b"", "x.xlsx must end in .jsonl, .csv, .tsv or .parquet"),
-        ("x.parquet", b"nonsense", "x.parquet is not readable as Parquet"),
-    ],
-)
-def test_unreadable_tables_are_named(name, content, message, tmp_path):
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        list(packing.read_table(path))
-
-
-def test_missing_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="--captions: no file"):
-        list(packing.read_table(tmp_path / "none.csv"))
-    with pytest.raises(FileNotFoundError, match="--images: no folder"):
-        packing.ImageFolder(tmp_path / "none")

@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from align_keras.data import records
-from align_keras.data.examples import sources
+from align_keras.data.examples.columns import Columns
+from align_keras.data.examples.opening import open_downloads
 from align_keras.data.preparation import filters
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.judging import Preparation
+from align_keras.errors import InputError
 
 META = {"url": "http://x/{}.jpg", "original_width": 640, "original_height": 480, "NSFW": "UNLIKELY"}
 
@@ -71,13 +73,14 @@ def test_every_format_of_img2dataset_reads_alike(write, pattern, tmp_path):
     write(tmp_path)
     if write is write_files and pattern:
         pattern = "/*.parquet"
-    columns = sources.Columns(unsafe="NSFW", carry=("class_name=original_width",))
-    source = sources.open_source(f"{tmp_path}{pattern}", columns)
-    rows = [row for part in source.parts for row in source.rows(part)]
+    columns = Columns(unsafe="NSFW", carry=("class_name=original_width",))
+    source = open_downloads(f"{tmp_path}{pattern}", columns)
+    rows = [row for part in source.parts for row in source.read(part)]
     assert [row.image_id for row in rows[:3]] == [f"http://x/{index}.jpg" for index in range(3)]
     assert {row.size for row in rows} == {(640, 480)}
     assert {row.unsafe for row in rows} == {"UNLIKELY"}
-    assert len({row.where for row in rows}) == len(rows)
+    assert len({row.key for row in rows}) == len({row.place for row in rows}) == len(rows)
+    assert rows[1].place.row == "record 1"
     assert rows[0].carried == {"class_name": 640}
     tally = Tally()
     preparation = Preparation(source, filters.NO_RULES)
@@ -91,7 +94,7 @@ def test_the_size_on_the_web_counts_where_it_is_named(tmp_path):
     write_tar(tmp_path)
     rules = filters.Rules(frequent_ngrams=None, min_words=None)
     tally = Tally()
-    source = sources.open_source(str(tmp_path))
+    source = open_downloads(str(tmp_path))
     # The files are of 12 x 8 pixels; they were 640 x 480.
     assert len(list(Preparation(source, rules).kept(source.parts[0], (), tally))) == 3
 
@@ -103,10 +106,11 @@ def test_corrupt_shards_cost_what_is_corrupt(tmp_path):
     data[60] ^= 0xFF
     path.write_bytes(data)
     tally = Tally()
-    source = sources.open_source(f"{tmp_path}/x-*.tfrecord")
+    source = open_downloads(f"{tmp_path}/x-*.tfrecord")
     assert len(list(Preparation(source, filters.NO_RULES).kept(source.parts[0], (), tally))) == 2
     assert tally.reasons == {"corrupt record": 1}
     (tmp_path / "bad.tar").write_bytes(b"no tar" * 500)
-    source = sources.open_source(f"{tmp_path}/bad.tar")
-    with pytest.raises(ValueError, match=r"--source: .*bad\.tar is not readable as a tar file"):
-        list(source.rows(source.parts[0]))
+    source = open_downloads(f"{tmp_path}/bad.tar")
+    with pytest.raises(InputError, match="not readable as a tar file") as caught:
+        list(source.read(source.parts[0]))
+    assert caught.value.place.file == f"{tmp_path}/bad.tar"

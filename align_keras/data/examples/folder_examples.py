@@ -1,0 +1,69 @@
+"""A folder of images: all below it, or a folder for each class."""
+
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from align_keras.data.examples import image_files
+from align_keras.data.examples.example import Example
+from align_keras.data.examples.example_set import ExampleSet, digest, in_order
+from align_keras.errors import Place
+
+
+class FolderExamples(ExampleSet):
+    """The images below a folder; one part.
+
+    Args:
+        folder: its path.
+        classes: whether each folder in it holds the images of a class; images beside those
+            folders are then passed over.
+    """
+
+    def __init__(self, folder: str | Path, classes: bool = False) -> None:
+        self.parts = [os.fspath(folder)]
+        self._names: tuple[str, ...] | None = None
+        if not classes:
+            self._files = sorted(image_files.walk(folder))
+            return
+        found = [path for path in Path(folder).iterdir() if path.is_dir()]
+        folders = sorted(path for path in found if not image_files.is_hidden(path.name))
+        self._names = tuple(path.name for path in folders)
+        # Each by itself: two classes may link to the same images.
+        files = (sorted(map(Path, image_files.walk(path))) for path in folders)
+        self._files = [os.fspath(file) for of_class in files for file in of_class]
+
+    def read(self, part: str) -> Iterator[Example]:
+        """Yields the images in the order of their names."""
+        return map(self._example, self._files)
+
+    def shuffled(self, seed: int) -> Iterator[Example]:
+        """The images in an order that ``seed`` decides."""
+        return map(self._example, in_order(self._files, seed))
+
+    def _example(self, file: str) -> Example:
+        name = os.path.relpath(file, self.parts[0])
+        return Example(
+            place=Place(file),
+            image_id=name,
+            load=functools.partial(image_files.read_file, file),
+            class_name=name.split(os.sep)[0] if self._names is not None else "",
+            key=name,
+        )
+
+    @functools.cached_property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the folders, sorted, also of empty ones; None without classes."""
+        return self._names
+
+    @functools.cached_property
+    def count(self) -> int:
+        """How many images there are."""
+        return len(self._files)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of names, sizes and times of change."""
+        names = (os.path.relpath(file, self.parts[0]) for file in self._files)
+        states = map(image_files.state, self._files)
+        return digest((name, *own) for name, own in zip(names, states, strict=True))

@@ -1,0 +1,160 @@
+"""Opens a data set by its name, whatever kind it is of."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import tensorflow as tf
+
+from align_keras import errors
+from align_keras.data import records
+from align_keras.data.examples.columns import Columns
+from align_keras.data.examples.example_set import ExampleSet
+from align_keras.data.examples.folder_examples import FolderExamples
+from align_keras.data.examples.image_files import IMAGE_SUFFIXES, ImageFolder
+from align_keras.data.examples.img2dataset_examples import ParquetExamples, TarExamples
+from align_keras.data.examples.karpathy_examples import KarpathyExamples
+from align_keras.data.examples.shard_examples import ShardExamples
+from align_keras.data.examples.table_examples import TableExamples
+from align_keras.data.examples.tables import TABLE_SUFFIXES
+from align_keras.errors import InputError, MissingInputError, Place
+
+_KINDS = "a table, a quoted pattern of shards or tfds:NAME"
+
+
+def open_examples(
+    data: str | Path,
+    split: str = "",
+    images: str | Path = "",
+    select: Sequence[str] = (),
+    *,
+    default_split: str = "test",
+    folders: Literal["classes", "images"] = "classes",
+) -> ExampleSet:
+    """Opens a data set.
+
+    Args:
+        data: ``tfds:NAME``; a table (``.jsonl``, ``.csv``, ``.tsv``, ``.parquet``) with the
+            columns ``image``, ``archive``, ``captions``, ``class_name`` and ``label``, all but
+            the first optional; Karpathy's ``.json``; a folder of images; or a quoted pattern of
+            TFRecord or tar shards.
+        split: of TFDS and of Karpathy's file; of a table, the rows with that value in the column
+            ``split``; of a folder, the folder in it of that name.
+        images: folder of the images; empty: the table's or Karpathy's own.
+        select: only rows of a table with these values, as ``COLUMN=VALUE``.
+        default_split: taken where the data has splits and none is given; empty for all of them,
+            of TFDS ``train``.
+        folders: whether a folder holds a folder for each class, or images at any depth.
+
+    Returns:
+        An ``ExampleSet``.
+
+    Raises:
+        InputError: if there is no such data, split or row, or a row of a table cannot be used.
+    """
+    columns = Columns(select=tuple(select))
+    path = Path(data)
+    if str(data).startswith("tfds:"):
+        # It takes seconds to import, and may be missing.
+        from align_keras.data.examples.tfds_examples import TFDSExamples
+
+        return TFDSExamples(str(data), split or default_split or "train", columns)
+    if path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir():
+        return _open_table(path, split, images, columns, default_split)
+    if select:
+        raise InputError(
+            f"{data} is no table, so it has no rows to select", remedy="leave out <select>"
+        )
+    if path.is_dir():
+        return _open_folder(path, split, default_split, folders)
+    if path.suffix.lower() == ".json":
+        return KarpathyExamples(path, images, split or default_split)
+    files = records.find_shards(data)
+    if split:
+        # A probe must not be trained on what it is tested on.
+        raise InputError(f"shards have no split {split}", remedy="give a pattern of its own")
+    is_tar = all(file.endswith(".tar") for file in files)
+    return TarExamples(files) if is_tar else ShardExamples(files)
+
+
+def open_images(images: str | Path, select: Sequence[str] = ()) -> ExampleSet:
+    """Opens every image there is, of all splits and at any depth of a folder.
+
+    Args:
+        images: as ``data`` of ``open_examples``.
+        select: only rows of a table with these values, as ``COLUMN=VALUE``.
+
+    Raises:
+        InputError: as ``open_examples``, or if there is no image.
+    """
+    found = open_examples(images, select=select, default_split="", folders="images")
+    if not found.count:
+        raise InputError(
+            "no image in it", Place(str(images)), f"images end in {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return found
+
+
+def open_downloads(source: str, columns: Columns | None = None) -> ExampleSet:
+    """Opens raw pairs that have a layout of their own.
+
+    Args:
+        source: ``tfds:NAME``, a folder that img2dataset wrote, or a pattern of its shards
+            (``.tfrecord``, ``.tar`` or ``.parquet``).
+        columns: ``Columns``.
+
+    Raises:
+        InputError: if it is none of them.
+    """
+    columns = columns or Columns()
+    if source.startswith("tfds:"):
+        from align_keras.data.examples.tfds_examples import TFDSExamples
+
+        return TFDSExamples(source, columns=columns)
+    kinds = {".tfrecord": ShardExamples, ".tar": TarExamples, ".parquet": ParquetExamples}
+    patterns = [source]
+    if tf.io.gfile.isdir(source):
+        patterns = [f"{source}/*{extension}*" for extension in kinds]
+    for pattern in patterns:
+        files = records.matching_files(pattern)
+        for extension, kind in kinds.items():
+            if files and all(extension in os.path.basename(path) for path in files):
+                return kind(files, columns)
+    raise MissingInputError(
+        f"{source} is neither tfds:NAME nor a folder or quoted pattern of .tfrecord, .tar or "
+        ".parquet files that img2dataset wrote"
+    )
+
+
+def _open_table(
+    path: Path, split: str, images: str | Path, columns: Columns, default_split: str
+) -> TableExamples:
+    if images:
+        with errors.concerning("images"):
+            ImageFolder(images)
+    table = TableExamples(path, images, columns)
+    if split or (default_split and table.has_column("split")):
+        select = (*columns.select, f"split={split or default_split}")
+        columns = dataclasses.replace(columns, select=select)
+        table = TableExamples(path, images, columns)
+    table.keep_rows()
+    if next(iter(table), None) is None:
+        raise InputError(f"{path} has no row with {' and '.join(columns.select) or 'anything'}")
+    return table
+
+
+def _open_folder(path: Path, split: str, default_split: str, folders: str) -> FolderExamples:
+    if split and not (path / split).is_dir():
+        raise MissingInputError(f"no folder {path / split} of the split {split}")
+    if split or (default_split and (path / default_split).is_dir()):
+        path /= split or default_split
+    if folders == "images":
+        return FolderExamples(path)
+    found = FolderExamples(path, classes=True)
+    if not found.count:
+        raise InputError(
+            f"{path} has no folders of images, one a class", remedy=f"give such a folder, {_KINDS}"
+        )
+    return found

@@ -1,0 +1,74 @@
+"""TFRecord shards: this package's own, and those that img2dataset writes."""
+
+import os
+from collections.abc import Iterator, Sequence
+
+from align_keras.data import records
+from align_keras.data.examples.columns import PACKED, Columns, example_of, no_image
+from align_keras.data.examples.example import Example, as_id
+from align_keras.data.examples.example_set import ExampleSet, digest
+from align_keras.data.examples.image_files import state
+from align_keras.errors import Place
+
+
+class ShardExamples(ExampleSet):
+    """The records of files, a file a part; a format is a subclass that overrides ``_entries``.
+
+    Args:
+        files: their paths.
+        columns: ``Columns``; by default the fields that training reads.
+    """
+
+    default_columns = PACKED
+
+    def __init__(self, files: Sequence[str], columns: Columns | None = None) -> None:
+        self.columns = columns or self.default_columns
+        self.parts = list(files)
+        folders = [os.path.dirname(path) for path in files]
+        is_mixed = len({os.path.isabs(path) for path in files}) > 1
+        self._root = "" if is_mixed else os.path.commonpath(folders)
+
+    def read(self, part: str) -> Iterator[Example]:
+        """Yields the records of one file that are selected."""
+        name = os.path.relpath(part, self._root)
+        for index, (fields, load, fault) in enumerate(self._entries(part)):
+            if not self.columns.selects(fields):
+                continue
+            # The URL tells images apart across downloads; keys begin anew in each.
+            ids = (as_id(fields.get(field)) for field in self.columns.image_id)
+            key = f"{name} record {index}"
+            image_id = next(filter(None, ids), key)
+            place = Place(part, f"record {index}")
+            yield example_of(fields, self.columns, place, key, image_id, load, fault)
+
+    def _entries(self, part: str) -> Iterator[tuple]:
+        """Yields ``(fields, load, fault)`` of each record of a file, ``fault`` None for none."""
+        for record in records.read_frames(part):
+            try:
+                if record is None:
+                    raise ValueError("corrupt record")
+                fields = records.parse_pair(record)
+            except ValueError as error:
+                yield {}, no_image, str(error)
+                continue
+            jpg = fields.pop("jpg", None)
+            fields = {name: decoded(value) for name, value in fields.items()}
+            yield fields, (lambda jpg=jpg: jpg) if jpg else no_image, None
+
+    @property
+    def count(self) -> int:
+        """How many records there are; several may be of the same image."""
+        return sum(records.count_records(shard) for shard in self.parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the files' names, sizes and times of change."""
+        return digest((os.path.basename(shard), *state(shard)) for shard in self.parts)
+
+
+def decoded(value: object) -> object:
+    """Bytes as text; those that are not UTF-8 stay bytes, which no caption is."""
+    try:
+        return value.decode("utf-8") if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value

@@ -1,0 +1,111 @@
+"""A table of captions or classes beside a folder of images or zip archives."""
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from align_keras.data.examples import image_files
+from align_keras.data.examples.columns import Columns, example_of, no_image
+from align_keras.data.examples.example import Example, as_text
+from align_keras.data.examples.example_set import ExampleSet, digest, in_order, usable
+from align_keras.data.examples.tables import read_table
+from align_keras.errors import Place
+
+
+class TableExamples(ExampleSet):
+    """The rows of a table; one part.
+
+    The table is read anew each time, unless ``keep_rows`` was called.
+
+    Args:
+        table: path of a JSONL, CSV, TSV or Parquet file.
+        images: the folder; the table's own if empty.
+        columns: ``Columns``.
+    """
+
+    def __init__(
+        self, table: str | Path, images: str | Path = "", columns: Columns | None = None
+    ) -> None:
+        self.columns = columns or Columns()
+        self.parts = [str(table)]
+        self.images_folder = str(images or Path(table).parent)
+        self._rows: list[tuple[str, dict | None]] | None = None
+
+    def keep_rows(self) -> None:
+        """Reads the table into memory; raises InputError if a row cannot be used."""
+        self._rows = list(self._selected())
+        for _ in usable(self._examples(self._rows)):
+            pass
+
+    def has_column(self, name: str) -> bool:
+        """Whether a row has a column."""
+        return any(row is not None and name in row for _, row in self._selected())
+
+    def read(self, part: str) -> Iterator[Example]:
+        """Yields the rows of the table that are selected."""
+        return self._examples(self._selected())
+
+    def shuffled(self, seed: int) -> Iterator[Example]:
+        """The rows in an order that ``seed`` decides; they are kept in memory."""
+        if self._rows is None:
+            self.keep_rows()
+        return usable(self._examples(in_order(self._rows or [], seed)))
+
+    def _selected(self) -> Iterator[tuple[str, dict | None]]:
+        rows = read_table(self.parts[0]) if self._rows is None else self._rows
+        return ((where, row) for where, row in rows if self.columns.selects(row))
+
+    def _examples(self, rows: Iterable[tuple[str, dict | None]]) -> Iterator[Example]:
+        folder = None
+        for where, fields in rows:
+            # After the table, whose folder it may be: a message names what is missing first.
+            folder = folder or image_files.ImageFolder(self.images_folder)
+            yield self.example(where, fields, folder)
+
+    def example(
+        self, where: str, fields: Mapping | None, folder: image_files.ImageFolder
+    ) -> Example:
+        """The ``Example`` of a row.
+
+        Args:
+            where: the row, such as ``line 3``.
+            fields: its values by column; None where they cannot be read.
+            folder: the images.
+        """
+        name, archive, fault = _image_of(fields, self.columns)
+        image_id = f"{archive}/{name}" if name and archive else name
+        return example_of(
+            fields,
+            self.columns,
+            place=Place(self.parts[0], where, name),
+            key=where,
+            image_id=image_id,
+            load=functools.partial(folder.read, name, archive) if name else no_image,
+            fault=fault,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Of names and captions, and of the states of files and archives."""
+        rows: dict[tuple[str, str], str] = {}
+        for _, fields in self._selected():
+            name, archive, _ = _image_of(fields, self.columns)
+            # A table may have a row for each caption of an image.
+            text = next((text for text in self.columns.texts_of(fields or {}) if text), "")
+            rows.setdefault((archive, name), str(text))
+        folder = Path(self.images_folder)
+        state = functools.cache(lambda file: image_files.state(folder / file))
+        return digest((*row, caption, *state(row[0] or row[1])) for row, caption in rows.items())
+
+
+def _image_of(fields: Mapping | None, columns: Columns) -> tuple[str, str, str | None]:
+    """The image that a row names, its archive, and what is wrong with them or None."""
+    if fields is None:
+        return "", "", "not a JSON object"
+    name, archive = fields.get(columns.image), fields.get(columns.archive)
+    archive = archive if isinstance(archive, str) and archive.strip() else ""
+    if not as_text(name):
+        return "", archive, f"no {columns.image} column"
+    if not isinstance(name, str):
+        return "", archive, f"{columns.image} column is no text"
+    return name, archive, None

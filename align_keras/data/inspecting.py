@@ -1,0 +1,159 @@
+"""Shards looked into from end to end: what ``recipes/inspect_data.py`` runs."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tqdm
+
+from align_keras import files
+from align_keras.data import inspection, inspection_summary, pipeline, records, vocabulary
+from align_keras.errors import InputError
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
+from align_keras.preprocessing.tokenizer import WordPieceTokenizer, read_vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How much of the shards is looked at, and what is shown; a part of a command's settings.
+
+    An InputError names the field that is wrong.
+    """
+
+    max_records: int = 100_000
+    """Records to read and decode in all, the first of each shard; they take about 100 bytes of
+    memory each."""
+    samples: int = 24
+    """Pairs on the picture."""
+    max_unusable: float = 0.01
+    """Share of corrupt or undecodable records above which the shards count as spoilt."""
+    seed: int = 0
+    """Decides the pairs on the picture."""
+
+    def __post_init__(self) -> None:
+        """Checks what was given."""
+        for name in ("max_records", "samples"):
+            if getattr(self, name) < 1:
+                raise InputError(f"must be at least 1, not {getattr(self, name)}", setting=name)
+        if not 0 <= self.max_unusable <= 1:
+            raise InputError(
+                f"must be from 0 to 1, not {self.max_unusable}", setting="max_unusable"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingInput:
+    """The input of the training that the shards are meant for; a part of a command's settings."""
+
+    vocabulary: str = ""
+    """BERT vocab.txt to count captions' word pieces with. Empty: not counted."""
+    image_size: int = 289
+    """Pixels."""
+    resize_size: int = 346
+    """Pixels."""
+    sequence_length: int = 64
+    """Word pieces."""
+    antialias: bool = False
+    batch_size: int = 256
+    """Pairs a batch."""
+    seconds: float = 5.0
+    """How long to run the training pipeline for its throughput; 0 leaves it out."""
+
+    def __post_init__(self) -> None:
+        """Checks what was given."""
+        if self.batch_size < 1:
+            raise InputError(f"must be at least 1, not {self.batch_size}", setting="batch_size")
+
+
+def inspect(
+    shards: Sequence[str],
+    output: str | Path,
+    sampling: Sampling | None = None,
+    training: TrainingInput | None = None,
+) -> dict[str, Any]:
+    """Reads shards, judges them, times the training pipeline, writes what was found.
+
+    Args:
+        shards: paths.
+        output: folder for ``report.json`` and ``samples.png``.
+        sampling: how much is looked at.
+        training: the input of the training that the shards are meant for.
+
+    Returns:
+        What ``report.json`` holds: a report as of ``Inspection.report`` with ``errors`` and
+        ``warnings``, lists of lines, and without errors ``images_per_second``.
+
+    Raises:
+        InputError: if there is no such vocabulary.
+    """
+    sampling, training = sampling or Sampling(), training or TrainingInput()
+    counter = word_piece_counter(training.vocabulary) if training.vocabulary else None
+    found = inspection.Inspection(counter, sampling.samples, sampling.seed)
+    for shard in tqdm.tqdm(shards, unit="shard", disable=None):
+        found.read_shard(shard, max(1, sampling.max_records // len(shards)))
+    report = found.report()
+    errors, notes = inspection_summary.problems(
+        report, sampling.max_unusable, training.resize_size, training.sequence_length
+    )
+    if training.seconds and not errors:
+        preprocessor = _preprocessor(training, found.counts)
+        report["images_per_second"] = measure_throughput(
+            found.counts, preprocessor, training.batch_size, training.seconds, sampling.seed
+        )
+    report |= {"errors": errors, "warnings": notes}
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    files.write_whole(output / "report.json", json.dumps(report, indent=2) + "\n")
+    if found.samples:
+        inspection_summary.draw_sheet(output / "samples.png", found.samples)
+    return report
+
+
+def word_piece_counter(path: str) -> Callable[[list[str]], Sequence[int]]:
+    """Counts the word pieces of captions, untrimmed, with the vocabulary of a file."""
+    tokenizer = WordPieceTokenizer(read_vocabulary(path))
+    return lambda captions: tokenizer.tokenize(tf.constant(captions)).row_lengths().numpy()
+
+
+def _preprocessor(training: TrainingInput, counts: Mapping[str, int]) -> AlignPreprocessor:
+    """The preprocessor of a training; without a vocabulary given, with a small one."""
+    pieces = training.vocabulary or vocabulary.train_vocabulary(
+        records.read_captions(list(counts), 10_000), 2_000
+    )
+    return AlignPreprocessor(
+        pieces,
+        training.image_size,
+        training.resize_size,
+        training.sequence_length,
+        training.antialias,
+    )
+
+
+def measure_throughput(
+    counts: Mapping[str, int],
+    preprocessor: AlignPreprocessor,
+    batch_size: int,
+    seconds: float,
+    seed: int = 0,
+) -> float:
+    """Images a second of the training pipeline itself.
+
+    Args:
+        counts: the number of records of each shard, by path.
+        preprocessor: an ``AlignPreprocessor`` with a vocabulary.
+        batch_size: pairs; if there are fewer, all of them.
+        seconds: how long to draw batches; at least two are drawn.
+        seed: of the pipeline.
+    """
+    batch_size = min(batch_size, sum(counts.values()))
+    batches = iter(pipeline.training_dataset(counts, preprocessor, batch_size, seed=seed))
+    next(batches)
+    start, drawn = time.perf_counter(), 0
+    while drawn < 2 or time.perf_counter() - start < seconds:
+        next(batches)
+        drawn += 1
+    return drawn * batch_size / (time.perf_counter() - start)

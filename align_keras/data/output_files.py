@@ -1,0 +1,16 @@
+"""Small text files beside shards, on this machine or where ``tf.io.gfile`` leads."""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from align_keras import files
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a file whole; objects of a remote store are whole or not there by themselves."""
+    if "://" not in path:
+        files.write_whole(Path(path), text)
+        return
+    with tf.io.gfile.GFile(path, "w") as file:
+        file.write(text)

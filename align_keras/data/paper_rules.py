@@ -1,0 +1,39 @@
+"""The paper's thresholds for raw pairs (sec. 3), and what a unigram is.
+
+The paper does not define a unigram. Here it is a lower-cased, whitespace-separated token without
+outer punctuation: from its first letter or digit to its last. A token without either is none.
+Languages written without spaces so have few. A bigram is two neighbouring unigrams.
+"""
+
+import itertools
+import re
+
+#: Unigrams of a caption, at least.
+MIN_WORDS = 3
+#: Unigrams of a caption, at most.
+MAX_WORDS = 20
+#: Different images that one alt-text may stand beside.
+MAX_IMAGES_PER_CAPTION = 10
+#: Most frequent unigrams and bigrams, in one list, that a caption may be made of.
+FREQUENT_NGRAMS = 100_000_000
+#: Different alt-texts that one image may stand beside.
+MAX_CAPTIONS_PER_IMAGE = 1_000
+#: Pixels that the shorter side must exceed.
+MIN_SIDE_ABOVE = 200
+#: The ratio of longer to shorter side must stay below.
+MAX_ASPECT_BELOW = 3.0
+#: Cosine of image embeddings above which two images are near-duplicates.
+MAX_COSINE = 0.975
+
+# Greedy, so one match a token: from its first letter or digit to its last.
+_UNIGRAM = re.compile(r"[^\W_](?:\S*[^\W_])?")
+
+
+def unigrams(caption: str) -> list[str]:
+    """The unigrams of a caption, without white space."""
+    return _UNIGRAM.findall(caption.lower())
+
+
+def ngrams(words: list[str]) -> list[str]:
+    """Unigrams and bigrams, each as often as it occurs; a bigram's words have a space between."""
+    return words + [f"{first} {second}" for first, second in itertools.pairwise(words)]

@@ -1,0 +1,54 @@
+"""Encoded images: their size, and whether they decode; all of them as JPEG."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from align_keras.preprocessing.images import MAX_PIXELS
+
+
+def image_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of an encoded image by its header, or None if there is none to read."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+    except Exception:  # as in to_jpeg, which says why
+        return None
+
+
+def to_jpeg(data: bytes) -> bytes:
+    """Checks that an image decodes; a JPEG keeps its bytes, others become JPEG.
+
+    Raises:
+        ValueError: with the reason, if it does not decode.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError("image has too many pixels")
+            image.load()
+            # MPO is a JPEG with a preview behind it, as phones write.
+            if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+                return data
+            encoded = io.BytesIO()
+            _flatten(image).save(encoded, "JPEG", quality=95)
+            return encoded.getvalue()
+    except Image.DecompressionBombError:
+        raise ValueError("image has too many pixels") from None
+    except Exception as error:  # Pillow's readers raise whatever the bytes lead them to
+        if str(error) == "image has too many pixels":
+            raise
+        raise ValueError("image does not decode") from None
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """To RGB, with white behind what is transparent."""
+    if image.mode.startswith("I;16"):
+        # Pillow would cut all above 255.
+        return Image.fromarray((np.asarray(image) >> 8).astype("uint8")).convert("RGB")
+    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")

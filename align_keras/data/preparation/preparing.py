@@ -1,0 +1,179 @@
+"""Raw pairs to shards from end to end: what ``recipes/prepare_data.py`` runs."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeVar
+
+import tqdm
+
+from align_keras import errors
+from align_keras.data.examples import Example, ExampleSet, open_images
+from align_keras.data.examples.columns import Columns
+from align_keras.data.examples.image_files import ImageFolder
+from align_keras.data.examples.opening import open_downloads
+from align_keras.data.examples.table_examples import TableExamples
+from align_keras.data.preparation import filter_report, filters, languages, single_machine
+from align_keras.data.preparation.judging import Preparation
+from align_keras.data.preparation.near_duplicates import EvaluationImages, decodable_images
+from align_keras.errors import InputError, Place
+
+_Items = TypeVar("_Items", bound=Iterable)
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """Where the shards go and what writes them; a part of a command's settings.
+
+    An InputError names the field that is wrong.
+    """
+
+    output: str
+    """Path and start of the shards' names: ``DIR/train`` gives ``DIR/train-00000.tfrecord``."""
+    shard_size: int = 4_096
+    """Records a shard."""
+    table_only: bool = False
+    """Open no image: kept pairs are listed in ``OUTPUT-kept.jsonl``."""
+    engine: Literal["single_machine", "beam"] = "single_machine"
+    """What runs the rules; the shards are the same."""
+    beam_options: tuple[str, ...] = ()
+    """Options of the Beam pipeline."""
+
+    def __post_init__(self) -> None:
+        """Checks what was given."""
+        if self.shard_size < 1:
+            raise InputError(f"must be at least 1, not {self.shard_size}", setting="shard_size")
+
+
+def prepare(
+    source: ExampleSet,
+    output: Output,
+    rules: filters.Rules = filters.NO_RULES,
+    *,
+    evaluation_images: EvaluationImages | None = None,
+    is_unsafe: Callable[[Example], bool] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Reads raw pairs, applies the rules, writes shards and a report.
+
+    Args:
+        source: images with captions, as of ``open_pairs``.
+        output: where the shards go.
+        rules: the rules; ``filters.Rules()`` are the paper's.
+        evaluation_images: their near-duplicates are dropped.
+        is_unsafe: says whether an example is unsafe, beside ``Columns.unsafe``.
+        seed: decides the order of the records.
+
+    Returns:
+        The report, as of ``filter_report.Tally.as_json``, which is also in
+        ``OUTPUT-report.json`` and, with pictures, ``OUTPUT-report.html``.
+
+    Raises:
+        InputError: if the source cannot be read, or the output is there already.
+    """
+    if rules.language:
+        with errors.concerning("language"):
+            languages.check_language(rules.language)
+    preparation = Preparation(source, rules, seed, evaluation_images, is_unsafe, output.table_only)
+    report = _run(preparation, output)
+    filter_report.write(report, output.output)
+    return report
+
+
+def _run(preparation: Preparation, output: Output) -> dict[str, Any]:
+    if output.engine == "single_machine":
+        return single_machine.prepare(preparation, output.output, output.shard_size, _with_progress)
+    try:
+        from align_keras.data.preparation import beam_pipeline
+    except ImportError:
+        raise InputError(
+            "beam needs apache-beam", remedy="pip install 'align-keras[beam]'", setting="engine"
+        ) from None
+    return beam_pipeline.prepare(preparation, output.output, output.shard_size, output.beam_options)
+
+
+def _with_progress(pairs: _Items, what: str) -> Any:
+    return tqdm.tqdm(pairs, what, unit=" pairs", mininterval=0.5)
+
+
+def open_pairs(
+    captions: str = "", images: str = "", source: str = "", columns: Columns | None = None
+) -> ExampleSet:
+    """Opens a table or a source with a layout of its own, and looks into its first rows.
+
+    Args:
+        captions: a table with a row for each image.
+        images: folder of the table's images; its own folder if empty.
+        source: in place of a table, as of ``opening.open_downloads``.
+        columns: ``Columns``.
+
+    Raises:
+        InputError: about the argument that it names.
+    """
+    if bool(captions) == bool(source):
+        problem = "there are two sources of pairs" if captions else "there is no source of pairs"
+        remedy = "give either a table here or <source>"
+        raise InputError(problem, remedy=remedy, setting="captions")
+    if images:
+        with errors.concerning("images"):
+            ImageFolder(images)
+    with errors.concerning("captions" if captions else "source"):
+        found: ExampleSet
+        if captions:
+            found = TableExamples(captions, images, columns)
+        else:
+            found = open_downloads(source, columns)
+        check_rows(found, captions or source, columns or Columns())
+    return found
+
+
+def check_rows(source: ExampleSet, name: str, columns: Columns) -> None:
+    """Looks for a first row and for the carried columns, no further than necessary.
+
+    Args:
+        source: an opened source.
+        name: what the user called it.
+        columns: how it was opened.
+
+    Raises:
+        InputError: if there is no row, or no row is selected or has a carried column.
+    """
+    missing = dict(columns.carried)
+    examples = (example for part in source.parts for example in source.read(part))
+    example = next(examples, None)
+    if example is None:
+        remedy = "choose other values of <select>" if columns.select else ""
+        raise InputError(
+            "no row is selected" if columns.select else "no row in it", Place(name), remedy
+        )
+    while example is not None and missing:
+        missing = {field: name for field, name in missing.items() if field not in example.carried}
+        example = next(examples, None) if missing else example
+    for column in missing.values():
+        raise InputError("no row has a value there", Place(name, column=column), setting="carry")
+
+
+def open_evaluation_images(data: str, rules: filters.Rules, preset: str = "") -> EvaluationImages:
+    """The images whose near-duplicates are dropped.
+
+    Args:
+        data: as of ``examples.open_images``.
+        rules: with the thresholds of a near-duplicate.
+        preset: of an ``AlignDualEncoder`` whose image tower compares images too; none if empty.
+
+    Raises:
+        InputError: if there is no such data, or no image in it decodes.
+    """
+    images = decodable_images(open_images(data))
+    return EvaluationImages(images, rules.max_hash_distance, preset, rules.max_cosine)
+
+
+def summary(report: dict[str, Any], output: Output) -> str:
+    """What went out, what was left out and why, and where it is listed: lines of text."""
+    files = "kept.jsonl" if output.table_only else "*.tfrecord"
+    lines = [
+        f"{report['pairs_out']:,} of {report['pairs_in']:,} pairs in {output.output}-{files}",
+        *(f"left out {count:,}: {reason}" for reason, count in report["reasons"].items()),
+    ]
+    if report["reasons"]:
+        lines.append(f"each one is listed in {output.output}-left_out.jsonl")
+    return "\n".join([*lines, f"report: {output.output}-report.html"])

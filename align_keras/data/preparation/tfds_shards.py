@@ -1,0 +1,44 @@
+"""Packs a set of TensorFlow Datasets for training, without any rule."""
+
+from pathlib import Path
+
+from align_keras.data.examples.columns import CAPTION_COLUMNS
+from align_keras.data.examples.tfds_examples import TFDSExamples
+from align_keras.data.preparation import filters, single_machine
+from align_keras.data.preparation.judging import Preparation
+from align_keras.errors import InputError
+
+_SHARD_SIZE = 4_096
+
+
+def training_shards(name: str, directory: str | Path, seed: int = 0) -> str:
+    """Packs a TFDS set for training, unless that is done.
+
+    Args:
+        name: as of ``TFDSExamples``.
+        directory: where the shards go.
+        seed: decides the order of the records.
+
+    Returns:
+        A pattern of the shards.
+
+    Raises:
+        InputError: as ``TFDSExamples``, or if no pair of the set can be used.
+    """
+    stem = "".join(c if c.isalnum() else "_" for c in name.removeprefix("tfds:"))
+    output = Path(directory) / stem
+    finished = Path(f"{output}.finished")
+    if not finished.exists():
+        print(f"packing {name} into {directory}", flush=True)
+        source = TFDSExamples(name)
+        single_machine.remove_shards(output)
+        preparation = Preparation(source, filters.NO_RULES, seed)
+        report = single_machine.prepare(preparation, str(output), _SHARD_SIZE)
+        if not report["pairs_out"]:
+            reasons = ", ".join(report["reasons"])
+            raise InputError(
+                f"{name}: no pair of it can be used ({reasons})",
+                remedy=f"captions are looked for in {', '.join(CAPTION_COLUMNS)}",
+            )
+        finished.touch()
+    return f"{output}-*.tfrecord"

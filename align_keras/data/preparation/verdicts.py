@@ -1,0 +1,32 @@
+"""What the rules decide about one caption and one image."""
+
+import dataclasses
+
+
+@dataclasses.dataclass
+class Verdict:
+    """What became of one caption of an example."""
+
+    key: str
+    """Name of the pair."""
+    caption: object
+    """A string, if the pair is usable."""
+    words: list[str]
+    """Its unigrams."""
+    rule: str | None = None
+    """The rule of ``filters.RULES`` that it breaks, or None."""
+    reason: str | None = None
+    """More precisely, where a rule has several reasons."""
+
+
+@dataclasses.dataclass
+class Picture:
+    """What became of the image of an example."""
+
+    data: bytes | None = None
+    """The encoded image as it was read; None if it was not."""
+    jpg: bytes | None = None
+    """The same as a JPEG; None if it does not decode."""
+    size: tuple[int, int] | None = None
+    rule: str | None = None
+    reason: str | None = None

@@ -1,0 +1,172 @@
+"""What an absent, blank or contradictory field means, once for every source."""
+
+import json
+
+import pytest
+
+from align_keras.data import records
+from align_keras.data.examples import open_examples, open_images
+from align_keras.data.examples.columns import Columns
+from align_keras.data.examples.example import as_id, as_label, as_text
+from align_keras.errors import InputError, MissingInputError
+
+NAN = float("nan")
+
+
+def table(folder, *rows):
+    folder.mkdir(exist_ok=True)
+    rows = [{"image": f"{index}.jpg", **row} for index, row in enumerate(rows)]
+    (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "t.jsonl"
+
+
+def shards(folder, *rows):
+    with records.ShardWriter(str(folder / "s"), 2) as writer:
+        for row in rows:
+            row = {name: value for name, value in row.items() if value is not None}
+            caption = row.pop("caption", "")
+            writer.write(records.make_record(b"jpeg", caption, "k", **row))
+    return f"{folder}/s-*.tfrecord"
+
+
+@pytest.mark.parametrize("absent", [None, "", " \t", NAN, [], b" "])
+def test_absent_and_blank_are_the_same(absent):
+    assert as_text(absent) == as_id(absent) == ""
+    assert as_label(absent) is None
+
+
+def test_numbers_and_texts_are_the_same():
+    assert as_text(5) == as_text("5") == as_text(b"5") == "5"
+    assert as_id(0) == as_id("0") == "0"
+    assert as_id(1.5) == ""
+    assert as_label(3) == as_label("3") == as_label(b"3") == 3
+    assert as_label(-1) is as_label("x") is as_label("²") is as_label(True) is None
+
+
+@pytest.mark.parametrize("write", [table, shards])
+def test_white_space_is_no_caption_and_no_class(write, tmp_path):
+    rows = [{"caption": " \n", "class_name": " "}, {"caption": "a b", "class_name": "c"}]
+    found = list(open_examples(write(tmp_path, *rows)))
+    assert [example.captions for example in found] == [(), ("a b",)]
+    assert [example.class_name for example in found] == ["", "c"]
+
+
+def test_captions_come_from_the_first_column_that_has_one():
+    columns = Columns()
+    assert columns.texts_of({"captions": [" ", "x"], "caption": "y"}) == (" ", "x")
+    assert columns.texts_of({"captions": " ", "caption": "y"}) == ("y",)
+    assert columns.texts_of({"caption": " "}) == (" ",)
+    assert columns.texts_of({"image": "a"}) == (None,)
+    assert Columns(caption="title").texts_of({"caption": "y", "title": "z"}) == ("z",)
+
+
+@pytest.mark.parametrize("write", [table, shards])
+def test_names_follow_their_labels(write, tmp_path):
+    rows = [{"class_name": "zebra", "label": 0}, {"class_name": "ant", "label": 1}]
+    assert open_examples(write(tmp_path, *rows)).class_names == ("zebra", "ant")
+
+
+@pytest.mark.parametrize("write", [table, shards])
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        ([("b", None), ("a", None), ("b", None)], ("a", "b")),
+        ([("b", 0), ("b", None), ("a", 1)], ("b", "a")),
+        ([("b", None), ("b", 0)], ("b",)),
+        ([("b", 0), ("a", 2)], None),
+        ([("", 1), ("", 0)], None),
+    ],
+)
+def test_labels_may_be_absent_or_have_gaps(write, rows, names, tmp_path):
+    rows = [{"class_name": name, "label": label} for name, label in rows]
+    assert open_examples(write(tmp_path, *rows)).class_names == names
+
+
+@pytest.mark.parametrize("write", [table, shards])
+@pytest.mark.parametrize(
+    ("rows", "problem", "row"),
+    [
+        ([("a", 0), ("b", 0)], "label 0 is class b, but a at .*", 1),
+        ([("a", 0), ("a", 1)], "class a has the label 1, but 0 at .*", 1),
+        ([("a", 0), ("b", None)], "class b has no label, but others have", 1),
+    ],
+)
+def test_labels_and_names_that_contradict_are_refused(write, rows, problem, row, tmp_path):
+    rows = [{"class_name": name, "label": label} for name, label in rows]
+    found = open_examples(write(tmp_path, *rows))
+    with pytest.raises(InputError, match=problem) as caught:
+        _ = found.class_names
+    assert caught.value.place.row == {table: f"line {row + 1}", shards: f"record {row}"}[write]
+
+
+def test_faults_of_a_table_are_named_with_their_row(tmp_path):
+    for line, problem in (
+        ("[1]", "not a JSON object"),
+        ("{}", "no image column"),
+        ('{"image": " "}', "no image column"),
+        ('{"image": 7}', "image column is no text"),
+    ):
+        (tmp_path / "t.jsonl").write_text('{"image": "a.jpg"}\n' + line + "\n")
+        for opened in (open_examples, open_images):
+            with pytest.raises(InputError) as caught:
+                opened(tmp_path / "t.jsonl")
+            assert caught.value.problem == problem
+            assert caught.value.place.row == "line 2"
+
+
+def test_a_corrupt_record_ends_an_iteration_and_is_an_image_without_bytes(tmp_path):
+    pattern = shards(tmp_path, {"caption": "a"}, {"caption": "b"})
+    path = tmp_path / "s-00000.tfrecord"
+    data = bytearray(path.read_bytes())
+    data[30] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="corrupt record") as caught:
+        list(open_examples(pattern))
+    assert caught.value.place.row == "record 0"
+    bad, good = open_images(pattern).images()
+    assert (bad.fault, good.fault, good.captions) == ("corrupt record", None, ("b",))
+    with pytest.raises(OSError, match="corrupt record"):
+        bad.load()
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "problem"),
+    [
+        ("none.jsonl", {}, "no file none.jsonl"),
+        ("none.json", {}, "no file none.json"),
+        ("none-*", {}, "no file matches 'none-*'"),
+        ("", {"split": "dev"}, "no folder {}/dev of the split dev"),
+        ("", {}, "{} has no folders of images, one a class"),
+        ("t.jsonl", {"split": "dev"}, "{}/t.jsonl has no row with split=dev"),
+        ("t.jsonl", {"select": ("label=9",)}, "{}/t.jsonl has no row with label=9"),
+        ("s-*.tfrecord", {"split": "dev"}, "shards have no split dev"),
+        ("s-*.tfrecord", {"select": ("a=b",)}, "{}/s-*.tfrecord is no table, so it has no rows"),
+    ],
+)
+def test_what_is_not_there_is_named(data, options, problem, tmp_path):
+    table(tmp_path, {"label": 1})
+    shards(tmp_path, {"caption": "a"})
+    name = data if data.startswith("none") else f"{tmp_path}/{data}".rstrip("/")
+    with pytest.raises(InputError) as caught:
+        open_examples(name, **options)
+    assert caught.value.problem.startswith(problem.format(tmp_path))
+    assert isinstance(caught.value, MissingInputError) == problem.startswith("no f")
+
+
+def test_splits_are_found_in_tables_and_folders(tmp_path):
+    path = table(tmp_path, {"split": "test"}, {"split": "train"}, {"split": "train"})
+    assert [example.key for example in open_examples(path)] == ["line 1"]
+    assert [example.key for example in open_examples(path, "train")] == ["line 2", "line 3"]
+    assert open_images(path).count == 3
+    for name in ("test/a", "train/b", "c"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "x.jpg").write_bytes(b"")
+    assert open_examples(tmp_path).class_names == ("a",)
+    assert open_examples(tmp_path, "train").class_names == ("b",)
+    assert open_images(tmp_path).count == 3
+
+
+def test_a_condition_is_column_and_value():
+    with pytest.raises(InputError, match="'split' must be COLUMN=VALUE") as caught:
+        Columns(select=("split",))
+    assert caught.value.setting == "select"

@@ -1,0 +1,64 @@
+import os
+
+import pytest
+
+from align_keras.data.examples import image_files, open_examples, open_images
+
+
+def write(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"jpeg")
+    return folder
+
+
+def names_of(found):
+    return [example.image_id for example in found]
+
+
+HIDDEN = (".cache/x.jpg", "__MACOSX/a/x.jpg", "a/._x.jpg", "a/.thumbs/x.jpg", "a/__MACOSX/x.jpg")
+
+
+def test_hidden_files_and_folders_are_passed_over_everywhere(tmp_path):
+    folder = write(tmp_path / ".photos", "a/x.jpg", "b/y.PNG", "a/notes.txt", *HIDDEN)
+    classes, images = open_examples(folder), open_images(folder)
+    assert names_of(classes) == names_of(images) == ["a/x.jpg", "b/y.PNG"]
+    assert classes.class_names == ("a", "b")
+    assert classes.count == images.count == 2
+
+
+def test_hidden_files_do_not_change_the_fingerprint(tmp_path):
+    folder = write(tmp_path / "photos", "a/x.jpg")
+    before = open_images(folder).fingerprint
+    assert open_images(write(folder, *HIDDEN)).fingerprint == before
+    assert open_images(write(folder, "a/y.jpg")).fingerprint != before
+
+
+def test_links_are_followed_once(tmp_path):
+    folder = write(tmp_path / "photos", "a/x.jpg", "b/y.jpg")
+    (folder / "a" / "loop").symlink_to(folder)
+    (folder / "b" / "itself").symlink_to("itself")
+    assert names_of(open_images(folder)) == ["a/x.jpg", "b/y.jpg"]
+    # Two classes may link to the same images.
+    (folder / "c").symlink_to(folder / "b")
+    assert names_of(open_examples(folder, select=()))[-2:] == ["b/y.jpg", "c/y.jpg"]
+
+
+def test_pipes_and_large_files_are_not_read(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(OSError, match="not a file"):
+        image_files.read_file(tmp_path / "pipe.jpg")
+    monkeypatch.setattr(image_files, "MAX_FILE_BYTES", 1 << 20)
+    (tmp_path / "large.jpg").write_bytes(bytes((1 << 20) + 1))
+    (example,) = [one for one in open_images(tmp_path) if one.image_id == "large.jpg"]
+    with pytest.raises(OSError, match="more than 1 MiB"):
+        example.load()
+    with pytest.raises(FileNotFoundError):
+        image_files.ImageFolder(tmp_path).read("none.jpg")
+
+
+def test_the_seed_decides_the_order(tmp_path):
+    found = open_examples(write(tmp_path, *(f"a/{index}.jpg" for index in range(9))))
+    orders = [names_of(found.shuffled(seed)) for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[2]) == names_of(found)
