@@ -111,10 +111,10 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
     @property
     def vocabulary(self) -> list[str]:
         """The word pieces in the order of their ids; InputError if none are set."""
-        return self._tokenizer.vocabulary
+        return self._word_piece_tokenizer.vocabulary
 
     @property
-    def _tokenizer(self) -> WordPieceTokenizer:
+    def _word_piece_tokenizer(self) -> WordPieceTokenizer:
         if self._word_pieces is None:
             raise InputError("the preprocessor has no vocabulary", remedy="call set_vocabulary")
         return self._word_pieces
@@ -131,7 +131,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         """
         captions = tf.convert_to_tensor(captions, tf.string)
         ids = {piece: self.vocabulary.index(piece) for piece in (CLS, SEP, PAD)}
-        pieces = self._tokenizer.tokenize(captions)[:, : self.sequence_length - 2]
+        pieces = self._word_piece_tokenizer.tokenize(captions)[:, : self.sequence_length - 2]
         ends = [tf.fill([tf.shape(captions)[0], 1], ids[piece]) for piece in (CLS, SEP)]
         pieces = tf.concat([ends[0], pieces, ends[1]], axis=1)
         shape = [captions.shape[0], self.sequence_length]

@@ -193,7 +193,9 @@ def test_one_rule_says_what_decays_in_every_optimizer(make, monkeypatch):
     for module in ("lamb", "layerwise_sgd", "named"):
         rule = lambda variable, exclusions=(): len(variable.shape) == 1  # noqa: E731
         monkeypatch.setattr(f"align_keras.optimizers.{module}.is_matrix", rule)
-    variables = [keras.Variable(np.ones((2,) * rank), name=f"rank{rank}") for rank in (1, 2)]
+    variables = [
+        keras.Variable(np.ones((2,) * rank), dtype="float32", name=f"rank{rank}") for rank in (1, 2)
+    ]
     optimizer = make(variables)
     optimizer.build(variables)
     if isinstance(optimizer, Lamb):
