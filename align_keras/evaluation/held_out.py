@@ -117,7 +117,7 @@ class HeldOutPairs:
         wanted = set(np.asarray(rows).tolist())
         images = {}
         for row, record in enumerate(self._read()):
-            if row in wanted:
+            if row in wanted and record is not None:
                 encoded = tf.constant(records.parse_pair(record)["jpg"])
                 image = self.preprocessor.decode_image(encoded)
                 images[row] = self.preprocessor.unscale(image)
@@ -127,7 +127,7 @@ class HeldOutPairs:
 def _text_fields(record: bytes | None) -> dict[str, Any]:
     """A record's fields but its image, which would fill the memory; {} for no record."""
     try:
-        fields = records.parse_pair(record)
+        fields = records.parse_pair(record) if record is not None else {}
     except ValueError:
         return {}
     return {name: fields[name] for name in ("txt", "class_name", "unseen_class") if name in fields}

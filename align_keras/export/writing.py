@@ -1,5 +1,6 @@
 """Writes a model for use without this package, whole or not at all."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ FORMATS = ("tf_saved_model", "onnx", "litert")
 CARD = "assets/README.md"
 
 
-def export(model: Any, path: str | Path, format: str = "tf_saved_model", **options: Any) -> None:
+def export(
+    model: Any, path: str | os.PathLike[str], format: str = "tf_saved_model", **options: Any
+) -> None:
     """Writes a model into a new folder; the arguments are those of ``AlignDualEncoder.export``.
 
     Raises:
@@ -31,7 +34,7 @@ def export(model: Any, path: str | Path, format: str = "tf_saved_model", **optio
     """
     raw_datasets.check_preprocessor(model.preprocessor)
     check_output(path)
-    with whole_folder(path) as folder:
+    with whole_folder(Path(path)) as folder:
         if format == "tf_saved_model":
             write_saved_model(model, folder, **options)
         else:
@@ -86,7 +89,7 @@ def write_saved_model(
     (folder / CARD).write_text(card, encoding="utf-8")
 
 
-def check_output(path: str | Path) -> None:
+def check_output(path: str | os.PathLike[str]) -> None:
     """Raises an InputError unless ``path`` is a new or an empty folder on this machine."""
     place = Place(str(path))
     if "://" in str(path):

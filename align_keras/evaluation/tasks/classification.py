@@ -33,8 +33,8 @@ class ZeroShot(ImageData):
         prompts = self.prompts or data_sets.prompts_of(self.name)
         with concerning("prompts"):
             zero_shot.fill_prompts([], prompts)
-        names = read_class_names(self.name, self.class_names, data)
         with concerning("data"):
+            names = read_class_names(self.name, self.class_names, data)
             images = embed_labelled(
                 self.name, data, model.encode_images, model.preprocessor, self.batch_size, names
             )
@@ -68,8 +68,8 @@ class Probe(SplitData):
         """Embeds both parts, with the same classes."""
         test, train = data
         how = encode, preprocessor, self.batch_size
-        names = read_class_names(self.name, self.class_names, train)
         with concerning("train_data"):
+            names = read_class_names(self.name, self.class_names, train)
             trained = embed_labelled(self.name, train, *how, names)
         with concerning("data"):
             return embed_labelled(self.name, test, *how, trained.class_names), trained
