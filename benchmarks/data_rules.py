@@ -23,8 +23,8 @@ import measure
 import numpy as np
 from PIL import Image
 
-from align_keras.data import records
-from align_keras.data.examples import sources
+from align_keras.data import paper_rules, records
+from align_keras.data.examples.table_examples import TableExamples
 from align_keras.data.preparation import filters, single_machine
 from align_keras.data.preparation.judging import Preparation
 
@@ -75,7 +75,7 @@ def write_photographs(folder, count):
 def ours(table, frequent, table_only, output):
     """This package, on one machine."""
     rules = filters.Rules(frequent_ngrams=frequent)
-    preparation = Preparation(sources.TableSource(table), rules, table_only=table_only)
+    preparation = Preparation(TableExamples(table), rules, table_only=table_only)
     report = single_machine.prepare(preparation, output, 4_096)
     return report["pairs_in"], report["pairs_out"]
 
@@ -86,14 +86,14 @@ def pandas_and_pillow(table, frequent, table_only, output):
 
     rules = filters.Rules()
     frame = pandas.read_parquet(table)
-    words = frame.caption.map(filters.unigrams)
+    words = frame.caption.map(paper_rules.unigrams)
     lengths = words.map(len)
     keep = lengths.between(rules.min_words, rules.max_words)
     text = words.map(" ".join)
     pairs = pandas.DataFrame({"image": frame.image, "text": text}).drop_duplicates()
     keep &= text.map(pairs.text.value_counts()) <= rules.max_images_per_caption
     keep &= frame.image.map(pairs.image.value_counts()) <= rules.max_captions_per_image
-    ngrams = words.map(filters.ngrams).explode().dropna()
+    ngrams = words.map(paper_rules.ngrams).explode().dropna()
     counts = ngrams.value_counts()
     histogram = dict(collections.Counter(counts.to_list()))
     if (cutoff := filters.cutoff(histogram, frequent)) is not None:

@@ -209,6 +209,6 @@ def test_data_come_in_an_order_that_the_seed_decides(tmp_path):
     (tmp_path / "table.jsonl").write_text("".join(lines))
     for data in (tmp_path, tmp_path / "table.jsonl"):
         found = examples.open_examples(str(data))
-        orders = [[example.where for example in found.shuffled(seed)] for seed in (1, 1, 2)]
+        orders = [[example.key for example in found.shuffled(seed)] for seed in (1, 1, 2)]
         assert orders[0] == orders[1] != orders[2]
-        assert sorted(orders[0]) == sorted(orders[2]) == sorted(example.where for example in found)
+        assert sorted(orders[0]) == sorted(orders[2]) == sorted(example.key for example in found)

@@ -3,18 +3,15 @@
 import base64
 import collections
 import dataclasses
-import io
 import json
 from collections.abc import Iterable
 from typing import Any
-
-from PIL import Image
 
 from align_keras.data import output_files
 from align_keras.data.examples import Example
 from align_keras.data.preparation import filter_page, filters
 from align_keras.data.preparation.verdicts import Picture, Verdict
-from align_keras.preprocessing.images import MAX_PIXELS
+from align_keras.preprocessing.thumbnails import make_thumbnail
 
 #: Under what the pairs that every rule leaves are listed.
 KEPT = "kept"
@@ -141,17 +138,10 @@ def _shown(example: Example, verdict: Verdict, picture: Picture) -> dict[str, An
 def _thumbnail(example: Example, picture: Picture) -> str | None:
     """A small JPEG in base 64, or None if the image cannot be shown."""
     try:
-        data = picture.data or example.load()
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                return None
-            image.draft("RGB", (2 * _THUMBNAIL, 2 * _THUMBNAIL))
-            image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-            encoded = io.BytesIO()
-            image.convert("RGB").save(encoded, "JPEG", quality=75)
+        encoded = make_thumbnail(picture.data or example.load(), _THUMBNAIL, quality=75)
     except Exception:  # whatever a damaged file or a foreign reader raises: a report goes on
         return None
-    return base64.b64encode(encoded.getvalue()).decode()
+    return base64.b64encode(encoded).decode()
 
 
 def write(report: dict[str, Any], output: str) -> None:

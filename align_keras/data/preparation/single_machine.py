@@ -1,13 +1,13 @@
 """The rules on one machine: counts by DuckDB, images by threads, the order by a sort on disk."""
 
 import contextlib
-import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from align_keras import files
 from align_keras.data import records
 from align_keras.data.preparation.counting import WholeSetCounts
 from align_keras.data.preparation.filter_report import Tally
@@ -129,10 +129,10 @@ def workspace(output: str | Path) -> Iterator[Path]:
     if not directory.exists() and (existing := _shards(output)):
         raise there_already(existing[0])
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            stack.enter_context(files.locked(directory / "lock"))
+        except BlockingIOError:
             raise InputError(
                 f"another run is writing {output}", remedy="choose another", setting="output"
             ) from None
