@@ -92,3 +92,17 @@ def moving_statistics(layer: keras.layers.Layer) -> list[keras.Variable]:
         for weight in norm.weights
         if weight is not norm.gamma and weight is not norm.beta
     ]
+
+
+def average_statistics(layer: keras.layers.Layer) -> None:
+    """Gives every replica the mean of the moving statistics, which Keras leaves apart.
+
+    Without it a replica would embed, and a checkpoint hold, statistics of its own share.
+    """
+    _, replicas = distribution.replica_place()
+    if replicas == 1:
+        return
+    variables = moving_statistics(layer)
+    sums = distribution.sum_replicas([tf.identity(variable.value) for variable in variables])
+    for variable, total in zip(variables, sums, strict=True):
+        variable.assign(total / replicas)

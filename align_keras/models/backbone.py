@@ -168,7 +168,7 @@ def build_backbone(
     sequence_length: int | None = None,
     **image_encoder_options,
 ) -> AlignBackbone:
-    """Builds a named size of ``align_keras.presets.PRESETS``, with random weights.
+    """Builds a named size of ``align_keras.models.presets.PRESETS``, with random weights.
 
     Args:
         preset: a name, such as ``"align_b7_base"``.

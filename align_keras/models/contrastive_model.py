@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from align_keras import distribution, keras_internals, losses
-from align_keras.layers.batch_norm import moving_statistics
+from align_keras.layers.batch_norm import average_statistics
 from align_keras.layers.constraints import AtLeast
 from align_keras.losses.global_batch import ID_FIELDS, global_losses
 from align_keras.models import micro_batches
@@ -269,28 +269,16 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         # A step that overflows float16 is skipped, and no sign of a run that diverges.
         counts = tf.math.is_finite(norm) if self._scales_loss() else tf.constant(True)
         self._trackers["gradient_norm"].update_state(tf.where(counts, norm, 0.0), counts)
-        self._average_batch_norm_statistics(replicas)
+        # Where batch norm is synchronised they are the same already, but for micro-batches.
+        synchronized = getattr(self.backbone.image_encoder, "synchronized_batch_norm", False)
+        if not synchronized or self.micro_batch_size is not None:
+            average_statistics(self.backbone)
         results = self.get_metrics_result()
         _, workers = distribution.worker_place(self.distribute_strategy)
         if workers > 1:
             # Keras averages over axis 0 there, and fails on scalars.
             results = {name: tf.reshape(value, [1]) for name, value in results.items()}
         return results
-
-    def _average_batch_norm_statistics(self, replicas):
-        """Gives every replica the mean of the moving statistics, which Keras leaves apart.
-
-        Without it a replica would embed, and a checkpoint hold, statistics of its own share.
-        Where batch norm is synchronised they are the same already, but for micro-batches.
-        """
-        encoder = self.backbone.image_encoder
-        synchronized = getattr(encoder, "synchronized_batch_norm", False)
-        if replicas == 1 or (synchronized and self.micro_batch_size is None):
-            return
-        variables = moving_statistics(self.backbone)
-        sums = distribution.sum_replicas([tf.identity(v.value) for v in variables])
-        for variable, total in zip(variables, sums, strict=True):
-            variable.assign(total / replicas)
 
     def predict_step(self, batch: Any) -> dict[str, tf.Tensor]:
         """Embeds a batch; other fields of it (ids, ``valid``) pass through beside."""

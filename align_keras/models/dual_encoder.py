@@ -236,7 +236,7 @@ class AlignDualEncoder(ContrastiveModel):
         """Writes the model for use without this package.
 
         ``"tf_saved_model"`` writes a SavedModel for TensorFlow Serving: from strings and image
-        files to embeddings and class probabilities (``align_keras.serving.signatures``), with
+        files to embeddings and class probabilities (``align_keras.export.signatures``), with
         warm-up requests and a card. ``"onnx"`` and ``"litert"`` write both towers into a folder,
         from pixels and word pieces on.
 

@@ -155,7 +155,7 @@ class ImageEncoder(keras.Model):
 
 
 def build_image_encoder(name: str, **options) -> ImageEncoder:
-    """Builds a named EfficientNet of ``align_keras.presets``, with random weights.
+    """Builds a named EfficientNet of ``align_keras.models.presets``, with random weights.
 
     Args:
         name: ``"efficientnet_b0"`` to ``"efficientnet_b7"``, ``"efficientnet_l2"`` or

@@ -108,7 +108,7 @@ class TextEncoder(keras.Model):
 def build_text_encoder(
     name: str, vocabulary_size: int = 100_000, sequence_length: int = 64, **options
 ) -> TextEncoder:
-    """Builds a named BERT of ``align_keras.presets``, with random weights.
+    """Builds a named BERT of ``align_keras.models.presets``, with random weights.
 
     Args:
         name: ``"bert_tiny"``, ``"bert_mini"``, ``"bert_small"``, ``"bert_medium"``,

@@ -109,6 +109,12 @@ def centre_crop(image: tf.Tensor, size: int) -> tf.Tensor:
     return image[offset : offset + size, offset : offset + size]
 
 
+def flip(image: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
+    """Mirrors ``(height, width, 3)`` pixels left to right where ``flipped``, a bool, is true."""
+    # Of axis 1 or of none: `tf.where` of both would take as long as decoding.
+    return tf.reverse(image, tf.range(1, 1 + tf.cast(flipped, tf.int32)))
+
+
 def decode_resized_crop(
     encoded: tf.Tensor, offset: tf.Tensor, crop_size: int, resize_size: int, antialias: bool
 ) -> tf.Tensor:

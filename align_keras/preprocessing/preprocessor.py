@@ -186,7 +186,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
             self.resize_size,
             self.antialias,
         )
-        return self._scale(_flip(image, draws[2] < 0.5))
+        return self._scale(images.flip(image, draws[2] < 0.5))
 
     def decode_random_area(
         self, encoded: tf.Tensor, seed: tf.Tensor, min_area: float = 0.08
@@ -210,7 +210,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         image = images.decode_random_area(encoded, seed, self.image_size, min_area, self.antialias)
         # A draw of its own: the seed as it is has given the window.
         draw = tf.random.stateless_uniform([], tf.reverse(seed, [0]))
-        return self._scale(_flip(image, draw < 0.5))
+        return self._scale(images.flip(image, draw < 0.5))
 
     def _scale(self, pixels):
         return pixels * tf.constant(self.pixel_scale) + tf.constant(self.pixel_offset)
@@ -296,8 +296,3 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
     def load_assets(self, directory: str) -> None:
         """Reads the vocabulary from a ``.keras`` file: Keras's hook."""
         self.set_vocabulary(os.path.join(directory, _VOCABULARY_FILE))
-
-
-def _flip(image, flipped):
-    # Of axis 1 or of none: `tf.where` of both would take as long as decoding.
-    return tf.reverse(image, tf.range(1, 1 + tf.cast(flipped, tf.int32)))

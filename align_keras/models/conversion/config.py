@@ -80,34 +80,11 @@ def vision_arguments(config: dict) -> tuple[dict, float]:
         InputError: if it asks for what the tower has not.
     """
     config = {**VISION_DEFAULTS, **config}
-    stages = len(config["kernel_sizes"])
-    lists = ("in_channels", "out_channels", "strides", "num_block_repeats", "expand_ratios")
-    for name in lists:
-        if len(config[name]) != stages:
-            raise _fault(f"has {len(config[name])} stages, kernel_sizes {stages}", name)
-    if not 0 < config["squeeze_expansion_ratio"] <= 1:
-        raise _fault("must be above 0 and at most 1", "squeeze_expansion_ratio")
-    demand(
-        config,
-        "config.json",
-        "vision_config",
-        {
-            "num_channels": [3],
-            "hidden_act": ["swish", "silu"],
-            "pooling_type": ["mean"],
-            "depthwise_padding": [[]],
-        },
-    )
-    if config["in_channels"][0] != 32:
-        raise _fault("must begin with 32, the stem's width", "in_channels")
-    block_types = []
-    for ratio, stride in zip(config["expand_ratios"], config["strides"], strict=True):
-        if ratio == 1 and stride != 1:
-            raise _fault("a stage of expand ratio 1 must have stride 1", "strides")
-        # "unfused" projects with k x k where the ratio is 1; "v1" pads symmetrically, which at
-        # stride 1 is the same.
-        block_types.append("v1" if ratio == 1 else "unfused")
-    repeats = config["num_block_repeats"]
+    _check_vision(config)
+    # "unfused" projects with k x k where the ratio is 1; "v1" pads symmetrically, which at
+    # stride 1 is the same.
+    block_types = ["v1" if ratio == 1 else "unfused" for ratio in config["expand_ratios"]]
+    stages, repeats = len(config["kernel_sizes"]), config["num_block_repeats"]
     backbone = {
         "stackwise_width_coefficients": [config["width_coefficient"]] * stages,
         "stackwise_depth_coefficients": [config["depth_coefficient"]] * stages,
@@ -133,6 +110,33 @@ def vision_arguments(config: dict) -> tuple[dict, float]:
         "activation": "swish",
     }
     return backbone, config["batch_norm_momentum"]
+
+
+def _check_vision(config):
+    """Raises InputError if a ``vision_config`` asks for what the tower has not."""
+    stages = len(config["kernel_sizes"])
+    lists = ("in_channels", "out_channels", "strides", "num_block_repeats", "expand_ratios")
+    for name in lists:
+        if len(config[name]) != stages:
+            raise _fault(f"has {len(config[name])} stages, kernel_sizes {stages}", name)
+    if not 0 < config["squeeze_expansion_ratio"] <= 1:
+        raise _fault("must be above 0 and at most 1", "squeeze_expansion_ratio")
+    demand(
+        config,
+        "config.json",
+        "vision_config",
+        {
+            "num_channels": [3],
+            "hidden_act": ["swish", "silu"],
+            "pooling_type": ["mean"],
+            "depthwise_padding": [[]],
+        },
+    )
+    if config["in_channels"][0] != 32:
+        raise _fault("must begin with 32, the stem's width", "in_channels")
+    for ratio, stride in zip(config["expand_ratios"], config["strides"], strict=True):
+        if ratio == 1 and stride != 1:
+            raise _fault("a stage of expand ratio 1 must have stride 1", "strides")
 
 
 def _fault(problem, name):
