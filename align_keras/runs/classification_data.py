@@ -74,7 +74,7 @@ def open_data(settings: ClassificationSettings) -> tuple[Any, LabelledImages]:
         select=data.select,
         train_data=data.train_data,
         train_split=data.train_split,
-    ).open_parts()
+    ).open()
     with concerning("train_data"):
         train = LabelledImages(task, train_examples, data.class_names, settings.run.seed)
     with concerning("data"):
