@@ -5,8 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from align_keras.data.examples.example_set import ExampleSet
 from align_keras.errors import InputError, concerning
-from align_keras.evaluation import embedding
 from align_keras.evaluation.tasks.classes import Classes, read_class_names
 from align_keras.evaluation.tasks.data import SplitData
 from align_keras.runs.classification_settings import ClassificationSettings
@@ -25,12 +25,10 @@ class LabelledImages:
         InputError: if there is no image, an image of no class, or one class only.
     """
 
-    def __init__(self, task: str, data: Any, class_names: str = "", seed: int = 0) -> None:
+    def __init__(self, task: str, data: ExampleSet, class_names: str = "", seed: int = 0) -> None:
         self.data, self.seed = data, seed
         names = read_class_names(task, class_names, data)
-        found = [
-            (example.place, example.label, example.class_name) for example in data
-        ]
+        found = [(example.place, example.label, example.class_name) for example in data]
         if not found:
             raise InputError("there is no image in it")
         names = names or sorted({own for _, _, own in found if own})
@@ -44,13 +42,13 @@ class LabelledImages:
         for example in self.data.shuffled(self.seed + epoch):
             place = example.place
             label = self.classes.label_of(place, example.label, example.class_name)
-            yield embedding.load_image(example), label
+            yield example.read_image(), label
 
     def check_readable(self) -> None:
         """Raises InputError with the place of the first image that does not decode."""
         for example in self.data:
             try:
-                tf.io.decode_image(embedding.load_image(example))
+                tf.io.decode_image(example.read_image())
             except tf.errors.InvalidArgumentError:
                 raise InputError("does not decode", example.place) from None
 
@@ -59,7 +57,7 @@ class LabelledImages:
         return {"images": self.count, "classes": self.classes.names}
 
 
-def open_data(settings: ClassificationSettings) -> tuple[Any, LabelledImages]:
+def open_data(settings: ClassificationSettings) -> tuple[ExampleSet, LabelledImages]:
     """Opens the images to evaluate and those to train on.
 
     Raises:
@@ -82,11 +80,10 @@ def open_data(settings: ClassificationSettings) -> tuple[Any, LabelledImages]:
     return test, train
 
 
-def check_classes(classes: Classes, data: Any) -> None:
+def check_classes(classes: Classes, data: ExampleSet) -> None:
     """Raises InputError if there is no image, or one of none of the classes."""
     labels = [
-        classes.label_of(example.place, example.label, example.class_name)
-        for example in data
+        classes.label_of(example.place, example.label, example.class_name) for example in data
     ]
     if not labels:
         raise InputError("there is no image in it")

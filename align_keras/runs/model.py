@@ -1,5 +1,7 @@
 """The model of a pretraining run: built from its settings or loaded, and compiled."""
 
+from typing import Any
+
 from align_keras.errors import InputError, concerning
 from align_keras.models import pretrained
 from align_keras.models.backbone import AlignBackbone
@@ -45,7 +47,7 @@ def make_model(
 
 def make_backbone(settings: ModelSettings, preprocessor: AlignPreprocessor) -> AlignBackbone:
     """Builds both towers, or starts them from keras-hub presets."""
-    size = PRESETS[settings.preset]
+    size: dict[str, Any] = PRESETS[settings.preset]
     options = {"synchronized_batch_norm": settings.synchronized_batch_norm}
     if settings.image_encoder:
         with concerning("image_encoder"):

@@ -238,7 +238,7 @@ def evaluate_held_out(run: PretrainingRun) -> tuple[Metrics, Metrics, dict[str, 
         metrics, chance = metrics | recalls, chance | recall_chance
     if data.zero_shot:
         embedded = held_out
-        if data.zero_shot is not data.evaluation:
+        if embedded is None or data.zero_shot is not data.evaluation:
             with concerning("zero_shot_data"):
                 embedded = data.zero_shot.embed(model)
         prompts = run.settings.data.prompts

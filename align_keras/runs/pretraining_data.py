@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from align_keras.data import checks, pipeline, records, scenes, vocabulary
-from align_keras.data.examples import tfds_source
+from align_keras.data.preparation import tfds_shards
 from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.models import pretrained
@@ -110,7 +110,7 @@ def find_shards(data: DataSettings, workdir: Path, seed: int) -> dict[str, list[
         if pattern := getattr(data, name):
             with concerning(name):
                 if pattern.startswith("tfds:"):
-                    pattern = tfds_source.training_shards(pattern, workdir / "data", seed)
+                    pattern = tfds_shards.training_shards(pattern, workdir / "data", seed)
                 shards[name] = records.find_shards(pattern)
                 checks.check_shards(shards[name])
     return shards

@@ -127,22 +127,23 @@ def test_a_finished_run_reports_again_without_training(finished, capsys):
     assert raised.value.setting == "batch_size"
 
 
+def train_both(settings):
+    """Trains both phases without evaluation; returns the classifier."""
+    run = classification.open_run(settings)
+    for phase in classification.PHASES:
+        classification.fit(run, phase)
+    return run.classifier
+
+
 def test_an_interrupted_run_resumes_to_the_same_weights(pieces, coloured, tmp_path, monkeypatch):
     """Of a table, with drop-connect, in less memory; stopped between the second's checkpoints."""
     start = save_start(tmp_path / "start", pieces, dropout=0.5)
     table = coloured / "labels.jsonl"
     options = {"precision": "mixed_bfloat16", "rematerialize": True}
-    made = []
-    make = classification.make_classifier
-    monkeypatch.setattr(
-        classification,
-        "make_classifier",
-        lambda *arguments: made.append(make(*arguments)) or made[-1],
-    )
-    finetune(settings_of(start, table, tmp_path / "whole", **options))
-    assert made[0].image_encoder.rematerialize
-    assert made[0].image_encoder.get_layer("stem_conv").compute_dtype == "bfloat16"
-    assert made[0].head.compute_dtype == "float32"
+    whole = train_both(settings_of(start, table, tmp_path / "whole", **options))
+    assert whole.image_encoder.rematerialize
+    assert whole.image_encoder.get_layer("stem_conv").compute_dtype == "bfloat16"
+    assert whole.head.compute_dtype == "float32"
 
     class StopError(Exception):
         pass
@@ -159,10 +160,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(pieces, coloured, tmp_pa
         finetune(settings)
     monkeypatch.undo()
     assert not (tmp_path / "run" / "classifier.keras").exists()
-    finetune(settings)
-    whole, resumed = (
-        keras.models.load_model(tmp_path / name / "classifier.keras") for name in ("whole", "run")
-    )
+    resumed = train_both(settings)
     for weight, expected in zip(resumed.weights, whole.weights, strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected.numpy(), weight.path)
 
@@ -170,13 +168,10 @@ def test_an_interrupted_run_resumes_to_the_same_weights(pieces, coloured, tmp_pa
 def test_two_replicas_take_the_same_steps(start, coloured, tmp_path, mirrored, monkeypatch):
     """Gradients of two halves are those of the batch, and so are batch norm's statistics."""
     phases = {"head": Phase(0.1, steps=1), "full": Phase(0.1, steps=2)}
-    found = []
-    for name in ("one", "two"):
-        if name == "two":
-            monkeypatch.setattr(distribution, "make_strategy", lambda *_: mirrored)
-        finetune(settings_of(start, coloured, tmp_path / name, split="test", **phases))
-        found.append(keras.models.load_model(tmp_path / name / "classifier.keras"))
-    for weight, other in zip(*(model.weights for model in found), strict=True):
+    one = train_both(settings_of(start, coloured, tmp_path / "one", split="test", **phases))
+    monkeypatch.setattr(distribution, "make_strategy", lambda *_: mirrored)
+    two = train_both(settings_of(start, coloured, tmp_path / "two", split="test", **phases))
+    for weight, other in zip(one.weights, two.weights, strict=True):
         np.testing.assert_allclose(weight.numpy(), other.numpy(), atol=1e-5, err_msg=weight.path)
     settings = settings_of(start, coloured, tmp_path / "other", batch_size=15)
     with pytest.raises(InputError, match="15 does not divide among 2 replicas") as raised:
@@ -187,11 +182,10 @@ def test_two_replicas_take_the_same_steps(start, coloured, tmp_path, mirrored, m
 def test_a_run_that_diverges_names_the_learning_rate_of_its_phase(start, coloured, tmp_path):
     phases = {"head": Phase(0.1, steps=1), "full": Phase(1e30, steps=9)}
     with pytest.raises(DivergedError, match="the run diverged: loss is ") as raised:
-        finetune(settings_of(start, coloured, tmp_path / "run", **phases))
+        train_both(settings_of(start, coloured, tmp_path / "run", **phases))
     assert one_line(raised.value).endswith(
         "; lower --full.learning-rate and give another --workdir"
     )
-    assert not (tmp_path / "run" / "classifier.keras").exists()
 
 
 def test_other_training_images_do_not_resume(finished, coloured):

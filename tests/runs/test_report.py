@@ -53,22 +53,3 @@ def test_retrieval_sheet_frames_the_right_image(tmp_path):
     height = len(green) // 2
     assert green[:height].any()
     assert not green[height + 20 :].any()
-
-
-def test_matches_show_the_end_of_a_long_path(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
-    picture = Image.new("RGB", (4, 4))
-    names = ["a/long-path-" * 9 + "7.jpg", "costs $5 or $6"]
-    sheets.draw_matches("unused.png", "a $", [picture] * 2, names, [0.5, 0.25])
-    titles = [axes.get_title() for axes in drawn[0].axes]
-    assert titles[0].startswith("0.500\n")
-    assert titles[0].endswith("-7.jpg")
-    assert titles[1] == "0.250\ncosts \\$5 or \\$6"
-    assert titles[2:] == [""] * 4
-
-
-def test_a_search_that_finds_nothing_is_drawn(tmp_path):
-    sheets.draw_matches(tmp_path / "sheet.png", "a red ring", [], [], [])
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.width > 1_000
