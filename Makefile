@@ -60,9 +60,10 @@ $(OLDEST_READY): requirements-oldest.lock pyproject.toml
 test-oldest: $(OLDEST_READY)  ## Run the core's tests and the notebooks with the oldest dependencies.
 	$(OLDEST_BIN)/python -m pytest $(or $(ARGS),$(OLDEST_TESTS))
 
-lint: $(READY)  ## Check style and format.
+lint: $(READY)  ## Check style, format and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(READY)  ## Mend style and format.
 	$(BIN)/ruff check --fix .

@@ -4,14 +4,15 @@ import warnings
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 
-def plain(text):
+def plain(text: str) -> str:
     """Text that Matplotlib does not take for a formula."""
     return text.replace("$", r"\$")
 
 
-def save(figure, path):
+def save(figure: Figure, path: str | Path) -> None:
     """Writes a ``matplotlib.figure.Figure`` as PNG; its folder is made.
 
     Not by pyplot, which keeps every figure and looks for a display.

@@ -3,106 +3,129 @@
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
+from typing import Any
 
-from keras_hub.src.utils import preset_utils
+from align_keras import keras_internals
+from align_keras.errors import InputError, MissingInputError, Place
 
 #: Where a preset keeps the vocabulary, as keras-hub's own tokenizers do.
-TOKENIZER_FOLDER = preset_utils.TOKENIZER_ASSET_DIR
+TOKENIZER_FOLDER = keras_internals.TOKENIZER_FOLDER
 
 
-def file_of(preset, path):
+def file_of(preset: str | os.PathLike, path: str) -> str:
     """The local path of a preset's file, fetched if it is on a hub."""
-    return preset_utils.get_file(str(preset), path)
+    return keras_internals.get_file(str(preset), path)
 
 
-def has_file(preset, path):
+def has_file(preset: str | os.PathLike, path: str) -> bool:
     """Whether a preset has a file; fetches it if it is on a hub."""
-    return preset_utils.check_file_exists(str(preset), path)
+    return keras_internals.check_file_exists(str(preset), path)
 
 
-def read_json(preset, path):
+def read_json(preset: str | os.PathLike, path: str) -> Any:
     """A preset's JSON file; fetches it if it is on a hub."""
-    return preset_utils.load_json(str(preset), path)
+    return keras_internals.load_json(str(preset), path)
 
 
-def read_config(preset):
+def read_config(preset: str | os.PathLike) -> dict:
     """A preset's ``config.json``; empty for a local folder without one, as of a preprocessor alone.
 
     Raises:
-        ValueError: if it holds no JSON object.
+        InputError: if it holds no JSON object.
     """
-    path = os.path.join(str(preset), preset_utils.CONFIG_FILE)
+    path = os.path.join(str(preset), keras_internals.CONFIG_FILE)
     if os.path.isdir(preset) and not os.path.exists(path):
         return {}
-    config = read_json(preset, preset_utils.CONFIG_FILE)
+    config = read_json(preset, keras_internals.CONFIG_FILE)
     if not isinstance(config, dict):
-        raise ValueError(f"{preset_utils.CONFIG_FILE} holds no JSON object")
+        raise InputError("holds no JSON object", Place(member=keras_internals.CONFIG_FILE))
     return config
 
 
-def keras_loader(preset, config):
+def keras_loader(preset: str | os.PathLike, config: dict) -> keras_internals.PresetLoader:
     """keras-hub's loader of a preset with this ``config.json``."""
-    preset = str(preset)
     if not config:
-        return preset_utils.KerasPresetLoader(preset, {})
-    loader = preset_utils.get_preset_loader(preset)
+        return keras_internals.loader_without_config(str(preset))
+    loader = keras_internals.get_preset_loader(str(preset))
     loader.check_backbone_class()
     return loader
 
 
 @contextlib.contextmanager
-def one_line(preset):
-    """Raises what goes wrong inside as a ValueError or FileNotFoundError of one line."""
+def one_line(preset: str | os.PathLike) -> Iterator[None]:
+    """Raises what goes wrong inside as an error of one line, whose place is the preset.
+
+    An ``InputError`` from inside may name a file of the preset as ``Place(member="config.json")``.
+
+    Raises:
+        InputError: if a hub cannot be reached or refuses, or what is inside raises.
+        MissingInputError: if there is no such folder, or a file in it is missing.
+    """
     if not isinstance(preset, str | os.PathLike):
-        raise ValueError(f"a preset is a folder or an address such as hf://USER/MODEL: {preset!r}")
-    local = "://" not in str(preset) and str(preset) not in preset_utils.BUILTIN_PRESETS
-    if local and not os.path.isdir(preset):
-        raise FileNotFoundError(
-            f"{preset}: no such folder; give one, or hf://USER/MODEL, or kaggle://..."
+        raise InputError(
+            f"a preset is a folder or an address such as hf://USER/MODEL, not {preset!r}"
         )
+    address = str(preset)
+    local = "://" not in address and address not in keras_internals.BUILTIN_PRESETS
+    if local and not os.path.isdir(preset):
+        remedy = "give one, or hf://USER/MODEL, or kaggle://..."
+        raise MissingInputError("no such folder", Place(address), remedy)
     try:
         yield
+    except InputError as error:
+        error.place = _inside(address, error.place or Place())
+        raise
     except Exception as error:  # the hubs' clients raise a dozen kinds of their own
-        reason = None if local else _hub_reason(error)
-        if reason is not None:
-            raise ValueError(f"{preset}: {reason}") from error
-        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-        message = _first_line(error)
-        raise kind(message if str(preset) in message else f"{preset}: {message}") from error
+        problem, remedy = (None if local else _hub_reason(error)) or (_first_line(error), "")
+        kind = MissingInputError if isinstance(error, FileNotFoundError) else InputError
+        raise kind(problem, Place(address), remedy) from error
+
+
+def _inside(preset: str, place: Place) -> Place:
+    """The place in a preset of what was found in one of its files, which may be a copy of a hub's.
+
+    Such a file's path becomes the member of the preset.
+    """
+    if not place.file or place.file == preset:
+        return Place(preset, place.row, place.member, place.column)
+    within = place.file.startswith(preset + os.sep)
+    name = os.path.relpath(place.file, preset) if within else os.path.basename(place.file)
+    return Place(preset, place.row, place.member or name, place.column)
 
 
 _STATUS = {
-    401: "the hub has no such model, or wants you to log in",
-    403: "the hub refuses access; accept the model's terms there and log in",
-    404: "the hub has no such model",
-    429: "the hub asks to wait; try again later",
+    401: ("the hub has no such model, or wants you to log in", ""),
+    403: ("the hub refuses access", "accept the model's terms there and log in"),
+    404: ("the hub has no such model", ""),
+    429: ("the hub asks to wait", "try again later"),
 }
 
 
-def _hub_reason(error):
-    """What a hub or the way to it has against a request; None if it is something else."""
+def _hub_reason(error: BaseException) -> tuple[str, str] | None:
+    """What a hub or the way to it has against a request, and a remedy; None if something else."""
     causes = list(_causes(error))
     for cause in causes:
         status = getattr(getattr(cause, "response", None), "status_code", None)
         if status in _STATUS:
             return _STATUS[status]
         if status is not None and status >= 500:
-            return f"the hub fails (status {status}); try again later"
+            return f"the hub fails (status {status})", "try again later"
     if any(_is_network(cause) for cause in causes):
         return (
-            f"the hub cannot be reached ({_first_line(causes[-1])}); connect to the network, or "
-            "give a local folder"
+            f"the hub cannot be reached ({_first_line(causes[-1])})",
+            "connect to the network, or give a local folder",
         )
     return None
 
 
-def _causes(error):
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
-def _is_network(error):
+def _is_network(error: BaseException) -> bool:
     """Whether an error of huggingface_hub, kagglehub or a socket says that none answered."""
     names = {kind.__name__ for kind in type(error).__mro__}
     told = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "TransportError", "ConnectionError"}
@@ -111,7 +134,8 @@ def _is_network(error):
     return bool(names & told) or getattr(error, "errno", None) in unreachable
 
 
-def _first_line(error):
+def _first_line(error: BaseException) -> str:
+    """The first line of what a library of others says."""
     if isinstance(error, KeyError):
         return f"no {error} in it"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

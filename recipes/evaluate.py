@@ -8,23 +8,15 @@ Prints a table with chance and, where the paper has one, its figure; writes JSON
 CLIP_benchmark, and pictures.
 """
 
+import os
+
+os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
+
 import dataclasses
-import sys
 from pathlib import Path
 
-from quiet_tensorflow import load_quietly
-
-load_quietly()
-
-import classification_tasks
-import crisscrossed_task
-import evaluation_data
-import multilingual_task
-import retrieval_task
-import tyro
-from run_presets import load_model
-
-from align_keras.evaluation import data_sets, report
+from align_keras.errors import concerning
+from align_keras.runs import command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,53 +77,18 @@ class EvaluateSettings:
 
 
 def main(settings):
-    """Embeds, scores and reports; returns what the JSON holds as ``metrics``."""
-    kind, name = parse_task(settings.task)
-    open_data, run = TASKS[kind]
-    output = Path(settings.output or default_output(settings.model))
+    """Embeds, scores and reports; returns the ``Result``."""
+    from align_keras.evaluation.tasks.evaluate import evaluate, make_task
+    from align_keras.runs.presets import load_model
+
+    with concerning("task"):
+        task = make_task(settings.task, vars(settings))
     # What is wrong with the data is told before a model is loaded.
-    data = open_data(settings, name)
-    model = load_model(settings.model)
-    result = run(settings, name, model, data, output)
-    paper = data_sets.DATA_SETS.get(name, data_sets.DataSet()).paper
-    print(report.format_table(result.title, result.metrics, result.chance, result.paper(paper)))
-    stem = kind if kind == name else f"{kind}-{name}"
-    report.write_json(
-        output / f"{stem}.json",
-        name,
-        settings.model,
-        result.task,
-        result.metrics,
-        chance=result.chance,
-        **result.others,
-    )
-    for line in result.notes:
-        print(line)
-    print(f"\n{output}: {', '.join([f'{stem}.json', *result.pictures])}")
-    return result.metrics
-
-
-#: What opens a task's data and what runs it, by its name.
-TASKS = {
-    "retrieval": (evaluation_data.open_data, retrieval_task.run),
-    "zero_shot": (evaluation_data.open_data, classification_tasks.run_zero_shot),
-    "knn": (classification_tasks.open_probe, classification_tasks.run_knn),
-    "linear_probe": (classification_tasks.open_probe, classification_tasks.run_linear_probe),
-    "crisscrossed": (crisscrossed_task.open_judgements, crisscrossed_task.run),
-    "multi30k": (multilingual_task.open_captions, multilingual_task.run),
-}
-
-
-def parse_task(task):
-    """``retrieval:coco`` -> ``("retrieval", "coco")``; ValueError on what is no task."""
-    kind, _, name = task.partition(":")
-    if kind not in TASKS:
-        raise ValueError(f"--task: no {kind!r}; choose one of {', '.join(TASKS)}")
-    if not name and kind in data_sets.DATA_SETS:
-        name = kind
-    if not name or {"/", "\\"} & set(name):
-        raise ValueError(f"--task: give {kind} the name of a data set, as in {kind}:coco")
-    return kind, name
+    data = task.open()
+    with concerning("model"):
+        model = load_model(settings.model)
+    output = settings.output or default_output(settings.model)
+    return evaluate(model, task, output, settings.model, data)
 
 
 def default_output(model):
@@ -140,10 +97,10 @@ def default_output(model):
     return Path(model) / "evaluation" if is_run else Path("runs/evaluation")
 
 
+def parse():
+    """Reads the flags."""
+    return command.parse(EvaluateSettings, None, description=__doc__)
+
+
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(EvaluateSettings, description=__doc__))
-    except (ValueError, OSError) as error:
-        sys.exit(f"evaluate.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit("evaluate.py: interrupted")
+    command.run("evaluate.py", parse, main)

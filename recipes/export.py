@@ -8,22 +8,16 @@ A README.md in the output, in assets/ of a SavedModel, tells what it takes and g
 recipes/serving_client.py asks a server.
 """
 
+import os
+
+os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
+
 import dataclasses
-import shlex
-import sys
 from pathlib import Path
 from typing import Literal
 
-from quiet_tensorflow import load_quietly
-
-load_quietly()
-
-import tyro
-from classification_tasks import read_names
-from run_presets import load_model
-
-from align_keras.evaluation import data_sets, zero_shot
-from align_keras.export.writing import CARD, check_output
+from align_keras.errors import concerning
+from align_keras.runs import command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,78 +51,31 @@ class ExportSettings:
 
 def main(settings):
     """Loads, exports and says how to serve."""
+    from align_keras.export.options import ExportOptions
+    from align_keras.export.serving_command import serving_command
+    from align_keras.export.writing import CARD, check_output
+    from align_keras.runs.presets import load_model
+
     # What is wrong with the flags is told before a model is loaded.
-    options = format_options(settings)
-    check_output(settings.output)
+    names = [field.name for field in dataclasses.fields(ExportOptions)]
+    arguments = ExportOptions(*(getattr(settings, name) for name in names)).arguments()
+    with concerning("output"):
+        check_output(settings.output)
     output = Path(settings.output)
-    model = load_model(settings.model)
-    model.export(output, **options)
-    card = CARD if settings.format == "saved_model" else "README.md"
-    print((output / card).read_text(encoding="utf-8"))
+    with concerning("model"):
+        model = load_model(settings.model)
+    model.export(output, **arguments)
+    is_saved_model = settings.format == "saved_model"
+    print((output / (CARD if is_saved_model else "README.md")).read_text(encoding="utf-8"))
     print(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
-    if settings.format == "saved_model":
-        print(serving_line(output))
+    if is_saved_model:
+        print(serving_command(output))
 
 
-def format_options(settings):
-    """The arguments of ``AlignDualEncoder.export``; ValueError on flags that do not go together."""
-    if settings.format != "saved_model":
-        wrong = ["class_names"] if settings.class_names else []
-        wrong += ["fold_batch_norm"] if settings.fold_batch_norm else []
-        if wrong:
-            flag = wrong[0].replace("_", "-")
-            raise ValueError(f"--{flag}: only for --format=saved_model")
-        quantize = None if settings.quantize == "none" else settings.quantize
-        return {"format": settings.format, "quantize": quantize}
-    if settings.quantize != "none":
-        raise ValueError("--quantize: only for --format=litert")
-    if settings.prompts and not settings.class_names:
-        raise ValueError("--prompts: needs --class-names")
-    prompts = settings.prompts or data_sets.prompts_of(settings.class_names)
-    zero_shot.fill_prompts([], prompts)
-    return {
-        "format": "tf_saved_model",
-        "class_names": read_class_names(settings.class_names),
-        "prompts": prompts,
-        "fold_batch_norm": settings.fold_batch_norm,
-        "warm_up_requests": settings.warm_up,
-    }
-
-
-def read_class_names(class_names):
-    """The lines of a file, or the names of a known data set; None without any."""
-    if not class_names:
-        return None
-    if Path(class_names).is_file():
-        names = read_names(class_names)
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"--class-names: {class_names}: {twice[0]!r} stands twice in it")
-        return names
-    names = data_sets.class_names_of(class_names)
-    if names is None:
-        known = [name for name in data_sets.DATA_SETS if data_sets.class_names_of(name)]
-        raise ValueError(
-            f"--class-names: {class_names} is no file and none of {', '.join(known)}; give a text "
-            "file with a name a line"
-        )
-    return names
-
-
-def serving_line(output):
-    """How to serve a SavedModel."""
-    if not output.name.isdecimal():
-        return "TensorFlow Serving wants a number as the folder's name, as in EXPORTED/photos/1"
-    folder = output.resolve().parent
-    return (
-        f"docker run --rm -p 8500:8500 -p 8501:8501 -e MODEL_NAME={shlex.quote(folder.name)} \\\n"
-        f"    -v {shlex.quote(f'{folder}:/models/{folder.name}')} tensorflow/serving"
-    )
+def parse():
+    """Reads the flags."""
+    return command.parse(ExportSettings, None, description=__doc__)
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(ExportSettings, description=__doc__))
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"export.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit("export.py: interrupted")
+    command.run("export.py", parse, main)

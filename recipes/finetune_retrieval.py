@@ -11,18 +11,38 @@ captions is five records with one image_id, as prepare_data.py packs it: they ar
 negatives. The held-out data are evaluated before the first step too.
 """
 
+import os
 import sys
 
-import pretrain
+os.environ["ALIGN_KERAS_IMPORT"] = "lazy"  # flags are read without TensorFlow
+
+import experiments
+
+from align_keras.errors import InputError
+from align_keras.runs import command
 
 
-def parse_settings(arguments):
-    """Reads the flags of ``pretrain.py``; --model must be among them."""
-    settings = pretrain.parse_settings(arguments, "finetune_flickr30k", __doc__)
-    if not settings.model:
-        raise ValueError("--model: give the model to start from, a preset or a run's directory")
+def parse():
+    """Reads the flags of pretrain.py; --model must be among them."""
+    settings = experiments.read_pretraining(sys.argv[1:], "finetune_flickr30k", __doc__)
+    if not settings.model.model:
+        raise InputError(
+            "give the model to start from", None, "a preset or a run's directory", "model"
+        )
     return settings
 
 
+def main(settings):
+    """Trains, evaluates and reports."""
+    from align_keras.runs import pretraining
+
+    pretraining.pretrain(settings)
+
+
 if __name__ == "__main__":
-    pretrain.run_command("finetune_retrieval.py", lambda: parse_settings(sys.argv[1:]))
+    command.run(
+        "finetune_retrieval.py",
+        parse,
+        main,
+        on_interrupt="the same --workdir resumes at the last checkpoint",
+    )

@@ -7,33 +7,22 @@ python recipes/search.py evaluate --index=INDEX --data=PHOTOS/test.jsonl
 python recipes/search.py serve --index=INDEX
 """
 
+import os
+
+os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
+
 import dataclasses
-import io
-import sys
 import time
 from pathlib import Path
 from typing import Literal
 
-from quiet_tensorflow import load_quietly
-
-load_quietly()
-
-import numpy as np
 import tqdm
 import tyro
-from PIL import Image
-from run_presets import load_model
 
-from align_keras.data import examples
-from align_keras.data.examples import image_files
 from align_keras.errors import InputError, concerning
-from align_keras.evaluation import embedding, report, retrieval, sheets
-from align_keras.search import indexing, inverted_lists
+from align_keras.runs import command
 from align_keras.search.image_index import MAX_THUMBNAIL_SIZE, UNREADABLE, ImageIndex
-from align_keras.search.image_search import ImageSearch, Query
-
-# What recall is looked at among; more than 10, so that ties at the tenth place are seen.
-_RANKED = 50
+from align_keras.search.inverted_lists import PROBES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,15 +51,6 @@ class IndexSettings:
     restart: bool = False
     """Throw away the index that is there and begin again."""
 
-    def check(self):
-        """Raises a ValueError that names the flag on what cannot be."""
-        for name, least in (("batch_size", 1), ("thumbnail_size", 0), ("lists", 0)):
-            if getattr(self, name) < least:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag}: must be at least {least}, not {getattr(self, name)}")
-        if self.thumbnail_size > MAX_THUMBNAIL_SIZE:
-            raise ValueError(f"--thumbnail-size: must be at most {MAX_THUMBNAIL_SIZE}")
-
 
 @dataclasses.dataclass(frozen=True)
 class SearchSettings:
@@ -82,19 +62,8 @@ class SearchSettings:
     """The model that made the index. Empty: the folder that the index names."""
     exact: bool = False
     """Look at every image even if the index is large."""
-    probes: int = inverted_lists.PROBES
+    probes: int = PROBES
     """Lists of a large index that a search opens: more find more and take longer."""
-
-    def open(self):
-        """An ``ImageSearch``; what is wrong with the index is told before a model is loaded."""
-        if self.probes < 1:
-            raise ValueError(f"--probes: must be at least 1, not {self.probes}")
-        index = ImageIndex(self.index, self.exact)
-        named = index.header.model
-        if not self.model and "://" in named:
-            # An index may come from elsewhere: what it names is not fetched unasked.
-            raise ValueError(f"--model: the index names {named}; to fetch it add --model={named}")
-        return ImageSearch(load_model(self.model or named), index)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,18 +109,20 @@ class ServeSettings(SearchSettings):
     """Port to listen on; 0 for any that is free."""
 
 
-def main(settings):
-    """Does what a subcommand says; returns what it found."""
-    return COMMANDS[type(settings)](settings)
-
-
 def index(settings):
     """Embeds, with a progress bar; returns the index's ``Header``."""
-    settings.check()
+    from align_keras.data import examples
+    from align_keras.runs.presets import load_model
+    from align_keras.search import indexing
+
+    most = {"thumbnail_size": MAX_THUMBNAIL_SIZE}
+    for name, least in (("batch_size", 1), ("thumbnail_size", 0), ("lists", 0)):
+        check_range(settings, name, least, most.get(name))
     # What is wrong with the images is told before a model is loaded.
     with concerning("images"):
         source = examples.open_images(settings.images, settings.select)
-    model = load_model(settings.model)
+    with concerning("model"):
+        model = load_model(settings.model)
     start = time.monotonic()
     with tqdm.tqdm(total=source.count, unit="image", disable=None) as bar:
 
@@ -159,20 +130,21 @@ def index(settings):
             bar.set_postfix({"unreadable": unreadable} if unreadable else {})
             bar.update(done - bar.n)
 
-        header, embedded = indexing.build_index(
-            model,
-            source,
-            settings.output,
-            model_name=settings.model,
-            images_name=settings.images,
-            batch_size=settings.batch_size,
-            precision=settings.precision,
-            thumbnail_size=settings.thumbnail_size,
-            exact_below=settings.exact_below,
-            num_lists=settings.lists,
-            restart=settings.restart,
-            progress=show,
-        )
+        with concerning("output"):
+            header, embedded = indexing.build_index(
+                model,
+                source,
+                settings.output,
+                model_name=settings.model,
+                images_name=settings.images,
+                batch_size=settings.batch_size,
+                precision=settings.precision,
+                thumbnail_size=settings.thumbnail_size,
+                exact_below=settings.exact_below,
+                num_lists=settings.lists,
+                restart=settings.restart,
+                progress=show,
+            )
     seconds = time.monotonic() - start
     if embedded:
         print(f"{embedded:,} images in {seconds:,.0f} s, {embedded / seconds:,.0f} images/s")
@@ -184,59 +156,60 @@ def index(settings):
     return header
 
 
+def open_search(settings):
+    """An ``ImageSearch``; what is wrong with the index is told before a model is loaded."""
+    from align_keras.runs.presets import load_model
+    from align_keras.search.image_search import ImageSearch, model_to_load
+
+    check_range(settings, "probes", 1)
+    with concerning("index"):
+        opened = ImageIndex(settings.index, settings.exact)
+    with concerning("model"):
+        return ImageSearch(load_model(model_to_load(opened, settings.model)), opened)
+
+
 def query(settings):
     """Finds, prints and draws; returns a list of ``Match``."""
-    search = settings.open()
-    asked = Query(
-        settings.text,
-        read_image(settings.image) if settings.image else b"",
-        settings.weight,
-        settings.without,
-        settings.without_weight,
-    )
-    found = search.find(asked, settings.results, settings.probes)
+    from align_keras.search.image_search import Query, read_image
+    from align_keras.search.match_sheet import draw_matches
+
+    with concerning("image"):
+        image = read_image(settings.image) if settings.image else b""
+    search = open_search(settings)
+    asked = Query(settings.text, image, settings.weight, settings.without, settings.without_weight)
+    # Whoever made the index chose its names.
+    found = [
+        dataclasses.replace(
+            match, name=command.printable(match.name), caption=command.printable(match.caption)
+        )
+        for match in search.find(asked, settings.results, settings.probes)
+    ]
     for rank, match in enumerate(found, 1):
-        names = printable(f"{match.name}  {match.caption}".rstrip())
-        print(f"{rank:>4}{match.score:>8.3f}  {names}")
+        print(f"{rank:>4}{match.score:>8.3f}  {match.name}  {match.caption}".rstrip())
     if settings.sheet:
         title = " ".join(filter(None, [Path(settings.image).name, settings.text]))
         title += f" without {settings.without}" if settings.without else ""
-        draw(settings.sheet, title, found)
+        with concerning("index"):
+            draw_matches(settings.sheet, title, found)
         print(f"drawn: {settings.sheet}")
     return found
 
 
 def evaluate(settings):
-    """Asks with every caption; returns the recalls, text to image, under evaluate.py's names."""
-    try:
+    """Asks with every caption; returns the ``IndexRecall``."""
+    from align_keras.data import examples
+    from align_keras.evaluation import report
+    from align_keras.search.recall import measure_recall, read_captions
+
+    with concerning("data"):
         data = examples.open_examples(settings.data, settings.split, "", settings.select)
-        captions = [(own.image_id, caption) for own in data for caption in own.captions]
-    except InputError as error:
-        error.setting = error.setting or "data"
-        raise
-    search = settings.open()
-    index = search.index
-    place_of = {index.label(place).name: place for place in range(len(index))}
-    right = [place_of.get(name.removeprefix("/")) for name, _ in captions]
-    if None in right or set(right) != set(place_of.values()):
-        raise ValueError("--data: its images are not those of the index; give what it was made of")
-    queries = embedding.embed_texts(search.model, [caption for _, caption in captions])
-    start = time.monotonic()
-    places, scores = index.search(queries, _RANKED, settings.probes)
-    seconds = time.monotonic() - start
-    is_right = places == np.array(right)[:, None]
-    # As in evaluate.py a tie is lost.
-    own = np.where(is_right, scores, -np.inf).max(1, keepdims=True)
-    ranks = np.where(is_right.any(1), (scores >= own).sum(1) - 1, len(index))
-    metrics = {
-        f"image_retrieval_recall@{k}": retrieval.recall_at_k(ranks, k) for k in retrieval.RECALL_AT
-    }
-    chance = {name: k / len(index) for name, k in zip(metrics, retrieval.RECALL_AT, strict=True)}
-    way = "approximate" if index.is_approximate else "exact"
-    title = f"{len(index):,} images, {len(queries):,} captions, {way}"
-    print(report.format_table(title, metrics, chance, {}))
-    print(f"\n{1000 * seconds / len(queries):.2f} ms a query, all asked together")
-    return metrics
+        captions = read_captions(data)
+    search = open_search(settings)
+    with concerning("data"):
+        found = measure_recall(search, captions, settings.probes)
+    print(report.format_table(found.title, found.metrics, found.chance, {}))
+    print(f"\n{found.milliseconds:.2f} ms a query, all asked together")
+    return found
 
 
 def serve(settings):
@@ -244,63 +217,37 @@ def serve(settings):
     from align_keras.search import page
 
     page.require_starlette()
-    page.serve(settings.open(), settings.host, settings.port, settings.probes)
+    page.serve(open_search(settings), settings.host, settings.port, settings.probes)
 
 
+def check_range(settings, name, least, most=None):
+    """Raises InputError unless a setting is from ``least`` to ``most``."""
+    value = getattr(settings, name)
+    if value < least:
+        raise InputError(f"must be at least {least}, not {value}", setting=name)
+    if most is not None and value > most:
+        raise InputError(f"must be at most {most}, not {value}", setting=name)
+
+
+#: Each command's settings, and what does it.
 COMMANDS = {
-    IndexSettings: index,
-    QuerySettings: query,
-    EvaluateSettings: evaluate,
-    ServeSettings: serve,
+    "index": (IndexSettings, index),
+    "query": (QuerySettings, query),
+    "evaluate": (EvaluateSettings, evaluate),
+    "serve": (ServeSettings, serve),
 }
 
 
-def read_image(path):
-    """The bytes of ``--image``."""
-    try:
-        return image_files.read_file(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"--image: {path}: {reason}") from None
+def main(settings):
+    """Does what a command says; returns what it found."""
+    return dict(COMMANDS.values())[type(settings)](settings)
 
 
-def printable(text):
-    """A text in one line that does not steer the terminal, whoever made the index."""
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
-
-
-def draw(path, title, found):
-    """Draws the sheet of what was found; images without a thumbnail are white."""
-    pictures = []
-    for match in found:
-        picture = Image.new("RGB", (1, 1), "white")
-        if match.thumbnail:
-            picture = Image.open(io.BytesIO(match.thumbnail))
-            if max(picture.size) > MAX_THUMBNAIL_SIZE:
-                raise ValueError(f"--index: the thumbnail of {printable(match.name)} is too large")
-        pictures.append(picture)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    names = [printable(match.caption or match.name) for match in found]
-    sheets.draw_matches(path, title, pictures, names, [match.score for match in found])
-
-
-def parse_settings(arguments=None):
-    """The settings of the subcommand that is typed."""
-    commands = {
-        "index": IndexSettings,
-        "query": QuerySettings,
-        "evaluate": EvaluateSettings,
-        "serve": ServeSettings,
-    }
-    return tyro.extras.subcommand_cli_from_dict(commands, description=__doc__, args=arguments)
+def parse():
+    """Reads the flags of the command that is typed."""
+    commands = {name: settings for name, (settings, _) in COMMANDS.items()}
+    return tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
 
 
 if __name__ == "__main__":
-    try:
-        main(parse_settings())
-    except (ValueError, OSError) as error:
-        sys.exit(f"search.py: {printable(' '.join(str(error).splitlines()))}")
-    except KeyboardInterrupt:
-        sys.exit("search.py: interrupted")
+    command.run("search.py", parse, main)

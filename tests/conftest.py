@@ -1,7 +1,11 @@
+import functools
+import json
 import os
+import shutil
 import socket
 import struct
 import sys
+import threading
 import zlib
 from pathlib import Path
 
@@ -11,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT / "recipes"))
 
+import checkpoints
 import keras
 import keras_hub
 import numpy as np
@@ -31,6 +36,7 @@ from align_keras import (
     ImageEncoder,
     TextEncoder,
     distribution,
+    keras_internals,
 )
 from align_keras.data import records, scenes, vocabulary
 from align_keras.models import presets
@@ -103,6 +109,13 @@ def scene_images(scene_shards):
 
 
 @pytest.fixture(scope="session")
+def held_out_images(scene_shards):
+    """All thirty encoded images of the held-out scenes."""
+    frames = [frame for shard in scene_shards[1] for frame in records.read_frames(shard)]
+    return [records.parse_pair(frame)["jpg"] for frame in frames]
+
+
+@pytest.fixture(scope="session")
 def preprocessor(pieces):
     return AlignPreprocessor(pieces, TINY_IMAGE_SIZE, 20, TINY_SEQUENCE)
 
@@ -127,6 +140,87 @@ def build_tiny_model(dropout=0.0, synchronized=False, vocabulary_size=300, **opt
     return AlignDualEncoder(backbone, **{"initial_temperature": 0.2, **options})
 
 
+@pytest.fixture(scope="session")
+def tiny_model(preprocessor):
+    """A dual encoder with its preprocessor; a test that changes it must change it back."""
+    keras.utils.set_random_seed(1)
+    pieces = len(preprocessor.vocabulary)
+    model = build_tiny_model(preprocessor=preprocessor, vocabulary_size=pieces)
+    # Batch-norm statistics and scales as of a trained model, not ones and zeros.
+    rng = np.random.default_rng(5)
+    ranges = {"gamma": (0.4, 1.6), "moving_variance": (0.4, 1.6)}
+    ranges |= {"beta": (-0.2, 0.2), "moving_mean": (-0.2, 0.2)}
+    for weight in model.backbone.image_encoder.weights:
+        if weight.name in ranges:
+            weight.assign(rng.uniform(*ranges[weight.name], weight.shape))
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_model, tmp_path_factory):
+    """The directory of a run that has ended: what it holds of ``tiny_model``."""
+    directory = tmp_path_factory.mktemp("tiny_run")
+    tiny_model.save_to_preset(directory / "preset")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def scene_photos(tmp_path_factory, scene_shards):
+    """Thirty scenes in folders of classes and in a table, three captions an image; two splits."""
+    folder = tmp_path_factory.mktemp("photos")
+    frames = [frame for shard in scene_shards[1] for frame in records.read_frames(shard)]
+    rows = []
+    for index, pair in enumerate(map(records.parse_pair, frames)):
+        split, name = ("test", "train")[index % 2], ("ring", "cross", "star")[index // 2 % 3]
+        path = folder / split / name / f"{index}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pair["jpg"])
+        caption = pair["txt"].decode()
+        rows.append(
+            {
+                "image": str(path.relative_to(folder)),
+                "captions": [caption, f"{caption} again", f"picture {index}"],
+                "class_name": name,
+                "split": split,
+            }
+        )
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def page_search(tmp_path_factory, tiny_model, held_out_images):
+    """Thirty scenes; one is called what a page must not take for HTML, one what is no text."""
+    from align_keras.data import examples
+    from align_keras.search import indexing
+    from align_keras.search.image_index import ImageIndex
+    from align_keras.search.image_search import ImageSearch
+
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "photos").mkdir()
+    for number, data in enumerate(held_out_images):
+        odd = {3: "<img src=x onerror=alert(1)>", 4: os.fsdecode(b"\xe9")}
+        name = odd.get(number, f"{number:02}")
+        (folder / "photos" / f"{name}.jpg").write_bytes(data)
+    source = examples.open_images(folder / "photos")
+    indexing.build_index(tiny_model, source, folder / "index", thumbnail_size=64)
+    return ImageSearch(tiny_model, ImageIndex(folder / "index"))
+
+
+@pytest.fixture(scope="session")
+def page_address(page_search):
+    """The address of a page that is served while the tests run."""
+    from align_keras.search import page
+
+    with page.listen("127.0.0.1", 0) as listener:
+        server = page.build_server(page.build_page(page_search, hosts=("127.0.0.1",)))
+        thread = threading.Thread(target=functools.partial(server.run, sockets=[listener]))
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+
+
 @pytest.fixture
 def build_tiny():
     return build_tiny_model
@@ -134,9 +228,25 @@ def build_tiny():
 
 def freeze_batch_norm(model):
     """For micro-batches, whose statistics would be their own."""
-    for layer in model.backbone.image_encoder._flatten_layers():
+    for layer in keras_internals.layers_of(model.backbone.image_encoder):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
+
+
+@pytest.fixture(scope="session")
+def exported(pieces, tmp_path_factory):
+    """A checkpoint in Hugging Face's layout, and the model that it was written from."""
+    folder = tmp_path_factory.mktemp("exported")
+    keras.utils.set_random_seed(1)
+    model = checkpoints.small_model(pieces)
+    model.export_to_transformers(folder)
+    return folder, model
+
+
+@pytest.fixture
+def checkpoint(exported, tmp_path):
+    """A copy of it, to damage."""
+    return shutil.copytree(exported[0], tmp_path / "checkpoint")
 
 
 def make_batch():

@@ -15,6 +15,7 @@ import tensorflow as tf
 from conftest import LOGICAL_CPUS, build_tiny_model, make_batch
 
 from align_keras import distribution, optimizers
+from align_keras.errors import InputError
 
 STEPS = 2
 #: Optimizer, its options, and what else ``compile`` is given.
@@ -86,7 +87,7 @@ def refusal_of_unequal_steps(strategy):
     worker, workers = distribution.worker_place(strategy)
     try:
         distribution.check_same_step(strategy, 3 + worker)
-    except ValueError as error:
+    except InputError as error:
         return str(error)
     return "" if workers == 1 else "unequal steps went unnoticed"
 

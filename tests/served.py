@@ -1,4 +1,4 @@
-"""Run by ``test_export.py`` in a process of its own: an exported model without this package.
+"""Run by ``test_saved_model.py`` in a process of its own: an exported model without this package.
 
 python tests/served.py SAVED_MODEL IMAGES.npz ANSWERS.npz
 """

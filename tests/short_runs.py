@@ -1,12 +1,11 @@
-"""Short runs of ``pretrain.py`` for tests of several files, called here or as a command."""
+"""Short runs for tests of several files: by the library or as a command."""
 
-import dataclasses
 import os
 import subprocess
 import sys
 
 from conftest import ROOT
-from experiments import EXPERIMENTS
+from experiments import PRETRAINING
 
 
 def settings_of(scene_shards, workdir, **options):
@@ -28,17 +27,18 @@ def settings_of(scene_shards, workdir, **options):
         "log_every": 1,
         **options,
     }
-    return dataclasses.replace(EXPERIMENTS["quickstart"], **options)
+    return PRETRAINING["quickstart"].replace(**options)
 
 
 def users_environment(**variables):
     """As a user has it: the tests set TensorFlow's log level for themselves."""
-    environment = {**os.environ, **variables}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     return environment
 
 
 def run_recipe(name, *arguments):
+    """Runs a recipe in a process of its own, as a user does."""
     return subprocess.run(
         [sys.executable, f"recipes/{name}", *arguments],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Strategies by name, and what crosses replicas. What is computed from it is not here."""
+"""Strategies by name, and what crosses replicas. No losses, no layers."""
 
 from align_keras.distribution.replicas import gather_replicas, replica_place, sum_replicas
 from align_keras.distribution.strategies import (
@@ -6,6 +6,7 @@ from align_keras.distribution.strategies import (
     check_same_step,
     make_strategy,
     mirrored_strategy,
+    share_of,
     worker_place,
 )
 
@@ -16,6 +17,7 @@ __all__ = [
     "make_strategy",
     "mirrored_strategy",
     "replica_place",
+    "share_of",
     "sum_replicas",
     "worker_place",
 ]

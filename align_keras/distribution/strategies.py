@@ -3,14 +3,17 @@
 import functools
 import json
 import os
+from typing import Any
 
 import tensorflow as tf
+
+from align_keras.errors import InputError
 
 STRATEGIES = ("auto", "cpu", "mirrored", "multi_worker", "tpu")
 
 
-def make_strategy(name, tpu="local"):
-    """Makes the strategy that ``--strategy`` names.
+def make_strategy(name: str, tpu: str = "local") -> tf.distribute.Strategy:
+    """Makes a strategy.
 
     Args:
         name: ``auto`` (all GPUs if there are any, else the CPU), ``cpu``, ``mirrored`` (every
@@ -18,14 +21,11 @@ def make_strategy(name, tpu="local"):
             ``multi_worker`` (the machines that ``TF_CONFIG`` names) or ``tpu``.
         tpu: name or address of the TPU, ``local`` for the one of this machine.
 
-    Returns:
-        A ``tf.distribute.Strategy``.
-
     Raises:
-        ValueError: if the name is unknown or its hardware is absent.
+        InputError: if the name is unknown or its hardware is absent.
     """
     if name not in STRATEGIES:
-        raise ValueError(f"--strategy={name}: choose one of {', '.join(STRATEGIES)}")
+        raise InputError(f"no {name!r}", remedy=f"choose one of {', '.join(STRATEGIES)}")
     # These two first: they must come before anything that starts TensorFlow's runtime, such
     # as asking for its devices.
     if name == "multi_worker":
@@ -38,13 +38,13 @@ def make_strategy(name, tpu="local"):
     if name == "cpu" or (name == "auto" and not gpus):
         return tf.distribute.OneDeviceStrategy("CPU:0")
     if not gpus and len(devices) == 1:
-        raise ValueError("--strategy=mirrored: no GPU here; use --strategy=cpu")
+        raise InputError("mirrored needs a GPU, and there is none", remedy="choose cpu")
     return mirrored_strategy(tuple(device.name for device in devices))
 
 
 @functools.cache
-def mirrored_strategy(devices):
-    """The one ``MirroredStrategy`` of this process on these devices, a tuple of names.
+def mirrored_strategy(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """The one ``MirroredStrategy`` of this process on these devices.
 
     The collectives of a second one, such as of a notebook and the recipe that it calls, would
     collide with those of the first.
@@ -52,8 +52,8 @@ def mirrored_strategy(devices):
     return tf.distribute.MirroredStrategy(list(devices))
 
 
-def _check_tf_config():
-    """Raises ValueError unless ``TF_CONFIG`` names the workers and this one's place."""
+def _check_tf_config() -> None:
+    """Raises InputError unless ``TF_CONFIG`` names the workers and this one's place."""
     try:
         config = json.loads(os.environ["TF_CONFIG"])
         task = config["task"]
@@ -61,29 +61,30 @@ def _check_tf_config():
             return
     except (KeyError, TypeError, json.JSONDecodeError):
         pass
-    raise ValueError(
-        "--strategy=multi_worker: set TF_CONFIG on every machine, as in "
+    raise InputError(
+        "multi_worker needs the variable TF_CONFIG",
+        remedy="set TF_CONFIG on every machine, as in "
         '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
-        '"task": {"type": "worker", "index": 0}}'
+        '"task": {"type": "worker", "index": 0}}',
     )
 
 
 @functools.cache  # starting the TPU again would wipe what is on it
-def _make_tpu_strategy(tpu):
+def _make_tpu_strategy(tpu: str) -> tf.distribute.TPUStrategy:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
         # TensorFlow's own reason is a dump of the op that its build lacks, or of a request.
-        raise ValueError(
-            f"--strategy=tpu: no TPU answers at --tpu={tpu}; install the tpu extra on a TPU "
-            "machine, or use --strategy=auto"
+        raise InputError(
+            f"no TPU answers at {tpu}",
+            remedy="install the tpu extra on a TPU machine, or choose auto",
         ) from error
     return tf.distribute.TPUStrategy(resolver)
 
 
-def worker_place(strategy):
+def worker_place(strategy: Any) -> tuple[int, int]:
     """This process's index and the number of them: 0 and 1 but for ``multi_worker``."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 0, 1
@@ -91,14 +92,33 @@ def worker_place(strategy):
     return resolver.task_id, len(resolver.cluster_spec().as_dict()["worker"])
 
 
-def check_same_step(strategy, step):
-    """Raises ValueError unless all workers are at the same step; each must call it."""
+def share_of(strategy: Any, batch_size: int) -> int:
+    """The examples of a batch that each replica gets.
+
+    Raises:
+        InputError: if the batch does not divide.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % replicas:
+        raise InputError(
+            f"{batch_size} does not divide among {replicas} replicas",
+            remedy=f"choose a multiple of {replicas}",
+        )
+    return batch_size // replicas
+
+
+def check_same_step(strategy: Any, step: int) -> None:
+    """Checks that all workers are at the same step; each must call it.
+
+    Raises:
+        InputError: on every worker, if they are not.
+    """
     if worker_place(strategy)[1] == 1:
         return
     steps = strategy.run(tf.function(lambda: tf.constant(step, tf.float64)))
     total = strategy.reduce("SUM", steps, axis=None)
     if float(total) != step * strategy.num_replicas_in_sync:
-        raise ValueError(
-            f"--workdir: this worker's newest checkpoint is of step {step}, another's of another; "
-            "remove from checkpoints/newest what not all workers have"
+        raise InputError(
+            f"this worker's newest checkpoint is of step {step}, another's of another step",
+            remedy="remove from checkpoints/newest what not all workers have",
         )

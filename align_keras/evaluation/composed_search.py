@@ -3,7 +3,12 @@
 import numpy as np
 
 
-def compose(image_embeddings, text_embeddings, text_weight=2.0, image_weight=1.0):
+def compose(
+    image_embeddings: np.ndarray,
+    text_embeddings: np.ndarray,
+    text_weight: float = 2.0,
+    image_weight: float = 1.0,
+) -> np.ndarray:
     """The embedding of "this image, but ..." queries.
 
     Args:
@@ -22,6 +27,6 @@ def compose(image_embeddings, text_embeddings, text_weight=2.0, image_weight=1.0
     )
 
 
-def _normalised(vectors):
+def _normalised(vectors: np.ndarray) -> np.ndarray:
     vectors = np.asarray(vectors)
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

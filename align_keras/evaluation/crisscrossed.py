@@ -7,9 +7,13 @@ Pure functions on arrays, and a reader of the published files.
 
 import csv
 import gzip
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from align_keras.errors import InputError, MissingInputError, Place
 
 # Pairs judged so or higher are right answers to each other.
 POSITIVE_FROM = 3.0
@@ -20,7 +24,9 @@ _COLUMNS = {
 }
 
 
-def read_judgements(directory, kind, split="test"):
+def read_judgements(
+    directory: str | Path, kind: str, split: str = "test"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Reads ``KIND_SPLIT.csv``, or the same ``.gz``, of the published data.
 
     Args:
@@ -33,15 +39,15 @@ def read_judgements(directory, kind, split="test"):
         ``(pairs,)``, and judgements ``(pairs,)``. In SITS the caption is the first.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not such a table.
+        MissingInputError: if there is no such file.
+        InputError: if it is not such a table.
     """
     plain = Path(directory) / f"{kind}_{split}.csv"
     paths = [path for path in (plain, plain.with_name(plain.name + ".gz")) if path.is_file()]
     if not paths:
-        raise FileNotFoundError(f"--data: no {plain.name} or {plain.name}.gz in {directory}")
+        raise MissingInputError(f"no {plain.name} or {plain.name}.gz", Place(str(directory)))
     first, second = _COLUMNS[kind]
-    opener = gzip.open if paths[0].suffix == ".gz" else open
+    opener: Any = gzip.open if paths[0].suffix == ".gz" else open
     with opener(paths[0], "rt", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     try:
@@ -51,18 +57,26 @@ def read_judgements(directory, kind, split="test"):
             np.array([float(row["agg_score"]) for row in rows]),
         )
     except (KeyError, TypeError, ValueError):
-        raise ValueError(
-            f"--data: {paths[0]} has not the columns {first}, {second} and agg_score of "
-            "Crisscrossed Captions; download it again"
+        raise InputError(
+            f"it lacks the columns {first}, {second} and agg_score of Crisscrossed Captions, or "
+            "one has no numbers",
+            Place(str(paths[0])),
+            "download it again",
         ) from None
 
 
-def coco_id(name):
+def coco_id(name: str) -> int:
     """COCO's number in ``COCO_val2014_000000205866.jpg`` or ``COCO_val2014:sentid:732091``."""
     return int(name.rpartition(":")[2].rpartition("_")[2].removesuffix(".jpg"))
 
 
-def positive_places(first, second, scores, first_ids, second_ids):
+def positive_places(
+    first: np.ndarray,
+    second: np.ndarray,
+    scores: np.ndarray,
+    first_ids: np.ndarray | Sequence[int],
+    second_ids: np.ndarray | Sequence[int],
+) -> list[list[int]]:
     """For each of ``first_ids``, the places among ``second_ids`` that were judged right.
 
     Args:
@@ -77,7 +91,7 @@ def positive_places(first, second, scores, first_ids, second_ids):
     """
     rows = {one: row for row, one in enumerate(np.asarray(first_ids).tolist())}
     columns = {one: column for column, one in enumerate(np.asarray(second_ids).tolist())}
-    places = [set() for _ in rows]
+    places: list[set[int]] = [set() for _ in rows]
     chosen = np.asarray(scores) >= POSITIVE_FROM
     for one, other in zip(first[chosen].tolist(), second[chosen].tolist(), strict=True):
         if one in rows and other in columns:
@@ -85,7 +99,7 @@ def positive_places(first, second, scores, first_ids, second_ids):
     return [sorted(own) for own in places]
 
 
-def spearman(x, y):
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Spearman's rank correlation, equal values given the mean of their ranks."""
     x, y = (_mean_ranks(np.asarray(values, float)) for values in (x, y))
     x, y = x - x.mean(), y - y.mean()
@@ -93,12 +107,18 @@ def spearman(x, y):
     return float(x @ y / scale) if scale else float("nan")
 
 
-def _mean_ranks(values):
+def _mean_ranks(values: np.ndarray) -> np.ndarray:
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(count) - (count - 1) / 2)[place]
 
 
-def bootstrap_correlation(queries, similarities, scores, samples=1000, seed=0):
+def bootstrap_correlation(
+    queries: np.ndarray,
+    similarities: np.ndarray,
+    scores: np.ndarray,
+    samples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
     """Spearman's correlation of similarities with judgements, as the paper of the data does.
 
     A sample takes half of the queries, without repetition, and for each one of the items that
@@ -115,12 +135,12 @@ def bootstrap_correlation(queries, similarities, scores, samples=1000, seed=0):
         ``(mean, deviation)`` over the samples.
 
     Raises:
-        ValueError: if there are fewer than four queries.
+        InputError: if there are fewer than four queries.
     """
     order = np.argsort(queries, kind="stable")
     _, first, count = np.unique(np.asarray(queries)[order], return_index=True, return_counts=True)
     if len(first) < 4:
-        raise ValueError(f"a correlation needs judgements of four queries, not {len(first)}")
+        raise InputError(f"a correlation needs judgements of four queries, not {len(first)}")
     similarities, scores = np.asarray(similarities)[order], np.asarray(scores)[order]
     rng = np.random.default_rng(seed)
     correlations = []

@@ -4,6 +4,11 @@ import dataclasses
 import functools
 import importlib.resources
 import json
+from pathlib import Path
+from typing import Any
+
+from align_keras.errors import InputError, MissingInputError, Place
+from align_keras.evaluation.metrics import RECALLS
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
 
@@ -26,35 +31,32 @@ class DataSet:
     """Whether only classes that have images take part, as of ImageNet-A's 200 of 1,000."""
     fold_size: int = 0
     """Images of a fold that is reported beside the whole (COCO 1K)."""
-    paper: dict = dataclasses.field(default_factory=dict)
-    """The paper's figures, by the names of ``report.TITLES``."""
+    paper: dict[str, float] = dataclasses.field(default_factory=dict)
+    """The paper's figures, by the names of ``metrics.TITLES``."""
 
 
-def _recalls(image_to_text, text_to_image):
-    figures = {}
-    for way, values in (("text", image_to_text), ("image", text_to_image)):
-        for k, percent in zip((1, 5, 10), values, strict=True):
-            figures[f"{way}_retrieval_recall@{k}"] = percent / 100
-    return figures
+def _recalls(*percents: float) -> dict[str, float]:
+    """Recalls at 1, 5 and 10: three from image to text, three from text to image."""
+    return {name: percent / 100 for name, percent in zip(RECALLS, percents, strict=True)}
 
 
-# The figures are those of the headline model, EfficientNet-L2 and BERT-Large, zero-shot unless
-# their names say otherwise; nearest neighbours are those of its ablation with B7 and BERT-base, and
-# Multi30K's of its multilingual model.
-_IMAGENET = {"prompts": "imagenet1k", "class_names": "imagenet1k"}
+# The figures are of the headline model, EfficientNet-L2 and BERT-Large, zero-shot unless their
+# names say otherwise. Nearest neighbours are of the ablation with B7 and BERT-base, Multi30K's of
+# the multilingual model.
+_IMAGENET: dict[str, Any] = {"prompts": "imagenet1k", "class_names": "imagenet1k"}
 DATA_SETS = {
-    "flickr30k": DataSet(paper=_recalls((88.6, 98.7, 99.7), (75.7, 93.8, 96.8))),
+    "flickr30k": DataSet(paper=_recalls(88.6, 98.7, 99.7, 75.7, 93.8, 96.8)),
     "coco": DataSet(
         tfds="coco_captions",
         fold_size=1000,
-        paper=_recalls((58.6, 83.0, 89.7), (45.6, 69.8, 78.6)),
+        paper=_recalls(58.6, 83.0, 89.7, 45.6, 69.8, 78.6),
     ),
     "crisscrossed": DataSet(
         paper={
-            "i2t_recall@1": 0.781,
-            "t2i_recall@1": 0.618,
-            "t2t_recall@1": 0.454,
-            "i2i_recall@1": 0.494,
+            "i2t_recall_at_1": 0.781,
+            "t2i_recall_at_1": 0.618,
+            "t2t_recall_at_1": 0.454,
+            "i2i_recall_at_1": 0.494,
             "sts_spearman": 0.729,
             "sis_spearman": 0.772,
             "sits_spearman": 0.676,
@@ -69,35 +71,39 @@ DATA_SETS = {
         tfds="imagenet2012",
         split="validation",
         paper={
-            "acc1": 0.764,
-            "linear_probe_acc1": 0.855,
-            "knn_recall@1": 0.693,
-            "finetuned_acc1": 0.8864,
-            "finetuned_acc5": 0.9867,
+            "top_1": 0.764,
+            "linear_probe_top_1": 0.855,
+            "knn_recall_at_1": 0.693,
+            "finetuned_top_1": 0.8864,
+            "finetuned_top_5": 0.9867,
         },
     ),
-    "imagenet_v2": DataSet(**_IMAGENET, tfds="imagenet_v2", paper={"acc1": 0.701}),
-    "imagenet_a": DataSet(**_IMAGENET, tfds="imagenet_a", only_present=True, paper={"acc1": 0.758}),
-    "imagenet_r": DataSet(**_IMAGENET, tfds="imagenet_r", only_present=True, paper={"acc1": 0.922}),
+    "imagenet_v2": DataSet(**_IMAGENET, tfds="imagenet_v2", paper={"top_1": 0.701}),
+    "imagenet_a": DataSet(
+        **_IMAGENET, tfds="imagenet_a", only_present=True, paper={"top_1": 0.758}
+    ),
+    "imagenet_r": DataSet(
+        **_IMAGENET, tfds="imagenet_r", only_present=True, paper={"top_1": 0.922}
+    ),
     "imagenet_sketch": DataSet(**_IMAGENET, tfds="imagenet_sketch"),
     "cifar10": DataSet(tfds="cifar10", prompts="cifar10"),
     "cifar100": DataSet(tfds="cifar100", prompts="cifar100"),
     "food101": DataSet(
-        tfds="food101", split="validation", prompts="food101", paper={"finetuned_acc1": 0.9588}
+        tfds="food101", split="validation", prompts="food101", paper={"finetuned_top_1": 0.9588}
     ),
     "pets": DataSet(
         tfds="oxford_iiit_pet",
         prompts="pets",
         class_names="pets",
-        paper={"finetuned_acc1": 0.9619},
+        paper={"finetuned_top_1": 0.9619},
     ),
     "flowers": DataSet(
         tfds="oxford_flowers102",
         prompts="flowers",
         class_names="flowers",
-        paper={"finetuned_acc1": 0.9965},
+        paper={"finetuned_top_1": 0.9965},
     ),
-    "cars": DataSet(tfds="cars196", prompts="cars", paper={"finetuned_acc1": 0.9613}),
+    "cars": DataSet(tfds="cars196", prompts="cars", paper={"finetuned_top_1": 0.9613}),
     "dtd": DataSet(tfds="dtd", prompts="dtd"),
     "caltech101": DataSet(tfds="caltech101", prompts="caltech101", class_names="caltech101"),
     "eurosat": DataSet(tfds="eurosat", split="train", prompts="eurosat", class_names="eurosat"),
@@ -105,24 +111,46 @@ DATA_SETS = {
 }
 
 
+def known(name: str) -> DataSet:
+    """What is known of a data set; for other names a ``DataSet`` without any of it."""
+    return DATA_SETS.get(name, DataSet())
+
+
 @functools.cache
-def _shipped(name):
+def _shipped(name: str) -> str:
     path = importlib.resources.files(__package__) / "clip_prompts" / name
     return path.read_text(encoding="utf-8")
 
 
-def prompts_of(name):
+def prompts_of(name: str) -> tuple[str, ...]:
     """The templates of a data set, a tuple of strings with ``{}`` for the class name."""
-    key = DATA_SETS.get(name, DataSet()).prompts
+    key = known(name).prompts
     return tuple(json.loads(_shipped("templates.json"))[key]) if key else DEFAULT_PROMPTS
 
 
-def class_names_of(name):
+def class_names_of(name: str) -> list[str] | None:
     """CLIP's class names of a data set in the order of its labels; None where it has none."""
-    key = DATA_SETS.get(name, DataSet()).class_names
+    key = known(name).class_names
     return json.loads(_shipped("class_names.json"))[key] if key else None
 
 
-def imagenet_wnids():
+def read_names(path: str | Path) -> list[str]:
+    """The lines of a text file that are not empty.
+
+    Raises:
+        MissingInputError: if there is no such file.
+        InputError: if it is not UTF-8.
+    """
+    place = Place(file=str(path))
+    if not Path(path).is_file():
+        raise MissingInputError("no such file", place, "give a text file with a name a line")
+    try:
+        lines = Path(path).read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError("not UTF-8", place, "convert it") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def imagenet_wnids() -> list[str]:
     """ImageNet's names of its folders, ``n01440764`` and so on, in the order of the labels."""
     return _shipped("imagenet_wnids.txt").split()

@@ -3,17 +3,25 @@
 import dataclasses
 import hashlib
 import json
-import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from align_keras.data.examples import Example
+from align_keras.errors import InputError, Place
 from align_keras.evaluation import zero_shot
+from align_keras.evaluation.fingerprint import fingerprint
+from align_keras.files import write_whole
 from align_keras.preprocessing import raw_inputs
+from align_keras.preprocessing.double_buffer import prepared_batches
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
+from align_keras.preprocessing.raw_datasets import FORMATS, image_fault
 
-# Encoded images in memory at a time, in batches.
-_BATCHES = 8
+#: A function of images, as model inputs, and a batch size: such as ``model.encode_images``.
+Encode = Callable[[np.ndarray, int], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,89 +34,88 @@ class Pairs:
     """``(texts, dim)``."""
     image_of_text: np.ndarray
     """The place of each caption's image, ``(texts,)``."""
-    captions: list
-    """Strings, ``(texts,)``."""
+    captions: list[str]
+    """``(texts,)``."""
 
 
-def embed_pairs(model, examples, batch_size=64):
-    """Embeds an ``ExampleSet`` with captions.
-
-    Returns:
-        ``Pairs``.
+def embed_pairs(model: Any, examples: Iterable[Example], batch_size: int = 64) -> Pairs:
+    """Embeds images and their captions; examples with the same image id are one image.
 
     Raises:
-        ValueError: if an image does not decode or has no caption.
+        InputError: if an image does not decode or has no caption.
     """
-    rows, captions, image_of_text = {}, [], []
+    rows: dict[str, int] = {}
+    captions: list[str] = []
+    rows_of_texts: list[int] = []
 
-    def new_images():
+    def new_images() -> Iterator[Example]:
         for example in examples:
             is_new = example.image_id not in rows
             row = rows.setdefault(example.image_id, len(rows))
-            image_of_text.extend([row] * len(example.captions))
+            rows_of_texts.extend([row] * len(example.captions))
             captions.extend(example.captions)
             if is_new:
                 yield example
 
-    images = embed_images(model.encode_images, new_images(), batch_size)
-    image_of_text = np.array(image_of_text, int)
-    missing = sorted(set(range(len(rows))) - set(image_of_text.tolist()))
+    images = embed_images(model.encode_images, new_images(), model.preprocessor, batch_size)
+    missing = sorted(set(range(len(rows))) - set(rows_of_texts))
     if missing:
-        raise ValueError(
-            f"--data: image {list(rows)[missing[0]]} has no caption, as have {len(missing):,} of "
-            f"{len(rows):,}; retrieval needs one of each"
+        raise InputError(
+            f"no caption, as have {len(missing):,} of {len(rows):,} images",
+            Place(member=f"image {list(rows)[missing[0]]}"),
+            "retrieval needs one of each",
         )
-    return Pairs(images, embed_texts(model, captions), image_of_text, captions)
+    return Pairs(images, embed_texts(model, captions), np.array(rows_of_texts, int), captions)
 
 
-def embed_images(encode, examples, batch_size=64):
+def embed_images(
+    encode: Encode,
+    examples: Iterable[Example],
+    preprocessor: AlignPreprocessor,
+    batch_size: int = 64,
+) -> np.ndarray:
     """Embeds the images of examples.
 
     Args:
-        encode: ``model.encode_images``, or another function of a list of encoded images and a
-            batch size.
-        examples: an iterable of ``Example``.
+        encode: takes a batch of model inputs, float32, ``(batch, size, size, 3)``.
+        examples: read once.
+        preprocessor: makes the model inputs.
         batch_size: images at a time.
 
     Returns:
         float32, ``(images, dim)``.
 
     Raises:
-        ValueError: if an image cannot be read or does not decode, or there is none.
+        InputError: if an image cannot be read or does not decode, or there is none.
     """
-    parts, waiting = [], []
-
-    def encode_waiting():
-        try:
-            parts.append(encode([image for _, image in waiting], batch_size))
-        except ValueError as error:
-            place = re.match(r"image (\d+)", str(error))
-            if not place:
-                raise
-            where = waiting[int(place[1])][0]
-            raise ValueError(f"--data: {where}{str(error)[place.end() :]}") from None
-        waiting.clear()
-
-    for example in examples:
-        waiting.append((example.place, load_image(example)))
-        if len(waiting) == _BATCHES * batch_size:
-            encode_waiting()
-    if waiting:
-        encode_waiting()
+    batches = prepared_batches(
+        examples, lambda example: decode_image(example, preprocessor), batch_size
+    )
+    parts = [encode(np.stack([pixels for _, pixels in batch]), batch_size) for batch in batches]
     if not parts:
-        raise ValueError("--data: there is no image in it")
+        raise InputError("there is no image in it")
     return np.concatenate(parts)
 
 
-def load_image(example):
-    """The encoded image of an example; ValueError, with its place, if it cannot be read."""
+def decode_image(example: Example, preprocessor: AlignPreprocessor) -> np.ndarray:
+    """An example's image as model input, ``(size, size, 3)``; InputError if there is none."""
+    return decode_bytes(load_image(example), example.place, preprocessor)
+
+
+def decode_bytes(encoded: bytes, place: Place, preprocessor: AlignPreprocessor) -> np.ndarray:
+    """An encoded image as model input, ``(size, size, 3)``; InputError if it does not decode."""
     try:
-        return example.load()
-    except Exception as error:  # zip, file systems and archives have errors of all kinds
-        raise ValueError(f"--data: {example.place}: image cannot be read ({error!r})") from None
+        return preprocessor.decode_image(tf.constant(encoded)).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise InputError(image_fault(error), place, f"give {FORMATS}") from None
 
 
-def embed_texts(model, captions, batch_size=256):
+def load_image(example: Example) -> bytes:
+    """The encoded image of an example; InputError, with its place, if it cannot be read."""
+    return example.read_image()
+
+
+def embed_texts(model: Any, captions: Sequence[str], batch_size: int = 256) -> np.ndarray:
     """Embeds captions; equal ones once, so that they tie exactly.
 
     Returns:
@@ -119,56 +126,53 @@ def embed_texts(model, captions, batch_size=256):
     return embeddings[[unique[caption] for caption in captions]]
 
 
-def feature_encoder(model):
-    """As ``model.encode_images``, of the image tower's features before the projection.
+def feature_encoder(model: Any) -> Encode:
+    """As ``model.encode_images``, for the image tower's features before the projection.
 
-    A function of a list of encoded images and a batch size; gives float32, ``(images, width)``.
-    The paper's classifiers are trained on those.
+    The paper's classifiers are trained on them. The function returns float32, ``(images, width)``.
     """
     tower = tf.function(model.backbone.image_encoder, reduce_retracing=True)
 
-    def encode(images, batch_size):
+    def encode(images: np.ndarray, batch_size: int) -> np.ndarray:
         batches = raw_inputs.image_batches(images, model.preprocessor, batch_size)
         return np.concatenate([tower(batch).numpy() for batch in batches])
 
     return encode
 
 
-def class_weights(model, class_names, prompts, cache=""):
+def class_weights(
+    model: Any,
+    class_names: Sequence[str],
+    prompts: Sequence[str],
+    cache: str | Path = "",
+) -> np.ndarray:
     """Embeds classes, the mean of their prompts normalised, or finds them on disk.
 
     Args:
         model: an ``AlignDualEncoder``.
-        class_names: strings.
+        class_names: the classes.
         prompts: strings with ``{}`` for the name.
         cache: a folder for what was embedded before; empty for none. A file is found by the
-            names, the prompts, the vocabulary and every weight of the text tower.
+            names, the prompts and the model's fingerprint.
 
     Returns:
         float32, unit norm, ``(classes, dim)``.
+
+    Raises:
+        InputError: if a prompt has no ``{}``.
     """
     filled = zero_shot.fill_prompts(class_names, prompts)
-    path = Path(cache) / f"{_fingerprint(model, filled)}.npy" if cache else None
-    if path and path.is_file():
+    if not cache:
+        return _embed_classes(model, filled, len(class_names))
+    key = json.dumps([fingerprint(model), len(class_names), filled])
+    path = Path(cache) / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+    if path.is_file():
         return np.load(path)
-    classes = zero_shot.class_embeddings(embed_texts(model, filled), len(class_names))
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, classes)
-        partial.rename(path)
+    classes = _embed_classes(model, filled, len(class_names))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda partial: np.save(partial, classes))
     return classes
 
 
-def _fingerprint(model, filled):
-    digest = hashlib.sha256(json.dumps(filled).encode())
-    digest.update(json.dumps(list(model.preprocessor.vocabulary)).encode())
-    config = {
-        name: getattr(model.preprocessor, name)
-        for name in ("sequence_length", "lowercase", "strip_accents")
-    }
-    digest.update(json.dumps(config).encode())
-    for part in (model.backbone.text_encoder, model.backbone.text_projection):
-        for weight in part.weights:
-            digest.update(np.ascontiguousarray(weight).tobytes())
-    return digest.hexdigest()[:32]
+def _embed_classes(model: Any, filled: list[str], num_classes: int) -> np.ndarray:
+    return zero_shot.class_embeddings(embed_texts(model, filled), num_classes)

@@ -1,11 +1,17 @@
 """Evaluates a model on shards of held-out pairs, while it trains and after."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
 from align_keras import distribution
 from align_keras.data import pipeline, records
+from align_keras.errors import InputError
 from align_keras.evaluation import retrieval, zero_shot
+from align_keras.evaluation.metrics import ACCURACIES
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
 
 class HeldOutPairs:
@@ -15,13 +21,13 @@ class HeldOutPairs:
         counts: the number of records of each shard, by path.
         preprocessor: an ``AlignPreprocessor``.
         batch_size: pairs embedded at a time.
-        flag: which names the data in messages.
     """
 
-    def __init__(self, counts, preprocessor, batch_size, flag="--eval-data"):
+    def __init__(
+        self, counts: Mapping[str, int], preprocessor: AlignPreprocessor, batch_size: int
+    ) -> None:
         self.preprocessor = preprocessor
         self.batch_size = batch_size
-        self.flag = flag
         self.dataset = pipeline.evaluation_dataset(counts, preprocessor, batch_size)
         self._counts = counts
         # Row i of the embeddings is record i of the shards.
@@ -36,11 +42,11 @@ class HeldOutPairs:
             [_text(pair.get("unseen_class", 0)) not in ("", "0") for pair in fields]
         )
 
-    def _read(self):
+    def _read(self) -> Iterator[bytes | None]:
         for shard in sorted(self._counts):
             yield from records.read_records(shard, self._counts[shard])
 
-    def embed(self, model):
+    def embed(self, model: Any) -> dict[str, np.ndarray]:
         """Embeds every pair.
 
         Returns:
@@ -49,12 +55,12 @@ class HeldOutPairs:
             ``groups`` (pairs of one image share one).
 
         Raises:
-            ValueError: if no pair is readable.
+            InputError: if no pair is readable.
         """
         outputs = self._predict(model)
         valid = outputs["valid"]
         if not valid.any():
-            raise ValueError(f"{self.flag}: no pair in it is readable; look into the shards")
+            raise InputError("no pair in it is readable", remedy="look into the shards")
         rows, image_ids = outputs["positions"][valid], outputs["image_ids"][valid]
         # A record without an image id is an image of its own.
         image_ids = np.where(image_ids == 0, -1 - rows, image_ids)
@@ -65,7 +71,7 @@ class HeldOutPairs:
             "groups": np.unique(image_ids, return_inverse=True)[1],
         }
 
-    def _predict(self, model):
+    def _predict(self, model: Any) -> dict[str, np.ndarray]:
         _, workers = distribution.worker_place(model.distribute_strategy)
         if workers == 1:
             return model.predict(self.dataset, verbose=0)
@@ -74,20 +80,24 @@ class HeldOutPairs:
         batches = [tf.nest.map_structure(np.array, predict(batch)) for batch in self.dataset]
         return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
-    def retrieval(self, embeddings):
+    def retrieval(
+        self, embeddings: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, float], dict[str, float]]:
         """Recalls of both directions and their chance: two dicts of fractions."""
         return retrieval.retrieval_metrics(
             embeddings["image_embeddings"], embeddings["text_embeddings"], embeddings["groups"]
         )
 
-    def zero_shot(self, model, embeddings, prompts):
+    def zero_shot(
+        self, model: Any, embeddings: Mapping[str, np.ndarray], prompts: Sequence[str]
+    ) -> tuple[dict[str, float | None], dict[str, float | None]]:
         """Top-1 accuracy over the records' ``class_name``, and its chance: two dicts.
 
         ``zero_shot_unseen_top_1`` is that of the records marked ``unseen_class``, among all
         classes. ``None`` stands for what the records cannot tell.
         """
         labels, unseen = self.labels[embeddings["rows"]], self.unseen[embeddings["rows"]]
-        metrics = {"zero_shot_top_1": None, "zero_shot_unseen_top_1": None}
+        metrics: dict[str, float | None] = dict.fromkeys(ACCURACIES)
         chance = dict(metrics)
         if len(self.class_names) < 2:
             return metrics, chance
@@ -95,36 +105,33 @@ class HeldOutPairs:
         classes = zero_shot.class_embeddings(
             model.encode_texts(captions, self.batch_size), len(self.class_names)
         )
-        for name, chosen in (
-            ("zero_shot_top_1", labels >= 0),
-            ("zero_shot_unseen_top_1", (labels >= 0) & unseen),
-        ):
+        for name, chosen in zip(ACCURACIES, (labels >= 0, (labels >= 0) & unseen), strict=True):
             if chosen.any():
                 images = embeddings["image_embeddings"][chosen]
                 metrics[name] = zero_shot.top_k_accuracy(images, classes, labels[chosen])
                 chance[name] = 1.0 / len(self.class_names)
         return metrics, chance
 
-    def images(self, rows):
+    def images(self, rows: np.ndarray) -> np.ndarray:
         """The cropped images of some records for a picture, 0 .. 1, ``(rows, size, size, 3)``."""
         wanted = set(np.asarray(rows).tolist())
         images = {}
         for row, record in enumerate(self._read()):
-            if row in wanted:
+            if row in wanted and record is not None:
                 encoded = tf.constant(records.parse_pair(record)["jpg"])
                 image = self.preprocessor.decode_image(encoded)
                 images[row] = self.preprocessor.unscale(image)
         return np.stack([images[row] for row in np.asarray(rows).tolist()])
 
 
-def _text_fields(record):
+def _text_fields(record: bytes | None) -> dict[str, Any]:
     """A record's fields but its image, which would fill the memory; {} for no record."""
     try:
-        fields = records.parse_pair(record)
+        fields = records.parse_pair(record) if record is not None else {}
     except ValueError:
         return {}
     return {name: fields[name] for name in ("txt", "class_name", "unseen_class") if name in fields}
 
 
-def _text(value):
+def _text(value: Any) -> str:
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,14 +1,24 @@
 """How well frozen features classify: nearest neighbours and a linear layer, on arrays."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from align_keras.errors import InputError
 from align_keras.evaluation import retrieval
+from align_keras.evaluation.metrics import RECALL_AT
 
 #: The paper's for ImageNet: SGD with momentum, 0.2 of the rate every 30 of 100 epochs, no decay.
 LEARNING_RATE, MOMENTUM, BATCH_SIZE, EPOCHS, DROP_EVERY, DROP = 0.1, 0.9, 1024, 100, 30, 0.2
 
 
-def nearest_neighbour_recall(images, labels, train_images, train_labels, ks=retrieval.RECALL_AT):
+def nearest_neighbour_recall(
+    images: np.ndarray,
+    labels: np.ndarray | Sequence[int],
+    train_images: np.ndarray,
+    train_labels: np.ndarray | Sequence[int],
+    ks: Sequence[int] = RECALL_AT,
+) -> tuple[dict[str, float], dict[str, float]]:
     """The paper's "KNN": is an image's class among those of its ``k`` nearest training images?
 
     Args:
@@ -23,12 +33,12 @@ def nearest_neighbour_recall(images, labels, train_images, train_labels, ks=retr
         against; chance is that of training images in random order.
 
     Raises:
-        ValueError: if a class has no training image.
+        InputError: if a class has no training image.
     """
     labels, train_labels = np.asarray(labels), np.asarray(train_labels)
     missing = sorted(set(labels.tolist()) - set(train_labels.tolist()))
     if missing:
-        raise ValueError(f"no training image of class {missing[0]}, and of {len(missing)} in all")
+        raise InputError(f"no training image of class {missing[0]}, and of {len(missing)} in all")
     ranks = retrieval.best_positive_ranks(images, train_images, labels, train_labels)
     right = np.bincount(train_labels)[labels]
     metrics = {f"knn_recall_at_{k}": retrieval.recall_at_k(ranks, k) for k in ks}
@@ -39,8 +49,13 @@ def nearest_neighbour_recall(images, labels, train_images, train_labels, ks=retr
 
 
 def fit_linear_probe(
-    features, labels, num_classes, learning_rate=LEARNING_RATE, epochs=EPOCHS, seed=0
-):
+    features: np.ndarray,
+    labels: np.ndarray | Sequence[int],
+    num_classes: int,
+    learning_rate: float = LEARNING_RATE,
+    epochs: int = EPOCHS,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
     """Trains a linear layer on frozen features by the paper's recipe for ImageNet.
 
     SGD with momentum 0.9 on the cross-entropy, 100 epochs in batches of 1,024. Chosen here:
@@ -83,6 +98,6 @@ def fit_linear_probe(
     return folded, weights[-1] - mean @ folded
 
 
-def _softmax(logits):
+def _softmax(logits: np.ndarray) -> np.ndarray:
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)

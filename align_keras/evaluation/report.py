@@ -1,81 +1,43 @@
 """What an evaluation shows: a table, JSON as CLIP_benchmark writes it, pictures."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from align_keras import figures
+from align_keras.evaluation.metrics import json_names, title_of
 
 # Above so many classes a name an axis tick would not be readable.
 _NAMED_CLASSES = 40
-#: The titles of figures by their names in the JSON; those of LAION's CLIP_benchmark where it has
-#: them: its "image retrieval" asks with texts, its "text retrieval" with images.
-TITLES = {
-    **{f"text_retrieval_recall@{k}": f"image to text R@{k}" for k in (1, 5, 10)},
-    **{f"image_retrieval_recall@{k}": f"text to image R@{k}" for k in (1, 5, 10)},
-    "mean_recall": "mean recall",
-    "text_retrieval_median_rank": "image to text median rank",
-    "image_retrieval_median_rank": "text to image median rank",
-    "acc1": "top-1",
-    "acc5": "top-5",
-    "mean_per_class_recall": "mean per-class accuracy",
-    **{f"knn_recall@{k}": f"nearest neighbours R@{k}" for k in (1, 5, 10)},
-    **{
-        f"{way}_recall@{k}": f"{title} R@{k}"
-        for way, title in (
-            ("i2t", "image to text"),
-            ("t2i", "text to image"),
-            ("t2t", "text to text"),
-            ("i2i", "image to image"),
-        )
-        for k in (1, 5, 10)
-    },
-    "sts_spearman": "STS, two captions",
-    "sis_spearman": "SIS, two images",
-    "sits_spearman": "SITS, caption and image",
-}
-_CLIP_NAMES = {
-    **{f"i2t_recall_at_{k}": f"text_retrieval_recall@{k}" for k in (1, 5, 10)},
-    **{f"t2i_recall_at_{k}": f"image_retrieval_recall@{k}" for k in (1, 5, 10)},
-    "i2t_median_rank": "text_retrieval_median_rank",
-    "t2i_median_rank": "image_retrieval_median_rank",
-    "top_1": "acc1",
-    "top_5": "acc5",
-    "mean_per_class": "mean_per_class_recall",
-    **{f"knn_recall_at_{k}": f"knn_recall@{k}" for k in (1, 5, 10)},
-}
 
 
-def clip_benchmark_names(metrics):
-    """The figures under the names that CLIP_benchmark uses; others keep theirs."""
-    return {_CLIP_NAMES.get(name, name): value for name, value in metrics.items()}
-
-
-def format_table(title, metrics, chance, paper):
-    """Every figure beside its chance and the paper's, as text.
+def format_table(
+    title: str,
+    metrics: Mapping[str, float],
+    chance: Mapping[str, float | None],
+    paper: Mapping[str, float | None],
+) -> str:
+    """Every metric beside its chance and the paper's figure, as text.
 
     Args:
         title: of the table.
-        metrics: fractions by name; ranks where the name ends in ``rank``.
-        chance: those that a model without any skill has, by the same names; may lack some.
-        paper: the paper's, likewise.
+        metrics: fractions by the names of ``metrics.TITLES``; ranks if the name ends in ``rank``.
+        chance: the metrics of a model without any skill; may lack some.
+        paper: the paper's figures; may lack some.
     """
     lines = [f"\n{title}", f"{'':<34}{'model':>10}{'chance':>10}{'paper':>10}"]
     for name, value in metrics.items():
-        cells = [value, chance.get(name), paper.get(name)]
-        cells = [_cell(name, cell) for cell in cells]
+        values = (value, chance.get(name), paper.get(name))
+        cells = [_cell(name, value) for value in values]
         lines.append(f"{title_of(name):<34}" + "".join(f"{cell:>10}" for cell in cells))
     return "\n".join(line.rstrip() for line in lines)
 
 
-def title_of(name):
-    """A figure's title; ``1000_fold_mean_recall`` -> ``1000 fold mean recall``."""
-    return TITLES.get(name) or name.replace("_", " ")
-
-
-def _cell(name, value):
+def _cell(name: str, value: float | None) -> str:
     if value is None:
         return ""
     if name.endswith(("rank", "pairs")):
@@ -83,32 +45,39 @@ def _cell(name, value):
     return f"{value:.3f}" if "spearman" in name else f"{value:.1%}"
 
 
-def write_json(path, dataset, model, task, metrics, **others):
-    """Writes a result with the outer names that CLIP_benchmark uses.
+def write_json(
+    path: str | Path,
+    dataset: str,
+    model: str,
+    task: str,
+    metrics: Mapping[str, float],
+    **others: Mapping[str, float],
+) -> None:
+    """Writes a result with CLIP_benchmark's names.
 
     Args:
         path: of the file; its folder is made.
         dataset: name.
         model: name or address of the preset.
         task: ``zeroshot_retrieval``, ``zeroshot_classification``, ``linear_probe``, ...
-        metrics: figures by name.
-        **others: further fields.
+        metrics: by the names of ``metrics.TITLES``.
+        **others: further metrics, such as ``chance``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    result = {
+    result: dict[str, Any] = {
         "dataset": dataset,
         "model": "align-keras",
         "pretrained": str(model),
         "task": task,
-        "metrics": metrics,
+        "metrics": json_names(metrics, task),
         "language": "en",
-        **others,
+        **{name: json_names(values, task) for name, values in others.items()},
     }
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
-def draw_confusion(path, matrix, class_names):
+def draw_confusion(path: str | Path, matrix: np.ndarray, class_names: Sequence[str]) -> None:
     """Draws which classes (rows) are taken for which (columns), in shares of each row.
 
     Args:
@@ -128,8 +97,8 @@ def draw_confusion(path, matrix, class_names):
     figure.colorbar(drawn, label="share of the class's images", shrink=0.7)
     axes.set(xlabel="predicted", ylabel="class")
     if named:
-        axes.set_xticks(range(len(columns)), [class_names[c] for c in columns], rotation=90)
-        axes.set_yticks(range(len(rows)), [class_names[r] for r in rows])
+        axes.set_xticks(range(len(columns)), [class_names[int(c)] for c in columns], rotation=90)
+        axes.set_yticks(range(len(rows)), [class_names[int(r)] for r in rows])
         for row, column in np.argwhere(shares >= 0.005):
             share = shares[row, column]
             color = "white" if share > 0.5 else "black"
@@ -141,7 +110,13 @@ def draw_confusion(path, matrix, class_names):
     figures.save(figure, path)
 
 
-def draw_predictions(path, images, names, predictions, columns=8):
+def draw_predictions(
+    path: str | Path,
+    images: Sequence[np.ndarray] | np.ndarray,
+    names: Sequence[str],
+    predictions: Sequence[str],
+    columns: int = 8,
+) -> None:
     """Draws images with their class and what they were taken for: green where right.
 
     Args:
@@ -167,6 +142,6 @@ def draw_predictions(path, images, names, predictions, columns=8):
     figures.save(figure, path)
 
 
-def _short(text):
+def _short(text: str) -> str:
     text = figures.plain(text)
     return text if len(text) <= 18 else text[:17] + "…"

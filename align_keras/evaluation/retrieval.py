@@ -1,15 +1,23 @@
 """Retrieval with any number of right answers: ranks, recalls, as pure functions on arrays."""
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-RECALL_AT = (1, 5, 10)
+from align_keras.evaluation.metrics import RECALL_AT
+
 # Scores held at once: 8 bytes each as they are computed, 4 kept, and a few bools.
 _CHUNK_SCORES = 1 << 23
 
 
-def best_positive_ranks(queries, keys, query_groups, key_groups, chunk_size=None):
+def best_positive_ranks(
+    queries: np.ndarray,
+    keys: np.ndarray,
+    query_groups: np.ndarray | Sequence[int],
+    key_groups: np.ndarray | Sequence[int],
+    chunk_size: int | None = None,
+) -> np.ndarray:
     """How many wrong keys score at least as high as each query's best right one.
 
     A tie counts against the model, so that embeddings that are all the same retrieve nothing.
@@ -37,7 +45,13 @@ def best_positive_ranks(queries, keys, query_groups, key_groups, chunk_size=None
     return _ranks(queries, keys, lambda row: order[first[row] : end[row]], False, chunk_size)
 
 
-def ranks_among_positives(queries, keys, positives, queries_are_keys=False, chunk_size=None):
+def ranks_among_positives(
+    queries: np.ndarray,
+    keys: np.ndarray,
+    positives: Sequence[Sequence[int]],
+    queries_are_keys: bool = False,
+    chunk_size: int | None = None,
+) -> np.ndarray:
     """As ``best_positive_ranks``, with each query's right keys listed.
 
     Args:
@@ -53,7 +67,13 @@ def ranks_among_positives(queries, keys, positives, queries_are_keys=False, chun
     return _ranks(queries, keys, lambda row: positives[row], queries_are_keys, chunk_size)
 
 
-def _ranks(queries, keys, positives_of, queries_are_keys, chunk_size):
+def _ranks(
+    queries: np.ndarray,
+    keys: np.ndarray,
+    positives_of: Callable[[int], np.ndarray | Sequence[int]],
+    queries_are_keys: bool,
+    chunk_size: int | None,
+) -> np.ndarray:
     # A product of float32 is exact in float64, whose sum is then rounded once: equal keys get
     # equal scores, whereas the order of summing in float32 changes with a key's place in a chunk.
     keys = np.asarray(keys, np.float64)
@@ -80,17 +100,17 @@ def _ranks(queries, keys, positives_of, queries_are_keys, chunk_size):
     return ranks
 
 
-def recall_at_k(ranks, k):
+def recall_at_k(ranks: np.ndarray, k: int) -> float:
     """The fraction of queries with a right key among the first ``k``."""
     return float(np.mean(ranks < k))
 
 
-def median_rank(ranks):
+def median_rank(ranks: np.ndarray) -> float:
     """The median of the ranks, counted from 1 as the field does."""
     return float(np.median(ranks)) + 1.0
 
 
-def chance_recall_at_k(num_keys, num_right, k):
+def chance_recall_at_k(num_keys: int, num_right: np.ndarray, k: int) -> float:
     """Expected recall of keys in random order, for queries with ``num_right`` right keys each.
 
     Args:
@@ -104,7 +124,9 @@ def chance_recall_at_k(num_keys, num_right, k):
     return 1.0 - float(np.average(misses, weights=times))
 
 
-def cross_modal_ranks(images, texts, image_of_text):
+def cross_modal_ranks(
+    images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray
+) -> dict[str, np.ndarray]:
     """Ranks of both directions, where an image may have several captions.
 
     Args:
@@ -122,7 +144,9 @@ def cross_modal_ranks(images, texts, image_of_text):
     }
 
 
-def recalls(ranks, image_of_text):
+def recalls(
+    ranks: Mapping[str, np.ndarray], image_of_text: np.ndarray
+) -> tuple[dict[str, float], dict[str, float]]:
     """Recalls of ``cross_modal_ranks`` and their chance.
 
     Returns:
@@ -141,7 +165,9 @@ def recalls(ranks, image_of_text):
     return metrics, chance
 
 
-def retrieval_metrics(image_embeddings, text_embeddings, groups):
+def retrieval_metrics(
+    image_embeddings: np.ndarray, text_embeddings: np.ndarray, groups: np.ndarray
+) -> tuple[dict[str, float], dict[str, float]]:
     """Recalls of both directions over pairs, and their chance.
 
     Args:
@@ -159,7 +185,12 @@ def retrieval_metrics(image_embeddings, text_embeddings, groups):
     return recalls(ranks, image_of_text)
 
 
-def full_metrics(images, texts, image_of_text, fold_size=None):
+def full_metrics(
+    images: np.ndarray,
+    texts: np.ndarray,
+    image_of_text: np.ndarray | Sequence[int],
+    fold_size: int | None = None,
+) -> tuple[dict[str, float], dict[str, float]]:
     """What papers report of Flickr30K and COCO: recalls, median ranks and the mean recall.
 
     Args:
@@ -190,7 +221,8 @@ def full_metrics(images, texts, image_of_text, fold_size=None):
             values["mean_recall"] = float(np.mean(list(values.values())))
         metrics |= {f"{way}_median_rank": median_rank(ranks[way]) for way in ranks}
         folds.append((metrics, chance))
-    return tuple(
-        {name: float(np.mean([fold[part][name] for fold in folds])) for name in folds[0][part]}
-        for part in range(2)
-    )
+    return _means([fold[0] for fold in folds]), _means([fold[1] for fold in folds])
+
+
+def _means(folds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([fold[name] for fold in folds])) for name in folds[0]}

@@ -1,13 +1,22 @@
-"""Pictures of what was retrieved or found: captions, images, scores."""
+"""Pictures of what was retrieved: captions, images, scores."""
 
 import textwrap
+from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from align_keras import figures
 
 
-def draw_retrievals(path, captions, images, right, scores):
+def draw_retrievals(
+    path: str | Path,
+    captions: Sequence[str],
+    images: np.ndarray,
+    right: np.ndarray,
+    scores: np.ndarray,
+) -> None:
     """Draws captions with the images they retrieve, best first; a right one is framed green.
 
     Args:
@@ -33,31 +42,4 @@ def draw_retrievals(path, captions, images, right, scores):
                 color="tab:green" if right[row, column] else "lightgrey",
                 linewidth=4 if right[row, column] else 1,
             )
-    figures.save(figure, path)
-
-
-def draw_matches(path, title, pictures, names, scores, columns=6):
-    """Draws what a search found, best first.
-
-    Args:
-        path: of the PNG.
-        title: what was asked.
-        pictures: PIL images, of any size.
-        names: their names.
-        scores: their similarities.
-        columns: images a row.
-    """
-    rows = max(1, -(-len(pictures) // columns))
-    figure = Figure(figsize=(2.2 * columns, 2.6 * rows + 0.5), layout="constrained")
-    figure.suptitle(figures.plain(textwrap.shorten(title, 110)))
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.axis("off")
-    for axes, picture, name, score in zip(grid, pictures, names, scores, strict=False):
-        axes.imshow(picture)
-        # A long path has no spaces to cut it at; its end tells it from others.
-        shown = textwrap.fill(
-            name if " " in name else name[-60:], 30, max_lines=2, break_on_hyphens=False
-        )
-        axes.set_title(f"{score:.3f}\n{figures.plain(shown)}", fontsize=7)
     figures.save(figure, path)

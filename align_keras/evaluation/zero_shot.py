@@ -1,21 +1,25 @@
 """Zero-shot classification: class names as captions, as pure functions on arrays."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
+from align_keras.errors import InputError
 
-def fill_prompts(class_names, prompts):
+
+def fill_prompts(class_names: Iterable[str], prompts: Sequence[str]) -> list[str]:
     """Puts every class name into every prompt: strings, class by class.
 
     Raises:
-        ValueError: if a prompt has no ``{}``.
+        InputError: if a prompt has no ``{}``.
     """
     for prompt in prompts:
         if "{}" not in prompt:
-            raise ValueError(f"--prompts: no {{}} for the class name in {prompt!r}")
+            raise InputError(f"no {{}} for the class name in {prompt!r}")
     return [prompt.replace("{}", name) for name in class_names for prompt in prompts]
 
 
-def class_embeddings(prompt_embeddings, num_classes):
+def class_embeddings(prompt_embeddings: np.ndarray, num_classes: int) -> np.ndarray:
     """Averages each class's prompts and normalises the mean.
 
     Args:
@@ -29,7 +33,7 @@ def class_embeddings(prompt_embeddings, num_classes):
     return means / np.linalg.norm(means, axis=-1, keepdims=True)
 
 
-def class_ranks(scores, labels):
+def class_ranks(scores: np.ndarray, labels: np.ndarray | Sequence[int]) -> np.ndarray:
     """How many other classes score at least as high as each image's own; ties count against.
 
     Args:
@@ -45,7 +49,12 @@ def class_ranks(scores, labels):
     return np.sum(~(scores < own[:, None]), axis=1) - 1
 
 
-def top_k_accuracy(image_embeddings, classes, labels, k=1):
+def top_k_accuracy(
+    image_embeddings: np.ndarray,
+    classes: np.ndarray,
+    labels: np.ndarray | Sequence[int],
+    k: int = 1,
+) -> float:
     """The fraction of images whose class is among the ``k`` most similar; ties count against.
 
     Args:
@@ -57,7 +66,9 @@ def top_k_accuracy(image_embeddings, classes, labels, k=1):
     return float(np.mean(class_ranks(image_embeddings @ classes.T, labels) < k))
 
 
-def classification_metrics(scores, labels):
+def classification_metrics(
+    scores: np.ndarray, labels: np.ndarray | Sequence[int]
+) -> tuple[dict[str, float], dict[str, float]]:
     """Top-1 and top-5 accuracy and the mean of the classes' own, and their chance.
 
     Args:
@@ -82,7 +93,9 @@ def classification_metrics(scores, labels):
     return metrics, chance | {"top_5": min(1.0, 5 / num_classes)}
 
 
-def confusion_matrix(predictions, labels, num_classes):
+def confusion_matrix(
+    predictions: np.ndarray | Sequence[int], labels: np.ndarray | Sequence[int], num_classes: int
+) -> np.ndarray:
     """How many images of each class (rows) were taken for each class (columns).
 
     Args:

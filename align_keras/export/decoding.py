@@ -2,11 +2,13 @@
 
 import tensorflow as tf
 
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
+
 # Each may hold a decoded image of ``images.MAX_PIXELS``, 192 MiB.
 _PARALLEL_IMAGES = 4
 
 
-def decode_each(encoded, preprocessor):
+def decode_each(encoded: tf.Tensor, preprocessor: AlignPreprocessor) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes and crops what decodes.
 
     Args:

@@ -1,5 +1,8 @@
 """The README beside an exported model: what it takes, what it gives, how it was made."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -8,7 +11,12 @@ from align_keras.preprocessing.images import MAX_PIXELS
 from align_keras.version import __version__
 
 
-def of_saved_model(model, class_names, prompts, fold_batch_norm):
+def of_saved_model(
+    model: Any,
+    class_names: Sequence[str] | None,
+    prompts: Sequence[str],
+    fold_batch_norm: bool,
+) -> str:
     """The card of a SavedModel, Markdown.
 
     Args:
@@ -58,7 +66,7 @@ def of_saved_model(model, class_names, prompts, fold_batch_norm):
     return "\n".join([*lines, *_made_with(), ""])
 
 
-def of_towers(model, files, quantize):
+def of_towers(model: Any, files: Sequence[str], quantize: str | None) -> str:
     """The card of two towers, Markdown; ``files`` are their names."""
     pre = model.preprocessor
     dim, size, length = model.backbone.projection_dim, pre.image_size, pre.sequence_length
@@ -84,7 +92,7 @@ def of_towers(model, files, quantize):
     )
 
 
-def _preprocessing(model):
+def _preprocessing(model: Any) -> list[str]:
     pre = model.preprocessor
     how = "averaged, as Pillow does" if pre.antialias else "sampled"
     case = "lower-cased" if pre.lowercase else "cased"
@@ -98,7 +106,7 @@ def _preprocessing(model):
     ]
 
 
-def _made_with():
+def _made_with() -> list[str]:
     return [
         "",
         f"Written by align-keras {__version__}, TensorFlow {tf.__version__}, "

@@ -1,5 +1,9 @@
 """What an exported model answers: functions of raw batches, one a signature."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import tensorflow as tf
 
 from align_keras.export.decoding import decode_each
@@ -21,14 +25,19 @@ class Signatures:
         class_embeddings: unit norm, ``(classes, projection_dim)``.
     """
 
-    def __init__(self, model, class_names=None, class_embeddings=None):
+    def __init__(
+        self,
+        model: Any,
+        class_names: Sequence[str] | None = None,
+        class_embeddings: np.ndarray | None = None,
+    ) -> None:
         self.backbone = model.backbone
         self.preprocessor = model.preprocessor
         self.temperature = float(model.temperature.numpy())
         self.class_names = class_names
         self.class_embeddings = class_embeddings
 
-    def specs(self):
+    def specs(self) -> dict[str, tf.TensorSpec]:
         """The input of each signature by its name, ``tf.TensorSpec``; the first is the default."""
         encoded = tf.TensorSpec([None], tf.string, "images")
         specs = {
@@ -38,7 +47,7 @@ class Signatures:
         }
         return specs | ({"classify": encoded} if self.class_names else {})
 
-    def encode_text(self, captions):
+    def encode_text(self, captions: tf.Tensor) -> dict[str, tf.Tensor]:
         """Embeds captions.
 
         Args:
@@ -54,7 +63,7 @@ class Signatures:
         tokens = self.preprocessor.tokenize(captions)
         return {"text_embeddings": self.backbone.encode_texts(tokens)}
 
-    def encode_image(self, images):
+    def encode_image(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Embeds encoded images.
 
         Args:
@@ -69,7 +78,7 @@ class Signatures:
         embeddings = self.backbone.encode_images(pixels)
         return {"image_embeddings": _zero_unless(valid, embeddings), "valid": valid}
 
-    def encode_pixels(self, images):
+    def encode_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Embeds pixels.
 
         Args:
@@ -82,7 +91,7 @@ class Signatures:
         pixels = self.preprocessor({"images": images})["images"]
         return {"image_embeddings": self.backbone.encode_images(pixels)}
 
-    def classify(self, images):
+    def classify(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Tells which of the class names an image shows (zero-shot, as evaluation does it).
 
         Args:
@@ -106,5 +115,5 @@ class Signatures:
         }
 
 
-def _zero_unless(valid, rows):
+def _zero_unless(valid: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     return tf.where(valid[:, None], rows, tf.zeros_like(rows))

@@ -2,10 +2,13 @@
 
 import importlib
 import warnings
+from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from align_keras.errors import InputError
 from align_keras.export import model_card
 from align_keras.preprocessing.fields import TEXT_INPUTS
 from align_keras.preprocessing.tokenizer import write_vocabulary
@@ -15,25 +18,29 @@ SUFFIXES = {"onnx": "onnx", "litert": "tflite"}
 QUANTIZATIONS = ("float16", "int8")
 
 
-def write_towers(model, folder, format, quantize=None):
+def write_towers(model: Any, folder: Path, format: str, quantize: str | None = None) -> None:
     """Writes ``image_tower`` and ``text_tower``, the vocabulary and a card.
 
     Batch norms are folded into the kernels by both converters.
 
     Args:
         model: an ``AlignDualEncoder`` with a preprocessor.
-        folder: a ``pathlib.Path`` of an empty folder.
+        folder: an empty folder.
         format: ``"onnx"`` or ``"litert"``.
         quantize: for LiteRT ``"float16"`` or ``"int8"``, which keeps the weights so (int8: those
             of large layers, a scale a channel); None for float32.
 
     Raises:
-        ValueError: on a wrong option, or a model that does not compute in float32.
-        ImportError: if the format needs a package that is not here.
+        InputError: if an option does not fit the format.
+        ValueError: if the model does not compute in float32.
+        ImportError: if the format needs a package that is not installed.
     """
     options = _converter_options(format, quantize)
     if model.backbone.compute_dtype != "float32":
-        raise ValueError(f"--format={format}: load the model with dtype='float32'")
+        raise ValueError(
+            f"the model computes in {model.backbone.compute_dtype}, {format} in float32; load it "
+            "with dtype='float32'"
+        )
     files = []
     for name, tower in (("image_tower", image_tower(model)), ("text_tower", text_tower(model))):
         files.append(f"{name}.{SUFFIXES[format]}")
@@ -49,7 +56,7 @@ def write_towers(model, folder, format, quantize=None):
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def image_tower(model):
+def image_tower(model: Any) -> keras.Model:
     """A Keras model from ``images``, as ``encode_images`` takes them, to embeddings."""
     size = model.preprocessor.image_size
     images = keras.Input((size, size, 3), name="images")
@@ -57,7 +64,7 @@ def image_tower(model):
     return keras.Model(images, outputs, name="image_tower")
 
 
-def text_tower(model):
+def text_tower(model: Any) -> keras.Model:
     """A Keras model from word pieces, a dict, to embeddings."""
     length = model.preprocessor.sequence_length
     pieces = {name: keras.Input((length,), dtype="int32", name=name) for name in TEXT_INPUTS}
@@ -65,26 +72,26 @@ def text_tower(model):
     return keras.Model(pieces, outputs, name="text_tower")
 
 
-def _spec(tensor):
+def _spec(tensor: Any) -> keras.InputSpec:
     return keras.InputSpec(tensor.dtype, (None, *tensor.shape[1:]), name=tensor.name)
 
 
-def _converter_options(format, quantize):
+def _converter_options(format: str, quantize: str | None) -> dict[str, Any]:
     if quantize is not None and (format != "litert" or quantize not in QUANTIZATIONS):
-        raise ValueError(
-            f"--quantize: {quantize} is not for {format}; LiteRT has {' and '.join(QUANTIZATIONS)}"
+        raise InputError(
+            f"{quantize} is not for {format}",
+            remedy=f"LiteRT has {' and '.join(QUANTIZATIONS)}",
+            setting="quantize",
         )
     if format == "onnx":
         try:
             importlib.import_module("tf2onnx")
         except ImportError as error:
-            raise ImportError(
-                "--format=onnx needs tf2onnx: pip install 'align-keras[onnx]'"
-            ) from error
+            raise ImportError("ONNX needs tf2onnx: pip install 'align-keras[onnx]'") from error
         return {}
     if quantize is None:
         return {}
-    options = {"optimizations": [tf.lite.Optimize.DEFAULT]}
+    options: dict[str, Any] = {"optimizations": [tf.lite.Optimize.DEFAULT]}
     if quantize == "float16":
         options["target_spec"] = {"supported_types": [tf.float16]}
     return options

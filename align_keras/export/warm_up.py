@@ -1,7 +1,9 @@
 """Requests that TF Serving answers to itself before it takes others, so that none is slow."""
 
 import io
-import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,7 +12,7 @@ from PIL import Image
 PATH = "assets.extra/tf_serving_warmup_requests"
 
 
-def write_requests(folder, specs, image_size):
+def write_requests(folder: Path, specs: Mapping[str, tf.TensorSpec], image_size: int) -> None:
     """Writes one request for each signature.
 
     Args:
@@ -22,9 +24,9 @@ def write_requests(folder, specs, image_size):
         ImportError: without ``tensorflow-serving-api``.
     """
     prediction_log_pb2 = import_apis()
-    path = os.path.join(folder, PATH)
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    with tf.io.TFRecordWriter(path) as file:
+    path = folder / PATH
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as file:
         for name, spec in specs.items():
             log = prediction_log_pb2.PredictionLog()
             request = log.predict_log.request
@@ -34,19 +36,19 @@ def write_requests(folder, specs, image_size):
             file.write(log.SerializeToString())
 
 
-def import_apis():
+def import_apis() -> Any:
     """The module of the requests' format; ImportError, which says what to do, without it."""
     try:
         from tensorflow_serving.apis import prediction_log_pb2
     except ImportError as error:
         raise ImportError(
             "warm-up requests need tensorflow-serving-api: pip install 'align-keras[serving]', or "
-            "leave them out with --no-warm-up (warm_up=False)"
+            "export without them (warm_up=False)"
         ) from error
     return prediction_log_pb2
 
 
-def _example(spec, image_size):
+def _example(spec: tf.TensorSpec, image_size: int) -> np.ndarray:
     """A batch of one."""
     pixels = np.full((image_size, image_size, 3), 128, np.uint8)
     if spec.dtype == tf.uint8:

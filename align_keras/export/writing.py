@@ -1,15 +1,18 @@
 """Writes a model for use without this package, whole or not at all."""
 
-import contextlib
-import shutil
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
+from align_keras.errors import InputError, Place
 from align_keras.evaluation import embedding
 from align_keras.evaluation.data_sets import DEFAULT_PROMPTS
 from align_keras.export import folding, model_card, towers, warm_up
 from align_keras.export.signatures import Signatures
+from align_keras.files import whole_folder
 from align_keras.preprocessing import raw_datasets
 from align_keras.preprocessing.tokenizer import write_vocabulary
 
@@ -19,17 +22,19 @@ FORMATS = ("tf_saved_model", "onnx", "litert")
 CARD = "assets/README.md"
 
 
-def export(model, path, format="tf_saved_model", **options):
+def export(
+    model: Any, path: str | os.PathLike[str], format: str = "tf_saved_model", **options: Any
+) -> None:
     """Writes a model into a new folder; the arguments are those of ``AlignDualEncoder.export``.
 
     Raises:
-        ValueError: if there is something in the folder, the model has no preprocessor, or an
-            option does not fit.
+        InputError: if there is something in the folder, or an option does not fit.
+        ValueError: if the model has no preprocessor.
         ImportError: if the format needs a package that is not here.
     """
     raw_datasets.check_preprocessor(model.preprocessor)
     check_output(path)
-    with new_folder(path) as folder:
+    with whole_folder(Path(path)) as folder:
         if format == "tf_saved_model":
             write_saved_model(model, folder, **options)
         else:
@@ -37,13 +42,13 @@ def export(model, path, format="tf_saved_model", **options):
 
 
 def write_saved_model(
-    model,
-    folder,
-    class_names=None,
-    prompts=DEFAULT_PROMPTS,
-    fold_batch_norm=False,
-    warm_up_requests=True,
-):
+    model: Any,
+    folder: Path,
+    class_names: Sequence[str] | None = None,
+    prompts: Sequence[str] = DEFAULT_PROMPTS,
+    fold_batch_norm: bool = False,
+    warm_up_requests: bool = True,
+) -> None:
     """Writes a SavedModel with the signatures of ``Signatures``.
 
     Args:
@@ -55,7 +60,7 @@ def write_saved_model(
         warm_up_requests: whether to write requests that TF Serving warms up with.
 
     Raises:
-        ValueError: if there are fewer than two class names.
+        InputError: if there are fewer than two class names.
         ImportError: if warm-up requests need ``tensorflow-serving-api``.
     """
     if warm_up_requests:
@@ -64,7 +69,7 @@ def write_saved_model(
     if class_names is not None:
         class_names = list(class_names)
         if len(class_names) < 2:
-            raise ValueError(f"--class-names: give two at least, not {len(class_names)}")
+            raise InputError(f"give two at least, not {len(class_names)}", setting="class_names")
         classes = embedding.class_weights(model, class_names, prompts)
     signatures = Signatures(model, class_names, classes)
     if fold_batch_norm:
@@ -84,27 +89,11 @@ def write_saved_model(
     (folder / CARD).write_text(card, encoding="utf-8")
 
 
-@contextlib.contextmanager
-def new_folder(path):
-    """Yields a folder beside ``path`` that takes its place once all is written."""
-    # A link to an empty folder cannot be replaced, what it leads to can; "." has no name.
-    path = Path(path).resolve()
-    partial = path.with_name(f"{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if path.is_dir():
-            path.rmdir()
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def check_output(path):
-    """Raises a ValueError unless ``path`` is a new or an empty folder on this machine."""
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Raises an InputError unless ``path`` is a new or an empty folder on this machine."""
+    place = Place(str(path))
     if "://" in str(path):
-        raise ValueError(f"--output: {path} is no local folder; give one, and copy it there")
+        raise InputError("not a local folder", place, "give one, and copy it there")
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ValueError(f"--output: {path} exists; give a new folder, or remove it")
+        raise InputError("it exists", place, "give a new folder, or remove it")

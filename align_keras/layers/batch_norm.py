@@ -2,17 +2,18 @@
 
 import contextlib
 import contextvars
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
-from align_keras import distribution
+from align_keras import distribution, keras_internals
 
 _LOCAL_STATISTICS = contextvars.ContextVar("local_statistics", default=False)
 
 
 @contextlib.contextmanager
-def local_statistics():
+def local_statistics() -> Iterator[None]:
     """Leaves statistics to each replica while it lasts, synchronised or not.
 
     Replicas cannot sum inside a loop of TensorFlow's, such as that over micro-batches.
@@ -35,13 +36,21 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     With ``frozen_statistics = True`` training normalises by the moving statistics and leaves them,
     while scale and offset learn: for fine-tuning. ``trainable = False`` would freeze those too.
 
+    With ``shift_only = True`` the layer only adds ``beta``: for inference, once its factor is in
+    the kernel before it (``align_keras.export.folding``).
+
     Input and output: ``(batch, height, width, channels)``.
     """
 
     frozen_statistics = False
+    shift_only = False
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Normalises a batch; in training by its own statistics, which are averaged."""
+        if self.shift_only:
+            return tf.nn.bias_add(inputs, tf.cast(tf.convert_to_tensor(self.beta), inputs.dtype))
         training = bool(training) and self.trainable and not self.frozen_statistics
         _, replicas = distribution.replica_place()
         synchronized = training and self.synchronized and replicas > 1
@@ -69,3 +78,31 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     def _average(self, moving, value):
         moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
+
+
+def moving_statistics(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The moving means and variances of every batch norm inside a layer or model.
+
+    They are what a batch norm has beside its scale and offset.
+    """
+    return [
+        weight
+        for norm in keras_internals.layers_of(layer)
+        if isinstance(norm, keras.layers.BatchNormalization)
+        for weight in norm.weights
+        if weight is not norm.gamma and weight is not norm.beta
+    ]
+
+
+def average_statistics(layer: keras.layers.Layer) -> None:
+    """Gives every replica the mean of the moving statistics, which Keras leaves apart.
+
+    Without it a replica would embed, and a checkpoint hold, statistics of its own share.
+    """
+    _, replicas = distribution.replica_place()
+    if replicas == 1:
+        return
+    variables = moving_statistics(layer)
+    sums = distribution.sum_replicas([tf.identity(variable.value) for variable in variables])
+    for variable, total in zip(variables, sums, strict=True):
+        variable.assign(total / replicas)

@@ -1,9 +1,10 @@
 """Runs parts of a tower again in the backward pass instead of keeping their activations."""
 
+import keras
 import tensorflow as tf
 
 
-def rematerialized(part, inputs, **others):
+def rematerialized(part: keras.layers.Layer, inputs: tf.Tensor, **others) -> tf.Tensor:
     """Calls a layer or model in training mode and keeps only what enters it.
 
     ``keras.RematScope`` would, on TensorFlow, draw other dropout masks in the second run and move

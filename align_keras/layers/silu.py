@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
@@ -10,7 +11,7 @@ _INFERENCE = contextvars.ContextVar("inference", default=False)
 
 
 @contextlib.contextmanager
-def inference():
+def inference() -> Iterator[None]:
     """Within, ``silu`` is written for inference."""
     token = _INFERENCE.set(True)
     try:
@@ -19,7 +20,7 @@ def inference():
         _INFERENCE.reset(token)
 
 
-def silu(x):
+def silu(x: tf.Tensor) -> tf.Tensor:
     """``x * sigmoid(x)``.
 
     Keras's, ``tf.nn.silu``, has a gradient of its own, which keeps less for the backward pass. In

@@ -4,10 +4,12 @@ Rows are this replica's pairs, columns the pairs of the whole batch; on one devi
 are the same. Everything is float32.
 """
 
+from collections.abc import Callable, Sequence
+
 import tensorflow as tf
 
 
-def pair_logits(queries, keys, temperature):
+def pair_logits(queries: tf.Tensor, keys: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
     """Scores of every query against every key: similarity / temperature.
 
     Args:
@@ -23,7 +25,7 @@ def pair_logits(queries, keys, temperature):
     return tf.matmul(queries, keys, transpose_b=True) / temperature
 
 
-def false_negatives(row_ids, column_ids, positives):
+def false_negatives(row_ids: tf.Tensor, column_ids: tf.Tensor, positives: tf.Tensor) -> tf.Tensor:
     """Finds the pairs that are no true negatives of each other: those that share an id.
 
     Args:
@@ -39,7 +41,12 @@ def false_negatives(row_ids, column_ids, positives):
     return same & ~own
 
 
-def softmax_cross_entropy(logits, positives, label_smoothing=0.0, excluded=None):
+def softmax_cross_entropy(
+    logits: tf.Tensor,
+    positives: tf.Tensor,
+    label_smoothing: float = 0.0,
+    excluded: tf.Tensor | None = None,
+) -> tf.Tensor:
     """Cross entropy of each row against its own pair.
 
     With ``s`` the smoothing and ``K`` the columns that take part in a row, the target is
@@ -66,7 +73,9 @@ def softmax_cross_entropy(logits, positives, label_smoothing=0.0, excluded=None)
     return log_normalizer - (1.0 - label_smoothing) * own_logit - label_smoothing * mean_logit
 
 
-def recall_at_1(logits, positives, excluded=None):
+def recall_at_1(
+    logits: tf.Tensor, positives: tf.Tensor, excluded: tf.Tensor | None = None
+) -> tf.Tensor:
     """Whether each row scores its own pair above all others: float32, ``(rows,)``."""
     own_logit = tf.gather(logits, positives, axis=1, batch_dims=1)
     # Not `>=`: NaN must be no hit.
@@ -78,8 +87,15 @@ def recall_at_1(logits, positives, excluded=None):
 
 
 def dense_losses(
-    images, texts, temperature, *, label_smoothing=0.0, ids=(), replica=0, gather=tf.identity
-):
+    images: tf.Tensor,
+    texts: tf.Tensor,
+    temperature: tf.Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    ids: Sequence[tf.Tensor] = (),
+    replica: int | tf.Tensor = 0,
+    gather: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Cross entropies of this replica's pairs, both directions, against those of all replicas.
 
     Args:

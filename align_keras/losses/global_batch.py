@@ -1,5 +1,7 @@
 """The losses of a replica's pairs against the global batch: gathers, then dense or tiled."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from align_keras import distribution
@@ -13,7 +15,14 @@ ID_FIELDS = ("image_ids", "caption_ids")
 _MAX_DENSE_LOGITS = 1 << 22
 
 
-def global_losses(images, texts, temperature, ids=(), label_smoothing=0.0, tile_rows=None):
+def global_losses(
+    images: tf.Tensor,
+    texts: tf.Tensor,
+    temperature: tf.Tensor,
+    ids: Sequence[tf.Tensor] = (),
+    label_smoothing: float = 0.0,
+    tile_rows: int | None = None,
+) -> dict[str, tf.Tensor]:
     """Both directions of this replica's pairs against the pairs of every replica.
 
     Args:

@@ -8,6 +8,7 @@ Everything is float32. A pure function; what crosses replicas is handed in.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -46,24 +47,24 @@ class _Problem:
         return start, fresh, logits / self.temperature, part | own, own
 
 
-def rows_of_a_tile(columns):
+def rows_of_a_tile(columns: int) -> int:
     """How many rows of so many logits are 8 MiB, but 64 at least: a good ``tile_rows``."""
     return max(64, (1 << 21) // columns)
 
 
 def tiled_losses(
-    images,
-    texts,
-    temperature,
+    images: tf.Tensor,
+    texts: tf.Tensor,
+    temperature: tf.Tensor,
     *,
-    tile_rows,
-    label_smoothing=0.0,
-    ids=(),
-    replica=0,
-    replicas=1,
-    gather=tf.identity,
-    add=list,
-):
+    tile_rows: int,
+    label_smoothing: float = 0.0,
+    ids: Sequence[tf.Tensor] = (),
+    replica: int | tf.Tensor = 0,
+    replicas: int = 1,
+    gather: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+    add: Callable[[list[tf.Tensor]], list[tf.Tensor]] = list,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Cross entropies of this replica's pairs, both directions, against those of all replicas.
 
     Args:
@@ -121,7 +122,6 @@ def tiled_losses(
 def _forward(problem, label_smoothing, gather, add):
     """Log-sums, means and counts of rows and of columns, and whether each own pair is best."""
     rows, columns = problem.images.shape[0], problem.texts.shape[0]
-    low = tf.float32.min
     # The columns' own logits, to count in each what is as good.
     own_texts = _slice(problem.texts, problem.first, rows)
     own_logits = gather(tf.reduce_sum(problem.images * own_texts, 1) / problem.temperature)
@@ -130,40 +130,56 @@ def _forward(problem, label_smoothing, gather, add):
         start, fresh, logits, part, own = problem.tile(index)
         rivals = part & ~own
         places = (start + tf.range(problem.tile_rows))[:, None]
-        own_logit = tf.reduce_sum(tf.where(own, logits, 0.0), axis=1)
-        count = tf.reduce_sum(tf.cast(part, tf.float32), axis=1)
-        kept = tf.where(part, logits, low)
-        values = {
-            "log_sum": tf.reduce_logsumexp(kept, axis=1),
-            "count": count,
-            "mean": tf.reduce_sum(tf.where(part, logits, 0.0), axis=1) / count,
-            # Not `>=`: NaN must be a rival too.
-            "rivals": _count(rivals & ~(logits < own_logit[:, None]), axis=1),
-        }
+        values = _row_values(logits, part, own, rivals)
         row = {name: tf.tensor_scatter_nd_update(row[name], places, values[name]) for name in row}
         part, rivals = part & fresh[:, None], rivals & fresh[:, None]
-        kept = tf.where(part, logits, low)
-        top = tf.maximum(column["top"], tf.reduce_max(kept, axis=0))
-        tile_sum = tf.reduce_sum(tf.where(part, tf.exp(logits - top), 0.0), axis=0)
-        column = {
-            "top": top,
-            "sum": column["sum"] * tf.exp(column["top"] - top) + tile_sum,
-            "count": column["count"] + _count(part, axis=0),
-            "mean": column["mean"] + tf.reduce_sum(tf.where(part, logits, 0.0), axis=0),
-            "rivals": column["rivals"] + _count(rivals & ~(logits < own_logits), axis=0),
-        }
-        return index + 1, row, column
+        rivals &= ~(logits < own_logits)
+        return index + 1, row, _add_to_columns(column, logits, part, rivals)
 
     row = {name: tf.zeros([rows]) for name in ("log_sum", "count", "mean", "rivals")}
     column = {name: tf.zeros([columns]) for name in ("top", "sum", "count", "mean", "rivals")}
-    column["top"] += low
+    column["top"] += tf.float32.min
     _, row, column = tf.while_loop(
         lambda index, *_: index < problem.tiles, step, (0, row, column), parallel_iterations=1
     )
+    column, column_rivals = _sum_columns(column, problem.temperature, add)
+    recalls = [tf.cast(value == 0.0, tf.float32) for value in (row["rivals"], column_rivals)]
+    return row, column, recalls
+
+
+def _row_values(logits, part, own, rivals):
+    """What is kept of each row of a tile, exact: a tile has whole rows."""
+    own_logit = tf.reduce_sum(tf.where(own, logits, 0.0), axis=1)
+    count = tf.reduce_sum(tf.cast(part, tf.float32), axis=1)
+    return {
+        "log_sum": tf.reduce_logsumexp(tf.where(part, logits, tf.float32.min), axis=1),
+        "count": count,
+        "mean": tf.reduce_sum(tf.where(part, logits, 0.0), axis=1) / count,
+        # Not `>=`: NaN must be a rival too.
+        "rivals": _count(rivals & ~(logits < own_logit[:, None]), axis=1),
+    }
+
+
+def _add_to_columns(column, logits, part, rivals):
+    """What is kept of each column, with a further tile; ``sum`` is of powers below ``top``."""
+    kept = tf.where(part, logits, tf.float32.min)
+    top = tf.maximum(column["top"], tf.reduce_max(kept, axis=0))
+    tile_sum = tf.reduce_sum(tf.where(part, tf.exp(logits - top), 0.0), axis=0)
+    return {
+        "top": top,
+        "sum": column["sum"] * tf.exp(column["top"] - top) + tile_sum,
+        "count": column["count"] + _count(part, axis=0),
+        "mean": column["mean"] + tf.reduce_sum(tf.where(part, logits, 0.0), axis=0),
+        "rivals": column["rivals"] + _count(rivals, axis=0),
+    }
+
+
+def _sum_columns(column, temperature, add):
+    """Log-sums, means and counts of columns over all replicas, and their rivals."""
     # Replicas cannot take a maximum together, and to gather everybody's would cost more than all
     # else. A sum of powers lies above it by at most log(replicas) / 40 of the largest logit there
     # can be: as good a shift, which exponentials neither overflow nor vanish under.
-    scale = 1.0 / (40.0 * problem.temperature)
+    scale = 1.0 / (40.0 * temperature)
     (powers,) = add([tf.exp(column["top"] / scale)])
     top = scale * tf.math.log(powers)
     total, count, mean, rivals = add(
@@ -174,9 +190,7 @@ def _forward(problem, label_smoothing, gather, add):
             column["rivals"],
         ]
     )
-    column = {"log_sum": top + tf.math.log(total), "count": count, "mean": mean / count}
-    recalls = [tf.cast(value == 0.0, tf.float32) for value in (row["rivals"], rivals)]
-    return row, column, recalls
+    return {"log_sum": top + tf.math.log(total), "count": count, "mean": mean / count}, rivals
 
 
 def _slice(values, start, count):

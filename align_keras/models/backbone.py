@@ -1,7 +1,12 @@
 """Both towers and their projections: images and captions to unit-norm embeddings."""
 
+import os
+from collections.abc import Mapping
+from typing import Self
+
 import keras
 import keras_hub
+import tensorflow as tf
 
 from align_keras.models import loading, precision, presets
 from align_keras.models.image_encoder import build_image_encoder
@@ -42,7 +47,14 @@ class AlignBackbone(keras_hub.models.Backbone):
     ```
     """
 
-    def __init__(self, image_encoder, text_encoder, projection_dim, dtype=None, **kwargs):
+    def __init__(
+        self,
+        image_encoder: keras.Model,
+        text_encoder: keras.Model,
+        projection_dim: int,
+        dtype: str | keras.DTypePolicy | None = None,
+        **kwargs,
+    ) -> None:
         # === Layers ===
         image_projection = None
         if image_encoder.output_shape[-1] != projection_dim:
@@ -78,21 +90,23 @@ class AlignBackbone(keras_hub.models.Backbone):
         # === Config ===
         self.projection_dim = projection_dim
 
-    def encode_images(self, images, training=False):
+    def encode_images(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Embeds ``(batch, height, width, 3)`` images: unit norm, ``(batch, projection_dim)``."""
         features = self.image_encoder(images, training=training)
         if self.image_projection is not None:
             features = self.image_projection(features)
         return self.normalization(features)
 
-    def encode_texts(self, text_inputs, training=False):
+    def encode_texts(
+        self, text_inputs: Mapping[str, tf.Tensor], training: bool = False
+    ) -> tf.Tensor:
         """Embeds tokenised captions: unit norm, ``(batch, projection_dim)``."""
         text_inputs = {name: text_inputs[name] for name in TEXT_INPUTS}
         return self.normalization(
             self.text_projection(self.text_encoder(text_inputs, training=training))
         )
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """The constructor's arguments, serialised."""
         return {
             **super().get_config(),
@@ -102,7 +116,7 @@ class AlignBackbone(keras_hub.models.Backbone):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> Self:
         """Builds a backbone from ``get_config``'s dictionary, towers in its own precision."""
         dtype = config.get("dtype")
         if isinstance(dtype, dict):
@@ -123,7 +137,12 @@ class AlignBackbone(keras_hub.models.Backbone):
         return backbone
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, dtype=None):
+    def from_preset(
+        cls,
+        preset: str | os.PathLike,
+        load_weights: bool = True,
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> Self:
         """Loads a backbone from a preset, or from a checkpoint in Hugging Face's layout.
 
         Args:
@@ -136,15 +155,20 @@ class AlignBackbone(keras_hub.models.Backbone):
             An ``AlignBackbone``.
 
         Raises:
-            ValueError: if it is no such preset, or a hub cannot be reached.
-            FileNotFoundError: if the folder, or a file in it, is missing.
+            InputError: if it is no such preset, or a hub cannot be reached.
+            MissingInputError: if the folder, or a file in it, is missing.
         """
         with loading.opened(preset, cls, dtype=dtype) as loader:
             return loader.load_backbone(cls, load_weights, dtype=dtype)
 
 
-def build_backbone(preset, vocabulary_size=None, sequence_length=None, **image_encoder_options):
-    """Builds a named size of ``align_keras.presets.PRESETS``, with random weights.
+def build_backbone(
+    preset: str,
+    vocabulary_size: int | None = None,
+    sequence_length: int | None = None,
+    **image_encoder_options,
+) -> AlignBackbone:
+    """Builds a named size of ``align_keras.models.presets.PRESETS``, with random weights.
 
     Args:
         preset: a name, such as ``"align_b7_base"``.

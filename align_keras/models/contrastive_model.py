@@ -1,43 +1,26 @@
 """The contrastive training step: a learned temperature, negatives from every replica."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from align_keras import distribution, losses
+from align_keras import distribution, keras_internals, losses
+from align_keras.layers.batch_norm import average_statistics
+from align_keras.layers.constraints import AtLeast
 from align_keras.losses.global_batch import ID_FIELDS, global_losses
 from align_keras.models import micro_batches
-from align_keras.models.micro_batches import UNCONNECTED
 from align_keras.optimizers.named import leave_out_of_decay
+from align_keras.optimizers.wrapping import for_summed_gradients, inner_optimizer
 from align_keras.preprocessing.fields import MODEL_INPUTS
 
 #: The floor of the temperature, below the 1/64 that the paper converges to.
 MIN_TEMPERATURE = 0.005
 
 
-# Arguments of a Keras optimizer that would not do here what they say, and what does.
-_CLIPS = "give global_clipnorm to compile, which clips after the sum over replicas"
-_INSTEAD = {
-    "clipnorm": _CLIPS,
-    "clipvalue": _CLIPS,
-    "global_clipnorm": _CLIPS,
-    "loss_scale_factor": "wrap it in keras.optimizers.LossScaleOptimizer",
-    "gradient_accumulation_steps": "give micro_batch_size to compile",
-}
-
-
-class _AtLeast(keras.constraints.Constraint):
-    """Keeps a weight from falling below a minimum."""
-
-    def __init__(self, minimum):
-        self.minimum = minimum
-
-    def __call__(self, weight):
-        return tf.maximum(weight, self.minimum)
-
-
-class ContrastiveModel(keras.Model):
+class ContrastiveModel(keras_internals.BuiltBeforeFit):
     """Trains an ``AlignBackbone`` with negatives from every replica (paper, sec. 4.1).
 
     The temperature is one scalar for both directions. The paper says that it is learned from
@@ -61,8 +44,12 @@ class ContrastiveModel(keras.Model):
     """
 
     def __init__(
-        self, backbone, initial_temperature=1.0, min_temperature=MIN_TEMPERATURE, **kwargs
-    ):
+        self,
+        backbone: keras.Model,
+        initial_temperature: float = 1.0,
+        min_temperature: float = MIN_TEMPERATURE,
+        **kwargs,
+    ) -> None:
         super().__init__(**kwargs)
         if not 0.0 < min_temperature <= initial_temperature:
             raise ValueError(
@@ -80,7 +67,7 @@ class ContrastiveModel(keras.Model):
             initializer=keras.initializers.Constant(math.log(initial_temperature)),
             # The optimizer applies it after each step. Bounding the value where it is used
             # would leave no gradient below the floor, and so no way back.
-            constraint=_AtLeast(math.log(min_temperature)),
+            constraint=AtLeast(math.log(min_temperature)),
         )
         self._trackers = {
             name: keras.metrics.Mean(name=name)
@@ -98,16 +85,16 @@ class ContrastiveModel(keras.Model):
         self.built = True
 
     @property
-    def temperature(self):
+    def temperature(self) -> tf.Tensor:
         """The softmax temperature, a float32 scalar."""
         return tf.exp(self.log_temperature)
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         """What the progress bar shows; the recalls are those inside the batch."""
         return list(self._trackers.values())
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """Embeds and scores a dict of the backbone's inputs."""
         embeddings = self.backbone(_model_inputs(inputs), training=training)
         logits = losses.pair_logits(
@@ -117,15 +104,15 @@ class ContrastiveModel(keras.Model):
 
     def compile(
         self,
-        optimizer="rmsprop",
-        label_smoothing=0.1,
-        mask_false_negatives=True,
-        global_clipnorm=None,
-        loss_tile_rows=None,
-        micro_batch_size=None,
-        rematerialize=False,
+        optimizer: str | dict | keras.optimizers.Optimizer = "rmsprop",
+        label_smoothing: float = 0.1,
+        mask_false_negatives: bool = True,
+        global_clipnorm: float | None = None,
+        loss_tile_rows: int | None = None,
+        micro_batch_size: int | None = None,
+        rematerialize: bool = False,
         **kwargs,
-    ):
+    ) -> None:
         """Sets how to train.
 
         Where a layer computes in float16 the loss is scaled, by a factor that halves whenever a
@@ -154,22 +141,15 @@ class ContrastiveModel(keras.Model):
             ValueError: if the optimizer clips, scales or accumulates by itself, or a tower
                 cannot rematerialize.
         """
-        optimizer = keras.optimizers.get(optimizer)
-        inner = getattr(optimizer, "inner_optimizer", optimizer)
-        for name in _INSTEAD:
-            if getattr(inner, name):
-                raise ValueError(f"the optimizer's {name}: {_INSTEAD[name]}")
-        layers = self.backbone._flatten_layers(include_self=False)
-        if inner is optimizer and "float16" in {layer.compute_dtype for layer in layers}:
-            optimizer = keras.optimizers.LossScaleOptimizer(inner)
+        layers = keras_internals.layers_of(self.backbone, include_self=False)
+        optimizer = for_summed_gradients(
+            keras.optimizers.get(optimizer),
+            scale_loss="float16" in {layer.compute_dtype for layer in layers},
+        )
         self._trackers.pop("loss_scale", None)
-        if inner is not optimizer:
+        if inner_optimizer(optimizer) is not optimizer:
             self._trackers["loss_scale"] = keras.metrics.Mean(name="loss_scale")
         super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
-        # compute_gradients sums over the replicas; Keras would again, at the same cost. And at the
-        # end of ``fit`` it would put the averaged weights in place of the model's own.
-        inner._all_reduce_sum_gradients = list
-        inner.finalize_variable_values = lambda variables: None
         self.label_smoothing = label_smoothing
         self.mask_false_negatives = mask_false_negatives
         self.global_clipnorm = global_clipnorm
@@ -182,15 +162,14 @@ class ContrastiveModel(keras.Model):
             elif rematerialize:
                 raise ValueError(f"rematerialize: the tower {tower.name} has no such attribute")
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> dict | None:
         """The arguments of ``compile``, serialised; None if it has not been called."""
         if not self.compiled:
             return None
-        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         return {
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "optimizer_is_built": self.optimizer.built,
-            "decay_exclusions": getattr(inner, "decay_exclusions", None),
+            "decay_exclusions": getattr(inner_optimizer(self.optimizer), "decay_exclusions", None),
             "label_smoothing": self.label_smoothing,
             "mask_false_negatives": self.mask_false_negatives,
             "global_clipnorm": self.global_clipnorm,
@@ -199,7 +178,7 @@ class ContrastiveModel(keras.Model):
             "rematerialize": self.rematerialize,
         }
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict) -> None:
         """Compiles from ``get_compile_config``'s dictionary, as loading a model does."""
         options = dict(config)
         is_built, exclusions = options.pop("optimizer_is_built"), options.pop("decay_exclusions")
@@ -207,13 +186,15 @@ class ContrastiveModel(keras.Model):
             config["optimizer"]
         )
         if exclusions is not None:
-            inner = getattr(optimizer, "inner_optimizer", optimizer)
-            leave_out_of_decay(inner, self.trainable_variables, exclusions)
+            variables = self.trainable_variables
+            leave_out_of_decay(inner_optimizer(optimizer), variables, exclusions)
         self.compile(**options)
         if is_built:  # it has state to load
             self.optimizer.build(self.trainable_variables)
 
-    def contrastive_losses(self, embeddings, batch):
+    def contrastive_losses(
+        self, embeddings: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
         """``global_losses`` of this replica's share of a batch.
 
         Args:
@@ -231,7 +212,9 @@ class ContrastiveModel(keras.Model):
             self.loss_tile_rows,
         )
 
-    def compute_gradients(self, batch):
+    def compute_gradients(
+        self, batch: Mapping[str, tf.Tensor]
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
         """The global batch's gradients, the same on every replica.
 
         Returns:
@@ -241,27 +224,18 @@ class ContrastiveModel(keras.Model):
         """
         _, replicas = distribution.replica_place()
         factor = self._loss_scale() / replicas
-        variables = [variable.value for variable in self.trainable_variables]
 
         def losses_of(embeddings):
             results = self.contrastive_losses(embeddings, batch)
             return results, results["loss"] * factor
 
-        inputs = _model_inputs(batch)
-        if self.micro_batch_size is None:
-            with tf.GradientTape() as tape:
-                results, share = losses_of(self.backbone(inputs, training=True))
-            gradients = tape.gradient(share, variables, unconnected_gradients=UNCONNECTED)
-            gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
-        else:
-            embeddings, replay = micro_batches.embed(self.backbone, inputs, self.micro_batch_size)
-            temperature = self.log_temperature.value
-            with tf.GradientTape() as tape:
-                tape.watch(embeddings)
-                results, share = losses_of(embeddings)
-            d_embeddings, d_temperature = tape.gradient(share, [embeddings, temperature])
-            by_variable = {temperature.ref(): d_temperature, **replay(d_embeddings)}
-            gradients = [by_variable[variable.ref()] for variable in variables]
+        results, gradients = micro_batches.gradients(
+            self.backbone,
+            _model_inputs(batch),
+            losses_of,
+            [variable.value for variable in self.trainable_variables],
+            self.micro_batch_size,
+        )
         gradients = distribution.sum_replicas(gradients)
         return results, [gradient / self._loss_scale() for gradient in gradients]
 
@@ -272,7 +246,7 @@ class ContrastiveModel(keras.Model):
         """What the loss is multiplied by: 1 unless the optimizer scales; a power of two."""
         return self.optimizer.scale_loss(1.0) if self._scales_loss() else 1.0
 
-    def train_step(self, batch):
+    def train_step(self, batch: Any) -> dict[str, tf.Tensor]:
         """One step on this replica's share of a global batch: Keras's hook for ``fit``."""
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         results, gradients = self.compute_gradients(batch)
@@ -295,7 +269,10 @@ class ContrastiveModel(keras.Model):
         # A step that overflows float16 is skipped, and no sign of a run that diverges.
         counts = tf.math.is_finite(norm) if self._scales_loss() else tf.constant(True)
         self._trackers["gradient_norm"].update_state(tf.where(counts, norm, 0.0), counts)
-        self._average_batch_norm_statistics(replicas)
+        # Where batch norm is synchronised they are the same already, but for micro-batches.
+        synchronized = getattr(self.backbone.image_encoder, "synchronized_batch_norm", False)
+        if not synchronized or self.micro_batch_size is not None:
+            average_statistics(self.backbone)
         results = self.get_metrics_result()
         _, workers = distribution.worker_place(self.distribute_strategy)
         if workers > 1:
@@ -303,32 +280,7 @@ class ContrastiveModel(keras.Model):
             results = {name: tf.reshape(value, [1]) for name, value in results.items()}
         return results
 
-    def _average_batch_norm_statistics(self, replicas):
-        """Gives every replica the mean of the moving statistics, which Keras leaves apart.
-
-        Without it a replica would embed, and a checkpoint hold, statistics of its own share.
-        Where batch norm is synchronised they are the same already, but for micro-batches.
-        """
-        encoder = self.backbone.image_encoder
-        synchronized = getattr(encoder, "synchronized_batch_norm", False)
-        if replicas == 1 or (synchronized and self.micro_batch_size is None):
-            return
-        variables = [v for v in self.backbone.non_trainable_variables if "moving_" in v.path]
-        sums = distribution.sum_replicas([tf.identity(v.value) for v in variables])
-        for variable, total in zip(variables, sums, strict=True):
-            variable.assign(total / replicas)
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Builds the optimizer before ``fit`` traces a step; the rest is built already.
-
-        Keras would draw and average a batch to build the model, which fails under
-        ``MultiWorkerMirroredStrategy``.
-        """
-        if self.optimizer is not None and not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
-
-    def predict_step(self, batch):
+    def predict_step(self, batch: Any) -> dict[str, tf.Tensor]:
         """Embeds a batch; other fields of it (ids, ``valid``) pass through beside."""
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         embeddings = self.backbone(_model_inputs(batch), training=False)

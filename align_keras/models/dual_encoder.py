@@ -1,10 +1,15 @@
 """The task: a backbone and its preprocessor, to train, to embed with, to load and to save."""
 
+import os
+from collections.abc import Callable
+from typing import Any, Self
+
 import keras
 import keras_hub
 import numpy as np
 import tensorflow as tf
 
+from align_keras import keras_internals
 from align_keras.models import loading
 from align_keras.models.backbone import AlignBackbone
 from align_keras.models.contrastive_model import MIN_TEMPERATURE, ContrastiveModel
@@ -51,17 +56,17 @@ class AlignDualEncoder(ContrastiveModel):
 
     def __init__(
         self,
-        backbone,
-        preprocessor=None,
-        initial_temperature=1.0,
-        min_temperature=MIN_TEMPERATURE,
+        backbone: AlignBackbone,
+        preprocessor: AlignPreprocessor | None = None,
+        initial_temperature: float = 1.0,
+        min_temperature: float = MIN_TEMPERATURE,
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(backbone, initial_temperature, min_temperature, **kwargs)
         self.preprocessor = preprocessor
-        self._traced = {}
+        self._traced: dict[tuple[str, int], Callable] = {}
 
-    def predict(self, x, batch_size=None, **kwargs):
+    def predict(self, x: Any, batch_size: int | None = None, **kwargs) -> dict[str, np.ndarray]:
         """Embeds pairs.
 
         Args:
@@ -76,8 +81,9 @@ class AlignDualEncoder(ContrastiveModel):
             ``(pairs, projection_dim)``, and a dataset's further fields.
 
         Raises:
-            ValueError: if something is no image or string, or one of a pair is missing.
-            FileNotFoundError: if there is no such image file.
+            ItemError: if something is no image or string.
+            MissingItemError: if there is no such image file.
+            InputError: if one of a pair is missing.
         """
         if isinstance(x, tf.data.Dataset):
             if not raw_inputs.are_model_inputs(x.element_spec):
@@ -90,7 +96,7 @@ class AlignDualEncoder(ContrastiveModel):
             }
         return super().predict(x, batch_size=batch_size, **kwargs)
 
-    def encode_images(self, images, batch_size=32):
+    def encode_images(self, images: Any, batch_size: int = 32) -> np.ndarray:
         """Embeds images.
 
         Args:
@@ -104,15 +110,15 @@ class AlignDualEncoder(ContrastiveModel):
             A NumPy array, float32, ``(count, projection_dim)``, of unit norm.
 
         Raises:
-            ValueError: if something is no image, with its name or place.
-            FileNotFoundError: if there is no such file.
+            ItemError: if something is no image, with its place in the list.
+            MissingItemError: if there is no such file.
         """
         return self._encode(
             self.backbone.encode_images,
             raw_inputs.image_batches(images, self.preprocessor, batch_size),
         )
 
-    def encode_texts(self, texts, batch_size=256):
+    def encode_texts(self, texts: Any, batch_size: int = 256) -> np.ndarray:
         """Embeds captions.
 
         Args:
@@ -125,7 +131,7 @@ class AlignDualEncoder(ContrastiveModel):
             A NumPy array, float32, ``(count, projection_dim)``, of unit norm.
 
         Raises:
-            ValueError: if something is no string.
+            ItemError: if something is no string, with its place in the list.
         """
         return self._encode(
             self.backbone.encode_texts,
@@ -143,7 +149,13 @@ class AlignDualEncoder(ContrastiveModel):
         return np.concatenate(embeddings)
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, dtype=None, **options):
+    def from_preset(
+        cls,
+        preset: str | os.PathLike,
+        load_weights: bool = True,
+        dtype: str | keras.DTypePolicy | None = None,
+        **options,
+    ) -> Self:
         """Loads a model from a preset, or from a checkpoint in Hugging Face's layout.
 
         Args:
@@ -159,15 +171,15 @@ class AlignDualEncoder(ContrastiveModel):
             An ``AlignDualEncoder`` with its preprocessor.
 
         Raises:
-            ValueError: if it is no such preset, or a hub cannot be reached.
-            FileNotFoundError: if the folder, or a file in it, is missing.
+            InputError: if it is no such preset, or a hub cannot be reached.
+            MissingInputError: if the folder, or a file in it, is missing.
         """
         with loading.opened(preset, cls.backbone_cls, cls, dtype) as loader:
             # By name: keras-hub cannot read the policy back that it wrote for a mixed one.
             policy = keras.config.dtype_policy().name
             return loader.load_task(cls, load_weights, True, dtype=policy, **options)
 
-    def save_to_preset(self, preset_dir, max_shard_size=10):
+    def save_to_preset(self, preset_dir: str | os.PathLike, max_shard_size: float = 10) -> None:
         """Writes the model as a preset, as keras-hub does.
 
         ``from_preset`` loads it and ``keras_hub.upload_preset`` uploads it.
@@ -183,24 +195,24 @@ class AlignDualEncoder(ContrastiveModel):
             _ = self.preprocessor.vocabulary  # raises before anything is written
         keras_hub.models.Task.save_to_preset(self, str(preset_dir), max_shard_size)
 
-    def has_task_weights(self):
+    def has_task_weights(self) -> bool:
         """Whether there are weights beside the backbone's: keras-hub's hook."""
         return True
 
-    def save_task_weights(self, filepath):
+    def save_task_weights(self, filepath: str | os.PathLike) -> None:
         """Writes the weights beside the backbone's, the temperature: keras-hub's hook."""
         keras.saving.save_weights(self, filepath, objects_to_skip=self._beside_task())
 
-    def load_task_weights(self, filepath):
+    def load_task_weights(self, filepath: str | os.PathLike) -> None:
         """Reads what ``save_task_weights`` wrote: keras-hub's hook."""
         keras.saving.load_weights(self, filepath, objects_to_skip=self._beside_task())
 
     def _beside_task(self):
         # Keras would save the optimizer's state too.
         optimizers = [self.optimizer] if getattr(self, "optimizer", None) else []
-        return [*self.backbone._flatten_layers(), *optimizers]
+        return [*keras_internals.layers_of(self.backbone), *optimizers]
 
-    def export_to_transformers(self, path):
+    def export_to_transformers(self, path: str | os.PathLike) -> None:
         """Writes the model in the layout of Hugging Face's ``AlignModel``.
 
         Args:
@@ -214,12 +226,17 @@ class AlignDualEncoder(ContrastiveModel):
         transformers.export(self, path)
 
     def export(
-        self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **options
-    ):
+        self,
+        filepath: str | os.PathLike,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **options,
+    ) -> None:
         """Writes the model for use without this package.
 
         ``"tf_saved_model"`` writes a SavedModel for TensorFlow Serving: from strings and image
-        files to embeddings and class probabilities (``align_keras.serving.signatures``), with
+        files to embeddings and class probabilities (``align_keras.export.signatures``), with
         warm-up requests and a card. ``"onnx"`` and ``"litert"`` write both towers into a folder,
         from pixels and word pieces on.
 
@@ -249,7 +266,7 @@ class AlignDualEncoder(ContrastiveModel):
         if verbose:
             print(f"{filepath}: written")
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """The constructor's arguments, serialised."""
         return {
             "backbone": keras.saving.serialize_keras_object(self.backbone),
@@ -261,7 +278,7 @@ class AlignDualEncoder(ContrastiveModel):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> Self:
         """Builds a dual encoder from ``get_config``'s dictionary."""
         parts = {
             name: keras.saving.deserialize_keras_object(config[name], custom_objects)

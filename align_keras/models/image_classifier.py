@@ -1,10 +1,14 @@
 """An image tower that classifies: what the paper fine-tunes on labelled images."""
 
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from align_keras.preprocessing import raw_inputs
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
@@ -36,7 +40,13 @@ class AlignImageClassifier(keras.Model):
     ```
     """
 
-    def __init__(self, image_encoder, class_names, preprocessor=None, **kwargs):
+    def __init__(
+        self,
+        image_encoder: keras.Model,
+        class_names: Sequence[str],
+        preprocessor: AlignPreprocessor | None = None,
+        **kwargs,
+    ) -> None:
         super().__init__(**kwargs)
         # === Layers ===
         self.image_encoder = image_encoder
@@ -54,14 +64,14 @@ class AlignImageClassifier(keras.Model):
         # === Config ===
         self.class_names = list(class_names)
         self.preprocessor = preprocessor
-        self._traced = None
+        self._traced: Callable[[tf.Tensor], tf.Tensor] | None = None
 
-    def call(self, images, training=False):
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits of a batch of images."""
         training = bool(training) and self.image_encoder.trainable
         return self.head(self.image_encoder(images, training=training))
 
-    def score(self, images, batch_size=32):
+    def score(self, images: Any, batch_size: int = 32) -> np.ndarray:
         """Logits of raw images.
 
         Args:
@@ -72,16 +82,17 @@ class AlignImageClassifier(keras.Model):
             A NumPy array, float32, ``(count, classes)``; its softmax are probabilities.
 
         Raises:
-            ValueError: if something is no image, with its name or place.
-            FileNotFoundError: if there is no such file.
+            ItemError: if something is no image, with its place in the list.
+            MissingItemError: if there is no such file.
         """
         if self._traced is None:
             self._traced = tf.function(self.call, reduce_retracing=True)
         batches = raw_inputs.image_batches(images, self.preprocessor, batch_size)
-        logits = [self._traced(batch).numpy() for batch in batches]
+        traced = self._traced
+        logits = [traced(batch).numpy() for batch in batches]
         return np.concatenate([np.zeros((0, len(self.class_names)), "float32"), *logits])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """The constructor's arguments, serialised."""
         return {
             "image_encoder": keras.saving.serialize_keras_object(self.image_encoder),
@@ -92,7 +103,7 @@ class AlignImageClassifier(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> Self:
         """Builds a classifier from ``get_config``'s dictionary."""
         parts = {
             name: keras.saving.deserialize_keras_object(config[name], custom_objects)

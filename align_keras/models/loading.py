@@ -2,17 +2,24 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 
-from keras_hub.src.utils import preset_utils
+import keras
 
-from align_keras import hub
+from align_keras import hub, keras_internals
+from align_keras.errors import InputError
 from align_keras.models.conversion import transformers
 from align_keras.models.precision import dtype_policy
 from align_keras.preprocessing.hugging_face import MODEL_TYPE
 
 
 @contextlib.contextmanager
-def opened(preset, backbone_cls=None, task_cls=None, dtype=None):
+def opened(
+    preset: str | os.PathLike,
+    backbone_cls: type | None = None,
+    task_cls: type | None = None,
+    dtype: str | keras.DTypePolicy | None = None,
+) -> Iterator[keras_internals.PresetLoader]:
     """Opens a preset; what fails inside the ``with`` is raised as one line that names it.
 
     Args:
@@ -26,8 +33,8 @@ def opened(preset, backbone_cls=None, task_cls=None, dtype=None):
         ``load_task``.
 
     Raises:
-        ValueError: if a hub cannot be reached or refuses, or the preset is of another kind.
-        FileNotFoundError: if there is no such folder, or a file in it is missing.
+        InputError: if a hub cannot be reached or refuses, or the preset is of another kind.
+        MissingInputError: if there is no such folder, or a file in it is missing.
     """
     preset = str(preset) if isinstance(preset, os.PathLike) else preset
     with hub.one_line(preset), dtype_policy(dtype):
@@ -43,10 +50,10 @@ def _loader(preset, backbone_cls, task_cls):
         return loader
     found = loader.check_backbone_class()
     if not issubclass(found, backbone_cls):
-        raise ValueError(f"it holds {found.__name__}, which is no {backbone_cls.__name__}")
-    if task_cls is not None and hub.has_file(preset, preset_utils.TASK_CONFIG_FILE):
-        task = hub.read_json(preset, preset_utils.TASK_CONFIG_FILE)
-        found = preset_utils.check_config_class(task)
+        raise InputError(f"it holds {found.__name__}, which is no {backbone_cls.__name__}")
+    if task_cls is not None and hub.has_file(preset, keras_internals.TASK_CONFIG_FILE):
+        task = hub.read_json(preset, keras_internals.TASK_CONFIG_FILE)
+        found = keras_internals.check_config_class(task)
         if not issubclass(found, task_cls):
-            raise ValueError(f"it holds {found.__name__}, which is no {task_cls.__name__}")
+            raise InputError(f"it holds {found.__name__}, which is no {task_cls.__name__}")
     return loader

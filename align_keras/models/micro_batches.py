@@ -7,16 +7,62 @@ its slice of that gradient into the weights.
 """
 
 import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 from align_keras.layers import batch_norm
 
 # A weight that the outputs do not depend on.
-UNCONNECTED = tf.UnconnectedGradients.ZERO
+_UNCONNECTED = tf.UnconnectedGradients.ZERO
 
 
-def embed(backbone, inputs, micro_batch_size):
+def gradients(
+    backbone: keras.Model,
+    inputs: Mapping[str, tf.Tensor],
+    losses_of: Callable[[dict[str, tf.Tensor]], tuple[Any, tf.Tensor]],
+    variables: Sequence[tf.Variable],
+    micro_batch_size: int | None = None,
+) -> tuple[Any, list[tf.Tensor]]:
+    """Gradients of a loss of the embeddings, with all or a part of the activations in memory.
+
+    Args:
+        backbone: an ``AlignBackbone``.
+        inputs: its inputs.
+        losses_of: a function from the backbone's outputs to any results and the loss, a scalar.
+        variables: those of the backbone and of ``losses_of``.
+        micro_batch_size: rows a part, see ``embed``; ``None`` for all rows at once.
+
+    Returns:
+        The results of ``losses_of``, and a list of gradients, one for each variable.
+
+    Raises:
+        ValueError: as ``embed``.
+    """
+    if micro_batch_size is None:
+        with tf.GradientTape() as tape:
+            results, loss = losses_of(backbone(inputs, training=True))
+        found = tape.gradient(loss, variables, unconnected_gradients=_UNCONNECTED)
+        return results, [tf.convert_to_tensor(gradient) for gradient in found]
+    embeddings, replay = embed(backbone, inputs, micro_batch_size)
+    inner = {variable.value.ref() for variable in backbone.trainable_variables}
+    outer = [variable for variable in variables if variable.ref() not in inner]
+    with tf.GradientTape() as tape:
+        tape.watch(embeddings)
+        results, loss = losses_of(embeddings)
+    d_embeddings, d_outer = tape.gradient(
+        loss, [embeddings, outer], unconnected_gradients=_UNCONNECTED
+    )
+    by_variable = replay(d_embeddings)
+    by_variable |= {variable.ref(): found for variable, found in zip(outer, d_outer, strict=True)}
+    return results, [by_variable[variable.ref()] for variable in variables]
+
+
+def embed(
+    backbone: keras.Model, inputs: Mapping[str, tf.Tensor], micro_batch_size: int
+) -> tuple[dict[str, tf.Tensor], Callable[[Any], dict[Any, tf.Tensor]]]:
     """Embeds a batch in training mode, part by part, and keeps no activations.
 
     Args:
@@ -34,84 +80,99 @@ def embed(backbone, inputs, micro_batch_size):
     Raises:
         ValueError: if ``micro_batch_size`` does not divide the batch, or its size is not static.
     """
-    rows = inputs["images"].shape[0]
-    if rows is None:
-        raise ValueError(
-            "micro_batch_size: batches must all be of one size; batch the dataset with "
-            "drop_remainder=True"
+    parts = _Parts(backbone, inputs, micro_batch_size)
+    embeddings, averages = parts.embed()
+    return embeddings, lambda d_embeddings: parts.replay(d_embeddings, averages)
+
+
+class _Parts:
+    """A batch cut into parts, and the backbone's state before the first of them."""
+
+    def __init__(
+        self, backbone: keras.Model, inputs: Mapping[str, tf.Tensor], micro_batch_size: int
+    ) -> None:
+        rows = inputs["images"].shape[0]
+        if rows is None:
+            raise ValueError(
+                "micro_batch_size: batches must all be of one size; batch the dataset with "
+                "drop_remainder=True"
+            )
+        if rows % micro_batch_size:
+            raise ValueError(
+                f"micro_batch_size ({micro_batch_size}) must divide a replica's {rows} pairs"
+            )
+        self.backbone = backbone
+        self.size, self.count = micro_batch_size, rows // micro_batch_size
+        self.inputs = {
+            name: tf.reshape(value, [self.count, self.size, *value.shape[1:]])
+            for name, value in inputs.items()
+        }
+        # Seeds of dropout, and moving averages: each part changes them.
+        variables = backbone.non_trainable_variables
+        statistics = {id(variable) for variable in batch_norm.moving_statistics(backbone)}
+        averaged = [id(variable) in statistics for variable in variables]
+        self.state = [variable.value for variable in variables]
+        self.before = [tf.identity(variable) for variable in self.state]
+        self.moving, self.moving_before = (
+            list(itertools.compress(values, averaged)) for values in (self.state, self.before)
         )
-    if rows % micro_batch_size:
-        raise ValueError(
-            f"micro_batch_size ({micro_batch_size}) must divide a replica's {rows} pairs"
-        )
-    parts = rows // micro_batch_size
-    split = {
-        name: tf.reshape(value, [parts, micro_batch_size, *value.shape[1:]])
-        for name, value in inputs.items()
-    }
-    # Seeds of dropout, and moving averages: each part changes them.
-    variables = backbone.non_trainable_variables
-    averaged = ["moving_" in variable.path for variable in variables]
-    state = [variable.value for variable in variables]
-    before = [tf.identity(variable) for variable in state]
-    moving, moving_before = (
-        list(itertools.compress(values, averaged)) for values in (state, before)
-    )
 
-    def embed_part(index):
-        return backbone({name: value[index] for name, value in split.items()}, training=True)
+    def embed_part(self, index):
+        inputs = {name: value[index] for name, value in self.inputs.items()}
+        return self.backbone(inputs, training=True)
 
-    def embed_and_average(index):
-        _assign(moving, moving_before)
-        return embed_part(index), [tf.identity(variable) for variable in moving]
+    def embed(self):
+        """Embeddings of all parts, and the mean of the moving averages after each of them."""
 
-    outputs = {
-        name: tf.TensorSpec([micro_batch_size, backbone.projection_dim], tf.float32)
-        for name in backbone.output
-    }
-    averages = [tf.TensorSpec(variable.shape, variable.dtype) for variable in moving]
-    with batch_norm.local_statistics():
-        embeddings, averages = tf.map_fn(
-            embed_and_average,
-            tf.range(parts),
-            fn_output_signature=(outputs, averages),
-            parallel_iterations=1,
-        )
-    # Each moved from the same start: their mean is one step towards the parts' mean.
-    averages = [tf.reduce_mean(average, axis=0) for average in averages]
+        def embed_and_average(index):
+            _assign(self.moving, self.moving_before)
+            return self.embed_part(index), [tf.identity(variable) for variable in self.moving]
 
-    def replay(d_embeddings):
-        _assign(state, before)
-        variables = [variable.value for variable in backbone.trainable_variables]
+        width = self.backbone.projection_dim
+        outputs = {
+            name: tf.TensorSpec([self.size, width], tf.float32) for name in self.backbone.output
+        }
+        averages = [tf.TensorSpec(variable.shape, variable.dtype) for variable in self.moving]
+        with batch_norm.local_statistics():
+            embeddings, averages = tf.map_fn(
+                embed_and_average,
+                tf.range(self.count),
+                fn_output_signature=(outputs, averages),
+                parallel_iterations=1,
+            )
+        # Each moved from the same start: their mean is one step towards the parts' mean.
+        averages = [tf.reduce_mean(average, axis=0) for average in averages]
+        rows = self.count * self.size
+        return {n: tf.reshape(value, [rows, width]) for n, value in embeddings.items()}, averages
+
+    def replay(self, d_embeddings, averages):
+        """Gradients by the variables' ``ref()``: every part once more, from the same state."""
+        _assign(self.state, self.before)
+        variables = [variable.value for variable in self.backbone.trainable_variables]
         d_parts = {
-            name: tf.reshape(value, [parts, micro_batch_size, -1])
+            name: tf.reshape(value, [self.count, self.size, -1])
             for name, value in d_embeddings.items()
         }
 
         def add_part(index, totals):
             with tf.GradientTape() as tape:
-                outputs = embed_part(index)
+                outputs = self.embed_part(index)
             upstream = {name: value[index] for name, value in d_parts.items()}
             gradients = tape.gradient(
-                outputs, variables, output_gradients=upstream, unconnected_gradients=UNCONNECTED
+                outputs, variables, output_gradients=upstream, unconnected_gradients=_UNCONNECTED
             )
             gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
             return index + 1, [t + g for t, g in zip(totals, gradients, strict=True)]
 
         with batch_norm.local_statistics():
             _, totals = tf.while_loop(
-                lambda index, _: index < parts,
+                lambda index, _: index < self.count,
                 add_part,
                 (0, [tf.zeros(variable.shape) for variable in variables]),
                 parallel_iterations=1,
             )
-        _assign(moving, averages)
+        _assign(self.moving, averages)
         return {v.ref(): total for v, total in zip(variables, totals, strict=True)}
-
-    return {
-        name: tf.reshape(value, [rows, backbone.projection_dim])
-        for name, value in embeddings.items()
-    }, replay
 
 
 def _assign(variables, values):

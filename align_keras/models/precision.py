@@ -1,12 +1,13 @@
 """The precision policy while a model is built."""
 
 import contextlib
+from collections.abc import Iterator
 
 import keras
 
 
 @contextlib.contextmanager
-def dtype_policy(policy):
+def dtype_policy(policy: str | keras.DTypePolicy | None) -> Iterator[None]:
     """Makes ``policy`` the global precision policy for a while; None leaves it.
 
     keras-hub's EfficientNet reads the global policy only.

@@ -1,7 +1,7 @@
 """The named sizes, as plain data: image size first, then text size.
 
 A preset says how large each tower is and what it reads; ``build_backbone`` in
-``align_keras.backbone`` turns one into a model. Nothing branches on these names.
+``align_keras.models.backbone`` turns one into a model. Nothing branches on these names.
 
 Sources are the sections of the paper (Jia et al., 2021). The paper does not give
 BERT-Mini's dimensions; those here are the ones of the published BERT-Mini.
@@ -160,7 +160,7 @@ PRESETS = {
 }
 
 
-def find(sizes, name, kind):
+def find(sizes: dict[str, dict], name: str, kind: str) -> dict:
     """The entry of a table above; a ValueError that lists the names if it has no such one."""
     if name not in sizes:
         raise ValueError(f"no {kind} {name!r}; there are {', '.join(sorted(sizes))}")

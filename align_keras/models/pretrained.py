@@ -1,5 +1,7 @@
 """Towers that start from keras-hub presets, and what those expect of their inputs."""
 
+import os
+
 import keras_hub
 
 from align_keras import hub
@@ -7,7 +9,7 @@ from align_keras.models.image_encoder import ImageEncoder
 from align_keras.models.text_encoder import TextEncoder
 
 
-def load_image_encoder(preset, **options):
+def load_image_encoder(preset: str | os.PathLike, **options) -> ImageEncoder:
     """An image tower with the weights of a keras-hub EfficientNet.
 
     Args:
@@ -19,15 +21,15 @@ def load_image_encoder(preset, **options):
         An ``ImageEncoder``. Its images are scaled as ``pixel_scaling`` says.
 
     Raises:
-        ValueError: if it is no such preset, or a hub cannot be reached.
-        FileNotFoundError: if the folder is missing.
+        InputError: if it is no such preset, or a hub cannot be reached.
+        MissingInputError: if the folder is missing.
     """
     with hub.one_line(preset):
         backbone = keras_hub.models.EfficientNetBackbone.from_preset(preset)
     return ImageEncoder(backbone, **{"name": "image_encoder", **options})
 
 
-def pixel_scaling(preset):
+def pixel_scaling(preset: str | os.PathLike) -> dict:
     """The ``pixel_scale`` and ``pixel_offset`` that such a tower was trained with, a dict.
 
     Empty if the preset does not say.
@@ -42,7 +44,7 @@ def pixel_scaling(preset):
     }
 
 
-def load_text_encoder(preset, **options):
+def load_text_encoder(preset: str | os.PathLike, **options) -> TextEncoder:
     """A text tower with the weights of a keras-hub BERT; reads ``word_pieces``'s vocabulary.
 
     Args:
@@ -54,15 +56,15 @@ def load_text_encoder(preset, **options):
         A ``TextEncoder``.
 
     Raises:
-        ValueError: if it is no such preset, or a hub cannot be reached.
-        FileNotFoundError: if the folder is missing.
+        InputError: if it is no such preset, or a hub cannot be reached.
+        MissingInputError: if the folder is missing.
     """
     with hub.one_line(preset):
         backbone = keras_hub.models.BertBackbone.from_preset(preset)
     return TextEncoder(backbone, **{"name": "text_encoder", **options})
 
 
-def word_pieces(preset):
+def word_pieces(preset: str | os.PathLike) -> dict:
     """The ``vocabulary`` and ``lowercase`` that such a tower was trained with, a dict."""
     with hub.one_line(preset):
         tokenizer = keras_hub.tokenizers.BertTokenizer.from_preset(preset)

@@ -1,10 +1,14 @@
 """The BERT tower: word pieces to the [CLS] vector."""
 
 import functools
+from collections.abc import Mapping
+from typing import Self
 
 import keras
 import keras_hub
+import tensorflow as tf
 
+from align_keras import keras_internals
 from align_keras.layers.rematerialization import rematerialized
 from align_keras.models import presets
 
@@ -37,7 +41,9 @@ class TextEncoder(keras.Model):
     ```
     """
 
-    def __init__(self, backbone, approximate_gelu=True, **kwargs):
+    def __init__(
+        self, backbone: keras_hub.models.BertBackbone, approximate_gelu: bool = True, **kwargs
+    ) -> None:
         # === Functional Model ===
         hidden_states = backbone.output["sequence_output"]
         super().__init__(
@@ -53,7 +59,7 @@ class TextEncoder(keras.Model):
         # keras-hub has no argument for it.
         gelu = functools.partial(keras.activations.gelu, approximate=approximate_gelu)
         for block in backbone.transformer_layers:
-            block._feedforward_intermediate_dense.activation = gelu
+            keras_internals.feed_forward_layers(block)[0].activation = gelu
 
         # === Config ===
         self._backbone_config = keras.saving.serialize_keras_object(backbone)
@@ -61,7 +67,12 @@ class TextEncoder(keras.Model):
         self._backbone_config["config"].pop("dtype", None)
         self.approximate_gelu = approximate_gelu
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self,
+        inputs: Mapping[str, tf.Tensor],
+        training: bool | None = None,
+        mask: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Features of a batch of captions; see the class."""
         if not (training and self.rematerialize):
             return super().call(inputs, training=training, mask=mask)
@@ -74,11 +85,11 @@ class TextEncoder(keras.Model):
         return hidden_states[:, self._cls_token_index, :]
 
     @property
-    def backbone_config(self):
+    def backbone_config(self) -> dict:
         """The arguments that the ``BertBackbone`` was made with, a dict."""
         return dict(self._backbone_config["config"])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """The constructor's arguments, serialised."""
         return {
             "backbone": self._backbone_config,
@@ -88,14 +99,16 @@ class TextEncoder(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> Self:
         """Builds an encoder from ``get_config``'s dictionary."""
         backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
         return cls(**{**config, "backbone": backbone})
 
 
-def build_text_encoder(name, vocabulary_size=100_000, sequence_length=64, **options):
-    """Builds a named BERT of ``align_keras.presets``, with random weights.
+def build_text_encoder(
+    name: str, vocabulary_size: int = 100_000, sequence_length: int = 64, **options
+) -> TextEncoder:
+    """Builds a named BERT of ``align_keras.models.presets``, with random weights.
 
     Args:
         name: ``"bert_tiny"``, ``"bert_mini"``, ``"bert_small"``, ``"bert_medium"``,

@@ -1,9 +1,14 @@
 """LAMB as published."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
+from align_keras import keras_internals
 from align_keras.optimizers.exclusions import is_matrix
+from align_keras.optimizers.schedules import LearningRate
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
@@ -34,16 +39,16 @@ class Lamb(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate=1e-3,
-        weight_decay=1e-5,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-6,
-        exclude_from_decay=(),
-        exclude_from_adaptation=(),
-        name="lamb",
+        learning_rate: LearningRate = 1e-3,
+        weight_decay: float = 1e-5,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-6,
+        exclude_from_decay: Sequence[str] = (),
+        exclude_from_adaptation: Sequence[str] = (),
+        name: str = "lamb",
         **kwargs,
-    ):
+    ) -> None:
         # Keras would apply its own decay outside the trust ratio.
         super().__init__(learning_rate=learning_rate, weight_decay=None, name=name, **kwargs)
         self.decay = weight_decay or 0.0
@@ -53,7 +58,7 @@ class Lamb(keras.optimizers.Optimizer):
         self.exclude_from_decay = tuple(exclude_from_decay)
         self.exclude_from_adaptation = tuple(exclude_from_adaptation)
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         """Makes both moments of each variable."""
         if self.built:
             return
@@ -62,14 +67,15 @@ class Lamb(keras.optimizers.Optimizer):
             variables, ["first_moment", "second_moment"]
         )
         self._decays = [
-            is_matrix(variable, self.exclude_from_decay) and self._use_weight_decay(variable)
+            is_matrix(variable, self.exclude_from_decay)
+            and keras_internals.may_decay(self, variable)
             for variable in variables
         ]
         self._adapts = [is_matrix(v, self.exclude_from_adaptation) for v in variables]
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Moves one variable: ``w -= rate * |w| / |r + decay * w| * (r + decay * w)``."""
-        index = self._get_variable_index(variable)
+        index = keras_internals.variable_index(self, variable)
         first, second = self._first_moments[index], self._second_moments[index]
         # An embedding's sparse gradient becomes dense: untouched rows decay as well.
         gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
@@ -92,7 +98,7 @@ class Lamb(keras.optimizers.Optimizer):
         rate = tf.cast(learning_rate, tf.float32)
         self.assign_sub(variable, tf.cast(rate * ratio * update, variable.dtype))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """The constructor's arguments, serialised."""
         return {
             **super().get_config(),

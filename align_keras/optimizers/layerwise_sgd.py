@@ -1,9 +1,15 @@
 """SGD that moves a fine-tuned tower more slowly than the new layer on top of it."""
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
+
+from align_keras import keras_internals
+from align_keras.optimizers.exclusions import is_matrix
+from align_keras.optimizers.schedules import LearningRate
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
@@ -26,39 +32,39 @@ class LayerwiseSGD(keras.optimizers.SGD):
 
     def __init__(
         self,
-        learning_rate=0.01,
-        momentum=0.9,
-        weight_decay=0.0,
-        factor=1.0,
-        full_rate=(r"\bhead/",),
-        name="layerwise_sgd",
+        learning_rate: LearningRate = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        factor: float = 1.0,
+        full_rate: Sequence[str] = (r"\bhead/",),
+        name: str = "layerwise_sgd",
         **kwargs,
-    ):
+    ) -> None:
         # Keras would take its own decay off at the full learning rate.
         super().__init__(learning_rate, momentum, weight_decay=None, name=name, **kwargs)
         self.decay = weight_decay or 0.0
         self.factor = factor
         self.full_rate = tuple(full_rate)
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         """Makes the momentum of each variable."""
         if self.built:
             return
         super().build(variables)
-        # By place: in `update_step` a variable may be TensorFlow's, which has no path.
+        self._decays = [is_matrix(variable) for variable in variables]
         self._factors = [
             1.0 if any(re.search(e, variable.path) for e in self.full_rate) else self.factor
             for variable in variables
         ]
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Moves one variable: ``v = momentum * v - rate * (g + decay * w)``, ``w += v``."""
-        if self.decay and len(variable.shape) >= 2:
+        index = keras_internals.variable_index(self, variable)
+        if self.decay and self._decays[index]:
             gradient = gradient + self.decay * tf.convert_to_tensor(variable)
-        factor = self._factors[self._get_variable_index(variable)]
-        super().update_step(gradient, variable, learning_rate * factor)
+        super().update_step(gradient, variable, learning_rate * self._factors[index])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """The constructor's arguments, serialised."""
         return {
             **super().get_config(),

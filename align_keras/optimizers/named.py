@@ -1,25 +1,29 @@
 """Optimizers by name."""
 
 import re
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 
+from align_keras.errors import InputError
 from align_keras.optimizers.exclusions import is_matrix
 from align_keras.optimizers.lamb import Lamb
+from align_keras.optimizers.schedules import LearningRate
 
 OPTIMIZERS = ("lamb", "adamw", "sgd", "adafactor")
 
 
 def make_optimizer(
-    name,
-    learning_rate,
-    variables,
+    name: str,
+    learning_rate: LearningRate,
+    variables: Sequence[keras.Variable],
     *,
-    weight_decay=1e-5,
-    exclude_from_decay=(),
-    exclude_from_adaptation=(),
-    ema_momentum=0.0,
-):
+    weight_decay: float = 1e-5,
+    exclude_from_decay: Sequence[str] = (),
+    exclude_from_adaptation: Sequence[str] = (),
+    ema_momentum: float = 0.0,
+) -> keras.optimizers.Optimizer:
     """Makes an optimizer from its name; all but LAMB are Keras's.
 
     Their decay is decoupled (``w -= learning_rate * decay * w``) and leaves out variables of
@@ -37,21 +41,19 @@ def make_optimizer(
         ema_momentum: of a moving average of the weights, see ``averaged_weights``; 0 for none.
 
     Raises:
-        ValueError: if the name is unknown, an exclusion matches no variable or is no regular
-            expression, or another optimizer than LAMB is to leave out an adaptation.
+        InputError: if the name is unknown, an exclusion matches no variable or is no regular
+            expression, or another optimizer than LAMB is to leave out an adaptation. It names the
+            argument as the setting; ``optimizer`` for the name.
     """
     if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer: no {name!r}; choose one of {', '.join(OPTIMIZERS)}")
+        remedy = f"choose one of {', '.join(OPTIMIZERS)}"
+        raise InputError(f"no {name!r}", remedy=remedy, setting="optimizer")
     if name != "lamb" and exclude_from_adaptation:
-        raise ValueError(f"exclude_from_adaptation: {name} has no layer adaptation; LAMB has")
-    for exclusion in (*exclude_from_decay, *exclude_from_adaptation):
-        try:
-            matched = any(re.search(exclusion, variable.path) for variable in variables)
-        except re.error as error:
-            raise ValueError(f"exclusion {exclusion!r} is no regular expression: {error}") from None
-        if not matched:
-            raise ValueError(f"exclusion {exclusion!r} matches the path of no variable")
-    options = {"use_ema": ema_momentum > 0.0, "ema_momentum": ema_momentum or 0.99}
+        problem = f"{name} has no layer adaptation; LAMB has"
+        raise InputError(problem, setting="exclude_from_adaptation")
+    _check_exclusions("exclude_from_decay", exclude_from_decay, variables)
+    _check_exclusions("exclude_from_adaptation", exclude_from_adaptation, variables)
+    options: dict[str, Any] = {"use_ema": ema_momentum > 0.0, "ema_momentum": ema_momentum or 0.99}
     if name == "lamb":
         return Lamb(
             learning_rate,
@@ -71,7 +73,24 @@ def make_optimizer(
     return optimizer
 
 
-def leave_out_of_decay(optimizer, variables, exclusions):
+def _check_exclusions(argument, exclusions, variables):
+    """Raises InputError unless each exclusion matches the path of some variable."""
+    for exclusion in exclusions:
+        try:
+            matched = any(re.search(exclusion, variable.path) for variable in variables)
+        except re.error as error:
+            problem = f"{exclusion!r} is no regular expression: {error}"
+            raise InputError(problem, setting=argument) from None
+        if not matched:
+            problem = f"{exclusion!r} matches the path of no variable"
+            raise InputError(problem, setting=argument)
+
+
+def leave_out_of_decay(
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[keras.Variable],
+    exclusions: Iterable[str],
+) -> None:
     """Takes what is no matrix, or matches an exclusion, out of a Keras optimizer's decay.
 
     Keras does not save that; ``optimizer.decay_exclusions`` is kept for ``ContrastiveModel`` to.

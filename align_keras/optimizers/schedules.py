@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
+
 
 @keras.saving.register_keras_serializable(package="align_keras")
 class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
@@ -17,7 +19,7 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         ValueError: if ``warmup_steps`` is not from 0 to below ``total_steps``.
     """
 
-    def __init__(self, peak, warmup_steps, total_steps):
+    def __init__(self, peak: float, warmup_steps: int, total_steps: int) -> None:
         if not 0 <= warmup_steps < total_steps:
             raise ValueError(
                 f"warmup_steps must be from 0 to below total_steps ({total_steps}), "
@@ -27,14 +29,14 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_steps = warmup_steps
         self.total_steps = total_steps
 
-    def __call__(self, step):
+    def __call__(self, step: int | tf.Tensor) -> tf.Tensor:
         """The learning rate of one step, counted from 0; the first is above 0."""
         step = tf.cast(step, tf.float32)
         warmup = (step + 1.0) / max(self.warmup_steps, 1)
         decay = (self.total_steps - step) / (self.total_steps - self.warmup_steps)
         return self.peak * tf.clip_by_value(tf.minimum(warmup, decay), 0.0, 1.0)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """The constructor's arguments."""
         return {
             "peak": self.peak,

@@ -2,10 +2,14 @@
 
 import json
 import os
+from collections.abc import Collection
+from typing import Any
 
+import keras_hub
 import tokenizers
 
 from align_keras import hub
+from align_keras.errors import InputError, Place
 from align_keras.preprocessing.tokenizer import check_vocabulary, read_vocabulary, write_vocabulary
 
 #: ``model_type`` in the checkpoint's ``config.json``.
@@ -18,7 +22,7 @@ _VOCABULARY_FILE = "vocab.txt"
 _SEQUENCE_LENGTH = 64  # of their AlignProcessor
 
 
-def arguments(preset, config):
+def arguments(preset: str | os.PathLike, config: dict) -> dict:
     """The arguments of an ``AlignPreprocessor`` that does what a checkpoint expects.
 
     Args:
@@ -26,7 +30,7 @@ def arguments(preset, config):
         config: its ``config.json``, a dict.
 
     Raises:
-        ValueError: if it asks for what the preprocessor has not.
+        InputError: if it asks for what the preprocessor has not.
     """
     tokenizer = _tokenizer_arguments(preset, config.get("text_config") or {})
     return {**tokenizer, **preprocessor_arguments(hub.read_json(preset, _PREPROCESSOR_FILE))}
@@ -39,9 +43,9 @@ def _tokenizer_arguments(preset, text_config):
     if tokenizer := _optional_json(preset, _TOKENIZER_FILE):
         kind = tokenizer["model"].get("type", "WordPiece")
         if kind != "WordPiece":
-            raise ValueError(f"{_TOKENIZER_FILE}: {kind} is not supported, only WordPiece")
+            raise _fault(_TOKENIZER_FILE, f"{kind} is not supported, only WordPiece")
         vocabulary = _ordered(tokenizer["model"]["vocab"], tokenizer.get("added_tokens") or [])
-        check_vocabulary(vocabulary, _TOKENIZER_FILE)
+        check_vocabulary(vocabulary, Place(member=_TOKENIZER_FILE))
         normalizer = tokenizer.get("normalizer") or {}
     else:
         vocabulary = read_vocabulary(hub.file_of(preset, _VOCABULARY_FILE))
@@ -54,7 +58,10 @@ def _tokenizer_arguments(preset, text_config):
         )
     }
     if not found.pop("handle_chinese_chars"):
-        raise ValueError("the tokenizer does not set ideographs apart, which is not supported")
+        raise _fault(
+            _TOKENIZER_CONFIG_FILE,
+            "the tokenizer does not set ideographs apart, which is not supported",
+        )
     # Their AlignProcessor pads to 64 whatever the tokenizer's own bound.
     positions = text_config.get("max_position_embeddings")
     bounds = [settings.get("model_max_length"), positions, _SEQUENCE_LENGTH]
@@ -70,21 +77,19 @@ def _ordered(vocabulary, added_tokens):
     """Word pieces in the order of their ids, which must be 0, 1, 2, ..."""
     pieces = sorted(vocabulary, key=vocabulary.get)
     if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
-        raise ValueError(f"{_TOKENIZER_FILE}: the ids of its vocabulary have a gap")
+        raise _fault(_TOKENIZER_FILE, "the ids of its vocabulary have a gap")
     for token in added_tokens:
         if vocabulary.get(token["content"]) != token["id"]:
-            raise ValueError(
-                f"{_TOKENIZER_FILE}: the added token {token['content']!r} is not in its "
-                "vocabulary, which is not supported"
-            )
+            problem = f"the added token {token['content']!r} is not in its vocabulary"
+            raise _fault(_TOKENIZER_FILE, f"{problem}, which is not supported")
     return pieces
 
 
-def preprocessor_arguments(config):
+def preprocessor_arguments(config: dict) -> dict:
     """From a ``preprocessor_config.json``: arguments of ``AlignPreprocessor``.
 
     Raises:
-        ValueError: if it asks for what the preprocessor has not.
+        InputError: if it asks for what the preprocessor has not.
     """
     defaults = {
         "do_resize": True,
@@ -101,9 +106,10 @@ def preprocessor_arguments(config):
         OWN_SETTINGS: {},
     }
     config = {**defaults, **config}
-    demand(config, "preprocessor_config.json", {"do_resize": [True], "resample": [2]})
+    demand(config, _PREPROCESSOR_FILE, "", {"do_resize": [True], "resample": [2]})
     resize_size = _square(config, "size")
-    scale, offset = 1.0, 0.0
+    scale: Any = 1.0  # a number, or one a channel
+    offset: Any = 0.0
     if config["do_rescale"]:
         scale = config["rescale_factor"]
         offset = -1.0 if config["rescale_offset"] else 0.0
@@ -134,10 +140,10 @@ def _square(config, name):
         return size["height"]
     if isinstance(size, int):
         return size
-    raise ValueError(f"preprocessor_config.json: {name} must be a square, not {size}")
+    raise _fault(_PREPROCESSOR_FILE, f"must be a square, not {size}", name)
 
 
-def preprocessor_config(preprocessor):
+def preprocessor_config(preprocessor: keras_hub.models.Preprocessor) -> dict:
     """A ``preprocessor_config.json`` of an ``AlignPreprocessor``."""
     size, crop = preprocessor.resize_size, preprocessor.image_size
     config = {
@@ -175,15 +181,31 @@ def preprocessor_config(preprocessor):
     }
 
 
-def demand(config, where, allowed):
-    """Raises ValueError, which names ``where``, on a value that is none of the allowed ones."""
+def demand(config: dict, file: str, part: str, allowed: dict[str, Collection]) -> None:
+    """Checks that values of a configuration are among the allowed ones.
+
+    Args:
+        config: the configuration.
+        file: the preset's file that it stands in.
+        part: where in the file, such as ``text_config``; empty for the whole.
+        allowed: the allowed values by their names.
+
+    Raises:
+        InputError: if a value is none of them; its place has the file and the value's name.
+    """
     for name, values in allowed.items():
         if config[name] not in values:
             choices = ", ".join(str(value) for value in values)
-            raise ValueError(f"{where}: {name} {config[name]!r} is not supported, only {choices}")
+            column = f"{part}.{name}" if part else name
+            raise _fault(file, f"{config[name]!r} is not supported, only {choices}", column)
 
 
-def write(preprocessor, path):
+def _fault(file, problem, column=""):
+    """An error about a preset's file; ``hub.one_line`` adds the preset."""
+    return InputError(problem, Place(member=file, column=column))
+
+
+def write(preprocessor: keras_hub.models.Preprocessor, path: str | os.PathLike) -> None:
     """Writes the files of a processor into a folder."""
     _write_tokenizer(preprocessor, path)
     write_json(path, _PREPROCESSOR_FILE, preprocessor_config(preprocessor))
@@ -210,7 +232,7 @@ def _write_tokenizer(preprocessor, path):
     write_json(path, _TOKENIZER_CONFIG_FILE, settings)
 
 
-def write_json(path, name, content):
+def write_json(path: str | os.PathLike, name: str, content: Any) -> None:
     """Writes a JSON file into a folder."""
     with open(os.path.join(path, name), "w", encoding="utf-8") as file:
         file.write(json.dumps(content, indent=2) + "\n")

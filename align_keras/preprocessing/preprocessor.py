@@ -1,13 +1,15 @@
 """Encoded images and captions to model inputs, in TensorFlow ops."""
 
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import keras
-import keras_hub
 import numpy as np
 import tensorflow as tf
 
-from align_keras import hub
+from align_keras import hub, keras_internals
+from align_keras.errors import InputError
 from align_keras.preprocessing import hugging_face, images
 from align_keras.preprocessing.tokenizer import (
     CLS,
@@ -23,7 +25,7 @@ _VOCABULARY_FILE = "vocabulary.txt"
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
-class AlignPreprocessor(keras_hub.models.Preprocessor):
+class AlignPreprocessor(keras_internals.WholePreprocessor):
     """Turns encoded images and captions into the inputs of an ``AlignBackbone``.
 
     Images are stretched to ``resize_size`` squared and cropped to ``image_size`` squared: at
@@ -50,8 +52,8 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
 
     Raises:
         ValueError: if ``resize_size`` is below ``image_size``, ``sequence_length`` below 3, or
-            the vocabulary lacks one of BERT's special pieces.
-        FileNotFoundError: if there is no such vocabulary file.
+            the vocabulary lacks one of BERT's special pieces (InputError).
+        MissingInputError: if there is no such vocabulary file.
 
     Example:
     ```python
@@ -64,21 +66,21 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
     """
 
     # In keras-hub's base class a property of an image converter.
-    image_size = None
+    image_size: int = 0
 
     def __init__(
         self,
-        vocabulary=None,
-        image_size=289,
-        resize_size=346,
-        sequence_length=64,
-        antialias=False,
-        lowercase=True,
-        strip_accents=None,
-        pixel_scale=1 / 127.5,
-        pixel_offset=-1.0,
+        vocabulary: Sequence[str] | str | os.PathLike | None = None,
+        image_size: int = 289,
+        resize_size: int = 346,
+        sequence_length: int = 64,
+        antialias: bool = False,
+        lowercase: bool = True,
+        strip_accents: bool | None = None,
+        pixel_scale: float | Sequence[float] = 1 / 127.5,
+        pixel_offset: float | Sequence[float] = -1.0,
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(**kwargs)
         if resize_size < image_size:
             raise ValueError(
@@ -94,25 +96,30 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
         self.strip_accents = strip_accents
         self.pixel_scale = pixel_scale
         self.pixel_offset = pixel_offset
-        self._word_pieces = None
+        self._word_pieces: WordPieceTokenizer | None = None
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
 
-    def set_vocabulary(self, vocabulary):
+    def set_vocabulary(self, vocabulary: Sequence[str] | str | os.PathLike) -> None:
         """Sets the word pieces: a list in the order of their ids, or the path of a file."""
         if isinstance(vocabulary, str | os.PathLike):
-            vocabulary = read_vocabulary(str(vocabulary))
-        check_vocabulary(vocabulary, "vocabulary")
+            vocabulary = read_vocabulary(vocabulary)
+        else:
+            check_vocabulary(vocabulary)
         self._word_pieces = WordPieceTokenizer(vocabulary, self.lowercase, self.strip_accents)
 
     @property
-    def vocabulary(self):
-        """The word pieces in the order of their ids; ValueError if none are set."""
-        if self._word_pieces is None:
-            raise ValueError("the preprocessor has no vocabulary; call set_vocabulary")
-        return self._word_pieces.vocabulary
+    def vocabulary(self) -> list[str]:
+        """The word pieces in the order of their ids; InputError if none are set."""
+        return self._word_piece_tokenizer.vocabulary
 
-    def tokenize(self, captions):
+    @property
+    def _word_piece_tokenizer(self) -> WordPieceTokenizer:
+        if self._word_pieces is None:
+            raise InputError("the preprocessor has no vocabulary", remedy="call set_vocabulary")
+        return self._word_pieces
+
+    def tokenize(self, captions: Any) -> dict[str, tf.Tensor]:
         """Cuts captions into word pieces, a batch at a time (many times faster than singly).
 
         Args:
@@ -124,7 +131,7 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
         """
         captions = tf.convert_to_tensor(captions, tf.string)
         ids = {piece: self.vocabulary.index(piece) for piece in (CLS, SEP, PAD)}
-        pieces = self._word_pieces.tokenize(captions)[:, : self.sequence_length - 2]
+        pieces = self._word_piece_tokenizer.tokenize(captions)[:, : self.sequence_length - 2]
         ends = [tf.fill([tf.shape(captions)[0], 1], ids[piece]) for piece in (CLS, SEP)]
         pieces = tf.concat([ends[0], pieces, ends[1]], axis=1)
         shape = [captions.shape[0], self.sequence_length]
@@ -138,7 +145,7 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
             "padding_mask": tf.ensure_shape(padding_mask, shape),
         }
 
-    def decode_image(self, encoded):
+    def decode_image(self, encoded: tf.Tensor) -> tf.Tensor:
         """Decodes one image and crops its centre, as in evaluation.
 
         Args:
@@ -152,12 +159,12 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
         """
         return self.crop_image(images.decode(encoded))
 
-    def crop_image(self, image):
+    def crop_image(self, image: Any) -> tf.Tensor:
         """Resizes uint8 pixels ``(height, width, 3)``, crops the centre and scales."""
         image = images.resize(image, self.resize_size, self.antialias)
         return self._scale(images.centre_crop(image, self.image_size))
 
-    def decode_and_augment_image(self, encoded, seed):
+    def decode_and_augment_image(self, encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Decodes one image, crops at random and flips it every other time, as in training.
 
         Args:
@@ -179,9 +186,11 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
             self.resize_size,
             self.antialias,
         )
-        return self._scale(_flip(image, draws[2] < 0.5))
+        return self._scale(images.flip(image, draws[2] < 0.5))
 
-    def decode_random_area(self, encoded, seed, min_area=0.08):
+    def decode_random_area(
+        self, encoded: tf.Tensor, seed: tf.Tensor, min_area: float = 0.08
+    ) -> tf.Tensor:
         """Decodes one image, cuts a random window out and flips it every other time.
 
         The crop of image classifiers, ``images.decode_random_area``; it shows things larger than
@@ -201,17 +210,17 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
         image = images.decode_random_area(encoded, seed, self.image_size, min_area, self.antialias)
         # A draw of its own: the seed as it is has given the window.
         draw = tf.random.stateless_uniform([], tf.reverse(seed, [0]))
-        return self._scale(_flip(image, draw < 0.5))
+        return self._scale(images.flip(image, draw < 0.5))
 
     def _scale(self, pixels):
         return pixels * tf.constant(self.pixel_scale) + tf.constant(self.pixel_offset)
 
-    def unscale(self, image):
+    def unscale(self, image: Any) -> np.ndarray:
         """Scaled pixels back to 0 .. 1, as for a picture: float, ``(..., 3)``."""
         levels = (np.asarray(image) - self.pixel_offset) / np.asarray(self.pixel_scale)
         return np.clip(levels / 255.0, 0.0, 1.0)
 
-    def call(self, inputs):
+    def call(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Images and captions, or one of them, to model inputs: a dict to a dict.
 
         ``images``: pixels ``(batch, height, width, 3)``, uint8, or floats that are scaled
@@ -231,7 +240,7 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
         each = self.decode_image if batch.dtype == tf.string else self.crop_image
         return tf.map_fn(each, batch, fn_output_signature=tf.float32)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """The constructor's arguments, serialised; the vocabulary is an asset of its own."""
         config = super().get_config()
         config.pop("config_file", None)
@@ -248,7 +257,7 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
         }
 
     @classmethod
-    def from_preset(cls, preset, **options):
+    def from_preset(cls, preset: str | os.PathLike, **options) -> Self:
         """Loads the preprocessor of a preset, or of a checkpoint in Hugging Face's layout.
 
         Args:
@@ -260,8 +269,8 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
             An ``AlignPreprocessor``.
 
         Raises:
-            ValueError: if it is no such preset, or a hub cannot be reached.
-            FileNotFoundError: if the folder, or a file in it, is missing.
+            InputError: if it is no such preset, or a hub cannot be reached.
+            MissingInputError: if the folder, or a file in it, is missing.
         """
         with hub.one_line(preset):
             config = hub.read_config(preset)
@@ -269,31 +278,21 @@ class AlignPreprocessor(keras_hub.models.Preprocessor):
                 return cls(**{**hugging_face.arguments(preset, config), **options})
             return hub.keras_loader(preset, config).load_preprocessor(cls, **options)
 
-    @classmethod
-    def _add_missing_kwargs(cls, loader, kwargs):
-        # keras-hub's hook where a preset has no preprocessor of this class.
-        raise FileNotFoundError(f"{loader.preset}: no preprocessor.json of {cls.__name__} in it")
-
-    def save_to_preset(self, preset_dir):
+    def save_to_preset(self, preset_dir: str | os.PathLike) -> None:
         """Writes ``preprocessor.json`` and the vocabulary into a folder."""
         super().save_to_preset(str(preset_dir))
         directory = os.path.join(preset_dir, hub.TOKENIZER_FOLDER)
         os.makedirs(directory, exist_ok=True)
         self.save_assets(directory)
 
-    def load_preset_assets(self, preset):
+    def load_preset_assets(self, preset: str | os.PathLike) -> None:
         """Reads the vocabulary of a preset: keras-hub's hook."""
         self.set_vocabulary(hub.file_of(preset, f"{hub.TOKENIZER_FOLDER}/{_VOCABULARY_FILE}"))
 
-    def save_assets(self, directory):
+    def save_assets(self, directory: str) -> None:
         """Writes the vocabulary into a ``.keras`` file: Keras's hook."""
         write_vocabulary(self.vocabulary, os.path.join(directory, _VOCABULARY_FILE))
 
-    def load_assets(self, directory):
+    def load_assets(self, directory: str) -> None:
         """Reads the vocabulary from a ``.keras`` file: Keras's hook."""
         self.set_vocabulary(os.path.join(directory, _VOCABULARY_FILE))
-
-
-def _flip(image, flipped):
-    # Of axis 1 or of none: `tf.where` of both would take as long as decoding.
-    return tf.reverse(image, tf.range(1, 1 + tf.cast(flipped, tf.int32)))

@@ -1,13 +1,20 @@
 """``tf.data`` data sets of raw images and captions to batches of model inputs."""
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import tensorflow as tf
 
+from align_keras.errors import InputError, MissingInputError
 from align_keras.preprocessing.fields import TEXT_INPUTS
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
 FORMATS = "a JPEG, PNG, GIF, BMP or WebP image"
 
 
-def prepare_pairs(dataset, preprocessor, batch_size):
+def prepare_pairs(
+    dataset: tf.data.Dataset, preprocessor: AlignPreprocessor | None, batch_size: int
+) -> tf.data.Dataset:
     """Maps a ``tf.data.Dataset`` of pairs to batches of model inputs.
 
     Args:
@@ -20,19 +27,25 @@ def prepare_pairs(dataset, preprocessor, batch_size):
         A ``tf.data.Dataset``.
 
     Raises:
-        ValueError: if a field is missing or of another kind.
+        InputError: if a field is missing or of another kind.
     """
     spec = dataset.element_spec
     for name in ("images", "captions"):
         if not isinstance(spec, dict) or name not in spec:
-            raise ValueError(
-                f"the dataset has no field {name}; to embed one kind use encode_images or "
-                "encode_texts"
+            raise InputError(
+                f"the dataset has no field {name}",
+                remedy="to embed one kind use encode_images or encode_texts",
             )
     return prepare(dataset, preprocessor, batch_size, ("images", "captions"), keep_others=True)
 
 
-def prepare(dataset, preprocessor, batch_size, fields, keep_others):
+def prepare(
+    dataset: tf.data.Dataset,
+    preprocessor: AlignPreprocessor | None,
+    batch_size: int,
+    fields: Sequence[str],
+    keep_others: bool,
+) -> tf.data.Dataset:
     """Maps the raw ``fields`` of a dataset to batches of model inputs; others stay or go."""
     if not isinstance(dataset.element_spec, dict):
         # As TensorFlow Datasets gives (image, label).
@@ -41,11 +54,11 @@ def prepare(dataset, preprocessor, batch_size, fields, keep_others):
     spec = dataset.element_spec
     kept = [name for name in spec if keep_others or name in fields]
     if not kept:
-        raise ValueError(f"the dataset has no field {' or '.join(fields)}")
+        raise InputError(f"the dataset has no field {' or '.join(fields)}")
     dataset = dataset.map(lambda value: {name: value[name] for name in kept})
     raw_images = "images" in kept and not spec["images"].dtype.is_floating
     if raw_images or "captions" in kept:
-        check_preprocessor(preprocessor)
+        preprocessor = check_preprocessor(preprocessor)
     is_batched = _is_batched({name: spec[name] for name in kept})
 
     def prepare_images(batch):
@@ -59,12 +72,13 @@ def prepare(dataset, preprocessor, batch_size, fields, keep_others):
     if not is_batched:
         dataset = dataset.batch(batch_size)
     if "captions" in kept:
-        dataset = dataset.map(lambda batch: preprocessor(batch))
+        tokenizing = check_preprocessor(preprocessor)
+        dataset = dataset.map(lambda batch: tokenizing(batch))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 def _is_batched(spec):
-    """Whether a dataset's elements are batches; ValueError if they are of no known kind."""
+    """Whether a dataset's elements are batches; InputError if they are of no known kind."""
     batched = set()
     for name, field in spec.items():
         ranks = {"images": (0, 1) if field.dtype == tf.string else (3, 4), "captions": (0, 1)}
@@ -72,19 +86,19 @@ def _is_batched(spec):
         if ranks is None:
             continue
         if field.shape.rank not in ranks:
-            raise ValueError(f"the dataset's {name} have the shape {field.shape}; set it")
+            raise InputError(f"the dataset's {name} have the shape {field.shape}", remedy="set it")
         batched.add(field.shape.rank == ranks[1])
         if name == "captions" and field.dtype != tf.string:
-            raise ValueError(f"the dataset's captions are {field.dtype.name}, not strings")
+            raise InputError(f"the dataset's captions are {field.dtype.name}, not strings")
         if name == "images" and field.dtype != tf.string:
             known = field.dtype.is_floating or field.dtype == tf.uint8
             if not known or field.shape[-1] not in (3, None):
-                raise ValueError(
-                    f"the dataset's images are {field.dtype.name} {field.shape}; give uint8 "
-                    "(height, width, 3)"
+                raise InputError(
+                    f"the dataset's images are {field.dtype.name} {field.shape}",
+                    remedy="give uint8 (height, width, 3)",
                 )
     if len(batched) > 1:
-        raise ValueError("some of the dataset's fields are batched and some are not")
+        raise InputError("some of the dataset's fields are batched and some are not")
     return batched.pop()
 
 
@@ -114,25 +128,28 @@ def _contents(string):
     return tf.cond(is_encoded, lambda: string, lambda: tf.io.read_file(string))
 
 
-def iterate(dataset):
+def iterate(dataset: tf.data.Dataset) -> Iterator[Any]:
     """A dataset's batches; what fails in it is one line."""
     try:
         yield from dataset
     except tf.errors.NotFoundError as error:
         reason = error.message.splitlines()[0].partition("}} ")
-        raise FileNotFoundError(f"the dataset: {reason[2] or reason[0]}") from error
+        raise MissingInputError(f"the dataset: {reason[2] or reason[0]}") from error
     except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"an image of the dataset {image_fault(error)}; give {FORMATS}") from error
+        problem = f"an image of the dataset {image_fault(error)}"
+        raise InputError(problem, remedy=f"give {FORMATS}") from error
 
 
-def image_fault(error):
+def image_fault(error: tf.errors.OpError) -> str:
     """What TensorFlow has against an image, in a few words."""
     return "too many pixels" if "too many pixels" in error.message else "does not decode"
 
 
-def check_preprocessor(preprocessor):
-    """Raises ValueError if there is none."""
+def check_preprocessor(preprocessor: AlignPreprocessor | None) -> AlignPreprocessor:
+    """The preprocessor itself; InputError if there is none."""
     if preprocessor is None:
-        raise ValueError(
-            "the model has no preprocessor for raw images or captions; set model.preprocessor"
+        raise InputError(
+            "the model has no preprocessor for raw images or captions",
+            remedy="set model.preprocessor",
         )
+    return preprocessor

@@ -1,12 +1,16 @@
 """Raw images and captions, in whatever form they come, to batches of model inputs."""
 
-import concurrent.futures
 import os
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from align_keras.errors import InputError, MissingInputError, Place
+from align_keras.preprocessing.double_buffer import prepared_batches
 from align_keras.preprocessing.fields import MODEL_INPUTS, TEXT_INPUTS
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.preprocessing.raw_datasets import (
     FORMATS,
     check_preprocessor,
@@ -16,7 +20,28 @@ from align_keras.preprocessing.raw_datasets import (
 )
 
 
-def image_batches(images, preprocessor, batch_size):
+class ItemError(InputError):
+    """One of the images or captions of a list cannot be used.
+
+    Args:
+        index: its place in the list, an attribute.
+        problem: what is wrong with it.
+        place: its file, or its place in the list, such as ``Place(member="image 3")``.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, index: int, problem: str, place: Place, remedy: str = "") -> None:
+        super().__init__(problem, place, remedy)
+        self.index = index
+
+
+class MissingItemError(ItemError, MissingInputError):
+    """The file of one of the images is not there."""
+
+
+def image_batches(
+    images: Any, preprocessor: AlignPreprocessor | None, batch_size: int
+) -> Iterator[tf.Tensor]:
     """Yields batches of model inputs from images.
 
     Args:
@@ -35,8 +60,9 @@ def image_batches(images, preprocessor, batch_size):
         float32, ``(batch, size, size, 3)``.
 
     Raises:
-        ValueError: if something is no image, with its name or place.
-        FileNotFoundError: if there is no such file.
+        ItemError: if something is no image, with its place in the list.
+        MissingItemError: if there is no such file.
+        InputError: if all together are no images.
     """
     if isinstance(images, tf.data.Dataset):
         dataset = prepare(images, preprocessor, batch_size, ("images",), keep_others=False)
@@ -46,59 +72,56 @@ def image_batches(images, preprocessor, batch_size):
     if isinstance(images, str | bytes | os.PathLike) or hasattr(images, "convert"):
         images = [images]
     if isinstance(images, dict) or not hasattr(images, "__len__"):
-        raise ValueError(f"not images, but {_describe(images)}")
+        raise InputError(f"not images, but {_describe(images)}")
     rank = len(images.shape) if hasattr(images, "shape") else None
     if rank == 4 and tf.as_dtype(images.dtype).is_floating:
         _check_scale(images[:batch_size], preprocessor)
         for start in range(0, len(images), batch_size):
             yield tf.cast(images[start : start + batch_size], tf.float32)
         return
-    check_preprocessor(preprocessor)
+    preprocessor = check_preprocessor(preprocessor)
     if rank == 3:
-        raise ValueError("images: a single array; give a batch of them, as in images[None]")
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        waiting = None
-        for start in range(0, len(images), batch_size):
-            # The next batch is prepared while this one is embedded.
-            batch = [
-                pool.submit(_prepare_image, image, start + place, preprocessor)
-                for place, image in enumerate(images[start : start + batch_size])
-            ]
-            if waiting:
-                yield tf.stack([image.result() for image in waiting])
-            waiting = batch
-        if waiting:
-            yield tf.stack([image.result() for image in waiting])
+        raise InputError(
+            "images: a single array", remedy="give a batch of them, as in images[None]"
+        )
+    batches = prepared_batches(
+        enumerate(images), lambda item: _prepare_image(item[1], item[0], preprocessor), batch_size
+    )
+    for batch in batches:
+        yield tf.stack([image for _, image in batch])
 
 
-def _prepare_image(image, place, preprocessor):
+def _prepare_image(image, index, preprocessor):
     """One image of a list to ``(size, size, 3)``."""
-    name = f"image {place}"
+    place = Place(member=f"image {index}")
     if isinstance(image, str | os.PathLike):
-        name = os.fspath(image)
-        if not tf.io.gfile.exists(name) or tf.io.gfile.isdir(name):
-            raise FileNotFoundError(f"{name}: no such image file")
-        image = tf.io.read_file(name)
+        place = Place(os.fspath(image))
+        if not tf.io.gfile.exists(place.file) or tf.io.gfile.isdir(place.file):
+            raise MissingItemError(index, "no such image file", place)
+        image = tf.io.read_file(place.file)
     try:
         if isinstance(image, bytes) or getattr(image, "dtype", None) == tf.string:
             return preprocessor.decode_image(image)
         if hasattr(image, "convert"):  # PIL's
             if image.mode[0] in "IF":
-                raise ValueError(f"{name}: more than 8 bits a pixel (mode {image.mode})")
+                problem = f"more than 8 bits a pixel (mode {image.mode})"
+                raise ItemError(index, problem, place)
             image = image.convert("RGB")
         pixels = np.asarray(image)
         if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
-            raise ValueError(
-                f"{name}: not a path, encoded image or uint8 array (height, width, 3), but "
-                f"{pixels.dtype} {pixels.shape}"
+            raise ItemError(
+                index,
+                "not a path, encoded image or uint8 array (height, width, 3), but "
+                f"{pixels.dtype} {pixels.shape}",
+                place,
             )
         return preprocessor.crop_image(pixels)
     except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"{name}: {image_fault(error)}; give {FORMATS}") from error
+        raise ItemError(index, image_fault(error), place, f"give {FORMATS}") from error
 
 
 def _check_scale(images, preprocessor):
-    """Raises ValueError on floats far outside of what the preprocessor gives."""
+    """Raises InputError on floats far outside of what the preprocessor gives."""
     if preprocessor is None or not len(images):
         return
     levels = np.array([[0.0], [255.0]]) * preprocessor.pixel_scale + preprocessor.pixel_offset
@@ -106,13 +129,16 @@ def _check_scale(images, preprocessor):
     found = float(tf.reduce_min(images)), float(tf.reduce_max(images))
     margin = 0.5 * (high - low)  # for whoever adds noise
     if found[0] < low - margin or found[1] > high + margin:
-        raise ValueError(
+        raise InputError(
             f"images: floats from {found[0]:.3g} to {found[1]:.3g}, where the model takes "
-            f"{low:.3g} to {high:.3g}; give uint8 to have them scaled"
+            f"{low:.3g} to {high:.3g}",
+            remedy="give uint8 to have them scaled",
         )
 
 
-def caption_batches(captions, preprocessor, batch_size):
+def caption_batches(
+    captions: Any, preprocessor: AlignPreprocessor | None, batch_size: int
+) -> Iterator[dict[str, tf.Tensor]]:
     """Yields batches of model inputs from captions.
 
     Args:
@@ -126,7 +152,8 @@ def caption_batches(captions, preprocessor, batch_size):
         Dicts of int32, ``(batch, sequence)``.
 
     Raises:
-        ValueError: if something is no string.
+        ItemError: if something is no string, with its place in the list.
+        InputError: if all together are no captions.
     """
     if isinstance(captions, tf.data.Dataset):
         fields = ("captions", *TEXT_INPUTS)
@@ -134,53 +161,55 @@ def caption_batches(captions, preprocessor, batch_size):
         return
     if isinstance(captions, dict):
         if missing := [name for name in TEXT_INPUTS if name not in captions]:
-            raise ValueError(f"captions: no {', '.join(missing)} beside {', '.join(captions)}")
+            raise InputError(f"captions: no {', '.join(missing)} beside {', '.join(captions)}")
         for start in range(0, len(captions["token_ids"]), batch_size):
             yield {name: captions[name][start : start + batch_size] for name in TEXT_INPUTS}
         return
-    check_preprocessor(preprocessor)
+    preprocessor = check_preprocessor(preprocessor)
     if isinstance(captions, str | bytes):
         captions = [captions]
     captions = captions.numpy() if tf.is_tensor(captions) else captions
     if not hasattr(captions, "__len__"):
-        raise ValueError(f"not captions, but {_describe(captions)}")
+        raise InputError(f"not captions, but {_describe(captions)}")
     for start in range(0, len(captions), batch_size):
         chunk = list(captions[start : start + batch_size])
-        for place, caption in enumerate(chunk, start):
+        for index, caption in enumerate(chunk, start):
             if not isinstance(caption, str | bytes):
-                raise ValueError(f"caption {place}: not a string, but {_describe(caption)}")
+                problem = f"not a string, but {_describe(caption)}"
+                raise ItemError(index, problem, Place(member=f"caption {index}"))
         yield preprocessor.tokenize(chunk)
 
 
 def _describe(value):
-    return value.__class__.__name__ + (f" {value}" if isinstance(value, int | float) else "")
+    return type(value).__name__ + (f" {value}" if isinstance(value, int | float) else "")
 
 
-def are_model_inputs(fields):
+def are_model_inputs(fields: Any) -> bool:
     """Whether a dict of arrays or of their specs is what a backbone takes."""
     if not isinstance(fields, dict) or not set(MODEL_INPUTS) <= fields.keys():
         return False
     return tf.as_dtype(fields["images"].dtype).is_floating
 
 
-def split_pairs(pairs):
+def split_pairs(pairs: Mapping[str, Any]) -> tuple[Any, Any]:
     """The images and the captions, or word pieces, of a dict of both.
 
     Raises:
-        ValueError: if one is missing or their numbers differ.
+        InputError: if one is missing or their numbers differ.
     """
     is_tokenized = set(TEXT_INPUTS) <= pairs.keys()
     for name in ("images", *([] if is_tokenized else ["captions"])):
         if name not in pairs:
-            raise ValueError(
-                f"no {name} in the inputs; to embed one kind use encode_images or encode_texts"
+            raise InputError(
+                f"no {name} in the inputs",
+                remedy="to embed one kind use encode_images or encode_texts",
             )
     captions = {name: pairs[name] for name in TEXT_INPUTS} if is_tokenized else pairs["captions"]
     counts = [_count(pairs["images"]), _count(pairs["token_ids"] if is_tokenized else captions)]
     if counts[0] != counts[1]:
-        raise ValueError(
-            f"{counts[0]} images and {counts[1]} captions are no pairs; use encode_images and "
-            "encode_texts"
+        raise InputError(
+            f"{counts[0]} images and {counts[1]} captions are no pairs",
+            remedy="use encode_images and encode_texts",
         )
     return pairs["images"], captions
 

@@ -1,7 +1,12 @@
 """BERT's WordPiece tokenizer in TensorFlow ops, id for id that of Hugging Face's."""
 
+import os
+from collections.abc import Iterable, Sequence
+
 import tensorflow as tf
 import tensorflow_text as tf_text
+
+from align_keras.errors import InputError, MissingInputError, Place
 
 PAD, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 
@@ -26,38 +31,51 @@ _LONG_RUN = rf"(?s).*\S{{{_WORD_LIMIT + 1}}}.*"
 _MARK = "\ue000"
 
 
-def read_vocabulary(path):
+_REMEDY = "give a BERT vocab.txt"
+
+
+def read_vocabulary(path: str | os.PathLike) -> list[str]:
     """Reads a BERT ``vocab.txt``: one word piece a line, in the order of their ids.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not UTF-8, or ``check_vocabulary`` refuses it.
+        MissingInputError: if there is no such file.
+        InputError: if it is not UTF-8, or ``check_vocabulary`` refuses it.
     """
+    path = os.fspath(path)
+    place = Place(path)
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
-        raise FileNotFoundError(f"vocabulary: no file {path}")
+        raise MissingInputError("no such file", place, _REMEDY)
     with tf.io.gfile.GFile(path, "rb") as file:
         try:
             pieces = file.read().decode("utf-8").split("\n")
         except UnicodeDecodeError:
-            raise ValueError(f"{path}: not UTF-8; give a BERT vocab.txt") from None
+            raise InputError("not UTF-8", place, _REMEDY) from None
     pieces = [piece.rstrip("\r") for piece in pieces]
     while pieces and not pieces[-1]:
         pieces.pop()
-    check_vocabulary(pieces, path)
+    check_vocabulary(pieces, place)
     return pieces
 
 
-def check_vocabulary(pieces, path):
-    """Raises a ValueError that names ``path`` on word pieces that BERT cannot work with."""
+def check_vocabulary(pieces: Sequence[str], place: Place | None = None) -> None:
+    """Checks that there are BERT's special pieces, and none twice.
+
+    Args:
+        pieces: word pieces in the order of their ids.
+        place: where they stand.
+
+    Raises:
+        InputError: otherwise.
+    """
     missing = [piece for piece in (PAD, UNKNOWN, CLS, SEP) if piece not in pieces]
     if missing:
-        raise ValueError(f"{path}: no {', '.join(missing)} in it; give a BERT vocab.txt")
+        raise InputError(f"no {', '.join(missing)} among the word pieces", place, _REMEDY)
     if len(set(pieces)) < len(pieces):
         twice = next(piece for index, piece in enumerate(pieces) if piece in pieces[:index])
-        raise ValueError(f"{path}: {twice!r} stands twice in it; give a BERT vocab.txt")
+        raise InputError(f"{twice!r} stands twice among the word pieces", place, _REMEDY)
 
 
-def write_vocabulary(pieces, path):
+def write_vocabulary(pieces: Iterable[str], path: str) -> None:
     """Writes a BERT ``vocab.txt``, whole or not at all: one piece a line."""
     partial = f"{path}.partial"
     with tf.io.gfile.GFile(partial, "w") as file:
@@ -78,7 +96,9 @@ class WordPieceTokenizer:
         strip_accents: whether to strip accents; None for what ``lowercase`` says, as BERT does.
     """
 
-    def __init__(self, vocabulary, lowercase=True, strip_accents=None):
+    def __init__(
+        self, vocabulary: Iterable[str], lowercase: bool = True, strip_accents: bool | None = None
+    ) -> None:
         self.vocabulary = list(vocabulary)
         self.lowercase = lowercase
         self.strip_accents = lowercase if strip_accents is None else strip_accents
@@ -95,7 +115,7 @@ class WordPieceTokenizer:
             no_pretokenization=False,
         )
 
-    def normalize(self, captions):
+    def normalize(self, captions: tf.Tensor) -> tf.Tensor:
         """Cleans captions as BERT does; marks special pieces, and overlong words as unknown.
 
         Args:
@@ -121,7 +141,7 @@ class WordPieceTokenizer:
             lambda: text,
         )
 
-    def tokenize(self, captions):
+    def tokenize(self, captions: tf.Tensor) -> tf.RaggedTensor:
         """Cuts captions into word pieces, without [CLS] and [SEP].
 
         Args:

@@ -7,7 +7,7 @@ _CHUNK_NUMBERS = 1 << 22
 _QUERIES = 256
 
 
-def nearest(queries, embeddings, count):
+def nearest(queries: np.ndarray, embeddings: np.ndarray, count: int) -> np.ndarray:
     """The places of the embeddings with the highest inner products.
 
     Args:
@@ -22,8 +22,8 @@ def nearest(queries, embeddings, count):
     parts = []
     for first in range(0, len(queries), _QUERIES):
         own = queries[first : first + _QUERIES]
-        scores = np.empty((len(own), 0), np.float32)
-        places = np.empty((len(own), 0), np.int64)
+        scores: np.ndarray = np.empty((len(own), 0), np.float32)
+        places: np.ndarray = np.empty((len(own), 0), np.int64)
         for start in range(0, len(embeddings), rows):
             chunk = np.asarray(embeddings[start : start + rows], np.float32)
             found = _finite(own @ chunk.T)
@@ -32,12 +32,15 @@ def nearest(queries, embeddings, count):
             scores = np.hstack([scores, np.take_along_axis(found, best, 1)])
             places = np.hstack([places, np.take_along_axis(here, best, 1)])
             best = _largest(scores, count)
-            scores, places = (np.take_along_axis(of, best, 1) for of in (scores, places))
+            scores = np.take_along_axis(scores, best, 1)
+            places = np.take_along_axis(places, best, 1)
         parts.append(places)
     return np.concatenate(parts) if parts else np.empty((0, count), np.int64)
 
 
-def ranked(queries, embeddings, places):
+def ranked(
+    queries: np.ndarray, embeddings: np.ndarray, places: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Found places in the order of their similarities.
 
     Sums are float64, rounded to float32, so that equal images tie exactly wherever they stand;
@@ -60,12 +63,12 @@ def ranked(queries, embeddings, places):
     return ordered, scores
 
 
-def _largest(scores, count):
+def _largest(scores: np.ndarray, count: int) -> np.ndarray:
     if scores.shape[1] <= count:
         return np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
     return np.argpartition(-scores, count - 1, axis=1)[:, :count]
 
 
-def _finite(scores):
+def _finite(scores: np.ndarray) -> np.ndarray:
     """A score that is not a number, of a damaged embedding, below all others."""
     return np.nan_to_num(scores, nan=-np.inf, neginf=-np.inf, posinf=-np.inf)

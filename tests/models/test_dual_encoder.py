@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from align_keras import Lamb
+from align_keras import Lamb, keras_internals
 
 
 def test_eight_pairs_are_learnt_to_recall_1(build_tiny, batch):
@@ -132,7 +132,7 @@ def test_saved_models_embed_the_same(extension, build_tiny, batch, tmp_path):
         loaded = keras.models.load_model(path)
         norms = [
             layer
-            for layer in loaded.backbone.image_encoder._flatten_layers()
+            for layer in keras_internals.layers_of(loaded.backbone.image_encoder)
             if isinstance(layer, keras.layers.BatchNormalization)
         ]
         assert norms

@@ -1,5 +1,6 @@
 """Hubs that do not answer, or refuse: one clear line each."""
 
+import dataclasses
 import importlib
 import sys
 import types
@@ -9,13 +10,16 @@ import pytest
 import requests
 
 from align_keras import AlignBackbone, AlignDualEncoder, AlignPreprocessor, hub
+from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.models import pretrained
 
 
-def assert_refused(address, message):
+def assert_refused(address, problem):
     for cls in (AlignDualEncoder, AlignBackbone, AlignPreprocessor):
-        with pytest.raises(ValueError, match=f"{address}: {message}") as raised:
+        with pytest.raises(InputError) as raised:
             cls.from_preset(address)
+        assert raised.value.place == Place(address)
+        assert raised.value.problem.startswith(problem)
         assert "\n" not in str(raised.value)
 
 
@@ -30,8 +34,10 @@ def test_an_offline_kaggle_is_one_clear_line(monkeypatch):
 
     monkeypatch.setattr(requests.Session, "send", refuse)
     assert_refused("kaggle://keras/align/keras/align_base", "the hub cannot be reached")
-    with pytest.raises(ValueError, match="bert_base_en_uncased: the hub cannot be reached"):
+    with pytest.raises(InputError, match="the hub cannot be reached") as raised:
         pretrained.load_text_encoder("bert_base_en_uncased")
+    assert raised.value.place == Place("bert_base_en_uncased")
+    assert raised.value.remedy == "connect to the network, or give a local folder"
 
 
 @pytest.mark.parametrize(
@@ -41,7 +47,7 @@ def test_an_offline_kaggle_is_one_clear_line(monkeypatch):
         (403, "the hub refuses access"),
         (404, "the hub has no such model"),
         (429, "the hub asks to wait"),
-        (503, r"the hub fails \(status 503\)"),
+        (503, "the hub fails (status 503)"),
     ],
 )
 def test_what_a_hub_answers_is_told(status, message, monkeypatch):
@@ -70,7 +76,37 @@ def test_what_cuts_the_line_is_told(name, monkeypatch):
         raise getattr(httpx, name)("cut")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", cut)
-    assert_refused("hf://nobody/nothing", r"the hub cannot be reached \(cut\)")
+    assert_refused("hf://nobody/nothing", "the hub cannot be reached (cut)")
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        (None, Place("FOLDER")),
+        (
+            Place(member="config.json"),
+            Place("FOLDER", member="config.json"),
+        ),
+        (Place("FOLDER/assets/vocabulary.txt"), Place("FOLDER", member="assets/vocabulary.txt")),
+        # A hub's file, where it was downloaded to.
+        (Place("/cache/a1/vocab.txt", "line 3"), Place("FOLDER", "line 3", "vocab.txt")),
+    ],
+)
+def test_a_fault_of_a_file_has_its_place_in_the_preset(place, found, tmp_path):
+    def here(place):
+        return dataclasses.replace(place, file=place.file.replace("FOLDER", str(tmp_path)))
+
+    with pytest.raises(InputError) as raised, hub.one_line(tmp_path):
+        raise InputError("broken", place and here(place))
+    assert raised.value.place == here(found)
+
+
+def test_what_is_missing_is_a_missing_input(tmp_path):
+    with pytest.raises(MissingInputError) as raised, hub.one_line(tmp_path / "none"):
+        raise AssertionError
+    assert raised.value.place == Place(str(tmp_path / "none"))
+    with pytest.raises(MissingInputError, match="not there"), hub.one_line(tmp_path):
+        raise FileNotFoundError("not there\nat all")
 
 
 def test_network_errors_are_told_from_others():

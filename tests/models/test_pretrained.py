@@ -1,17 +1,15 @@
 """Towers that start from keras-hub's presets, alone and in the recipe."""
 
-import dataclasses
-
 import keras
 import keras_hub
 import numpy as np
-import pretrain
 import pytest
 from conftest import TINY_EFFICIENTNET
-from experiments import EXPERIMENTS
+from experiments import PRETRAINING
 
 from align_keras import AlignDualEncoder
 from align_keras.models import pretrained
+from align_keras.runs import pretraining
 
 
 @pytest.fixture
@@ -57,8 +55,7 @@ def test_a_tower_without_a_converter_says_nothing_of_pixels(hub_towers, tmp_path
 
 
 def test_the_recipe_starts_from_keras_hub_towers(hub_towers, scene_shards, tmp_path):
-    settings = dataclasses.replace(
-        EXPERIMENTS["quickstart"],
+    settings = PRETRAINING["quickstart"].replace(
         train_data=",".join(scene_shards[0]),
         eval_data=",".join(scene_shards[1]),
         workdir=str(tmp_path / "run"),
@@ -72,7 +69,7 @@ def test_the_recipe_starts_from_keras_hub_towers(hub_towers, scene_shards, tmp_p
         warmup_steps=0,
         learning_rate=1e-9,
     )
-    pretrain.main(settings)
+    pretraining.pretrain(settings)
     model = AlignDualEncoder.from_preset(tmp_path / "run" / "preset")
     # What it expects came with the towers, and so did the weights.
     assert list(model.preprocessor.pixel_scale) == [0.02, 0.03, 0.04]
@@ -89,8 +86,8 @@ def test_the_recipe_starts_from_keras_hub_towers(hub_towers, scene_shards, tmp_p
     ]
     np.testing.assert_allclose(*tables, atol=1e-6)
     assert model.backbone.image_projection is not None
-    with pytest.raises(ValueError, match="--vocabulary: --text-encoder brings its own"):
-        pretrain.main(dataclasses.replace(settings, vocabulary="vocab.txt"))
+    with pytest.raises(ValueError, match="the text tower brings its own; leave out vocabulary"):
+        pretraining.pretrain(settings.replace(vocabulary="vocab.txt"))
     with pytest.raises(FileNotFoundError, match="/none: no such folder"):
         missing = {"image_encoder": "/none", "workdir": str(tmp_path / "other")}
-        pretrain.main(dataclasses.replace(settings, **missing))
+        pretraining.pretrain(settings.replace(**missing))

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from align_keras import Lamb, WarmupLinearDecay
+from align_keras import Lamb, LayerwiseSGD, WarmupLinearDecay
+from align_keras.errors import InputError
 from align_keras.optimizers.averaging import averaged_weights
 from align_keras.optimizers.named import make_optimizer
 
@@ -118,17 +119,20 @@ def test_named_optimizers_match_their_references(name, reference, shape, exclude
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("name", "options", "setting", "message"),
     [
-        ("rmsprop", {}, "no 'rmsprop'; choose one of lamb, adamw, sgd, adafactor"),
-        ("sgd", {"exclude_from_adaptation": ["w"]}, "sgd has no layer adaptation"),
-        ("lamb", {"exclude_from_decay": ["embed"]}, "'embed' matches the path of no variable"),
-        ("lamb", {"exclude_from_decay": ["("]}, r"'\(' is no regular expression"),
+        ("rmsprop", {}, "optimizer", "no 'rmsprop'; choose one of lamb, adamw, sgd, adafactor"),
+        ("sgd", {"exclude_from_adaptation": ["w"]}, "", "sgd has no layer adaptation"),
+        ("lamb", {"exclude_from_decay": ["embed"]}, "", "'embed' matches the path of no variable"),
+        ("lamb", {"exclude_from_decay": ["("]}, "", r"'\(' is no regular expression"),
+        ("lamb", {"exclude_from_adaptation": ["b"]}, "", "'b' matches the path of no variable"),
     ],
 )
-def test_a_wrong_optimizer_is_told_in_one_line(name, options, message):
-    with pytest.raises(ValueError, match=message):
+def test_a_wrong_optimizer_is_told_in_one_line(name, options, setting, message):
+    with pytest.raises(InputError, match=message) as raised:
         make_optimizer(name, 0.1, [keras.Variable([1.0], name="weight")], **options)
+    # The argument that is at fault.
+    assert raised.value.setting == (setting or next(iter(options)))
 
 
 def test_averaged_weights_are_the_moving_average_and_leave_no_trace(build_tiny, batch):
@@ -173,6 +177,33 @@ def test_lamb_differs_from_the_one_of_keras():
         optimizer.apply([keras.ops.convert_to_tensor([[1.0, -1.0], [2.0, 0.5]])])
         results.append(variable.numpy())
     assert np.abs(results[0] - results[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda variables: Lamb(0.0),
+        lambda variables: LayerwiseSGD(1.0, weight_decay=0.1),
+        lambda variables: make_optimizer("sgd", 1.0, variables, weight_decay=0.1),
+        lambda variables: make_optimizer("adamw", 1.0, variables, weight_decay=0.1),
+    ],
+)
+def test_one_rule_says_what_decays_in_every_optimizer(make, monkeypatch):
+    """Turned around, all of them follow: a vector decays, a matrix does not."""
+    for module in ("lamb", "layerwise_sgd", "named"):
+        rule = lambda variable, exclusions=(): len(variable.shape) == 1  # noqa: E731
+        monkeypatch.setattr(f"align_keras.optimizers.{module}.is_matrix", rule)
+    variables = [
+        keras.Variable(np.ones((2,) * rank), dtype="float32", name=f"rank{rank}") for rank in (1, 2)
+    ]
+    optimizer = make(variables)
+    optimizer.build(variables)
+    if isinstance(optimizer, Lamb):
+        assert optimizer._decays == optimizer._adapts == [True, False]
+        return
+    optimizer.apply([keras.ops.zeros(variable.shape) for variable in variables])
+    np.testing.assert_allclose(variables[0].numpy(), 0.9, rtol=1e-6)
+    np.testing.assert_array_equal(variables[1].numpy(), 1.0)
 
 
 def test_lamb_leaves_a_zero_weight_movable():

@@ -9,6 +9,8 @@ import tensorflow as tf
 from PIL import Image
 
 from align_keras import AlignPreprocessor
+from align_keras.errors import InputError, Place
+from align_keras.preprocessing.raw_inputs import ItemError, MissingItemError
 
 CAPTIONS = ["A red ring!", "small blue star", "", "green heart at the top", "x"]
 
@@ -224,7 +226,28 @@ def test_replicas_do_not_double_pairs(model, build_tiny, mirrored, images):
 def test_what_cannot_be_embedded_is_one_clear_line(call, error, message, model, images):
     with pytest.raises(error, match=message) as raised:
         call(model, images)
+    assert isinstance(raised.value, InputError)
     assert "\n" not in str(raised.value)
+
+
+def test_a_fault_tells_which_of_a_list_it_is(model, images, tmp_path):
+    with pytest.raises(ItemError) as raised:
+        model.encode_images([*images, b"no image"], batch_size=2)
+    assert raised.value.index == 5
+    assert raised.value.place == Place(member="image 5")
+    assert raised.value.problem == "does not decode"
+    path = tmp_path / "note.jpg"
+    with pytest.raises(MissingItemError) as raised:
+        model.encode_images([images[0], path])
+    assert (raised.value.index, raised.value.place) == (1, Place(str(path)))
+    assert isinstance(raised.value, FileNotFoundError)
+    path.write_text("not an image")
+    with pytest.raises(ItemError) as raised:
+        model.encode_images([images[0], images[1], path])
+    assert (raised.value.index, raised.value.place) == (2, Place(str(path)))
+    with pytest.raises(ItemError) as raised:
+        model.encode_texts(["a", "b", 7], batch_size=2)
+    assert (raised.value.index, raised.value.place) == (2, Place(member="caption 2"))
 
 
 def test_a_file_that_is_no_image_is_named(model, tmp_path):

@@ -6,6 +6,7 @@ import tensorflow as tf
 import tokenizers
 from PIL import Image
 
+from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.preprocessing.tokenizer import read_vocabulary
 
@@ -101,19 +102,21 @@ def test_an_image_of_too_many_pixels_raises_before_it_is_decoded(preprocessor):
 
 def test_vocabulary_files_are_checked(tmp_path):
     path = tmp_path / "vocab.txt"
-    with pytest.raises(FileNotFoundError, match=f"no file {path}"):
-        read_vocabulary(str(path))
-    path.write_text("[PAD]\n[UNK]\n[CLS]\nred\n")
-    with pytest.raises(ValueError, match=r"vocab.txt: no \[SEP\] in it"):
-        read_vocabulary(str(path))
-    path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nred\nred\n")
-    with pytest.raises(ValueError, match="'red' stands twice in it"):
-        read_vocabulary(str(path))
-    with pytest.raises(FileNotFoundError, match="no file"):
-        read_vocabulary(str(tmp_path))
-    path.write_bytes(b"[PAD]\n\xff\n")
-    with pytest.raises(ValueError, match="vocab.txt: not UTF-8"):
-        read_vocabulary(str(path))
+    for missing in (path, tmp_path):
+        with pytest.raises(MissingInputError) as raised:
+            read_vocabulary(missing)
+        assert raised.value.place == Place(str(missing))
+    for contents, problem in (
+        (b"[PAD]\n[UNK]\n[CLS]\nred\n", "no [SEP] among the word pieces"),
+        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nred\nred\n", "'red' stands twice among the word pieces"),
+        (b"[PAD]\n\xff\n", "not UTF-8"),
+    ):
+        path.write_bytes(contents)
+        with pytest.raises(InputError) as raised:
+            read_vocabulary(str(path))
+        assert raised.value.place == Place(str(path))
+        assert raised.value.problem == problem
+        assert raised.value.remedy == "give a BERT vocab.txt"
     path.write_bytes(b"[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\n\xe2\x80\xa8\r\n")
     assert read_vocabulary(str(path)) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "\u2028"]
 

@@ -1,261 +1,31 @@
-"""Fine-tuning for retrieval, and pretraining that goes on from a preset."""
+"""The command that fine-tunes for retrieval."""
 
-import dataclasses
-import itertools
-import json
-import runpy
-import sys
-
-import finetune_retrieval
-import keras
-import numpy as np
-import prepare_data
-import pretrain
 import pytest
-from conftest import ROOT, TINY_IMAGE_SIZE, TINY_SEQUENCE, build_tiny_model
-from experiments import EXPERIMENTS
-from PIL import Image
-
-from align_keras import AlignDualEncoder, AlignPreprocessor, Lamb, WarmupLinearDecay, distribution
-from align_keras.data import pipeline, records, scenes
-from align_keras.evaluation import retrieval
-from align_keras.runs.monitoring import read_log
-from align_keras.runs.reporting import RECALLS
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory, pieces, scene_shards):
-    """A preset that has seen 120 scenes for a few steps, in a run's directory."""
-    run = tmp_path_factory.mktemp("start")
-    keras.utils.set_random_seed(1)
-    preprocessor = AlignPreprocessor(pieces, TINY_IMAGE_SIZE, 20, TINY_SEQUENCE)
-    model = build_tiny_model(preprocessor=preprocessor, vocabulary_size=len(pieces))
-    model.compile(Lamb(3e-3))
-    dataset = pipeline.training_dataset(pipeline.shard_counts(scene_shards[0]), preprocessor, 40)
-    model.fit(dataset, steps_per_epoch=30, shuffle=False, verbose=0)
-    model.save_to_preset(run / "preset")
-    return run
-
-
-@pytest.fixture(scope="module")
-def captioned(tmp_path_factory):
-    """Squares of 8 colours on grounds of 8, two captions each: 256 to train on, 64 held out."""
-    folder = tmp_path_factory.mktemp("captioned")
-    rng = np.random.default_rng(0)
-    pairs = list(itertools.product(scenes.COLOURS, repeat=2))
-    for part, repeats in (("train", 4), ("test", 1)):
-        rows = []
-        for index, (square, ground) in enumerate(repeats * pairs):
-            pixels = np.tile(scenes.COLOURS[ground], (20, 20, 1))
-            pixels[5:15, 5:15] = scenes.COLOURS[square]
-            pixels = np.clip(pixels + rng.integers(-15, 16, 3), 0, 255).astype("uint8")
-            Image.fromarray(pixels).save(folder / f"{part}{index}.png")
-            captions = [f"a {square} square on {ground}", f"{ground} with a {square} square"]
-            rows.append({"image": f"{part}{index}.png", "captions": captions})
-        table = folder / f"{part}.jsonl"
-        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        prepare_data.main(
-            prepare_data.PrepareSettings(captions=str(table), output=str(folder / part))
-        )
-    return folder
-
-
-def settings_of(start, captioned, workdir, **options):
-    options = {
-        "model": str(start),
-        "train_data": f"{captioned}/train-*.tfrecord",
-        "eval_data": f"{captioned}/test-*.tfrecord",
-        "workdir": str(workdir),
-        "batch_size": 40,
-        "steps": 4,
-        "eval_every": 4,
-        "checkpoint_every": 2,
-        "log_every": 1,
-        **options,
-    }
-    return dataclasses.replace(EXPERIMENTS["finetune_flickr30k"], **options)
-
-
-@pytest.fixture(scope="module")
-def tuned(start, captioned, tmp_path_factory):
-    """A finished run of the recipe, at a learning rate for so small a model."""
-    workdir = tmp_path_factory.mktemp("runs") / "tuned"
-    settings = settings_of(
-        start,
-        captioned,
-        workdir,
-        steps=250,
-        learning_rate=2e-2,
-        eval_every=250,
-        log_every=100,
-        checkpoint_every=250,
-    )
-    return workdir, pretrain.main(settings), settings
-
-
-def recalls(preset, captioned):
-    """Recalls of a preset on the held-out images and captions themselves."""
-    model = AlignDualEncoder.from_preset(str(preset))
-    rows = [json.loads(line) for line in (captioned / "test.jsonl").read_text().splitlines()]
-    images = model.encode_images([captioned / row["image"] for row in rows])
-    texts = model.encode_texts([text for row in rows for text in row["captions"]])
-    metrics, _ = retrieval.full_metrics(images, texts, np.repeat(np.arange(len(rows)), 2))
-    return metrics
-
-
-def test_fine_tuning_beats_its_start_on_held_out_pairs(tuned, start, captioned):
-    workdir, metrics, _ = tuned
-    before = recalls(start / "preset", captioned)
-    after = recalls(workdir / "preset", captioned)
-    # By the report, whose shards hold JPEGs, and by the images themselves.
-    for name in ("i2t_recall_at_10", "t2i_recall_at_10"):
-        assert metrics[name] > metrics["start"][name] + 0.15
-        assert after[name] > before[name] + 0.15
-    assert after["t2i_median_rank"] < before["t2i_median_rank"] / 1.5
-
-
-def test_the_starts_figures_stand_beside_and_in_the_log(tuned, capsys):
-    workdir, metrics, settings = tuned
-    (first,) = [line for line in read_log(workdir) if line["step"] == 0]
-    assert first["i2t_recall_at_5"] == metrics["start"]["i2t_recall_at_5"]
-    again = pretrain.main(settings)
-    assert again["start"] == metrics["start"]
-    printed = capsys.readouterr().out
-    assert "model    chance     start" in printed
-    # Other held-out data have other figures of the start, which is not there any more.
-    other = dataclasses.replace(settings, prompts=("{}",))
-    assert "start" not in pretrain.main(other)
-    assert "no figures of --model on these held-out data" in capsys.readouterr().out
-
-
-def test_captions_of_an_image_are_no_negatives_of_each_other(start, captioned):
-    """The loss of a batch against a sum written out in NumPy."""
-    model = AlignDualEncoder.from_preset(str(start / "preset"))
-    model.compile(Lamb(1e-3), label_smoothing=0.0)
-    counts = pipeline.shard_counts(records.find_shards(f"{captioned}/train-*.tfrecord"))
-    batch = next(iter(pipeline.training_dataset(counts, model.preprocessor, 200)))
-    ids = batch["image_ids"].numpy()
-    assert (ids != 0).all()
-    shared = ids[:, None] == ids
-    assert shared.sum() > 200  # some images are twice in the batch
-    images = model.backbone.encode_images(batch["images"])
-    texts = model.backbone.encode_texts(batch)
-    logits = (images.numpy().astype("float64") @ texts.numpy().T) / float(model.temperature)
-    logits[shared & ~np.eye(200, dtype=bool)] = -np.inf
-    losses = model.contrastive_losses(
-        {"image_embeddings": images, "text_embeddings": texts}, {"image_ids": batch["image_ids"]}
-    )
-    for name, scores in (("loss_i2t", logits), ("loss_t2i", logits.T)):
-        expected = np.mean(np.log(np.exp(scores).sum(1)) - np.diag(scores))
-        assert float(losses[name]) == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_model_brings_all_but_what_is_given(start, captioned, tmp_path):
-    """A step at rate 0, with larger images, leaves vocabulary, temperature and weights."""
-    settings = settings_of(
-        start,
-        captioned,
-        tmp_path / "run",
-        steps=1,
-        learning_rate=0.0,
-        image_size=24,
-        synchronized_batch_norm=False,
-    )
-    pretrain.main(settings)
-    before, after = (
-        AlignDualEncoder.from_preset(str(run / "preset")) for run in (start, tmp_path / "run")
-    )
-    sizes = {"image_size": 24, "resize_size": 30}  # 16 and 20 were the start's
-    config = before.preprocessor.get_config()
-    assert after.preprocessor.get_config() == {**config, **sizes}
-    assert not after.backbone.image_encoder.synchronized_batch_norm
-    assert after.preprocessor.vocabulary == before.preprocessor.vocabulary
-    assert float(after.temperature) == float(before.temperature)
-    for weight, expected in zip(after.weights, before.weights, strict=True):
-        if "moving_" not in weight.path and "seed" not in weight.path:
-            np.testing.assert_array_equal(weight.numpy(), expected.numpy(), weight.path)
-
-
-def test_two_replicas_fine_tune_in_float16_keeping_little_and_resume(
-    start, captioned, tmp_path, mirrored, monkeypatch
-):
-    """All that saves memory at once, and a moving average of the weights."""
-    monkeypatch.setattr(distribution, "make_strategy", lambda *_: mirrored)
-    options = {"precision": "mixed_float16", "micro_batch_size": 10, "rematerialize": True}
-    options |= {"loss_tile_rows": 8, "ema_momentum": 0.5}
-    settings = settings_of(start, captioned, tmp_path / "run", **options)
-    metrics = pretrain.main(settings)
-    assert metrics["num_pairs"] == 128
-    lines = [line for line in read_log(tmp_path / "run") if line["kind"] == "train"]
-    assert [line["step"] for line in lines] == [1, 2, 3, 4]
-    assert all(np.isfinite(line["loss"]) for line in lines)
-    assert "loss_scale" in lines[0]
-    # Steps were taken, not all skipped.
-    assert lines[-1]["learning_rate"] < lines[0]["learning_rate"]
-    # A finished run reports the same once more, of the averaged weights.
-    again = pretrain.main(settings)
-    for name in RECALLS:
-        assert again[name] == metrics[name]
-
-
-def test_the_papers_constants_are_the_defaults():
-    flags = ["--model=RUN", "--train-data=DIR"]
-    settings = finetune_retrieval.parse_settings(flags)
-    assert (settings.batch_size, settings.learning_rate, settings.steps) == (2048, 1e-5, 3000)
-    assert settings.warmup_steps == 0
-    assert settings.mask_false_negatives
-    coco = finetune_retrieval.parse_settings([*flags, "--experiment=finetune_coco"])
-    assert coco == dataclasses.replace(settings, steps=6000)
-    rate = WarmupLinearDecay(1e-5, 0, 3000)
-    expected = [1e-5 * (3000 - step) / 3000 for step in (0, 1, 1500, 2999)]
-    assert [float(rate(step)) for step in (0, 1, 1500, 2999)] == pytest.approx(expected)
-
-
-def test_an_experiments_sizes_give_way_to_the_models():
-    flags = ["--model=RUN", "--train-data=DIR", "--experiment=products_nano"]
-    settings = pretrain.parse_settings(flags)
-    assert settings.image_size is settings.resize_size is settings.sequence_length is None
-    assert pretrain.parse_settings([*flags, "--image-size=96"]).image_size == 96
-    assert pretrain.parse_settings(flags[1:]).image_size == 64
+from in_process import run_recipe_here
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("flags", "line"),
     [
-        ({"model": "none"}, "--model: none: no such folder"),
-        ({"vocabulary": "v.txt"}, "--vocabulary: --model brings its own; leave one of them out"),
-        ({"image_encoder": "b0"}, "--image-encoder: --model brings its own"),
-        ({"train_data": ""}, "--model without --train-data: give both"),
-        ({"sequence_length": 13}, "--sequence-length: 13 is more than the 12 that --model has"),
-        ({"resize_size": 15}, "--resize-size: 15 is below 16"),
+        (["--train-data=x"], "--model: give the model to start from; a preset or a run"),
+        (["--model=x"], "--experiment: finetune_flickr30k needs training data; give --train-data"),
+        (
+            ["--model=x", "--train-data=x", "--initial_temperature=1"],
+            "--initial-temperature: a trained model brings its own; leave out",
+        ),
+        (["--model=x", "--experiment=none"], "--experiment: no 'none'; choose one of"),
+        (["--model=/none", "--train-data=x"], "--model: /none: no such folder"),
     ],
 )
-def test_bad_settings_are_one_clear_line(options, message, start, captioned, tmp_path):
-    settings = settings_of(start, captioned, tmp_path / "run", **options)
-    with pytest.raises((ValueError, FileNotFoundError), match=message) as raised:
-        pretrain.main(settings)
-    assert "\n" not in str(raised.value)
-    assert not (tmp_path / "run" / "settings.json").exists()
+def test_the_command_ends_in_one_line(flags, line):
+    assert run_recipe_here("finetune_retrieval.py", *flags).startswith(
+        f"finetune_retrieval.py: {line}"
+    )
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--train-data=x"], "--model: give the model to start from"),
-        (["--model=x"], "give --train-data"),
-        (["--model=x", "--train-data=x", "--initial_temperature=1"], "--initial-temperature: --mo"),
-        (["--model=x", "--experiment=none"], "--experiment: no 'none'"),
-    ],
-)
-def test_the_command_ends_in_one_line(flags, message, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["finetune_retrieval.py", *flags])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(ROOT / "recipes" / "finetune_retrieval.py"), run_name="__main__")
-    assert stopped.value.code.startswith("finetune_retrieval.py: ")
-    assert message in stopped.value.code
-
-
-def test_a_run_goes_on_in_a_directory_of_its_own(tuned, captioned):
-    workdir, _, _ = tuned
-    with pytest.raises(ValueError, match="--model: the run in .* began with "):
-        pretrain.main(settings_of(workdir, captioned, workdir))
+def test_settings_are_those_of_the_experiment(monkeypatch):
+    trained = []
+    monkeypatch.setattr("align_keras.runs.pretraining.pretrain", trained.append)
+    assert run_recipe_here("finetune_retrieval.py", "--model=RUN", "--train-data=DIR") is None
+    (settings,) = trained
+    assert (settings.model.model, settings.run.steps) == ("RUN", 3_000)

@@ -4,6 +4,7 @@ import base64
 import concurrent.futures
 import http.server
 import json
+import runpy
 import subprocess
 import sys
 import threading
@@ -11,10 +12,12 @@ import threading
 import grpc
 import numpy as np
 import pytest
-import serving_client
 import tensorflow as tf
 from conftest import ROOT
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+CLIENT = runpy.run_path(str(ROOT / "recipes" / "serving_client.py"))
+ask_rest, ask_grpc = CLIENT["ask_rest"], CLIENT["ask_grpc"]
 
 
 def sizes_of(images):
@@ -83,20 +86,20 @@ BYTES = [bytes(range(256)), b"\xff\xd8", b"four"]
 
 
 def test_rest_sends_bytes_and_strings(rest_server):
-    found = serving_client.ask_rest(rest_server, "align", "sizes", BYTES)
+    found = ask_rest(rest_server, "align", "sizes", BYTES)
     assert found == {"sizes": [256, 2, 4], "valid": [True, False, True]}
-    assert serving_client.ask_rest(rest_server, "align", "sizes", ["größer"]) == {"outputs": [8]}
+    assert ask_rest(rest_server, "align", "sizes", ["größer"]) == {"outputs": [8]}
 
 
 def test_grpc_sends_bytes_beyond_its_usual_limit(grpc_server):
     images = [*BYTES, bytes(5 << 20)]
-    found = serving_client.ask_grpc(grpc_server, "align", "sizes", images, "images")
+    found = ask_grpc(grpc_server, "align", "sizes", images, "images")
     np.testing.assert_array_equal(found["sizes"], [256, 2, 4, 5 << 20])
     np.testing.assert_array_equal(found["valid"], [True, False, True, True])
 
 
 def test_a_predict_request_holds_what_the_server_parses():
-    request = serving_client.predict_request("align", "encode_image", BYTES, "images")
+    request = CLIENT["predict_request"]("align", "encode_image", BYTES, "images")
     parsed = predict_pb2.PredictRequest.FromString(request.SerializeToString())
     assert (parsed.model_spec.name, parsed.model_spec.signature_name) == ("align", "encode_image")
     tensor = parsed.inputs["images"]
@@ -106,15 +109,15 @@ def test_a_predict_request_holds_what_the_server_parses():
 
 def test_what_the_server_says_is_told(rest_server, grpc_server):
     with pytest.raises(RuntimeError, match="no such signature"):
-        serving_client.ask_rest(rest_server, "align", "other", BYTES)
+        ask_rest(rest_server, "align", "other", BYTES)
     with pytest.raises(RuntimeError, match="no such signature"):
-        serving_client.ask_grpc(grpc_server, "align", "other", BYTES, "images")
+        ask_grpc(grpc_server, "align", "other", BYTES, "images")
     with pytest.raises(RuntimeError, match="not as TensorFlow Serving"):
-        serving_client.ask_rest(rest_server, "align", "no_json", BYTES)
+        ask_rest(rest_server, "align", "no_json", BYTES)
     with pytest.raises(RuntimeError, match="not as TensorFlow Serving"):
-        serving_client.ask_rest(grpc_server, "align", "sizes", BYTES)
+        ask_rest(grpc_server, "align", "sizes", BYTES)
     with pytest.raises(RuntimeError, match="cannot be reached"):
-        serving_client.ask_rest("127.0.0.1:9", "align", "sizes", BYTES)
+        ask_rest("127.0.0.1:9", "align", "sizes", BYTES)
 
 
 def test_a_copy_runs_with_the_standard_library_alone(rest_server, tmp_path):

@@ -1,7 +1,12 @@
 """The configuration files of Hugging Face's ``AlignModel``, to constructor arguments and back."""
 
 import math
+from typing import Any
 
+from align_keras.errors import InputError, Place
+from align_keras.models.efficientnet import keras_hub_dropout
+from align_keras.models.image_encoder import ImageEncoder
+from align_keras.models.text_encoder import TextEncoder
 from align_keras.preprocessing.hugging_face import demand
 
 #: Where a file leaves a value out, Hugging Face's classes have these.
@@ -42,14 +47,19 @@ DEFAULTS = {"projection_dim": 640, "temperature_init_value": 1.0}
 _APPROXIMATE_GELU = {"gelu": False, "gelu_new": True, "gelu_pytorch_tanh": True}
 
 
-def text_arguments(config):
+def text_arguments(config: dict) -> tuple[dict, bool]:
     """From a ``text_config``: arguments of ``BertBackbone``, and ``approximate_gelu``.
 
     Raises:
-        ValueError: if it asks for what keras-hub's BERT has not.
+        InputError: if it asks for what keras-hub's BERT has not.
     """
     config = {**TEXT_DEFAULTS, **config}
-    demand(config, "text_config", {"layer_norm_eps": [1e-12], "hidden_act": _APPROXIMATE_GELU})
+    demand(
+        config,
+        "config.json",
+        "text_config",
+        {"layer_norm_eps": [1e-12], "hidden_act": _APPROXIMATE_GELU},
+    )
     backbone = {
         "vocabulary_size": config["vocab_size"],
         "num_layers": config["num_hidden_layers"],
@@ -63,43 +73,18 @@ def text_arguments(config):
     return backbone, _APPROXIMATE_GELU[config["hidden_act"]]
 
 
-def vision_arguments(config):
+def vision_arguments(config: dict) -> tuple[dict, float]:
     """From a ``vision_config``: arguments of ``EfficientNetBackbone``, and the momentum.
 
     Raises:
-        ValueError: if it asks for what the tower has not.
+        InputError: if it asks for what the tower has not.
     """
     config = {**VISION_DEFAULTS, **config}
-    stages = len(config["kernel_sizes"])
-    lists = ("in_channels", "out_channels", "strides", "num_block_repeats", "expand_ratios")
-    for name in lists:
-        if len(config[name]) != stages:
-            raise ValueError(
-                f"vision_config: {name} has {len(config[name])} stages, kernel_sizes {stages}"
-            )
-    if not 0 < config["squeeze_expansion_ratio"] <= 1:
-        raise ValueError("vision_config: squeeze_expansion_ratio must be above 0 and at most 1")
-    demand(
-        config,
-        "vision_config",
-        {
-            "num_channels": [3],
-            "hidden_act": ["swish", "silu"],
-            "pooling_type": ["mean"],
-            "depthwise_padding": [[]],
-        },
-    )
-    if config["in_channels"][0] != 32:
-        raise ValueError("vision_config: in_channels must begin with 32, the stem's width")
-    block_types = []
-    for ratio, stride in zip(config["expand_ratios"], config["strides"], strict=True):
-        if ratio == 1 and stride != 1:
-            raise ValueError("vision_config: a stage of expand ratio 1 must have stride 1")
-        # "unfused" projects with k x k where the ratio is 1; "v1" pads symmetrically, which at
-        # stride 1 is the same.
-        block_types.append("v1" if ratio == 1 else "unfused")
-    repeats = config["num_block_repeats"]
-    scaled = [math.ceil(config["depth_coefficient"] * count) for count in repeats]
+    _check_vision(config)
+    # "unfused" projects with k x k where the ratio is 1; "v1" pads symmetrically, which at
+    # stride 1 is the same.
+    block_types = ["v1" if ratio == 1 else "unfused" for ratio in config["expand_ratios"]]
+    stages, repeats = len(config["kernel_sizes"]), config["num_block_repeats"]
     backbone = {
         "stackwise_width_coefficients": [config["width_coefficient"]] * stages,
         "stackwise_depth_coefficients": [config["depth_coefficient"]] * stages,
@@ -113,8 +98,9 @@ def vision_arguments(config):
         "stackwise_block_types": block_types,
         "stackwise_force_input_filters": [0] * stages,
         "stackwise_nores_option": [False] * stages,
-        # keras-hub counts the blocks before depth scaling.
-        "dropout": config["drop_connect_rate"] * sum(repeats) / sum(scaled),
+        "dropout": keras_hub_dropout(
+            config["drop_connect_rate"], config["depth_coefficient"], repeats
+        ),
         "depth_divisor": config["depth_divisor"],
         "min_depth": config["depth_divisor"],
         "cap_round_filter_decrease": True,
@@ -126,7 +112,38 @@ def vision_arguments(config):
     return backbone, config["batch_norm_momentum"]
 
 
-def text_config(encoder):
+def _check_vision(config):
+    """Raises InputError if a ``vision_config`` asks for what the tower has not."""
+    stages = len(config["kernel_sizes"])
+    lists = ("in_channels", "out_channels", "strides", "num_block_repeats", "expand_ratios")
+    for name in lists:
+        if len(config[name]) != stages:
+            raise _fault(f"has {len(config[name])} stages, kernel_sizes {stages}", name)
+    if not 0 < config["squeeze_expansion_ratio"] <= 1:
+        raise _fault("must be above 0 and at most 1", "squeeze_expansion_ratio")
+    demand(
+        config,
+        "config.json",
+        "vision_config",
+        {
+            "num_channels": [3],
+            "hidden_act": ["swish", "silu"],
+            "pooling_type": ["mean"],
+            "depthwise_padding": [[]],
+        },
+    )
+    if config["in_channels"][0] != 32:
+        raise _fault("must begin with 32, the stem's width", "in_channels")
+    for ratio, stride in zip(config["expand_ratios"], config["strides"], strict=True):
+        if ratio == 1 and stride != 1:
+            raise _fault("a stage of expand ratio 1 must have stride 1", "strides")
+
+
+def _fault(problem, name):
+    return InputError(problem, Place(member="config.json", column=f"vision_config.{name}"))
+
+
+def text_config(encoder: TextEncoder) -> dict:
     """A ``text_config`` of a ``TextEncoder``."""
     backbone = encoder.backbone_config
     return {
@@ -145,7 +162,7 @@ def text_config(encoder):
     }
 
 
-def vision_config(encoder, image_size):
+def vision_config(encoder: ImageEncoder, image_size: int) -> dict:
     """A ``vision_config`` of an ``ImageEncoder``.
 
     Raises:
@@ -188,6 +205,6 @@ def vision_config(encoder, image_size):
     return config
 
 
-def list_of(value):
+def list_of(value: Any) -> Any:
     """Tuples and tracked lists as plain lists, other values as they are."""
     return list(value) if isinstance(value, list | tuple) else value

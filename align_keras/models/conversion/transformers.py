@@ -15,9 +15,9 @@ import keras
 import keras_hub
 import numpy as np
 import safetensors.numpy
-from keras.src.backend.common import global_state
-from keras_hub.src.utils import preset_utils
 
+from align_keras import hub, keras_internals
+from align_keras.errors import InputError, Place
 from align_keras.models.contrastive_model import MIN_TEMPERATURE
 from align_keras.models.conversion import config as configs
 from align_keras.models.conversion.weights import backbone_weights
@@ -27,7 +27,7 @@ from align_keras.preprocessing import hugging_face
 from align_keras.preprocessing.hugging_face import MODEL_TYPE
 
 
-class Loader(preset_utils.PresetLoader):
+class Loader(keras_internals.PresetLoader):
     """Reads such a checkpoint, as keras-hub's preset loaders read theirs.
 
     Args:
@@ -35,26 +35,21 @@ class Loader(preset_utils.PresetLoader):
         config: its ``config.json``, a dict.
     """
 
-    def load_backbone(self, cls, load_weights=True, **kwargs):
+    def load_backbone(self, cls, load_weights: bool = True, **kwargs) -> keras.Model:
         """An ``AlignBackbone`` (``cls``) of the configuration, with the weights."""
         if not load_weights:
             return self._build(cls, **kwargs)
         files = self._tensor_files()
-        # Variables are made without a value, and each gets its tensor in place of a random initial
-        # one, one after another: no two copies of the weights are ever in memory.
-        pending = list(global_state.get_global_attribute("uninitialized_variables") or [])
-        try:
-            with keras.StatelessScope(initialize_variables=False):
-                backbone = self._build(cls, **kwargs)
-            weights = list(backbone_weights(backbone))
-            _check_tensors(weights, files)
-            for weight in weights:
-                weight.variable._initializer = functools.partial(_read_weight, weight, files)
-            for variable in backbone.variables:
-                variable._deferred_initialize()
-        finally:
-            # Whatever happened, Keras is not to make up for the rest.
-            global_state.set_global_attribute("uninitialized_variables", pending)
+        # Each variable gets its tensor in place of a random initial value, one after another: no
+        # two copies of the weights are ever in memory.
+        with keras_internals.variables_without_values():
+            backbone = self._build(cls, **kwargs)
+        weights = list(backbone_weights(backbone))
+        _check_tensors(weights, files)
+        values = {id(w.variable): functools.partial(_read_weight, w, files) for w in weights}
+        for variable in backbone.variables:
+            # Without a tensor are the states of dropout.
+            keras_internals.give_value(variable, values.get(id(variable)))
         return backbone
 
     def _build(self, cls, **kwargs):
@@ -76,34 +71,42 @@ class Loader(preset_utils.PresetLoader):
             **kwargs,
         )
         if backbone.image_projection is not None:
-            raise ValueError(
-                f"config.json: projection_dim is {backbone.projection_dim}, where the image tower "
-                f"is {backbone.image_encoder.output_shape[-1]} wide"
+            raise InputError(
+                f"{backbone.projection_dim}, where the image tower is "
+                f"{backbone.image_encoder.output_shape[-1]} wide",
+                Place(member="config.json", column="projection_dim"),
             )
         return backbone
 
     def _tensor_files(self):
         """The local file of each tensor by its name; fetches what is on a hub."""
-        index = preset_utils.SAFETENSOR_CONFIG_FILE
-        if preset_utils.check_file_exists(self.preset, index):
-            names = self._json(index)["weight_map"]
-            paths = {name: preset_utils.get_file(self.preset, name) for name in set(names.values())}
+        index = keras_internals.SAFETENSORS_INDEX_FILE
+        if hub.has_file(self.preset, index):
+            names = hub.read_json(self.preset, index)["weight_map"]
+            paths = {name: hub.file_of(self.preset, name) for name in set(names.values())}
             return {name: paths[file] for name, file in names.items()}
-        path = preset_utils.get_file(self.preset, preset_utils.SAFETENSOR_FILE)
+        path = hub.file_of(self.preset, keras_internals.SAFETENSORS_FILE)
         with safetensors.safe_open(path, "np") as file:
             return dict.fromkeys(file.keys(), path)
 
-    def load_preprocessor(self, cls, **options):
+    def load_preprocessor(self, cls, **options) -> keras_hub.models.Preprocessor:
         """An ``AlignPreprocessor`` (``cls``) that does what the checkpoint expects."""
         return cls(**{**hugging_face.arguments(self.preset, self.config), **options})
 
-    def load_task(self, cls, load_weights=True, load_task_weights=True, dtype=None, **kwargs):
+    def load_task(
+        self,
+        cls,
+        load_weights: bool = True,
+        load_task_weights: bool = True,
+        dtype: str | keras.DTypePolicy | None = None,
+        **kwargs,
+    ) -> keras.Model:
         """An ``AlignDualEncoder`` (``cls``) with backbone, preprocessor and temperature."""
         temperature = self._own("temperature_init_value")
         if load_weights:
             temperature = float(_read("temperature", self._tensor_files()).item())
         if not temperature > 0.0:
-            raise ValueError(f"the temperature is {temperature}, not above 0")
+            raise InputError(f"the temperature is {temperature}, not above 0")
         model = cls(
             **{
                 # First: making a tokenizer takes memory for a moment.
@@ -121,16 +124,15 @@ class Loader(preset_utils.PresetLoader):
     def _own(self, name):
         return self.config.get(name, configs.DEFAULTS[name])
 
-    def _json(self, name):
-        return preset_utils.load_json(self.preset, name)
-
 
 def _check_tensors(weights, files):
-    """Raises ValueError if a weight has no tensor, or one of another shape."""
+    """Raises InputError if a weight has no tensor, or one of another shape."""
     opened = {path: safetensors.safe_open(path, "np") for path in set(files.values())}
     for weight in weights:
         if weight.name not in files:
-            raise ValueError(f"{preset_utils.SAFETENSOR_FILE}: no tensor {weight.name} in it")
+            raise InputError(
+                f"no tensor {weight.name} in it", Place(member=keras_internals.SAFETENSORS_FILE)
+            )
         weight.check(tuple(opened[files[weight.name]].get_slice(weight.name).get_shape()))
 
 
@@ -145,7 +147,7 @@ def _read_weight(weight, files, shape, dtype=None):
     return keras.ops.convert_to_tensor(weight.to_keras(_read(weight.name, files)), dtype)
 
 
-def export(model, path):
+def export(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes an ``AlignDualEncoder`` as such a checkpoint.
 
     ``AlignModel`` of Hugging Face's transformers reads it, and so does ``from_preset``.
@@ -202,7 +204,7 @@ def _write_tensors(model, path):
         "text_model.pooler.dense.bias": np.zeros(width, "float32"),
     }
     temperature = {"temperature": np.array(math.exp(model.log_temperature.numpy()), "float32")}
-    file = os.path.join(path, preset_utils.SAFETENSOR_FILE)
+    file = os.path.join(path, keras_internals.SAFETENSORS_FILE)
     safetensors.numpy.save_file(
         {**tensors, **counts, **pooler, **temperature}, f"{file}.partial", metadata={"format": "pt"}
     )

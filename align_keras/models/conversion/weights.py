@@ -2,10 +2,14 @@
 
 import dataclasses
 import math
-import re
+from collections.abc import Iterator
 
 import keras
 import numpy as np
+
+from align_keras import keras_internals
+from align_keras.errors import InputError
+from align_keras.models import efficientnet
 
 _AXES = {
     # (out, in, height, width) to (height, width, in, out)
@@ -29,7 +33,7 @@ class Weight:
     kind: str = "vector"
 
     @property
-    def their_shape(self):
+    def their_shape(self) -> tuple[int, ...]:
         """The shape of the array there."""
         shape = tuple(self.variable.shape)
         if self.kind in _AXES:
@@ -40,20 +44,20 @@ class Weight:
             return shape[-1], math.prod(shape[:-1])
         return (math.prod(shape),) if self.kind == "vector" else shape
 
-    def check(self, shape):
-        """Raises ValueError if their array is not of the shape that it must have."""
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raises InputError if their array is not of the shape that it must have."""
         if shape != self.their_shape:
-            raise ValueError(
+            raise InputError(
                 f"{self.name} has the shape {shape}, where config.json asks for {self.their_shape}"
             )
 
-    def to_keras(self, tensor):
+    def to_keras(self, tensor: np.ndarray) -> np.ndarray:
         """Their array as this variable's value."""
         if self.kind in ("vector", "table"):
             return np.reshape(tensor, self.variable.shape)
         return np.reshape(np.transpose(tensor, _AXES.get(self.kind)), self.variable.shape)
 
-    def from_keras(self):
+    def from_keras(self) -> np.ndarray:
         """This variable's value as their array, float32."""
         value = keras.ops.convert_to_numpy(self.variable).astype("float32")
         if self.kind in _AXES:
@@ -63,7 +67,7 @@ class Weight:
         return np.ascontiguousarray(np.reshape(value, self.their_shape))
 
 
-def backbone_weights(backbone):
+def backbone_weights(backbone: keras.Model) -> Iterator[Weight]:
     """Every weight of an ``AlignBackbone``, in the model's order: yields ``Weight``s."""
     yield from _image_weights(backbone.image_encoder)
     yield from _text_weights(backbone.text_encoder)
@@ -74,7 +78,7 @@ def _image_weights(encoder):
     stem = "vision_model.embeddings"
     yield Weight(f"{stem}.convolution.weight", encoder.get_layer("stem_conv").kernel, "convolution")
     yield from _batch_norm(f"{stem}.batchnorm", encoder.get_layer("stem_bn"))
-    for index, block in enumerate(_blocks(encoder)):
+    for index, block in enumerate(efficientnet.blocks(encoder)):
         prefix = f"vision_model.encoder.blocks.{index}"
         if "expand_conv" in block:
             name = f"{prefix}.expansion"
@@ -90,37 +94,6 @@ def _image_weights(encoder):
         name = f"{prefix}.projection"
         yield Weight(f"{name}.project_conv.weight", block["project"].kernel, "convolution")
         yield from _batch_norm(f"{name}.project_bn", block["project_bn"])
-
-
-def _blocks(encoder):
-    """The layers of each block by their part, in order; keras-hub has two kinds of block."""
-    v1 = {
-        "expand_conv": "expand_conv",
-        "expand_bn": "expand_bn",
-        "dwconv": "depthwise",
-        "dwconv_bn": "depthwise_bn",
-        "se_reduce": "se_reduce",
-        "se_expand": "se_expand",
-        "project": "project",
-        "project_bn": "project_bn",
-    }
-    blocks = {}
-    for layer in encoder.layers:
-        match = re.fullmatch(r"(block\d+[a-z]_)(\w*)", layer.name)
-        if match and not match[2]:
-            blocks[match[1]] = {
-                "depthwise": layer.depthwise,
-                "depthwise_bn": layer.bn2,
-                "se_reduce": layer.se_conv1,
-                "se_expand": layer.se_conv2,
-                "project": layer.output_conv,
-                "project_bn": layer.bn3,
-            }
-            if layer.expand_ratio != 1:
-                blocks[match[1]] |= {"expand_conv": layer.conv1, "expand_bn": layer.bn1}
-        elif match and match[2] in v1:
-            blocks.setdefault(match[1], {})[v1[match[2]]] = layer
-    return list(blocks.values())
 
 
 def _batch_norm(name, layer):
@@ -143,16 +116,17 @@ def _text_weights(encoder):
     for index in range(encoder.backbone_config["num_layers"]):
         prefix = f"text_model.encoder.layer.{index}"
         block = encoder.get_layer(f"transformer_layer_{index}")
-        attention = block._self_attention_layer
+        attention, attention_norm = keras_internals.attention_layers(block)
+        intermediate, output, output_norm = keras_internals.feed_forward_layers(block)
         for part in ("query", "key", "value"):
             name = f"{prefix}.attention.self.{part}"
             yield from _dense(name, getattr(attention, f"{part}_dense"))
         name = f"{prefix}.attention.output"
         yield from _dense(f"{name}.dense", attention.output_dense, "heads")
-        yield from _layer_norm(f"{name}.LayerNorm", block._self_attention_layer_norm)
-        yield from _dense(f"{prefix}.intermediate.dense", block._feedforward_intermediate_dense)
-        yield from _dense(f"{prefix}.output.dense", block._feedforward_output_dense)
-        yield from _layer_norm(f"{prefix}.output.LayerNorm", block._feedforward_layer_norm)
+        yield from _layer_norm(f"{name}.LayerNorm", attention_norm)
+        yield from _dense(f"{prefix}.intermediate.dense", intermediate)
+        yield from _dense(f"{prefix}.output.dense", output)
+        yield from _layer_norm(f"{prefix}.output.LayerNorm", output_norm)
 
 
 def _dense(name, layer, kind="dense"):

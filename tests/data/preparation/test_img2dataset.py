@@ -10,11 +10,12 @@ import threading
 from pathlib import Path
 
 import prepare_data
-import pretrain
 import pytest
 from conftest import ROOT
 from planted import photographs
 from short_runs import settings_of
+
+from align_keras.runs import pretraining
 
 _COMMAND = shutil.which("img2dataset", path=str(Path(sys.executable).parent))
 pytestmark = pytest.mark.skipif(
@@ -84,7 +85,7 @@ def test_what_img2dataset_downloads_is_filtered_and_trained_on(tiny_preset, serv
     report = json.loads((tmp_path / "train-report.json").read_text())
     assert report["pairs_out"] == 40
     pattern = f"{output}-*.tfrecord"
-    metrics = pretrain.main(
+    metrics = pretraining.pretrain(
         settings_of(([pattern], [pattern]), tmp_path / "run", steps=1, warmup_steps=0)
     )
     assert metrics["num_pairs"] == 40

@@ -1,0 +1,65 @@
+"""The names of metrics, with their titles: one vocabulary for logs, tables and JSON.
+
+``i2t`` asks with images for texts, ``t2i`` with texts for images.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+#: The ranks at which recall is reported.
+RECALL_AT = (1, 5, 10)
+_WAYS = {
+    "i2t": "image to text",
+    "t2i": "text to image",
+    "t2t": "text to text",
+    "i2i": "image to image",
+}
+#: What a run reports about held-out pairs.
+RECALLS = tuple(f"{way}_recall_at_{k}" for way in ("i2t", "t2i") for k in RECALL_AT)
+#: What a run reports about held-out pairs with class names.
+ACCURACIES = ("zero_shot_top_1", "zero_shot_unseen_top_1")
+TITLES = {
+    **{f"{way}_recall_at_{k}": f"{title} R@{k}" for way, title in _WAYS.items() for k in RECALL_AT},
+    "mean_recall": "mean recall",
+    "i2t_median_rank": "image to text median rank",
+    "t2i_median_rank": "text to image median rank",
+    "top_1": "top-1",
+    "top_5": "top-5",
+    "mean_per_class": "mean per-class accuracy",
+    "zero_shot_top_1": "zero-shot top-1",
+    "zero_shot_unseen_top_1": "zero-shot top-1, unseen classes",
+    **{f"knn_recall_at_{k}": f"nearest neighbours R@{k}" for k in RECALL_AT},
+    "sts_spearman": "STS, two captions",
+    "sis_spearman": "SIS, two images",
+    "sits_spearman": "SITS, caption and image",
+}
+# CLIP_benchmark's "text retrieval" asks with images, its "image retrieval" with texts.
+_CLIP_BENCHMARK = {
+    **{f"i2t_recall_at_{k}": f"text_retrieval_recall@{k}" for k in RECALL_AT},
+    **{f"t2i_recall_at_{k}": f"image_retrieval_recall@{k}" for k in RECALL_AT},
+    "i2t_median_rank": "text_retrieval_median_rank",
+    "t2i_median_rank": "image_retrieval_median_rank",
+    "top_1": "acc1",
+    "top_5": "acc5",
+    "mean_per_class": "mean_per_class_recall",
+}
+
+
+def title_of(name: str) -> str:
+    """A metric's title; ``mean_recall_de``, which has none, becomes ``mean recall de``."""
+    return TITLES.get(name) or name.replace("_", " ")
+
+
+def json_names(values: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """Metrics under the names that result files use.
+
+    Args:
+        values: by the names of this module.
+        task: CLIP_benchmark's name of the task. Its names are used where it has the task; the
+            recalls of others, such as ``crisscrossed``, are called ``i2t_recall@1``.
+    """
+    names = {} if task == "crisscrossed" else _CLIP_BENCHMARK
+    return {
+        names.get(name) or name.replace("_recall_at_", "_recall@"): value
+        for name, value in values.items()
+    }

@@ -1,0 +1,112 @@
+"""The classes of a data set, and embedded images with theirs."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from align_keras.data.examples import Example, ExampleSet
+from align_keras.errors import InputError, Place, concerning
+from align_keras.evaluation import data_sets, embedding
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
+
+
+class Classes:
+    """The classes of a data set.
+
+    Args:
+        name: of the data set.
+        names: of the classes, in the order of the labels.
+    """
+
+    def __init__(self, name: str, names: Iterable[str]) -> None:
+        self.name, self.names = name, list(names)
+        self._places = {own: place for place, own in reversed(list(enumerate(self.names)))}
+        if self.names == data_sets.class_names_of("imagenet"):
+            self._places |= {wnid: place for place, wnid in enumerate(data_sets.imagenet_wnids())}
+
+    def label_of(self, place: Place, label: int | None, class_name: str) -> int:
+        """The label of an example.
+
+        Args:
+            place: of the example, for the message.
+            label: its number, if it has one; it goes before the name.
+            class_name: its class's name, or ImageNet's name of the class's folder.
+
+        Raises:
+            InputError: if it is of none of the classes.
+        """
+        found = label if label is not None else self._places.get(class_name)
+        if found is None or not 0 <= found < len(self.names):
+            raise InputError(
+                f"its class ({class_name or label}) is none of the {len(self.names):,} of "
+                f"{self.name}",
+                place,
+                "give <class_names>, or data with class_name or label",
+            )
+        return found
+
+
+def read_class_names(name: str, path: str, data: ExampleSet) -> list[str] | None:
+    """The class names of a data set, in the order of the labels.
+
+    Args:
+        name: of the data set.
+        path: a text file with a name a line; empty for none.
+        data: may name its classes.
+
+    Returns:
+        The names in the file, else CLIP's, else the data's own; None if there are none.
+    """
+    if path:
+        with concerning("class_names"):
+            return data_sets.read_names(path)
+    names = data_sets.class_names_of(name) or data.class_names
+    return None if names is None else list(names)
+
+
+@dataclasses.dataclass
+class Labelled:
+    """Features and classes of a data set's images."""
+
+    features: np.ndarray
+    """``(images, dim)``."""
+    labels: np.ndarray
+    """Integers, ``(images,)``."""
+    class_names: list[str]
+
+
+def embed_labelled(
+    name: str,
+    data: ExampleSet,
+    encode: embedding.Encode,
+    preprocessor: AlignPreprocessor,
+    batch_size: int,
+    class_names: Sequence[str] | None = None,
+) -> Labelled:
+    """Embeds images and finds their classes.
+
+    Args:
+        name: of the data set.
+        data: examples with a label or a class name.
+        encode: as of ``embedding.embed_images``.
+        preprocessor: likewise.
+        batch_size: likewise.
+        class_names: in the order of the labels; None: the names in the data, sorted.
+
+    Raises:
+        InputError: if an image is of none of the classes or cannot be read.
+    """
+    found: list[tuple[Place, int | None, str]] = []
+
+    def labelled() -> Iterator[Example]:
+        for example in data:
+            found.append((example.place, example.label, example.class_name))
+            yield example
+
+    features = embedding.embed_images(encode, labelled(), preprocessor, batch_size)
+    if class_names is None:
+        class_names = sorted({own for _, _, own in found if own})
+    classes = Classes(name, class_names)
+    labels = [classes.label_of(*values) for values in found]
+    return Labelled(features, np.array(labels), classes.names)

@@ -1,0 +1,163 @@
+"""Classifies images: zero-shot, by nearest neighbours, by a linear probe."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from align_keras.data.examples import ExampleSet
+from align_keras.errors import InputError, concerning
+from align_keras.evaluation import data_sets, embedding, probes, report, zero_shot
+from align_keras.evaluation.tasks.classes import Labelled, embed_labelled, read_class_names
+from align_keras.evaluation.tasks.data import ImageData, SplitData
+from align_keras.evaluation.tasks.result import Result, pictures_of, some_right_and_wrong
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
+
+
+@dataclasses.dataclass(frozen=True)
+class ZeroShot(ImageData):
+    """Top-1, top-5 and mean per-class accuracy with prompts for class names."""
+
+    kind: ClassVar[str] = "zero_shot"
+    prompts: tuple[str, ...] = ()
+    """Strings with ``{}`` for the class name; empty: CLIP's for the data set."""
+    class_names: str = ""
+    """A text file with a name a line; empty: CLIP's for the data set, or the data's own."""
+    cache: str = ""
+    """A folder for embedded classes; empty for none."""
+    batch_size: int = 64
+
+    def run(self, model: Any, data: ExampleSet, output: Path) -> Result:
+        """Embeds images and prompts, and draws; InputError if an image has no known class."""
+        prompts = self.prompts or data_sets.prompts_of(self.name)
+        with concerning("prompts"):
+            zero_shot.fill_prompts([], prompts)
+        with concerning("data"):
+            names = read_class_names(self.name, self.class_names, data)
+            images = embed_labelled(
+                self.name, data, model.encode_images, model.preprocessor, self.batch_size, names
+            )
+            if len(images.class_names) < 2:
+                raise InputError("zero-shot classification needs two classes at least")
+        if data_sets.known(self.name).only_present:
+            present, images.labels = np.unique(images.labels, return_inverse=True)
+            images.class_names = [images.class_names[place] for place in present]
+        classes = embedding.class_weights(model, images.class_names, prompts, self.cache)
+        title = f"{len(images.class_names):,} classes, {len(prompts):,} prompts each"
+        scores = images.features @ classes.T
+        return classification_result(
+            self.kind, self.name, title, scores, images, data, model.preprocessor, output
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe(SplitData):
+    """Classifies by training images, which must be others than the evaluated ones."""
+
+    class_names: str = ""
+    """As of ``ZeroShot``."""
+    batch_size: int = 64
+
+    def embed(
+        self,
+        data: tuple[ExampleSet, ExampleSet],
+        encode: embedding.Encode,
+        preprocessor: AlignPreprocessor,
+    ) -> tuple[Labelled, Labelled]:
+        """Embeds both parts, with the same classes."""
+        test, train = data
+        how = encode, preprocessor, self.batch_size
+        with concerning("train_data"):
+            names = read_class_names(self.name, self.class_names, train)
+            trained = embed_labelled(self.name, train, *how, names)
+        with concerning("data"):
+            return embed_labelled(self.name, test, *how, trained.class_names), trained
+
+
+@dataclasses.dataclass(frozen=True)
+class NearestNeighbours(Probe):
+    """The paper's KNN: whether the class is among those of the nearest training images."""
+
+    kind: ClassVar[str] = "knn"
+
+    def run(self, model: Any, data: tuple[ExampleSet, ExampleSet], output: Path) -> Result:
+        """Embeds both parts; InputError if an image or its class is not usable."""
+        images, train = self.embed(data, model.encode_images, model.preprocessor)
+        with concerning("train_data"):
+            metrics, chance = probes.nearest_neighbour_recall(
+                images.features, images.labels, train.features, train.labels
+            )
+        return Result(
+            self.kind,
+            f"{self.name}: {len(images.labels):,} images, {len(train.labels):,} training images, "
+            f"{len(train.class_names):,} classes",
+            metrics,
+            chance,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearProbe(Probe):
+    """A linear layer on the image tower's frozen features."""
+
+    kind: ClassVar[str] = "linear_probe"
+    seed: int = 0
+    """Decides the order of the training images."""
+
+    def run(self, model: Any, data: tuple[ExampleSet, ExampleSet], output: Path) -> Result:
+        """Embeds both parts, trains the layer, draws; InputError as of ``NearestNeighbours``."""
+        images, train = self.embed(data, embedding.feature_encoder(model), model.preprocessor)
+        weights, bias = probes.fit_linear_probe(
+            train.features, train.labels, len(train.class_names), seed=self.seed
+        )
+        title = f"{len(train.labels):,} training images, {len(train.class_names):,} classes"
+        scores = images.features @ weights + bias
+        result = classification_result(
+            self.kind, self.name, title, scores, images, data[0], model.preprocessor, output
+        )
+        result.paper_prefix = "linear_probe_"
+        return result
+
+
+def classification_result(
+    kind: str,
+    name: str,
+    title: str,
+    scores: np.ndarray,
+    images: Labelled,
+    data: ExampleSet,
+    preprocessor: AlignPreprocessor,
+    output: Path,
+) -> Result:
+    """The metrics of scores, and two pictures: a confusion matrix and some predictions.
+
+    Args:
+        kind: of the task; the pictures' names begin with it.
+        name: of the data set.
+        title: of the table, after the number of images.
+        scores: ``(images, classes)``.
+        images: with their labels.
+        data: the same images, to be drawn.
+        preprocessor: crops them.
+        output: folder of the pictures.
+    """
+    metrics, chance = zero_shot.classification_metrics(scores, images.labels)
+    predictions = scores.argmax(axis=1)
+    matrix = zero_shot.confusion_matrix(predictions, images.labels, len(images.class_names))
+    pictures = [f"{kind}-{name}-confusion.png", f"{kind}-{name}-images.png"]
+    report.draw_confusion(output / pictures[0], matrix, images.class_names)
+    rows = some_right_and_wrong(predictions == images.labels, 32)
+    report.draw_predictions(
+        output / pictures[1],
+        pictures_of(data, rows, preprocessor),
+        [images.class_names[label] for label in images.labels[rows]],
+        [images.class_names[label] for label in predictions[rows]],
+    )
+    return Result(
+        {"zero_shot": "zeroshot_classification"}.get(kind, kind),
+        f"{name}: {len(images.labels):,} images, {title}",
+        metrics,
+        chance,
+        pictures,
+    )

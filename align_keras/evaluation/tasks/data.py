@@ -1,0 +1,102 @@
+"""The data of a task: opened from its settings, or from the data set's own place in TFDS."""
+
+import dataclasses
+from pathlib import Path
+
+from align_keras.data import examples
+from align_keras.data.examples import Example, ExampleSet
+from align_keras.errors import InputError, Place, concerning
+from align_keras.evaluation import data_sets
+
+
+@dataclasses.dataclass(frozen=True)
+class DataFields:
+    """What names a data set of images; empty fields are the data set's own."""
+
+    name: str
+    """Of the data set: a key of ``data_sets.DATA_SETS``, or another with ``data``."""
+    data: str = ""
+    """As of ``open_examples``."""
+    split: str = ""
+    images: str = ""
+    """The folder of the images, if it is not the one of ``data``."""
+    select: tuple[str, ...] = ()
+    """``COLUMN=VALUE``: only the rows of a table with these values."""
+
+    def source(self) -> tuple[str, str]:
+        """``(data, split)``; the split is empty for the default of the data.
+
+        Raises:
+            InputError: if there is neither ``data`` nor a set of that name in TFDS.
+        """
+        own = data_sets.known(self.name)
+        _check_place(self.name, self.data)
+        # TFDS names its splits; tables and folders go by test and train.
+        is_tfds = not self.data or self.data.startswith("tfds:")
+        split = self.split or (own.split if is_tfds else "")
+        return self.data or f"tfds:{own.tfds}", split
+
+    def open_source(self, data: str, split: str) -> ExampleSet:
+        """Opens what ``source`` returns."""
+        return examples.open_examples(data, split, self.images, self.select)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageData(DataFields):
+    """Images with captions or classes, to evaluate on."""
+
+    def open(self) -> ExampleSet:
+        """Opens the images; InputError, which names the field in ``setting``, without any."""
+        with concerning("data"):
+            return self.open_source(*self.source())
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitData(DataFields):
+    """Labelled images to evaluate on and others to train on."""
+
+    train_data: str = ""
+    """As ``data``; empty: ``data``."""
+    train_split: str = ""
+
+    def train_source(self) -> tuple[str, str]:
+        """As ``source``, of the training images."""
+        own = data_sets.known(self.name)
+        data, split = self.train_data or self.data, self.train_split
+        _check_place(self.name, data)
+        if not data or data.startswith("tfds:"):
+            split = split or own.train_split
+        if not self.train_data:
+            split = split or "train"
+        return data or f"tfds:{own.tfds}", split
+
+    def open(self) -> tuple[ExampleSet, ExampleSet]:
+        """Opens the images to evaluate, and those to train on.
+
+        Raises:
+            InputError: if there are none, or both are the same; it names the field in ``setting``.
+        """
+        with concerning("data"):
+            source = self.source()
+            train_source = self.train_source()
+            if source == train_source:
+                raise InputError(
+                    f"{' '.join(source)} would be trained and tested on",
+                    remedy="give another split, or <train_data>",
+                    setting="train_split",
+                )
+            test = self.open_source(*source)
+        with concerning("train_data"):
+            return test, self.open_source(*train_source)
+
+
+def _check_place(name: str, data: str) -> None:
+    if not data and not data_sets.known(name).tfds:
+        is_known = name in data_sets.DATA_SETS
+        what = "TFDS does not have it" if is_known else "it is not a known name"
+        raise InputError(f"give the data of {name}; {what}")
+
+
+def image_file(path: Path) -> Example:
+    """An example of nothing but an image."""
+    return Example(Place(str(path)), path.name, path.read_bytes)

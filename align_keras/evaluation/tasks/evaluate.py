@@ -1,0 +1,81 @@
+"""The tasks by name, and how one is run."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from align_keras.errors import InputError
+from align_keras.evaluation import data_sets
+from align_keras.evaluation.tasks.classification import LinearProbe, NearestNeighbours, ZeroShot
+from align_keras.evaluation.tasks.crisscrossed import Crisscrossed
+from align_keras.evaluation.tasks.multi30k import Multi30k
+from align_keras.evaluation.tasks.result import Result, report_result
+from align_keras.evaluation.tasks.retrieval import Retrieval
+
+
+class Task(Protocol):
+    """A data set with how a model is measured on it: a frozen dataclass."""
+
+    kind: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+
+    def open(self) -> Any:
+        """Opens the data; InputError, with the field in ``setting``, if they cannot be used."""
+
+    def run(self, model: Any, data: Any, output: Path) -> Result:
+        """Measures a model on what ``open`` returned; draws pictures into ``output``."""
+
+
+#: By what stands before the colon of a task.
+TASKS: dict[str, type[Any]] = {
+    task.kind: task
+    for task in (Retrieval, ZeroShot, NearestNeighbours, LinearProbe, Crisscrossed, Multi30k)
+}
+
+
+def make_task(task: str, settings: Mapping[str, Any]) -> Task:
+    """The task that a name stands for, with those of the settings that it has.
+
+    Args:
+        task: ``KIND:NAME``, such as ``retrieval:coco``; or a kind alone that names its data set.
+        settings: values by the names of the tasks' fields; others are not read.
+
+    Raises:
+        InputError: if there is no such task.
+    """
+    kind, _, name = task.partition(":")
+    if kind not in TASKS:
+        raise InputError(f"no {kind!r}", remedy=f"choose one of {', '.join(TASKS)}")
+    if not name and kind in data_sets.DATA_SETS:
+        name = kind
+    if not name or {"/", "\\"} & set(name):
+        raise InputError(f"{kind} needs the name of a data set", remedy=f"as in {kind}:coco")
+    own = {field.name for field in dataclasses.fields(TASKS[kind])} - {"name"}
+    return TASKS[kind](name, **{name: settings[name] for name in own & settings.keys()})
+
+
+def evaluate(
+    model: Any, task: Task, output: str | Path, model_name: str = "", data: Any = None
+) -> Result:
+    """Measures a model, prints a table, and writes JSON and pictures.
+
+    Args:
+        model: an ``AlignDualEncoder`` with its preprocessor.
+        task: such as ``Retrieval("photos", "test.jsonl")``.
+        output: folder of the JSON and the pictures; it is made.
+        model_name: for the JSON: where the model is.
+        data: what ``task.open()`` returned; None: it is opened here.
+
+    Raises:
+        InputError: if the data cannot be used.
+    """
+    output = Path(output)
+    result = task.run(model, task.open() if data is None else data, output)
+    stem = task.kind if task.kind == task.name else f"{task.kind}-{task.name}"
+    report_result(result, task.name, model_name, output / f"{stem}.json")
+    print(f"\n{output}: {', '.join([f'{stem}.json', *result.pictures])}")
+    return result

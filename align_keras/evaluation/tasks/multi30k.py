@@ -1,0 +1,132 @@
+"""Multi30K: the same captions in four languages."""
+
+import dataclasses
+import gzip
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from align_keras.data.examples import Example
+from align_keras.errors import InputError, MissingInputError, Place, concerning
+from align_keras.evaluation import embedding, retrieval
+from align_keras.evaluation.tasks.data import image_file
+from align_keras.evaluation.tasks.result import Result
+
+_LANGUAGES = ("en", "de", "fr", "cs")
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelCaptions:
+    """Captions by language, all of the same images in the same order."""
+
+    captions: dict[str, list[str]]
+    images: list[Example]
+    """In the order of the captions; empty if none were given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Multi30k:
+    """The mean recall of each language, and of captions between English and each other."""
+
+    kind: ClassVar[str] = "multi30k"
+    name: str = "multi30k"
+    data: str = ""
+    """The folder of ``test_2016_flickr.en``, ``.de`` and others, plain or ``.gz``."""
+    split: str = ""
+    """Of the files' names; empty: ``test_2016_flickr``."""
+    captions: str = ""
+    """The list of the images' names, ``image_splits/test_2016_flickr.txt``."""
+    images: str = ""
+    """The folder of the images; empty: captions alone are compared."""
+    batch_size: int = 64
+
+    def open(self) -> ParallelCaptions:
+        """Reads the captions, and finds the images."""
+        split = self.split or "test_2016_flickr"
+        with concerning("data"):
+            captions = read_parallel_captions(self.data, split)
+        images = self._open_images(split, len(next(iter(captions.values()))))
+        return ParallelCaptions(captions, images)
+
+    def _open_images(self, split: str, count: int) -> list[Example]:
+        if not self.images:
+            return []
+        with concerning("captions"):
+            if not self.captions:
+                raise InputError(
+                    f"give the list of the images' names, Multi30K's image_splits/{split}.txt"
+                )
+            names = Path(self.captions).read_text("utf-8").split()
+            if len(names) != count:
+                raise InputError(
+                    f"{len(names):,} names for {count:,} captions", Place(self.captions)
+                )
+        folder = Path(self.images)
+        if missing := [name for name in names if not (folder / name).is_file()]:
+            raise MissingInputError(
+                f"no such file ({len(missing):,} missing)",
+                Place(str(folder / missing[0])),
+                setting="images",
+            )
+        return [image_file(folder / name) for name in names]
+
+    def run(self, model: Any, data: ParallelCaptions, output: Path) -> Result:
+        """Embeds every language and the images, and ranks."""
+        texts = {own: embedding.embed_texts(model, lines) for own, lines in data.captions.items()}
+        places = np.arange(len(next(iter(texts.values()))))
+        title = f"{self.name}: {len(places):,} captions in each of {', '.join(texts)}"
+        result = Result("multi30k", title, {}, {})
+
+        def compare(name: str, queries: np.ndarray, keys: np.ndarray) -> None:
+            metrics, chance = retrieval.full_metrics(queries, keys, places)
+            result.metrics[name] = metrics["mean_recall"]
+            result.chance[name] = chance["mean_recall"]
+
+        if data.images:
+            with concerning("images"):
+                images = embedding.embed_images(
+                    model.encode_images, data.images, model.preprocessor, self.batch_size
+                )
+            for language, own in texts.items():
+                compare(f"mean_recall_{language}", images, own)
+        else:
+            result.notes.append(
+                "no images: the recalls of images are left out, captions alone are compared"
+            )
+        for language in [other for other in texts if other != "en" and "en" in texts]:
+            compare(f"text_mean_recall_en_{language}", texts["en"], texts[language])
+        for language, lines in data.captions.items():
+            result.metrics[f"unknown_pieces_{language}"] = share_of_unknown(model, lines)
+        return result
+
+
+def read_parallel_captions(folder: str, split: str) -> dict[str, list[str]]:
+    """The lines of ``SPLIT.en`` and so on, plain or ``.gz``, by language.
+
+    Raises:
+        MissingInputError: if there is none of the files.
+        InputError: if they differ in length.
+    """
+    if not folder:
+        raise InputError(f"give Multi30K's folder of {split}.en, {split}.de and others")
+    captions = {}
+    for language in _LANGUAGES:
+        for path in (Path(folder) / f"{split}.{language}{end}" for end in ("", ".gz")):
+            if path.is_file():
+                opener: Any = gzip.open if path.suffix == ".gz" else open
+                with opener(path, "rt", encoding="utf-8") as file:
+                    captions[language] = [line.strip() for line in file]
+    if not captions:
+        raise MissingInputError(f"no {split}.en, nor another language", Place(folder))
+    if len({len(lines) for lines in captions.values()}) > 1:
+        raise InputError(f"the files {split}.* differ in length", Place(folder))
+    return captions
+
+
+def share_of_unknown(model: Any, captions: list[str]) -> float:
+    """The share of word pieces that the vocabulary lacks."""
+    pieces = model.preprocessor.tokenize(captions)
+    real = np.array(pieces["padding_mask"]).astype(bool)
+    unknown = model.preprocessor.vocabulary.index("[UNK]")
+    return float(np.mean(np.array(pieces["token_ids"])[real] == unknown))

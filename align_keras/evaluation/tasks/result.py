@@ -1,0 +1,92 @@
+"""What a task found, and how it is reported."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from align_keras.data.examples import Example
+from align_keras.evaluation import data_sets, embedding, report
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
+
+
+@dataclasses.dataclass
+class Result:
+    """What a task found; metrics go by the names of ``metrics.TITLES``."""
+
+    task: str
+    """CLIP_benchmark's name of the task, for the JSON."""
+    title: str
+    """Of the table."""
+    metrics: dict[str, float]
+    chance: dict[str, float]
+    """The metrics of a model without any skill."""
+    pictures: list[str] = dataclasses.field(default_factory=list)
+    """Names of the files that were drawn."""
+    notes: list[str] = dataclasses.field(default_factory=list)
+    """Printed below the table."""
+    folds: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Means over folds of the images; empty if there are none."""
+    paper_prefix: str = ""
+    """Before the names of the paper's figures, if another task has figures of the same names."""
+
+
+def report_result(result: Result, name: str, model_name: str, path: Path) -> None:
+    """Prints the table and writes the JSON.
+
+    Args:
+        result: of a task.
+        name: of the data set.
+        model_name: for the JSON: where the model is.
+        path: of the JSON; its folder is made.
+    """
+    figures = data_sets.known(name).paper
+    paper = {own: figures.get(result.paper_prefix + own) for own in result.metrics}
+    print(report.format_table(result.title, result.metrics, result.chance, paper))
+    others = {"folds": result.folds} if result.folds else {}
+    report.write_json(
+        path, name, model_name, result.task, result.metrics, chance=result.chance, **others
+    )
+    for line in result.notes:
+        print(line)
+
+
+def pictures_of(
+    data: Iterable[Example], rows: np.ndarray, preprocessor: AlignPreprocessor
+) -> np.ndarray:
+    """The cropped images of some rows, by a second look into the data.
+
+    Args:
+        data: images with the same id are one row.
+        rows: integers of any shape.
+        preprocessor: crops.
+
+    Returns:
+        0 .. 1, ``(number of rows, size, size, 3)``.
+    """
+    asked = np.asarray(rows).ravel().tolist()
+    wanted = set(asked)
+    found: dict[int, np.ndarray] = {}
+    ids: dict[str, int] = {}
+    for example in data:
+        row = ids.setdefault(example.image_id, len(ids))
+        if row in wanted and row not in found:
+            found[row] = preprocessor.unscale(embedding.decode_image(example, preprocessor))
+            if len(found) == len(wanted):
+                break
+    return np.stack([found[row] for row in asked])
+
+
+def some_right_and_wrong(right: np.ndarray, number: int) -> np.ndarray:
+    """Rows spread evenly over the right ones, then over the wrong ones.
+
+    Args:
+        right: bool, ``(rows,)``.
+        number: how many rows, at most.
+    """
+    chosen: list[int] = []
+    for rows in (np.flatnonzero(right), np.flatnonzero(~right)):
+        take = min(number - number // 2, len(rows))
+        chosen.extend(rows[np.linspace(0, len(rows) - 1, take).astype(int)].tolist())
+    return np.array(chosen[:number], int)

@@ -1,0 +1,71 @@
+"""Searches images by captions and captions by images."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from align_keras.data.examples import ExampleSet
+from align_keras.errors import concerning
+from align_keras.evaluation import data_sets, embedding, report, retrieval, sheets
+from align_keras.evaluation.tasks.data import ImageData
+from align_keras.evaluation.tasks.result import Result, pictures_of, some_right_and_wrong
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieval(ImageData):
+    """Recalls of both directions, median ranks and mean recall; a sheet of what is found."""
+
+    kind: ClassVar[str] = "retrieval"
+    batch_size: int = 64
+    fold_size: int = 0
+    """Images of a fold, to report the mean over folds too; 0: the data set's own."""
+
+    def run(self, model: Any, data: ExampleSet, output: Path) -> Result:
+        """Embeds every image and caption, and ranks; InputError if an image has no caption."""
+        with concerning("data"):
+            pairs = embedding.embed_pairs(model, data, self.batch_size)
+        values = pairs.images, pairs.texts, pairs.image_of_text
+        metrics, chance = retrieval.full_metrics(*values)
+        result = Result(
+            "zeroshot_retrieval",
+            f"{self.name}: {len(pairs.images):,} images, {len(pairs.texts):,} captions",
+            metrics,
+            chance,
+            [f"retrieval-{self.name}.png"],
+        )
+        fold_size = self.fold_size or data_sets.known(self.name).fold_size
+        if fold_size and len(pairs.images) >= 2 * fold_size:
+            result.folds, fold_chance = retrieval.full_metrics(*values, fold_size)
+            title = f"mean over folds of {fold_size:,} images"
+            result.notes.append(report.format_table(title, result.folds, fold_chance, {}))
+        draw_retrievals(output / result.pictures[0], pairs, data, model.preprocessor)
+        return result
+
+
+def draw_retrievals(
+    path: Path,
+    pairs: embedding.Pairs,
+    data: ExampleSet,
+    preprocessor: AlignPreprocessor,
+    rows: int = 8,
+    columns: int = 6,
+) -> None:
+    """Draws captions whose image comes first, then captions whose does not, with what is found."""
+    ranks = retrieval.best_positive_ranks(
+        pairs.texts, pairs.images, pairs.image_of_text, np.arange(len(pairs.images))
+    )
+    asked = some_right_and_wrong(ranks == 0, rows)
+    columns = min(columns, len(pairs.images))
+    scores = pairs.texts[asked] @ pairs.images.T
+    best = np.argsort(-scores, axis=1)[:, :columns]
+    pictures = pictures_of(data, best, preprocessor)
+    sheets.draw_retrievals(
+        path,
+        [f"{pairs.captions[row]}\n[its image: rank {ranks[row] + 1}]" for row in asked],
+        pictures.reshape(*best.shape, *pictures.shape[1:]),
+        best == pairs.image_of_text[asked][:, None],
+        np.take_along_axis(scores, best, axis=1),
+    )

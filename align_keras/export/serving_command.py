@@ -1,0 +1,22 @@
+"""How an exported SavedModel is served."""
+
+import shlex
+from pathlib import Path
+
+
+def serving_command(folder: Path) -> str:
+    """The command that serves a SavedModel by TensorFlow Serving in Docker.
+
+    Args:
+        folder: of the SavedModel; its name is the version, a number, and its parent's the model's.
+
+    Returns:
+        The command; or, if the folder's name is no number, what TensorFlow Serving wants.
+    """
+    if not folder.name.isdecimal():
+        return "TensorFlow Serving wants a number as the folder's name, as in EXPORTED/photos/1"
+    model = folder.resolve().parent
+    return (
+        f"docker run --rm -p 8500:8500 -p 8501:8501 -e MODEL_NAME={shlex.quote(model.name)} \\\n"
+        f"    -v {shlex.quote(f'{model}:/models/{model.name}')} tensorflow/serving"
+    )

@@ -1,0 +1,185 @@
+"""Every private name of Keras and keras-hub that this package uses, each with its reason.
+
+No other module reaches into them. ``tests/test_keras_internals.py`` fails where a new version
+changes one.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import keras_hub
+from keras.src.backend.common import global_state
+from keras_hub.src.utils import preset_utils
+
+from align_keras.errors import MissingInputError, Place
+
+# === Layers ===
+
+
+def layers_of(layer: keras.layers.Layer, include_self: bool = True) -> list[keras.layers.Layer]:
+    """Every layer inside a layer, at any depth; Keras's ``Model.layers`` ends at the first."""
+    return layer._flatten_layers(include_self=include_self)
+
+
+def recast(layer: keras.layers.Layer, subclass: type[keras.layers.Layer]) -> None:
+    """Gives a layer a subclass's ``call`` in place of its own; its weights and name stay.
+
+    For layers that keras-hub's blocks make themselves: a block takes no class of batch norm, and
+    an attribute of a built one can be replaced only by adding a layer to its list, which would
+    change the order of the weights. At the top of a functional model
+    ``keras.models.clone_model`` would do.
+
+    Args:
+        layer: of a base class of ``subclass``.
+        subclass: adds no state that its ``__init__`` or ``build`` would make.
+    """
+    if not issubclass(subclass, type(layer)):
+        raise TypeError(f"{subclass.__name__} is no subclass of {type(layer).__name__}")
+    layer.__class__ = subclass
+
+
+def seed_generator_states(model: keras.Model) -> list[keras.Variable]:
+    """The states of the seed generators inside a model, in the order of ``model.variables``.
+
+    Public, but said nowhere: they are the variables that are neither weights nor a metric's.
+    """
+    others = {id(variable) for variable in (*model.weights, *model.metrics_variables)}
+    return [variable for variable in model.variables if id(variable) not in others]
+
+
+# === Variables without a value ===
+
+
+@contextlib.contextmanager
+def variables_without_values() -> Iterator[None]:
+    """Within, models are built without values; each variable is to get one by ``give_value``.
+
+    So large weights are never in memory twice. Keras's public scope would initialise what is made
+    inside at the next occasion; that is undone at the end.
+    """
+    name = "uninitialized_variables"
+    pending = list(global_state.get_global_attribute(name) or [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute(name, pending)
+
+
+def give_value(variable: keras.Variable, initializer: Callable[..., Any] | None = None) -> None:
+    """Initialises a variable made without a value, by its own initializer or by another.
+
+    Args:
+        variable: made inside ``variables_without_values``; call this outside.
+        initializer: a function of shape and dtype.
+    """
+    if initializer is not None:
+        variable._initializer = initializer
+    variable._deferred_initialize()
+
+
+# === Optimizers ===
+
+
+def variable_index(optimizer: keras.optimizers.Optimizer, variable: Any) -> int:
+    """A variable's place among those that an optimizer was built for.
+
+    In ``update_step`` a variable may be TensorFlow's own, which has no path; Keras's guide to own
+    optimizers uses this name too.
+    """
+    return optimizer._get_variable_index(variable)
+
+
+def may_decay(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> bool:
+    """Whether a variable was not named to ``optimizer.exclude_from_weight_decay``."""
+    return optimizer._use_weight_decay(variable)
+
+
+def averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The moving averages of a built optimizer with ``use_ema``, in the order of its variables."""
+    return optimizer._model_variables_moving_average
+
+
+def leave_sums_and_averages(optimizer: keras.optimizers.Optimizer) -> None:
+    """Stops an optimizer from summing gradients over replicas, and ``fit`` from swapping weights.
+
+    ``compute_gradients`` has summed already; Keras would again, at the same cost. And at the end
+    of ``fit`` Keras would put the averaged weights in place of the model's own.
+    """
+    optimizer._all_reduce_sum_gradients = list
+    optimizer.finalize_variable_values = lambda variables: None
+
+
+class BuiltBeforeFit(keras.Model):
+    """A model that is built when ``fit`` begins; only its optimizer may not be.
+
+    Keras would draw and average a batch over the replicas to build the model, which fails under
+    ``MultiWorkerMirroredStrategy``.
+    """
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Keras's hook before a step is traced."""
+        if self.optimizer is not None and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
+
+# === keras-hub's blocks ===
+
+
+def feed_forward_layers(block: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Both dense layers of a ``TransformerEncoder`` and the layer norm after them."""
+    return [
+        block._feedforward_intermediate_dense,
+        block._feedforward_output_dense,
+        block._feedforward_layer_norm,
+    ]
+
+
+def attention_layers(block: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The attention of a ``TransformerEncoder`` and the layer norm after it."""
+    return [block._self_attention_layer, block._self_attention_layer_norm]
+
+
+# === keras-hub's presets ===
+
+#: Where a preset keeps the vocabulary, as keras-hub's own tokenizers do.
+TOKENIZER_FOLDER = preset_utils.TOKENIZER_ASSET_DIR
+CONFIG_FILE = preset_utils.CONFIG_FILE
+TASK_CONFIG_FILE = preset_utils.TASK_CONFIG_FILE
+SAFETENSORS_FILE = preset_utils.SAFETENSOR_FILE
+SAFETENSORS_INDEX_FILE = preset_utils.SAFETENSOR_CONFIG_FILE
+#: Names that stand for addresses on Kaggle, such as ``bert_base_en_uncased``.
+BUILTIN_PRESETS = preset_utils.BUILTIN_PRESETS
+
+#: Base class of what reads a preset; ``from_preset`` of keras-hub's classes takes no other layout.
+PresetLoader = preset_utils.PresetLoader
+
+#: Downloads a file of a preset if need be: ``(preset, path)`` to a local path.
+get_file = preset_utils.get_file
+#: Whether a preset has a file, ``(preset, path)``.
+check_file_exists = preset_utils.check_file_exists
+#: A JSON file of a preset, ``(preset, path)``.
+load_json = preset_utils.load_json
+#: The class that a JSON file of a preset names.
+check_config_class = preset_utils.check_config_class
+#: The loader of a preset with a ``config.json``.
+get_preset_loader = preset_utils.get_preset_loader
+
+
+def loader_without_config(preset: str) -> preset_utils.PresetLoader:
+    """The loader of a preset without ``config.json``, as of a preprocessor alone."""
+    return preset_utils.KerasPresetLoader(preset, {})
+
+
+class WholePreprocessor(keras_hub.models.Preprocessor):
+    """A preprocessor that is not put together from a preset's tokenizer and image converter."""
+
+    @classmethod
+    def _add_missing_kwargs(cls, loader: preset_utils.PresetLoader, kwargs: dict) -> dict:
+        """keras-hub's hook where a preset has no preprocessor of this class."""
+        raise MissingInputError(
+            f"no preprocessor.json of {cls.__name__} in it", Place(str(loader.preset))
+        )

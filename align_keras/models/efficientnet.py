@@ -1,0 +1,142 @@
+"""What keras-hub's EfficientNet is made of: its blocks, their layers, and how they are wired."""
+
+import math
+import re
+
+import keras
+
+#: The layers of a block by their part. A "v1" block stands in the model layer by layer, each
+#: named after the block; the other kinds are one layer, whose attributes they are.
+_V1 = {
+    "expand_conv": "expand_conv",
+    "expand_bn": "expand_bn",
+    "dwconv": "depthwise",
+    "dwconv_bn": "depthwise_bn",
+    "se_reduce": "se_reduce",
+    "se_expand": "se_expand",
+    "project": "project",
+    "project_bn": "project_bn",
+}
+_SQUEEZE_AND_EXCITE = {"se_conv1": "se_reduce", "se_conv2": "se_expand"}
+_EXPANSION = {"conv1": "expand_conv", "bn1": "expand_bn"}
+_UNFUSED = {
+    "depthwise": "depthwise",
+    "bn2": "depthwise_bn",
+    **_SQUEEZE_AND_EXCITE,
+    "output_conv": "project",
+    "bn3": "project_bn",
+}
+_FUSED = {
+    **_EXPANSION,
+    **_SQUEEZE_AND_EXCITE,
+    "output_conv": "project",
+    "bn2": "project_bn",
+}
+
+
+def blocks(encoder: keras.Model) -> list[dict[str, keras.layers.Layer]]:
+    """The layers of each block by their part, in order.
+
+    Args:
+        encoder: an ``ImageEncoder``, or an ``EfficientNetBackbone``.
+
+    Returns:
+        Dicts with ``expand_conv``, ``expand_bn``, ``depthwise``, ``depthwise_bn``, ``se_reduce``,
+        ``se_expand``, ``project`` and ``project_bn``; without those that a block has not.
+    """
+    found: dict[str, dict[str, keras.layers.Layer]] = {}
+    for layer in encoder.layers:
+        match = re.fullmatch(r"(block\d+[a-z]_)(\w*)", layer.name)
+        if match and not match[2]:
+            found[match[1]] = {
+                part: getattr(layer, name) for name, part in _attributes(layer).items()
+            }
+        elif match and match[2] in _V1:
+            found.setdefault(match[1], {})[_V1[match[2]]] = layer
+    return list(found.values())
+
+
+def _attributes(block: keras.layers.Layer) -> dict[str, str]:
+    """The parts of a block that is one layer, by the names of its attributes."""
+    if not hasattr(block, "depthwise"):
+        return _FUSED
+    return _UNFUSED | (_EXPANSION if block.expand_ratio != 1 else {})
+
+
+def normalized_convolutions(
+    encoder: keras.Model,
+) -> list[tuple[keras.layers.Layer, keras.layers.BatchNormalization]]:
+    """Every convolution whose output goes through a batch norm and nowhere else, with that one."""
+    pairs = [(encoder.get_layer("stem_conv"), encoder.get_layer("stem_bn"))]
+    for block in blocks(encoder):
+        for convolution, norm in (
+            ("expand_conv", "expand_bn"),
+            ("depthwise", "depthwise_bn"),
+            ("project", "project_bn"),
+        ):
+            if convolution in block:
+                pairs.append((block[convolution], block[norm]))
+    return pairs
+
+
+def has_first_block_residuals(encoder: keras.Model) -> bool:
+    """Whether the first block of any stage has a residual."""
+    return any(
+        re.fullmatch(r"block\d+a_add", layer.name)
+        or (
+            re.fullmatch(r"block\d+a_", layer.name)
+            and not layer.nores
+            and layer.strides == 1
+            and layer.input_filters == layer.output_filters
+        )
+        for layer in encoder.layers
+    )
+
+
+def rewire(
+    backbone: keras.Model, first_block_residuals: bool
+) -> tuple[keras.Model, list[keras.KerasTensor]]:
+    """The backbone's own layers up to its top convolution, with two changes of wiring.
+
+    Returns:
+        The model, and its input, the outputs of its stem and of each block: a list of tensors.
+    """
+    # keras-hub's stem pads both sides or, with these two arguments, none. The original pads
+    # the bottom and the right, which at odd sizes such as 289 falls outside of the stride.
+    unpadded = backbone.stem_conv_padding == "valid" and not backbone.include_stem_padding
+    stem_padding = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="stem_padding")
+    ends = {}
+
+    def call_layer(layer, *args, **kwargs):
+        if layer.name == "stem_conv" and unpadded:
+            args = (stem_padding(args[0]), *args[1:])
+        if not first_block_residuals and re.fullmatch(r"block\d+a_", layer.name):
+            layer.nores = True
+        if not first_block_residuals and re.fullmatch(r"block\d+a_add", layer.name):
+            return args[0][0]  # of a "v1" block
+        output = layer(*args, **kwargs)
+        # A block's last layer stays.
+        ends[re.match(r"[^_]*", layer.name)[0]] = output
+        return output
+
+    tower = keras.models.clone_model(
+        keras.Model(backbone.input, backbone.get_layer("top_conv").input),
+        clone_function=lambda layer: layer,
+        call_function=call_layer,
+    )
+    outputs = [output for name, output in ends.items() if name.startswith(("stem", "block"))]
+    return tower, [tower.input, *outputs]
+
+
+def keras_hub_dropout(rate: float, depth_coefficient: float, repeats: list[int]) -> float:
+    """The ``dropout`` of an ``EfficientNetBackbone`` whose last block drops at ``rate``.
+
+    keras-hub scales a block's rate by its place over the number of blocks *before* depth
+    scaling, which for L2 would end above 1.
+
+    Args:
+        rate: of the last block.
+        depth_coefficient: what the number of blocks is scaled by.
+        repeats: blocks of each stage before scaling.
+    """
+    return rate * sum(repeats) / sum(math.ceil(depth_coefficient * count) for count in repeats)

@@ -1,0 +1,45 @@
+"""Makes a Keras optimizer fit for gradients that were summed over the replicas already."""
+
+import keras
+
+from align_keras import keras_internals
+
+# Arguments of a Keras optimizer that would not do here what they say, and what does.
+_CLIPS = "give global_clipnorm to compile, which clips after the sum over replicas"
+_INSTEAD = {
+    "clipnorm": _CLIPS,
+    "clipvalue": _CLIPS,
+    "global_clipnorm": _CLIPS,
+    "loss_scale_factor": "wrap it in keras.optimizers.LossScaleOptimizer",
+    "gradient_accumulation_steps": "give micro_batch_size to compile",
+}
+
+
+def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer inside a ``LossScaleOptimizer``; any other is itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def for_summed_gradients(
+    optimizer: keras.optimizers.Optimizer, scale_loss: bool
+) -> keras.optimizers.Optimizer:
+    """An optimizer that applies gradients as they come: summed, clipped, and scaled if need be.
+
+    Args:
+        optimizer: without clipping, scaling or accumulation of its own; it is changed.
+        scale_loss: whether some layer computes in float16.
+
+    Returns:
+        The optimizer, in a ``LossScaleOptimizer`` if the loss is to be scaled.
+
+    Raises:
+        ValueError: if the optimizer clips, scales or accumulates by itself.
+    """
+    inner = inner_optimizer(optimizer)
+    for name, instead in _INSTEAD.items():
+        if getattr(inner, name):
+            raise ValueError(f"the optimizer's {name}: {instead}")
+    keras_internals.leave_sums_and_averages(inner)
+    if scale_loss and inner is optimizer:
+        return keras.optimizers.LossScaleOptimizer(inner)
+    return optimizer

@@ -1,0 +1,34 @@
+"""Batches that threads prepare while the one before is used."""
+
+import concurrent.futures
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Prepared = TypeVar("Prepared")
+
+
+def prepared_batches(
+    items: Iterable[Item], prepare: Callable[[Item], Prepared], batch_size: int
+) -> Iterator[list[tuple[Item, Prepared]]]:
+    """Yields batches of items with what ``prepare`` makes of each, in order.
+
+    Threads prepare the next batch while the caller works on this one, so two batches are in memory
+    at a time.
+
+    Args:
+        items: read one after another, in the thread that asks for the batches.
+        prepare: called in threads; what it raises is raised here, at the item's batch.
+        batch_size: items a batch; the last may have fewer.
+    """
+    items = iter(items)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting: list[tuple[Item, concurrent.futures.Future[Prepared]]] = []
+        while batch := list(itertools.islice(items, batch_size)):
+            tasks = [(item, pool.submit(prepare, item)) for item in batch]
+            if waiting:
+                yield [(item, task.result()) for item, task in waiting]
+            waiting = tasks
+        if waiting:
+            yield [(item, task.result()) for item, task in waiting]

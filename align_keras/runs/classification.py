@@ -1,0 +1,226 @@
+"""Fine-tunes the image tower of a trained model to classify: a new head first, then all weights."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from align_keras import distribution
+from align_keras.data import labelled_images, pipeline
+from align_keras.errors import concerning
+from align_keras.evaluation.tasks.classes import embed_labelled
+from align_keras.evaluation.tasks.classification import classification_result
+from align_keras.evaluation.tasks.result import report_result
+from align_keras.files import write_whole
+from align_keras.models import precision
+from align_keras.models.image_classifier import AlignImageClassifier
+from align_keras.optimizers import LayerwiseSGD
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
+from align_keras.runs import classification_data
+from align_keras.runs.checkpoints import RunCheckpoints
+from align_keras.runs.classification_data import LabelledImages
+from align_keras.runs.classification_settings import ClassificationSettings, Phase
+from align_keras.runs.log import TrainingLog
+from align_keras.runs.presets import from_preset, load_model
+from align_keras.runs.training import train
+from align_keras.runs.workdir import check_training_data, open_workdir
+
+#: What JSON and the paper's figures are called after each phase.
+PHASES = {"head": ("frozen", "linear_probe_"), "full": ("finetuned", "finetuned_")}
+
+
+@dataclasses.dataclass
+class ClassificationRun:
+    """An opened run."""
+
+    settings: ClassificationSettings
+    workdir: Path
+    strategy: tf.distribute.Strategy
+    data: Any
+    """The images to evaluate."""
+    train: LabelledImages
+    classifier: AlignImageClassifier
+
+    def phase(self, name: str) -> Phase:
+        """The settings of ``head`` or ``full``."""
+        return {"head": self.settings.head, "full": self.settings.full}[name]
+
+
+def finetune(settings: ClassificationSettings) -> dict[str, dict[str, float]]:
+    """Trains both phases, evaluates after each and saves.
+
+    Args:
+        settings: of the run; if its directory holds a run, that goes on.
+
+    Returns:
+        The metrics of each phase.
+
+    Raises:
+        InputError: names the setting that is wrong.
+        DivergedError: if the run diverged.
+    """
+    run = open_run(settings)
+    metrics = {}
+    for name in PHASES:
+        fit(run, name)
+        metrics[name] = evaluate(run, name)
+    write_whole(run.workdir / "classifier.keras", run.classifier.save)
+    print(f"run directory: {run.workdir} (classifier.keras, *.json, *.png, head/, full/)")
+    return metrics
+
+
+def open_run(settings: ClassificationSettings) -> ClassificationRun:
+    """Opens data and model; finds all that can be wrong with the settings, images excepted."""
+    settings.check()
+    with concerning("strategy"):
+        strategy = distribution.make_strategy(settings.run.strategy, settings.run.tpu)
+    with concerning("batch_size"):
+        distribution.share_of(strategy, settings.training.batch_size)
+    workdir = open_workdir(settings, settings.run.workdir)
+    data, train = classification_data.open_data(settings)
+    print(f"{train.count:,} training images, {len(train.classes.names):,} classes", flush=True)
+    keras.utils.set_random_seed(settings.run.seed)
+    with strategy.scope(), precision.dtype_policy(settings.training.precision):
+        classifier = make_classifier(settings, train.classes.names)
+    workdir.mkdir(parents=True, exist_ok=True)
+    check_training_data(
+        workdir / "train_images.json", train.summary(), classification_data.difference
+    )
+    write_whole(workdir / "settings.json", settings.as_json())
+    return ClassificationRun(settings, workdir, strategy, data, train, classifier)
+
+
+def make_classifier(
+    settings: ClassificationSettings, class_names: list[str]
+) -> AlignImageClassifier:
+    """A classifier on the image tower of a trained model; called in the strategy's scope."""
+    with concerning("model"):
+        model = load_model(settings.start.model, dtype=settings.training.precision)
+    tower = model.backbone.image_encoder
+    tower.rematerialize = settings.training.rematerialize
+    # Else each replica would keep, and the first one save, the statistics of its own share.
+    tower.synchronized_batch_norm = True
+    return AlignImageClassifier(tower, class_names, model.preprocessor)
+
+
+def make_preprocessor(model: str, image_size: int | None, crop: float) -> AlignPreprocessor:
+    """The preprocessor of a trained model at another resolution.
+
+    Args:
+        model: a preset or a run's directory.
+        image_size: pixels; None for the model's own.
+        crop: the share of its sides that the centre crop covers.
+    """
+    size = image_size or from_preset(AlignPreprocessor.from_preset, model).image_size
+    return from_preset(
+        AlignPreprocessor.from_preset, model, image_size=size, resize_size=round(size / crop)
+    )
+
+
+def make_schedule(
+    schedule: str, learning_rate: float, steps: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate over a phase's steps, by the name of a schedule."""
+    if schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    # A boundary is the last step before a drop.
+    boundaries = [round(share * steps) - 1 for share in (0.3, 0.6, 0.9)]
+    values = [learning_rate * 0.2**drops for drops in range(4)]
+    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
+
+
+def compile_phase(run: ClassificationRun, name: str, steps: int) -> None:
+    """Freezes what a phase freezes, and compiles; called in the strategy's scope."""
+    phase, training = run.phase(name), run.settings.training
+    run.classifier.image_encoder.trainable = name == "full"
+    run.classifier.image_encoder.frozen_statistics = phase.frozen_statistics
+    run.classifier.compile(
+        LayerwiseSGD(
+            make_schedule(training.schedule, phase.learning_rate, steps),
+            training.momentum,
+            training.weight_decay,
+            phase.backbone_factor,
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+
+
+def fit(run: ClassificationRun, name: str) -> None:
+    """Trains one phase from its newest checkpoint to its last step."""
+    settings, workdir = run.settings, run.workdir / name
+    batch_size = settings.training.batch_size
+    steps = run.phase(name).num_steps(run.train.count, batch_size)
+    workdir.mkdir(exist_ok=True)
+    with run.strategy.scope():
+        compile_phase(run, name, steps)
+        checkpoints = RunCheckpoints(workdir / "checkpoints", run.classifier, max_to_keep=1)
+    first_step = checkpoints.restore()
+    if first_step:
+        print(f"resuming {workdir} at step {first_step:,} of {steps:,}", flush=True)
+    if first_step == steps:
+        return
+    dataset = training_data(run, run.phase(name).image_size, first_step)
+    log_every, skipped = settings.run.log_every, pipeline.SkippedPairs()
+    log = TrainingLog(workdir, checkpoints, steps, batch_size, log_every, skipped)
+    try:
+        train(
+            run.classifier,
+            run.strategy.experimental_distribute_dataset(dataset),
+            log,
+            [(settings.run.checkpoint_every, checkpoints.save)],
+            f"lower <{name}.learning_rate> and give another <workdir>",
+        )
+    except tf.errors.InvalidArgumentError:
+        # TensorFlow does not say which image it was.
+        with concerning("train_data"):
+            run.train.check_readable()
+        raise
+
+
+def training_data(run: ClassificationRun, image_size: int | None, first_step: int) -> Any:
+    """Batches of random crops, from a step on."""
+    data = run.settings.data
+    preprocessor = make_preprocessor(run.settings.start.model, image_size, data.eval_crop)
+
+    def augment(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        return preprocessor.decode_random_area(encoded, seed, data.min_crop_area)
+
+    return labelled_images.training_dataset(
+        run.train.read,
+        run.train.count,
+        augment,
+        preprocessor.image_size,
+        run.settings.training.batch_size,
+        seed=run.settings.run.seed,
+        start_batch=first_step,
+        buffer=data.shuffle_buffer,
+    )
+
+
+def evaluate(run: ClassificationRun, name: str) -> dict[str, float]:
+    """Scores the images after a phase, prints, writes JSON and pictures; returns the metrics."""
+    settings, classifier, classes = run.settings, run.classifier, run.train.classes
+    phase, (kind, prefix) = run.phase(name), PHASES[name]
+    classifier.preprocessor = make_preprocessor(
+        settings.start.model, phase.eval_size or phase.image_size, settings.data.eval_crop
+    )
+    task = settings.start.task
+    with concerning("data"):
+        scored = embed_labelled(
+            task,
+            run.data,
+            classifier.score,
+            classifier.preprocessor,
+            settings.run.eval_batch_size,
+            classes.names,
+        )
+    title = f"{run.train.count:,} training images, {len(classes.names):,} classes, {kind}"
+    result = classification_result(
+        kind, task, title, scored.features, scored, run.data, classifier.preprocessor, run.workdir
+    )
+    result.paper_prefix = prefix
+    report_result(result, task, settings.start.model, run.workdir / f"{kind}-{task}.json")
+    return result.metrics

@@ -1,0 +1,97 @@
+"""What a classifier is fine-tuned on: labelled images, checked before anything is trained."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from align_keras.data.examples.example_set import ExampleSet
+from align_keras.errors import InputError, concerning
+from align_keras.evaluation.tasks.classes import Classes, read_class_names
+from align_keras.evaluation.tasks.data import SplitData
+from align_keras.runs.classification_settings import ClassificationSettings
+
+
+class LabelledImages:
+    """Training images with their classes, which are read once, at the start.
+
+    Args:
+        task: name of the data set.
+        data: the images, a set of examples.
+        class_names: path of a text file with a name a line; empty for none.
+        seed: decides the order.
+
+    Raises:
+        InputError: if there is no image, an image of no class, or one class only.
+    """
+
+    def __init__(self, task: str, data: ExampleSet, class_names: str = "", seed: int = 0) -> None:
+        self.data, self.seed = data, seed
+        names = read_class_names(task, class_names, data)
+        found = [(example.place, example.label, example.class_name) for example in data]
+        if not found:
+            raise InputError("there is no image in it")
+        names = names or sorted({own for _, _, own in found if own})
+        self.classes = Classes(task, names)
+        self.count = len([self.classes.label_of(*values) for values in found])
+        if len(names) < 2:
+            raise InputError("classification needs two classes at least")
+
+    def read(self, epoch: int) -> Iterator[tuple[bytes, int]]:
+        """Encoded images and classes in the order of an epoch."""
+        for example in self.data.shuffled(self.seed + epoch):
+            place = example.place
+            label = self.classes.label_of(place, example.label, example.class_name)
+            yield example.read_image(), label
+
+    def check_readable(self) -> None:
+        """Raises InputError with the place of the first image that does not decode."""
+        for example in self.data:
+            try:
+                tf.io.decode_image(example.read_image())
+            except tf.errors.InvalidArgumentError:
+                raise InputError("does not decode", example.place) from None
+
+    def summary(self) -> dict[str, Any]:
+        """Number and classes, for the file of the run that says what it is trained on."""
+        return {"images": self.count, "classes": self.classes.names}
+
+
+def open_data(settings: ClassificationSettings) -> tuple[ExampleSet, LabelledImages]:
+    """Opens the images to evaluate and those to train on.
+
+    Raises:
+        InputError: if there are none, or an image of either is of no class.
+    """
+    data, task = settings.data, settings.start.task
+    test, train_examples = SplitData(
+        task,
+        data=data.data,
+        split=data.split,
+        images=data.images,
+        select=data.select,
+        train_data=data.train_data,
+        train_split=data.train_split,
+    ).open()
+    with concerning("train_data"):
+        train = LabelledImages(task, train_examples, data.class_names, settings.run.seed)
+    with concerning("data"):
+        check_classes(train.classes, test)
+    return test, train
+
+
+def check_classes(classes: Classes, data: ExampleSet) -> None:
+    """Raises InputError if there is no image, or one of none of the classes."""
+    labels = [
+        classes.label_of(example.place, example.label, example.class_name) for example in data
+    ]
+    if not labels:
+        raise InputError("there is no image in it")
+
+
+def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """How training images have changed, by their summaries."""
+    return (
+        f"there are {now['images']:,} images of {len(now['classes']):,} classes, not the "
+        f"{before['images']:,} of {len(before['classes']):,},"
+    )

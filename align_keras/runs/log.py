@@ -1,0 +1,188 @@
+"""What a run shows while it trains: progress bar, TensorBoard, a log."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from align_keras.data.pipeline import SkippedPairs
+from align_keras.errors import InputError
+from align_keras.runs.checkpoints import RunCheckpoints
+
+# Short names for the bar.
+_BAR_NAMES = {
+    "loss": "loss",
+    "accuracy": "acc",
+    "i2t_recall_at_1": "i2t",
+    "t2i_recall_at_1": "t2i",
+    "temperature": "temp",
+    "learning_rate": "lr",
+    "gradient_norm": "grad",
+    "pairs_per_second": "pairs/s",
+}
+
+
+class DivergedError(InputError, FloatingPointError):
+    """The loss or the gradient is not a finite number.
+
+    Attributes:
+        step: of the run, from 1.
+        metric: its name in the log.
+        value: what it is.
+    """
+
+    def __init__(self, step: int, metric: str, value: float) -> None:
+        super().__init__(f"the run diverged: {metric} is {value} at step {step:,}")
+        self.step, self.metric, self.value = step, metric, value
+
+
+class TrainingLog(keras.callbacks.Callback):
+    """Shows a progress bar and writes TensorBoard summaries and ``log.jsonl``.
+
+    Metrics are means since the line before. Pairs per second leave out evaluation, saving and
+    the first step of a process, which traces the graph. A step whose loss or gradient is not a
+    finite number ends the run, before its weights are saved.
+
+    Args:
+        workdir: the run's directory.
+        checkpoints: the run's ``RunCheckpoints``; holds the seconds spent.
+        total_steps: of the whole run.
+        batch_size: pairs a step, over all replicas.
+        log_every: steps a line.
+        skipped: the pipeline's ``SkippedPairs``; its count goes into the log.
+    """
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        checkpoints: RunCheckpoints,
+        total_steps: int,
+        batch_size: int,
+        log_every: int,
+        skipped: SkippedPairs,
+    ) -> None:
+        super().__init__()
+        self.workdir = Path(workdir)
+        self.checkpoints = checkpoints
+        self.total_steps = total_steps
+        self.batch_size = batch_size
+        self.log_every = log_every
+        self.skipped = skipped
+        self.step = checkpoints.step
+        self._writer = tf.summary.create_file_writer(str(self.workdir / "logs"))
+        self._seconds: list[float] = []
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Opens the bar."""
+        in_terminal = sys.stderr.isatty()
+        self._bar = tqdm.tqdm(
+            total=self.total_steps,
+            initial=self.step,
+            unit="step",
+            dynamic_ncols=in_terminal,
+            mininterval=0.2 if in_terminal else 10.0,
+        )
+        self._traced = False
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Starts the clock."""
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Counts a step; every ``log_every`` steps writes a line.
+
+        Raises:
+            DivergedError: if the loss or the gradient is not finite.
+        """
+        logs = logs or {}
+        self.step += 1
+        self.checkpoints.count_steps(self.step)
+        self._check_finite(logs)
+        if self._traced:
+            self._seconds.append(time.perf_counter() - self._start)
+        self._traced = True
+        if self.step % self.log_every == 0 or self.step == self.total_steps:
+            self._log(logs)
+            self.model.reset_metrics()
+        self._bar.update(1)
+
+    def _check_finite(self, logs: dict[str, Any]) -> None:
+        # Weights are spoilt by the gradient at the latest, one step before the loss.
+        for name in ("loss", "gradient_norm"):
+            if not np.isfinite(logs.get(name, 0.0)).all():
+                self._bar.close()
+                raise DivergedError(self.step, name, float(np.mean(logs[name])))
+
+    def _log(self, logs: dict[str, Any]) -> None:
+        """Writes a line and shows it in the bar."""
+        metrics: dict[str, Any] = {name: float(np.mean(value)) for name, value in logs.items()}
+        metrics["skipped_pairs"] = self.skipped.count
+        if self._seconds:
+            metrics["pairs_per_second"] = self.batch_size / float(np.mean(self._seconds))
+            self.account()
+        self.write("train", metrics)
+        shown = (
+            f"{short}={metrics[name]:.3g}" for name, short in _BAR_NAMES.items() if name in metrics
+        )
+        self._bar.set_postfix_str(" ".join(shown), refresh=False)
+
+    def account(self) -> None:
+        """Adds the steps since the last call to the run's totals, which checkpoints keep."""
+        self.checkpoints.seconds.assign_add(float(np.sum(self._seconds)))
+        self.checkpoints.timed_pairs.assign_add(len(self._seconds) * self.batch_size)
+        self._seconds = []
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Closes the bar."""
+        self._bar.close()
+
+    def write(self, kind: str, metrics: dict[str, Any]) -> None:
+        """Writes metrics of this step, ``kind`` being ``train`` or ``eval``; None is left out."""
+        metrics = {name: value for name, value in metrics.items() if value is not None}
+        with self._writer.as_default(step=self.step):
+            for name, value in metrics.items():
+                tf.summary.scalar(f"{kind}/{name}", value)
+        self._writer.flush()
+        line = {"step": self.step, "kind": kind, **metrics}
+        with (self.workdir / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class EveryNSteps(keras.callbacks.Callback):
+    """Calls ``action()`` after every ``interval`` steps of the run, and after the last one."""
+
+    def __init__(
+        self, interval: int, first_step: int, last_step: int, action: Callable[[], Any]
+    ) -> None:
+        super().__init__()
+        self.interval = interval
+        self.step = first_step
+        self.last_step = last_step
+        self.action = action
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Counts a step, and acts if it is time."""
+        self.step += 1
+        if self.step % self.interval == 0 or self.step == self.last_step:
+            self.action()
+
+
+def read_log(workdir: str | Path) -> list[dict[str, Any]]:
+    """The lines of ``log.jsonl`` by step; later lines of a step and kind replace earlier ones."""
+    path = Path(workdir) / "log.jsonl"
+    lines = {}
+    if path.exists():
+        for text in path.read_text().splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:  # cut off when the run was killed
+                continue
+            lines[line["kind"], line["step"]] = line
+    return sorted(lines.values(), key=lambda line: line["step"])

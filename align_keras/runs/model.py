@@ -1,0 +1,104 @@
+"""The model of a pretraining run: built from its settings or loaded, and compiled."""
+
+from typing import Any
+
+from align_keras.errors import InputError, concerning
+from align_keras.models import pretrained
+from align_keras.models.backbone import AlignBackbone
+from align_keras.models.dual_encoder import AlignDualEncoder
+from align_keras.models.image_encoder import build_image_encoder
+from align_keras.models.presets import PRESETS
+from align_keras.models.text_encoder import build_text_encoder
+from align_keras.optimizers import WarmupLinearDecay, make_optimizer
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
+from align_keras.runs.presets import load_model
+from align_keras.runs.pretraining_settings import ModelSettings, OptimizerSettings
+
+
+def make_model(
+    settings: ModelSettings,
+    optimizer: OptimizerSettings,
+    preprocessor: AlignPreprocessor,
+    steps: int,
+) -> AlignDualEncoder:
+    """Builds or loads the dual encoder and compiles it; called in the strategy's scope.
+
+    Args:
+        settings: of the model.
+        optimizer: of loss and optimizer.
+        preprocessor: of the run.
+        steps: of the whole run, over which the learning rate falls.
+
+    Raises:
+        InputError: if what a setting names does not load or does not fit.
+    """
+    if settings.model:
+        model = load_start(settings, preprocessor)
+    else:
+        model = AlignDualEncoder(
+            make_backbone(settings, preprocessor),
+            preprocessor,
+            initial_temperature=settings.initial_temperature,
+            min_temperature=settings.min_temperature,
+        )
+    compile_model(model, optimizer, steps)
+    return model
+
+
+def make_backbone(settings: ModelSettings, preprocessor: AlignPreprocessor) -> AlignBackbone:
+    """Builds both towers, or starts them from keras-hub presets."""
+    size: dict[str, Any] = PRESETS[settings.preset]
+    options = {"synchronized_batch_norm": settings.synchronized_batch_norm}
+    if settings.image_encoder:
+        with concerning("image_encoder"):
+            image_encoder = pretrained.load_image_encoder(settings.image_encoder, **options)
+    else:
+        image_encoder = build_image_encoder(size["image_encoder"], **options)
+    if settings.text_encoder:
+        with concerning("text_encoder"):
+            text_encoder = pretrained.load_text_encoder(settings.text_encoder)
+    else:
+        text_encoder = build_text_encoder(
+            size["text_encoder"], len(preprocessor.vocabulary), preprocessor.sequence_length
+        )
+    return AlignBackbone(image_encoder, text_encoder, size["projection_dim"], name=settings.preset)
+
+
+def load_start(settings: ModelSettings, preprocessor: AlignPreprocessor) -> AlignDualEncoder:
+    """Loads the model that the run starts from, to go on with this run's preprocessor."""
+    with concerning("model"):
+        model = load_model(
+            settings.model, dtype=settings.precision, min_temperature=settings.min_temperature
+        )
+    positions = model.backbone.text_encoder.backbone_config["max_sequence_length"]
+    if preprocessor.sequence_length > positions:
+        raise InputError(
+            f"{preprocessor.sequence_length} is more than the {positions} positions of the model",
+            remedy=f"lower <sequence_length> to {positions} or less",
+            setting="sequence_length",
+        )
+    model.preprocessor = preprocessor
+    model.backbone.image_encoder.synchronized_batch_norm = settings.synchronized_batch_norm
+    return model
+
+
+def compile_model(model: AlignDualEncoder, settings: OptimizerSettings, steps: int) -> None:
+    """Gives a model its optimizer and its loss."""
+    optimizer = make_optimizer(
+        settings.optimizer,
+        WarmupLinearDecay(settings.learning_rate, settings.warmup_steps, steps),
+        model.trainable_variables,
+        weight_decay=settings.weight_decay,
+        exclude_from_decay=settings.exclude_from_decay,
+        exclude_from_adaptation=settings.exclude_from_adaptation,
+        ema_momentum=settings.ema_momentum,
+    )
+    model.compile(
+        optimizer,
+        label_smoothing=settings.label_smoothing,
+        mask_false_negatives=settings.mask_false_negatives,
+        global_clipnorm=settings.global_clipnorm or None,
+        loss_tile_rows=settings.loss_tile_rows,
+        micro_batch_size=settings.micro_batch_size or None,
+        rematerialize=settings.rematerialize,
+    )

@@ -1,0 +1,53 @@
+"""The trained model that a setting names: a preset, or the preset of a run's directory."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from align_keras.errors import InputError, MissingInputError
+from align_keras.models.dual_encoder import AlignDualEncoder
+
+T = TypeVar("T")
+
+
+def find_preset(model: str) -> str:
+    """The preset of a run's directory; anything else as it is given.
+
+    Raises:
+        MissingInputError: if it is the directory of a run that has no preset yet.
+    """
+    if (Path(model) / "preset").is_dir():
+        return str(Path(model) / "preset")
+    if (Path(model) / "settings.json").is_file():
+        raise MissingInputError(f"the run {model} has no preset/ yet", remedy="let it finish")
+    return str(model)
+
+
+def from_preset(load: Callable[..., T], model: str, **options: Any) -> T:
+    """``load(preset, **options)``, where ``load`` is a class's ``from_preset``.
+
+    Raises:
+        InputError: if there is no such preset or it does not load.
+    """
+    preset = find_preset(model)
+    try:
+        return load(preset, **options)
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise MissingInputError(str(error)) from error
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from error
+
+
+def load_model(model: str, **options: Any) -> AlignDualEncoder:
+    """Loads a dual encoder with its preprocessor.
+
+    Args:
+        model: a preset (a folder, ``hf://...`` or ``kaggle://...``), or the directory of a run.
+        **options: of ``AlignDualEncoder.from_preset``.
+
+    Raises:
+        InputError: as ``from_preset``.
+    """
+    return from_preset(AlignDualEncoder.from_preset, model, **options)

@@ -1,0 +1,195 @@
+"""The data of a pretraining run: shards found and checked, the vocabulary, held-out pairs."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from align_keras.data import checks, pipeline, records, scenes, vocabulary
+from align_keras.data.preparation import tfds_shards
+from align_keras.errors import InputError, MissingInputError, Place, concerning
+from align_keras.evaluation.held_out import HeldOutPairs
+from align_keras.models import pretrained
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
+from align_keras.preprocessing.tokenizer import read_vocabulary, write_vocabulary
+from align_keras.runs.presets import from_preset
+from align_keras.runs.pretraining_settings import PAPER_SIZES, DataSettings, ModelSettings
+
+#: Pairs that are embedded at a time, at most.
+_EVAL_BATCH_SIZE = 256
+
+
+@dataclasses.dataclass
+class RunData:
+    """The opened data of a run."""
+
+    counts: dict[str, int]
+    """The number of records of each training shard, by path."""
+    preprocessor: AlignPreprocessor
+    evaluation: HeldOutPairs | None
+    zero_shot: HeldOutPairs | None
+
+
+def with_sizes(data: DataSettings, model: str) -> DataSettings:
+    """The settings with a number for every size that was not given.
+
+    Args:
+        data: as they were given.
+        model: the trained model whose sizes are taken; empty for the paper's.
+    """
+    sizes = dict(PAPER_SIZES)
+    antialias = data.antialias
+    if model:
+        with concerning("model"):
+            own = from_preset(AlignPreprocessor.from_preset, model)
+        sizes = {name: getattr(own, name) for name in sizes}
+        antialias |= own.antialias
+    ratio = sizes["resize_size"] / sizes["image_size"]
+    given = {name: getattr(data, name) for name in sizes if getattr(data, name) is not None}
+    if "image_size" in given:
+        sizes["resize_size"] = round(ratio * given["image_size"])
+    return dataclasses.replace(data, antialias=antialias, **{**sizes, **given})
+
+
+def open_data(
+    data: DataSettings, model: ModelSettings, workdir: Path, batch_size: int, seed: int
+) -> RunData:
+    """Finds and checks the shards, or renders them, and opens everything.
+
+    Args:
+        data: with all sizes.
+        model: may bring the vocabulary.
+        workdir: the run's directory, for rendered scenes, packed sets and the vocabulary.
+        batch_size: of training, over all replicas.
+        seed: decides scenes and the order of packed sets.
+
+    Raises:
+        InputError: if what a setting names is not there, damaged, or too little.
+    """
+    shards = find_shards(data, workdir, seed)
+    if data.vocabulary:
+        check_vocabulary(data.vocabulary)
+    if "train_data" not in shards:
+        shards |= quickstart_data(workdir / "data", seed)
+    counts = {name: pipeline.shard_counts(paths) for name, paths in shards.items()}
+    total = sum(counts["train_data"].values())
+    if total < batch_size:
+        raise InputError(
+            f"{batch_size:,} is more than the {total:,} training pairs",
+            remedy=f"lower <batch_size> to {total:,} or less, or give more data",
+            setting="batch_size",
+        )
+    preprocessor = make_preprocessor(data, model, workdir, shards["train_data"])
+    print(
+        f"{total:,} training pairs in {len(shards['train_data'])} shards, "
+        f"{len(preprocessor.vocabulary):,} word pieces",
+        flush=True,
+    )
+    held_out = {
+        name: HeldOutPairs(counts[name], preprocessor, min(batch_size, _EVAL_BATCH_SIZE))
+        for name in ("eval_data", "zero_shot_data")
+        if name in counts
+    }
+    if data.zero_shot_data and len(held_out["zero_shot_data"].class_names) < 2:
+        raise InputError(
+            "its records have no two values of class_name",
+            remedy="pack them with prepare_data.py <carry> class_name=COLUMN",
+            setting="zero_shot_data",
+        )
+    evaluation = held_out.get("eval_data")
+    zero_shot = held_out.get("zero_shot_data", evaluation)
+    return RunData(counts["train_data"], preprocessor, evaluation, zero_shot)
+
+
+def find_shards(data: DataSettings, workdir: Path, seed: int) -> dict[str, list[str]]:
+    """Finds and checks the shards that are given, by the names of their settings."""
+    shards = {}
+    for name in ("train_data", "eval_data", "zero_shot_data"):
+        if pattern := getattr(data, name):
+            with concerning(name):
+                if pattern.startswith("tfds:"):
+                    pattern = tfds_shards.training_shards(pattern, workdir / "data", seed)
+                shards[name] = records.find_shards(pattern)
+                checks.check_shards(shards[name])
+    return shards
+
+
+def check_vocabulary(path: str) -> None:
+    """Raises InputError unless the file is a vocabulary."""
+    with concerning("vocabulary"):
+        if not tf.io.gfile.exists(path):
+            raise MissingInputError("no such file", Place(path))
+        read_vocabulary(path)
+
+
+def make_preprocessor(
+    data: DataSettings, model: ModelSettings, workdir: Path, train_shards: list[str]
+) -> AlignPreprocessor:
+    """Prepares what the towers expect, which presets say where the towers start from them."""
+    sizes: dict[str, Any] = {
+        "image_size": data.image_size,
+        "resize_size": data.resize_size,
+        "sequence_length": data.sequence_length,
+        "antialias": data.antialias,
+    }
+    if model.model:
+        with concerning("model"):
+            preprocessor = from_preset(AlignPreprocessor.from_preset, model.model, **sizes)
+    else:
+        expected: dict[str, Any] = {}
+        if model.image_encoder:
+            with concerning("image_encoder"):
+                expected |= pretrained.pixel_scaling(model.image_encoder)
+        if model.text_encoder:
+            with concerning("text_encoder"):
+                expected |= pretrained.word_pieces(model.text_encoder)
+        else:
+            expected["vocabulary"] = open_vocabulary(data, workdir, train_shards)
+        preprocessor = AlignPreprocessor(**sizes, **expected)
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_vocabulary(preprocessor.vocabulary, str(workdir / "vocab.txt"))
+    return preprocessor
+
+
+def open_vocabulary(data: DataSettings, workdir: Path, train_shards: list[str]) -> list[str]:
+    """Reads the given vocabulary or, on resuming, the run's own; else trains one."""
+    if data.vocabulary:
+        return read_vocabulary(data.vocabulary)
+    if (workdir / "settings.json").exists():
+        return read_vocabulary(str(workdir / "vocab.txt"))
+    with concerning("train_data"):
+        captions = records.read_captions(train_shards, data.vocabulary_captions)
+        return vocabulary.train_vocabulary(captions, data.vocabulary_size)
+
+
+def quickstart_data(directory: Path, seed: int) -> dict[str, list[str]]:
+    """Renders the quickstart's scenes unless they are there."""
+    finished = directory / "finished"
+    if not finished.exists():
+        print(f"no training data given: rendering scenes into {directory}", flush=True)
+        scenes.write_scenes(directory, num_train=16_000, num_eval=500, seed=seed)
+        finished.touch()  # an interrupted rendering is done again
+    return {
+        f"{part}_data": records.find_shards(f"{directory}/{part}-*.tfrecord")
+        for part in ("train", "eval")
+    }
+
+
+def list_shards(counts: dict[str, int]) -> list[list[Any]]:
+    """Names and numbers of records of the shards, in order; their folder may change."""
+    return [[os.path.basename(shard), counts[shard]] for shard in sorted(counts)]
+
+
+def difference_of_shards(before: list[list[Any]], now: list[list[Any]]) -> str:
+    """How the shards of ``list_shards`` have changed, in a few words."""
+    old, new = dict(before), dict(now)
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new:
+            return f"{name} is gone"
+        if name not in old:
+            return f"{name} is new"
+        if old[name] != new[name]:
+            return f"{name} holds {new[name]:,} records, not {old[name]:,},"
+    return "the shards have changed places"

@@ -1,0 +1,182 @@
+"""What the settings of all runs share: parts, bounds, flat names, JSON.
+
+A class of settings is composed of parts, small frozen dataclasses. A builder gets the part that it
+needs. Outside, settings are flat: ``batch_size`` is a flag and a key of ``settings.json``, whatever
+part it is in. A group, such as the phase ``head``, keeps its name: ``head.learning_rate``.
+
+Bounds, and whether a resumed run may change a setting, stand beside the field::
+
+    log_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 100
+"""
+
+import dataclasses
+import json
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from align_keras.errors import InputError
+
+#: Marks a setting that a resumed run may change: where it runs, what it reports and when.
+FREE_ON_RESUME = "free on resume"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """A bound on a setting: a number, or the name of another setting."""
+
+    limit: float | str
+
+
+class AtLeast(Bound):
+    """The setting is at least the limit."""
+
+    wrong, remedy, other = "below", "raise <{name}> to {limit} or more", "lower"
+
+    def holds(self, value: float, limit: float) -> bool:
+        """Whether a value is within the bound; not a number is in none."""
+        return value >= limit
+
+
+class AtMost(Bound):
+    """The setting is at most the limit."""
+
+    wrong, remedy, other = "above", "lower <{name}> to {limit} or less", "raise"
+
+    def holds(self, value: float, limit: float) -> bool:
+        """Whether a value is within the bound."""
+        return value <= limit
+
+
+class Above(Bound):
+    """The setting is above the limit."""
+
+    wrong, remedy, other = "not above", "raise <{name}>", "lower"
+
+    def holds(self, value: float, limit: float) -> bool:
+        """Whether a value is within the bound."""
+        return value > limit
+
+
+class Below(Bound):
+    """The setting is below the limit."""
+
+    wrong, remedy, other = "not below", "lower <{name}>", "raise"
+
+    def holds(self, value: float, limit: float) -> bool:
+        """Whether a value is within the bound."""
+        return value < limit
+
+
+class Part:
+    """Base of the parts, whose names are no part of the names of their settings."""
+
+
+class Settings:
+    """Base of frozen dataclasses of settings. All fields have defaults."""
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its name, those of a group as ``head.steps``."""
+        return {name: value for name, value, _ in _leaves(self)}
+
+    def replace(self, **values: Any) -> Self:
+        """A copy with other values, by the names of flags: ``settings.replace(steps=5)``.
+
+        Raises:
+            TypeError: if there is no such setting.
+        """
+        replaced = {}
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            part = getattr(self, field.name)
+            if isinstance(part, Part):
+                names = {own.name for own in dataclasses.fields(part)}  # type: ignore[arg-type]
+                own = {name: values.pop(name) for name in names & values.keys()}
+                replaced[field.name] = dataclasses.replace(part, **own)  # type: ignore[type-var]
+            elif field.name in values:
+                replaced[field.name] = values.pop(field.name)
+        if values:
+            raise TypeError(f"no setting {', '.join(sorted(values))}")
+        return dataclasses.replace(self, **replaced)  # type: ignore[type-var]
+
+    def check(self) -> None:
+        """Checks every value against its bounds; one that is None is not known yet.
+
+        Raises:
+            InputError: names the setting and says what to do.
+        """
+        values = self.flat()
+        found = [
+            (name, value, bound)
+            for name, value, marks in _leaves(self)
+            for bound in marks
+            if isinstance(bound, Bound)
+        ]
+        # Numbers first: a setting that is wrong by itself is not blamed on another.
+        for name, value, bound in sorted(found, key=lambda one: isinstance(one[2].limit, str)):
+            _check_bound(name, value, bound, values)
+
+    def as_json(self) -> str:
+        """These settings as JSON text: flat, groups as objects."""
+        values: dict[str, Any] = {}
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            is_value = not dataclasses.is_dataclass(value) or isinstance(value, type)
+            own = value if is_value else dataclasses.asdict(value)
+            values |= own if isinstance(value, Part) else {field.name: own}
+        return json.dumps(values, indent=2) + "\n"
+
+    def check_resumable(self, before: dict[str, Any], workdir: Path) -> None:
+        """Checks that a run that began with other settings may go on with these.
+
+        Args:
+            before: the run's ``settings.json``; what it lacks had the default.
+            workdir: the run's directory.
+
+        Raises:
+            InputError: names a setting that differs.
+        """
+        began = _dotted(json.loads(type(self)().as_json())) | _dotted(before)
+        now = _dotted(json.loads(self.as_json()))
+        for name, _, marks in _leaves(self):
+            if FREE_ON_RESUME not in marks and began[name] != now[name]:
+                raise InputError(
+                    f"the run in {workdir} began with {began[name]!r}, not {now[name]!r}",
+                    remedy="resume with that, or give another <workdir>",
+                    setting=name,
+                )
+
+
+def _leaves(part: Any, prefix: str = "") -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+    """Name, value and marks of every setting."""
+    hints = typing.get_type_hints(type(part), include_extras=True)
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, Part):
+            yield from _leaves(value, prefix)
+        elif dataclasses.is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, value, getattr(hints[field.name], "__metadata__", ())
+
+
+def _check_bound(name: str, value: Any, bound: Any, values: dict[str, Any]) -> None:
+    related = isinstance(bound.limit, str)
+    limit = values[bound.limit] if related else bound.limit
+    if value is None or limit is None or bound.holds(value, limit):
+        return
+    remedy = bound.remedy.format(name=name, limit=limit)
+    if related:
+        remedy += f", or {bound.other} <{bound.limit}>"
+    raise InputError(f"{value} is {bound.wrong} {limit}", remedy=remedy, setting=name)
+
+
+def _dotted(values: dict[str, Any]) -> dict[str, Any]:
+    """``{"head": {"steps": 3}}`` -> ``{"head.steps": 3}``."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{own}": one for own, one in value.items()}
+        else:
+            found[name] = value
+    return found

@@ -1,0 +1,57 @@
+"""The directory of a run: where it is, and that it goes on as it began."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from align_keras import files
+from align_keras.errors import InputError
+from align_keras.runs.settings import Settings
+
+
+def open_workdir(settings: Settings, workdir: str, part: str = "") -> Path:
+    """Finds the directory of a run, which need not exist.
+
+    Args:
+        settings: of this run.
+        workdir: the directory; empty for a new one below ``runs/``, named after the time.
+        part: a folder in it that is used in its place, such as a worker's.
+
+    Raises:
+        InputError: if a file is in its place, or a run in it began with other settings.
+    """
+    found = Path(workdir or time.strftime("runs/%Y%m%d-%H%M%S")) / part
+    for path in (found, *found.parents):
+        if path.is_file():
+            raise InputError(f"{path} is a file", remedy="give a directory", setting="workdir")
+    path = found / "settings.json"
+    if path.exists():
+        settings.check_resumable(files.read_json(path, dict), found)
+    return found
+
+
+def check_training_data(path: Path, found: Any, difference: Callable[[Any, Any], str]) -> None:
+    """Writes down what a run is trained on; if that is done, compares.
+
+    A run that resumes on other data would not go on, but begin somewhere in them.
+
+    Args:
+        path: of a JSON file in the run's directory.
+        found: the training data, for JSON.
+        difference: says in a few words how data now differ from data before; gets both.
+
+    Raises:
+        InputError: if they are others.
+    """
+    if not path.exists():
+        files.write_whole(path, json.dumps(found) + "\n")
+        return
+    before = files.read_json(path, type(found))
+    if found != before:
+        raise InputError(
+            f"{difference(before, found)} since the run in {path.parent} began",
+            remedy="give the same data again, or another <workdir>",
+            setting="train_data",
+        )

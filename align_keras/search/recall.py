@@ -1,0 +1,77 @@
+"""Recall through an index: its own images are asked for by their captions."""
+
+import dataclasses
+import time
+from collections.abc import Iterable
+
+import numpy as np
+
+from align_keras.data.examples import Example
+from align_keras.errors import InputError
+from align_keras.evaluation import embedding, retrieval
+from align_keras.evaluation.metrics import RECALL_AT
+from align_keras.search.image_search import ImageSearch
+
+# What recall is looked at among; more than 10, so that ties at the tenth place are seen.
+_RANKED = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionOfImage:
+    """A caption, and the id of its image."""
+
+    image_id: str
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexRecall:
+    """What ``measure_recall`` found."""
+
+    title: str
+    metrics: dict[str, float]
+    """``t2i_recall_at_1`` and so on."""
+    chance: dict[str, float]
+    milliseconds: float
+    """A query, when all are asked together."""
+
+
+def read_captions(data: Iterable[Example]) -> list[CaptionOfImage]:
+    """Every caption of the data."""
+    return [CaptionOfImage(own.image_id, caption) for own in data for caption in own.captions]
+
+
+def measure_recall(
+    search: ImageSearch, captions: list[CaptionOfImage], probes: int | None = None
+) -> IndexRecall:
+    """Asks with every caption; a tie is lost, as in ``evaluation.retrieval``.
+
+    Args:
+        search: a model and its index.
+        captions: of the images of the index, all of them.
+        probes: lists of a large index to look into; None for the default.
+
+    Raises:
+        InputError: if the captions are not those of the index's images.
+    """
+    index = search.index
+    place_of = {index.label(place).name: place for place in range(len(index))}
+    right = [place_of.get(own.image_id) for own in captions]
+    if None in right or set(right) != set(place_of.values()):
+        raise InputError(
+            "its images are not those of the index", remedy="give what the index was made of"
+        )
+    queries = embedding.embed_texts(search.model, [own.caption for own in captions])
+    start = time.monotonic()
+    places, scores = index.search(queries, _RANKED, probes)
+    seconds = time.monotonic() - start
+    is_right = places == np.array(right)[:, None]
+    own_scores = np.where(is_right, scores, -np.inf).max(1, keepdims=True)
+    ranks = np.where(is_right.any(1), (scores >= own_scores).sum(1) - 1, len(index))
+    way = "approximate" if index.is_approximate else "exact"
+    return IndexRecall(
+        f"{len(index):,} images, {len(queries):,} captions, {way}",
+        {f"t2i_recall_at_{k}": retrieval.recall_at_k(ranks, k) for k in RECALL_AT},
+        {f"t2i_recall_at_{k}": k / len(index) for k in RECALL_AT},
+        1000 * seconds / len(queries),
+    )

@@ -1,0 +1,41 @@
+import pytest
+
+from align_keras.errors import InputError
+from align_keras.evaluation.tasks.evaluate import TASKS, make_task
+
+
+def test_a_task_takes_the_settings_that_it_has():
+    settings = {"data": "photos", "batch_size": 8, "fold_size": 5, "seed": 3, "output": "x"}
+    task = make_task("retrieval:photos", settings)
+    assert (task.kind, task.name, task.data, task.fold_size) == ("retrieval", "photos", "photos", 5)
+    assert not hasattr(task, "seed")
+    assert make_task("linear_probe:photos", settings).seed == 3
+
+
+@pytest.mark.parametrize("kind", ["crisscrossed", "multi30k"])
+def test_a_kind_may_name_its_data_set(kind):
+    assert make_task(kind, {}).name == kind
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("retrieve:coco", "no 'retrieve'; choose one of retrieval, zero_shot"),
+        ("zero_shot", "zero_shot needs the name of a data set"),
+        ("knn:../coco", "knn needs the name of a data set"),
+    ],
+)
+def test_what_is_no_task_is_told(task, message):
+    with pytest.raises(InputError, match=message):
+        make_task(task, {})
+
+
+@pytest.mark.parametrize("kind", ["retrieval", "zero_shot", "knn", "linear_probe"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("flickr30k", "TFDS does not have it"), ("mine", "it is not a known name")],
+)
+def test_data_must_be_given_for_sets_that_tfds_lacks(kind, name, message):
+    with pytest.raises(InputError, match=f"give the data of {name}; {message}") as caught:
+        TASKS[kind](name).open()
+    assert caught.value.setting == "data"

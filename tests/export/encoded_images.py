@@ -1,0 +1,13 @@
+"""Encoded images for tests of exported models."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+
+def image_bytes(format="JPEG", size=(40, 30), mode="RGB", seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3)).astype("uint8")
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, format)
+    return buffer.getvalue()

@@ -1,0 +1,66 @@
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+from align_keras.errors import InputError
+from align_keras.export import writing
+from align_keras.files import whole_folder
+
+
+def test_nothing_is_overwritten_or_left_half_written(tiny_model, tmp_path, monkeypatch):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "mine.txt").touch()
+    with pytest.raises(InputError, match="it exists; give a new folder") as caught:
+        tiny_model.export(tmp_path / "1")
+    assert caught.value.place.file == str(tmp_path / "1")
+    assert [p.name for p in (tmp_path / "1").iterdir()] == ["mine.txt"]
+
+    def fail(_, folder, verbose):
+        (Path(folder) / "saved_model.pb").touch()
+        raise OSError("disk full")
+
+    monkeypatch.setattr(type(keras.export.ExportArchive()), "write_out", fail)
+    with pytest.raises(OSError, match="disk full"):
+        tiny_model.export(tmp_path / "2")
+    assert [p.name for p in tmp_path.iterdir()] == ["1"]
+
+
+def test_a_model_without_preprocessor_is_refused(build_tiny, tmp_path):
+    with pytest.raises(ValueError, match="no preprocessor"):
+        build_tiny().export(tmp_path / "1")
+
+
+@pytest.mark.parametrize(
+    ("module", "format", "extra"),
+    [("tensorflow_serving.apis", "tf_saved_model", "serving"), ("tf2onnx", "onnx", "onnx")],
+)
+def test_what_is_not_installed_is_told(tiny_model, tmp_path, monkeypatch, module, format, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"align-keras\[{extra}\]"):
+        tiny_model.export(tmp_path / "1", format=format)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_single_class_is_refused(tiny_model, tmp_path):
+    with pytest.raises(InputError, match="give two at least, not 1") as caught:
+        tiny_model.export(tmp_path / "1", class_names=["a"])
+    assert caught.value.setting == "class_names"
+
+
+def test_an_address_is_no_folder():
+    with pytest.raises(InputError, match="not a local folder") as caught:
+        writing.check_output("gs://bucket/1")
+    assert caught.value.place.file == "gs://bucket/1"
+
+
+def test_a_link_to_an_empty_folder_is_written_through(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "1").symlink_to(tmp_path / "disk")
+    writing.check_output(tmp_path / "1")
+    with whole_folder(tmp_path / "1") as folder:
+        (folder / "README.md").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "disk"]
+    assert (tmp_path / "1").is_symlink()
+    assert (tmp_path / "disk" / "README.md").exists()

@@ -1,0 +1,64 @@
+import pytest
+from in_process import run_recipe_here
+
+
+@pytest.fixture(scope="module")
+def made(tiny_run, scene_photos, tmp_path_factory):
+    """An index of the test images, made by the command."""
+    output = tmp_path_factory.mktemp("made") / "index"
+    flags = [f"--model={tiny_run}", f"--images={scene_photos / 'pairs.jsonl'}"]
+    flags += ["--select", "split=test", f"--output={output}"]
+    assert run_recipe_here("search.py", "index", *flags) is None
+    return output
+
+
+def test_an_index_is_made_asked_and_evaluated(made, scene_photos, tmp_path, capsys):
+    sheet, image = tmp_path / "found.png", next(scene_photos.rglob("test/*/*.jpg"))
+    flags = [f"--index={made}", f"--image={image}", "--results=5", f"--sheet={sheet}"]
+    assert run_recipe_here("search.py", "query", "a red ring", "--weight=0", *flags) is None
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["1", "1.000", str(image.relative_to(scene_photos))]
+    assert len(lines) == 6
+    assert lines[-1] == f"drawn: {sheet}"
+    assert sheet.stat().st_size > 10_000
+    flags = [f"--index={made}", f"--data={scene_photos / 'pairs.jsonl'}"]
+    assert run_recipe_here("search.py", "evaluate", *flags) is None
+    printed = capsys.readouterr().out
+    assert "15 images, 45 captions, exact" in printed
+    assert "text to image R@1" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("query two --index=none", "--index: no finished index in none; make one with index"),
+        ("query a --index={made} --probes=0", "--probes: must be at least 1, not 0"),
+        ("query a --index={made} --image=none", "--image: none: No such file or directory"),
+        ("query a --index={made} --model=none", "--model: "),
+        ("evaluate --index={made} --data=none.jsonl", "--data: "),
+        ("index --batch-size=0 {index}", "--batch-size: must be at least 1, not 0"),
+        ("index --thumbnail-size=-1 {index}", "--thumbnail-size: must be at least 0, not -1"),
+        ("index --thumbnail-size=5000 {index}", "--thumbnail-size: must be at most 1024"),
+        ("index --model=none --images={photos} --output=x", "--model: "),
+        ("index --model=none --images=none --output=x", "--images: "),
+        (
+            "index --model={run} --images={photos} --output={photos}",
+            "--output: {photos}: it holds pairs.jsonl, which is no part of an index",
+        ),
+    ],
+)
+def test_wrong_flags_end_in_one_line(arguments, line, made, tiny_run, scene_photos):
+    index = f"--model={tiny_run} --images={scene_photos} --output=x"
+    names = {"made": made, "photos": scene_photos, "run": tiny_run, "index": index}
+    found = run_recipe_here("search.py", *arguments.format(**names).split())
+    assert found.startswith(f"search.py: {line.format(**names)}")
+    assert "\n" not in found
+
+
+def test_names_of_an_index_do_not_steer_the_terminal(made, tmp_path, capsys):
+    for path in made.iterdir():
+        data = path.read_bytes()
+        (tmp_path / path.name).write_bytes(data.replace(b"picture ", b"\\u001b  "))
+    flags = [f"--index={tmp_path}", "--sheet=", "--results=15"]
+    assert run_recipe_here("search.py", "query", "a red ring", *flags) is None
+    assert "\x1b" not in capsys.readouterr().out

@@ -1,0 +1,173 @@
+"""A pretraining run, from shards to a report: what it leaves, resumes and survives."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from short_runs import settings_of
+
+from align_keras import distribution
+from align_keras.errors import InputError
+from align_keras.runs.command import one_line
+from align_keras.runs.log import DivergedError, TrainingLog, read_log
+from align_keras.runs.pretraining import pretrain
+
+pytestmark = pytest.mark.usefixtures("tiny_preset")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_preset, scene_shards, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    return workdir, pretrain(settings_of(scene_shards, workdir))
+
+
+def test_a_run_leaves_what_the_readme_names(finished):
+    workdir, metrics = finished
+    assert json.loads((workdir / "metrics.json").read_text()) == metrics
+    names = [f"{way}_recall_at_{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
+    for name in [*names, "zero_shot_top_1", "zero_shot_unseen_top_1"]:
+        assert 0.0 <= metrics[name] <= 1.0, name
+    assert metrics["num_pairs"] == 30
+    assert metrics["num_classes"] > 5
+    assert metrics["train_pairs_per_second"] > 0
+    assert metrics["seconds"] > 0
+    for name in ("curves.png", "retrieval.png", "vocab.txt", "settings.json", "log.jsonl"):
+        assert (workdir / name).stat().st_size > 0
+    assert list((workdir / "logs").glob("events.out.tfevents.*"))
+    for folder in ("newest", "best"):
+        assert list((workdir / "checkpoints" / folder).glob("ckpt-*.index"))
+    assert not list(workdir.rglob("*partial*"))
+
+
+def test_tensorboard_has_the_training_and_held_out_curves(finished):
+    tags = set()
+    for path in (finished[0] / "logs").glob("events.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            tags.update(value.tag for value in event.summary.value)
+    for name in ("loss", "i2t_recall_at_1", "temperature", "gradient_norm", "pairs_per_second"):
+        assert f"train/{name}" in tags
+    assert {"eval/i2t_recall_at_1", "eval/zero_shot_top_1"} <= tags
+
+
+def newest_weights(workdir):
+    path = tf.train.latest_checkpoint(str(workdir / "checkpoints" / "newest"))
+    reader = tf.train.load_checkpoint(path)
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        # Clocks, and the object graph, which is text.
+        if not name.startswith(("seconds", "timed_pairs", "_CHECKPOINTABLE", "save_counter"))
+    }
+
+
+def copy_as_of_step_2(finished, workdir):
+    """The run as it was when its second checkpoint had been saved and it was killed at step 3."""
+    shutil.copytree(finished, workdir)
+    newest = workdir / "checkpoints" / "newest"
+    for path in (*newest.glob("ckpt-4.*"), workdir / "metrics.json"):
+        path.unlink()
+    (newest / "checkpoint").write_text('model_checkpoint_path: "ckpt-2"\n')
+    shutil.rmtree(workdir / "checkpoints" / "best")
+    lines = (workdir / "log.jsonl").read_text().splitlines(keepends=True)
+    (workdir / "log.jsonl").write_text("".join(lines[:3]) + '{"step": 4, "ki')
+
+
+def test_a_killed_run_resumes_to_the_same_weights(finished, scene_shards, tmp_path):
+    workdir = tmp_path / "run"
+    copy_as_of_step_2(finished[0], workdir)
+    metrics = pretrain(settings_of(scene_shards, workdir))
+    assert metrics["resumed_at_step"] == 2
+    expected, resumed = newest_weights(finished[0]), newest_weights(workdir)
+    assert expected.keys() == resumed.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+    for line, other in zip(read_log(finished[0]), read_log(workdir), strict=True):
+        assert line.get("loss") == other.get("loss")
+
+
+def test_a_finished_run_reports_again_without_training(finished, scene_shards, capsys):
+    workdir, metrics = finished
+    again = pretrain(settings_of(scene_shards, workdir))
+    assert again["i2t_recall_at_10"] == metrics["i2t_recall_at_10"]
+    assert again["train_pairs_per_second"] == metrics["train_pairs_per_second"]
+    assert "resuming" in capsys.readouterr().out
+
+
+def test_other_settings_and_other_shards_do_not_resume(finished, scene_shards):
+    workdir, _ = finished
+    with pytest.raises(InputError, match="the run in .* began with 40, not 20") as raised:
+        pretrain(settings_of(scene_shards, workdir, batch_size=20))
+    assert raised.value.setting == "batch_size"
+    shards = workdir / "train_shards.json"
+    before = shards.read_text()
+    assert len(json.loads(before)) == 12
+    shards.write_text(before.replace("train-00003", "train-00333"))
+    with pytest.raises(InputError, match=r"train-00003\.tfrecord is new since") as raised:
+        pretrain(settings_of(scene_shards, workdir))
+    assert raised.value.setting == "train_data"
+    shards.write_text(before)
+
+
+def test_a_run_that_diverges_stops_and_resumes_tamed(finished, scene_shards, tmp_path, monkeypatch):
+    def poison(log, batch, logs=None):
+        if log.step == 2:
+            log.model.log_temperature.assign(float("nan"))
+
+    workdir = tmp_path / "run"
+    copy_as_of_step_2(finished[0], workdir)
+    # With what a resumed run may change to tame it.
+    settings = settings_of(scene_shards, workdir, learning_rate=1e-4, global_clipnorm=1.0)
+    monkeypatch.setattr(TrainingLog, "on_train_batch_begin", poison)
+    monkeypatch.setattr(TrainingLog, "_start", 0.0, raising=False)
+    with pytest.raises(DivergedError) as raised:
+        pretrain(settings)
+    error = raised.value
+    assert (error.step, error.metric) == (3, "loss")
+    assert np.isnan(error.value)
+    assert one_line(error) == (
+        "the run diverged: loss is nan at step 3; lower --learning-rate or set --global-clipnorm "
+        "and resume, which goes on from the last checkpoint"
+    )
+    # The poisoned weights are nowhere, so the same command goes on.
+    assert "NaN" not in (workdir / "log.jsonl").read_text()
+    names = {path.stem for path in (workdir / "checkpoints").glob("*/*.index")}
+    assert names == {"ckpt-2"}
+
+
+def test_a_run_trains_in_bfloat16_with_what_settings_choose(scene_shards, tmp_path):
+    """Float16, micro-batches and rematerialization are run where retrieval is fine-tuned."""
+    settings = settings_of(
+        scene_shards,
+        tmp_path / "run",
+        steps=3,
+        eval_data="",
+        precision="mixed_bfloat16",
+        optimizer="adafactor",
+        loss_tile_rows=16,
+        exclude_from_decay=("embedding",),
+        global_clipnorm=1.0,
+    )
+    metrics = pretrain(settings)
+    # Nothing is held out here.
+    assert metrics["num_pairs"] == 0
+    assert metrics["i2t_recall_at_1"] is None
+    lines = [line for line in read_log(tmp_path / "run") if line["kind"] == "train"]
+    # Two softmaxes over 40 pairs, before anything is learnt.
+    assert all(5.0 < line["loss"] < 12.0 for line in lines)
+    assert keras.config.dtype_policy().name == "float32"
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    # Steps were taken, not all skipped.
+    assert lines[-1]["learning_rate"] < lines[0]["learning_rate"]
+
+
+def test_a_batch_that_does_not_divide_among_replicas_is_refused(
+    scene_shards, tmp_path, mirrored, monkeypatch
+):
+    """Two replicas run where retrieval is fine-tuned."""
+    monkeypatch.setattr(distribution, "make_strategy", lambda *_: mirrored)
+    with pytest.raises(InputError, match="39 does not divide among 2 replicas") as raised:
+        pretrain(settings_of(scene_shards, tmp_path / "other", batch_size=39))
+    assert raised.value.setting == "batch_size"

@@ -1,0 +1,47 @@
+"""What is wrong with the data of a run is one line, before anything is written or trained."""
+
+import pytest
+from short_runs import settings_of
+
+from align_keras.data import records
+from align_keras.errors import InputError
+from align_keras.runs.pretraining import open_run
+
+pytestmark = pytest.mark.usefixtures("tiny_preset")
+
+
+@pytest.mark.parametrize(
+    ("options", "setting", "message"),
+    [
+        ({"train_data": "/none/*.tfrecord"}, "train_data", "no file matches '/none/"),
+        ({"eval_data": "/none/*.tfrecord"}, "eval_data", "no file matches '/none/"),
+        ({"zero_shot_data": "/none/*"}, "zero_shot_data", "no file matches"),
+        ({"batch_size": 121}, "batch_size", "121 is more than the 120 training pairs"),
+        ({"strategy": "tpu"}, "strategy", "no TPU answers at local"),
+        ({"vocabulary": "/none/vocab.txt"}, "vocabulary", "/none/vocab.txt: no such file"),
+        ({"micro_batch_size": 7}, "micro_batch_size", "7 does not divide the 40 pairs"),
+        ({"steps": 1}, "warmup_steps", "1 is not below 1"),
+        ({"model": "/none"}, "model", "/none: no such folder"),
+        ({"exclude_from_adaptation": ("x",), "optimizer": "sgd"}, "", "sgd has no layer adaptat"),
+        ({"exclude_from_decay": ("nothing",)}, "", "'nothing' matches the path of no variable"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(options, setting, message, scene_shards, tmp_path):
+    settings = settings_of(scene_shards, tmp_path / "run", **options)
+    with pytest.raises(ValueError, match=message) as raised:
+        open_run(settings)
+    assert getattr(raised.value, "setting", "") == setting
+    assert "\n" not in str(raised.value)
+    # The mended command is not refused as another run's.
+    assert not (tmp_path / "run" / "settings.json").exists()
+
+
+def test_zero_shot_data_without_classes_are_refused(scene_shards, tmp_path):
+    with records.ShardWriter(str(tmp_path / "plain"), 100) as writer:
+        pair = records.parse_pair(next(records.read_frames(scene_shards[0][0])))
+        writer.write(records.make_record(pair["jpg"], "a caption", "k"))
+    settings = settings_of(scene_shards, tmp_path / "run", zero_shot_data=writer.shards[0])
+    with pytest.raises(InputError, match="no two values of class_name") as raised:
+        open_run(settings)
+    assert raised.value.setting == "zero_shot_data"
+    assert not (tmp_path / "run" / "settings.json").exists()

@@ -1,0 +1,55 @@
+import numpy as np
+from PIL import Image
+
+from align_keras import figures
+from align_keras.evaluation import sheets
+from align_keras.evaluation.metrics import ACCURACIES, RECALLS
+from align_keras.runs import report
+
+
+def test_the_table_shows_chance_beside_and_leaves_out_what_is_unknown():
+    metrics = dict.fromkeys(RECALLS + ACCURACIES)
+    metrics |= {"t2i_recall_at_5": 0.25, "num_pairs": 1280, "num_classes": 0, "seconds": 1234.5}
+    metrics |= {"train_pairs_per_second": None, "resumed_at_step": 0}
+    table = report.format_table(metrics, {"t2i_recall_at_5": 0.004}).splitlines()
+    assert table[1] == "1,280 held-out pairs, 0 classes"
+    assert table[3].split() == ["text", "to", "image", "R@5", "25.0%", "0.4%"]
+    assert table[-1] == "1,234 s in all; training not timed"
+    # What processes before took is not known.
+    table = report.format_table({**metrics, "resumed_at_step": 1000}, {"t2i_recall_at_5": 0.004})
+    assert table.endswith("1,234 s since resuming at step 1,000; training not timed")
+
+
+def test_curves_are_drawn_from_the_log(tmp_path):
+    path = tmp_path / "curves.png"
+    lines = [{"kind": "train", "step": step, "loss": 10 - step} for step in range(10)]
+    report.draw_curves(path, lines)
+    drawn = np.asarray(Image.open(path).convert("RGB"))
+    report.draw_curves(path, [])
+    empty = np.asarray(Image.open(path).convert("RGB"))
+    blue = np.array([31, 119, 180])
+    assert (np.abs(drawn - blue.astype(int)).max(axis=-1) < 10).sum() > 100
+    assert (np.abs(empty - blue.astype(int)).max(axis=-1) < 10).sum() == 0
+
+
+def test_a_curve_that_hardly_moves_keeps_off_the_edge(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    values = [0.1, 0.10001, 0.0999]
+    lines = [{"kind": "train", "step": i, "temperature": v} for i, v in enumerate(values)]
+    report.draw_curves("unused.png", lines)
+    bottom, top = drawn[0].axes[3].get_ylim()
+    assert bottom == 0
+    assert top > 1.05 * max(values)
+
+
+def test_retrieval_sheet_frames_the_right_image(tmp_path):
+    images = np.full((2, 3, 8, 8, 3), 0.5)
+    right = np.array([[True, False, False], [False, False, False]])
+    path = tmp_path / "sheet.png"
+    sheets.draw_retrievals(path, ["costs $5 or $6", "b" * 300], images, right, np.zeros((2, 3)))
+    pixels = np.asarray(Image.open(path).convert("RGB"), int)
+    green = (np.abs(pixels - [44, 160, 44]).max(axis=-1) < 10).any(axis=1)
+    height = len(green) // 2
+    assert green[:height].any()
+    assert not green[height + 20 :].any()

@@ -1,0 +1,48 @@
+import pytest
+
+from align_keras.errors import InputError
+from align_keras.runs.pretraining_data import difference_of_shards, list_shards
+from align_keras.runs.pretraining_settings import PretrainSettings
+from align_keras.runs.workdir import check_training_data, open_workdir
+
+
+def test_a_run_goes_on_with_the_same_shards_alone(tmp_path):
+    path = tmp_path / "train_shards.json"
+
+    def check(counts):
+        check_training_data(path, list_shards(counts), difference_of_shards)
+
+    check({"d/a.tfrecord": 10, "d/b.tfrecord": 20})
+    check({"moved/b.tfrecord": 20, "moved/a.tfrecord": 10})
+    for counts, difference in (
+        ({"d/a.tfrecord": 10}, "b.tfrecord is gone"),
+        ({"d/a.tfrecord": 10, "d/b.tfrecord": 20, "d/c.tfrecord": 5}, "c.tfrecord is new"),
+        ({"d/a.tfrecord": 9, "d/b.tfrecord": 20}, "a.tfrecord holds 9 records, not 10,"),
+        ({"2/a.tfrecord": 10, "1/b.tfrecord": 20}, "the shards have changed places"),
+    ):
+        with pytest.raises(InputError, match=f"{difference} since the run in") as raised:
+            check(counts)
+        assert raised.value.setting == "train_data"
+        assert "\n" not in str(raised.value)
+
+
+def test_a_workdir_that_is_no_directory_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for workdir in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(InputError, match="/file is a file; give a directory") as raised:
+            open_workdir(PretrainSettings(), str(workdir))
+        assert raised.value.setting == "workdir"
+
+
+def test_a_directory_is_opened_by_the_run_that_is_in_it_alone(tmp_path):
+    settings = PretrainSettings()
+    assert open_workdir(settings, str(tmp_path / "new")) == tmp_path / "new"
+    part = open_workdir(settings, str(tmp_path), "worker-1")
+    assert part == tmp_path / "worker-1"
+    assert not part.exists()
+    (tmp_path / "settings.json").write_text(settings.as_json())
+    assert open_workdir(settings.replace(log_every=5), str(tmp_path)) == tmp_path
+    with pytest.raises(InputError, match="began with 0, not 1") as raised:
+        open_workdir(settings.replace(seed=1), str(tmp_path))
+    assert raised.value.setting == "seed"
+    assert open_workdir(settings, "").parts[0] == "runs"

@@ -1,0 +1,103 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_indexes import build
+
+from align_keras.errors import InputError
+from align_keras.evaluation.composed_search import compose
+from align_keras.search.image_index import ImageIndex
+from align_keras.search.image_search import ImageSearch, Query, model_to_load, read_image
+from align_keras.search.match_sheet import draw_matches
+
+
+@pytest.fixture(scope="module")
+def search(tiny_model, scene_photos, tmp_path_factory):
+    """Fifteen scenes."""
+    output = tmp_path_factory.mktemp("search") / "index"
+    return ImageSearch(tiny_model, build(tiny_model, scene_photos / "test", output)[1])
+
+
+def test_queries_are_composed_as_in_the_paper(search, scene_photos):
+    names = sorted(
+        str(path.relative_to(scene_photos / "test"))
+        for path in (scene_photos / "test").rglob("*.jpg")
+    )
+    images = search.model.encode_images([scene_photos / "test" / name for name in names])
+    image = images[3]
+    encoded = (scene_photos / "test" / names[3]).read_bytes()
+    words, others = search.model.encode_texts(["a red ring", "a blue star"])
+    for query, expected in (
+        (Query("a red ring"), words),
+        (Query(image=encoded), image),
+        (Query("a red ring", encoded), compose(image, words)),
+        (Query("a red ring", encoded, -1.5), compose(image, words, -1.5)),
+        (
+            Query("a red ring", without="a blue star", without_weight=0.5),
+            compose(words, others, -0.5),
+        ),
+    ):
+        scores = images @ expected
+        found = search.find(query, 5)
+        assert [match.name for match in found] == [names[row] for row in np.argsort(-scores)[:5]]
+        np.testing.assert_allclose(
+            [match.score for match in found], np.sort(scores)[::-1][:5], atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("query", "count", "message"),
+    [
+        (Query(), 24, "nothing to look for; give a sentence or an image"),
+        (Query("a"), 0, "the number of results must be from 1 to 200, not 0"),
+        (Query("x" * 2000), 24, "a text of 2,000 characters; at most 1,000 are read"),
+        (Query(image=b"no image"), 24, "the image: does not decode; give a JPEG"),
+        (Query(image=b"x" * (21 << 20)), 24, "the image has more than 20 MiB"),
+        (Query("a", text_weight=float("nan")), 24, "a weight must be a number from -100 to 100"),
+        (Query("a", without="a"), 24, "nothing is left to look for"),
+    ],
+)
+def test_a_query_that_cannot_be_asked_is_one_line(query, count, message, search):
+    with pytest.raises(InputError, match=message) as caught:
+        search.find(query, count)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_file_is_read_or_named(tmp_path, scene_images):
+    (tmp_path / "a.jpg").write_bytes(scene_images[0])
+    assert read_image(tmp_path / "a.jpg") == scene_images[0]
+    for path, problem in ((tmp_path / "none.jpg", "No such file"), (tmp_path, "not a file")):
+        with pytest.raises(InputError, match=problem) as caught:
+            read_image(path)
+        assert caught.value.place.file == str(path)
+
+
+def test_an_index_is_searched_with_its_model_and_fetches_none(search, tmp_path):
+    for path in search.index.directory.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    header = json.loads((tmp_path / "index.json").read_text())
+    strange = {**header, "model": "hf://stranger/model"}
+    (tmp_path / "index.json").write_text(json.dumps(strange))
+    with pytest.raises(InputError, match="the index names hf://stranger/model; to fetch it"):
+        model_to_load(ImageIndex(tmp_path))
+    assert model_to_load(ImageIndex(tmp_path), "runs/mine") == "runs/mine"
+    (tmp_path / "index.json").write_text(json.dumps({**strange, "model": "runs/photos"}))
+    assert model_to_load(ImageIndex(tmp_path)) == "runs/photos"
+    (tmp_path / "index.json").write_text(json.dumps({**header, "fingerprint": "0" * 64}))
+    with pytest.raises(InputError, match="the index is of another model"):
+        ImageSearch(search.model, ImageIndex(tmp_path))
+
+
+def test_matches_are_drawn(search, tmp_path):
+    found = search.find(Query("a red ring"), 8)
+    bare = dataclasses.replace(found[0], thumbnail=b"", caption="costs $5 or $6")
+    draw_matches(tmp_path / "sheets" / "found.png", "a red ring", [bare, *found])
+    with Image.open(tmp_path / "sheets" / "found.png") as sheet:
+        assert sheet.width > 1_000
+    picture = tmp_path / "large.jpg"
+    Image.new("RGB", (2000, 10)).save(picture)
+    large = dataclasses.replace(found[0], thumbnail=picture.read_bytes())
+    with pytest.raises(InputError, match="the thumbnail of .* is too large"):
+        draw_matches(tmp_path / "large.png", "a red ring", [large])

@@ -1,0 +1,177 @@
+import os
+import shutil
+
+import pytest
+from conftest import make_bomb
+from page_client import text_of
+
+from align_keras.search.image_search import Query
+
+
+@pytest.fixture(scope="module")
+def bomb():
+    return make_bomb()
+
+
+def find_browser():
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="no playwright; pip install 'align-keras[test]'"
+    )
+    executable = find_browser()
+    if executable is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on PATH, nor in $CHROMIUM")
+    with sync_api.sync_playwright() as playwright:
+        # Its sandbox wants rights that root does not have in a container.
+        launched = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def tab(browser, page_address):
+    """A page of a browser of its own; that it loads from elsewhere or fails is a failure."""
+    context = browser.new_context()
+    tab = context.new_page()
+    tab.set_default_timeout(10_000)
+    problems = []
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("dialog", lambda dialog: problems.append(dialog.message) or dialog.dismiss())
+    tab.on(
+        "request",
+        lambda request: (
+            problems.append(request.url)
+            if not request.url.startswith((page_address, f"blob:{page_address}"))
+            else None
+        ),
+    )
+    tab.goto(page_address)
+    yield tab
+    context.close()
+    assert not problems
+
+
+def image_file(data, name="own.jpg"):
+    return {"name": name, "mimeType": "image/jpeg", "buffer": data}
+
+
+def shown(tab):
+    """What the cards show, once the answer is there."""
+    tab.wait_for_selector("#search-status:has-text('images in')")
+    return tab.locator("#matches .name").all_text_contents()
+
+
+def test_a_sentence_is_searched_in_a_browser(tab, page_search):
+    assert "30 images, exact search" in tab.inner_text("#about")
+    assert tab.inner_text("#search-status") == "Type a sentence, drop an image, or both."
+    tab.fill("#text", "a red ring")
+    tab.select_option("#count", "48")
+    tab.keyboard.press("Enter")
+    expected = page_search.find(Query("a red ring"), 30)
+    assert shown(tab) == [match.name for match in expected]
+    assert tab.locator("#matches .score").first.inner_text() == f"{expected[0].score:.3f}"
+    # All thumbnails are pictures, and a name that looks like HTML is text.
+    first = tab.locator("#matches img").first
+    first.wait_for()
+    tab.wait_for_function("document.querySelector('#matches img').naturalWidth > 0")
+    assert tab.locator("#matches .name", has_text="onerror=alert(1)").count() == 1
+
+
+def test_an_image_is_searched_and_changed_by_words(tab, page_search, held_out_images):
+    assert tab.locator("#weight").is_hidden()
+    tab.set_input_files("#search-drop input", image_file(held_out_images[7]))
+    assert shown(tab)[0] == "07.jpg"
+    tab.fill("#text", "a blue star")
+    tab.locator("#weight").fill("-1.5")
+    tab.fill("#without", "green")
+    tab.locator("#without-weight").fill("0.5")
+    tab.click("#search-form button[type=submit]")
+    query = Query("a blue star", held_out_images[7], -1.5, "green", 0.5)
+    expected = [match.name for match in page_search.find(query, 24)]
+    tab.wait_for_function(
+        "name => document.querySelector('#matches .name').textContent === name", arg=expected[0]
+    )
+    assert shown(tab) == expected
+    tab.click("#search-drop button:has-text('Remove')")
+    assert tab.locator("#weight").is_hidden()
+    # A found image is the next query.
+    tab.fill("#text", "")
+    tab.fill("#without", "")
+    name = tab.locator("#matches .name").nth(4).inner_text()
+    tab.locator("#matches .picture").nth(4).click()
+    tab.wait_for_selector(f"#search-drop .name:has-text('{name}')")
+    tab.wait_for_function(
+        "name => document.querySelector('#matches .name').textContent === name", arg=name
+    )
+
+
+def test_a_dropped_file_is_taken(tab, held_out_images):
+    transfer = tab.evaluate_handle(
+        """data => {
+            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([bytes], "dropped.jpg", { type: "image/jpeg" }));
+            return transfer;
+        }""",
+        text_of(held_out_images[11]),
+    )
+    tab.dispatch_event("#search-drop", "drop", {"dataTransfer": transfer})
+    assert shown(tab)[0] == "11.jpg"
+
+
+def test_errors_are_one_line_in_the_page(tab, held_out_images, bomb):
+    fault = tab.locator("#search-status.fault")
+    tab.click("#search-form button[type=submit]")
+    assert fault.inner_text() == "Type a sentence or drop an image."
+    tab.set_input_files("#search-drop input", image_file(held_out_images[0][:200]))
+    tab.wait_for_selector("#search-status.fault:has-text('the image: does not decode')")
+    assert tab.locator("#matches li").count() == 0
+    tab.set_input_files("#search-drop input", image_file(bomb, "bomb.png"))
+    tab.wait_for_selector("#search-status.fault:has-text('too many pixels')")
+    tab.set_input_files("#search-drop input", image_file(b"x" * (21 << 20)))
+    tab.wait_for_selector("#search-status.fault:has-text('the image has more than 20 MiB')")
+    tab.click("#search-drop button:has-text('Remove')")
+    tab.fill("#text", "x" * 5000)
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#search-status.fault:has-text('a text of 5,000 characters')")
+    tab.fill("#text", "a red ring")
+    tab.keyboard.press("Enter")
+    assert len(shown(tab)) == 24
+
+
+def test_classes_are_typed_and_compared(tab, page_search, held_out_images):
+    tab.click("#tab-classify")
+    assert tab.locator("#search").is_hidden()
+    tab.click("#classify-form button[type=submit]")
+    tab.wait_for_selector("#classify-status.fault:has-text('no image to classify')")
+    tab.set_input_files("#classify-drop input", image_file(held_out_images[0]))
+    tab.fill("#names", "ring, cross\nstar\n\n")
+    tab.fill("#prompt", "one {}")
+    tab.click("#classify-form button[type=submit]")
+    tab.wait_for_selector("#classify-status:has-text('3 classes in')")
+    expected = page_search.classify(held_out_images[0], ["ring", "cross", "star"], "one {}")
+    assert tab.locator("#classes .class").all_text_contents() == list(expected)
+    shares = tab.locator("#classes .value").all_text_contents()
+    assert shares == [f"{100 * share:.1f} %" for share in expected.values()]
+
+
+def test_two_browsers_do_not_disturb_each_other(browser, page_address, page_search):
+    contexts = [browser.new_context() for _ in range(2)]
+    tabs = [context.new_page() for context in contexts]
+    texts = ("a red ring", "a blue star")
+    for tab, text in zip(tabs, texts, strict=True):
+        tab.goto(page_address)
+        tab.fill("#text", text)
+    for tab in tabs:
+        tab.keyboard.press("Enter")
+    for tab, text in zip(tabs, texts, strict=True):
+        assert shown(tab) == [match.name for match in page_search.find(Query(text))]
+    for context in contexts:
+        context.close()

@@ -1,0 +1,55 @@
+import pytest
+
+from align_keras import files
+from align_keras.errors import InputError
+
+
+def fail(path):
+    path.write_text("half")
+    raise RuntimeError
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "one.json"
+    files.write_whole(path, "äöü")
+    assert path.read_text(encoding="utf-8") == "äöü"
+    with pytest.raises(RuntimeError):
+        files.write_whole(path, fail)
+    assert path.read_text(encoding="utf-8") == "äöü"
+    files.write_whole(path, lambda partial: partial.write_text(partial.suffix))
+    assert path.read_text() == ".json"
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "folder"
+    with files.whole_folder(path) as folder:
+        assert not path.exists()
+        (folder / "a").write_text("1")
+    assert (path / "a").read_text() == "1"
+    with pytest.raises(RuntimeError), files.whole_folder(path, replace=True) as folder:
+        fail(folder / "b")
+    assert [entry.name for entry in path.parent.iterdir()] == ["folder"]
+    assert [entry.name for entry in path.iterdir()] == ["a"]
+    with files.whole_folder(path, replace=True) as folder:
+        (folder / "c").touch()
+    assert [entry.name for entry in path.iterdir()] == ["c"]
+
+
+def test_a_folder_with_files_is_replaced_only_on_request(tmp_path):
+    path = tmp_path / "folder"
+    path.mkdir()
+    with files.whole_folder(path) as folder:  # an empty one may be there
+        (folder / "a").touch()
+    with pytest.raises(OSError, match="not empty"), files.whole_folder(path):
+        pass
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("text", ["", '{"steps": 1', "[1, 2]"])
+def test_a_damaged_file_of_a_run_is_named(text, tmp_path):
+    path = tmp_path / "settings.json"
+    path.write_text(text)
+    with pytest.raises(InputError) as raised:
+        files.read_json(path, dict)
+    assert raised.value.place.file == str(path)
+    assert raised.value.problem == "damaged"
