@@ -15,6 +15,10 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT / "recipes"))
 
+from align_keras.runs.memory import keep_freed_memory
+
+keep_freed_memory()  # as commands do
+
 import checkpoints
 import keras
 import keras_hub

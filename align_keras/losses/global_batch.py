@@ -1,6 +1,7 @@
 """The losses of a replica's pairs against the global batch: gathers, then dense or tiled."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -44,7 +45,7 @@ def global_losses(
         ValueError: if tiles are asked for and the number of pairs is not static.
     """
     replica, replicas = distribution.replica_place()
-    options = {
+    options: dict[str, Any] = {
         "label_smoothing": label_smoothing,
         "ids": list(ids),
         "replica": replica,

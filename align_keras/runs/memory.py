@@ -1,0 +1,35 @@
+"""Freed memory that a process keeps instead of giving it back to the system."""
+
+import ctypes
+import os
+
+# Parameters of glibc's mallopt: see malloc.h.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
+
+
+def keep_freed_memory() -> bool:
+    """Tells glibc to keep the memory that TensorFlow frees.
+
+    A training step on a CPU allocates and frees gigabytes. Given back, each page is cleared by the
+    kernel before its next use, which takes up to half of a step (``benchmarks/README.md``).
+    Nothing is changed where the user has set ``MALLOC_...`` or ``GLIBC_TUNABLES``, or where the C
+    library is another one.
+
+    Returns:
+        Whether it was told.
+    """
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    settings = (
+        (_MMAP_MAX, 0),
+        (_TRIM_THRESHOLD, (1 << 31) - 1),
+        (_TOP_PAD, 1 << 28),
+        # Other arenas end at 64 MiB, and large tensors would be mapped and unmapped again.
+        (_ARENA_MAX, 1),
+    )
+    told = [mallopt(name, value) for name, value in settings]
+    return all(told)
