@@ -28,24 +28,24 @@ def read_json(preset: str | os.PathLike, path: str) -> Any:
     return keras_internals.load_json(str(preset), path)
 
 
-def read_config(preset: str | os.PathLike) -> dict:
-    """A preset's ``config.json``; empty for a local folder without one, as of a preprocessor alone.
+def read_config(preset: str | os.PathLike) -> dict | None:
+    """A preset's ``config.json``; None for a local folder without one, as of a preprocessor alone.
 
     Raises:
         InputError: if it holds no JSON object.
     """
     path = os.path.join(str(preset), keras_internals.CONFIG_FILE)
     if os.path.isdir(preset) and not os.path.exists(path):
-        return {}
+        return None
     config = read_json(preset, keras_internals.CONFIG_FILE)
     if not isinstance(config, dict):
         raise InputError("holds no JSON object", Place(member=keras_internals.CONFIG_FILE))
     return config
 
 
-def keras_loader(preset: str | os.PathLike, config: dict) -> keras_internals.PresetLoader:
-    """keras-hub's loader of a preset with this ``config.json``."""
-    if not config:
+def keras_loader(preset: str | os.PathLike, config: dict | None) -> keras_internals.PresetLoader:
+    """keras-hub's loader of a preset with this ``config.json``, or without one."""
+    if config is None:
         return keras_internals.loader_without_config(str(preset))
     loader = keras_internals.get_preset_loader(str(preset))
     loader.check_backbone_class()

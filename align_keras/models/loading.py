@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import keras
 
 from align_keras import hub, keras_internals
-from align_keras.errors import InputError
+from align_keras.errors import InputError, MissingInputError
 from align_keras.models.conversion import transformers
 from align_keras.models.precision import dtype_policy
 from align_keras.preprocessing.hugging_face import MODEL_TYPE
@@ -43,7 +43,9 @@ def opened(
 
 def _loader(preset, backbone_cls, task_cls):
     config = hub.read_config(preset)
-    if config.get("model_type") == MODEL_TYPE:
+    if config is None and backbone_cls is not None:
+        raise MissingInputError(f"no {keras_internals.CONFIG_FILE} in it")
+    if config and config.get("model_type") == MODEL_TYPE:
         return transformers.Loader(preset, config)
     loader = hub.keras_loader(preset, config)
     if backbone_cls is None:

@@ -274,7 +274,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         """
         with hub.one_line(preset):
             config = hub.read_config(preset)
-            if config.get("model_type") == hugging_face.MODEL_TYPE:
+            if config and config.get("model_type") == hugging_face.MODEL_TYPE:
                 return cls(**{**hugging_face.arguments(preset, config), **options})
             return hub.keras_loader(preset, config).load_preprocessor(cls, **options)
 
