@@ -14,7 +14,7 @@ from in_process import run_recipe_here
             ["--model=x", "--task=x", "--full.image-size=4"],
             "--full.image-size: 4 is below 8; raise --full.image-size to 8 or more",
         ),
-        (["--model=x", "--task=x", "--data=none.jsonl"], "--data: none.jsonl"),
+        (["--model=x", "--task=x", "--data=none.jsonl"], "--data: no file none.jsonl"),
     ],
 )
 def test_the_command_ends_in_one_line(flags, line):

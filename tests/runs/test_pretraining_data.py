@@ -22,15 +22,19 @@ pytestmark = pytest.mark.usefixtures("tiny_preset")
         ({"micro_batch_size": 7}, "micro_batch_size", "7 does not divide the 40 pairs"),
         ({"steps": 1}, "warmup_steps", "1 is not below 1"),
         ({"model": "/none"}, "model", "/none: no such folder"),
-        ({"exclude_from_adaptation": ("x",), "optimizer": "sgd"}, "", "sgd has no layer adaptat"),
-        ({"exclude_from_decay": ("nothing",)}, "", "'nothing' matches the path of no variable"),
+        (
+            {"exclude_from_adaptation": ("x",), "optimizer": "sgd"},
+            "exclude_from_adaptation",
+            "sgd has no layer adaptation",
+        ),
+        ({"exclude_from_decay": ("nothing",)}, "exclude_from_decay", "'nothing' matches the path"),
     ],
 )
 def test_bad_settings_are_one_clear_line(options, setting, message, scene_shards, tmp_path):
     settings = settings_of(scene_shards, tmp_path / "run", **options)
-    with pytest.raises(ValueError, match=message) as raised:
+    with pytest.raises(InputError, match=message) as raised:
         open_run(settings)
-    assert getattr(raised.value, "setting", "") == setting
+    assert raised.value.setting == setting
     assert "\n" not in str(raised.value)
     # The mended command is not refused as another run's.
     assert not (tmp_path / "run" / "settings.json").exists()

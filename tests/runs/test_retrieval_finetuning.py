@@ -177,12 +177,12 @@ def test_two_replicas_fine_tune_in_float16_keeping_little_and_resume(
     """All that saves memory at once, and a moving average of the weights."""
     monkeypatch.setattr(distribution, "make_strategy", lambda *_: mirrored)
     options = {"precision": "mixed_float16", "micro_batch_size": 10, "rematerialize": True}
-    options |= {"loss_tile_rows": 8, "ema_momentum": 0.5, "steps": 2, "eval_every": 2}
+    options |= {"loss_tile_rows": 8, "ema_momentum": 0.5}
     settings = settings_of(start, captioned, tmp_path / "run", **options)
     metrics = pretrain(settings)
     assert metrics["num_pairs"] == 128
     lines = [line for line in read_log(tmp_path / "run") if line["kind"] == "train"]
-    assert [line["step"] for line in lines] == [1, 2]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert all(np.isfinite(line["loss"]) for line in lines)
     assert "loss_scale" in lines[0]
     # Steps were taken, not all skipped.
