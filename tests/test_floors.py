@@ -102,7 +102,7 @@ def may_import(module, part, other):
     if (module, other) in EXCEPTIONS or part in ("", other):
         return True
     if not other:
-        return False  # the root imports the models
+        return floor_of(part) > floor_of("models")  # which the root imports
     if floor_of(part) == floor_of(other):
         return other in BESIDE.get(part, ())
     return floor_of(other) < floor_of(part)
