@@ -150,7 +150,6 @@ TOKENIZER_FOLDER = preset_utils.TOKENIZER_ASSET_DIR
 CONFIG_FILE = preset_utils.CONFIG_FILE
 TASK_CONFIG_FILE = preset_utils.TASK_CONFIG_FILE
 SAFETENSORS_FILE = preset_utils.SAFETENSOR_FILE
-SAFETENSORS_INDEX_FILE = preset_utils.SAFETENSOR_CONFIG_FILE
 #: Names that stand for addresses on Kaggle, such as ``bert_base_en_uncased``.
 BUILTIN_PRESETS = preset_utils.BUILTIN_PRESETS
 

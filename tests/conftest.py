@@ -24,6 +24,7 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
+import pytorch_writer
 import tensorflow as tf
 
 # Before anything runs: replicas of a MirroredStrategy without a GPU.
@@ -298,3 +299,12 @@ def free_ports(count):
     for one in sockets:
         one.close()
     return ports
+
+
+@pytest.fixture
+def torch(monkeypatch):
+    """Modules of PyTorch's names, for pickles that ask for them."""
+    modules = pytorch_writer.torch_modules()
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return modules["torch"]

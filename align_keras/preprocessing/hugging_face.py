@@ -16,7 +16,7 @@ from align_keras.preprocessing.tokenizer import check_vocabulary, read_vocabular
 MODEL_TYPE = "align"
 #: Holds what the layout has no word for; others ignore it.
 OWN_SETTINGS = "align_keras"
-_PREPROCESSOR_FILE = "preprocessor_config.json"
+_PREPROCESSOR_FILE, _PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
 _TOKENIZER_FILE, _TOKENIZER_CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
 _VOCABULARY_FILE = "vocab.txt"
 _SEQUENCE_LENGTH = 64  # of their AlignProcessor
@@ -33,7 +33,15 @@ def arguments(preset: str | os.PathLike, config: dict) -> dict:
         InputError: if it asks for what the preprocessor has not.
     """
     tokenizer = _tokenizer_arguments(preset, config.get("text_config") or {})
-    return {**tokenizer, **preprocessor_arguments(hub.read_json(preset, _PREPROCESSOR_FILE))}
+    return {**tokenizer, **preprocessor_arguments(_image_processor(preset))}
+
+
+def _image_processor(preset):
+    """The configuration of the image processor: since transformers 5 a part of another file."""
+    whole = _optional_json(preset, _PROCESSOR_FILE)
+    if isinstance(whole, dict) and isinstance(whole.get("image_processor"), dict):
+        return whole["image_processor"]
+    return hub.read_json(preset, _PREPROCESSOR_FILE)
 
 
 def _tokenizer_arguments(preset, text_config):
@@ -130,8 +138,20 @@ def preprocessor_arguments(config: dict) -> dict:
         "antialias": True,
         "pixel_scale": scale,
         "pixel_offset": offset,
-        **config[OWN_SETTINGS],
+        **_own_settings(config[OWN_SETTINGS]),
     }
+
+
+def _own_settings(found):
+    """What ``preprocessor_config`` has written; a checkpoint from elsewhere gets no further."""
+    kinds = {"antialias": bool, "sequence_length": int}
+    for name, value in found.items() if isinstance(found, dict) else [(OWN_SETTINGS, found)]:
+        if type(value) is not kinds.get(name):
+            known = " and ".join(kinds)
+            raise _fault(
+                _PREPROCESSOR_FILE, f"{name} is {value!r}; there are {known}", OWN_SETTINGS
+            )
+    return found
 
 
 def _square(config, name):

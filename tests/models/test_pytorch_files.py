@@ -1,95 +1,17 @@
 """PyTorch's files: read without PyTorch, and nothing in them is run."""
 
 import collections
-import io
 import os
-import pickle
-import sys
-import types
 import zipfile
 
 import numpy as np
 import pytest
 import safetensors
 from conftest import SHARED
+from pytorch_writer import DTYPES, Call, pickled, tensor, write
 
 from align_keras.errors import InputError
 from align_keras.models.conversion.pytorch import PyTorchFile
-
-DTYPES = {
-    "FloatStorage": "<f4",
-    "HalfStorage": "<f2",
-    "DoubleStorage": "<f8",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "<i1",
-    "ByteStorage": "<u1",
-    "BoolStorage": "?",
-}
-
-
-class Stored:
-    """Stands for a storage of PyTorch's in a pickle."""
-
-    def __init__(self, kind, key, count):
-        self.reference = ("storage", kind, key, "cpu", count)
-
-
-class Call:
-    """Pickles as a call of ``function``, whatever it is."""
-
-    def __init__(self, function, *arguments):
-        self.function, self.arguments = function, arguments
-
-    def __reduce__(self):
-        return self.function, self.arguments
-
-
-@pytest.fixture
-def torch(monkeypatch):
-    """Modules of the names that PyTorch's pickles use, for the pickler to find."""
-    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
-    for name in (*DTYPES, "BFloat16Storage"):
-        setattr(torch, name, type(name, (), {"__module__": "torch"}))
-    for name in ("_rebuild_tensor_v2", "_rebuild_parameter"):
-        function = types.FunctionType((lambda: None).__code__, {}, name)
-        function.__module__, function.__qualname__ = "torch._utils", name
-        setattr(utils, name, function)
-    torch._utils = utils
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setitem(sys.modules, "torch._utils", utils)
-    return torch
-
-
-class Pickler(pickle.Pickler):
-    def persistent_id(self, value):
-        return getattr(value, "reference", None)
-
-
-def pickled(content, protocol=2):
-    buffer = io.BytesIO()
-    Pickler(buffer, protocol).dump(content)
-    return buffer.getvalue()
-
-
-def write(path, content, storages=None, folder="archive", compression=zipfile.ZIP_STORED, **others):
-    """Writes such a file; ``content`` is pickled unless it is bytes already."""
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        data = content if isinstance(content, bytes) else pickled(content)
-        archive.writestr(f"{folder}/data.pkl", data)
-        for key, numbers in (storages or {}).items():
-            archive.writestr(f"{folder}/data/{key}", np.asarray(numbers).tobytes())
-        for name, data in others.items():
-            archive.writestr(f"{folder}/{name}", data)
-    return str(path)
-
-
-def tensor(torch, kind, count, shape, strides, offset=0, key="0"):
-    stored = Stored(getattr(torch, kind), key, count)
-    hooks = collections.OrderedDict()
-    rebuild = torch._utils._rebuild_tensor_v2
-    return Call(rebuild, stored, offset, shape, strides, False, hooks)
 
 
 @pytest.mark.parametrize(("kind", "dtype"), DTYPES.items())

@@ -49,6 +49,10 @@ class PyTorchFile:
             raise self._error(f"not readable as PyTorch's zip format ({error})") from None
         self.tensors = self._read_entries(content)
 
+    def names(self) -> list[str]:
+        """The names of its tensors."""
+        return list(self.tensors)
+
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor; KeyError without one."""
         return self.tensors[name].shape

@@ -1,10 +1,9 @@
 """Checkpoints in the layout of Hugging Face's ``AlignModel``, in and out, without PyTorch.
 
-The only public ALIGN weights, kakaobrain/align-base, have it: ``config.json``,
-``model.safetensors`` (one file, or several with an index), ``preprocessor_config.json`` and the
-tokenizer's files. What differs from training here: their towers pad, skip and squash as in
-``ImageEncoder(first_block_residuals=False)`` and ``TextEncoder(approximate_gelu=False)``, and
-their images are resized by Pillow.
+The only public ALIGN weights, kakaobrain/align-base, have it: ``config.json``, the tensors
+(``tensor_files``), and the files of the processor (``preprocessing.hugging_face``). Their towers
+pad, skip and squash as ``ImageEncoder(first_block_residuals=False)`` and
+``TextEncoder(approximate_gelu=False)`` do, and Pillow resizes their images.
 """
 
 import functools
@@ -16,10 +15,11 @@ import keras_hub
 import numpy as np
 import safetensors.numpy
 
-from align_keras import hub, keras_internals
+from align_keras import keras_internals
 from align_keras.errors import InputError, Place
 from align_keras.models.contrastive_model import MIN_TEMPERATURE
 from align_keras.models.conversion import config as configs
+from align_keras.models.conversion.tensor_files import TensorFiles
 from align_keras.models.conversion.weights import backbone_weights
 from align_keras.models.image_encoder import ImageEncoder
 from align_keras.models.text_encoder import TextEncoder
@@ -39,14 +39,15 @@ class Loader(keras_internals.PresetLoader):
         """An ``AlignBackbone`` (``cls``) of the configuration, with the weights."""
         if not load_weights:
             return self._build(cls, **kwargs)
-        files = self._tensor_files()
+        tensors = self._tensors
         # Each variable gets its tensor in place of a random initial value, one after another: no
         # two copies of the weights are ever in memory.
         with keras_internals.variables_without_values():
             backbone = self._build(cls, **kwargs)
         weights = list(backbone_weights(backbone))
-        _check_tensors(weights, files)
-        values = {id(w.variable): functools.partial(_read_weight, w, files) for w in weights}
+        for weight in weights:
+            weight.check(tensors.shape(weight.name))
+        values = {id(w.variable): functools.partial(_read_weight, w, tensors) for w in weights}
         for variable in backbone.variables:
             # Without a tensor are the states of dropout.
             keras_internals.give_value(variable, values.get(id(variable)))
@@ -78,16 +79,10 @@ class Loader(keras_internals.PresetLoader):
             )
         return backbone
 
-    def _tensor_files(self):
-        """The local file of each tensor by its name; fetches what is on a hub."""
-        index = keras_internals.SAFETENSORS_INDEX_FILE
-        if hub.has_file(self.preset, index):
-            names = hub.read_json(self.preset, index)["weight_map"]
-            paths = {name: hub.file_of(self.preset, name) for name in set(names.values())}
-            return {name: paths[file] for name, file in names.items()}
-        path = hub.file_of(self.preset, keras_internals.SAFETENSORS_FILE)
-        with safetensors.safe_open(path, "np") as file:
-            return dict.fromkeys(file.keys(), path)
+    @functools.cached_property
+    def _tensors(self):
+        """The checkpoint's tensors; fetches what is on a hub."""
+        return TensorFiles(self.preset)
 
     def load_preprocessor(self, cls, **options) -> keras_hub.models.Preprocessor:
         """An ``AlignPreprocessor`` (``cls``) that does what the checkpoint expects."""
@@ -104,7 +99,7 @@ class Loader(keras_internals.PresetLoader):
         """An ``AlignDualEncoder`` (``cls``) with backbone, preprocessor and temperature."""
         temperature = self._own("temperature_init_value")
         if load_weights:
-            temperature = float(_read("temperature", self._tensor_files()).item())
+            temperature = float(self._tensors.read("temperature").item())
         if not temperature > 0.0:
             raise InputError(f"the temperature is {temperature}, not above 0")
         model = cls(
@@ -125,26 +120,9 @@ class Loader(keras_internals.PresetLoader):
         return self.config.get(name, configs.DEFAULTS[name])
 
 
-def _check_tensors(weights, files):
-    """Raises InputError if a weight has no tensor, or one of another shape."""
-    opened = {path: safetensors.safe_open(path, "np") for path in set(files.values())}
-    for weight in weights:
-        if weight.name not in files:
-            raise InputError(
-                f"no tensor {weight.name} in it", Place(member=keras_internals.SAFETENSORS_FILE)
-            )
-        weight.check(tuple(opened[files[weight.name]].get_slice(weight.name).get_shape()))
-
-
-def _read(name, files):
-    # Opened anew each time: what is read of a mapped file stays in memory until it is closed.
-    with safetensors.safe_open(files[name], "np") as file:
-        return file.get_tensor(name)
-
-
-def _read_weight(weight, files, shape, dtype=None):
+def _read_weight(weight, tensors, shape, dtype=None):
     """A weight's value: a Keras initializer."""
-    return keras.ops.convert_to_tensor(weight.to_keras(_read(weight.name, files)), dtype)
+    return keras.ops.convert_to_tensor(weight.to_keras(tensors.read(weight.name)), dtype)
 
 
 def export(model: keras.Model, path: str | os.PathLike) -> None:

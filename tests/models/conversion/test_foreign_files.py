@@ -1,5 +1,7 @@
 """Files of checkpoints: what they may hold, and what each setting means."""
 
+import json
+
 import pytest
 from checkpoints import change
 
@@ -34,6 +36,36 @@ def test_captions_are_no_longer_than_the_positions(checkpoint):
     assert AlignPreprocessor.from_preset(checkpoint).sequence_length == 12
     change(checkpoint / "config.json", text_config__max_position_embeddings=512)
     assert AlignPreprocessor.from_preset(checkpoint).sequence_length == 64
+
+
+def test_transformers_5_keeps_the_image_processor_in_the_processors_file(exported, checkpoint):
+    file = checkpoint / "preprocessor_config.json"
+    content = json.loads(file.read_text())
+    file.unlink()
+    whole = {"processor_class": "AlignProcessor", "image_processor": content}
+    (checkpoint / "processor_config.json").write_text(json.dumps(whole))
+    expected = exported[1].preprocessor.get_config()
+    assert AlignPreprocessor.from_preset(checkpoint).get_config() == expected
+    # As transformers does, where both are there.
+    file.write_text(json.dumps({**content, "crop_size": {"height": 9, "width": 9}}))
+    assert AlignPreprocessor.from_preset(checkpoint).get_config() == expected
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"vocabulary": "/etc/passwd"},
+        {"antialias": "no"},
+        {"sequence_length": True},
+        {"name": "x"},
+        ["antialias"],
+    ],
+)
+def test_own_settings_of_a_checkpoint_are_the_two_that_are_written(settings, checkpoint):
+    change(checkpoint / "preprocessor_config.json", align_keras=settings)
+    with pytest.raises(InputError, match="there are antialias and sequence_length") as caught:
+        AlignPreprocessor.from_preset(checkpoint)
+    assert caught.value.place.member == "preprocessor_config.json"
 
 
 def test_missing_values_of_a_configuration_are_those_of_the_original():

@@ -19,7 +19,7 @@ from align_keras import (
     AlignPreprocessor,
     build_text_encoder,
 )
-from align_keras.models.conversion import transformers
+from align_keras.models.conversion.tensor_files import TensorFiles
 from align_keras.models.conversion.weights import Weight
 from align_keras.models.text_encoder import TextEncoder
 
@@ -99,14 +99,14 @@ def test_the_temperature_is_one_of_the_weights(exported):
 
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
 def test_an_interrupted_import_leaves_keras_usable(error, exported, monkeypatch):
-    read, count = transformers._read, itertools.count()
+    read, count = TensorFiles.read, itertools.count()
 
-    def read_some(name, files):
+    def read_some(files, name):
         if next(count) == 40:
             raise error("enough")
-        return read(name, files)
+        return read(files, name)
 
-    monkeypatch.setattr(transformers, "_read", read_some)
+    monkeypatch.setattr(TensorFiles, "read", read_some)
     with pytest.raises((ValueError, KeyboardInterrupt), match="enough"):
         AlignBackbone.from_preset(exported[0])
     monkeypatch.undo()

@@ -1,0 +1,114 @@
+"""Where a checkpoint keeps its tensors: safetensors or PyTorch's files, one or several."""
+
+import json
+
+import numpy as np
+import pytest
+import pytorch_writer
+import safetensors.numpy
+from ml_dtypes import bfloat16
+
+from align_keras import AlignDualEncoder
+from align_keras.errors import InputError, MissingInputError
+from align_keras.models.conversion.tensor_files import TensorFiles
+
+STORAGES = {"float32": "FloatStorage", "int64": "LongStorage"}
+
+
+def read_all(folder):
+    return safetensors.numpy.load_file(folder / "model.safetensors")
+
+
+def write_bin(torch, path, tensors):
+    content, storages = {}, {}
+    for key, (name, value) in enumerate(tensors.items()):
+        strides = tuple(stride // value.itemsize for stride in value.strides)
+        kind = STORAGES[value.dtype.name]
+        arguments = (torch, kind, value.size, value.shape, strides)
+        content[name] = pytorch_writer.tensor(*arguments, key=str(key))
+        storages[str(key)] = value
+    pytorch_writer.write(path, content, storages)
+
+
+def captions_of(model):
+    return model.encode_texts(["a red circle", "a blue square"])
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_pytorch_files_give_the_same_embeddings(parts, torch, exported, checkpoint):
+    tensors = read_all(checkpoint)
+    (checkpoint / "model.safetensors").unlink()
+    names = list(tensors)
+    if parts == 1:
+        write_bin(torch, checkpoint / "pytorch_model.bin", tensors)
+    else:
+        weight_map = {}
+        for part in range(parts):
+            file = f"pytorch_model-{part}.bin"
+            own = {name: tensors[name] for name in names[part::parts]}
+            write_bin(torch, checkpoint / file, own)
+            weight_map |= dict.fromkeys(own, file)
+        index = json.dumps({"weight_map": weight_map})
+        (checkpoint / "pytorch_model.bin.index.json").write_text(index)
+    loaded = AlignDualEncoder.from_preset(checkpoint)
+    np.testing.assert_array_equal(captions_of(loaded), captions_of(exported[1]))
+    assert float(loaded.temperature) == pytest.approx(0.07)
+
+
+def test_safetensors_come_first(exported, checkpoint):
+    (checkpoint / "pytorch_model.bin").write_bytes(b"not looked at")
+    loaded = AlignDualEncoder.from_preset(checkpoint)
+    np.testing.assert_array_equal(captions_of(loaded), captions_of(exported[1]))
+
+
+def test_a_checkpoint_without_weights_is_told(checkpoint):
+    (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(MissingInputError, match=r"no model\.safetensors and no pytorch_model\.bin"):
+        AlignDualEncoder.from_preset(checkpoint)
+
+
+def test_half_precision_is_read(tmp_path):
+    values = np.array([1.0, -2.5, 0.125], "f4")
+    file = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file({"a": values.astype(bfloat16), "b": values.astype("f2")}, file)
+    tensors = TensorFiles(str(tmp_path))
+    np.testing.assert_array_equal(tensors.read("a"), values)
+    np.testing.assert_array_equal(tensors.read("b"), values)
+
+
+@pytest.mark.parametrize(
+    ("index", "problem"),
+    [
+        ({"weight_map": {"a": "../outside.safetensors"}}, "no file beside it"),
+        ({"weight_map": {"a": "/etc/passwd"}}, "no file beside it"),
+        ({"weight_map": {"a": "config.json"}}, "no file beside it"),
+        ({"weight_map": {"a": 3}}, "no weight_map of names"),
+        ({"weight_map": ["a"]}, "no weight_map of names"),
+        ([], "no weight_map of names"),
+        ({"weight_map": {"b": "part.safetensors"}}, "no tensor b in part"),
+    ],
+)
+def test_an_index_names_files_of_the_checkpoint_alone(index, problem, tmp_path):
+    safetensors.numpy.save_file({"a": np.zeros(2, "f4")}, tmp_path / "part.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=problem) as caught:
+        TensorFiles(str(tmp_path))
+    assert caught.value.place.member == "model.safetensors.index.json"
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 40)
+    with pytest.raises(InputError, match="not readable as safetensors") as caught:
+        TensorFiles(str(tmp_path))
+    assert caught.value.place.file == str(tmp_path / "model.safetensors")
+
+
+def test_a_hostile_pytorch_file_is_refused_by_what_it_asks_for(checkpoint, tmp_path):
+    import os
+
+    (checkpoint / "model.safetensors").unlink()
+    hostile = {"a": pytorch_writer.Call(os.system, f"touch {tmp_path / 'canary'}")}
+    pytorch_writer.write(checkpoint / "pytorch_model.bin", hostile)
+    with pytest.raises(InputError, match="system, which is not allowed"):
+        AlignDualEncoder.from_preset(checkpoint)
+    assert not (tmp_path / "canary").exists()
