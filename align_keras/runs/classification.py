@@ -162,9 +162,9 @@ def fit(run: ClassificationRun, name: str) -> None:
         print(f"resuming {workdir} at step {first_step:,} of {steps:,}", flush=True)
     if first_step == steps:
         return
-    dataset = training_data(run, run.phase(name).image_size, first_step)
-    log_every, skipped = settings.run.log_every, pipeline.SkippedPairs()
-    log = TrainingLog(workdir, checkpoints, steps, batch_size, log_every, skipped)
+    skipped = pipeline.SkippedPairs()
+    dataset = training_data(run, run.phase(name).image_size, first_step, skipped)
+    log = TrainingLog(workdir, checkpoints, steps, batch_size, settings.run.log_every, skipped)
     try:
         train(
             run.classifier,
@@ -180,7 +180,12 @@ def fit(run: ClassificationRun, name: str) -> None:
         raise
 
 
-def training_data(run: ClassificationRun, image_size: int | None, first_step: int) -> Any:
+def training_data(
+    run: ClassificationRun,
+    image_size: int | None,
+    first_step: int,
+    skipped: pipeline.SkippedPairs,
+) -> Any:
     """Batches of random crops, from a step on."""
     data = run.settings.data
     preprocessor = make_preprocessor(run.settings.start.model, image_size, data.eval_crop)
@@ -197,6 +202,7 @@ def training_data(run: ClassificationRun, image_size: int | None, first_step: in
         seed=run.settings.run.seed,
         start_batch=first_step,
         buffer=data.shuffle_buffer,
+        skipped=skipped,
     )
 
 

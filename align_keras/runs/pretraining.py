@@ -187,14 +187,20 @@ def fit(run: PretrainingRun, start: Metrics) -> None:
         log.account()
         checkpoints.save()
 
-    train(
-        run.model,
-        dataset,
-        log,
-        [(settings.eval_every, evaluate), (settings.checkpoint_every, save)],
-        "lower <learning_rate> or set <global_clipnorm> and resume, which goes on from the last "
-        "checkpoint",
-    )
+    try:
+        train(
+            run.model,
+            dataset,
+            log,
+            [(settings.eval_every, evaluate), (settings.checkpoint_every, save)],
+            "lower <learning_rate> or set <global_clipnorm> and resume, which goes on from the "
+            "last checkpoint",
+        )
+    except tf.errors.OpError:
+        # TensorFlow does not say which data it was.
+        with concerning("train_data"):
+            skipped.check()
+        raise
     if skipped.count:
         print(f"skipped {skipped.count:,} corrupt or unreadable pairs", flush=True)
 

@@ -10,7 +10,9 @@ import tensorflow as tf
 from short_runs import settings_of
 
 from align_keras import distribution
+from align_keras.data import records
 from align_keras.errors import InputError
+from align_keras.runs import pretraining
 from align_keras.runs.command import one_line
 from align_keras.runs.log import DivergedError, TrainingLog, read_log
 from align_keras.runs.pretraining import pretrain
@@ -135,6 +137,19 @@ def test_a_run_that_diverges_stops_and_resumes_tamed(finished, scene_shards, tmp
     assert "NaN" not in (workdir / "log.jsonl").read_text()
     names = {path.stem for path in (workdir / "checkpoints").glob("*/*.index")}
     assert names == {"ckpt-2"}
+
+
+def test_data_without_a_readable_image_end_in_one_line(scene_shards, tmp_path, monkeypatch):
+    with records.ShardWriter(str(tmp_path / "bad"), 100) as writer:
+        for index in range(40):
+            writer.write(records.make_record(b"no image", "a caption of words", str(index)))
+    # Training would trace the step first.
+    monkeypatch.setattr(pretraining, "train", lambda model, dataset, *_: next(iter(dataset)))
+    with pytest.raises(InputError) as raised:
+        pretrain(settings_of((writer.shards, scene_shards[1]), tmp_path / "run"))
+    assert one_line(raised.value).startswith(
+        "--train-data: no pair of a whole batch is readable; look into the shards"
+    )
 
 
 def test_a_run_trains_in_bfloat16_with_what_settings_choose(scene_shards, tmp_path):
