@@ -200,5 +200,5 @@ def _read(example: Example, preparation: Preparation) -> Picture:
 def _decode(picture: Picture) -> None:
     try:
         picture.jpg = encoding.to_jpeg(picture.data or b"")
-    except ValueError as error:
+    except encoding.ImageFaultError as error:
         picture.rule, picture.reason = "unreadable_image", str(error)

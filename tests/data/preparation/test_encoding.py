@@ -1,0 +1,51 @@
+"""Encoded images: what decodes is packed, and every fault has its reason."""
+
+import io
+
+import numpy as np
+import pytest
+from conftest import make_bomb
+from PIL import Image, PngImagePlugin
+
+from align_keras.data.preparation import encoding
+
+
+def encoded(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def pixels_of(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), int)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_png_with_megabytes_of_text_is_packed(compressed):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("workflow", "x" * 3_000_000, zip=compressed)
+    texts.add_itxt("prompt", "y" * 3_000_000, zip=compressed)
+    data = encoded(Image.new("RGB", (120, 90), "red"), "PNG", pnginfo=texts)
+    assert encoding.image_size(data) == (120, 90)
+    assert np.abs(pixels_of(encoding.to_jpeg(data)) - [255, 0, 0]).max() <= 2
+
+
+def test_a_transparent_picture_is_laid_on_white():
+    data = encoded(Image.new("RGBA", (8, 8), (200, 0, 0, 0)), "PNG")
+    assert pixels_of(encoding.to_jpeg(data)).min() >= 253
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "does not decode"),
+        (b"\x89PNG\r\n\x1a\n", "does not decode"),
+        (b"\x89PNG\r\n\x1a\n" + b"\xff" * 40, "does not decode"),
+        (encoded(Image.new("RGB", (64, 64), "red"), "PNG")[:-40], "does not decode"),
+        (make_bomb(), "too many pixels"),
+    ],
+    ids=["empty", "mark alone", "noise", "cut", "bomb"],
+)
+def test_a_fault_has_its_reason(data, reason):
+    with pytest.raises(encoding.ImageFaultError, match=reason):
+        encoding.to_jpeg(data)
