@@ -68,9 +68,7 @@ def test_of_a_pipelines_error_only_the_reason_is_printed(preprocessor, tmp_path)
     counts = pipeline.shard_counts(writer.shards)
     with pytest.raises(tf.errors.OpError) as raised:
         next(iter(pipeline.training_dataset(counts, preprocessor, 8)))
-    line = command.one_line(raised.value)
-    assert line.endswith("no pair of a whole batch is readable; look into the shards")
-    assert len(line) < 100
+    assert command.one_line(raised.value) == "no pair of a whole batch is readable"
 
 
 def test_a_fault_of_the_program_keeps_its_stack_trace():
