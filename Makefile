@@ -46,7 +46,7 @@ $(DATA_READY): requirements-data.lock pyproject.toml
 	@touch $@
 
 test-data: $(DATA_READY)  ## Run the tests with Apache Beam and img2dataset, in .venv-data.
-	$(DATA_BIN)/python -m pytest tests/data/preparation/test_beam_pipeline.py tests/data/preparation/test_img2dataset.py $(ARGS)
+	$(DATA_BIN)/python -m pytest tests/data/preparation/test_beam_pipeline.py tests/recipes/test_img2dataset.py $(ARGS)
 
 $(OLDEST_READY): requirements-oldest.lock pyproject.toml
 	@test -n "$(OLDEST_PYTHON)" || { echo "make: no Python 3.13 found; name it, as in" \

@@ -27,6 +27,7 @@ from align_keras.data import paper_rules, records
 from align_keras.data.examples.table_examples import TableExamples
 from align_keras.data.preparation import filters, single_machine
 from align_keras.data.preparation.judging import Preparation
+from align_keras.data.shard_writer import ShardWriter
 
 _VOCABULARY = 400_000
 _COMMON = 100
@@ -106,7 +107,7 @@ def pandas_and_pillow(table, frequent, table_only, output):
         kept.to_json(f"{output}-kept.jsonl", orient="records", lines=True)
         return len(frame), len(kept)
     folder = Path(table).parent
-    with records.ShardWriter(output, 4_096) as writer:
+    with ShardWriter(output, 4_096) as writer:
         for number, (image, caption) in enumerate(zip(kept.image, kept.caption, strict=True)):
             data = (folder / image).read_bytes()
             with Image.open(io.BytesIO(data)) as picture:

@@ -20,12 +20,13 @@ def write(directory, count, shard_size=128):
     photograph scaled up and used again with another cut once all are used; else waves with noise.
     """
     from align_keras.data import records
+    from align_keras.data.shard_writer import ShardWriter
 
     real = (_SHARED / "classification" / "imagenet_sample").exists()
     pixels = _shared_pixels() if real else _wave_pixels()
     captions = _captions(count, real)
     size = 0
-    with records.ShardWriter(str(directory / "train"), shard_size) as writer:
+    with ShardWriter(str(directory / "train"), shard_size) as writer:
         for index, (picture, caption) in enumerate(zip(pixels, captions, strict=False)):
             buffer = io.BytesIO()
             picture.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(

@@ -8,6 +8,8 @@ caption, UTF-8) and ``key`` (a name of the pair). Optional fields used where the
 Beside ``NAME.tfrecord`` stands ``NAME_stats.json`` with the number of its records
 (``successes``), as img2dataset writes it; where it is missing the records are counted by a
 walk over their headers, and of a compressed shard by reading it.
+
+Here shards are found, read and counted; ``shard_writer`` writes them.
 """
 
 import gzip
@@ -16,16 +18,14 @@ import logging
 import os
 import re
 import struct
-import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import tensorflow as tf
 
-from align_keras.data import output_files
 from align_keras.errors import InputError, MissingInputError, Place
 
 logger = logging.getLogger(__name__)
@@ -267,76 +267,3 @@ def make_record(jpg: bytes, txt: str | bytes, key: str, **fields: Any) -> bytes:
     example = tf.train.Example(features=tf.train.Features(feature=features))
     # Else the order of the fields, and so a shard's bytes, change from process to process.
     return example.SerializeToString(deterministic=True)
-
-
-def write_shard(path: str, frames: Sequence[bytes]) -> None:
-    """Writes one whole shard with its statistics; several may do so at the same time.
-
-    Args:
-        path: of the shard.
-        frames: serialised records.
-    """
-    tf.io.gfile.makedirs(os.path.dirname(path) or ".")
-    partial = f"{path}.{uuid.uuid4().hex}.partial"
-    with tf.io.TFRecordWriter(partial) as writer:
-        for record in frames:
-            writer.write(record)
-    _write_count(path, len(frames))
-    tf.io.gfile.rename(partial, path, overwrite=True)
-
-
-def _write_count(shard: str, count: int) -> None:
-    output_files.write_text(stats_path(shard), json.dumps({"successes": count}) + "\n")
-
-
-class ShardWriter:
-    """Writes records into numbered shards of a set size, each whole or not there.
-
-    A shard is written under a name that ends in ``.partial`` and renamed once complete, its
-    statistics first.
-
-    Args:
-        prefix: path and start of every name: ``DIR/train`` gives ``DIR/train-00000.tfrecord``.
-        shard_size: records a shard.
-    """
-
-    def __init__(self, prefix: str, shard_size: int) -> None:
-        self.prefix = prefix
-        self.shard_size = shard_size
-        self.shards: list[str] = []
-        self.count = 0
-        self._writer: tf.io.TFRecordWriter | None = None
-        self._path = ""
-        self._in_shard = 0
-
-    def write(self, record: bytes) -> None:
-        """Appends one serialised record."""
-        if self._writer is None:
-            tf.io.gfile.makedirs(os.path.dirname(self.prefix) or ".")
-            self._path = f"{self.prefix}-{len(self.shards):05d}.tfrecord"
-            self._writer = tf.io.TFRecordWriter(self._path + ".partial")
-        self._writer.write(record)
-        self.count += 1
-        self._in_shard += 1
-        if self._in_shard == self.shard_size:
-            self._finish_shard()
-
-    def _finish_shard(self) -> None:
-        assert self._writer is not None
-        self._writer.close()
-        _write_count(self._path, self._in_shard)
-        tf.io.gfile.rename(self._path + ".partial", self._path, overwrite=True)
-        self.shards.append(self._path)
-        self._writer, self._in_shard = None, 0
-
-    def __enter__(self) -> "ShardWriter":
-        return self
-
-    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
-        if self._writer is None:
-            return
-        if error_type is None:
-            self._finish_shard()
-        else:
-            self._writer.close()
-            tf.io.gfile.remove(self._path + ".partial")

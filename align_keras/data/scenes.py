@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from align_keras.data import records
+from align_keras.data.shard_writer import ShardWriter
 
 COLOURS = {
     "red": (214, 40, 40),
@@ -66,11 +67,11 @@ def write_scenes(
     rng = random.Random(seed)
     seen = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in UNSEEN]
     unseen = sorted(UNSEEN)
-    with records.ShardWriter(f"{directory}/train", shard_size) as writer:
+    with ShardWriter(f"{directory}/train", shard_size) as writer:
         for i in range(num_train):
             scene = _draw_lot(rng, seen)
             writer.write(_record(rng, scene, f"train-{i:06d}", _noisy_caption(rng, scene, seen)))
-    with records.ShardWriter(f"{directory}/eval", shard_size) as writer:
+    with ShardWriter(f"{directory}/eval", shard_size) as writer:
         for i in range(num_eval):
             # In turn, so that no class is missing by chance.
             combinations = unseen if i % 10 < 3 else seen

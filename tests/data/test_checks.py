@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from align_keras.data import checks, records
+from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError, Place
 
 PAIR = records.make_record(b"jpeg", "a caption", "k")
@@ -12,7 +13,7 @@ PAIR = records.make_record(b"jpeg", "a caption", "k")
 
 @pytest.fixture
 def shard(tmp_path):
-    with records.ShardWriter(str(tmp_path / "train"), shard_size=10) as writer:
+    with ShardWriter(str(tmp_path / "train"), shard_size=10) as writer:
         for _ in range(10):
             writer.write(PAIR)
     return writer.shards[0]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from align_keras.data import inspection, inspection_numbers, inspection_summary, records
 from align_keras.data.preparation import filters
+from align_keras.data.shard_writer import ShardWriter
 
 
 def picture(color, size=(40, 30)):
@@ -168,7 +169,7 @@ def test_few_faults_are_warned_of_and_many_are_an_error(tmp_path):
 
 
 def test_records_of_a_cut_shard_are_counted_as_corrupt(tmp_path):
-    with records.ShardWriter(str(tmp_path / "t"), shard_size=10) as writer:
+    with ShardWriter(str(tmp_path / "t"), shard_size=10) as writer:
         for index in range(10):
             writer.write(make_pair(RED, f"caption {index}"))
     (path,) = writer.shards

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from align_keras.data import records
+from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError, MissingInputError, Place
 
 RECORDS = [
@@ -16,7 +17,7 @@ RECORDS = [
 
 @pytest.fixture
 def shard(tmp_path):
-    with records.ShardWriter(str(tmp_path / "train"), shard_size=10) as writer:
+    with ShardWriter(str(tmp_path / "train"), shard_size=10) as writer:
         for record in RECORDS:
             writer.write(record)
     return writer.shards[0]
@@ -128,22 +129,6 @@ def test_a_shard_that_ends_early_is_named(shard, tmp_path, caplog):
 )
 def test_statistics_stand_where_img2dataset_writes_them(shard, statistics):
     assert records.stats_path(shard) == statistics
-
-
-def test_writer_splits_shards_and_removes_a_half_written_one(tmp_path):
-    with records.ShardWriter(str(tmp_path / "a"), 4) as writer:
-        for record in RECORDS:
-            writer.write(record)
-    assert [records.count_records(path) for path in writer.shards] == [4, 4, 2]
-    with (
-        pytest.raises(RuntimeError, match="stop"),
-        records.ShardWriter(str(tmp_path / "b"), 4) as writer,
-    ):
-        for record in RECORDS[:6]:
-            writer.write(record)
-        raise RuntimeError("stop")
-    names = sorted(path.name for path in tmp_path.glob("b*"))
-    assert names == ["b-00000.tfrecord", "b-00000_stats.json"]
 
 
 def test_find_shards_joins_patterns_and_names_the_one_without_files(shard, tmp_path):

@@ -8,6 +8,7 @@ import tensorflow as tf
 from conftest import ROOT
 
 from align_keras.data import pipeline, records
+from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError, Place
 from align_keras.runs import command
 
@@ -61,7 +62,7 @@ def test_of_a_tensorflow_error_only_the_reason_is_printed():
 
 
 def test_of_a_pipelines_error_only_the_reason_is_printed(preprocessor, tmp_path):
-    with records.ShardWriter(str(tmp_path / "bad"), 100) as writer:
+    with ShardWriter(str(tmp_path / "bad"), 100) as writer:
         for index in range(8):
             writer.write(records.make_record(b"no image", "a caption of words", str(index)))
     counts = pipeline.shard_counts(writer.shards)

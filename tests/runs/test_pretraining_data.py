@@ -4,6 +4,7 @@ import pytest
 from short_runs import settings_of
 
 from align_keras.data import records
+from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
 from align_keras.runs.pretraining import open_run
 
@@ -41,7 +42,7 @@ def test_bad_settings_are_one_clear_line(options, setting, message, scene_shards
 
 
 def test_zero_shot_data_without_classes_are_refused(scene_shards, tmp_path):
-    with records.ShardWriter(str(tmp_path / "plain"), 100) as writer:
+    with ShardWriter(str(tmp_path / "plain"), 100) as writer:
         pair = records.parse_pair(next(records.read_frames(scene_shards[0][0])))
         writer.write(records.make_record(pair["jpg"], "a caption", "k"))
     settings = settings_of(scene_shards, tmp_path / "run", zero_shot_data=writer.shards[0])

@@ -12,6 +12,7 @@ from PIL import Image
 
 from align_keras import AlignDualEncoder, AlignPreprocessor, Lamb, distribution
 from align_keras.data import pipeline, records, scenes
+from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
 from align_keras.evaluation import retrieval
 from align_keras.evaluation.metrics import RECALLS
@@ -44,7 +45,7 @@ def captioned(tmp_path_factory):
     pairs = list(itertools.product(scenes.COLOURS, repeat=2))
     for part, repeats in (("train", 4), ("test", 1)):
         rows = []
-        with records.ShardWriter(str(folder / part), 1_000) as writer:
+        with ShardWriter(str(folder / part), 1_000) as writer:
             for index, (square, ground) in enumerate(repeats * pairs):
                 pixels = np.tile(scenes.COLOURS[ground], (20, 20, 1))
                 pixels[5:15, 5:15] = scenes.COLOURS[square]

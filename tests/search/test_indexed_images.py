@@ -8,6 +8,7 @@ from small_indexes import build
 
 from align_keras.data import examples, records
 from align_keras.data.examples import Example, image_files
+from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import Place
 from align_keras.search import indexing
 from align_keras.search.image_index import ImageIndex
@@ -29,7 +30,7 @@ def test_tables_archives_and_shards_give_the_same(tiny_model, held_out_images, t
     rows += [rows[0], {"image": "31.jpg", "archive": "images.zip", "kind": 0}]
     table = tmp_path / "pairs.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with records.ShardWriter(str(tmp_path / "shard"), 20) as writer:
+    with ShardWriter(str(tmp_path / "shard"), 20) as writer:
         for number, data in enumerate(held_out_images):
             for text in (f"photo {number}", "b"):
                 writer.write(records.make_record(data, text, "k", image_id=f"image {number}"))

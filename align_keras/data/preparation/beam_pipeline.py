@@ -17,10 +17,10 @@ import apache_beam as beam
 import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from align_keras.data import records
 from align_keras.data.preparation import filters, single_machine
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.judging import Preparation
+from align_keras.data.shard_writer import write_shard
 
 # Hexadecimal digits by which keys and ties are spread: 4,096 and 65,536 ranges.
 _KEY_DIGITS = 3
@@ -279,7 +279,7 @@ def _write_shards(kept, output, shard_size):
         | "group shards" >> beam.GroupByKey()
         | "write"
         >> beam.MapTuple(
-            lambda number, items: records.write_shard(
+            lambda number, items: write_shard(
                 f"{output}-{number:05d}.tfrecord", [record for _, record in sorted(items)]
             )
         )

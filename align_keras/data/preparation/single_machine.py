@@ -14,6 +14,7 @@ from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.filters import Counts
 from align_keras.data.preparation.judging import Preparation
 from align_keras.data.preparation.shuffling import RecordSorter
+from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
 
 _Items = TypeVar("_Items", bound=Iterable)
@@ -59,7 +60,7 @@ def prepare(
         if preparation.table_only:
             _write_lines(kept, directory, output)
         else:
-            with records.ShardWriter(output, shard_size) as writer:
+            with ShardWriter(output, shard_size) as writer:
                 for record in kept:
                     writer.write(record)
         listed = Path(f"{output}-left_out.jsonl")

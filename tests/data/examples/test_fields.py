@@ -8,6 +8,7 @@ from align_keras.data import records
 from align_keras.data.examples import open_examples, open_images
 from align_keras.data.examples.columns import Columns
 from align_keras.data.examples.example import as_id, as_label, as_text
+from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError, MissingInputError
 
 NAN = float("nan")
@@ -21,7 +22,7 @@ def table(folder, *rows):
 
 
 def shards(folder, *rows):
-    with records.ShardWriter(str(folder / "s"), 2) as writer:
+    with ShardWriter(str(folder / "s"), 2) as writer:
         for row in rows:
             row = {name: value for name, value in row.items() if value is not None}
             caption = row.pop("caption", "")

@@ -15,6 +15,7 @@ from align_keras.data.examples.opening import open_downloads
 from align_keras.data.preparation import filters
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.judging import Preparation
+from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
 
 META = {"url": "http://x/{}.jpg", "original_width": 640, "original_height": 480, "NSFW": "UNLIKELY"}
@@ -46,7 +47,7 @@ def write_tar(folder):
 
 
 def write_tfrecord(folder):
-    with records.ShardWriter(str(folder / "x"), 10) as writer:
+    with ShardWriter(str(folder / "x"), 10) as writer:
         for index in range(3):
             row = row_of(index)
             others = {name: value for name, value in row.items() if name not in ("key", "caption")}

@@ -14,6 +14,7 @@ from PIL import Image
 from align_keras.data import records
 from align_keras.data.examples import open_examples, open_images
 from align_keras.data.examples.img2dataset_examples import ParquetExamples
+from align_keras.data.shard_writer import ShardWriter
 
 
 def jpeg(red):
@@ -81,7 +82,7 @@ def zip_archive(folder):
 
 
 def tfrecord(folder):
-    with records.ShardWriter(str(folder / "s"), 3) as writer:
+    with ShardWriter(str(folder / "s"), 3) as writer:
         for image, data, caption, name, label in PAIRS:
             fields = {"image_id": image, "class_name": name, "label": label}
             writer.write(records.make_record(data, caption, "k", **fields))
@@ -177,7 +178,7 @@ def test_parquet_of_img2dataset_gives_the_same_examples(tmp_path):
 
 def test_image_ids_of_any_type_and_empty_ones(tmp_path):
     ids = [7, "7", 0, "", None, "x"]
-    with records.ShardWriter(str(tmp_path / "s"), 10) as writer:
+    with ShardWriter(str(tmp_path / "s"), 10) as writer:
         for image_id in ids:
             fields = {} if image_id is None else {"image_id": image_id}
             writer.write(records.make_record(b"jpeg", "a", "k", **fields))

@@ -1,11 +1,8 @@
 """TFDS sets, by a small local one in TFDS's own layout."""
 
-import dataclasses
-
-import pretrain
 import pytest
 import tensorflow as tf
-from short_runs import settings_of
+from tfds_set import write_tfds_set
 
 from align_keras.data import records
 from align_keras.data.examples import open_examples
@@ -15,51 +12,10 @@ from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.judging import Preparation
 from align_keras.errors import InputError
 
-tfds = pytest.importorskip("tensorflow_datasets", reason="needs align-keras[tfds]")
-
 
 @pytest.fixture(scope="module")
 def tfds_folder(scene_shards, tmp_path_factory):
-    """A set laid out as coco_captions is: 40 images with two captions each."""
-    folder = tmp_path_factory.mktemp("tfds") / "scenes" / "1.0.0"
-    folder.mkdir(parents=True)
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(encoding_format="jpeg"),
-            "image/filename": tfds.features.Text(),
-            "captions": tfds.features.Sequence({"id": tf.int64, "text": tfds.features.Text()}),
-        }
-    )
-    for index, shard in enumerate(scene_shards[0][:4]):
-        path = folder / f"scenes-train.tfrecord-{index:05d}-of-00004"
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for record in records.read_frames(shard):
-                pair = records.parse_pair(record)
-                captions = [pair["txt"].decode(), f"another look at {pair['key'].decode()}"]
-                example = {
-                    "image": pair["jpg"],
-                    "image/filename": f"{pair['key'].decode()}.jpg",
-                    "captions": [{"id": i, "text": text} for i, text in enumerate(captions)],
-                }
-                writer.write(features.serialize_example(features.encode_example(example)))
-    tfds.folder_dataset.write_metadata(
-        data_dir=str(folder),
-        features=features,
-        split_infos=[
-            tfds.core.SplitInfo(
-                name="train",
-                shard_lengths=[10] * 4,
-                num_bytes=0,
-                filename_template=tfds.core.ShardedFileTemplate(
-                    dataset_name="scenes",
-                    data_dir=folder,
-                    split="train",
-                    filetype_suffix="tfrecord",
-                ),
-            )
-        ],
-    )
-    return folder
+    return write_tfds_set(tmp_path_factory.mktemp("tfds"), scene_shards[0][:4])
 
 
 def test_a_set_is_read_with_its_bytes_and_captions(tfds_folder, scene_shards):
@@ -90,13 +46,6 @@ def test_training_reads_a_set_by_its_name(tfds_folder, tmp_path):
     before = tf.io.gfile.stat(shards[0]).mtime_nsec
     assert tfds_shards.training_shards(name, tmp_path) == pattern
     assert tf.io.gfile.stat(shards[0]).mtime_nsec == before
-
-
-def test_the_recipe_trains_on_a_set(tiny_preset, tfds_folder, scene_shards, tmp_path):
-    settings = settings_of(scene_shards, tmp_path / "run", steps=1, warmup_steps=0)
-    settings = dataclasses.replace(settings, train_data=f"tfds:{tfds_folder}")
-    assert pretrain.main(settings)["num_pairs"] == 30
-    assert list((tmp_path / "run" / "data").glob("*.finished"))
 
 
 def test_a_missing_set_or_split_is_one_line(tfds_folder):

@@ -2,12 +2,12 @@
 
 import json
 
-import prepare_data
 import pytest
 from planted import COLUMNS, Planted
 
 from align_keras.data import records
 from align_keras.data.preparation import preparing
+from align_keras.data.shard_writer import ShardWriter
 
 pytest.importorskip("apache_beam", reason="needs align-keras[beam]: make test-data")
 # Beam's own and its dependencies' warnings.
@@ -19,7 +19,7 @@ def shards(tmp_path_factory):
     """Planted pairs as shards of the layout of this package, several parts of one source."""
     folder = tmp_path_factory.mktemp("beam")
     planted = Planted(folder / "pairs")
-    with records.ShardWriter(str(folder / "raw"), 600) as writer:
+    with ShardWriter(str(folder / "raw"), 600) as writer:
         for number, row in enumerate(planted.rows):
             path = planted.folder / (row["image"] or "none")
             image = path.read_bytes() if path.exists() else b""
@@ -64,10 +64,3 @@ def test_a_table_is_filtered_by_beam(tmp_path):
     lines = sorted((tmp_path / "one-kept.jsonl").read_text().splitlines())
     parts = sorted(tmp_path.glob("beam-kept*.jsonl"))
     assert sorted(line for part in parts for line in part.read_text().splitlines()) == lines
-
-
-def test_what_follows_two_dashes_is_beams(shards):
-    settings = prepare_data.parse(
-        ["--captions=a", "--output=b", "--engine=beam", "--", "--runner=FlinkRunner", "--x", "1"]
-    )
-    assert settings.beam_options == ("--runner=FlinkRunner", "--x", "1")

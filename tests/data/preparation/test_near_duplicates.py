@@ -8,6 +8,7 @@ from planted import encode, photographs
 from align_keras.data import records
 from align_keras.data.examples import open_images
 from align_keras.data.preparation import near_duplicates
+from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
 
 
@@ -63,7 +64,7 @@ def test_evaluation_images_come_from_folders_and_shards(photos, tmp_path):
     for index, photo in enumerate(photos[:3]):
         (tmp_path / "images" / "below" / f"{index}.jpg").write_bytes(photo)
     (tmp_path / "images" / "broken.jpg").write_bytes(b"no image")
-    with records.ShardWriter(str(tmp_path / "shards" / "val"), 10) as writer:
+    with ShardWriter(str(tmp_path / "shards" / "val"), 10) as writer:
         for photo in [*photos[:3], photos[0]]:
             writer.write(records.make_record(photo, "a caption", "key"))
     for place in (tmp_path / "images", f"{tmp_path}/shards/val-*.tfrecord"):

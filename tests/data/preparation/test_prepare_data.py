@@ -161,7 +161,7 @@ def test_an_error_leaves_nothing_half_written(planted, tmp_path, monkeypatch):
     def broken(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(single_machine.records.ShardWriter, "_finish_shard", broken)
+    monkeypatch.setattr(single_machine.ShardWriter, "_finish_shard", broken)
     with pytest.raises(OSError, match="no space left"):
         planted.prepare(tmp_path / "train")
     assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ import pytest
 from conftest import SHARED
 
 from align_keras.data import records
+from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
 from align_keras.evaluation import metrics, retrieval
 from align_keras.evaluation.tasks.classification import NearestNeighbours, ZeroShot
@@ -57,7 +58,7 @@ def test_shards_karpathys_file_and_tables_give_the_same(tiny_model, scene_photos
         for row in rows
     ]
     (tmp_path / "karpathy.json").write_text(json.dumps({"images": images}))
-    with records.ShardWriter(str(tmp_path / "shard"), 100) as writer:
+    with ShardWriter(str(tmp_path / "shard"), 100) as writer:
         for row in rows:
             if row["split"] == "test":
                 jpg = (scene_photos / row["image"]).read_bytes()

@@ -9,9 +9,9 @@ import sys
 import threading
 from pathlib import Path
 
-import prepare_data
 import pytest
 from conftest import ROOT
+from in_process import run_recipe_here
 from planted import photographs
 from short_runs import settings_of
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A web server with 40 photographs; its folder and address."""
+    """The address of a web server with 40 photographs."""
     folder = tmp_path_factory.mktemp("web")
     for index, (image, _) in enumerate(photographs()[:40]):
         (folder / f"{index}.jpg").write_bytes(image)
@@ -57,11 +57,8 @@ def test_what_img2dataset_downloads_is_filtered_and_trained_on(tiny_preset, serv
     rows.append({"url": f"{server}/0.jpg", "caption": "click"})
     raw, clean = tmp_path / "urls.jsonl", tmp_path / "clean"
     raw.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    prepare_data.main(
-        prepare_data.PrepareSettings(
-            captions=str(raw), image_column="url", output=str(clean), table_only=True, rules="paper"
-        )
-    )
+    filtering = [f"--captions={raw}", "--image-column=url", f"--output={clean}", "--table-only"]
+    assert run_recipe_here("prepare_data.py", *filtering, "--rules=paper") is None
     flags = [
         flag.replace("URLS-kept.jsonl", f"{clean}-kept.jsonl").replace(
             "CRAWL", str(tmp_path / "crawl")
@@ -77,11 +74,8 @@ def test_what_img2dataset_downloads_is_filtered_and_trained_on(tiny_preset, serv
     )
     assert result.returncode == 0, result.stderr[-2_000:]
     output = tmp_path / "train"
-    prepare_data.main(
-        prepare_data.PrepareSettings(
-            source=str(tmp_path / "crawl"), output=str(output), rules="paper", min_side_above=100
-        )
-    )
+    packing = [f"--source={tmp_path / 'crawl'}", f"--output={output}", "--min-side-above=100"]
+    assert run_recipe_here("prepare_data.py", *packing, "--rules=paper") is None
     report = json.loads((tmp_path / "train-report.json").read_text())
     assert report["pairs_out"] == 40
     pattern = f"{output}-*.tfrecord"
