@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tokenizers
 
 from align_keras.data import checks, paper_rules, records
 from align_keras.data.inspection_numbers import repeats_of, share_of, spread_of
@@ -26,6 +27,8 @@ _NUMBERS = ("width", "height", "bytes", "unigrams", "characters", "word_pieces")
 _EXAMPLES = 5
 _CHUNK = 256
 _ODD = 0x9E3779B97F4A7C15  # mixes two hashes into one
+# Captions are the same where BERT's words are, as in training.
+_NORMALIZER = tokenizers.normalizers.BertNormalizer(lowercase=True)
 _decode = tf.function(images.decode, input_signature=[tf.TensorSpec([], tf.string)])
 
 
@@ -42,7 +45,7 @@ def examine(shard: str, index: int, record: bytes | None) -> dict[str, Any]:
         ``REFUSED`` or ``SKIPPED``) and ``detail``. For any other also ``jpg``, ``text`` (the
         caption), the numbers ``width``, ``height``, ``bytes``, ``unigrams``, ``characters``, and
         64-bit hashes ``pair``, ``image``, ``caption``, ``image_id`` (0 without one). Captions that
-        differ only in case or outer blanks share a hash, as in training.
+        are the same after BERT's normalisation share a hash, as in training.
     """
     place: dict[str, Any] = {"shard": shard, "index": index}
     if record is None:
@@ -52,7 +55,7 @@ def examine(shard: str, index: int, record: bytes | None) -> dict[str, Any]:
     except InputError as error:
         return {**place, "fault": "not a pair", "detail": f"{error.problem}; {error.remedy}"}
     text = fields["txt"].decode("utf-8")
-    if not text.strip():
+    if not paper_rules.has_words(text):
         return {**place, "fault": "empty caption", "detail": ""}
     try:
         height, width, _ = _decode(fields["jpg"]).shape
@@ -60,7 +63,7 @@ def examine(shard: str, index: int, record: bytes | None) -> dict[str, Any]:
         large = "too many pixels" in error.message
         fault = "image has too many pixels" if large else "image does not decode"
         return {**place, "fault": fault, "detail": f"{len(fields['jpg']):,} bytes"}
-    caption = text.lower().strip().encode()
+    caption = " ".join(_NORMALIZER.normalize_str(text).split()).encode()
     image_id = records.image_id_of(record)
     return {
         **place,

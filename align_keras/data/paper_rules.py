@@ -7,6 +7,7 @@ Languages written without spaces so have few. A bigram is two neighbouring unigr
 
 import itertools
 import re
+import unicodedata
 
 #: Unigrams of a caption, at least.
 MIN_WORDS = 3
@@ -37,3 +38,17 @@ def unigrams(caption: str) -> list[str]:
 def ngrams(words: list[str]) -> list[str]:
     """Unigrams and bigrams, each as often as it occurs; a bigram's words have a space between."""
     return words + [f"{first} {second}" for first, second in itertools.pairwise(words)]
+
+
+#: Matches a caption in which BERT's normaliser leaves nothing: white space, control, format and
+#: private-use characters, and accents alone. RE2's syntax; ``has_words`` is the same in Python.
+EMPTY_CAPTION = r"[\s\pZ\p{Cc}\p{Cf}\p{Co}\p{Mn}\x{fffd}]*"
+_EMPTY_CATEGORIES = frozenset(("Zs", "Zl", "Zp", "Cc", "Cf", "Co", "Mn"))
+
+
+def has_words(caption: str) -> bool:
+    """Whether anything is left of a caption after BERT's normalisation."""
+    return any(
+        unicodedata.category(letter) not in _EMPTY_CATEGORIES and letter != "\ufffd"
+        for letter in caption
+    )

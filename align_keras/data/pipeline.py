@@ -8,9 +8,10 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 
-from align_keras.data import batches, records
+from align_keras.data import batches, paper_rules, records
 from align_keras.data.batches import SkippedPairs
 from align_keras.errors import InputError
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
@@ -55,8 +56,8 @@ def training_dataset(
     Returns:
         A ``tf.data.Dataset`` of dicts: ``images`` ``(batch, size, size, 3)``, ``token_ids``,
         ``segment_ids``, ``padding_mask`` ``(batch, sequence)``, ``image_ids`` and
-        ``caption_ids`` int64 ``(batch,)``, 0 for a record without ``image_id``; captions that
-        differ in case or outer blanks alone share an id.
+        ``caption_ids`` int64 ``(batch,)``, 0 for a record without ``image_id``; captions of
+        the same word pieces share an id.
 
     Raises:
         InputError: if this reader's share of the data is smaller than a batch.
@@ -170,7 +171,6 @@ def _decoded(
         "images": no_image,
         "captions": "",
         "image_ids": tf.constant(0, tf.int64),
-        "caption_ids": tf.constant(0, tf.int64),
         "valid": False,
     }
 
@@ -190,7 +190,7 @@ def _decode_pair(
     """Parses one record and decodes its image; raises on what is corrupt.
 
     A pair is not valid if its record could not be read (``b""`` stands for it), or if its
-    caption is empty or white space: it would be the positive of any image.
+    caption has no words: it would be the positive of any image.
     """
     fields = tf.io.parse_single_example(
         record,
@@ -201,7 +201,7 @@ def _decode_pair(
     )
     # Raises on a caption that is not UTF-8.
     caption = tf.strings.unicode_transcode(fields["txt"], "UTF-8", "UTF-8", errors="strict")
-    has_words = ~tf.strings.regex_full_match(caption, r"[\s\pZ]*")
+    has_words = ~tf.strings.regex_full_match(caption, paper_rules.EMPTY_CAPTION)
     valid = (fields["jpg"] != "") & has_words
     return {
         "positions": position,
@@ -212,7 +212,6 @@ def _decode_pair(
         ),
         "captions": caption,
         "image_ids": _fingerprint(image_id),
-        "caption_ids": _fingerprint(tf.strings.strip(tf.strings.lower(caption))),
         "valid": valid,
     }
 
@@ -224,5 +223,13 @@ def _fingerprint(string: tf.Tensor) -> tf.Tensor:
 
 
 def _tokenize(batch: dict[str, tf.Tensor], preprocessor: AlignPreprocessor) -> dict[str, tf.Tensor]:
-    captions = batch.pop("captions")
-    return {**batch, **preprocessor.tokenize(captions)}
+    tokens = preprocessor.tokenize(batch.pop("captions"))
+    return {**batch, "caption_ids": _sequence_ids(tokens["token_ids"]), **tokens}
+
+
+def _sequence_ids(token_ids: tf.Tensor) -> tf.Tensor:
+    """A number above 0 for each row of word pieces: what the text tower cannot tell apart."""
+    # Odd factors; the sum wraps around, so that two rows share a number once in 2 ** 62.
+    factors = np.random.default_rng(0).integers(1 << 62, size=token_ids.shape[1]) * 2 + 1
+    total = tf.reduce_sum(tf.cast(token_ids, tf.int64) * factors, axis=1)
+    return tf.bitwise.bitwise_and(total, (1 << 62) - 1) + 1

@@ -40,7 +40,8 @@ class QuickPreprocessor:
         return self.decode_image(image) * tf.random.stateless_uniform([], seed)
 
     def tokenize(self, captions):
-        return {"token_ids": tf.strings.length(captions)}
+        letters = tf.strings.unicode_decode(captions, "UTF-8")
+        return {"token_ids": letters.to_tensor(shape=[None, 60])}
 
 
 @pytest.fixture(scope="module")
@@ -229,9 +230,22 @@ def test_image_ids_of_every_type_serve_in_one_shard(scene_shards, quick, tmp_pat
     assert min(groups) == 0
 
 
+def test_captions_of_the_same_word_pieces_share_an_id(scene_shards, preprocessor, tmp_path):
+    path = str(tmp_path / "alike.tfrecord")
+    alike = ["a red circle", " A  Red\u00a0circle ", "a re\u0301d circle", "a r\u200bed circle"]
+    captions = [*alike, "a red circle.", "red circle a", *(f"circle {n}" for n in "1234")]
+    write_pairs(path, scene_shards, [(caption, {}) for caption in captions])
+    dataset = pipeline.evaluation_dataset(pipeline.shard_counts([path]), preprocessor, 10)
+    (batch,) = take(dataset, 1)
+    ids = batch["caption_ids"].tolist()
+    assert len(set(ids[:4])) == 1
+    assert len(set(ids)) == len({tuple(row) for row in batch["token_ids"].tolist()}) >= 3
+    assert min(ids) > 0
+
+
 def test_empty_captions_are_skipped_and_counted(scene_shards, quick, tmp_path):
     path = str(tmp_path / "empty.tfrecord")
-    captions = ["", " \t\n", "\u3000\u00a0"] + [f" a b {index}" for index in range(7)]
+    captions = ["", " \t\n", "\u3000\u200b\u0301"] + [f"{'a ' * index} b" for index in range(7)]
     write_pairs(path, scene_shards, [(caption, {}) for caption in captions])
     counts = pipeline.shard_counts([path])
     skipped = pipeline.SkippedPairs()

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+from align_keras.data.paper_rules import has_words
 from align_keras.errors import InputError, Place
 
 
@@ -50,10 +51,10 @@ class Example:
 
 
 def caption_fault(caption: object) -> str | None:
-    """Why a caption cannot be used, or None. White space alone is no caption."""
+    """Why a caption cannot be used, or None; what a tokenizer leaves nothing of is no caption."""
     if not isinstance(caption, str):
         return "no caption"
-    return None if caption.strip() else "empty caption"
+    return None if has_words(caption) else "empty caption"
 
 
 def as_text(value: object) -> str:
