@@ -2,7 +2,6 @@ import functools
 import json
 import os
 import shutil
-import socket
 import struct
 import sys
 import threading
@@ -17,7 +16,7 @@ sys.path.insert(0, str(ROOT / "recipes"))
 
 from align_keras.runs.memory import keep_freed_memory
 
-keep_freed_memory()  # as commands do
+keep_freed_memory()  # as training commands do
 
 import checkpoints
 import keras
@@ -288,17 +287,6 @@ def make_bomb():
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
     )
-
-
-def free_ports(count):
-    """Ports of this machine that nothing listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @pytest.fixture

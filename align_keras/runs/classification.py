@@ -23,6 +23,7 @@ from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.classification_data import LabelledImages
 from align_keras.runs.classification_settings import ClassificationSettings, Phase
 from align_keras.runs.log import TrainingLog
+from align_keras.runs.memory import keep_freed_memory
 from align_keras.runs.presets import from_preset, load_model
 from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data, open_workdir
@@ -61,6 +62,7 @@ def finetune(settings: ClassificationSettings) -> dict[str, dict[str, float]]:
         InputError: names the setting that is wrong.
         DivergedError: if the run diverged.
     """
+    keep_freed_memory()  # before TensorFlow starts its threads
     run = open_run(settings)
     metrics = {}
     for name in PHASES:
@@ -178,6 +180,8 @@ def fit(run: ClassificationRun, name: str) -> None:
         with concerning("train_data"):
             run.train.check_readable()
         raise
+    if skipped.count:
+        print(f"skipped {skipped.count:,} images that do not decode", flush=True)
 
 
 def training_data(

@@ -14,7 +14,6 @@ import tyro
 
 import align_keras
 from align_keras.errors import InputError
-from align_keras.runs.memory import keep_freed_memory
 
 T = TypeVar("T")
 
@@ -38,7 +37,6 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any], on_interrup
     os.environ.pop("ALIGN_KERAS_IMPORT", None)
     try:
         settings = parse()
-        keep_freed_memory()
         load_quietly()
         align_keras.load()
         return main(settings)

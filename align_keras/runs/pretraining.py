@@ -20,6 +20,7 @@ from align_keras.models.dual_encoder import AlignDualEncoder
 from align_keras.runs import pretraining_data, report
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.log import TrainingLog, read_log
+from align_keras.runs.memory import keep_freed_memory
 from align_keras.runs.model import make_model
 from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
@@ -55,6 +56,7 @@ def pretrain(settings: PretrainSettings) -> Metrics:
         DivergedError: if the run diverged.
     """
     started = time.perf_counter()
+    keep_freed_memory()  # before TensorFlow starts its threads
     run = open_run(settings)
     first_step = restore(run)
     start = evaluate_start(run, first_step)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import replica_run
 import tensorflow as tf
-from conftest import ROOT, free_ports
+from conftest import ROOT
+from ports import free_ports
 
 from align_keras import Lamb, distribution
 from align_keras.errors import InputError

@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, free_ports
+from conftest import ROOT
 from in_process import run_recipe_here
+from ports import free_ports
 from short_runs import run_recipe, settings_of, users_environment
 
 from align_keras.runs.log import read_log

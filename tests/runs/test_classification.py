@@ -1,6 +1,8 @@
 """Fine-tuning a classifier, from a preset to a report."""
 
 import json
+import re
+import shutil
 
 import keras
 import numpy as np
@@ -186,6 +188,18 @@ def test_a_run_that_diverges_names_the_learning_rate_of_its_phase(start, coloure
     assert one_line(raised.value).endswith(
         "; lower --full.learning-rate and give another --workdir"
     )
+
+
+def test_training_images_that_do_not_decode_are_left_out_and_counted(
+    start, coloured, tmp_path, capsys
+):
+    data = tmp_path / "data"
+    shutil.copytree(coloured, data)
+    for damaged in sorted((data / "train").rglob("*.jpg"))[::9]:
+        damaged.write_bytes(damaged.read_bytes()[:100])
+    finetune(settings_of(start, data, tmp_path / "run", split="test"))
+    [head, full] = re.findall(r"skipped (\d+) images that do not decode", capsys.readouterr().out)
+    assert int(head) and int(full)
 
 
 def test_other_training_images_do_not_resume(finished, coloured):

@@ -11,6 +11,7 @@ from short_runs import settings_of
 
 from align_keras import distribution
 from align_keras.data import records
+from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
 from align_keras.runs import pretraining
 from align_keras.runs.command import one_line
@@ -140,7 +141,7 @@ def test_a_run_that_diverges_stops_and_resumes_tamed(finished, scene_shards, tmp
 
 
 def test_data_without_a_readable_image_end_in_one_line(scene_shards, tmp_path, monkeypatch):
-    with records.ShardWriter(str(tmp_path / "bad"), 100) as writer:
+    with ShardWriter(str(tmp_path / "bad"), 100) as writer:
         for index in range(40):
             writer.write(records.make_record(b"no image", "a caption of words", str(index)))
     # Training would trace the step first.

@@ -177,6 +177,9 @@ class _Machine:
 
     def _do_reduce(self, _: Any) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
+        # A nest of tuples could take for ever to hash.
+        if not isinstance(function, _Global):
+            raise TypeError
         self._stack.append(_CALLS[function](*arguments))
 
     def _do_build(self, _: Any) -> None:

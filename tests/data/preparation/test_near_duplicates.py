@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from planted import encode, photographs
 
 from align_keras.data import records
@@ -71,3 +71,11 @@ def test_evaluation_images_come_from_folders_and_shards(photos, tmp_path):
         assert near_duplicates.decodable_images(open_images(place)) == photos[:3]
     with pytest.raises(InputError, match="no image in it decodes"):
         near_duplicates.EvaluationImages([])
+
+
+def test_an_evaluation_image_with_megabytes_of_text_is_compared_too(photos, tmp_path):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("workflow", "x" * 3_000_000, zip=True)
+    Image.open(io.BytesIO(photos[0])).save(tmp_path / "1.png", pnginfo=texts)
+    found = near_duplicates.decodable_images(open_images(tmp_path))
+    assert near_duplicates.EvaluationImages(found).find(photos[:1]) == [True]

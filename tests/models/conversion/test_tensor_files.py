@@ -1,6 +1,7 @@
 """Where a checkpoint keeps its tensors: safetensors or PyTorch's files, one or several."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from ml_dtypes import bfloat16
 
 from align_keras import AlignDualEncoder
 from align_keras.errors import InputError, MissingInputError
+from align_keras.models.conversion import tensor_pickle
 from align_keras.models.conversion.tensor_files import TensorFiles
 
 STORAGES = {"float32": "FloatStorage", "int64": "LongStorage"}
@@ -101,6 +103,14 @@ def test_a_damaged_file_is_named(tmp_path):
     with pytest.raises(InputError, match="not readable as safetensors") as caught:
         TensorFiles(str(tmp_path))
     assert caught.value.place.file == str(tmp_path / "model.safetensors")
+
+
+def test_a_call_of_what_would_take_for_ever_to_hash_is_refused():
+    # A tuple of the one before, twice, thirty times over; then a call of it.
+    nest = pickle.PROTO + b"\x02" + pickle.EMPTY_TUPLE
+    nest += 30 * (pickle.BINPUT + b"\x00" + pickle.BINGET + b"\x00" + pickle.TUPLE2)
+    with pytest.raises(TypeError):
+        tensor_pickle.load(nest + pickle.EMPTY_TUPLE + pickle.REDUCE + pickle.STOP, InputError)
 
 
 def test_a_hostile_pytorch_file_is_refused_by_what_it_asks_for(checkpoint, tmp_path):
