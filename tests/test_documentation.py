@@ -60,6 +60,18 @@ def test_every_public_name_has_a_docstring():
         assert isinstance(value, str) or len(inspect.getdoc(value)) > 60, name
 
 
+def test_the_architecture_names_files_that_are_there():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    package = ROOT / "align_keras"
+    walks = text[text.index("## Three walks") : text.index("## Rules")]
+    named = re.findall(r"`((?:\w+/)+\w*(?:\.py)?)`", text)
+    assert len(named) > 30
+    for path in named:
+        assert (package / path).exists() or (ROOT / path).exists(), path
+    for walk in walks.split("\n**")[1:]:
+        assert 5 <= len(re.findall(r"/\w+\.py`", walk)) <= 8
+
+
 def readme_block(word):
     (block,) = [block for block in README if word in block]
     return block
