@@ -32,8 +32,14 @@ def write_bin(torch, path, tensors):
     pytorch_writer.write(path, content, storages)
 
 
-def captions_of(model):
-    return model.encode_texts(["a red circle", "a blue square"])
+def assert_the_same(loaded, model):
+    """Equal weights; of embeddings, threads may change the last digit."""
+    for own, other in zip(loaded.backbone.weights, model.backbone.weights, strict=True):
+        np.testing.assert_array_equal(own, other, err_msg=own.path)
+    captions = ["a red circle", "a blue square"]
+    np.testing.assert_allclose(
+        loaded.encode_texts(captions), model.encode_texts(captions), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("parts", [1, 3])
@@ -53,14 +59,14 @@ def test_pytorch_files_give_the_same_embeddings(parts, torch, exported, checkpoi
         index = json.dumps({"weight_map": weight_map})
         (checkpoint / "pytorch_model.bin.index.json").write_text(index)
     loaded = AlignDualEncoder.from_preset(checkpoint)
-    np.testing.assert_array_equal(captions_of(loaded), captions_of(exported[1]))
+    assert_the_same(loaded, exported[1])
     assert float(loaded.temperature) == pytest.approx(0.07)
 
 
 def test_safetensors_come_first(exported, checkpoint):
     (checkpoint / "pytorch_model.bin").write_bytes(b"not looked at")
     loaded = AlignDualEncoder.from_preset(checkpoint)
-    np.testing.assert_array_equal(captions_of(loaded), captions_of(exported[1]))
+    assert_the_same(loaded, exported[1])
 
 
 def test_a_checkpoint_without_weights_is_told(checkpoint):
