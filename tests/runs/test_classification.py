@@ -188,6 +188,12 @@ def test_a_run_that_diverges_names_the_learning_rate_of_its_phase(start, coloure
     )
 
 
+def test_a_preprocessor_that_does_not_load_names_the_model():
+    with pytest.raises(InputError, match="/none: no such folder") as raised:
+        classification.make_preprocessor("/none", None, 0.875)
+    assert raised.value.setting == "model"
+
+
 def test_other_training_images_do_not_resume(finished, coloured):
     _, _, settings = finished
     path = next((coloured / "train" / "blue").iterdir())
