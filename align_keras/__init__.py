@@ -10,6 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from align_keras.errors import BackendError
 from align_keras.version import __version__
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -18,12 +19,16 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 _LAZY = os.environ.pop("ALIGN_KERAS_IMPORT", "") == "lazy"
 
 if TYPE_CHECKING or not _LAZY:
-    import keras
+    # Keras may have been imported before; a backend that is not installed fails in its import.
+    _backend = os.environ["KERAS_BACKEND"]
+    if _backend == "tensorflow":
+        import keras
 
-    if keras.backend.backend() != "tensorflow":
-        raise ImportError(
-            f"align_keras needs Keras's TensorFlow backend, not {keras.backend.backend()}; "
-            "set KERAS_BACKEND=tensorflow"
+        _backend = keras.backend.backend()
+    if _backend != "tensorflow":
+        raise BackendError(
+            f"align_keras needs Keras's TensorFlow backend, not {_backend}",
+            remedy="set KERAS_BACKEND=tensorflow",
         )
 
     from align_keras.models.backbone import AlignBackbone, build_backbone

@@ -75,6 +75,10 @@ class MissingInputError(InputError, FileNotFoundError):
     """A file or folder that a user named is not there."""
 
 
+class BackendError(InputError, ImportError):
+    """Keras runs on another backend than TensorFlow."""
+
+
 @contextlib.contextmanager
 def concerning(setting: str) -> Iterator[None]:
     """Within, an ``InputError`` that names no setting gets the name of this one."""

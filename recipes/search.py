@@ -45,7 +45,7 @@ class IndexSettings:
     thumbnail_size: int = 192
     """Longer side of the pictures that the index keeps to show, pixels; 0 for none."""
     exact_below: int = 100_000
-    """From so many images on the index is divided into lists, of which a search opens a few."""
+    """From this many images on, the index is split into lists, and a search opens only a few."""
     lists: int = 0
     """How many. 0: the root of the number of images."""
     restart: bool = False
@@ -130,7 +130,7 @@ def index(settings):
             bar.set_postfix({"unreadable": unreadable} if unreadable else {})
             bar.update(done - bar.n)
 
-        with concerning("output"):
+        with concerning("images"):
             header, embedded = indexing.build_index(
                 model,
                 source,

@@ -12,7 +12,7 @@ import tqdm
 
 from align_keras import files
 from align_keras.data import inspection, inspection_summary, pipeline, records, vocabulary
-from align_keras.errors import InputError
+from align_keras.errors import InputError, concerning
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.preprocessing.tokenizer import WordPieceTokenizer, read_vocabulary
 
@@ -88,10 +88,11 @@ def inspect(
         ``warnings``, lists of lines, and without errors ``images_per_second``.
 
     Raises:
-        InputError: if there is no such vocabulary.
+        InputError: if a shard cannot be read, or there is no such vocabulary.
     """
     sampling, training = sampling or Sampling(), training or TrainingInput()
-    counter = word_piece_counter(training.vocabulary) if training.vocabulary else None
+    with concerning("vocabulary"):
+        counter = word_piece_counter(training.vocabulary) if training.vocabulary else None
     found = inspection.Inspection(counter, sampling.samples, sampling.seed)
     for shard in tqdm.tqdm(shards, unit="shard", disable=None):
         found.read_shard(shard, max(1, sampling.max_records // len(shards)))

@@ -99,7 +99,7 @@ def embed_images(
 
 def decode_image(example: Example, preprocessor: AlignPreprocessor) -> np.ndarray:
     """An example's image as model input, ``(size, size, 3)``; InputError if there is none."""
-    return decode_bytes(load_image(example), example.place, preprocessor)
+    return decode_bytes(example.read_image(), example.place, preprocessor)
 
 
 def decode_bytes(encoded: bytes, place: Place, preprocessor: AlignPreprocessor) -> np.ndarray:
@@ -108,11 +108,6 @@ def decode_bytes(encoded: bytes, place: Place, preprocessor: AlignPreprocessor) 
         return preprocessor.decode_image(tf.constant(encoded)).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise InputError(image_fault(error), place, f"give {FORMATS}") from None
-
-
-def load_image(example: Example) -> bytes:
-    """The encoded image of an example; InputError, with its place, if it cannot be read."""
-    return example.read_image()
 
 
 def embed_texts(model: Any, captions: Sequence[str], batch_size: int = 256) -> np.ndarray:

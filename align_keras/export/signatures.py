@@ -51,8 +51,8 @@ class Signatures:
         """Embeds captions.
 
         Args:
-            captions: UTF-8 strings, ``(batch,)``; whatever is no UTF-8 is left out, and so is
-                what comes after ``MAX_CAPTION_BYTES``.
+            captions: UTF-8 strings, ``(batch,)``. Invalid UTF-8 is dropped; captions are cut at
+                ``MAX_CAPTION_BYTES``.
 
         Returns:
             A dict of ``text_embeddings``, float32, ``(batch, projection_dim)``, unit norm.

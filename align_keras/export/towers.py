@@ -31,15 +31,15 @@ def write_towers(model: Any, folder: Path, format: str, quantize: str | None = N
             of large layers, a scale a channel); None for float32.
 
     Raises:
-        InputError: if an option does not fit the format.
-        ValueError: if the model does not compute in float32.
-        ImportError: if the format needs a package that is not installed.
+        InputError: if an option does not fit the format, the format needs a package that is not
+            installed, or the model does not compute in float32.
     """
     options = _converter_options(format, quantize)
     if model.backbone.compute_dtype != "float32":
-        raise ValueError(
-            f"the model computes in {model.backbone.compute_dtype}, {format} in float32; load it "
-            "with dtype='float32'"
+        raise InputError(
+            f"the model computes in {model.backbone.compute_dtype}, {format} in float32",
+            remedy="load it with dtype='float32'",
+            setting="format",
         )
     files = []
     for name, tower in (("image_tower", image_tower(model)), ("text_tower", text_tower(model))):
@@ -87,7 +87,9 @@ def _converter_options(format: str, quantize: str | None) -> dict[str, Any]:
         try:
             importlib.import_module("tf2onnx")
         except ImportError as error:
-            raise ImportError("ONNX needs tf2onnx: pip install 'align-keras[onnx]'") from error
+            raise InputError(
+                "ONNX needs tf2onnx", remedy="pip install 'align-keras[onnx]'", setting="format"
+            ) from error
         return {}
     if quantize is None:
         return {}

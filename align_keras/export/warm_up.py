@@ -1,4 +1,4 @@
-"""Requests that TF Serving answers to itself before it takes others, so that none is slow."""
+"""Warm-up requests: TF Serving runs them at start, so that the first real request is fast."""
 
 import io
 from collections.abc import Mapping
@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from PIL import Image
+
+from align_keras.errors import InputError
 
 PATH = "assets.extra/tf_serving_warmup_requests"
 
@@ -21,7 +23,7 @@ def write_requests(folder: Path, specs: Mapping[str, tf.TensorSpec], image_size:
         image_size: of the example image, pixels.
 
     Raises:
-        ImportError: without ``tensorflow-serving-api``.
+        InputError: if ``tensorflow-serving-api`` is not installed.
     """
     prediction_log_pb2 = import_apis()
     path = folder / PATH
@@ -37,13 +39,14 @@ def write_requests(folder: Path, specs: Mapping[str, tf.TensorSpec], image_size:
 
 
 def import_apis() -> Any:
-    """The module of the requests' format; ImportError, which says what to do, without it."""
+    """The module of the requests' format; InputError, which says what to do, without it."""
     try:
         from tensorflow_serving.apis import prediction_log_pb2
     except ImportError as error:
-        raise ImportError(
-            "warm-up requests need tensorflow-serving-api: pip install 'align-keras[serving]', or "
-            "export without them (warm_up=False)"
+        raise InputError(
+            "warm-up requests need tensorflow-serving-api",
+            remedy="pip install 'align-keras[serving]', or turn <warm_up> off",
+            setting="warm_up",
         ) from error
     return prediction_log_pb2
 

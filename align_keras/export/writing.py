@@ -28,9 +28,9 @@ def export(
     """Writes a model into a new folder; the arguments are those of ``AlignDualEncoder.export``.
 
     Raises:
-        InputError: if there is something in the folder, or an option does not fit.
+        InputError: if there is something in the folder, an option does not fit, or the format
+            needs a package that is not installed.
         ValueError: if the model has no preprocessor.
-        ImportError: if the format needs a package that is not here.
     """
     raw_datasets.check_preprocessor(model.preprocessor)
     check_output(path)
@@ -60,8 +60,8 @@ def write_saved_model(
         warm_up_requests: whether to write requests that TF Serving warms up with.
 
     Raises:
-        InputError: if there are fewer than two class names.
-        ImportError: if warm-up requests need ``tensorflow-serving-api``.
+        InputError: if there are fewer than two class names, or ``tensorflow-serving-api``, which
+            warm-up requests need, is not installed.
     """
     if warm_up_requests:
         warm_up.import_apis()  # what is missing is told before the long part

@@ -251,9 +251,9 @@ class AlignDualEncoder(ContrastiveModel):
                 ``"float16"`` or ``"int8"``.
 
         Raises:
-            ValueError: if there is something in the folder, the model has no preprocessor, or an
-                option does not fit.
-            ImportError: if the format needs a package that is not here.
+            InputError: if there is something in the folder, an option does not fit, or the format
+                needs a package that is not installed.
+            ValueError: if the model has no preprocessor.
         """
         # The one way up: `export` is Keras's name for it, and a model that is never exported need
         # not load what writes it.

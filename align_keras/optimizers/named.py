@@ -91,7 +91,7 @@ def leave_out_of_decay(
     variables: Sequence[keras.Variable],
     exclusions: Iterable[str],
 ) -> None:
-    """Takes what is no matrix, or matches an exclusion, out of a Keras optimizer's decay.
+    """Exempts non-matrices and excluded variables from weight decay.
 
     Keras does not save that; ``optimizer.decay_exclusions`` is kept for ``ContrastiveModel`` to.
     """

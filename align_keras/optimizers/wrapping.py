@@ -4,7 +4,7 @@ import keras
 
 from align_keras import keras_internals
 
-# Arguments of a Keras optimizer that would not do here what they say, and what does.
+# Unsupported optimizer arguments, with replacements.
 _CLIPS = "give global_clipnorm to compile, which clips after the sum over replicas"
 _INSTEAD = {
     "clipnorm": _CLIPS,

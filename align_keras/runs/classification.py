@@ -115,10 +115,10 @@ def make_preprocessor(model: str, image_size: int | None, crop: float) -> AlignP
         image_size: pixels; None for the model's own.
         crop: the share of its sides that the centre crop covers.
     """
-    size = image_size or from_preset(AlignPreprocessor.from_preset, model).image_size
-    return from_preset(
-        AlignPreprocessor.from_preset, model, image_size=size, resize_size=round(size / crop)
-    )
+    load = AlignPreprocessor.from_preset
+    with concerning("model"):
+        size = image_size or from_preset(load, model).image_size
+        return from_preset(load, model, image_size=size, resize_size=round(size / crop))
 
 
 def make_schedule(

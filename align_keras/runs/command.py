@@ -21,8 +21,8 @@ T = TypeVar("T")
 def run(name: str, parse: Callable[[], T], main: Callable[[T], Any], on_interrupt: str = "") -> Any:
     """Runs a recipe: ``main(parse())``, with TensorFlow loaded in between.
 
-    What a user can mend ends the process with one line on standard error and exit code 1. An error
-    of the program itself keeps its stack trace.
+    ValueError, OSError, FloatingPointError and TensorFlow's errors end the process with one line
+    on standard error and exit code 1; others keep their stack trace.
 
     Args:
         name: of the recipe, such as ``pretrain.py``; it begins the line.
@@ -33,7 +33,7 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any], on_interrup
     Returns:
         What ``main`` returns.
     """
-    # Where the package was imported before the recipe, nobody has taken this out.
+    # If align_keras was imported first, this variable is still set.
     os.environ.pop("ALIGN_KERAS_IMPORT", None)
     try:
         settings = parse()
@@ -76,13 +76,12 @@ def flag_of(name: str) -> str:
 
 
 def is_users(error: BaseException) -> bool:
-    """Whether an error tells a user something to mend, and not of a fault of the program."""
-    kinds: tuple[type[BaseException], ...] = (
-        ValueError,
-        OSError,
-        ImportError,
-        FloatingPointError,
-    )
+    """Whether an error ends a command in one line.
+
+    ValueError, OSError, FloatingPointError and TensorFlow's errors end in one line; others keep
+    their stack trace.
+    """
+    kinds = (ValueError, OSError, FloatingPointError)
     return isinstance(error, kinds) or _is_tensorflows(error)
 
 

@@ -102,9 +102,9 @@ def open_run(settings: PretrainSettings) -> PretrainingRun:
 
 
 def find_workdir(settings: PretrainSettings, strategy: tf.distribute.Strategy) -> Path:
-    """The directory of this process: of several workers, the first has the run's own.
+    """The directory of this process.
 
-    The others have each a folder in it.
+    Worker 0 uses the run's directory; every other worker uses a subfolder.
     """
     with concerning("batch_size"):
         share = distribution.share_of(strategy, settings.run.batch_size)
@@ -213,17 +213,18 @@ def training_data(run: PretrainingRun, skipped: pipeline.SkippedPairs) -> Any:
 
     def share_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
         workers, replicas = context.num_input_pipelines, context.num_replicas_in_sync
-        return pipeline.training_dataset(
-            run.data.counts,
-            run.data.preprocessor,
-            context.get_per_replica_batch_size(settings.run.batch_size),
-            seed=settings.run.seed,
-            start_batch=first_step * replicas // workers,
-            shuffle_buffer=settings.data.shuffle_buffer,
-            worker=context.input_pipeline_id,
-            num_workers=workers,
-            skipped=skipped,
-        )
+        with concerning("batch_size"):
+            return pipeline.training_dataset(
+                run.data.counts,
+                run.data.preprocessor,
+                context.get_per_replica_batch_size(settings.run.batch_size),
+                seed=settings.run.seed,
+                start_batch=first_step * replicas // workers,
+                shuffle_buffer=settings.data.shuffle_buffer,
+                worker=context.input_pipeline_id,
+                num_workers=workers,
+                skipped=skipped,
+            )
 
     return run.strategy.distribute_datasets_from_function(share_of)
 
@@ -232,8 +233,8 @@ def evaluate_held_out(run: PretrainingRun) -> tuple[Metrics, Metrics, dict[str, 
     """Evaluates on the held-out data.
 
     Returns:
-        The metrics, None where the data cannot tell; their chance; and the embeddings of the
-        held-out pairs, as of ``HeldOutPairs.embed``.
+        The metrics, None for metrics that the data does not support; their chance; and the
+        embeddings of the held-out pairs, as of ``HeldOutPairs.embed``.
     """
     data, model = run.data, run.model
     metrics: Metrics = dict.fromkeys(RECALLS + ACCURACIES)

@@ -89,7 +89,7 @@ class ModelSettings(Part):
     such as bert_base_en_uncased, a folder, hf://... or kaggle://... Empty: the size of --preset,
     random weights."""
     synchronized_batch_norm: bool = True
-    """Batch statistics over all replicas instead of each one's own share."""
+    """Batch norm uses statistics of the global batch, not of each replica."""
     initial_temperature: Annotated[float, AtLeast("min_temperature")] = 1.0
     """Of the softmax; a run of a few thousand steps needs a start near 0.1."""
     min_temperature: Annotated[float, Above(0.0)] = 0.005
@@ -132,7 +132,7 @@ class OptimizerSettings(Part):
     that 8 MiB, but 64 rows at least."""
     micro_batch_size: Annotated[int, AtLeast(0)] = 0
     """Pairs of a replica whose activations are in memory at once; the gradient stays that of the
-    whole batch, save that batch norm sees micro-batches. 0 for all pairs."""
+    whole batch, except that batch norm uses micro-batch statistics. 0 for all pairs."""
     rematerialize: Annotated[bool, FREE_ON_RESUME] = False
     """Keeps only what enters each block of the towers and computes the rest again in the backward
     pass: less memory, more time."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from align_keras.errors import InputError, MissingInputError, Place
+from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.search import exact_search
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ class ImageIndex:
 
     Raises:
         MissingInputError: if there is no finished index.
-        InputError: if the folder is no index or one of its files is damaged.
+        InputError: if the folder is no index or one of its files is damaged, or if faiss is
+            needed and not installed, which names ``exact`` in ``setting``.
     """
 
     def __init__(self, directory: str | Path, exact: bool = False) -> None:
@@ -172,7 +173,8 @@ class ImageIndex:
             raise self._damaged(CENTROIDS, "not all of its numbers are finite")
         if lists.min() < 0 or lists.max() >= header.lists:
             raise self._damaged(LISTS, f"a number outside of 0 .. {header.lists - 1}")
-        self._approximate = InvertedLists(self.embeddings, centroids, lists)
+        with concerning("exact"):
+            self._approximate = InvertedLists(self.embeddings, centroids, lists)
 
     def _mapped(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
         """A file as an array; InputError if its size is another one."""

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from align_keras.errors import InputError, Place
+from align_keras.errors import InputError, Place, concerning
 from align_keras.files import locked, write_whole
 from align_keras.search import image_index, inverted_lists
 from align_keras.search.image_index import Header
@@ -49,7 +49,7 @@ class IndexWriter:
     Raises:
         InputError: on entering, if the folder holds something else or an index of another model,
             other images or other settings, or if another run is writing. ``setting`` is the field
-            of ``Header`` that differs, or empty for the folder.
+            of ``Header`` that differs, or ``output`` for the folder.
     """
 
     def __init__(
@@ -69,6 +69,11 @@ class IndexWriter:
         self._restart = restart
 
     def __enter__(self) -> "IndexWriter":
+        with concerning("output"):
+            self._open()
+        return self
+
+    def _open(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._check_is_ours()
         try:
@@ -87,7 +92,6 @@ class IndexWriter:
         except BaseException:
             self._stack.close()
             raise
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -134,7 +138,8 @@ class IndexWriter:
         self._write_progress(sizes)
         (self.directory / image_index.HEADER).unlink()
         self.is_finished = False
-        self._resume()
+        with concerning("output"):
+            self._resume()
 
     def finish(self, num_lists: int = 0) -> None:
         """Writes the header, which makes the index valid.

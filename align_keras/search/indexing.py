@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from align_keras.data.examples import Example, ExampleSet
 from align_keras.data.examples.image_files import UNREADABLE
-from align_keras.errors import InputError
+from align_keras.errors import InputError, concerning
 from align_keras.evaluation.fingerprint import fingerprint, is_fingerprint_of
 from align_keras.preprocessing import images
 from align_keras.preprocessing.double_buffer import prepared_batches
@@ -66,12 +66,14 @@ def build_index(
         The ``Header`` of the finished index, and how many images this run embedded.
 
     Raises:
-        InputError: if the index is one of another model, other images or other settings, or no
-            image is readable; as of ``IndexWriter``.
+        InputError: if the index is one of another model, other images or other settings, as of
+            ``IndexWriter``, if no image is readable, or if lists are asked for without faiss,
+            which names ``exact_below`` in ``setting``.
     """
     if source.count >= exact_below:
         # Hours before it is needed.
-        inverted_lists.require_faiss()
+        with concerning("exact_below"):
+            inverted_lists.require_faiss()
     header = Header(
         model=str(model_name),
         fingerprint=fingerprint(model),

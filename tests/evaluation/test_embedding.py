@@ -37,12 +37,14 @@ def test_an_image_that_does_not_decode_is_named(tiny_model, scene_images):
     assert "bad.jpg" in str(caught.value.place)
 
 
-def test_whatever_a_reader_raises_has_a_place():
+def test_whatever_a_reader_raises_has_a_place(tiny_model):
     def load():
         raise EOFError  # as zipfile does
 
     with pytest.raises(InputError, match=r"image cannot be read \(EOFError\(\)\)") as caught:
-        embedding.load_image(Example(Place("a.zip", "line 3"), "a", load))
+        embedding.decode_image(
+            Example(Place("a.zip", "line 3"), "a", load), tiny_model.preprocessor
+        )
     assert "a.zip line 3" in str(caught.value.place)
 
 

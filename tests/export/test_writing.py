@@ -1,11 +1,12 @@
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import pytest
 
 from align_keras.errors import InputError
-from align_keras.export import writing
+from align_keras.export import towers, writing
 from align_keras.files import whole_folder
 
 
@@ -33,14 +34,28 @@ def test_a_model_without_preprocessor_is_refused(build_tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("module", "format", "extra"),
-    [("tensorflow_serving.apis", "tf_saved_model", "serving"), ("tf2onnx", "onnx", "onnx")],
+    ("module", "format", "extra", "setting"),
+    [
+        ("tensorflow_serving.apis", "tf_saved_model", "serving", "warm_up"),
+        ("tf2onnx", "onnx", "onnx", "format"),
+    ],
 )
-def test_what_is_not_installed_is_told(tiny_model, tmp_path, monkeypatch, module, format, extra):
+def test_what_is_not_installed_is_told(
+    tiny_model, tmp_path, monkeypatch, module, format, extra, setting
+):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=rf"align-keras\[{extra}\]"):
+    with pytest.raises(InputError, match=rf"align-keras\[{extra}\]") as caught:
         tiny_model.export(tmp_path / "1", format=format)
+    assert caught.value.setting == setting
+    assert isinstance(caught.value.__cause__, ImportError)
     assert not list(tmp_path.iterdir())
+
+
+def test_towers_of_another_precision_are_refused(tmp_path):
+    model = SimpleNamespace(backbone=SimpleNamespace(compute_dtype="bfloat16"))
+    with pytest.raises(InputError, match="computes in bfloat16, litert in float32") as caught:
+        towers.write_towers(model, tmp_path, "litert")
+    assert caught.value.setting == "format"
 
 
 def test_a_single_class_is_refused(tiny_model, tmp_path):

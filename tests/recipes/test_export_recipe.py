@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -23,6 +25,15 @@ def test_a_run_is_exported(tiny_model, tiny_run, scene_images, tmp_path, capsys)
     np.testing.assert_allclose(found, np.exp(logits) / np.exp(logits).sum(), rtol=1e-4)
     line = run_recipe_here("export.py", *flags)
     assert line == f"export.py: --output: {output}: it exists; give a new folder, or remove it"
+
+
+def test_what_warm_up_needs_is_told(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    line = run_recipe_here("export.py", f"--model={tiny_run}", f"--output={tmp_path / '1'}")
+    assert line == (
+        "export.py: --warm-up: warm-up requests need tensorflow-serving-api; "
+        "pip install 'align-keras[serving]', or turn --warm-up off"
+    )
 
 
 @pytest.mark.parametrize(

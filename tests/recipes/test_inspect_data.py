@@ -56,6 +56,11 @@ def test_impossible_settings_are_named(flag, tmp_path):
     assert "\n" not in line
 
 
+def test_a_missing_vocabulary_is_named(scene_shards, tmp_path):
+    line = inspect(scene_shards[0][0], tmp_path, "--vocabulary=none.txt")
+    assert line.startswith("inspect_data.py: --vocabulary: none.txt: no such file")
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [

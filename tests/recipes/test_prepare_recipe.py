@@ -173,6 +173,10 @@ def test_what_follows_two_dashes_is_beams(table, tmp_path, monkeypatch):
         ),
         ("--near-duplicate-model=x", "--near-duplicate-model: there are no images to compare"),
         (
+            "--evaluation-images={photos} --near-duplicate-model=/none",
+            "--near-duplicate-model: /none: no such folder",
+        ),
+        (
             "--table-only --evaluation-images=x",
             "--evaluation-images: no image is opened to compare; leave out --table-only or this",
         ),
@@ -182,7 +186,8 @@ def test_what_follows_two_dashes_is_beams(table, tmp_path, monkeypatch):
         ("--captions= --source=/none", "--source: /none is neither tfds:NAME nor a folder"),
     ],
 )
-def test_bad_settings_are_one_line(flags, line, table, tmp_path):
+def test_bad_settings_are_one_line(flags, line, table, scene_photos, tmp_path):
+    flags = flags.format(photos=scene_photos)
     given = f"--captions={table} --output={tmp_path / 'out' / 'train'} {flags}"
     ended = prepare_data(*given.split())
     assert ended.startswith(f"prepare_data.py: {line.format(table=table)}")

@@ -54,6 +54,16 @@ def test_bad_input_ends_without_a_stack_trace():
     assert line.startswith("pretrain.py: --train-data: no file matches '/none/x-*'")
 
 
+def test_another_backend_is_told_in_one_line(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    result = run_recipe("pretrain.py")
+    assert (result.returncode, result.stderr) == (
+        1,
+        "pretrain.py: align_keras needs Keras's TensorFlow backend, not jax; "
+        "set KERAS_BACKEND=tensorflow\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [

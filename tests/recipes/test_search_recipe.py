@@ -1,5 +1,10 @@
+import sys
+
 import pytest
 from in_process import run_recipe_here
+
+from align_keras.data.examples.table_examples import TableExamples
+from align_keras.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +58,21 @@ def test_wrong_flags_end_in_one_line(arguments, line, made, tiny_run, scene_phot
     found = run_recipe_here("search.py", *arguments.format(**names).split())
     assert found.startswith(f"search.py: {line.format(**names)}")
     assert "\n" not in found
+
+
+def test_what_fails_during_indexing_names_its_flag(tiny_run, scene_photos, tmp_path, monkeypatch):
+    flags = [f"--model={tiny_run}", f"--images={scene_photos / 'pairs.jsonl'}"]
+    flags += [f"--output={tmp_path / 'index'}"]
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "faiss", None)
+        line = run_recipe_here("search.py", "index", *flags, "--exact-below=1")
+    assert line.startswith("search.py: --exact-below: lists of images need faiss; pip install")
+
+    def gone(_):
+        raise InputError("gone")
+
+    monkeypatch.setattr(TableExamples, "fingerprint", property(gone))
+    assert run_recipe_here("search.py", "index", *flags) == "search.py: --images: gone"
 
 
 def test_names_of_an_index_do_not_steer_the_terminal(made, tmp_path, capsys):

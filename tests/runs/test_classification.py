@@ -202,6 +202,12 @@ def test_training_images_that_do_not_decode_are_left_out_and_counted(
     assert int(head) and int(full)
 
 
+def test_a_preprocessor_that_does_not_load_names_the_model():
+    with pytest.raises(InputError, match="/none: no such folder") as raised:
+        classification.make_preprocessor("/none", None, 0.875)
+    assert raised.value.setting == "model"
+
+
 def test_other_training_images_do_not_resume(finished, coloured):
     _, _, settings = finished
     path = next((coloured / "train" / "blue").iterdir())

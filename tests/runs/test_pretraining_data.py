@@ -1,12 +1,15 @@
 """What is wrong with the data of a run is one line, before anything is written or trained."""
 
+from types import SimpleNamespace
+
 import pytest
+import tensorflow as tf
 from short_runs import settings_of
 
-from align_keras.data import records
+from align_keras.data import pipeline, records
 from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
-from align_keras.runs.pretraining import open_run
+from align_keras.runs.pretraining import open_run, training_data
 
 pytestmark = pytest.mark.usefixtures("tiny_preset")
 
@@ -50,3 +53,18 @@ def test_zero_shot_data_without_classes_are_refused(scene_shards, tmp_path):
         open_run(settings)
     assert raised.value.setting == "zero_shot_data"
     assert not (tmp_path / "run" / "settings.json").exists()
+
+
+def test_a_worker_with_less_than_a_batch_names_the_batch_size(scene_shards, preprocessor, tmp_path):
+    def dataset_of_the_second(share_of):
+        return share_of(tf.distribute.InputContext(2, 1, 2))
+
+    run = SimpleNamespace(
+        settings=settings_of(scene_shards, tmp_path / "run", batch_size=16),
+        checkpoints=SimpleNamespace(step=0),
+        data=SimpleNamespace(counts={"a": 30, "b": 3}, preprocessor=preprocessor),
+        strategy=SimpleNamespace(distribute_datasets_from_function=dataset_of_the_second),
+    )
+    with pytest.raises(InputError, match="a batch of 8 pairs is more than the 3") as raised:
+        training_data(run, pipeline.SkippedPairs())
+    assert raised.value.setting == "batch_size"

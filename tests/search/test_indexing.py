@@ -147,13 +147,16 @@ def test_faiss_is_not_needed_for_exact_searches(tiny_model, photos, tmp_path, mo
     build(tiny_model, photos, tmp_path / "index", exact_below=30, num_lists=5)
     monkeypatch.setitem(sys.modules, "faiss", None)
     assert len(ImageIndex(tmp_path / "index", exact=True)) == 30
-    with pytest.raises(InputError, match=r"need faiss; pip install .*\[search\]"):
+    with pytest.raises(InputError, match=r"need faiss; pip install .*\[search\]") as caught:
         ImageIndex(tmp_path / "index")
-    with pytest.raises(InputError, match=r"need faiss; pip install .*\[search\]"):
+    assert caught.value.setting == "exact"
+    with pytest.raises(InputError, match=r"need faiss; pip install .*\[search\]") as caught:
         build(tiny_model, photos, tmp_path / "other", exact_below=30)
+    assert caught.value.setting == "exact_below"
 
 
 def test_other_peoples_folders_are_left_alone(tiny_model, photos, tmp_path):
     with pytest.raises(InputError, match="it holds 00.jpg, which is no part of an index") as caught:
         build(tiny_model, photos, photos)
+    assert caught.value.setting == "output"
     assert caught.value.place.file == str(photos)

@@ -60,7 +60,7 @@ def open_examples(
         # It takes seconds to import, and may be missing.
         from align_keras.data.examples.tfds_examples import TFDSExamples
 
-        return TFDSExamples(str(data), split or default_split or "train", columns)
+        return TFDSExamples(str(data), split or default_split, columns)
     if path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir():
         return _open_table(path, split, images, columns, default_split)
     if select:
@@ -147,7 +147,7 @@ def _open_table(
 
 def _open_folder(path: Path, split: str, default_split: str, folders: str) -> FolderExamples:
     if split and not (path / split).is_dir():
-        raise MissingInputError(f"no folder {path / split} of the split {split}")
+        raise MissingInputError(f"no folder {path / split} of the split {split}", setting="split")
     if split or (default_split and (path / default_split).is_dir()):
         path /= split or default_split
     if folders == "images":

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from align_keras.data.examples import image_files
 from align_keras.data.examples.columns import Columns, example_of, no_image
@@ -30,6 +31,11 @@ class TableExamples(ExampleSet):
         self.parts = [str(table)]
         self.images_folder = str(images or Path(table).parent)
         self._rows: list[tuple[str, dict | None]] | None = None
+        self._folder: image_files.ImageFolder | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the folder: each worker of Beam opens archives for itself."""
+        return {**self.__dict__, "_folder": None}
 
     def keep_rows(self) -> None:
         """Reads the table into memory; raises InputError if a row cannot be used."""
@@ -56,11 +62,11 @@ class TableExamples(ExampleSet):
         return ((where, row) for where, row in rows if self.columns.selects(row))
 
     def _examples(self, rows: Iterable[tuple[str, dict | None]]) -> Iterator[Example]:
-        folder = None
         for where, fields in rows:
             # After the table, whose folder it may be: a message names what is missing first.
-            folder = folder or image_files.ImageFolder(self.images_folder)
-            yield self.example(where, fields, folder)
+            # Kept, since it keeps archives open, whose lists of members take long to read.
+            self._folder = self._folder or image_files.ImageFolder(self.images_folder)
+            yield self.example(where, fields, self._folder)
 
     def example(
         self, where: str, fields: Mapping | None, folder: image_files.ImageFolder

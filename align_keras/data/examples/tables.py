@@ -83,7 +83,7 @@ def _read_tsv(file: TextIO, _: Path) -> Iterator[tuple[str, dict | None]]:
     for number, line in enumerate(file, 1):
         line = line.rstrip("\r\n")
         fields = line.split("\t")
-        # A quoted field may hold a tab; a caption that begins with a quote is no such field.
+        # Quoted fields may contain tabs. A caption that merely starts with a quote is not quoted.
         if header and len(fields) > len(header):
             fields = _TSV_FIELD.findall(line)
         fields = [_unquote(field) for field in fields]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from align_keras.data.examples.columns import Columns, example_of
 from align_keras.data.examples.example import Example, as_id, as_label
-from align_keras.data.examples.example_set import ExampleSet, digest, usable
+from align_keras.data.examples.example_set import ExampleSet, digest
 from align_keras.data.examples.tfds_builder import prepared_builder
 from align_keras.errors import InputError, Place
 
@@ -19,22 +19,26 @@ class TFDSExamples(ExampleSet):
     Args:
         name: ``tfds:NAME``, as ``tfds.builder`` takes it, or ``tfds:FOLDER`` of a set that was
             prepared there; ``@SPLIT`` behind it for another split.
-        split: otherwise.
+        split: otherwise; empty for ``train``.
         columns: ``Columns``.
 
     Raises:
         InputError: if tensorflow-datasets is missing, or has no such set or split, or cannot
-            prepare it, or the set has no image.
+            prepare it, or the set has no image. ``setting`` is ``split`` if that was wrong.
     """
 
-    def __init__(self, name: str, split: str = "train", columns: Columns | None = None) -> None:
+    def __init__(self, name: str, split: str = "", columns: Columns | None = None) -> None:
         self.columns = columns or Columns()
         self._name, _, own = name.removeprefix("tfds:").partition("@")
-        self._split = own or split
+        self._split = own or split or "train"
         info = prepared_builder(self._name).info
         if self._split not in info.splits:
             known = ", ".join(info.splits)
-            raise InputError(f"tfds:{self._name} has no split {self._split!r}; it has {known}")
+            raise InputError(
+                f"tfds:{self._name} has no split {self._split!r}",
+                remedy=f"it has {known}",
+                setting="split" if split and not own else "",
+            )
         if "image" not in info.features:
             raise InputError(f"tfds:{self._name} has no image, only {', '.join(info.features)}")
         label = dict(info.features.items()).get("label")
@@ -47,27 +51,13 @@ class TFDSExamples(ExampleSet):
         ]
 
     def read(self, part: str) -> Iterator[Example]:
-        """Yields the examples of a shard of the split."""
-        return self._read(part)
-
-    def __iter__(self) -> Iterator[Example]:
-        return usable(self._read(self._split))
-
-    def shuffled(self, seed: int) -> Iterator[Example]:
-        """The examples, with the files in an order that ``seed`` decides."""
-        return usable(self._read(self._split, seed))
-
-    def _read(self, part: str, seed: int | None = None) -> Iterator[Example]:
+        """Yields the examples of a shard of the split, named by their place in it."""
         import tensorflow_datasets as tfds
 
         builder = prepared_builder(self._name)
         # Images stay encoded.
-        dataset = builder.as_dataset(
-            split=part,
-            decoders={"image": tfds.decode.SkipDecoding()},
-            shuffle_files=seed is not None,
-            read_config=tfds.ReadConfig(shuffle_seed=seed),
-        )
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        dataset = builder.as_dataset(split=part, decoders=decoders)
         for index, example in enumerate(tfds.as_numpy(dataset)):
             fields = _flat(example)
             jpg = fields.pop("image")

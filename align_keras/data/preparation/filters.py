@@ -143,7 +143,7 @@ def tie_break(ngram: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Cutoff:
-    """Where the most frequent n-grams end: those above ``count``, and ``room`` more of it.
+    """N-grams above ``count``, plus ``room`` n-grams with exactly ``count``.
 
     Those of the same count are taken by ``tie_break``.
     """

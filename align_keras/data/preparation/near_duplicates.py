@@ -19,7 +19,7 @@ from align_keras.data import paper_rules
 from align_keras.data.examples import ExampleSet
 from align_keras.data.examples.image_files import UNREADABLE
 from align_keras.data.preparation import encoding
-from align_keras.errors import InputError
+from align_keras.errors import InputError, concerning
 
 _SIDE = 32  # pixels that the hash sees
 _LOW = 8  # lowest frequencies of each direction that it keeps
@@ -35,7 +35,7 @@ _COSINES = _cosines()
 
 
 def perceptual_hash(encoded: bytes) -> int:
-    """64 bits that copies of an image share but for a few.
+    """A 64-bit hash; copies of an image differ in a few bits.
 
     The signs of the lowest frequencies of a grey 32 x 32 copy, about their median, as in pHash.
 
@@ -68,7 +68,7 @@ class EvaluationImages:
         max_cosine: above which two images are near-duplicates.
 
     Raises:
-        InputError: if there are none.
+        InputError: if there are none, or the preset does not load.
     """
 
     def __init__(
@@ -106,7 +106,8 @@ class EvaluationImages:
         if self._model is None:
             from align_keras.models.dual_encoder import AlignDualEncoder
 
-            self._model = AlignDualEncoder.from_preset(self._preset)
+            with concerning("near_duplicate_model"):
+                self._model = AlignDualEncoder.from_preset(self._preset)
         return np.asarray(self._model.encode_images(images))
 
     def __getstate__(self) -> dict[str, Any]:

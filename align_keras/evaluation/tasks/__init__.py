@@ -1,4 +1,4 @@
 """The tasks of ``evaluate.py``: each opens its data, then measures a model on them.
 
-The measures are in ``evaluation``, how a run evaluates while it trains too.
+The metrics, and evaluation during training, are in ``evaluation``.
 """

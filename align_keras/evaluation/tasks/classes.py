@@ -34,7 +34,7 @@ class Classes:
             class_name: its class's name, or ImageNet's name of the class's folder.
 
         Raises:
-            InputError: if it is of none of the classes.
+            InputError: if the class is unknown.
         """
         found = label if label is not None else self._places.get(class_name)
         if found is None or not 0 <= found < len(self.names):

@@ -86,8 +86,13 @@ class SplitData(DataFields):
                     setting="train_split",
                 )
             test = self.open_source(*source)
-        with concerning("train_data"):
-            return test, self.open_source(*train_source)
+        try:
+            with concerning("train_data"):
+                return test, self.open_source(*train_source)
+        except InputError as error:
+            if error.setting == "split":
+                error.setting = "train_split"
+            raise
 
 
 def _check_place(name: str, data: str) -> None:

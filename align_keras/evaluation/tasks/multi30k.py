@@ -9,7 +9,7 @@ import numpy as np
 
 from align_keras.data.examples import Example
 from align_keras.errors import InputError, MissingInputError, Place, concerning
-from align_keras.evaluation import embedding, retrieval
+from align_keras.evaluation import data_sets, embedding, retrieval
 from align_keras.evaluation.tasks.data import image_file
 from align_keras.evaluation.tasks.result import Result
 
@@ -57,7 +57,7 @@ class Multi30k:
                 raise InputError(
                     f"give the list of the images' names, Multi30K's image_splits/{split}.txt"
                 )
-            names = Path(self.captions).read_text("utf-8").split()
+            names = data_sets.read_names(self.captions)
             if len(names) != count:
                 raise InputError(
                     f"{len(names):,} names for {count:,} captions", Place(self.captions)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import pickle
 import tarfile
 import zipfile
 
@@ -15,6 +16,7 @@ from align_keras.data import records
 from align_keras.data.examples import open_examples, open_images
 from align_keras.data.examples.img2dataset_examples import ParquetExamples
 from align_keras.data.shard_writer import ShardWriter
+from align_keras.errors import MissingInputError
 
 
 def jpeg(red):
@@ -129,6 +131,26 @@ def test_every_kind_gives_the_same_examples(write, tmp_path):
         dict.fromkeys(example.image_id for example in examples)
     )
     assert found.fingerprint == open_images(data).fingerprint
+
+
+def test_an_archive_is_opened_once_for_all_passes(tmp_path, monkeypatch):
+    found = open_examples(zip_archive(tmp_path))
+    opened = []
+    open_archive = zipfile.ZipFile
+    monkeypatch.setattr(
+        zipfile, "ZipFile", lambda *args: opened.append(args) or open_archive(*args)
+    )
+    for examples in (found, found.shuffled(1), found.images()):
+        assert all(example.load() for example in examples)
+    assert len(opened) == 1
+    again = pickle.loads(pickle.dumps(found))
+    assert [example.load() for example in again] == [pair[1] for pair in PAIRS]
+
+
+def test_a_missing_folder_of_a_split_is_named(tmp_path):
+    with pytest.raises(MissingInputError, match="no folder .*val of the split val") as caught:
+        open_examples(tmp_path, "val")
+    assert caught.value.setting == "split"
 
 
 def test_karpathys_file_gives_the_same_images_and_captions(tmp_path):

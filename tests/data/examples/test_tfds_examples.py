@@ -5,7 +5,7 @@ import tensorflow as tf
 from tfds_set import write_tfds_set
 
 from align_keras.data import records
-from align_keras.data.examples import open_examples
+from align_keras.data.examples import open_examples, tfds_examples
 from align_keras.data.examples.tfds_examples import TFDSExamples
 from align_keras.data.preparation import filters, tfds_shards
 from align_keras.data.preparation.filter_report import Tally
@@ -49,8 +49,13 @@ def test_training_reads_a_set_by_its_name(tfds_folder, tmp_path):
 
 
 def test_a_missing_set_or_split_is_one_line(tfds_folder):
-    with pytest.raises(InputError, match="has no split 'val'; it has train"):
+    message = "has no split 'val'; it has train"
+    with pytest.raises(InputError, match=message) as caught:
         TFDSExamples(f"tfds:{tfds_folder}@val")
+    assert not caught.value.setting
+    with pytest.raises(InputError, match=message) as caught:
+        open_examples(f"tfds:{tfds_folder}", "val")
+    assert caught.value.setting == "split"
     with pytest.raises(InputError, match="TFDS cannot open or prepare it") as caught:
         open_examples("tfds:no_such_set")
     assert "\n" not in str(caught.value)
@@ -64,3 +69,13 @@ def test_a_set_is_read_whole_in_parts_and_shuffled(tfds_folder):
     assert sorted(example.image_id for example in source) == sorted(ids)
     orders = [[example.image_id for example in source.shuffled(seed)] for seed in (1, 1, 2)]
     assert orders[0] == orders[1] != orders[2]
+
+
+def test_images_without_an_id_have_one_name_however_they_are_read(tfds_folder, monkeypatch):
+    monkeypatch.setattr(tfds_examples, "_ID_FIELDS", ())
+    source = open_examples(f"tfds:{tfds_folder}", "train")
+    ids = [example.image_id for example in source.images()]
+    assert ids[0] == "train[0shard] record 0"
+    assert len(set(ids)) == 40
+    assert [example.image_id for example in source] == ids
+    assert sorted(example.image_id for example in source.shuffled(1)) == sorted(ids)

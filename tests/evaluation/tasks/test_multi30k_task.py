@@ -48,6 +48,15 @@ def test_unusable_data_name_their_setting(folder, tmp_path):
     with pytest.raises(InputError, match="1 names for 15 captions") as caught:
         Multi30k(**options).open()
     assert caught.value.setting == "captions"
+    (folder / "names.txt").write_bytes(b"caf\xe9.jpg\n")
+    with pytest.raises(InputError, match="not UTF-8") as caught:
+        Multi30k(**options).open()
+    assert caught.value.setting == "captions"
+    (folder / "names.txt").unlink()
+    with pytest.raises(MissingInputError, match="no such file") as caught:
+        Multi30k(**options).open()
+    found = caught.value.setting, caught.value.place.file
+    assert found == ("captions", str(folder / "names.txt"))
     with pytest.raises(MissingInputError, match="no test_2016_coco.en") as caught:
         Multi30k(data=str(folder), split="test_2016_coco").open()
     assert caught.value.setting == "data"
