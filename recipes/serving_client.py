@@ -145,5 +145,7 @@ if __name__ == "__main__":
     arguments.server = arguments.server or f"localhost:{8500 if arguments.grpc else 8501}"
     try:
         main(arguments)
+    except FileNotFoundError as error:
+        sys.exit(f"serving_client.py: --images: no file {error.filename}")
     except (OSError, RuntimeError, ImportError) as error:
         sys.exit(f"serving_client.py: {error}")

@@ -201,7 +201,9 @@ def read_header(directory: str | Path) -> Header:
     path = Path(directory) / HEADER
     place = Place(str(path))
     if path.is_symlink() or not path.is_file():
-        raise MissingInputError(f"no finished index in {directory}", remedy="make one with index")
+        raise MissingInputError(
+            f"no finished index in {directory}", remedy="make one with recipes/search.py index"
+        )
     try:
         if path.stat().st_size > _MAX_HEADER_BYTES:
             raise ValueError

@@ -36,7 +36,7 @@ def test_an_index_is_made_asked_and_evaluated(made, scene_photos, tmp_path, caps
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("query two --index=none", "--index: no finished index in none; make one with index"),
+        ("query two --index=none", "--index: no finished index in none; make one with rec"),
         ("query a --index={made} --probes=0", "--probes: must be at least 1, not 0"),
         ("query a --index={made} --image=none", "--image: none: No such file or directory"),
         ("query a --index={made} --model=none", "--model: "),

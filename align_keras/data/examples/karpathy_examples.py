@@ -26,7 +26,7 @@ class KarpathyExamples(ExampleSet):
     def __init__(self, path: str | Path, images: str | Path = "", split: str = "") -> None:
         path = Path(path)
         if not path.is_file():
-            raise MissingInputError(f"no file {path}")
+            raise MissingInputError(f"no file {path}", remedy="give a file of Karpathy's splits")
         self.parts = [str(path)]
         try:
             rows = json.loads(path.read_bytes())["images"]

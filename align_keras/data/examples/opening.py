@@ -71,7 +71,11 @@ def open_examples(
         return _open_folder(path, split, default_split, folders)
     if path.suffix.lower() == ".json":
         return KarpathyExamples(path, images, split or default_split)
-    files = records.find_shards(data)
+    try:
+        files = records.find_shards(data)
+    except MissingInputError as error:
+        remedy = "give a folder, a table, or a quoted pattern of shards"
+        raise MissingInputError(error.problem, remedy=remedy) from None
     if split:
         # A probe must not be trained on what it is tested on.
         raise InputError(f"shards have no split {split}", remedy="give a pattern of its own")

@@ -35,7 +35,7 @@ def read_table(path: str | Path) -> Iterator[tuple[str, dict | None]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingInputError(f"no file {path}")
+        raise MissingInputError(f"no file {path}", remedy="give a JSONL, CSV, TSV or Parquet table")
     extension = path.suffix.lower()
     if extension == ".parquet":
         yield from _read_parquet(path)
