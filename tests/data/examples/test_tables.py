@@ -84,7 +84,7 @@ def test_unreadable_tables_are_named(name, content, message, tmp_path):
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(MissingInputError, match="^no file .*none.csv$"):
+    with pytest.raises(MissingInputError, match="^no file .*none.csv; give a JSONL, CSV"):
         list(read_table(tmp_path / "none.csv"))
     with pytest.raises(MissingInputError, match="^no folder .*none$"):
         ImageFolder(tmp_path / "none")
