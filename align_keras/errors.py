@@ -1,4 +1,4 @@
-"""Errors about what a user gave: where it stands, what was found, what to do about it.
+"""Errors in user input: its place, the problem found, and a remedy.
 
 The library never knows by which flag a value came. It raises an ``InputError``; whoever read the
 setting adds its name with ``concerning``, and a command prints that name as a flag, once.

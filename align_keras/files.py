@@ -32,7 +32,7 @@ def write_whole(path: Path, content: str | Callable[[Path], Any]) -> None:
 def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     """Yields a folder beside ``path``, which takes its name at the end.
 
-    After an error nothing of it is left and ``path`` is as before.
+    After an error ``path`` is unchanged and no partial file is left.
 
     Args:
         path: of the folder. What stands there must be absent or an empty folder.

@@ -54,7 +54,7 @@ def keras_loader(preset: str | os.PathLike, config: dict | None) -> keras_intern
 
 @contextlib.contextmanager
 def one_line(preset: str | os.PathLike) -> Iterator[None]:
-    """Raises what goes wrong inside as an error of one line, whose place is the preset.
+    """Turns errors inside the block into one-line errors that name the preset.
 
     An ``InputError`` from inside may name a file of the preset as ``Place(member="config.json")``.
 
@@ -83,7 +83,7 @@ def one_line(preset: str | os.PathLike) -> Iterator[None]:
 
 
 def _inside(preset: str, place: Place) -> Place:
-    """The place in a preset of what was found in one of its files, which may be a copy of a hub's.
+    """The place of a fault in a preset; the file may be a cached copy from a hub.
 
     Such a file's path becomes the member of the preset.
     """
@@ -135,7 +135,7 @@ def _is_network(error: BaseException) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    """The first line of what a library of others says."""
+    """The first line of another library's error message."""
     if isinstance(error, KeyError):
         return f"no {error} in it"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

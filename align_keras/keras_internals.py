@@ -24,7 +24,7 @@ def layers_of(layer: keras.layers.Layer, include_self: bool = True) -> list[kera
 
 
 def recast(layer: keras.layers.Layer, subclass: type[keras.layers.Layer]) -> None:
-    """Gives a layer a subclass's ``call`` in place of its own; its weights and name stay.
+    """Replaces a layer's ``call`` by that of a subclass; weights and name stay.
 
     For layers that keras-hub's blocks make themselves: a block takes no class of batch norm, and
     an attribute of a built one can be replaced only by adding a layer to its list, which would
@@ -36,7 +36,7 @@ def recast(layer: keras.layers.Layer, subclass: type[keras.layers.Layer]) -> Non
         subclass: adds no state that its ``__init__`` or ``build`` would make.
     """
     if not issubclass(subclass, type(layer)):
-        raise TypeError(f"{subclass.__name__} is no subclass of {type(layer).__name__}")
+        raise TypeError(f"{subclass.__name__} is not a subclass of {type(layer).__name__}")
     layer.__class__ = subclass
 
 

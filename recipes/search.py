@@ -241,7 +241,7 @@ COMMANDS = {
 
 
 def main(settings):
-    """Does what a command says; returns what it found."""
+    """Runs the command; returns its result."""
     return dict(COMMANDS.values())[type(settings)](settings)
 
 

@@ -194,7 +194,7 @@ def scene_photos(tmp_path_factory, scene_shards):
 
 @pytest.fixture(scope="session")
 def page_search(tmp_path_factory, tiny_model, held_out_images):
-    """Thirty scenes; one is called what a page must not take for HTML, one what is no text."""
+    """Thirty scenes; one is called what a page must not take for HTML, one what is not text."""
     from align_keras.data import examples
     from align_keras.search import indexing
     from align_keras.search.image_index import ImageIndex

@@ -20,7 +20,7 @@ FLOORS = (
     ("evaluation", "evaluation.tasks", "export", "search"),
     ("runs",),
 )
-#: What a part may import of its own floor.
+#: Imports between folders of one floor that are allowed.
 BESIDE = {
     "hub": {"errors", "keras_internals"},
     "files": {"errors"},

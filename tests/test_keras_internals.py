@@ -99,7 +99,7 @@ def test_a_recast_batch_norm_keeps_weights_names_and_order():
     made = FusedBatchNormalization.from_config(norms[0].get_config())
     made.build(norms[0].gamma.shape)
     assert vars(made).keys() <= vars(norms[0]).keys()
-    with pytest.raises(TypeError, match="Dense is no subclass of FusedBatchNormalization"):
+    with pytest.raises(TypeError, match="Dense is not a subclass of FusedBatchNormalization"):
         keras_internals.recast(norms[0], keras.layers.Dense)
 
 

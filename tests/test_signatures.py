@@ -1,4 +1,4 @@
-"""Public functions have type hints: of their arguments here, of what they return by ruff."""
+"""Public functions have type hints: this checks arguments, ruff checks return types."""
 
 import ast
 import re

@@ -35,7 +35,7 @@ class Sampling:
     """Decides the pairs on the picture."""
 
     def __post_init__(self) -> None:
-        """Checks what was given."""
+        """Checks the values."""
         for name in ("max_records", "samples"):
             if getattr(self, name) < 1:
                 raise InputError(f"must be at least 1, not {getattr(self, name)}", setting=name)
@@ -64,7 +64,7 @@ class TrainingInput:
     """How long to run the training pipeline for its throughput; 0 leaves it out."""
 
     def __post_init__(self) -> None:
-        """Checks what was given."""
+        """Checks the values."""
         if self.batch_size < 1:
             raise InputError(f"must be at least 1, not {self.batch_size}", setting="batch_size")
 
@@ -75,7 +75,7 @@ def inspect(
     sampling: Sampling | None = None,
     training: TrainingInput | None = None,
 ) -> dict[str, Any]:
-    """Reads shards, judges them, times the training pipeline, writes what was found.
+    """Reads and checks shards, times the training pipeline, writes a report.
 
     Args:
         shards: paths.

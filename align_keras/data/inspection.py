@@ -232,7 +232,7 @@ class Inspection:
 def _shares_outside_the_rules(
     short: np.ndarray, aspect_ratio: np.ndarray, unigrams: np.ndarray
 ) -> dict[str, float]:
-    """Shares of the records that the paper's filter would drop, by what is wrong with them."""
+    """Shares of the records that the paper's filter would drop, by rule."""
     side, aspect = paper_rules.MIN_SIDE_ABOVE, paper_rules.MAX_ASPECT_BELOW
     fewest, most = paper_rules.MIN_WORDS, paper_rules.MAX_WORDS
     return {

@@ -112,7 +112,7 @@ DATA_SETS = {
 
 
 def known(name: str) -> DataSet:
-    """What is known of a data set; for other names a ``DataSet`` without any of it."""
+    """The known facts about a data set; an empty ``DataSet`` for other names."""
     return DATA_SETS.get(name, DataSet())
 
 

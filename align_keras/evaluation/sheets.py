@@ -1,4 +1,4 @@
-"""Pictures of what was retrieved: captions, images, scores."""
+"""Draws retrieved pairs: captions, images, scores."""
 
 import textwrap
 from collections.abc import Sequence

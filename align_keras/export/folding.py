@@ -25,7 +25,7 @@ def fold_batch_norm(backbone: AlignBackbone) -> AlignBackbone:
     """
     if not isinstance(backbone.image_encoder, ImageEncoder):
         raise ValueError(
-            f"fold_batch_norm: the image tower is no ImageEncoder, but "
+            f"fold_batch_norm: the image tower is not an ImageEncoder, but "
             f"{type(backbone.image_encoder).__name__}; leave its batch norms as they are"
         )
     folded = type(backbone).from_config(backbone.get_config())

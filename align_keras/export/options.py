@@ -86,7 +86,7 @@ def read_class_names(class_names: str) -> list[str] | None:
     if known_names is None:
         known = [name for name in data_sets.DATA_SETS if data_sets.class_names_of(name)]
         raise InputError(
-            f"{class_names} is no file and none of {', '.join(known)}",
+            f"{class_names} is not a file and none of {', '.join(known)}",
             remedy="give a text file with a name a line",
         )
     return known_names

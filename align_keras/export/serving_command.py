@@ -11,7 +11,7 @@ def serving_command(folder: Path) -> str:
         folder: of the SavedModel; its name is the version, a number, and its parent's the model's.
 
     Returns:
-        The command; or, if the folder's name is no number, what TensorFlow Serving wants.
+        The command; if the folder's name is not a number, a line that asks for one.
     """
     if not folder.name.isdecimal():
         return "TensorFlow Serving wants a number as the folder's name, as in EXPORTED/photos/1"

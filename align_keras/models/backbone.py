@@ -155,7 +155,7 @@ class AlignBackbone(keras_hub.models.Backbone):
             An ``AlignBackbone``.
 
         Raises:
-            InputError: if it is no such preset, or a hub cannot be reached.
+            InputError: if it is not a preset of this class, or a hub cannot be reached.
             MissingInputError: if the folder, or a file in it, is missing.
         """
         with loading.opened(preset, cls, dtype=dtype) as loader:

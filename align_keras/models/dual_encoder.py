@@ -81,7 +81,7 @@ class AlignDualEncoder(ContrastiveModel):
             ``(pairs, projection_dim)``, and a dataset's further fields.
 
         Raises:
-            ItemError: if something is no image or string.
+            ItemError: if an item is not an image or string.
             MissingItemError: if there is no such image file.
             InputError: if one of a pair is missing.
         """
@@ -110,7 +110,7 @@ class AlignDualEncoder(ContrastiveModel):
             A NumPy array, float32, ``(count, projection_dim)``, of unit norm.
 
         Raises:
-            ItemError: if something is no image, with its place in the list.
+            ItemError: if an item is not an image, with its place in the list.
             MissingItemError: if there is no such file.
         """
         return self._encode(
@@ -131,7 +131,7 @@ class AlignDualEncoder(ContrastiveModel):
             A NumPy array, float32, ``(count, projection_dim)``, of unit norm.
 
         Raises:
-            ItemError: if something is no string, with its place in the list.
+            ItemError: if an item is not a string, with its place in the list.
         """
         return self._encode(
             self.backbone.encode_texts,
@@ -171,7 +171,7 @@ class AlignDualEncoder(ContrastiveModel):
             An ``AlignDualEncoder`` with its preprocessor.
 
         Raises:
-            InputError: if it is no such preset, or a hub cannot be reached.
+            InputError: if it is not a preset of this class, or a hub cannot be reached.
             MissingInputError: if the folder, or a file in it, is missing.
         """
         with loading.opened(preset, cls.backbone_cls, cls, dtype) as loader:

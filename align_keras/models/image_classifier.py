@@ -82,7 +82,7 @@ class AlignImageClassifier(keras.Model):
             A NumPy array, float32, ``(count, classes)``; its softmax are probabilities.
 
         Raises:
-            ItemError: if something is no image, with its place in the list.
+            ItemError: if an item is not an image, with its place in the list.
             MissingItemError: if there is no such file.
         """
         if self._traced is None:

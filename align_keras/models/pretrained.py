@@ -21,7 +21,7 @@ def load_image_encoder(preset: str | os.PathLike, **options) -> ImageEncoder:
         An ``ImageEncoder``. Its images are scaled as ``pixel_scaling`` says.
 
     Raises:
-        InputError: if it is no such preset, or a hub cannot be reached.
+        InputError: if it is not a preset of this class, or a hub cannot be reached.
         MissingInputError: if the folder is missing.
     """
     with hub.one_line(preset):
@@ -56,7 +56,7 @@ def load_text_encoder(preset: str | os.PathLike, **options) -> TextEncoder:
         A ``TextEncoder``.
 
     Raises:
-        InputError: if it is no such preset, or a hub cannot be reached.
+        InputError: if it is not a preset of this class, or a hub cannot be reached.
         MissingInputError: if the folder is missing.
     """
     with hub.one_line(preset):

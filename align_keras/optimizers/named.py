@@ -79,7 +79,7 @@ def _check_exclusions(argument, exclusions, variables):
         try:
             matched = any(re.search(exclusion, variable.path) for variable in variables)
         except re.error as error:
-            problem = f"{exclusion!r} is no regular expression: {error}"
+            problem = f"{exclusion!r} is not a regular expression: {error}"
             raise InputError(problem, setting=argument) from None
         if not matched:
             problem = f"{exclusion!r} matches the path of no variable"

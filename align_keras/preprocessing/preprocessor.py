@@ -269,7 +269,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
             An ``AlignPreprocessor``.
 
         Raises:
-            InputError: if it is no such preset, or a hub cannot be reached.
+            InputError: if it is not a preset of this class, or a hub cannot be reached.
             MissingInputError: if the folder, or a file in it, is missing.
         """
         with hub.one_line(preset):

@@ -60,9 +60,9 @@ def image_batches(
         float32, ``(batch, size, size, 3)``.
 
     Raises:
-        ItemError: if something is no image, with its place in the list.
+        ItemError: if an item is not an image, with its place in the list.
         MissingItemError: if there is no such file.
-        InputError: if all together are no images.
+        InputError: if the input as a whole holds no images.
     """
     if isinstance(images, tf.data.Dataset):
         dataset = prepare(images, preprocessor, batch_size, ("images",), keep_others=False)
@@ -152,8 +152,8 @@ def caption_batches(
         Dicts of int32, ``(batch, sequence)``.
 
     Raises:
-        ItemError: if something is no string, with its place in the list.
-        InputError: if all together are no captions.
+        ItemError: if an item is not a string, with its place in the list.
+        InputError: if the input as a whole holds no captions.
     """
     if isinstance(captions, tf.data.Dataset):
         fields = ("captions", *TEXT_INPUTS)

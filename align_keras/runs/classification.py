@@ -134,7 +134,7 @@ def make_schedule(
 
 
 def compile_phase(run: ClassificationRun, name: str, steps: int) -> None:
-    """Freezes what a phase freezes, and compiles; called in the strategy's scope."""
+    """Freezes the phase's layers and compiles; called in the strategy's scope."""
     phase, training = run.phase(name), run.settings.training
     run.classifier.image_encoder.trainable = name == "full"
     run.classifier.image_encoder.frozen_statistics = phase.frozen_statistics

@@ -81,7 +81,7 @@ def open_data(settings: ClassificationSettings) -> tuple[ExampleSet, LabelledIma
 
 
 def check_classes(classes: Classes, data: ExampleSet) -> None:
-    """Raises InputError if there are no images, or if an image has an unknown class."""
+    """Raises InputError if the set has no images, or if an image has an unknown class."""
     labels = [
         classes.label_of(example.place, example.label, example.class_name) for example in data
     ]

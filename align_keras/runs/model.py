@@ -30,7 +30,7 @@ def make_model(
         steps: of the whole run, over which the learning rate falls.
 
     Raises:
-        InputError: if what a setting names does not load or does not fit.
+        InputError: if the model or data of a setting do not load or do not fit.
     """
     if settings.model:
         model = load_start(settings, preprocessor)

@@ -66,7 +66,7 @@ def open_data(
         seed: decides scenes and the order of packed sets.
 
     Raises:
-        InputError: if what a setting names is not there, damaged, or too little.
+        InputError: if the data of a setting are missing, damaged or too few.
     """
     shards = find_shards(data, workdir, seed)
     if data.vocabulary:
@@ -183,7 +183,7 @@ def list_shards(counts: dict[str, int]) -> list[list[Any]]:
 
 
 def difference_of_shards(before: list[list[Any]], now: list[list[Any]]) -> str:
-    """How the shards of ``list_shards`` have changed, in a few words."""
+    """A short description of how the shards of ``list_shards`` have changed."""
     old, new = dict(before), dict(now)
     for name in sorted(old.keys() | new.keys()):
         if name not in new:

@@ -33,14 +33,14 @@ def open_workdir(settings: Settings, workdir: str, part: str = "") -> Path:
 
 
 def check_training_data(path: Path, found: Any, difference: Callable[[Any, Any], str]) -> None:
-    """Writes down what a run is trained on; if that is done, compares.
+    """Records a run's training data; on resume, compares with the record.
 
     A run that resumes on other data would not go on, but begin somewhere in them.
 
     Args:
         path: of a JSON file in the run's directory.
         found: the training data, for JSON.
-        difference: says in a few words how data now differ from data before; gets both.
+        difference: describes, from the data before and now, how they differ.
 
     Raises:
         InputError: if they are others.

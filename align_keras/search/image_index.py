@@ -83,7 +83,7 @@ class ImageIndex:
 
     Raises:
         MissingInputError: if there is no finished index.
-        InputError: if the folder is no index or one of its files is damaged, or if faiss is
+        InputError: if the folder is not an index or one of its files is damaged, or if faiss is
             needed and not installed, which names ``exact`` in ``setting``.
     """
 
@@ -196,7 +196,7 @@ def read_header(directory: str | Path) -> Header:
 
     Raises:
         MissingInputError: if there is none.
-        InputError: if it is no such file, or what it states cannot be.
+        InputError: if it is not a header, or its values are impossible.
     """
     path = Path(directory) / HEADER
     place = Place(str(path))

@@ -185,7 +185,7 @@ class IndexWriter:
         found = {path.name.replace(".partial", "") for path in self.directory.iterdir()}
         if strange := sorted(found - {*_GROWING, *_OTHERS}):
             raise InputError(
-                f"it holds {strange[0]}, which is no part of an index",
+                f"it holds {strange[0]}, which is not part of an index",
                 Place(str(self.directory)),
                 "give an empty folder",
             )

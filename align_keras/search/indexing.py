@@ -103,7 +103,7 @@ def build_index(
 
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
-    """Pixels for the model and a thumbnail, or in a few words why there are none."""
+    """Pixels for the model and a thumbnail, or a short reason why there are none."""
 
     pixels: np.ndarray | None = None
     thumbnail: bytes = b""
@@ -127,7 +127,7 @@ def _embed(
     batch_size: int,
     progress: Callable[[int, int], Any],
 ) -> None:
-    """Embeds what is left of the images, with a commit every few seconds."""
+    """Embeds the remaining images, with a commit every few seconds."""
     size, width = writer.header.thumbnail_size, writer.header.width
     part, begun = _Part(), time.monotonic()
 

@@ -1,4 +1,4 @@
-"""A picture of what a search found."""
+"""Draws the results of a search."""
 
 import io
 import textwrap
@@ -15,11 +15,11 @@ from align_keras.search.image_search import Match
 
 
 def draw_matches(path: str | Path, title: str, matches: Sequence[Match], columns: int = 6) -> None:
-    """Draws what a search found, best first; images without a thumbnail are white.
+    """Draws matches, best first; images without a thumbnail are white.
 
     Args:
         path: of the PNG; its folder is made.
-        title: what was asked.
+        title: the query.
         matches: names are drawn as they stand.
         columns: images a row.
 

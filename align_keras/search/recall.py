@@ -52,7 +52,7 @@ def measure_recall(
         probes: lists of a large index to look into; None for the default.
 
     Raises:
-        InputError: if the captions are not those of the index's images.
+        InputError: if the captions belong to other images than the index.
     """
     index = search.index
     place_of = {index.label(place).name: place for place in range(len(index))}

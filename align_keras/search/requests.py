@@ -43,7 +43,7 @@ async def read_fields(request: Any) -> dict[str, Any]:
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
-        raise RequestError("the request is no JSON object")
+        raise RequestError("the request is not a JSON object")
     return fields
 
 

@@ -34,5 +34,5 @@ def test_a_tower_of_another_kind_is_refused(build_tiny):
     text = build_tiny().backbone.text_encoder
     images = keras.Input((None, None, 3))
     tower = keras.Model(images, keras.layers.GlobalAveragePooling2D()(images))
-    with pytest.raises(ValueError, match="the image tower is no ImageEncoder, but Functional"):
+    with pytest.raises(ValueError, match="the image tower is not an ImageEncoder, but Functional"):
         folding.fold_batch_norm(AlignBackbone(tower, text, 3))

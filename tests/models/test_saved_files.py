@@ -1,4 +1,4 @@
-"""Files that an earlier version saved load, and give what they gave there."""
+"""Files saved by an earlier version load and give the same numbers."""
 
 import re
 import zipfile

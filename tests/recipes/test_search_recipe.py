@@ -48,7 +48,7 @@ def test_an_index_is_made_asked_and_evaluated(made, scene_photos, tmp_path, caps
         ("index --model=none --images=none --output=x", "--images: "),
         (
             "index --model={run} --images={photos} --output={photos}",
-            "--output: {photos}: it holds pairs.jsonl, which is no part of an index",
+            "--output: {photos}: it holds pairs.jsonl, which is not part of an index",
         ),
     ],
 )

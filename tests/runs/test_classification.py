@@ -168,7 +168,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(pieces, coloured, tmp_pa
 
 
 def test_two_replicas_take_the_same_steps(start, coloured, tmp_path, mirrored, monkeypatch):
-    """Gradients of two halves are those of the batch, and so are batch norm's statistics."""
+    """Two halves give the gradients and the batch-norm statistics of the whole batch."""
     phases = {"head": Phase(0.1, steps=1), "full": Phase(0.1, steps=2)}
     one = train_both(settings_of(start, coloured, tmp_path / "one", split="test", **phases))
     monkeypatch.setattr(distribution, "make_strategy", lambda *_: mirrored)

@@ -57,7 +57,7 @@ def test_an_index_of_one_image(tiny_model, held_out_images, tmp_path):
         places, scores = own.search(own.embeddings, 24)
         assert places.tolist() == [[0]]
         np.testing.assert_allclose(scores, 1.0, atol=1e-6)
-    # What is no text can be printed and sent all the same.
+    # What is not text can be printed and sent all the same.
     assert index.label(0).name == "caf?.jpg"
 
 

@@ -103,7 +103,7 @@ def hostile_searches(jpg):
         ({"text": "a", "image": one, "text_weight": float("nan")}, "a weight must be a number"),
         ({"text": "a", "image": one, "text_weight": 1e300}, "a weight must be a number"),
         ({"text": "a", "without": "a", "without_weight": 1.0}, "nothing is left to look for"),
-        ([], "the request is no JSON object"),
+        ([], "the request is not a JSON object"),
     ]
 
 
@@ -137,7 +137,7 @@ def test_hostile_requests_are_one_line_and_the_server_goes_on(page_address, held
     for fields, message in hostile_classifications(held_out_images[0]):
         check_fault(ask(page_address, "/classify", fields), message)
     for body in (b"", b"{", b"\xff\xfe", b"[" * 50_000, b'{"text": ' + b"9" * 10_000 + b"}"):
-        check_fault(ask(page_address, "/search", body=body), "no JSON object|not what it should be")
+        check_fault(ask(page_address, "/search", body=body), "not a JSON object|not what it should")
     for body in (b"[" * 500_000, b'{"text": [' + b"{}," * 500_000 + b"{}]}"):
         check_fault(ask(page_address, "/search", body=body), "the request holds too many values")
     # What a form of another site could send, and a name that someone else's server has.

@@ -35,7 +35,7 @@ class Columns:
     """Fields of shards that identify the image, the first there is."""
 
     def __post_init__(self) -> None:
-        """Checks what was given."""
+        """Checks the values."""
         for condition in self.select:
             if "=" not in condition:
                 raise InputError(f"{condition!r} must be COLUMN=VALUE", setting="select")

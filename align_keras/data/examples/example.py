@@ -37,7 +37,7 @@ class Example:
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """The captions that can be used, as they stand."""
+        """The usable captions, unchanged."""
         return tuple(
             text for text in self.texts if isinstance(text, str) and caption_fault(text) is None
         )
@@ -51,7 +51,7 @@ class Example:
 
 
 def caption_fault(caption: object) -> str | None:
-    """Why a caption cannot be used, or None; what a tokenizer leaves nothing of is no caption."""
+    """Why a caption cannot be used, or None. A caption without word pieces counts as empty."""
     if not isinstance(caption, str):
         return "no caption"
     return None if has_words(caption) else "empty caption"

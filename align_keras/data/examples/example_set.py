@@ -44,7 +44,7 @@ class ExampleSet:
             yield from usable(self.read(part))
 
     def images(self) -> Iterator[Example]:
-        """Each image once, with the first example of it, also those with a fault."""
+        """Each image once, with its first example; faulty images are included."""
         seen = set()
         for example in itertools.chain.from_iterable(map(self.read, self.parts)):
             if example.image_id not in seen:

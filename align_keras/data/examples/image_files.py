@@ -12,7 +12,7 @@ from align_keras.errors import MissingInputError
 
 #: Endings of image files, in lower case.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
-#: A longer file is no photograph; a megabyte of an archive can unpack to gigabytes.
+#: A longer file is not a photograph; a megabyte of an archive can unpack to gigabytes.
 MAX_FILE_BYTES = 1 << 28
 #: What zip raises on a damaged, encrypted or unknown member, and the file system on a file.
 UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)

@@ -20,7 +20,7 @@ class KarpathyExamples(ExampleSet):
         split: its images; empty for all.
 
     Raises:
-        InputError: if it is no such file, or has no image of the split.
+        InputError: if it is not such a file, or has no image of the split.
     """
 
     def __init__(self, path: str | Path, images: str | Path = "", split: str = "") -> None:

@@ -65,7 +65,7 @@ def open_examples(
         return _open_table(path, split, images, columns, default_split)
     if select:
         raise InputError(
-            f"{data} is no table, so it has no rows to select", remedy="leave out <select>"
+            f"{data} is not a table, so it has no rows to select", remedy="leave out <select>"
         )
     if path.is_dir():
         return _open_folder(path, split, default_split, folders)
@@ -91,7 +91,7 @@ def open_images(images: str | Path, select: Sequence[str] = ()) -> ExampleSet:
         select: only rows of a table with these values, as ``COLUMN=VALUE``.
 
     Raises:
-        InputError: as ``open_examples``, or if there is no image.
+        InputError: in the cases of ``open_examples``, or if the set has no image.
     """
     found = open_examples(images, select=select, default_split="", folders="images")
     if not found.count:

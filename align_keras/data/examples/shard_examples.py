@@ -62,7 +62,7 @@ class ShardExamples(ExampleSet):
 
     @property
     def fingerprint(self) -> str:
-        """Of the files' names, sizes and times of change."""
+        """Fingerprint of the files' names, sizes and modification times."""
         return digest((os.path.basename(shard), *state(shard)) for shard in self.parts)
 
 

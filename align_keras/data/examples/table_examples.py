@@ -113,5 +113,5 @@ def _image_of(fields: Mapping | None, columns: Columns) -> tuple[str, str, str |
     if not as_text(name):
         return "", archive, f"no {columns.image} column"
     if not isinstance(name, str):
-        return "", archive, f"{columns.image} column is no text"
+        return "", archive, f"{columns.image} column is not text"
     return name, archive, None

@@ -26,7 +26,7 @@ def read_table(path: str | Path) -> Iterator[tuple[str, dict | None]]:
 
     Yields:
         ``(where, row)``: the place in the file, such as ``line 3``, and a dict, or None for a
-        line of JSONL that is no JSON object.
+        line of JSONL that is not a JSON object.
 
     Raises:
         MissingInputError: if there is no such file.

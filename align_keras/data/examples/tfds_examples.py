@@ -89,7 +89,7 @@ class TFDSExamples(ExampleSet):
 
     @property
     def fingerprint(self) -> str:
-        """Of the set's name, version and split."""
+        """Fingerprint of the set's name, version and split."""
         return digest([(os.path.basename(self._name), self._version, self._split, self._count)])
 
 

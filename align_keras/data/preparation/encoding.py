@@ -11,7 +11,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class ImageFaultError(ValueError):
-    """What is wrong with an encoded image, in a few words."""
+    """A short reason why an encoded image cannot be used."""
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
@@ -62,7 +62,7 @@ def _without_texts(data: bytes) -> bytes:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """To RGB, with white behind what is transparent."""
+    """Converts to RGB, with white behind transparent pixels."""
     if image.mode.startswith("I;16"):
         # Pillow would cut all above 255.
         return Image.fromarray((np.asarray(image) >> 8).astype("uint8")).convert("RGB")

@@ -49,7 +49,7 @@ class Preparation:
     table_only: bool = False
 
     def pairs(self, part: str) -> Iterator[tuple[int, int, str, list[str]]]:
-        """What the counts of the whole set need of a part, without images.
+        """Yields the rows of a part for the counts over the whole set, without images.
 
         Yields:
             ``(row, caption, image_id, words)``: the two numbers that tell a pair within its part,

@@ -39,7 +39,7 @@ class Output:
     """Options of the Beam pipeline."""
 
     def __post_init__(self) -> None:
-        """Checks what was given."""
+        """Checks the values."""
         if self.shard_size < 1:
             raise InputError(f"must be at least 1, not {self.shard_size}", setting="shard_size")
 
@@ -168,7 +168,7 @@ def open_evaluation_images(data: str, rules: filters.Rules, preset: str = "") ->
 
 
 def summary(report: dict[str, Any], output: Output) -> str:
-    """What went out, what was left out and why, and where it is listed: lines of text."""
+    """Lines of text: pairs written, pairs dropped and why, and the file that lists them."""
     files = "kept.jsonl" if output.table_only else "*.tfrecord"
     lines = [
         f"{report['pairs_out']:,} of {report['pairs_in']:,} pairs in {output.output}-{files}",

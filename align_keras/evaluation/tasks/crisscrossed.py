@@ -87,7 +87,7 @@ class Crisscrossed:
         return items
 
     def run(self, model: Any, data: JudgedItems, output: Path) -> Result:
-        """Embeds what is there, and compares; notes say what is left out."""
+        """Embeds the captions and images that were given; notes name the missing comparisons."""
         result = Result(
             "crisscrossed",
             f"{self.name}: {len(data.captions):,} of {data.num_captions:,} captions, "
@@ -121,7 +121,7 @@ class Crisscrossed:
     def _embed(
         self, model: Any, data: JudgedItems, notes: list[str]
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Ids and embeddings of what is there: ``t`` for captions, ``i`` for images."""
+        """Ids and embeddings of captions (``t``) and images (``i``)."""
         embedded = {}
         if data.captions:
             texts = embedding.embed_texts(model, [text for _, text in data.captions.values()])

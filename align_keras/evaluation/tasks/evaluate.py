@@ -38,7 +38,7 @@ TASKS: dict[str, type[Any]] = {
 
 
 def make_task(task: str, settings: Mapping[str, Any]) -> Task:
-    """The task that a name stands for, with those of the settings that it has.
+    """The task of a name, with the settings that apply to it.
 
     Args:
         task: ``KIND:NAME``, such as ``retrieval:coco``; or a kind alone that names its data set.

@@ -16,7 +16,7 @@ from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
 @dataclasses.dataclass(frozen=True)
 class Retrieval(ImageData):
-    """Recalls of both directions, median ranks and mean recall; a sheet of what is found."""
+    """Recalls of both directions, median ranks and mean recall; draws a sheet of results."""
 
     kind: ClassVar[str] = "retrieval"
     batch_size: int = 64
@@ -53,7 +53,7 @@ def draw_retrievals(
     rows: int = 8,
     columns: int = 6,
 ) -> None:
-    """Draws captions whose image comes first, then captions whose does not, with what is found."""
+    """Draws captions whose image ranks first, then captions whose image does not."""
     ranks = retrieval.best_positive_ranks(
         pairs.texts, pairs.images, pairs.image_of_text, np.arange(len(pairs.images))
     )

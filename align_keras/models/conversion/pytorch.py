@@ -29,7 +29,7 @@ class PyTorchFile:
         path: of a local file.
 
     Raises:
-        InputError: if it is no such archive, is damaged, or asks for anything but tensors.
+        InputError: if it is no PyTorch archive, is damaged, or asks for more than tensors.
     """
 
     def __init__(self, path: str) -> None:
@@ -102,7 +102,7 @@ class PyTorchFile:
         return entries
 
     def _check(self, name: str, entry: TensorEntry) -> None:
-        """Raises InputError on a tensor that is no view of its storage."""
+        """Raises InputError on a tensor that is not a view of its storage."""
         numbers = (entry.offset, *entry.shape, *entry.strides, entry.storage.count)
         if any(type(number) is not int or number < 0 for number in numbers):
             raise self._error(f"{name}: a negative or fractional size, stride or offset")

@@ -33,7 +33,7 @@ class SafetensorsFile:
         path: of a local file.
 
     Raises:
-        InputError: if it is no such file.
+        InputError: if it is not a readable safetensors file.
     """
 
     def __init__(self, path: str) -> None:
@@ -123,7 +123,7 @@ def _by_index(preset: str, index: str) -> dict[str, _File]:
     for name in names.values():
         # An index may come from elsewhere: it must not name other files of the reader's machine.
         if os.path.basename(name) != name or not name.endswith((".safetensors", ".bin")):
-            raise InputError(f"it names {name}, which is no file beside it", Place(member=index))
+            raise InputError(f"it names {name}, which is not a file beside it", Place(member=index))
     files = {name: _open(preset, name) for name in set(names.values())}
     for tensor, name in names.items():
         if tensor not in files[name].names():

@@ -81,7 +81,7 @@ class Loader(keras_internals.PresetLoader):
 
     @functools.cached_property
     def _tensors(self):
-        """The checkpoint's tensors; fetches what is on a hub."""
+        """The checkpoint's tensors; fetches it from the hub if needed."""
         return TensorFiles(self.preset)
 
     def load_preprocessor(self, cls, **options) -> keras_hub.models.Preprocessor:
@@ -164,7 +164,7 @@ def export(model: keras.Model, path: str | os.PathLike) -> None:
     os.makedirs(path, exist_ok=True)
     _write_tensors(model, path)
     hugging_face.write(preprocessor, path)
-    # The last: a folder without it is no checkpoint.
+    # The last: a folder without it is not a checkpoint.
     hugging_face.write_json(path, "config.json", config)
 
 

@@ -105,7 +105,7 @@ def test_faults_of_a_table_are_named_with_their_row(tmp_path):
         ("[1]", "not a JSON object"),
         ("{}", "no image column"),
         ('{"image": " "}', "no image column"),
-        ('{"image": 7}', "image column is no text"),
+        ('{"image": 7}', "image column is not text"),
     ):
         (tmp_path / "t.jsonl").write_text('{"image": "a.jpg"}\n' + line + "\n")
         for opened in (open_examples, open_images):
@@ -141,7 +141,7 @@ def test_a_corrupt_record_ends_an_iteration_and_is_an_image_without_bytes(tmp_pa
         ("t.jsonl", {"split": "dev"}, "{}/t.jsonl has no row with split=dev"),
         ("t.jsonl", {"select": ("label=9",)}, "{}/t.jsonl has no row with label=9"),
         ("s-*.tfrecord", {"split": "dev"}, "shards have no split dev"),
-        ("s-*.tfrecord", {"select": ("a=b",)}, "{}/s-*.tfrecord is no table, so it has no rows"),
+        ("s-*.tfrecord", {"select": ("a=b",)}, "{}/s-*.tfrecord is not a table, so it has no rows"),
     ],
 )
 def test_what_is_not_there_is_named(data, options, problem, tmp_path):

@@ -160,7 +160,7 @@ def test_numbers_that_cannot_be_are_counted(folder):
     assert [pair["n"] for pair in pairs] == [-1]
     assert reasons == {
         "caption or carried column cannot be stored": 1,
-        "image column is no text": 1,
+        "image column is not text": 1,
     }
 
 

@@ -1,4 +1,4 @@
-"""The preparation as a whole, on pairs of which it is known what is wrong with each."""
+"""The whole preparation, on pairs with one known fault each."""
 
 import collections
 import json

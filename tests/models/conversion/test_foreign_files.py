@@ -1,4 +1,4 @@
-"""Files of checkpoints: what they may hold, and what each setting means."""
+"""Checkpoint files: allowed content and the meaning of each setting."""
 
 import json
 
