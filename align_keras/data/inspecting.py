@@ -1,6 +1,5 @@
 """Shards looked into from end to end: what ``recipes/inspect_data.py`` runs."""
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,61 +11,10 @@ import tqdm
 
 from align_keras import files
 from align_keras.data import inspection, inspection_summary, pipeline, records, vocabulary
-from align_keras.errors import InputError, concerning
+from align_keras.data.inspection_settings import Sampling, TrainingInput
+from align_keras.errors import concerning
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.preprocessing.tokenizer import WordPieceTokenizer, read_vocabulary
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How much of the shards is looked at, and what is shown; a part of a command's settings.
-
-    An InputError names the field that is wrong.
-    """
-
-    max_records: int = 100_000
-    """Records to read and decode in all, the first of each shard; they take about 100 bytes of
-    memory each."""
-    samples: int = 24
-    """Pairs on the picture."""
-    max_unusable: float = 0.01
-    """Share of corrupt or undecodable records above which the shards count as spoilt."""
-    seed: int = 0
-    """Decides the pairs on the picture."""
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        for name in ("max_records", "samples"):
-            if getattr(self, name) < 1:
-                raise InputError(f"must be at least 1, not {getattr(self, name)}", setting=name)
-        if not 0 <= self.max_unusable <= 1:
-            raise InputError(
-                f"must be from 0 to 1, not {self.max_unusable}", setting="max_unusable"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingInput:
-    """The input of the training that the shards are meant for; a part of a command's settings."""
-
-    vocabulary: str = ""
-    """BERT vocab.txt to count captions' word pieces with. Empty: not counted."""
-    image_size: int = 289
-    """Pixels."""
-    resize_size: int = 346
-    """Pixels."""
-    sequence_length: int = 64
-    """Word pieces."""
-    antialias: bool = False
-    batch_size: int = 256
-    """Pairs a batch."""
-    seconds: float = 5.0
-    """How long to run the training pipeline for its throughput; 0 leaves it out."""
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        if self.batch_size < 1:
-            raise InputError(f"must be at least 1, not {self.batch_size}", setting="batch_size")
 
 
 def inspect(
@@ -88,9 +36,12 @@ def inspect(
         ``warnings``, lists of lines, and without errors ``images_per_second``.
 
     Raises:
-        InputError: if a shard cannot be read, or there is no such vocabulary.
+        InputError: if a value is out of range, a shard cannot be read, or the vocabulary does not
+            exist.
     """
     sampling, training = sampling or Sampling(), training or TrainingInput()
+    sampling.check()
+    training.check()
     with concerning("vocabulary"):
         counter = word_piece_counter(training.vocabulary) if training.vocabulary else None
     found = inspection.Inspection(counter, sampling.samples, sampling.seed)
