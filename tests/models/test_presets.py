@@ -168,7 +168,7 @@ class OtherEncoder(AlignDualEncoder):
 
 def test_a_subclass_does_not_take_another_class_for_its_own(model, tmp_path):
     model.save_to_preset(tmp_path)
-    with pytest.raises(ValueError, match="holds AlignDualEncoder, which is no OtherEncoder"):
+    with pytest.raises(ValueError, match="holds AlignDualEncoder, where OtherEncoder is needed"):
         OtherEncoder.from_preset(tmp_path)
 
 
@@ -211,7 +211,7 @@ def test_a_preset_of_another_kind_is_refused(tmp_path):
     bert = keras_hub.models.BertBackbone(10, 1, 1, 4, 4, max_sequence_length=4)
     bert.save_to_preset(str(tmp_path))
     for cls in (AlignDualEncoder, AlignBackbone):
-        with pytest.raises(ValueError, match="holds BertBackbone, which is no AlignBackbone"):
+        with pytest.raises(ValueError, match="holds BertBackbone, where AlignBackbone is needed"):
             cls.from_preset(tmp_path)
     with pytest.raises(MissingInputError, match=r"no preprocessor.json of AlignPreprocessor"):
         AlignPreprocessor.from_preset(tmp_path)

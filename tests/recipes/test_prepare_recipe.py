@@ -169,7 +169,8 @@ def test_what_follows_two_dashes_is_beams(table, tmp_path, monkeypatch):
         ("--language=xx", "--language: 'xx' must be one of ar bg"),
         (
             "--evaluation-images=/none/*",
-            "--evaluation-images: no file matches '/none/*'; give a quoted pattern",
+            "--evaluation-images: no file matches '/none/*'; give a folder, a table, or "
+            "a quoted pattern of shards",
         ),
         ("--near-duplicate-model=x", "--near-duplicate-model: there are no images to compare"),
         (
