@@ -5,15 +5,21 @@ from collections.abc import Iterable
 
 import keras
 
+# Names that Keras gives to biases and to the scales and offsets of normalisation layers.
+_OFFSETS_AND_SCALES = re.compile(r"(.+_)?bias|gamma|beta")
 
-def is_matrix(variable: keras.Variable, exclusions: Iterable[str] = ()) -> bool:
-    """Whether a variable has two dimensions or more, and no exclusion matches its path.
 
-    Such are kernels and tables of embeddings; biases, the scales and offsets of normalisation
-    layers and the temperature are not.
+def is_kernel(variable: keras.Variable, exclusions: Iterable[str] = ()) -> bool:
+    """Whether a variable is a kernel or a table of embeddings that no exclusion matches.
+
+    Biases, the scales and offsets of normalisation layers and scalars such as the temperature
+    are not. The name decides beside the shape: the biases of Keras's attention have two
+    dimensions, ``(heads, head_dim)``.
 
     Args:
         variable: of a built model.
-        exclusions: regular expressions.
+        exclusions: regular expressions, looked for in the variable's path.
     """
-    return len(variable.shape) >= 2 and not any(re.search(e, variable.path) for e in exclusions)
+    if len(variable.shape) < 2 or _OFFSETS_AND_SCALES.fullmatch(variable.name):
+        return False
+    return not any(re.search(expression, variable.path) for expression in exclusions)

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from align_keras import keras_internals
-from align_keras.optimizers.exclusions import is_matrix
+from align_keras.optimizers.exclusions import is_kernel
 from align_keras.optimizers.schedules import LearningRate
 
 
@@ -16,7 +16,7 @@ class Lamb(keras.optimizers.Optimizer):
     """LAMB, algorithm 2 of You et al., 2020 (arXiv 1904.00962); ALIGN's optimizer (sec. 5).
 
     Unlike ``keras.optimizers.Lamb``, the weight decay is inside the trust ratio, as
-    published, and variables of fewer than two dimensions (biases, the scales and offsets of
+    published, and all but kernels and tables of embeddings (biases, the scales and offsets of
     normalisation layers, the temperature) get neither decay nor layer adaptation: for them a
     step is Adam's. Without that rule a scalar moves by ``learning_rate * |w|`` whatever its
     gradient.
@@ -67,11 +67,11 @@ class Lamb(keras.optimizers.Optimizer):
             variables, ["first_moment", "second_moment"]
         )
         self._decays = [
-            is_matrix(variable, self.exclude_from_decay)
+            is_kernel(variable, self.exclude_from_decay)
             and keras_internals.may_decay(self, variable)
             for variable in variables
         ]
-        self._adapts = [is_matrix(v, self.exclude_from_adaptation) for v in variables]
+        self._adapts = [is_kernel(v, self.exclude_from_adaptation) for v in variables]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Moves one variable: ``w -= rate * |w| / |r + decay * w| * (r + decay * w)``."""

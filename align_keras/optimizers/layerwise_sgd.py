@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from align_keras import keras_internals
-from align_keras.optimizers.exclusions import is_matrix
+from align_keras.optimizers.exclusions import is_kernel
 from align_keras.optimizers.schedules import LearningRate
 
 
@@ -17,8 +17,8 @@ class LayerwiseSGD(keras.optimizers.SGD):
     """SGD with momentum, and a lower learning rate for all but some weights (paper: transfer).
 
     Weight decay is L2 regularisation, as SGD's has always been: it is added to the gradient and so
-    passes the momentum, where ``keras.optimizers.SGD`` takes it off the weight itself. Weights of
-    fewer than two dimensions have none. The paper gives its size, not its kind.
+    passes the momentum, where ``keras.optimizers.SGD`` takes it off the weight itself. Biases
+    and the weights of normalisation layers have none. The paper gives its size, not its kind.
 
     Args:
         learning_rate: a float or a ``LearningRateSchedule``.
@@ -51,7 +51,7 @@ class LayerwiseSGD(keras.optimizers.SGD):
         if self.built:
             return
         super().build(variables)
-        self._decays = [is_matrix(variable) for variable in variables]
+        self._decays = [is_kernel(variable) for variable in variables]
         self._factors = [
             1.0 if any(re.search(e, variable.path) for e in self.full_rate) else self.factor
             for variable in variables

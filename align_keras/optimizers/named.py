@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from align_keras.errors import InputError
-from align_keras.optimizers.exclusions import is_matrix
+from align_keras.optimizers.exclusions import is_kernel
 from align_keras.optimizers.lamb import Lamb
 from align_keras.optimizers.schedules import LearningRate
 
@@ -26,9 +26,10 @@ def make_optimizer(
 ) -> keras.optimizers.Optimizer:
     """Makes an optimizer from its name; all but LAMB are Keras's.
 
-    Their decay is decoupled (``w -= learning_rate * decay * w``) and leaves out variables of
-    fewer than two dimensions. Keras's Adafactor scales a step by the size of the weight, and
-    keeps a full second moment, so that it saves no memory over SGD with momentum.
+    Their decay is decoupled (``w -= learning_rate * decay * w``) and leaves out biases,
+    the weights of normalisation layers and scalars. Keras's Adafactor scales a step by the size
+    of the weight, and keeps a full second moment, so that it saves no memory over SGD with
+    momentum.
 
     Args:
         name: ``lamb``, ``adamw``, ``sgd`` (momentum 0.9) or ``adafactor``.
@@ -91,11 +92,11 @@ def leave_out_of_decay(
     variables: Sequence[keras.Variable],
     exclusions: Iterable[str],
 ) -> None:
-    """Exempts non-matrices and excluded variables from weight decay.
+    """Exempts all but kernels and tables of embeddings, and what is excluded, from weight decay.
 
     Keras does not save that; ``optimizer.decay_exclusions`` is kept for ``ContrastiveModel`` to.
     """
     optimizer.decay_exclusions = list(exclusions)
     optimizer.exclude_from_weight_decay(
-        [variable for variable in variables if not is_matrix(variable, exclusions)]
+        [variable for variable in variables if not is_kernel(variable, exclusions)]
     )

@@ -1,5 +1,6 @@
 """BERT's WordPiece tokenizer in TensorFlow ops, id for id that of Hugging Face's."""
 
+import functools
 import os
 from collections.abc import Iterable, Sequence
 
@@ -137,7 +138,7 @@ class WordPieceTokenizer:
             text = tf.strings.lower(replace(text, "\u03a3", "\u03c3"), encoding="utf-8")
         return tf.cond(
             tf.reduce_any(tf.strings.regex_full_match(text, _LONG_RUN)),
-            lambda: _mark_long_words(text),
+            lambda: tf.reshape(_traced_mark()(tf.reshape(text, [-1])), tf.shape(text)),
             lambda: text,
         )
 
@@ -153,8 +154,16 @@ class WordPieceTokenizer:
         return self._cutter.tokenize(self.normalize(captions))
 
 
+@functools.cache
+def _traced_mark():
+    """``_mark_long_words``, traced once a process: its ragged ops take longer than all others."""
+    spec = tf.TensorSpec([None], tf.string)
+    return tf.function(_mark_long_words, input_signature=[spec], autograph=False)
+
+
 def _mark_long_words(text):
+    """Replaces the words of over ``_WORD_LIMIT`` characters by ``_MARK``, in ``(captions,)``."""
     # One expression for such a word takes RE2 more memory than it allows itself.
     words = tf_text.regex_split(text, _WORD_END, _WORD_END)
     words = tf.where(tf.strings.length(words, "UTF8_CHAR") > _WORD_LIMIT, _MARK, words)
-    return tf.ensure_shape(tf.strings.reduce_join(words, axis=-1), text.shape)
+    return tf.strings.reduce_join(words, axis=-1)

@@ -98,7 +98,7 @@ class TrainingSettings(Part):
     momentum: Annotated[float, AtLeast(0.0), Below(1.0)] = 0.9
     """Of SGD."""
     weight_decay: Annotated[float, AtLeast(0.0)] = 0.0
-    """L2, for matrices; biases and norms are exempt."""
+    """L2, of kernels; biases and norms are exempt."""
     rematerialize: Annotated[bool, FREE_ON_RESUME] = False
     """Computes activations again in the backward pass: less memory, more time."""
     precision: Literal["float32", "mixed_bfloat16"] = "float32"

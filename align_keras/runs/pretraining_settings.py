@@ -115,7 +115,7 @@ class OptimizerSettings(Part):
     warmup_steps: Annotated[int, AtLeast(0), Below("steps")] = 10_000
     """Steps over which the learning rate rises from 0; afterwards it falls to 0."""
     weight_decay: Annotated[float, AtLeast(0.0)] = 1e-5
-    """Weight decay for matrices; biases and norms are exempt."""
+    """Weight decay of kernels and embeddings; biases and norms are exempt."""
     exclude_from_decay: tuple[str, ...] = ()
     """Regular expressions; weights with a match in their path get no decay either, as
     embedding for BERT's tables."""

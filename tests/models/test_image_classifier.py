@@ -51,7 +51,7 @@ def gradients_of(classifier, batch):
 
 
 def test_steps_are_those_written_out(classifier, batch):
-    """Momentum, decay of matrices alone, ten times less for the tower: two steps of ``fit``."""
+    """Momentum, decay of kernels alone, ten times less for the tower: two steps of ``fit``."""
     classifier.image_encoder.frozen_statistics = True
     compiled(classifier, factor=0.1, weight_decay=0.5)
     expected = values(classifier.trainable_variables)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from align_keras import Lamb, LayerwiseSGD, WarmupLinearDecay
+from align_keras import Lamb, LayerwiseSGD, WarmupLinearDecay, keras_internals
 from align_keras.errors import InputError
 from align_keras.optimizers.averaging import averaged_weights
 from align_keras.optimizers.named import make_optimizer
@@ -192,7 +192,7 @@ def test_one_rule_says_what_decays_in_every_optimizer(make, monkeypatch):
     """Turned around, all of them follow: a vector decays, a matrix does not."""
     for module in ("lamb", "layerwise_sgd", "named"):
         rule = lambda variable, exclusions=(): len(variable.shape) == 1  # noqa: E731
-        monkeypatch.setattr(f"align_keras.optimizers.{module}.is_matrix", rule)
+        monkeypatch.setattr(f"align_keras.optimizers.{module}.is_kernel", rule)
     variables = [
         keras.Variable(np.ones((2,) * rank), dtype="float32", name=f"rank{rank}") for rank in (1, 2)
     ]
@@ -204,6 +204,28 @@ def test_one_rule_says_what_decays_in_every_optimizer(make, monkeypatch):
     optimizer.apply([keras.ops.zeros(variable.shape) for variable in variables])
     np.testing.assert_allclose(variables[0].numpy(), 0.9, rtol=1e-6)
     np.testing.assert_array_equal(variables[1].numpy(), 1.0)
+
+
+@pytest.mark.parametrize("name", ["lamb", "adamw", "sgd", "adafactor"])
+def test_of_the_models_own_weights_kernels_and_embeddings_decay(name, build_tiny):
+    """Told by the layers that own them; the biases of BERT's attention have two dimensions."""
+    model = build_tiny()
+    attributes = ("kernel", "embeddings", "position_embeddings")
+    expected = {
+        id(getattr(layer, attribute))
+        for layer in keras_internals.layers_of(model)
+        for attribute in attributes
+        if isinstance(getattr(layer, attribute, None), keras.Variable)
+    }
+    variables = model.trainable_variables
+    for variable in variables:
+        variable.assign(tf.ones_like(variable))
+    optimizer = make_optimizer(name, 0.1, variables, weight_decay=0.5)
+    optimizer.build(variables)
+    optimizer.apply([keras.ops.zeros(variable.shape) for variable in variables])
+    moved = {v.path for v in variables if np.any(v.numpy() != 1.0)}
+    assert moved == {v.path for v in variables if id(v) in expected}
+    assert len(moved) == 26
 
 
 def test_lamb_leaves_a_zero_weight_movable():
