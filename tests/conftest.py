@@ -33,6 +33,10 @@ tf.config.set_logical_device_configuration(
     [tf.config.LogicalDeviceConfiguration()] * LOGICAL_CPUS,
 )
 
+# Tests trace many graphs and run each a few times: optimizing them took a sixth of the time.
+# The commands and notebooks that run as processes of their own do it, as users' do.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
 from align_keras import (
     AlignBackbone,
     AlignDualEncoder,

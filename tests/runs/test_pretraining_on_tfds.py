@@ -1,11 +1,20 @@
+import numpy as np
 from short_runs import settings_of
 from tfds_set import write_tfds_set
 
-from align_keras.runs.pretraining import pretrain
+from align_keras.data import pipeline
+from align_keras.runs.pretraining import open_run, training_data
 
 
 def test_a_run_trains_on_a_tfds_set(tiny_preset, scene_shards, tmp_path):
+    """Its batches; the step is that of any run."""
     name = f"tfds:{write_tfds_set(tmp_path / 'tfds', scene_shards[0][:4])}"
-    settings = settings_of(([name], scene_shards[1]), tmp_path / "run", steps=1, warmup_steps=0)
-    assert pretrain(settings)["num_pairs"] == 30
+    run = open_run(settings_of(([name], scene_shards[1]), tmp_path / "run"))
     assert list((tmp_path / "run" / "data").glob("*.finished"))
+    # Two captions of each of the forty images.
+    assert sum(run.data.counts.values()) == 80
+    skipped = pipeline.SkippedPairs()
+    batch = next(iter(training_data(run, skipped)))
+    assert batch["images"].shape == (40, 32, 32, 3)
+    assert np.all(batch["image_ids"].numpy() > 0)
+    assert skipped.count == 0
