@@ -1,13 +1,15 @@
+import functools
 import json
 import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import replica_run
 import tensorflow as tf
-from conftest import ROOT
+from conftest import ROOT, build_tiny_model
 from ports import free_ports
 
 from align_keras import Lamb, distribution
@@ -26,22 +28,25 @@ def run_replicas(strategy, model, batch, function):
     return tf.function(lambda: strategy.run(function, args=(shares,)))()
 
 
-def pair_of_models(build_tiny, mirrored, **options):
+@pytest.fixture(scope="module")
+def pair_of_models(mirrored):
     """The same model on one device and on two replicas, batch norm synchronised."""
-    single = build_tiny(synchronized=True)
-    single.compile(Lamb(0.05), **options)
+    # A fixture of the module comes before what seeds each test.
+    keras.utils.set_random_seed(1)
+    single = build_tiny_model(synchronized=True)
     with mirrored.scope():
-        double = build_tiny(synchronized=True)
-        double.compile(Lamb(0.05), **options)
-        double.optimizer.build(double.trainable_variables)
+        double = build_tiny_model(synchronized=True)
     for variable, source in zip(double.variables, single.variables, strict=True):
         variable.assign(source.numpy())
     return single, double
 
 
 @pytest.mark.parametrize("mask", [False, True])
-def test_two_replicas_give_the_loss_and_gradients_of_one(mask, build_tiny, mirrored, batch):
-    single, double = pair_of_models(build_tiny, mirrored, mask_false_negatives=mask)
+def test_two_replicas_give_the_loss_and_gradients_of_one(mask, pair_of_models, mirrored, batch):
+    single, double = pair_of_models
+    single.compile(Lamb(0.05), mask_false_negatives=mask)
+    with mirrored.scope():
+        double.compile(Lamb(0.05), mask_false_negatives=mask)
     expected, expected_gradients = single.compute_gradients(batch)
     results, gradients = run_replicas(mirrored, double, batch, double.compute_gradients)
     for name, value in expected.items():
@@ -155,13 +160,21 @@ def test_batch_norm_statistics_agree_where_it_is_not_synchronised(build_tiny, mi
     assert moved > 0.01
 
 
-def test_local_negatives_would_give_another_loss(build_tiny, mirrored, batch, monkeypatch):
+def test_local_negatives_would_give_another_loss(pair_of_models, mirrored, batch, monkeypatch):
     """What the gathering is for: without it the two-replica test above could not pass."""
-    single, double = pair_of_models(build_tiny, mirrored, mask_false_negatives=False)
-    expected, _ = single.compute_gradients(batch)
+    single, double = pair_of_models
+    single.compile(Lamb(0.05), mask_false_negatives=False)
+    with mirrored.scope():
+        double.compile(Lamb(0.05), mask_false_negatives=False)
+
+    def losses(model, share):
+        inputs = {name: share[name] for name in model.backbone.input}
+        return model.contrastive_losses(model.backbone(inputs, training=True), share)
+
+    expected = losses(single, batch)
     monkeypatch.setattr(distribution, "gather_replicas", lambda value: value)
     monkeypatch.setattr(distribution, "replica_place", lambda: (0, 2))
-    results, _ = run_replicas(mirrored, double, batch, double.compute_gradients)
+    results = run_replicas(mirrored, double, batch, functools.partial(losses, double))
     mean = mirrored.reduce("MEAN", results["loss"], axis=None)
     assert abs(float(mean) - float(expected["loss"])) > 0.1
 
