@@ -7,12 +7,12 @@ from pathlib import Path
 
 from align_keras.data.examples import image_files
 from align_keras.data.examples.example import Example
-from align_keras.data.examples.example_set import ExampleSet, digest, in_order
+from align_keras.data.examples.example_set import ExampleSet, digest, in_order, usable
 from align_keras.errors import Place
 
 
 class FolderExamples(ExampleSet):
-    """The images below a folder; one part.
+    """The images below a folder; one part. Those of a format that is not read have a fault.
 
     Args:
         folder: its path.
@@ -39,15 +39,18 @@ class FolderExamples(ExampleSet):
 
     def shuffled(self, seed: int) -> Iterator[Example]:
         """The images in an order that ``seed`` decides."""
-        return map(self._example, in_order(self._files, seed))
+        return usable(map(self._example, in_order(self._files, seed)))
 
     def _example(self, file: str) -> Example:
         name = os.path.relpath(file, self.parts[0])
+        fault = image_files.foreign_format(name)
+        read = functools.partial(image_files.read_file, file)
         return Example(
             place=Place(file),
             image_id=name,
-            load=functools.partial(image_files.read_file, file),
+            load=image_files.no_image(fault) if fault else read,
             class_name=name.split(os.sep)[0] if self._names is not None else "",
+            fault=fault,
             key=name,
         )
 
