@@ -20,13 +20,13 @@ class Kind:
     name: str
     """As in ``it is NAME``."""
     ending: str = ""
-    """The file name's ending that readers of tables go by; empty if it is no table."""
+    """The file name's ending that readers of pairs go by; empty if they read no such file."""
     remedy: str = ""
     """What to do with it, whatever it was to be read as."""
 
 
 TFRECORD = Kind("TFRecord")
-TAR = Kind("a tar archive", remedy="give it the ending .tar")
+TAR = Kind("a tar archive", ".tar")
 ZIP = Kind("a zip archive, as Excel's tables are", remedy="unpack it, or save the table as CSV")
 GZIP = Kind("compressed by gzip", remedy="gunzip it")
 PARQUET = Kind("Parquet", ".parquet")

@@ -63,7 +63,7 @@ def write(tmp_path):
         (CSV, "a table or other text", PACK),
         (PARQUET, "Parquet", PACK),
         (ZIP, "a zip archive", "unpack it"),
-        (TAR, "a tar archive", "ending .tar"),
+        (TAR, "a tar archive", PACK),
         (gzip.compress(CSV), "compressed by gzip", "gunzip it"),
         (b"<!DOCTYPE html><html>", "HTML", ""),
         (POINTER, "a pointer of Git LFS", "git lfs pull"),

@@ -70,7 +70,8 @@ class Columns:
         """Whether a row has every selected value; one that is no object stays, to be counted."""
         conditions = (condition.partition("=") for condition in self.select)
         return not isinstance(row, Mapping) or all(
-            str(row.get(column)) == value for column, _, value in conditions
+            value in (str(row.get(column)), as_text(row.get(column)))
+            for column, _, value in conditions
         )
 
     def texts_of(

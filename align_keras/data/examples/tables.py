@@ -199,15 +199,20 @@ def check_header(names: Sequence[str], place: Place) -> None:
 
 def _csv_fields(file: IO[str], path: str | Path) -> Iterator[tuple[str, list[str]]]:
     """The fields of each row of a CSV that is not blank, with its last line."""
-    header = file.readline()
-    plain = _QUOTED.sub("", header)
+    start = []  # the header, and blank lines before it
+    for line in file:
+        start.append(line)
+        if line.strip():
+            break
+    plain = _QUOTED.sub("", "".join(start))
     separator = next((mark for mark in _SEPARATORS if mark in plain), ",")
     # Strict: a quote that is not closed would take the rows after it into its field.
-    reader = csv.reader(itertools.chain([header], file), strict=True, delimiter=separator)
+    reader = csv.reader(itertools.chain(start, file), strict=True, delimiter=separator)
     first = 1
     try:
         for fields in reader:
-            if fields:
+            # Spreadsheets write rows of nothing.
+            if any(map(str.strip, fields)):
                 yield f"line {reader.line_num}", fields
             first = reader.line_num + 1
     except csv.Error as error:
@@ -219,12 +224,12 @@ def _csv_fields(file: IO[str], path: str | Path) -> Iterator[tuple[str, list[str
 
 
 def _tsv_fields(file: IO[str], _: str | Path) -> Iterator[tuple[str, list[str] | RowFault]]:
-    """The fields of each line of a TSV that is not empty; a RowFault for half of a row."""
+    """The fields of each line of a TSV that is not blank; a RowFault for half of a row."""
     width = 0
     before: tuple[str, list[str]] | None = None
     for number, line in enumerate(file, 1):
         line = line.rstrip("\r\n")
-        if not line:
+        if not line.strip():
             continue
         fields = line.split("\t")
         # Quoted fields may contain tabs. A caption that merely starts with a quote is not quoted.

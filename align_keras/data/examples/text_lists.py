@@ -10,6 +10,7 @@ from align_keras.data.examples.example import NoCaption
 _TEXT = r"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+\""""
 _ITEM = re.compile(rf"{_TEXT}|None|nan|null", re.DOTALL)
 # NumPy has no comma between its items.
+_TUPLE = re.compile(rf"\((?:(?:{_ITEM.pattern})\s*+,\s*+)++(?:{_ITEM.pattern})?+\s*+\)", re.DOTALL)
 _LIST = re.compile(rf"\[\s*+(?:(?:{_ITEM.pattern})[\s,]*+)*+\]", re.DOTALL)
 
 
@@ -25,6 +26,8 @@ def parsed(text: str, is_list: bool) -> str | list:
         A list; of a text in brackets that cannot be read, in a column of lists, one ``NoCaption``.
     """
     stripped = text.strip()
+    if _TUPLE.fullmatch(stripped):
+        stripped = f"[{stripped[1:-1]}]"
     if not (stripped.startswith("[") and stripped.endswith("]")):
         return text
     found = _items(stripped)

@@ -177,6 +177,9 @@ def test_splits_are_found_in_tables_and_folders(tmp_path):
 
 
 def test_a_condition_is_column_and_value():
+    for value, other in (("1", "2"), (1, 2), (1.0, 1.5), ("1", None), (b"1", "11")):
+        assert Columns(select=("fold=1",)).selects({"fold": value})
+        assert not Columns(select=("fold=1",)).selects({"fold": other})
     with pytest.raises(InputError, match="'split' must be COLUMN=VALUE") as caught:
         Columns(select=("split",))
     assert caught.value.setting == "select"

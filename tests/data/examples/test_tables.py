@@ -126,8 +126,8 @@ def test_a_line_break_in_a_tsv_costs_its_row(tmp_path):
     [
         ("T.CSV", "image,caption\n0.jpg,a\n"),
         ("t.csv", "\ufeffimage,caption\r\n0.jpg,a\r\n\r\n"),
-        ("t.csv", "image;caption\n0.jpg;a\n"),
-        ("t.csv", "image\tcaption\n0.jpg\ta\n"),
+        ("t.csv", "\n \nimage;caption\n0.jpg;a\n"),
+        ("t.csv", "image\tcaption\n0.jpg\ta\n\t\n"),
         ("t.csv", "image| caption\n0.jpg|a\n"),
         ("t.csv", '"image", "caption"\n0.jpg,a\n'.replace(", ", ",")),
         ("t.jsonl", '{"image": "0.jpg", "caption": "a"}'),

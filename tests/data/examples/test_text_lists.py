@@ -24,6 +24,7 @@ CAPTIONS = ["a red ball", "it's a ball, on blue", 'the 7" single', "naïve\nline
         repr(CAPTIONS),
         str(np.array(CAPTIONS)),
         f" {CAPTIONS!r}\n",
+        repr(tuple(CAPTIONS)),
     ],
 )
 def test_json_python_and_numpy_are_read(text, is_list):
@@ -34,7 +35,14 @@ def test_what_is_no_list_of_texts_is_a_caption_but_in_a_column_of_lists():
     (unreadable,) = parsed("[a red ball, a ball]", True)
     assert isinstance(unreadable, NoCaption)
     assert parsed("[1, 2]", True) == [1, 2]
-    for text in ("[a red ball, a ball]", "[1, 2]", "a dog [left]", "[sic] a dog", "['a', b]"):
+    for text in (
+        "[a red ball, a ball]",
+        "[1, 2]",
+        "a dog [left]",
+        "[sic] a dog",
+        "['a', b]",
+        "('a')",
+    ):
         assert parsed(text, False) == text
     assert parsed("['a', nan, None]", False) == ["a", None, None]
     assert parsed("[]", False) == []
