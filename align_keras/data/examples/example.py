@@ -52,7 +52,8 @@ class Example:
         """
         for text in self.texts:
             fault = caption_fault(text)
-            if fault not in (None, NO_CAPTION, EMPTY_CAPTION) and not isinstance(text, NoCaption):
+            is_there = text.is_there if isinstance(text, NoCaption) else True
+            if is_there and fault not in (None, NO_CAPTION, EMPTY_CAPTION):
                 raise InputError(str(fault), self.place)
         return self.captions
 
@@ -69,6 +70,8 @@ class NoCaption:
     """Stands where captions are expected but cannot be had."""
 
     reason: str
+    is_there: bool = False
+    """Whether there is something that cannot be read."""
 
 
 NO_CAPTION = "no caption"

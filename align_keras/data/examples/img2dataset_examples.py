@@ -117,9 +117,10 @@ def _entry(part: str, archive: tarfile.TarFile, sample: _Sample) -> Entry:
         fault = "not a JSON object"
     if (text := read("txt")) is not None:
         fields["txt"] = decoded(text)
-    found = tuple(dict.fromkeys([*sample, *fields]))
+    extensions = [extension or "a file without extension" for extension in sample]
+    found = tuple(dict.fromkeys([*extensions, *fields]))
     image = _image_in(sample)
-    load: Callable[[], bytes] = image_files.no_image(f"no jpg; has {listing(list(sample))}")
+    load: Callable[[], bytes] = image_files.no_image(f"no jpg; has {listing(extensions)}")
     if image:
         load = functools.partial(_read_member, part, sample[image])
     return Entry(fields, load, fault, found)

@@ -32,8 +32,8 @@ def parsed(text: str, is_list: bool) -> str | list:
         return text
     found = _items(stripped)
     if found is None:
-        unreadable = [NoCaption("captions is a list that cannot be read; write it as JSON")]
-        return unreadable if is_list else text
+        reason = "captions is a list that cannot be read; write it as JSON"
+        return [NoCaption(reason, is_there=True)] if is_list else text
     has_text = not found or any(isinstance(item, str) for item in found)
     return found if is_list or has_text else text
 

@@ -19,7 +19,7 @@ def write(path, names):
         for name in names:
             member = tarfile.TarInfo(name)
             data = APPLE if "._" in name else name.encode()
-            if "." not in name.strip("./"):
+            if name == "data":
                 member.type, data = tarfile.DIRTYPE, b""
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
@@ -80,6 +80,7 @@ def test_the_same_name_again_is_another_sample(tmp_path):
 
 def test_a_lost_sample_says_what_it_has(tmp_path):
     names = ["0.input.jpg", "0.outputs.txt", "1.txt", "2.jpg", "3.JPEG", "3.TXT", "4.tiff", "4.txt"]
+    names += ["x/README"]
     source = open_downloads(write(tmp_path / "0.tar", names))
     tally = Tally()
     list(Preparation(source, filters.NO_RULES, table_only=False).kept(source.parts[0], (), tally))
@@ -89,4 +90,5 @@ def test_a_lost_sample_says_what_it_has(tmp_path):
         "no field captions, caption, txt or text, only jpg": 1,
         "image does not decode": 1,
         "no jpg; has tiff, txt": 1,
+        "no field captions, caption, txt or text, only a file without extension": 1,
     }
