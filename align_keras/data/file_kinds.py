@@ -102,7 +102,11 @@ def check_shard(shard: str, head: bytes, wanted: Kind = TFRECORD) -> None:
     kind = kind_of(head)
     is_packed = wanted is TFRECORD and shard.endswith(".gz")
     if kind is not None and kind is not (GZIP if is_packed else wanted):
-        remedy = "pack it with recipes/prepare_data.py" if kind.ending else kind.remedy
+        remedy = kind.remedy
+        if kind.ending:
+            remedy = "pack it with recipes/prepare_data.py"
+            if not shard.lower().endswith(kind.ending):
+                remedy = f"give it the ending {kind.ending}, and {remedy} to train on it"
         raise InputError(f"is {kind.name}, not {wanted.name}", Place(shard), remedy)
 
 
@@ -118,5 +122,12 @@ def check_table(path: str | Path, head: bytes, ending: str) -> None:
     texts = {".csv": (TEXT,), ".tsv": (TEXT,), ".jsonl": (TEXT, JSON_LINES)}
     if kind is None or kind.ending == ending or kind in texts.get(ending, ()):
         return
-    remedy = kind.remedy or (f"give it the ending {kind.ending}" if kind.ending else "")
-    raise InputError(f"is {kind.name}, whatever its ending {ending} says", Place(str(path)), remedy)
+    problem = f"is {kind.name}, whatever its ending {ending} says"
+    raise InputError(problem, Place(str(path)), remedy_of(kind))
+
+
+def remedy_of(kind: Kind | None) -> str:
+    """What makes a table of a file of this kind; empty where nothing is known."""
+    if kind is None:
+        return ""
+    return kind.remedy or (f"give it the ending {kind.ending}" if kind.ending else "")

@@ -84,6 +84,25 @@ def test_a_shard_that_is_another_file_is_named(data, kind, remedy, write):
     assert f"is {kind}" in line
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "remedy"),
+    [
+        ("t.ndjson", JSONL, "give it the ending .jsonl"),
+        ("t.txt", CSV, "give it the ending .csv"),
+        ("t.json", json.dumps(ROWS).encode(), "write one object a line and call it .jsonl"),
+        ("t.xlsx", ZIP, "unpack it, or save the table as CSV"),
+    ],
+)
+def test_a_table_by_another_name_is_told_the_ending(name, data, remedy, write):
+    with pytest.raises(InputError, match="must end in .jsonl, .csv, .tsv or .parquet") as caught:
+        list(read_table(write(name, data)))
+    assert caught.value.remedy.startswith(remedy)
+    if name != "t.json":
+        with pytest.raises(InputError) as caught:
+            open_examples(write(name, data))
+        assert caught.value.remedy.startswith(remedy)
+
+
 def test_a_compressed_shard_is_compressed(write):
     shard = write("x.tfrecord.gz", gzip.compress(b"")[:20])
     records.check_kind(shard)

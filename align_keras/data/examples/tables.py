@@ -101,7 +101,9 @@ def _check_kind(path: str | Path) -> str:
         raise MissingInputError(f"no file {path}", remedy="give a JSONL, CSV, TSV or Parquet table")
     ending = ending_of(path)
     if not ending:
-        raise InputError(f"{path} must end in .jsonl, .csv, .tsv or .parquet")
+        problem = f"{path} must end in .jsonl, .csv, .tsv or .parquet"
+        kind = file_kinds.kind_of(file_kinds.head_of(path))
+        raise InputError(problem, remedy=file_kinds.remedy_of(kind))
     if ending == ".parquet":
         head = file_kinds.head_of(path)
     else:
