@@ -15,6 +15,7 @@ os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
 import dataclasses
 from pathlib import Path
 
+from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import concerning
 from align_keras.runs import command
 
@@ -98,8 +99,12 @@ def default_output(model):
 
 
 def parse():
-    """Reads the flags."""
-    return command.parse(EvaluateSettings, None, description=__doc__)
+    """Reads the flags, and checks the columns of a table before TensorFlow loads."""
+    settings = command.parse(EvaluateSettings, None, description=__doc__)
+    needs = "captions" if settings.task.startswith("retrieval") else "class"
+    with concerning("data"):
+        check_data(settings.data, settings.select, needs)
+    return settings
 
 
 if __name__ == "__main__":

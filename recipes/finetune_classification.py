@@ -17,12 +17,18 @@ os.environ["ALIGN_KERAS_IMPORT"] = "lazy"  # flags are read without TensorFlow
 
 import experiments
 
+from align_keras.data.examples.table_columns import check_data
+from align_keras.errors import concerning
 from align_keras.runs import command
 
 
 def parse():
-    """Reads the flags."""
-    return experiments.read_classification(sys.argv[1:], __doc__)
+    """Reads the flags, and checks the columns of tables before TensorFlow loads."""
+    settings = experiments.read_classification(sys.argv[1:], __doc__)
+    for name in ("data", "train_data"):
+        with concerning(name):
+            check_data(getattr(settings.data, name), settings.data.select, "class")
+    return settings
 
 
 def main(settings):

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from align_keras import errors
+from align_keras.data.examples.columns import Columns
+from align_keras.data.examples.table_columns import check_columns
 from align_keras.data.preparation import filters
 from align_keras.runs import command
 
@@ -112,14 +114,7 @@ def main(settings: PrepareSettings) -> None:
         settings.beam_options,
     )
     rules = choose_rules(settings)
-    columns = preparing.Columns(
-        image=settings.image_column,
-        archive=settings.archive_column,
-        caption=settings.caption_column,
-        unsafe=settings.unsafe_field,
-        carry=settings.carry,
-        select=settings.select,
-    )
+    columns = choose_columns(settings)
     source = preparing.open_pairs(settings.captions, settings.images, settings.source, columns)
     images = open_evaluation_images(settings, rules)
     name = "captions" if settings.captions else "source"
@@ -130,6 +125,18 @@ def main(settings: PrepareSettings) -> None:
         print(preparing.summary(report, output))
         if not report["pairs_out"]:
             raise errors.InputError(f"no pair of {getattr(settings, name)} could be packed")
+
+
+def choose_columns(settings: PrepareSettings) -> Columns:
+    """What the columns of the table are called."""
+    return Columns(
+        image=settings.image_column,
+        archive=settings.archive_column,
+        caption=settings.caption_column,
+        unsafe=settings.unsafe_field,
+        carry=settings.carry,
+        select=settings.select,
+    )
 
 
 def choose_rules(settings: PrepareSettings) -> filters.Rules:
@@ -163,10 +170,17 @@ def open_evaluation_images(settings: PrepareSettings, rules: filters.Rules) -> A
 
 
 def parse(arguments: Sequence[str] | None = None) -> PrepareSettings:
-    """The settings of a command line; what follows ``--`` is Beam's."""
+    """The settings of a command line; what follows ``--`` is Beam's.
+
+    Checks the columns of a table, before TensorFlow loads.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     end = arguments.index("--") if "--" in arguments else len(arguments)
     settings = command.parse(PrepareSettings, arguments[:end], description=__doc__)
+    columns = choose_columns(settings)
+    if settings.captions:
+        with errors.concerning("captions"):
+            check_columns(settings.captions, columns, ("image", "captions"))
     beam_options = (*settings.beam_options, *arguments[end + 1 :])
     return dataclasses.replace(settings, beam_options=beam_options)
 

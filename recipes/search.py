@@ -21,6 +21,7 @@ from typing import Literal
 import tqdm
 import tyro
 
+from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import InputError, concerning
 from align_keras.runs import command
 from align_keras.search.image_index import MAX_THUMBNAIL_SIZE, UNREADABLE, ImageIndex
@@ -246,9 +247,17 @@ def main(settings):
 
 
 def parse():
-    """Reads the flags of the command that is typed."""
+    """Reads the flags of the command that is typed.
+
+    Checks the columns of a table, before TensorFlow loads.
+    """
     commands = {name: settings for name, (settings, _) in COMMANDS.items()}
-    return tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
+    settings = tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
+    for field, needs in (("images", ""), ("data", "captions")):
+        if hasattr(settings, field):
+            with concerning(field):
+                check_data(getattr(settings, field), settings.select, needs)
+    return settings
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ def check_shards(shards: Sequence[str], max_records: int = 100_000) -> None:
         max_records: how many to read in all, spread evenly over the shards.
 
     Raises:
-        InputError: if a shard is empty, none has a readable record, or one lacks ``jpg`` or
-            ``txt`` or holds a caption that is not UTF-8.
+        InputError: if a shard is empty or a file of another kind, none has a readable record, or
+            one lacks ``jpg`` or ``txt`` or holds a caption that is not UTF-8.
     """
     share = max(1, max_records // len(shards))
     unreadable = []
@@ -38,6 +38,7 @@ def check_shards(shards: Sequence[str], max_records: int = 100_000) -> None:
         fault = "no readable record in it"
         remedy = "remove the shard or write it again"
         if not intact:
+            records.check_kind(shard)
             unreadable.append(shard)
         if not count or len(unreadable) == len(shards):
             raise InputError(fault, Place(shard), remedy)

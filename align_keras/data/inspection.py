@@ -132,7 +132,7 @@ class Inspection:
         self.complete &= read >= counted
         self.records += read
         if self.usable == usable_before:
-            self._add_fault("no readable record in the shard", shard, "", 1)
+            self._add_fault("no readable record in the shard", shard, _kind_of(shard))
 
     def _add_fault(self, kind: str, where: str, detail: str, count: int = 1) -> None:
         self.faults[kind]["count"] += count
@@ -227,6 +227,15 @@ class Inspection:
         _, first = np.unique(told_apart, return_index=True)
         found["images_under_several_ids"] = repeats_of(image[first])["records"]
         return found
+
+
+def _kind_of(shard: str) -> str:
+    """What a shard is instead of TFRecord, and what to do; empty if it is not known."""
+    try:
+        records.check_kind(shard)
+    except InputError as error:
+        return f"{error.problem}; {error.remedy}"
+    return ""
 
 
 def _shares_outside_the_rules(

@@ -26,6 +26,7 @@ from typing import Any
 import google_crc32c
 import tensorflow as tf
 
+from align_keras.data import file_kinds
 from align_keras.errors import InputError, MissingInputError, Place
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,13 @@ def matching_files(pattern: str) -> list[str]:
 def _open(shard: str) -> Any:
     raw = tf.io.gfile.GFile(shard, "rb")
     return gzip.GzipFile(fileobj=raw) if shard.endswith(".gz") else raw
+
+
+def check_kind(shard: str) -> None:
+    """Raises InputError if a shard without a readable record is a good file of another kind."""
+    with tf.io.gfile.GFile(shard, "rb") as file:
+        head = file.read(file_kinds.HEAD_BYTES)
+    file_kinds.check_shard(shard, head)
 
 
 def read_frames(shard: str) -> Iterator[bytes | None]:
@@ -216,16 +224,18 @@ def parse_pair(record: bytes) -> dict[str, Any]:
 def image_id_of(record: bytes) -> bytes:
     """The ``image_id`` of a serialised record as bytes, whether string or whole number.
 
-    ``b""`` if it is absent, a fraction or unreadable.
+    ``b""`` if it is absent, white space, a fraction or unreadable: as ``examples.example.as_id``.
     """
     try:
         feature = tf.train.Example.FromString(record).features.feature["image_id"]
     except Exception:  # as in parse_pair, which copies the image as well
         return b""
     for value in feature.bytes_list.value[:1]:
-        return value
+        return value if value.strip() else b""
     for value in feature.int64_list.value[:1]:
         return b"%d" % value
+    for value in feature.float_list.value[:1]:
+        return b"%d" % value if value.is_integer() and abs(value) < 1 << 24 else b""
     return b""
 
 

@@ -7,6 +7,7 @@ Pure functions on arrays, and a reader of the published files.
 
 import csv
 import gzip
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,13 @@ def read_judgements(
     if not paths:
         raise MissingInputError(f"no {plain.name} or {plain.name}.gz", Place(str(directory)))
     first, second = _COLUMNS[kind]
+    place = Place(str(paths[0]))
     opener: Any = gzip.open if paths[0].suffix == ".gz" else open
-    with opener(paths[0], "rt", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with opener(paths[0], "rt", encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error, csv.Error) as error:
+        raise InputError(f"not readable ({error})", place, "download it again") from None
     try:
         return (
             np.array([coco_id(row[first]) for row in rows]),
@@ -59,8 +64,8 @@ def read_judgements(
     except (KeyError, TypeError, ValueError):
         raise InputError(
             f"it lacks the columns {first}, {second} and agg_score of Crisscrossed Captions, or "
-            "one has no numbers",
-            Place(str(paths[0])),
+            f"one has no numbers; it has {', '.join(map(str, rows[0])) if rows else 'no row'}",
+            place,
             "download it again",
         ) from None
 

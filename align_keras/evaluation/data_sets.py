@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import gzip
 import importlib.resources
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -135,20 +137,36 @@ def class_names_of(name: str) -> list[str] | None:
 
 
 def read_names(path: str | Path) -> list[str]:
-    """The lines of a text file that are not empty.
+    """The lines of a text file, less empty ones at its end.
 
     Raises:
         MissingInputError: if there is no such file.
-        InputError: if it is not UTF-8.
+        InputError: if it is not UTF-8, or a line between others is empty: the names after it
+            would take the places before theirs.
     """
-    place = Place(file=str(path))
+    lines = read_lines(path)
+    while lines and not lines[-1]:
+        lines.pop()
+    if "" in lines:
+        where = Place(str(path), f"line {lines.index('') + 1}")
+        raise InputError("an empty line between names", where, "take it out, or give it its name")
+    return lines
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The stripped lines of a text file, plain or ``.gz``; raises as ``read_names``."""
+    place = Place(str(path))
     if not Path(path).is_file():
         raise MissingInputError("no such file", place, "give a text file with a name a line")
+    opener: Any = gzip.open if Path(path).suffix == ".gz" else open
     try:
-        lines = Path(path).read_text("utf-8-sig").splitlines()
+        # Not `splitlines`: it also divides at letters that a line may hold.
+        with opener(path, "rt", encoding="utf-8-sig") as file:
+            return [line.strip() for line in file]
     except UnicodeDecodeError:
         raise InputError("not UTF-8", place, "convert it") from None
-    return [line.strip() for line in lines if line.strip()]
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"not readable ({error})", place, "download it again") from None
 
 
 def imagenet_wnids() -> list[str]:

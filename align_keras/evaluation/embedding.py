@@ -42,9 +42,10 @@ def embed_pairs(model: Any, examples: Iterable[Example], batch_size: int = 64) -
     """Embeds images and their captions; examples with the same image id are one image.
 
     Raises:
-        InputError: if an image does not decode or has no caption.
+        InputError: if an image does not decode or has no caption, or a caption is no text.
     """
     rows: dict[str, int] = {}
+    places: list[Place] = []
     captions: list[str] = []
     rows_of_texts: list[int] = []
 
@@ -52,9 +53,11 @@ def embed_pairs(model: Any, examples: Iterable[Example], batch_size: int = 64) -
         for example in examples:
             is_new = example.image_id not in rows
             row = rows.setdefault(example.image_id, len(rows))
-            rows_of_texts.extend([row] * len(example.captions))
-            captions.extend(example.captions)
+            queries = example.queries
+            rows_of_texts.extend([row] * len(queries))
+            captions.extend(queries)
             if is_new:
+                places.append(example.place)
                 yield example
 
     images = embed_images(model.encode_images, new_images(), model.preprocessor, batch_size)
@@ -62,7 +65,7 @@ def embed_pairs(model: Any, examples: Iterable[Example], batch_size: int = 64) -
     if missing:
         raise InputError(
             f"no caption, as have {len(missing):,} of {len(rows):,} images",
-            Place(member=f"image {list(rows)[missing[0]]}"),
+            places[missing[0]],
             "retrieval needs one of each",
         )
     return Pairs(images, embed_texts(model, captions), np.array(rows_of_texts, int), captions)

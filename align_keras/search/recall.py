@@ -2,11 +2,10 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable
 
 import numpy as np
 
-from align_keras.data.examples import Example
+from align_keras.data.examples import ExampleSet
 from align_keras.errors import InputError
 from align_keras.evaluation import embedding, retrieval
 from align_keras.evaluation.metrics import RECALL_AT
@@ -36,9 +35,10 @@ class IndexRecall:
     """A query, when all are asked together."""
 
 
-def read_captions(data: Iterable[Example]) -> list[CaptionOfImage]:
-    """Every caption of the data."""
-    return [CaptionOfImage(own.image_id, caption) for own in data for caption in own.captions]
+def read_captions(data: ExampleSet) -> list[CaptionOfImage]:
+    """Every caption of the data; InputError if there is none, or one is no text."""
+    data.check_captions()
+    return [CaptionOfImage(own.image_id, caption) for own in data for caption in own.queries]
 
 
 def measure_recall(

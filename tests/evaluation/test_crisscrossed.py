@@ -49,6 +49,10 @@ def test_files_are_read_plain_and_compressed(tmp_path):
     with pytest.raises(InputError, match="it lacks the columns caption1, caption2") as caught:
         crisscrossed.read_judgements(tmp_path, "sts")
     assert caught.value.place.file == str(tmp_path / "sts_test.csv")
+    assert caught.value.problem.endswith("it has caption, image, agg_score, sampling_method")
+    (tmp_path / "sts_test.csv").write_bytes(b"caption1,caption2,agg_score\ncaf\xe9,x,1\n")
+    with pytest.raises(InputError, match="sts_test.csv: not readable .*utf-8"):
+        crisscrossed.read_judgements(tmp_path, "sts")
 
 
 def test_positives_are_pairs_judged_three_or_more():

@@ -29,8 +29,12 @@ def test_the_papers_figures_have_the_names_of_metrics():
 
 def test_names_of_a_file(tmp_path):
     path = tmp_path / "names.txt"
-    path.write_text("\ufeffcafé\n\n red ring \n", "utf-8")
-    assert data_sets.read_names(path) == ["café", "red ring"]
+    path.write_text("\ufeffcafé\r\n red\u2028ring \n\n \n", "utf-8")
+    assert data_sets.read_names(path) == ["café", "red\u2028ring"]
+    # The names behind it would be those of the labels before.
+    path.write_text("café\n\nred ring\n")
+    with pytest.raises(InputError, match="names.txt line 2: an empty line between names"):
+        data_sets.read_names(path)
     path.write_bytes(b"caf\xe9\n")
     with pytest.raises(InputError, match="not UTF-8") as caught:
         data_sets.read_names(path)

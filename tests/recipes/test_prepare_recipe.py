@@ -102,8 +102,8 @@ def test_an_interrupted_packing_says_so_in_one_line(monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("align_keras.data.examples.table_examples.read_table", interrupt)
-    monkeypatch.chdir(tmp_path)
-    line = prepare_data("--captions=a.csv", "--output=b")
+    (tmp_path / "a.csv").write_text("image,caption\n")
+    line = prepare_data(f"--captions={tmp_path}/a.csv", f"--output={tmp_path}/b")
     assert line.startswith("prepare_data.py: interrupted; ")
 
 

@@ -14,7 +14,7 @@ def build(model, photos, output, **options):
 
 
 def write_photos(folder, images):
-    """A folder of images with one below it, a damaged one, an empty one and a broken link."""
+    """A folder of images with one below it, a damaged one, an empty one and others."""
     for number, data in enumerate(images):
         path = folder / ("more/deep" if number % 3 else "") / f"{number:02}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,6 +22,7 @@ def write_photos(folder, images):
     (folder / "bad.jpg").write_bytes(images[0][:200])
     (folder / "empty.PNG").touch()
     (folder / "notes.txt").write_text("no image")
+    (folder / "other.TIFF").write_bytes(images[0])
     (folder / "gone.jpg").symlink_to("nowhere.jpg")
     (folder / "more" / "loop").symlink_to(folder)
     os.mkfifo(folder / "pipe.jpg")

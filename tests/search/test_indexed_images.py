@@ -96,7 +96,7 @@ def test_an_error_without_words_is_a_reason_too(tiny_model):
         ("none", "none"),
         ("none.csv", "none.csv"),
         ("empty", "empty: .*no image"),
-        ("bad.csv", "bad.csv line 2: .*image"),
+        ("bad.csv", "bad.csv: no column image, only picture"),
         ("all_bad", "none of 1 images is readable; .*unreadable.jsonl has the reasons"),
     ],
 )

@@ -32,6 +32,7 @@ def test_a_folder_is_embedded_and_what_is_unreadable_listed(tiny_model, photos, 
         "bad.jpg": "does not decode",
         "empty.PNG": "empty",
         "gone.jpg": "no such file",
+        "other.TIFF": ".tiff is a format that is not read",
         "pipe.jpg": "not a file",
     }
     places, scores = index.search(expected, 3)

@@ -2,10 +2,23 @@
 
 ``open_examples`` gives an ``ExampleSet`` of ``Example``s; a kind of source is a module. No rule
 and no packing: what becomes of examples is decided above.
+
+Names are imported when they are used, so that commands look at tables before TensorFlow loads.
 """
 
-from align_keras.data.examples.example import Example
-from align_keras.data.examples.example_set import ExampleSet
-from align_keras.data.examples.opening import open_examples, open_images
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from align_keras.data.examples.example import Example
+    from align_keras.data.examples.example_set import ExampleSet
+    from align_keras.data.examples.opening import open_examples, open_images
 
 __all__ = ["Example", "ExampleSet", "open_examples", "open_images"]
+_MODULES = {"Example": "example", "ExampleSet": "example_set"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'opening')}"), name)

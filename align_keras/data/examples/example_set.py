@@ -8,10 +8,13 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from align_keras.data.examples.example import Example
+from align_keras.data.examples.columns import no_name
+from align_keras.data.examples.example import Example, caption_fault
 from align_keras.errors import InputError, Place
 
 _Item = TypeVar("_Item")
+# That are looked at before a model is loaded.
+_FIRST_IMAGES = 1_000
 
 
 class ExampleSet:
@@ -50,6 +53,32 @@ class ExampleSet:
             if example.image_id not in seen:
                 seen.add(example.image_id)
                 yield example
+
+    def check_captions(self) -> None:
+        """Raises InputError if none of the first images has a caption, or one is no text."""
+        # All of them, so that a faulty one is told before a model is loaded.
+        texts = [len(example.queries) for example in itertools.islice(self, _FIRST_IMAGES)]
+        if any(texts):
+            return
+        first = next(iter(self), None)
+        faults = [caption_fault(text) for text in first.texts] if first else []
+        raise InputError(
+            next(filter(None, faults), "no caption in it"),
+            Place(first.place.file if first else ""),
+            "retrieval needs captions",
+        )
+
+    def check_classes(self) -> None:
+        """Raises InputError if none of the first images has a class."""
+        found: dict[str, None] = {}
+        place = Place()
+        for example in itertools.islice(self, _FIRST_IMAGES):
+            if example.class_name or example.label is not None:
+                return
+            found.update(dict.fromkeys(example.found))
+            place = Place(example.place.file)
+        problem = no_name(("class_name", "label"), found)
+        raise InputError(problem, place, "classification needs one of them")
 
     @functools.cached_property
     def class_names(self) -> tuple[str, ...] | None:

@@ -1,23 +1,26 @@
 """A folder of images: all below it, or a folder for each class."""
 
 import functools
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from align_keras.data.examples import image_files
 from align_keras.data.examples.example import Example
-from align_keras.data.examples.example_set import ExampleSet, digest, in_order
+from align_keras.data.examples.example_set import ExampleSet, digest, in_order, usable
 from align_keras.errors import Place
+
+logger = logging.getLogger(__name__)
 
 
 class FolderExamples(ExampleSet):
-    """The images below a folder; one part.
+    """The images below a folder; one part. Those of a format that is not read have a fault.
 
     Args:
         folder: its path.
         classes: whether each folder in it holds the images of a class; images beside those
-            folders are then passed over.
+            folders are left out, which the log says.
     """
 
     def __init__(self, folder: str | Path, classes: bool = False) -> None:
@@ -26,8 +29,10 @@ class FolderExamples(ExampleSet):
         if not classes:
             self._files = sorted(image_files.walk(folder))
             return
-        found = [path for path in Path(folder).iterdir() if path.is_dir()]
-        folders = sorted(path for path in found if not image_files.is_hidden(path.name))
+        found = sorted(p for p in Path(folder).iterdir() if not image_files.is_hidden(p.name))
+        folders = [path for path in found if path.is_dir()]
+        if beside := sum(image_files.is_image(path.name) for path in found if path.is_file()):
+            logger.warning("%s: %d images in no folder of a class are left out", folder, beside)
         self._names = tuple(path.name for path in folders)
         # Each by itself: two classes may link to the same images.
         files = (sorted(map(Path, image_files.walk(path))) for path in folders)
@@ -39,15 +44,18 @@ class FolderExamples(ExampleSet):
 
     def shuffled(self, seed: int) -> Iterator[Example]:
         """The images in an order that ``seed`` decides."""
-        return map(self._example, in_order(self._files, seed))
+        return usable(map(self._example, in_order(self._files, seed)))
 
     def _example(self, file: str) -> Example:
         name = os.path.relpath(file, self.parts[0])
+        fault = image_files.foreign_format(name)
+        read = functools.partial(image_files.read_file, file)
         return Example(
             place=Place(file),
             image_id=name,
-            load=functools.partial(image_files.read_file, file),
+            load=image_files.no_image(fault) if fault else read,
             class_name=name.split(os.sep)[0] if self._names is not None else "",
+            fault=fault,
             key=name,
         )
 

@@ -1,21 +1,50 @@
 """Image files: which names count, how folders are walked, how files and members are read."""
 
+import contextlib
 import lzma
 import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from align_keras.data import file_kinds
 from align_keras.errors import MissingInputError
 
 #: Endings of image files, in lower case.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp")
+#: Endings of images that no decoder here reads: a folder's are counted, not passed over.
+FOREIGN_SUFFIXES = (
+    *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".ico", ".psd"),
+    *(".tga", ".pbm", ".pgm", ".ppm", ".pnm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"),
+)
 #: A longer file is not a photograph; a megabyte of an archive can unpack to gigabytes.
 MAX_FILE_BYTES = 1 << 28
 #: What zip raises on a damaged, encrypted or unknown member, and the file system on a file.
 UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+
+
+class NoImageError(OSError):
+    """There is no image to read; the text says why in a few words."""
+
+
+def no_image(reason: str = "no image") -> Callable[[], bytes]:
+    """The ``load`` of an example without an image, which raises NoImageError."""
+
+    def load() -> bytes:
+        raise NoImageError(reason)
+
+    return load
+
+
+def fault_of(error: BaseException) -> str:
+    """Why an image could not be read, in a few words."""
+    if isinstance(error, NoImageError):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return "image file missing"
+    return "image file unreadable"
 
 
 def is_hidden(name: str) -> bool:
@@ -24,8 +53,14 @@ def is_hidden(name: str) -> bool:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name counts as an image."""
-    return name.lower().endswith(IMAGE_SUFFIXES)
+    """Whether a file of this name counts as an image, of whatever format."""
+    return name.lower().endswith((*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES))
+
+
+def foreign_format(name: str) -> str | None:
+    """What is wrong with an image of this name if its format is not read here, else None."""
+    ending = os.path.splitext(name)[1].lower()
+    return f"{ending} is a format that is not read" if ending in FOREIGN_SUFFIXES else None
 
 
 def walk(folder: str | Path) -> Iterator[str]:
@@ -61,14 +96,19 @@ def state(file: str | Path) -> tuple[int, ...]:
     """Size and time of change of a file; empty if it is not there or a link to itself."""
     try:
         found = os.stat(file)
-    except OSError:
+    except (OSError, ValueError):
         return ()
     return found.st_size, found.st_mtime_ns
 
 
 def read_file(path: str | Path) -> bytes:
     """The bytes of a regular file of a photograph's size; OSError otherwise."""
-    found = os.stat(path)
+    try:
+        found = os.stat(path)
+    except ValueError:  # letters that no file's name has
+        raise FileNotFoundError(f"no file can be called {str(path)!r}") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise NoImageError("image is a folder")
     # A pipe would block for ever.
     if not stat.S_ISREG(found.st_mode):
         raise OSError("not a file")
@@ -95,15 +135,36 @@ class ImageFolder:
 
     def read(self, image: str, archive: str = "") -> bytes:
         """The bytes of a file, or of a member of ``archive``; raises one of ``UNREADABLE``."""
+        if not archive and "://" in image:
+            raise NoImageError("image is a URL; download it first")
         if not archive:
             return read_file(self.directory / image)
         if archive not in self._archives:
-            # Opened once: opening reads the list of all members.
-            self._archives[archive] = zipfile.ZipFile(self.directory / archive)
-        try:
-            member = self._archives[archive].getinfo(image)
-        except KeyError:
-            raise FileNotFoundError(f"{archive}: {image}") from None
+            self._archives[archive] = self._open(archive)
+        member = _member(self._archives[archive], image)
+        if member is None:
+            raise NoImageError("image missing in its archive")
         if member.file_size > MAX_FILE_BYTES:
             raise zipfile.BadZipFile(f"more than {MAX_FILE_BYTES >> 20} MiB")
         return self._archives[archive].read(member)
+
+    def _open(self, archive: str) -> zipfile.ZipFile:
+        # Once: opening reads the list of all members.
+        try:
+            return zipfile.ZipFile(self.directory / archive)
+        except (FileNotFoundError, ValueError):
+            raise NoImageError("archive missing") from None
+        except zipfile.BadZipFile:
+            kind = file_kinds.kind_of(file_kinds.head_of(self.directory / archive))
+            if kind in (None, file_kinds.ZIP):
+                raise
+            raise NoImageError(f"archive is {kind.name}, not zip") from None
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo | None:
+    """The member of a name; None if there is none."""
+    # Some programs write UTF-8 and do not say so: it is then read as code page 437.
+    for own in (name, name.encode("utf-8", "replace").decode("cp437")):
+        with contextlib.suppress(KeyError):
+            return archive.getinfo(own)
+    return None

@@ -4,32 +4,45 @@ import functools
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tensorflow as tf
 
-from align_keras.data.examples.columns import Columns, no_image
-from align_keras.data.examples.image_files import IMAGE_SUFFIXES, read_file
-from align_keras.data.examples.shard_examples import ShardExamples, decoded
-from align_keras.data.examples.tables import read_table
+from align_keras.data import file_kinds
+from align_keras.data.examples import image_files
+from align_keras.data.examples.columns import Columns, listing
+from align_keras.data.examples.example import decoded
+from align_keras.data.examples.shard_examples import Entry, ShardExamples
+from align_keras.data.examples.tables import RowFault, read_table
 from align_keras.errors import InputError, Place
+
+#: Endings of tar files; those that are compressed are refused with what to do.
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
 class TarExamples(ShardExamples):
-    """img2dataset's format ``webdataset``: files of one stem are a pair."""
+    """img2dataset's format ``webdataset``: files of one name but for their extensions are a pair.
+
+    The extension begins at the first dot, as in webdataset. Where files of one name would then be
+    several images, it begins at the last. Folders and hidden files are passed over.
+    """
 
     default_columns = Columns()
 
-    def _entries(self, part: str) -> Iterator[tuple]:
+    def _entries(self, part: str) -> Iterator[Entry]:
         try:
             with (
                 tf.io.gfile.GFile(part, "rb") as file,
                 tarfile.open(fileobj=file, mode="r:") as archive,
             ):
-                for group in _groups(archive):
-                    yield _pair(part, archive, group)
+                for sample in _samples(archive):
+                    yield _entry(part, archive, sample)
         except (tarfile.TarError, EOFError, OSError, tf.errors.OpError) as error:
+            if isinstance(error, tarfile.ReadError):
+                with tf.io.gfile.GFile(part, "rb") as file:
+                    head = file.read(file_kinds.HEAD_BYTES)
+                file_kinds.check_shard(part, head, file_kinds.TAR)
             reason = " ".join(str(error).split())
             raise InputError(
                 f"not readable as a tar file ({reason})",
@@ -43,38 +56,74 @@ class TarExamples(ShardExamples):
         return sum(1 for part in self.parts for _ in self._entries(part))
 
 
-def _groups(archive: tarfile.TarFile) -> Iterator[dict[str, tarfile.TarInfo]]:
-    """Neighbouring members of one stem, by their extensions."""
-    group: dict[str, tarfile.TarInfo] = {}
-    stem = None
+#: The files of a sample by their extensions, without a dot before.
+_Sample = dict[str, tarfile.TarInfo]
+
+
+def _samples(archive: tarfile.TarFile) -> Iterator[_Sample]:
+    """The files of a tar by samples, in the order of their first files.
+
+    They need not stand beside each other. A file of a name that a sample has already begins
+    another one.
+    """
+    found: dict[str, list[_Sample]] = {}
     for member in archive:
-        folder, base = os.path.split(member.name)
-        base, _, extension = base.partition(".")
-        name = os.path.join(folder, base)
-        if name != stem and group:
-            yield group
-            group = {}
-        stem = name
-        group["." + extension.lower()] = member
-    if group:
-        yield group
+        folder, base = os.path.split(os.path.normpath(member.name))
+        names = [name for name in (*folder.split(os.sep), base) if name != ".."]
+        if any(map(image_files.is_hidden, names)) or not member.isfile():
+            continue
+        name, _, extension = base.partition(".")
+        samples = found.setdefault(os.path.join(folder, name), [{}])
+        if extension.lower() in samples[-1]:
+            samples.append({})
+        samples[-1][extension.lower()] = member
+    for samples in found.values():
+        for sample in samples:
+            yield from _by_last_dot(sample)
 
 
-def _pair(part: str, archive: tarfile.TarFile, group: dict[str, tarfile.TarInfo]) -> tuple:
-    def read(extension):
-        member = group.get(extension)
-        return archive.extractfile(member).read() if member else None
+def _by_last_dot(sample: _Sample) -> list[_Sample]:
+    """Divides files whose names hold dots, unless they are one image and what belongs to it."""
+    parts: dict[str, _Sample] = {}
+    for extension, member in sample.items():
+        more, _, last = extension.rpartition(".")
+        parts.setdefault(more, {})[last] = member
+    with_image = [part for part in parts.values() if _image_in(part)]
+    if "" in parts and _image_in(parts[""]):
+        # Another image is a further field of this one, such as a mask, unless it has a text.
+        own = [part for part in with_image if part is not parts[""] and len(part) > 1]
+    else:
+        complete = [part for part in with_image if len(part) > 1]
+        own = list(parts.values()) if complete or len(with_image) > 1 else []
+    taken = {id(member) for part in own for member in part.values()}
+    rest = {name: member for name, member in sample.items() if id(member) not in taken}
+    return [*([rest] if rest else []), *own]
+
+
+def _image_in(sample: _Sample) -> str | None:
+    """The extension of a sample's image; None if it has none."""
+    return next((end[1:] for end in image_files.IMAGE_SUFFIXES if end[1:] in sample), None)
+
+
+def _entry(part: str, archive: tarfile.TarFile, sample: _Sample) -> Entry:
+    def read(extension: str) -> bytes | None:
+        file = archive.extractfile(sample[extension]) if extension in sample else None
+        return file.read() if file else None
 
     fields, fault = {}, None
     try:
-        fields = dict(json.loads(read(".json") or "{}"))
-    except (ValueError, TypeError):
+        fields = dict(json.loads(read("json") or "{}"))
+    except (ValueError, TypeError, RecursionError):
         fault = "not a JSON object"
-    if (text := read(".txt")) is not None:
+    if (text := read("txt")) is not None:
         fields["txt"] = decoded(text)
-    image = next((extension for extension in IMAGE_SUFFIXES if extension in group), None)
-    load = functools.partial(_read_member, part, group[image]) if image else no_image
-    return fields, load, fault
+    extensions = [extension or "a file without extension" for extension in sample]
+    found = tuple(dict.fromkeys([*extensions, *fields]))
+    image = _image_in(sample)
+    load: Callable[[], bytes] = image_files.no_image(f"no jpg; has {listing(extensions)}")
+    if image:
+        load = functools.partial(_read_member, part, sample[image])
+    return Entry(fields, load, fault, found)
 
 
 def _read_member(part: str, member: tarfile.TarInfo) -> bytes:
@@ -89,21 +138,36 @@ class ParquetExamples(ShardExamples):
 
     default_columns = Columns()
 
-    def _entries(self, part: str) -> Iterator[tuple]:
+    def _entries(self, part: str) -> Iterator[Entry]:
         folder = Path(part).with_suffix("")
         for _, row in read_table(part):
-            fields = row or {}
-            status = fields.get("status", "success")
-            jpg = fields.pop("jpg", None)
-            path = folder / f"{fields.get('key')}.jpg"
-            if status != "success":
-                yield fields, no_image, "not downloaded"
-            elif jpg:
-                yield fields, lambda jpg=jpg: jpg, None
-            else:
-                yield fields, functools.partial(read_file, path), None
+            if isinstance(row, RowFault):
+                yield Entry({}, image_files.no_image(), row.reason)
+                continue
+            found = tuple(row)
+            jpg = _embedded(row)
+            fault = None
+            load: Callable[[], bytes] = functools.partial(bytes, jpg or b"")
+            if row.get("status", "success") != "success":
+                fault = "not downloaded"
+            elif not jpg and row.get("key") in (None, ""):
+                load = image_files.no_image(f"no field jpg or key, only {listing(found)}")
+            elif not jpg:
+                load = functools.partial(image_files.read_file, folder / f"{row['key']}.jpg")
+            yield Entry(row, load, fault, found)
 
     @functools.cached_property
     def count(self) -> int:
         """How many rows there are."""
         return sum(1 for part in self.parts for _ in self._entries(part))
+
+
+def _embedded(row: dict) -> bytes | None:
+    """Takes the encoded image out of a row, as img2dataset or Hugging Face's datasets write it."""
+    for name in ("jpg", "image"):
+        value = row.get(name)
+        value = value.get("bytes") if isinstance(value, dict) else value
+        if isinstance(value, bytes) and value:
+            row.pop(name)
+            return value
+    return None

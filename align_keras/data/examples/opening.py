@@ -10,15 +10,20 @@ import tensorflow as tf
 
 from align_keras import errors
 from align_keras.data import records
-from align_keras.data.examples.columns import Columns
+from align_keras.data.examples.columns import Columns, listing
 from align_keras.data.examples.example_set import ExampleSet
 from align_keras.data.examples.folder_examples import FolderExamples
 from align_keras.data.examples.image_files import IMAGE_SUFFIXES, ImageFolder
-from align_keras.data.examples.img2dataset_examples import ParquetExamples, TarExamples
+from align_keras.data.examples.img2dataset_examples import (
+    TAR_SUFFIXES,
+    ParquetExamples,
+    TarExamples,
+)
 from align_keras.data.examples.karpathy_examples import KarpathyExamples
 from align_keras.data.examples.shard_examples import ShardExamples
+from align_keras.data.examples.table_columns import check_columns
 from align_keras.data.examples.table_examples import TableExamples
-from align_keras.data.examples.tables import TABLE_SUFFIXES
+from align_keras.data.examples.tables import ending_of
 from align_keras.errors import InputError, MissingInputError, Place
 
 _KINDS = "a table, a quoted pattern of shards or tfds:NAME"
@@ -36,10 +41,10 @@ def open_examples(
     """Opens a data set.
 
     Args:
-        data: ``tfds:NAME``; a table (``.jsonl``, ``.csv``, ``.tsv``, ``.parquet``) with the
-            columns ``image``, ``archive``, ``captions``, ``class_name`` and ``label``, all but
-            the first optional; Karpathy's ``.json``; a folder of images; or a quoted pattern of
-            TFRecord or tar shards.
+        data: ``tfds:NAME``; a table (``.jsonl``, ``.csv``, ``.tsv``, ``.parquet``, all but the
+            last also with ``.gz`` behind) with the columns ``image``, ``archive``, ``captions``,
+            ``class_name`` and ``label``, all but the first optional; Karpathy's ``.json``; a
+            folder of images; or a quoted pattern of TFRecord or tar shards.
         split: of TFDS and of Karpathy's file; of a table, the rows with that value in the column
             ``split``; of a folder, the folder in it of that name.
         images: folder of the images; empty: the table's or Karpathy's own.
@@ -61,7 +66,7 @@ def open_examples(
         from align_keras.data.examples.tfds_examples import TFDSExamples
 
         return TFDSExamples(str(data), split or default_split, columns)
-    if path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir():
+    if ending_of(path) and not path.is_dir():
         return _open_table(path, split, images, columns, default_split)
     if select:
         raise InputError(
@@ -79,8 +84,10 @@ def open_examples(
     if split:
         # A probe must not be trained on what it is tested on.
         raise InputError(f"shards have no split {split}", remedy="give a pattern of its own")
-    is_tar = all(file.endswith(".tar") for file in files)
-    return TarExamples(files) if is_tar else ShardExamples(files)
+    if all(file.lower().endswith(TAR_SUFFIXES) for file in files):
+        return TarExamples(files)
+    records.check_kind(files[0])
+    return ShardExamples(files)
 
 
 def open_images(images: str | Path, select: Sequence[str] = ()) -> ExampleSet:
@@ -117,7 +124,8 @@ def open_downloads(source: str, columns: Columns | None = None) -> ExampleSet:
         from align_keras.data.examples.tfds_examples import TFDSExamples
 
         return TFDSExamples(source, columns=columns)
-    kinds = {".tfrecord": ShardExamples, ".tar": TarExamples, ".parquet": ParquetExamples}
+    kinds = {".tfrecord": ShardExamples, ".tar": TarExamples, ".tgz": TarExamples}
+    kinds[".parquet"] = ParquetExamples
     patterns = [source]
     if tf.io.gfile.isdir(source):
         patterns = [f"{source}/*{extension}*" for extension in kinds]
@@ -126,9 +134,14 @@ def open_downloads(source: str, columns: Columns | None = None) -> ExampleSet:
         for extension, kind in kinds.items():
             if files and all(extension in os.path.basename(path) for path in files):
                 return kind(files, columns)
+    found = records.matching_files(f"{source}/*" if tf.io.gfile.isdir(source) else source)
+    remedy = f"there is only {listing(list(map(os.path.basename, found)))}" if found else ""
+    if len(found) == 1 and ending_of(found[0]):
+        remedy = "a table is given as <captions>"
     raise MissingInputError(
         f"{source} is neither tfds:NAME nor a folder or quoted pattern of .tfrecord, .tar or "
-        ".parquet files that img2dataset wrote"
+        ".parquet files that img2dataset wrote",
+        remedy=remedy,
     )
 
 
@@ -138,6 +151,7 @@ def _open_table(
     if images:
         with errors.concerning("images"):
             ImageFolder(images)
+    check_columns(path, columns)
     table = TableExamples(path, images, columns)
     if split or (default_split and table.has_column("split")):
         select = (*columns.select, f"split={split or default_split}")

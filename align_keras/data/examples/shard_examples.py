@@ -1,14 +1,28 @@
 """TFRecord shards: this package's own, and those that img2dataset writes."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from align_keras.data import records
-from align_keras.data.examples.columns import PACKED, Columns, example_of, no_image
-from align_keras.data.examples.example import Example, as_id
+from align_keras.data.examples.columns import PACKED, Columns, example_of, listing
+from align_keras.data.examples.example import Example, as_id, decoded
 from align_keras.data.examples.example_set import ExampleSet, digest
-from align_keras.data.examples.image_files import state
+from align_keras.data.examples.image_files import no_image, state
 from align_keras.errors import Place
+
+
+class Entry(NamedTuple):
+    """A record of a shard, of whatever format."""
+
+    fields: dict[str, Any]
+    """Values by their names, less the image."""
+    load: Callable[[], bytes]
+    """Reads the encoded image."""
+    fault: str | None = None
+    """Why it cannot be used; None if it can."""
+    found: tuple[str, ...] = ()
+    """The names of all that is in it."""
 
 
 class ShardExamples(ExampleSet):
@@ -31,7 +45,7 @@ class ShardExamples(ExampleSet):
     def read(self, part: str) -> Iterator[Example]:
         """Yields the records of one file that are selected."""
         name = os.path.relpath(part, self._root)
-        for index, (fields, load, fault) in enumerate(self._entries(part)):
+        for index, (fields, load, fault, found) in enumerate(self._entries(part)):
             if not self.columns.selects(fields):
                 continue
             # The URL tells images apart across downloads; keys begin anew in each.
@@ -39,21 +53,28 @@ class ShardExamples(ExampleSet):
             key = f"{name} record {index}"
             image_id = next(filter(None, ids), key)
             place = Place(part, f"record {index}")
-            yield example_of(fields, self.columns, place, key, image_id, load, fault)
+            yield example_of(
+                fields, self.columns, place, key, image_id, load, fault, found, "field"
+            )
 
-    def _entries(self, part: str) -> Iterator[tuple]:
-        """Yields ``(fields, load, fault)`` of each record of a file, ``fault`` None for none."""
-        for record in records.read_frames(part):
+    def _entries(self, part: str) -> Iterator[Entry]:
+        """Yields each record of a file; InputError if it is a good file of another kind."""
+        for index, record in enumerate(records.read_frames(part)):
+            if record is None and index == 0:
+                records.check_kind(part)
             try:
                 if record is None:
                     raise ValueError("corrupt record")
                 fields = records.parse_pair(record)
             except ValueError as error:
-                yield {}, no_image, str(error)
+                yield Entry({}, no_image(), str(error))
                 continue
+            found = tuple(sorted(fields))
             jpg = fields.pop("jpg", None)
-            fields = {name: decoded(value) for name, value in fields.items()}
-            yield fields, (lambda jpg=jpg: jpg) if jpg else no_image, None
+            load = (
+                (lambda jpg=jpg: jpg) if jpg else no_image(f"no field jpg, only {listing(found)}")
+            )
+            yield Entry({n: decoded(value) for n, value in fields.items()}, load, None, found)
 
     @property
     def count(self) -> int:
@@ -64,11 +85,3 @@ class ShardExamples(ExampleSet):
     def fingerprint(self) -> str:
         """Fingerprint of the files' names, sizes and modification times."""
         return digest((os.path.basename(shard), *state(shard)) for shard in self.parts)
-
-
-def decoded(value: object) -> object:
-    """Bytes as text; those that are not UTF-8 stay bytes, which no caption is."""
-    try:
-        return value.decode("utf-8") if isinstance(value, bytes) else value
-    except UnicodeDecodeError:
-        return value

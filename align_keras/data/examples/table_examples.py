@@ -1,15 +1,15 @@
 """A table of captions or classes beside a folder of images or zip archives."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from align_keras.data.examples import image_files
-from align_keras.data.examples.columns import Columns, example_of, no_image
-from align_keras.data.examples.example import Example, as_text
+from align_keras.data.examples.columns import Columns, example_of, listing, no_name
+from align_keras.data.examples.example import Example, is_absent
 from align_keras.data.examples.example_set import ExampleSet, digest, in_order, usable
-from align_keras.data.examples.tables import read_table
+from align_keras.data.examples.tables import Row, RowFault, read_table
 from align_keras.errors import Place
 
 
@@ -30,7 +30,7 @@ class TableExamples(ExampleSet):
         self.columns = columns or Columns()
         self.parts = [str(table)]
         self.images_folder = str(images or Path(table).parent)
-        self._rows: list[tuple[str, dict | None]] | None = None
+        self._rows: list[tuple[str, Row]] | None = None
         self._folder: image_files.ImageFolder | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class TableExamples(ExampleSet):
 
     def has_column(self, name: str) -> bool:
         """Whether a row has a column."""
-        return any(row is not None and name in row for _, row in self._selected())
+        return any(isinstance(row, dict) and name in row for _, row in self._selected())
 
     def read(self, part: str) -> Iterator[Example]:
         """Yields the rows of the table that are selected."""
@@ -57,36 +57,34 @@ class TableExamples(ExampleSet):
             self.keep_rows()
         return usable(self._examples(in_order(self._rows or [], seed)))
 
-    def _selected(self) -> Iterator[tuple[str, dict | None]]:
+    def _selected(self) -> Iterator[tuple[str, Row]]:
         rows = read_table(self.parts[0]) if self._rows is None else self._rows
         return ((where, row) for where, row in rows if self.columns.selects(row))
 
-    def _examples(self, rows: Iterable[tuple[str, dict | None]]) -> Iterator[Example]:
+    def _examples(self, rows: Iterable[tuple[str, Row]]) -> Iterator[Example]:
         for where, fields in rows:
             # After the table, whose folder it may be: a message names what is missing first.
             # Kept, since it keeps archives open, whose lists of members take long to read.
             self._folder = self._folder or image_files.ImageFolder(self.images_folder)
             yield self.example(where, fields, self._folder)
 
-    def example(
-        self, where: str, fields: Mapping | None, folder: image_files.ImageFolder
-    ) -> Example:
+    def example(self, where: str, row: Row, folder: image_files.ImageFolder) -> Example:
         """The ``Example`` of a row.
 
         Args:
             where: the row, such as ``line 3``.
-            fields: its values by column; None where they cannot be read.
+            row: its values by column, or why it has none.
             folder: the images.
         """
-        name, archive, fault = _image_of(fields, self.columns)
+        name, archive, fault = _image_of(row, self.columns)
         image_id = f"{archive}/{name}" if name and archive else name
         return example_of(
-            fields,
+            None if isinstance(row, RowFault) else row,
             self.columns,
             place=Place(self.parts[0], where, name),
             key=where,
             image_id=image_id,
-            load=functools.partial(folder.read, name, archive) if name else no_image,
+            load=functools.partial(folder.read, name, archive),
             fault=fault,
         )
 
@@ -94,24 +92,33 @@ class TableExamples(ExampleSet):
     def fingerprint(self) -> str:
         """Of names and captions, and of the states of files and archives."""
         rows: dict[tuple[str, str], str] = {}
-        for _, fields in self._selected():
-            name, archive, _ = _image_of(fields, self.columns)
+        for _, row in self._selected():
+            name, archive, _ = _image_of(row, self.columns)
             # A table may have a row for each caption of an image.
-            text = next((text for text in self.columns.texts_of(fields or {}) if text), "")
-            rows.setdefault((archive, name), str(text))
+            texts = () if isinstance(row, RowFault) else self.columns.texts_of(row)
+            text = next((text for text in texts if text and isinstance(text, str)), "")
+            rows.setdefault((archive, name), text)
         folder = Path(self.images_folder)
         state = functools.cache(lambda file: image_files.state(folder / file))
         return digest((*row, caption, *state(row[0] or row[1])) for row, caption in rows.items())
 
 
-def _image_of(fields: Mapping | None, columns: Columns) -> tuple[str, str, str | None]:
+def _image_of(row: Row, columns: Columns) -> tuple[str, str, str | None]:
     """The image that a row names, its archive, and what is wrong with them or None."""
-    if fields is None:
-        return "", "", "not a JSON object"
-    name, archive = fields.get(columns.image), fields.get(columns.archive)
+    if isinstance(row, RowFault):
+        return "", "", row.reason
+    archive = row.get(columns.archive)
     archive = archive if isinstance(archive, str) and archive.strip() else ""
-    if not as_text(name):
-        return "", archive, f"no {columns.image} column"
-    if not isinstance(name, str):
-        return "", archive, f"{columns.image} column is not text"
-    return name, archive, None
+    if columns.image not in row:
+        return "", archive, no_name([columns.image], row)
+    name = row[columns.image]
+    if isinstance(name, str) and name.strip():
+        return name, archive, None
+    fault = f"{columns.image} is not text"
+    if is_absent(name) or isinstance(name, str):
+        fault = f"{columns.image} is empty"
+    elif isinstance(name, dict):
+        fault = f"{columns.image} is an object of {listing(name)}, not the path of an image"
+    elif isinstance(name, bytes):
+        fault = f"{columns.image} holds bytes, not the path of an image"
+    return "", archive, fault

@@ -1,74 +1,221 @@
-"""Rows of tables: JSONL, CSV, TSV and Parquet."""
+"""Rows of tables: JSONL, CSV, TSV and Parquet.
 
+No TensorFlow: commands look at tables before they load it.
+"""
+
+import contextlib
 import csv
+import dataclasses
+import gzip
+import itertools
 import json
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any, TypeAlias
 
+from align_keras.data import file_kinds
 from align_keras.errors import InputError, MissingInputError, Place
 
-#: Endings of tables, in lower case.
+#: Endings of tables, in lower case; all but Parquet may have ``.gz`` behind.
 TABLE_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 # A field of a TSV: quoted up to the next tab, its inner quotes doubled, or as it stands.
 _TSV_FIELD = re.compile(r'(?:^|\t)("(?:[^"]|"")*"(?=\t|$)|[^\t]*)')
+_QUOTED = re.compile(r'"[^"]*"')
+# Spreadsheets write semicolons where a comma is the decimal point.
+_SEPARATORS = ",;\t|"
 
 
-def read_table(path: str | Path) -> Iterator[tuple[str, dict | None]]:
+@dataclasses.dataclass(frozen=True)
+class RowFault:
+    """Stands for a row that cannot be read as one."""
+
+    reason: str
+
+
+Row: TypeAlias = dict[str, Any] | RowFault
+
+NO_OBJECT = RowFault("not a JSON object")
+MORE_FIELDS = RowFault("more fields than the header has; quote those with a separator in them")
+FEWER_FIELDS = RowFault("fewer fields than the header has; quote those with a line break in them")
+LINE_BREAK = RowFault("a line break within quotes, which a TSV cannot have")
+
+
+def ending_of(path: str | Path) -> str:
+    """One of ``TABLE_SUFFIXES``, less ``.gz``; empty if a file is no table by its name."""
+    name = Path(path).name.lower()
+    plain = name.removesuffix(".gz")
+    ending = Path(plain).suffix
+    is_table = ending in TABLE_SUFFIXES and (plain == name or ending != ".parquet")
+    return ending if is_table else ""
+
+
+def read_table(path: str | Path) -> Iterator[tuple[str, Row]]:
     """Reads rows from JSONL, CSV, TSV or Parquet, by the file's extension.
 
-    A TSV holds one row a line. A quote in it is a character like others, unless it and another
-    enclose a field whose inner quotes are doubled, as pandas writes one.
+    A CSV whose header holds no comma may be separated by semicolons, tabs or bars. A TSV holds
+    one row a line. A quote in it is a character like others, unless it and another enclose a
+    field whose inner quotes are doubled, as pandas writes one.
 
     Args:
-        path: the table.
+        path: the table, plain or, but for Parquet, compressed by gzip.
 
     Yields:
-        ``(where, row)``: the place in the file, such as ``line 3``, and a dict, or None for a
-        line of JSONL that is not a JSON object.
+        ``(where, row)``: the place in the file, such as ``line 3``, and a dict, or a ``RowFault``
+        for a line that is not a JSON object or has other fields than the header.
 
     Raises:
         MissingInputError: if there is no such file.
-        InputError: if the extension is another one, the file is not UTF-8 or unreadable, a quote
-            of a CSV is not closed, or pyarrow is missing for Parquet.
+        InputError: if the extension is another one, the file is of another kind, not UTF-8 or
+            unreadable, two columns share a name, a quote of a CSV is not closed, or pyarrow is
+            missing for Parquet.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingInputError(f"no file {path}", remedy="give a JSONL, CSV, TSV or Parquet table")
-    extension = path.suffix.lower()
-    if extension == ".parquet":
+    ending = _check_kind(path)
+    if ending == ".parquet":
         yield from _read_parquet(path)
         return
-    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_tsv}
-    if extension not in readers:
-        raise InputError(f"{path} must end in .jsonl, .csv, .tsv or .parquet")
+    with _read_as_text(path) as file:
+        yield from _read_jsonl(file) if ending == ".jsonl" else _read_lines(file, path, ending)
+
+
+def header_of(path: str | Path) -> list[str] | None:
+    """The names of a table's columns, without reading its rows; None for JSONL.
+
+    Raises:
+        InputError: as ``read_table``.
+    """
+    ending = _check_kind(path)
+    if ending == ".jsonl":
+        return None
+    if ending == ".parquet":
+        with _opened_parquet(path) as file:
+            return file.schema_arrow.names
+    with _read_as_text(path) as file:
+        return _header(_LINES[ending](file, path), path)
+
+
+def _check_kind(path: str | Path) -> str:
+    """The ending of a table that is there and is of that kind."""
+    if not Path(path).is_file():
+        raise MissingInputError(f"no file {path}", remedy="give a JSONL, CSV, TSV or Parquet table")
+    ending = ending_of(path)
+    if not ending:
+        problem = f"{path} must end in .jsonl, .csv, .tsv or .parquet"
+        kind = file_kinds.kind_of(file_kinds.head_of(path))
+        raise InputError(problem, remedy=file_kinds.remedy_of(kind))
+    if ending == ".parquet":
+        head = file_kinds.head_of(path)
+    else:
+        with _open(path, "rb") as file:
+            try:
+                head = file.read(file_kinds.HEAD_BYTES)
+            except (EOFError, gzip.BadGzipFile, zlib.error):
+                head = b""  # which reading will name
+    file_kinds.check_table(path, head, ending)
+    return ending
+
+
+def _open(path: str | Path, mode: str = "rt") -> IO:
+    options = {} if mode == "rb" else {"encoding": "utf-8-sig", "newline": ""}
+    opener: Any = gzip.open if str(path).lower().endswith(".gz") else open
+    return opener(path, mode, **options)
+
+
+@contextlib.contextmanager
+def _read_as_text(path: str | Path) -> Iterator[IO[str]]:
+    """The opened table; what cannot be read in it is an InputError."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from readers[extension](file, path)
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"not UTF-8 ({error.reason} near byte {error.start})",
-            Place(str(path)),
-            "convert it, for example with iconv",
-        ) from None
+        with _open(path) as file:
+            yield file
+    except UnicodeDecodeError:
+        raise _not_utf8(path) from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"not readable ({error})", Place(str(path)), "write it again") from None
 
 
-def _read_jsonl(file: TextIO, _: Path) -> Iterator[tuple[str, dict | None]]:
+def _not_utf8(path: str | Path) -> InputError:
+    """The error about the first line that is not UTF-8."""
+    number, found = 0, ""
+    with _open(path, "rb") as file:
+        for number, line in enumerate(file, 1):  # noqa: B007
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                found = f" (byte 0x{line[error.start]:02x})"
+                break
+    return InputError(
+        f"not UTF-8{found}",
+        Place(str(path), f"line {number}"),
+        "convert the table, for example with iconv -f LATIN1 -t UTF-8",
+    )
+
+
+# === JSONL ===
+
+
+def _read_jsonl(file: IO[str]) -> Iterator[tuple[str, Row]]:
     for number, line in enumerate(file, 1):
         if line.strip():
             yield f"line {number}", _parse_object(line)
 
 
-def _read_csv(file: TextIO, path: Path) -> Iterator[tuple[str, dict | None]]:
+def _parse_object(line: str) -> Row:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return NO_OBJECT
+    return row if isinstance(row, dict) else NO_OBJECT
+
+
+# === CSV and TSV ===
+
+
+def _read_lines(file: IO[str], path: str | Path, ending: str) -> Iterator[tuple[str, Row]]:
+    """The rows of a CSV or TSV."""
+    lines = _LINES[ending](file, path)
+    header = _header(lines, path)
+    for where, fields in lines:
+        if isinstance(fields, RowFault):
+            yield where, fields
+        elif len(fields) == len(header):
+            yield where, dict(zip(header, fields, strict=True))
+        else:
+            yield where, MORE_FIELDS if len(fields) > len(header) else FEWER_FIELDS
+
+
+def _header(lines: Iterator[tuple[str, list[str]]], path: str | Path) -> list[str]:
+    """The names in the first of the lines, which is taken."""
+    where, header = next(lines, ("", []))
+    header = [name.strip() for name in header]
+    check_header(header, Place(str(path), where))
+    return header
+
+
+def check_header(names: Sequence[str], place: Place) -> None:
+    """Raises InputError if two columns share a name; they may both have none."""
+    twice = [name for index, name in enumerate(names) if name and name in names[:index]]
+    if twice:
+        raise InputError(f"two columns are called {twice[0]}", place, "rename one")
+
+
+def _csv_fields(file: IO[str], path: str | Path) -> Iterator[tuple[str, list[str]]]:
+    """The fields of each row of a CSV that is not blank, with its last line."""
+    start = []  # the header, and blank lines before it
+    for line in file:
+        start.append(line)
+        if line.strip():
+            break
+    plain = _QUOTED.sub("", "".join(start))
+    separator = next((mark for mark in _SEPARATORS if mark in plain), ",")
     # Strict: a quote that is not closed would take the rows after it into its field.
-    reader = csv.DictReader(file, strict=True)
+    reader = csv.reader(itertools.chain(start, file), strict=True, delimiter=separator)
     first = 1
     try:
-        if reader.fieldnames is not None:
-            first = reader.line_num + 1
-        for row in reader:
-            yield f"line {reader.line_num}", row
+        for fields in reader:
+            # Spreadsheets write rows of nothing.
+            if any(map(str.strip, fields)):
+                yield f"line {reader.line_num}", fields
             first = reader.line_num + 1
     except csv.Error as error:
         raise InputError(
@@ -78,19 +225,30 @@ def _read_csv(file: TextIO, path: Path) -> Iterator[tuple[str, dict | None]]:
         ) from None
 
 
-def _read_tsv(file: TextIO, _: Path) -> Iterator[tuple[str, dict | None]]:
-    header = None
+def _tsv_fields(file: IO[str], _: str | Path) -> Iterator[tuple[str, list[str] | RowFault]]:
+    """The fields of each line of a TSV that is not blank; a RowFault for half of a row."""
+    width = 0
+    before: tuple[str, list[str]] | None = None
     for number, line in enumerate(file, 1):
         line = line.rstrip("\r\n")
+        if not line.strip():
+            continue
         fields = line.split("\t")
         # Quoted fields may contain tabs. A caption that merely starts with a quote is not quoted.
-        if header and len(fields) > len(header):
-            fields = _TSV_FIELD.findall(line)
-        fields = [_unquote(field) for field in fields]
-        if header is None:
-            header = fields
-        elif line:
-            yield f"line {number}", dict(zip(header, fields, strict=False))
+        if width and len(fields) > width:
+            quoted = _TSV_FIELD.findall(line)
+            fields = quoted if len(quoted) == width else fields
+        width = width or len(fields)
+        if before is not None:
+            is_half = len(fields) < width and _is_open(before[1][-1])
+            yield before[0], LINE_BREAK if is_half else list(map(_unquote, before[1]))
+        before = f"line {number}", fields
+    if before is not None:
+        yield before[0], list(map(_unquote, before[1]))
+
+
+def _is_open(field: str) -> bool:
+    return field.startswith('"') and field.count('"') % 2 == 1
 
 
 def _unquote(field: str) -> str:
@@ -101,15 +259,24 @@ def _unquote(field: str) -> str:
     return field
 
 
-def _parse_object(line: str) -> dict | None:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return row if isinstance(row, dict) else None
+_LINES: dict[str, Callable[..., Iterator]] = {".csv": _csv_fields, ".tsv": _tsv_fields}
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[str, dict | None]]:
+# === Parquet ===
+
+
+def _read_parquet(path: str | Path) -> Iterator[tuple[str, Row]]:
+    with _opened_parquet(path) as file:
+        number = 0
+        for batch in file.iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield f"row {number}", row
+
+
+@contextlib.contextmanager
+def _opened_parquet(path: str | Path) -> Iterator[Any]:
+    """A ``pyarrow.parquet.ParquetFile``; what is wrong with it is an InputError."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -118,12 +285,9 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, dict | None]]:
             "Parquet needs pyarrow", Place(str(path)), "pip install 'align-keras[data]'"
         ) from None
     try:
-        batches = pyarrow.parquet.ParquetFile(path).iter_batches()
-        number = 0
-        for batch in batches:
-            for row in batch.to_pylist():
-                number += 1
-                yield f"row {number}", row
+        with pyarrow.parquet.ParquetFile(path) as file:
+            check_header(file.schema_arrow.names, Place(str(path)))
+            yield file
     except (pyarrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"not readable as Parquet ({reason})", Place(str(path))) from None

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 
 from align_keras.data.examples.columns import Columns, example_of
-from align_keras.data.examples.example import Example, as_id, as_label
+from align_keras.data.examples.example import Example, as_id, as_label, decoded
 from align_keras.data.examples.example_set import ExampleSet, digest
 from align_keras.data.examples.tfds_builder import prepared_builder
 from align_keras.errors import InputError, Place
@@ -59,7 +59,7 @@ class TFDSExamples(ExampleSet):
         decoders = {"image": tfds.decode.SkipDecoding()}
         dataset = builder.as_dataset(split=part, decoders=decoders)
         for index, example in enumerate(tfds.as_numpy(dataset)):
-            fields = _flat(example)
+            fields, found = _flat(example), tuple(example)
             jpg = fields.pop("image")
             key = f"{part} record {index}"
             ids = (as_id(fields.get(name)) for name in _ID_FIELDS)
@@ -75,6 +75,8 @@ class TFDSExamples(ExampleSet):
                 key=key,
                 image_id=next(filter(None, ids), key),
                 load=functools.partial(bytes, jpg),
+                found=found,
+                noun="field",
             )
 
     @functools.cached_property
@@ -102,11 +104,7 @@ def _flat(example: dict) -> dict:
         if name == "image":
             fields[name] = value
         elif hasattr(value, "tolist") and getattr(value, "ndim", 0) == 1:
-            fields[name] = [_text(item) for item in value.tolist()]
+            fields[name] = [decoded(item) for item in value.tolist()]
         elif value is not None and getattr(value, "ndim", 0) == 0:
-            fields[name] = _text(value.item() if hasattr(value, "item") else value)
+            fields[name] = decoded(value.item() if hasattr(value, "item") else value)
     return fields
-
-
-def _text(value: object) -> object:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from align_keras.data import output_files
-from align_keras.data.examples import Example
+from align_keras.data.examples.example import Example, storable
 from align_keras.data.preparation import filter_page, filters
 from align_keras.data.preparation.verdicts import Picture, Verdict
 from align_keras.preprocessing.thumbnails import make_thumbnail
@@ -124,9 +124,9 @@ class Tally:
 def _shown(example: Example, verdict: Verdict, picture: Picture) -> dict[str, Any]:
     caption = verdict.caption if isinstance(verdict.caption, str) else None
     shown = {
-        "where": example.key,
-        "image": example.image_id,
-        "caption": caption and caption[:300].encode("utf-8", "replace").decode(),
+        "where": storable(example.key),
+        "image": storable(example.image_id),
+        "caption": caption and storable(caption[:300]),
         "size": picture.size and list(picture.size),
         "thumbnail": _thumbnail(example, picture),
     }

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from align_keras.data import records
 from align_keras.data.examples import Example, ExampleSet
 from align_keras.data.examples.example import caption_fault
-from align_keras.data.examples.image_files import UNREADABLE
+from align_keras.data.examples.image_files import UNREADABLE, fault_of
 from align_keras.data.preparation import encoding, filters
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.languages import language_detector
@@ -156,7 +156,7 @@ class Preparation:
             )
         except (TypeError, ValueError):
             verdict.rule = "unusable_row"
-            verdict.reason = "caption or carried column cannot be stored"
+            verdict.reason = _unstorable(example)
             return None
 
 
@@ -168,7 +168,19 @@ def pair_key(seed: int, key: str, index: int) -> str:
         key: of the example.
         index: place of the caption among the example's.
     """
-    return hashlib.blake2b(f"{seed} {key} {index}".encode(), digest_size=8).hexdigest()
+    # A shard's name may hold what is no text.
+    text = f"{seed} {key} {index}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=8).hexdigest()
+
+
+def _unstorable(example: Example) -> str:
+    """Which carried field a record cannot hold, and what it is."""
+    for name, value in example.carried.items():
+        try:
+            records.make_record(b"", "", "", **{name: value})
+        except (TypeError, ValueError):
+            return f"{name} is no text or number that a record can hold ({type(value).__name__})"
+    return "pair cannot be stored"
 
 
 def _unusable(example: Example, caption: object) -> str | None:
@@ -186,10 +198,8 @@ def _read(example: Example, preparation: Preparation) -> Picture:
         return picture
     try:
         picture.data = example.load()
-    except FileNotFoundError:
-        picture.rule, picture.reason = "unreadable_image", "image file missing"
-    except UNREADABLE:
-        picture.rule, picture.reason = "unreadable_image", "image file unreadable"
+    except UNREADABLE as error:
+        picture.rule, picture.reason = "unreadable_image", fault_of(error)
     else:
         picture.size = example.size or encoding.image_size(picture.data)
         if picture.size is not None:

@@ -6,8 +6,9 @@ candidates by clusters in 1.8 billion images, while here every image is compared
 evaluation image, by matrix products.
 """
 
-import contextlib
 import io
+import itertools
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from align_keras.data.examples import ExampleSet
 from align_keras.data.examples.image_files import UNREADABLE
 from align_keras.data.preparation import encoding
 from align_keras.errors import InputError, concerning
+
+logger = logging.getLogger(__name__)
 
 _SIDE = 32  # pixels that the hash sees
 _LOW = 8  # lowest frequencies of each direction that it keeps
@@ -116,16 +119,25 @@ class EvaluationImages:
 
 
 def decodable_images(examples: ExampleSet) -> list[bytes]:
-    """The images of a set as JPEG, each once, less those that cannot be read or decoded."""
+    """The images of a set as JPEG, each once, less those that cannot be read or decoded.
+
+    The log says how many those are: their near-duplicates stay in the training data.
+    """
     found: dict[bytes, None] = {}
-    for part in examples.parts:
-        for example in examples.read(part):
-            with contextlib.suppress(*UNREADABLE):
-                # The same picture stands beside each of its captions.
-                found.setdefault(example.load())
+    lost = 0
+    for example in itertools.chain.from_iterable(map(examples.read, examples.parts)):
+        try:
+            # The same picture stands beside each of its captions.
+            found.setdefault(example.load())
+        except UNREADABLE:
+            lost += 1
     images = []
     for image in found:
-        with contextlib.suppress(encoding.ImageFaultError):
+        try:
             # Training images come as JPEG too. Pillow would refuse a PNG with a long text.
             images.append(encoding.to_jpeg(image))
+        except encoding.ImageFaultError:
+            lost += 1
+    if lost:
+        logger.warning("%d evaluation images cannot be read; their near-duplicates stay", lost)
     return images

@@ -8,9 +8,10 @@ import tqdm
 
 from align_keras import errors
 from align_keras.data.examples import Example, ExampleSet, open_images
-from align_keras.data.examples.columns import Columns
+from align_keras.data.examples.columns import Columns, no_name
 from align_keras.data.examples.image_files import ImageFolder
 from align_keras.data.examples.opening import open_downloads
+from align_keras.data.examples.table_columns import check_columns
 from align_keras.data.examples.table_examples import TableExamples
 from align_keras.data.preparation import filter_report, filters, languages, single_machine
 from align_keras.data.preparation.judging import Preparation
@@ -18,6 +19,8 @@ from align_keras.data.preparation.near_duplicates import EvaluationImages, decod
 from align_keras.errors import InputError, Place
 
 _Items = TypeVar("_Items", bound=Iterable)
+# Of a source, in which its captions are looked for.
+_FIRST_ROWS = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,17 +120,22 @@ def open_pairs(
         with errors.concerning("images"):
             ImageFolder(images)
     with errors.concerning("captions" if captions else "source"):
+        columns = columns or Columns()
         found: ExampleSet
         if captions:
+            check_columns(captions, columns, ("image", "captions"))
             found = TableExamples(captions, images, columns)
         else:
             found = open_downloads(source, columns)
-        check_rows(found, captions or source, columns or Columns())
+        check_rows(found, captions or source, columns)
     return found
 
 
 def check_rows(source: ExampleSet, name: str, columns: Columns) -> None:
-    """Looks for a first row and for the carried columns, no further than necessary.
+    """Looks for a row with captions and for the columns that were named, no further than necessary.
+
+    A few rows without captions are left to be counted. A carried column and the one of unsafe
+    content may be rare: they are looked for in all rows.
 
     Args:
         source: an opened source.
@@ -135,21 +143,36 @@ def check_rows(source: ExampleSet, name: str, columns: Columns) -> None:
         columns: how it was opened.
 
     Raises:
-        InputError: if there is no row, or no row is selected or has a carried column.
+        InputError: if there is no row, no row is selected, the first thousand have no field of
+            captions, or no row has a column that was named.
     """
-    missing = dict(columns.carried)
+    missing = dict.fromkeys(columns.carried.items(), "carry")
+    if columns.unsafe:
+        missing["", columns.unsafe] = "unsafe_field"
+    found: dict[str, None] = {}
+    number = 0
     examples = (example for part in source.parts for example in source.read(part))
-    example = next(examples, None)
-    if example is None:
+    for number, example in enumerate(examples, 1):
+        found.update(dict.fromkeys(example.found))
+        there = {*example.carried, *([""] if example.unsafe is not None else [])}
+        missing = {item: setting for item, setting in missing.items() if item[0] not in there}
+        has_captions = not found or any(name in found for name in columns.caption_names)
+        if has_captions and not missing:
+            return
+        if not has_captions and number == _FIRST_ROWS:
+            columns.check(found, Place(name), ("captions",), "field", of_users=())
+    if not number:
         remedy = "choose other values of <select>" if columns.select else ""
         raise InputError(
             "no row is selected" if columns.select else "no row in it", Place(name), remedy
         )
-    while example is not None and missing:
-        missing = {field: name for field, name in missing.items() if field not in example.carried}
-        example = next(examples, None) if missing else example
-    for column in missing.values():
-        raise InputError("no row has a value there", Place(name, column=column), setting="carry")
+    if columns.caption and found:
+        columns.check(found, Place(name), ("captions",), "field", of_users=())
+    for (_, column), setting in missing.items():
+        problem = "no row has a value there"
+        if found and column not in found:
+            problem = no_name([column], found, "field")
+        raise InputError(problem, Place(name, column=column), setting=setting)
 
 
 def open_evaluation_images(data: str, rules: filters.Rules, preset: str = "") -> EvaluationImages:

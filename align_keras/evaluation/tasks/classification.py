@@ -28,6 +28,13 @@ class ZeroShot(ImageData):
     """A folder for embedded classes; empty for none."""
     batch_size: int = 64
 
+    def open(self) -> ExampleSet:
+        """Opens the images; InputError if there are none, or no classes."""
+        data = super().open()
+        with concerning("data"):
+            data.check_classes()
+        return data
+
     def run(self, model: Any, data: ExampleSet, output: Path) -> Result:
         """Embeds images and prompts, and draws; InputError if an image has no known class."""
         prompts = self.prompts or data_sets.prompts_of(self.name)

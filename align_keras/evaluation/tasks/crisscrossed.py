@@ -2,18 +2,22 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from align_keras.data.examples.example import caption_fault
+from align_keras.data.examples.image_files import is_hidden
 from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.evaluation import crisscrossed, embedding, retrieval
 from align_keras.evaluation.metrics import RECALL_AT
 from align_keras.evaluation.tasks.data import image_file
 from align_keras.evaluation.tasks.result import Result
 
+_COCO = re.compile(r"(?:.*_)?[0-9]+\.jpg")
 #: ``(first, second, scores)`` of ``read_judgements``, by kind.
 Judgements = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -173,7 +177,7 @@ def read_coco_captions(path: str | Path) -> dict[int, tuple[int, str]]:
 
     Raises:
         MissingInputError: if there is no such file.
-        InputError: if it is neither.
+        InputError: if it is neither, or a caption is empty or no text.
     """
     place = Place(file=str(path))
     if not Path(path).is_file():
@@ -192,6 +196,9 @@ def read_coco_captions(path: str | Path) -> dict[int, tuple[int, str]]:
         raise InputError(
             "neither COCO's captions_val2014.json nor dataset_coco.json", place
         ) from None
+    for own, _, text in rows:
+        if fault := caption_fault(text):
+            raise InputError(fault, dataclasses.replace(place, row=f"caption {own}"))
     return {own: (image, text.strip()) for own, image, text in rows}
 
 
@@ -199,7 +206,9 @@ def find_coco_images(folder: str | Path) -> dict[int, Path]:
     """The files of a folder by COCO's number: ``{391895: .../COCO_val2014_000000391895.jpg}``."""
     if not Path(folder).is_dir():
         raise MissingInputError("no such folder", Place(file=str(folder)))
-    return {crisscrossed.coco_id(path.name): path for path in Path(folder).glob("*[0-9].jpg")}
+    found = (path for path in Path(folder).glob("*[0-9].jpg") if not is_hidden(path.name))
+    # Other images may stand beside COCO's.
+    return {crisscrossed.coco_id(path.name): path for path in found if _COCO.fullmatch(path.name)}
 
 
 def right_answers(

@@ -74,7 +74,8 @@ class SplitData(DataFields):
         """Opens the images to evaluate, and those to train on.
 
         Raises:
-            InputError: if there are none, or both are the same; it names the field in ``setting``.
+            InputError: if there are none, they have no classes, or both are the same; it names the
+                field in ``setting``.
         """
         with concerning("data"):
             source = self.source()
@@ -86,9 +87,12 @@ class SplitData(DataFields):
                     setting="train_split",
                 )
             test = self.open_source(*source)
+            test.check_classes()
         try:
             with concerning("train_data"):
-                return test, self.open_source(*train_source)
+                train = self.open_source(*train_source)
+                train.check_classes()
+                return test, train
         except InputError as error:
             if error.setting == "split":
                 error.setting = "train_split"

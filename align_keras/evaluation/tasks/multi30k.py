@@ -1,13 +1,12 @@
 """Multi30K: the same captions in four languages."""
 
 import dataclasses
-import gzip
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from align_keras.data.examples import Example
+from align_keras.data.examples.example import Example, caption_fault
 from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.evaluation import data_sets, embedding, retrieval
 from align_keras.evaluation.tasks.data import image_file
@@ -106,7 +105,7 @@ def read_parallel_captions(folder: str, split: str) -> dict[str, list[str]]:
 
     Raises:
         MissingInputError: if there is none of the files.
-        InputError: if they differ in length.
+        InputError: if they differ in length, or a line is empty.
     """
     if not folder:
         raise InputError(f"give Multi30K's folder of {split}.en, {split}.de and others")
@@ -114,9 +113,10 @@ def read_parallel_captions(folder: str, split: str) -> dict[str, list[str]]:
     for language in _LANGUAGES:
         for path in (Path(folder) / f"{split}.{language}{end}" for end in ("", ".gz")):
             if path.is_file():
-                opener: Any = gzip.open if path.suffix == ".gz" else open
-                with opener(path, "rt", encoding="utf-8") as file:
-                    captions[language] = [line.strip() for line in file]
+                captions[language] = data_sets.read_lines(path)
+                for number, caption in enumerate(captions[language], 1):
+                    if fault := caption_fault(caption):
+                        raise InputError(fault, Place(str(path), f"line {number}"))
     if not captions:
         raise MissingInputError(f"no {split}.en, nor another language", Place(folder))
     if len({len(lines) for lines in captions.values()}) > 1:

@@ -23,6 +23,13 @@ class Retrieval(ImageData):
     fold_size: int = 0
     """Images of a fold, to report the mean over folds too; 0: the data set's own."""
 
+    def open(self) -> ExampleSet:
+        """Opens the images; InputError if there are none, or no captions."""
+        data = super().open()
+        with concerning("data"):
+            data.check_captions()
+        return data
+
     def run(self, model: Any, data: ExampleSet, output: Path) -> Result:
         """Embeds every image and caption, and ranks; InputError if an image has no caption."""
         with concerning("data"):

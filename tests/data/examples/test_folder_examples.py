@@ -3,6 +3,7 @@ import os
 import pytest
 
 from align_keras.data.examples import image_files, open_examples, open_images
+from align_keras.errors import InputError
 
 
 def write(folder, *names):
@@ -55,6 +56,28 @@ def test_pipes_and_large_files_are_not_read(tmp_path, monkeypatch):
         example.load()
     with pytest.raises(FileNotFoundError):
         image_files.ImageFolder(tmp_path).read("none.jpg")
+
+
+def test_images_of_formats_that_are_not_read_are_not_passed_over(tmp_path):
+    folder = write(tmp_path, "a/x.jpg", "a/y.TIFF", "a/z.heic", "a/notes.txt", "a/w.jfif")
+    found = open_images(folder)
+    faults = [(example.image_id, example.fault) for example in found.images()]
+    assert faults == [
+        ("a/w.jfif", None),
+        ("a/x.jpg", None),
+        ("a/y.TIFF", ".tiff is a format that is not read"),
+        ("a/z.heic", ".heic is a format that is not read"),
+    ]
+    for examples in (open_examples(folder), found.shuffled(1)):
+        with pytest.raises(InputError, match="is a format that is not read"):
+            list(examples)
+
+
+def test_images_beside_the_folders_of_classes_are_told(tmp_path, caplog):
+    open_examples(write(tmp_path, "a/x.jpg", "y.jpg", "z.png", "notes.txt", "._x.jpg"))
+    assert [one.getMessage() for one in caplog.records] == [
+        f"{tmp_path}: 2 images in no folder of a class are left out"
+    ]
 
 
 def test_the_seed_decides_the_order(tmp_path):

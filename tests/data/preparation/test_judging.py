@@ -12,6 +12,7 @@ from align_keras.data import records
 from align_keras.data.examples.columns import Columns
 from align_keras.data.examples.image_files import ImageFolder
 from align_keras.data.examples.table_examples import TableExamples
+from align_keras.data.examples.tables import NO_OBJECT
 from align_keras.data.preparation import encoding, filters
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.judging import Preparation
@@ -66,7 +67,7 @@ def test_every_pair_is_packed_or_left_out_with_a_reason(folder):
         ("6", {"image": "in/none.jpg", "archive": "more.zip", "caption": "x"}),
         ("7", {"image": "a.jpg", "caption": ""}),
         ("8", {"caption": "x"}),
-        ("9", None),
+        ("9", NO_OBJECT),
     ]
     pairs, reasons = pack(rows, folder, carry=["class_name=type", "n"])
     assert [pair["txt"] for pair in pairs] == [b"one", b"two", b"three", b"four"]
@@ -79,11 +80,11 @@ def test_every_pair_is_packed_or_left_out_with_a_reason(folder):
     assert len({pair["key"] for pair in pairs}) == 4
     assert (pairs[0]["class_name"], pairs[0]["n"]) == (b"red", 3)
     assert reasons == {
-        "empty caption": 1,
+        "empty caption": 2,
         "image does not decode": 1,
-        "image file missing": 2,
-        "no caption": 1,
-        "no image column": 1,
+        "image file missing": 1,
+        "image missing in its archive": 1,
+        "no column image, only caption": 1,
         "not a JSON object": 1,
     }
     # A JPEG's bytes are its own; others become JPEG, on white where transparent.
@@ -117,9 +118,10 @@ def test_foreign_rows_do_not_stop_the_packing(folder):
     assert [pair["txt"] for pair in pairs] == [b"good", b"packed"]
     assert reasons == {
         "image does not decode": 2,
-        "no caption": 1,
+        "caption is a number": 1,
         "image file unreadable": 1,
-        "caption or carried column cannot be stored": 2,
+        "caption holds half a character (a lone surrogate)": 1,
+        "tags is no text or number that a record can hold (list)": 1,
     }
     with pytest.raises(InputError, match="txt is a field that every record has") as caught:
         pack(rows, folder, carry=["txt=caption"])
@@ -159,8 +161,8 @@ def test_numbers_that_cannot_be_are_counted(folder):
     pairs, reasons = pack(rows, folder, carry=["n"])
     assert [pair["n"] for pair in pairs] == [-1]
     assert reasons == {
-        "caption or carried column cannot be stored": 1,
-        "image column is not text": 1,
+        "n is no text or number that a record can hold (int)": 1,
+        "image is not text": 1,
     }
 
 

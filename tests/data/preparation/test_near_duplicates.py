@@ -59,16 +59,20 @@ def test_embeddings_find_what_the_hash_does_not(photos, build_tiny, preprocessor
     assert expected[:3].all()
 
 
-def test_evaluation_images_come_from_folders_and_shards(photos, tmp_path):
+def test_evaluation_images_come_from_folders_and_shards(photos, tmp_path, caplog):
     (tmp_path / "images" / "below").mkdir(parents=True)
     for index, photo in enumerate(photos[:3]):
         (tmp_path / "images" / "below" / f"{index}.jpg").write_bytes(photo)
     (tmp_path / "images" / "broken.jpg").write_bytes(b"no image")
+    (tmp_path / "images" / "other.tiff").write_bytes(b"no image")
     with ShardWriter(str(tmp_path / "shards" / "val"), 10) as writer:
         for photo in [*photos[:3], photos[0]]:
             writer.write(records.make_record(photo, "a caption", "key"))
     for place in (tmp_path / "images", f"{tmp_path}/shards/val-*.tfrecord"):
         assert near_duplicates.decodable_images(open_images(place)) == photos[:3]
+    assert [one.getMessage() for one in caplog.records] == [
+        "2 evaluation images cannot be read; their near-duplicates stay"
+    ]
     with pytest.raises(InputError, match="no image in it decodes"):
         near_duplicates.EvaluationImages([])
 

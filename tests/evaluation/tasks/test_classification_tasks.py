@@ -52,6 +52,8 @@ def test_a_probe_is_not_trained_on_what_it_is_tested_on(scene_photos):
 
 
 def test_an_error_names_the_part_of_the_data(tiny_model, scene_photos, monkeypatch):
+    test = examples.open_examples(scene_photos, "test")
+
     def open_examples(data, split, *_):
         raise InputError(f"{data} has no {split}")
 
@@ -59,7 +61,6 @@ def test_an_error_names_the_part_of_the_data(tiny_model, scene_photos, monkeypat
     with pytest.raises(InputError, match="photos has no test") as caught:
         ZeroShot("kinds", "photos", "test").open()
     assert caught.value.setting == "data"
-    test = [examples.Example(Place("a"), "a", bytes)]
     monkeypatch.setattr(
         examples, "open_examples", lambda *a: test if a[1] == "test" else open_examples(*a)
     )

@@ -74,6 +74,23 @@ def test_unusable_data_name_their_setting(judged, tmp_path):
     assert caught.value.setting == "captions"
 
 
+@pytest.mark.parametrize(
+    ("caption", "problem"), [(7, "caption is a number"), (" ", "empty caption")]
+)
+def test_a_caption_that_is_no_text_is_named(caption, problem, tmp_path):
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps({"annotations": [{"id": 3, "image_id": 1, "caption": caption}]}))
+    with pytest.raises(InputError, match=f"captions.json caption 3: {problem}"):
+        crisscrossed.read_coco_captions(path)
+
+
+def test_other_files_beside_cocos_images_are_passed_over(tmp_path):
+    image = "COCO_val2014_000000000042.jpg"
+    for name in (image, f"._{image}", "photo-7.jpg", "x.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    assert crisscrossed.find_coco_images(tmp_path) == {42: tmp_path / image}
+
+
 def test_captions_of_karpathys_file_are_read(tmp_path):
     rows = [{"cocoid": 5, "sentences": [{"sentid": 7, "raw": " a ring\n"}]}]
     (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": rows}))

@@ -1,4 +1,5 @@
 import gzip
+import re
 
 import pytest
 
@@ -60,6 +61,16 @@ def test_unusable_data_name_their_setting(folder, tmp_path):
     with pytest.raises(MissingInputError, match="no test_2016_coco.en") as caught:
         Multi30k(data=str(folder), split="test_2016_coco").open()
     assert caught.value.setting == "data"
-    (folder / "test_2016_flickr.de").write_text("one\n")
-    with pytest.raises(InputError, match="differ in length"):
+    path = folder / "test_2016_flickr.de"
+    for text, problem in (
+        (b"one\n", "the files test_2016_flickr.* differ in length"),
+        (b"one\n \nthree\n", f"{path} line 2: empty caption"),
+        (b"un caf\xe9\n", f"{path}: not UTF-8; convert it"),
+    ):
+        path.write_bytes(text)
+        with pytest.raises(InputError, match=re.escape(problem)):
+            Multi30k(data=str(folder)).open()
+    path.unlink()
+    path.with_suffix(".de.gz").write_bytes(gzip.compress(b"one\n" * 15)[:-6])
+    with pytest.raises(InputError, match=re.escape(f"{path}.gz: not readable")):
         Multi30k(data=str(folder)).open()

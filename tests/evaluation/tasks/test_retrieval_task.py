@@ -83,20 +83,22 @@ def test_shards_karpathys_file_and_tables_give_the_same(tiny_model, scene_photos
     ("row", "problem"),
     [
         ({"image": "bad.jpg", "caption": "x"}, "does not decode"),
-        ({"image": "good.jpg"}, "no caption, as have 1 of 1 images"),
+        ({"image": "good.jpg", "caption": " "}, "no caption, as have 1 of 2 images"),
         ({"image": "gone.jpg", "caption": "x"}, "image cannot be read"),
     ],
 )
 def test_an_unusable_image_is_named(row, problem, tiny_model, scene_images, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8broken")
     (tmp_path / "good.jpg").write_bytes(scene_images[0])
-    (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "0.jpg").write_bytes(scene_images[1])
+    rows = [{"image": "0.jpg", "caption": "a ring"}, row]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = Retrieval("photos", str(tmp_path / "pairs.jsonl"))
     with pytest.raises(InputError) as caught:
         task.run(tiny_model, task.open(), tmp_path)
     assert problem in caught.value.problem
     assert caught.value.setting == "data"
-    assert row["image"] in str(caught.value.place)
+    assert (caught.value.place.row, caught.value.place.member) == ("line 2", row["image"])
 
 
 def test_shared_photographs_are_evaluated(tiny_model, tmp_path):

@@ -1,0 +1,59 @@
+"""Looks for the columns of a table before anything is read from it or loaded for it.
+
+No TensorFlow: a misspelt name is told at once.
+"""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from align_keras.data.examples.columns import Columns
+from align_keras.data.examples.tables import RowFault, ending_of, header_of, read_table
+from align_keras.errors import InputError, Place
+
+
+def check_data(data: str, select: Sequence[str], needs: str = "") -> None:
+    """As ``check_columns`` of a data set's name, if that is the name of a table.
+
+    Args:
+        data: as of ``opening.open_examples``.
+        select: ``COLUMN=VALUE``.
+        needs: ``captions`` or ``class``, beside the image; empty for neither.
+    """
+    if ending_of(data) and not Path(data).is_dir():
+        check_columns(data, Columns(select=tuple(select)), ("image", needs))
+
+
+def check_columns(path: str | Path, columns: Columns, needs: Collection[str] = ("image",)) -> None:
+    """Raises InputError if a table lacks a column that is needed or was named.
+
+    Of a CSV, TSV or Parquet file the header is read; of JSONL the rows until all are found.
+
+    Args:
+        path: of the table.
+        columns: ``Columns``.
+        needs: of ``image``, ``captions`` and ``class``.
+
+    Raises:
+        InputError: also if the table cannot be read, as ``tables.read_table``.
+    """
+    place = Place(str(path))
+    header = header_of(path)
+    if header is not None:
+        # An empty file has no row either, which is said where rows are read.
+        if any(header):
+            columns.check(header, place, needs)
+        return
+    found: dict[str, None] = {}
+    fault = None
+    for _, row in read_table(path):
+        if isinstance(row, RowFault) or row.keys() <= found.keys():
+            continue
+        found.update(dict.fromkeys(row))
+        try:
+            columns.check(found, place, needs)
+        except InputError as error:
+            fault = error
+        else:
+            return
+    if fault is not None:
+        raise fault
