@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from align_keras import paths
 from align_keras.errors import InputError, MissingInputError, Place
 
 # Pairs judged so or higher are right answers to each other.
@@ -42,13 +43,13 @@ def read_judgements(
         MissingInputError: if there is no such file.
         InputError: if it is not such a table.
     """
-    plain = Path(directory) / f"{kind}_{split}.csv"
-    paths = [path for path in (plain, plain.with_name(plain.name + ".gz")) if path.is_file()]
-    if not paths:
+    plain = paths.local(directory) / f"{kind}_{split}.csv"
+    found = [path for path in (plain, plain.with_name(plain.name + ".gz")) if path.is_file()]
+    if not found:
         raise MissingInputError(f"no {plain.name} or {plain.name}.gz", Place(str(directory)))
     first, second = _COLUMNS[kind]
-    opener: Any = gzip.open if paths[0].suffix == ".gz" else open
-    with opener(paths[0], "rt", encoding="utf-8", newline="") as file:
+    opener: Any = gzip.open if found[0].suffix == ".gz" else open
+    with opener(found[0], "rt", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     try:
         return (
@@ -60,7 +61,7 @@ def read_judgements(
         raise InputError(
             f"it lacks the columns {first}, {second} and agg_score of Crisscrossed Captions, or "
             "one has no numbers",
-            Place(str(paths[0])),
+            Place(str(found[0])),
             "download it again",
         ) from None
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from align_keras import paths
 from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.evaluation.metrics import RECALLS
 
@@ -142,7 +143,7 @@ def read_names(path: str | Path) -> list[str]:
         InputError: if it is not UTF-8.
     """
     place = Place(file=str(path))
-    if not Path(path).is_file():
+    if not paths.local(path).is_file():
         raise MissingInputError("no such file", place, "give a text file with a name a line")
     try:
         lines = Path(path).read_text("utf-8-sig").splitlines()

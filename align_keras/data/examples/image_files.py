@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from align_keras import paths
 from align_keras.errors import MissingInputError
 
 #: Endings of image files, in lower case.
@@ -88,7 +89,7 @@ class ImageFolder:
     """
 
     def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
+        self.directory = paths.local(directory)
         if not self.directory.is_dir():
             raise MissingInputError(f"no folder {directory}")
         self._archives: dict[str, zipfile.ZipFile] = {}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from align_keras import paths
 from align_keras.errors import InputError, MissingInputError, Place
 
 #: Endings of tables, in lower case.
@@ -33,7 +34,7 @@ def read_table(path: str | Path) -> Iterator[tuple[str, dict | None]]:
         InputError: if the extension is another one, the file is not UTF-8 or unreadable, a quote
             of a CSV is not closed, or pyarrow is missing for Parquet.
     """
-    path = Path(path)
+    path = paths.local(path)
     if not path.is_file():
         raise MissingInputError(f"no file {path}", remedy="give a JSONL, CSV, TSV or Parquet table")
     extension = path.suffix.lower()

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from align_keras import paths
 from align_keras.data.examples import Example
 from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.evaluation import data_sets, embedding, retrieval
@@ -62,7 +63,7 @@ class Multi30k:
                 raise InputError(
                     f"{len(names):,} names for {count:,} captions", Place(self.captions)
                 )
-        folder = Path(self.images)
+        folder = paths.local(self.images)
         if missing := [name for name in names if not (folder / name).is_file()]:
             raise MissingInputError(
                 f"no such file ({len(missing):,} missing)",
@@ -112,7 +113,7 @@ def read_parallel_captions(folder: str, split: str) -> dict[str, list[str]]:
         raise InputError(f"give Multi30K's folder of {split}.en, {split}.de and others")
     captions = {}
     for language in _LANGUAGES:
-        for path in (Path(folder) / f"{split}.{language}{end}" for end in ("", ".gz")):
+        for path in (paths.local(folder) / f"{split}.{language}{end}" for end in ("", ".gz")):
             if path.is_file():
                 opener: Any = gzip.open if path.suffix == ".gz" else open
                 with opener(path, "rt", encoding="utf-8") as file:
