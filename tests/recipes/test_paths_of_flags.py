@@ -154,3 +154,9 @@ def test_what_a_path_cannot_be_is_one_line(name, flags, line, tmp_path, monkeypa
     assert found.startswith(f"{name}: {line}")
     assert "\n" not in found
     assert not list(tmp_path.iterdir())
+
+
+def test_the_client_reads_the_home_folder_too(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    found = run_recipe_here("serving_client.py", "--images=~/none.jpg")
+    assert found == "serving_client.py: --images: no file /home/me/none.jpg"

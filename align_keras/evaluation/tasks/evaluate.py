@@ -93,9 +93,11 @@ def check_output(task: Task, output: str | Path, model_name: str = "") -> None:
         try:
             before = str(json.loads(path.read_bytes())["pretrained"])
         except (ValueError, KeyError, TypeError):
-            raise InputError("is of no evaluation", Place(str(path)), "give another") from None
+            problem = "holds no result of an evaluation"
+            raise InputError(problem, Place(str(path)), "give another folder") from None
         if paths.absolute(before) != paths.absolute(model_name):
-            raise InputError(f"is of the model {before}", Place(str(path)), "give another")
+            problem = f"holds the result of another model, {before}"
+            raise InputError(problem, Place(str(path)), "give another folder")
 
 
 def _json_of(task: Task) -> str:

@@ -54,11 +54,13 @@ def test_a_result_of_another_model_is_not_written_over(tmp_path, monkeypatch):
         check_output(task, tmp_path, same)
     check_output(Retrieval("others", "test.jsonl"), tmp_path, "runs/b")
     for other in ("runs/b", "hf://runs/a"):
-        with pytest.raises(InputError, match="is of the model runs/a; give another") as caught:
+        with pytest.raises(
+            InputError, match="another model, runs/a; give another folder"
+        ) as caught:
             check_output(task, tmp_path, other)
         assert caught.value.setting == "output"
         assert caught.value.place.file == str(path)
     for text in ("", "[]", "{}"):
         path.write_text(text)
-        with pytest.raises(InputError, match="is of no evaluation"):
+        with pytest.raises(InputError, match="holds no result of an evaluation"):
             check_output(task, tmp_path, "runs/a")
