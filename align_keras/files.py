@@ -11,6 +11,8 @@ from typing import Any
 
 from align_keras.errors import InputError, Place
 
+_LOCK = "lock"
+
 
 def write_whole(path: Path, content: str | Callable[[Path], Any]) -> None:
     """Writes a file so that it is never seen half-written.
@@ -40,18 +42,68 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     """
     # A link to a folder cannot be replaced, the folder can; "." has no name.
     path = Path(path).resolve()
-    partial = path.with_name(f"{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if replace:
-            shutil.rmtree(path, ignore_errors=True)
+    with work_folder(path.with_name(f"{path.name}.partial")) as work:
+        empty(work)
+        folder = work / path.name
+        folder.mkdir()
+        yield folder
+        if replace and path.is_dir():
+            # Moved, which takes no time; it is removed with the work.
+            path.rename(work / "replaced")
         elif path.is_dir():
             path.rmdir()
-        partial.rename(path)
+        folder.rename(path)
+
+
+@contextlib.contextmanager
+def work_folder(path: Path) -> Iterator[Path]:
+    """A folder for the unfinished work of one process, which is removed at the end.
+
+    It is made here, or a process that was killed left it; what that wrote is still in it, to be
+    used or removed by ``empty``. Nothing else is ever removed: a folder without the lock that
+    this function makes belongs to somebody else.
+
+    Args:
+        path: of the folder.
+
+    Raises:
+        InputError: if another process works in it, or it is no such folder.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    others = sorted(entry.name for entry in path.iterdir())
+    if others and _LOCK not in others:
+        raise InputError(
+            f"the folder for unfinished work holds {others[0]}, which is not of this command",
+            Place(str(path)),
+            "move it away",
+        )
+    try:
+        with _lock_of_work(path):
+            try:
+                yield path
+            finally:
+                empty(path)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        # It fails where another process works there.
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+@contextlib.contextmanager
+def _lock_of_work(path: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path / _LOCK))
+        except BlockingIOError:
+            raise InputError(f"another run is writing {path.with_suffix('')}") from None
+        yield
+
+
+def empty(folder: Path) -> None:
+    """Removes what unfinished work is in a ``work_folder``."""
+    for path in folder.iterdir():
+        if path.name != _LOCK:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def read_json(path: Path, kind: type) -> Any:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from align_keras import keras_internals
+from align_keras import keras_internals, paths
 from align_keras.errors import InputError, MissingInputError, Place
 
 #: Where a preset keeps the vocabulary, as keras-hub's own tokenizers do.
@@ -67,7 +67,8 @@ def one_line(preset: str | os.PathLike) -> Iterator[None]:
             f"a preset is a folder or an address such as hf://USER/MODEL, not {preset!r}"
         )
     address = str(preset)
-    local = "://" not in address and address not in keras_internals.BUILTIN_PRESETS
+    paths.check_scheme(address, paths.PRESET.schemes)
+    local = not paths.scheme(address) and address not in keras_internals.BUILTIN_PRESETS
     if local and not os.path.isdir(preset):
         remedy = "give one, or hf://USER/MODEL, or kaggle://..."
         raise MissingInputError("no such folder", Place(address), remedy)

@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import measure
 import numpy as np
 
-from align_keras import AlignDualEncoder
+from align_keras import AlignDualEncoder, paths
 from align_keras.data import examples
 from align_keras.evaluation import embedding, retrieval
 from align_keras.preprocessing import raw_inputs
@@ -131,8 +131,13 @@ def main(preset, data, split):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True, help="a preset")
-    parser.add_argument("--data", required=True, help="a table, or what else evaluate.py takes")
+    parser.add_argument("--model", type=paths.PRESET.read, required=True, help="a preset")
+    parser.add_argument(
+        "--data",
+        type=paths.DATA.read,
+        required=True,
+        help="a table, or what else evaluate.py takes",
+    )
     parser.add_argument("--split", default="test")
     arguments = parser.parse_args()
     sys.exit(main(arguments.model, arguments.data, arguments.split))

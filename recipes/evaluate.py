@@ -14,7 +14,9 @@ os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
+from align_keras import paths
 from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import concerning
 from align_keras.runs import command
@@ -24,7 +26,7 @@ from align_keras.runs import command
 class EvaluateSettings:
     """Evaluates a preset or a finished run."""
 
-    model: str
+    model: Annotated[str, paths.PRESET]
     """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has one."""
     task: str
     """retrieval:NAME, zero_shot:NAME, knn:NAME, linear_probe:NAME, crisscrossed or
@@ -33,7 +35,7 @@ class EvaluateSettings:
     caltech101, eurosat, stl10) or any other name beside --data."""
 
     # === Data ===
-    data: str = ""
+    data: Annotated[str, paths.DATA] = ""
     """tfds:NAME; a table (.jsonl, .csv, .tsv, .parquet) with the columns image and captions or
     class_name; Karpathy's .json; a folder with a folder of images a class; a quoted pattern of
     shards; for crisscrossed and multi30k the folder of their files. Empty: the data set's name in
@@ -43,12 +45,12 @@ class EvaluateSettings:
     data set's own, or test."""
     select: tuple[str, ...] = ()
     """Keep only the rows of a table with these values, as in: --select kids=False."""
-    images: str = ""
+    images: Annotated[str, paths.LOCAL] = ""
     """Folder of the images. Empty: the folder of the table or of Karpathy's file."""
-    captions: str = ""
+    captions: Annotated[str, paths.LOCAL] = ""
     """For crisscrossed: COCO's captions_val2014.json or Karpathy's dataset_coco.json, which say
     what the captions are."""
-    train_data: str = ""
+    train_data: Annotated[str, paths.DATA] = ""
     """What probes are trained on, as --data. Empty: --data, with --train-split."""
     train_split: str = ""
     """As --split, for the probes' training images. Empty: the data set's own, or train."""
@@ -57,10 +59,10 @@ class EvaluateSettings:
     prompts: tuple[str, ...] = ()
     """Prompts, separated by spaces; {} stands for the class name. Empty: CLIP's for the data set,
     or 'a photo of a {}.'"""
-    class_names: str = ""
+    class_names: Annotated[str, paths.LOCAL] = ""
     """A text file with a class name a line, in the order of the labels. Empty: CLIP's for the data
     set, or the data's own."""
-    cache: str = "runs/class_weights"
+    cache: Annotated[str, paths.LOCAL] = "runs/class_weights"
     """Folder where embedded classes are kept; empty for none."""
 
     # === Run ===
@@ -73,29 +75,32 @@ class EvaluateSettings:
     """Of the correlations of crisscrossed."""
     seed: int = 0
     """Decides the order of a probe's training images and what is sampled."""
-    output: str = ""
-    """Folder for JSON and pictures. Empty: evaluation/ of the run, or runs/evaluation."""
+    output: Annotated[str, paths.LOCAL] = ""
+    """Folder for JSON and pictures. Empty: evaluation/ of the run, or a folder of the preset's own
+    below runs/evaluation/."""
 
 
 def main(settings):
     """Embeds, scores and reports; returns the ``Result``."""
-    from align_keras.evaluation.tasks.evaluate import evaluate, make_task
+    from align_keras.evaluation.tasks.evaluate import check_output, evaluate, make_task
     from align_keras.runs.presets import load_model
 
     with concerning("task"):
         task = make_task(settings.task, vars(settings))
-    # What is wrong with the data is told before a model is loaded.
+    # What is wrong with output and data is told before a model is loaded.
+    output = settings.output or default_output(settings.model)
+    check_output(task, output, settings.model)
     data = task.open()
     with concerning("model"):
         model = load_model(settings.model)
-    output = settings.output or default_output(settings.model)
     return evaluate(model, task, output, settings.model, data)
 
 
 def default_output(model):
-    """``evaluation/`` of a run's directory, else ``runs/evaluation``."""
+    """``evaluation/`` of a run's directory, else a folder of the preset's own."""
     is_run = (Path(model) / "preset").is_dir()
-    return Path(model) / "evaluation" if is_run else Path("runs/evaluation")
+    own = Path("runs/evaluation") / paths.file_name_of(paths.absolute(model))
+    return Path(model) / "evaluation" if is_run else own
 
 
 def parse():

@@ -14,8 +14,9 @@ os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from align_keras import paths
 from align_keras.errors import concerning
 from align_keras.runs import command
 
@@ -24,16 +25,16 @@ from align_keras.runs import command
 class ExportSettings:
     """Exports a preset or a finished run."""
 
-    model: str
+    model: Annotated[str, paths.PRESET]
     """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has one."""
-    output: str
+    output: Annotated[str, paths.LOCAL]
     """A new folder. TensorFlow Serving wants a number, the version, as in EXPORTED/photos/1."""
     format: Literal["saved_model", "onnx", "litert"] = "saved_model"
     """saved_model: from strings and image files on, for TensorFlow Serving. onnx, litert: the two
     towers apart, from pixels and word pieces on."""
 
     # === saved_model ===
-    class_names: str = ""
+    class_names: Annotated[str, paths.LOCAL] = ""
     """Adds the signature classify: a text file with a class name a line, or a known data set
     (imagenet, pets, flowers, caltech101, eurosat). Empty: none."""
     prompts: tuple[str, ...] = ()
@@ -60,7 +61,7 @@ def main(settings):
     names = [field.name for field in dataclasses.fields(ExportOptions)]
     arguments = ExportOptions(*(getattr(settings, name) for name in names)).arguments()
     with concerning("output"):
-        check_output(settings.output)
+        check_output(settings.output, arguments["format"])
     output = Path(settings.output)
     with concerning("model"):
         model = load_model(settings.model)

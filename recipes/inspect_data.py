@@ -13,10 +13,11 @@ os.environ["ALIGN_KERAS_IMPORT"] = "lazy"  # flags are read without TensorFlow
 import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes
 
-from align_keras import errors
+from align_keras import errors, paths
 from align_keras.data.inspection_settings import Sampling, TrainingInput
 from align_keras.runs import command
 
@@ -25,10 +26,11 @@ from align_keras.runs import command
 class InspectSettings:
     """Looks into TFRecord shards before a long run."""
 
-    data: str
+    data: Annotated[str, paths.DATA]
     """Pattern of the shards, or several joined by commas."""
-    output: str = "inspection"
-    """Folder for report.json and samples.png."""
+    output: Annotated[str, paths.LOCAL] = ""
+    """Folder for report.json and samples.png. Empty: a folder of the pattern's own below
+    inspection/."""
     training: OmitArgPrefixes[TrainingInput] = dataclasses.field(default_factory=TrainingInput)
     sampling: OmitArgPrefixes[Sampling] = dataclasses.field(default_factory=Sampling)
 
@@ -37,14 +39,16 @@ def main(settings: InspectSettings) -> None:
     """Reads, judges, times, writes and prints; exits with 1 if the shards are unfit."""
     from align_keras.data import inspecting, inspection_summary, records
 
+    own = paths.file_name_of(paths.absolute(settings.data))
+    output = settings.output or f"inspection/{own}"
     with errors.concerning("data"):
         shards = records.find_shards(settings.data)
-        report = inspecting.inspect(shards, settings.output, settings.sampling, settings.training)
+        report = inspecting.inspect(shards, output, settings.sampling, settings.training)
     print(inspection_summary.format_summary(report))
     for kind in ("warnings", "errors"):
         for line in report[kind]:
             print(f"{kind[:-1]}: {line}")
-    print(f"written: {settings.output}/ (report.json, samples.png)")
+    print(f"written: {output}/ (report.json, samples.png)")
     if report["errors"]:
         sys.exit(1)
 

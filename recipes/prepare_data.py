@@ -14,9 +14,9 @@ os.environ["ALIGN_KERAS_IMPORT"] = "lazy"  # flags are read without TensorFlow
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from align_keras import errors
+from align_keras import errors, paths
 from align_keras.data.examples.columns import Columns
 from align_keras.data.examples.table_columns import check_columns
 from align_keras.data.preparation import filters
@@ -30,15 +30,16 @@ class PrepareSettings:
     """Filters image-text pairs by the paper's rules, and packs them into TFRecord shards."""
 
     # === Source: a table, or what has its own layout ===
-    captions: str = ""
+    captions: Annotated[str, paths.LOCAL] = ""
     """Table with one row an image: .jsonl, .csv, .tsv or .parquet."""
-    images: str = ""
+    images: Annotated[str, paths.LOCAL] = ""
     """Folder of the table's images. Empty: the table's own folder."""
-    source: str = ""
+    source: Annotated[str, paths.DATA] = ""
     """In place of a table: a folder or quoted pattern of img2dataset's .tfrecord, .tar or
     .parquet files, or tfds:NAME, as in tfds:coco_captions@val for another split than train."""
-    output: str
-    """Path and start of the shards' names: DIR/train gives DIR/train-00000.tfrecord."""
+    output: Annotated[str, paths.FILES]
+    """Path and start of the shards' names: DIR/train gives DIR/train-00000.tfrecord. With
+    --engine=beam also below gs://."""
     image_column: str = "image"
     """Column with an image's path, relative to the folder."""
     archive_column: str = "archive"
@@ -78,11 +79,11 @@ class PrepareSettings:
     """Column or field that marks unsafe content: above 0.5, true or NSFW."""
 
     # === Near-duplicates of evaluation images (app. A) ===
-    evaluation_images: str = ""
+    evaluation_images: Annotated[str, paths.DATA] = ""
     """A folder of images, or a quoted pattern of shards, whose near-duplicates are dropped."""
     max_hash_distance: int | None = None
     """Bits of 64 in which the perceptual hashes of copies differ, at most; 4."""
-    near_duplicate_model: str = ""
+    near_duplicate_model: Annotated[str, paths.PRESET] = ""
     """Preset whose image tower compares images too, as the paper does. Empty: hashes alone."""
     max_cosine: float | None = None
     """Cosine of embeddings above which two images are near-duplicates; 0.975 in the paper."""

@@ -16,11 +16,12 @@ os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
 import dataclasses
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tqdm
 import tyro
 
+from align_keras import paths
 from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import InputError, concerning
 from align_keras.runs import command
@@ -32,12 +33,12 @@ from align_keras.search.inverted_lists import PROBES
 class IndexSettings:
     """Embeds images into an index. The same command goes on where it was cut off."""
 
-    model: str
+    model: Annotated[str, paths.PRESET]
     """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has one."""
-    images: str
+    images: Annotated[str, paths.DATA]
     """A folder, with all below it; a table (.jsonl, .csv, .tsv, .parquet) with a column image, as
     of prepare_data.py; or a quoted pattern of shards."""
-    output: str
+    output: Annotated[str, paths.LOCAL]
     """Folder of the index."""
     select: tuple[str, ...] = ()
     """Keep only the rows of a table with these values, as in: --select split=test."""
@@ -59,9 +60,9 @@ class IndexSettings:
 class SearchSettings:
     """What every search needs."""
 
-    index: str
+    index: Annotated[str, paths.LOCAL]
     """Folder of the index."""
-    model: str = ""
+    model: Annotated[str, paths.PRESET] = ""
     """The model that made the index. Empty: the folder that the index names."""
     exact: bool = False
     """Look at every image even if the index is large."""
@@ -75,7 +76,7 @@ class QuerySettings(SearchSettings):
 
     text: tyro.conf.Positional[str] = ""
     """A sentence; with --image what is added to the image."""
-    image: str = ""
+    image: Annotated[str, paths.LOCAL] = ""
     """An image to look for."""
     weight: float = 2.0
     """Of the sentence beside the image; below 0 what it says is taken away."""
@@ -85,15 +86,15 @@ class QuerySettings(SearchSettings):
     """How much of them."""
     results: int = 12
     """Images to find."""
-    sheet: str = "search.png"
-    """The picture of what was found; empty for none."""
+    sheet: Annotated[str, paths.LOCAL] = "search.png"
+    """The picture of what was found, in place of the last one; empty for none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateSettings(SearchSettings):
     """Asks the index with captions of its own images: recall as evaluate.py has it."""
 
-    data: str = tyro.MISSING
+    data: Annotated[str, paths.DATA] = tyro.MISSING
     """A table with the columns image and captions, Karpathy's .json or a pattern of shards: the
     images of the index, all of them."""
     split: str = ""
@@ -176,6 +177,9 @@ def query(settings):
     from align_keras.search.image_search import Query, read_image
     from align_keras.search.match_sheet import draw_matches
 
+    with concerning("sheet"):
+        if settings.image and Path(settings.image).resolve() == Path(settings.sheet).resolve():
+            raise InputError("the image itself would be written over", remedy="give another")
     with concerning("image"):
         image = read_image(settings.image) if settings.image else b""
     search = open_search(settings)
@@ -252,7 +256,7 @@ def parse():
     Checks the columns of a table, before TensorFlow loads.
     """
     commands = {name: settings for name, (settings, _) in COMMANDS.items()}
-    settings = tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
+    settings = command.parse_command(commands, description=__doc__)
     for field, needs in (("images", ""), ("data", "captions")):
         if hasattr(settings, field):
             with concerning(field):

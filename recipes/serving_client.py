@@ -11,6 +11,7 @@ import argparse
 import base64
 import http.client
 import json
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -116,7 +117,9 @@ def main(arguments):
         names = values = arguments.texts
     else:
         signature, input_name = arguments.signature or "encode_image", "images"
-        names, values = arguments.images, [Path(path).read_bytes() for path in arguments.images]
+        names = arguments.images
+        # A shell leaves ~ alone behind "=".
+        values = [Path(os.path.expanduser(path)).read_bytes() for path in names]
     where = arguments.server, arguments.model, signature, values
     outputs = ask_grpc(*where, input_name) if arguments.grpc else ask_rest(*where)
     for row, name in enumerate(names):

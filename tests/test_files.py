@@ -53,3 +53,34 @@ def test_a_damaged_file_of_a_run_is_named(text, tmp_path):
         files.read_json(path, dict)
     assert raised.value.place.file == str(path)
     assert raised.value.problem == "damaged"
+
+
+def test_work_of_a_killed_process_is_done_again_and_somebodys_folder_left_alone(tmp_path):
+    work = tmp_path / "one.partial"
+    work.mkdir()
+    (work / "mine").touch()
+    with (
+        pytest.raises(InputError, match="holds mine, which is not of this command; move it away"),
+        files.whole_folder(tmp_path / "one"),
+    ):
+        pass
+    assert [path.name for path in work.iterdir()] == ["mine"]
+    (work / "lock").touch()  # then it is a killed process's
+    with files.whole_folder(tmp_path / "one") as folder:
+        assert not (work / "mine").exists()
+        (folder / "a").touch()
+        with (
+            pytest.raises(InputError, match="another run is writing .*/one$"),
+            files.whole_folder(tmp_path / "one"),
+        ):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_what_a_link_leads_to_is_not_removed(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "a").touch()
+    with files.work_folder(tmp_path / "work") as work:
+        (work / "link").symlink_to(tmp_path / "kept")
+    assert not work.exists()
+    assert (tmp_path / "kept" / "a").exists()

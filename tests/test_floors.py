@@ -13,7 +13,7 @@ from conftest import ROOT
 #: From the ground up: folders, and single modules at the root. A part imports from floors below,
 #: and on its own floor what ``BESIDE`` names.
 FLOORS = (
-    ("errors", "files", "figures", "hub", "version", "keras_internals"),
+    ("errors", "paths", "files", "figures", "hub", "version", "keras_internals"),
     ("losses", "optimizers", "layers", "distribution"),
     ("preprocessing", "models"),
     ("data", "data.examples", "data.preparation"),
@@ -22,7 +22,8 @@ FLOORS = (
 )
 #: Imports between folders of one floor that are allowed.
 BESIDE = {
-    "hub": {"errors", "keras_internals"},
+    "paths": {"errors"},
+    "hub": {"errors", "paths", "keras_internals"},
     "files": {"errors"},
     "keras_internals": {"errors"},
     "losses": {"distribution"},

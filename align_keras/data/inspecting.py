@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tqdm
 
-from align_keras import files
+from align_keras import files, paths
 from align_keras.data import inspection, inspection_summary, pipeline, records, vocabulary
 from align_keras.data.inspection_settings import Sampling, TrainingInput
 from align_keras.errors import concerning
@@ -57,7 +57,8 @@ def inspect(
             found.counts, preprocessor, training.batch_size, training.seconds, sampling.seed
         )
     report |= {"errors": errors, "warnings": notes}
-    output = Path(output)
+    with concerning("output"):
+        output = paths.local(output)
     output.mkdir(parents=True, exist_ok=True)
     files.write_whole(output / "report.json", json.dumps(report, indent=2) + "\n")
     if found.samples:

@@ -1,7 +1,9 @@
 """The settings of an inspection of shards, in two parts; without TensorFlow."""
 
 import dataclasses
+from typing import Annotated
 
+from align_keras import paths
 from align_keras.errors import InputError
 
 
@@ -34,7 +36,7 @@ class Sampling:
 class TrainingInput:
     """The input of the planned training, for the throughput and the counts of word pieces."""
 
-    vocabulary: str = ""
+    vocabulary: Annotated[str, paths.FILES] = ""
     """BERT vocab.txt to count captions' word pieces with. Empty: not counted."""
     image_size: int = 289
     """Of training, pixels: for the throughput."""

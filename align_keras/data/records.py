@@ -26,6 +26,7 @@ from typing import Any
 import google_crc32c
 import tensorflow as tf
 
+from align_keras import paths
 from align_keras.data import file_kinds
 from align_keras.errors import InputError, MissingInputError, Place
 
@@ -48,31 +49,47 @@ def find_shards(pattern: str | Path) -> list[str]:
 
     Raises:
         MissingInputError: if a pattern matches nothing.
+        InputError: as ``matching_files``.
     """
-    shards = []
-    for part in str(pattern).split(","):
-        if not (matches := matching_files(part)):
+    text, shards = str(pattern), []
+    parts = [text] if os.path.isfile(text) else text.split(",")
+    while parts:
+        # A name may have commas too: where a part matches nothing, it ends at a later one.
+        tries = range(1, len(parts) + 1)
+        found = ((end, matching_files(",".join(parts[:end]))) for end in tries)
+        end, matches = next((own for own in found if own[1]), (0, []))
+        if not matches:
             raise MissingInputError(
-                f"no file matches {part!r}",
+                f"no file matches {parts[0]!r}",
                 remedy="give a quoted pattern such as 'DIR/train-*.tfrecord'",
             )
         shards.extend(matches)
+        parts = parts[end:]
     return sorted(set(shards))
 
 
 def matching_files(pattern: str) -> list[str]:
     """The files of one glob pattern, sorted.
 
-    Hidden files are passed over, as are a shard's statistics and what a run that was cut off left
-    half-written.
+    A path that exists as it is written is no pattern, as of ``paths.matching``. Hidden files are
+    passed over, as are a shard's statistics and what a run that was cut off left half-written.
+
+    Raises:
+        InputError: if they are where TensorFlow does not read.
     """
+    paths.check_scheme(pattern, paths.TENSORFLOW_SCHEMES)
     found = []
-    for path in tf.io.gfile.glob(pattern):
+    for path in _remote_files(pattern) if paths.scheme(pattern) else paths.matching(pattern):
         name = os.path.basename(path)
         passed_over = name.startswith(".") or name.endswith((".partial", ".json"))
         if (path == pattern or not passed_over) and not tf.io.gfile.isdir(path):
             found.append(path)
     return sorted(found)
+
+
+def _remote_files(pattern: str) -> list[str]:
+    tries = dict.fromkeys((paths.literal_brackets(pattern), pattern))
+    return next(filter(None, map(tf.io.gfile.glob, tries)), [])
 
 
 def _open(shard: str) -> Any:
@@ -149,7 +166,7 @@ def stated_alone(shard: str) -> int | None:
 
     That is where counting takes more than a walk over the headers of a local file.
     """
-    return _stated_count(shard) if shard.endswith(".gz") or "://" in shard else None
+    return _stated_count(shard) if shard.endswith(".gz") or paths.scheme(shard) else None
 
 
 def _stated_count(shard: str) -> int | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from align_keras.data import output_files, records
+from align_keras.data.shard_sets import shard_path
 
 
 class ShardWriter:
@@ -34,7 +35,7 @@ class ShardWriter:
         """Appends one serialised record."""
         if self._writer is None:
             tf.io.gfile.makedirs(os.path.dirname(self.prefix) or ".")
-            self._path = f"{self.prefix}-{len(self.shards):05d}.tfrecord"
+            self._path = shard_path(self.prefix, len(self.shards))
             self._writer = tf.io.TFRecordWriter(self._path + ".partial")
         self._writer.write(record)
         self.count += 1

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from align_keras import paths
 from align_keras.errors import InputError, MissingInputError, Place
 
 # Pairs judged so or higher are right answers to each other.
@@ -43,15 +44,15 @@ def read_judgements(
         MissingInputError: if there is no such file.
         InputError: if it is not such a table.
     """
-    plain = Path(directory) / f"{kind}_{split}.csv"
-    paths = [path for path in (plain, plain.with_name(plain.name + ".gz")) if path.is_file()]
-    if not paths:
+    plain = paths.local(directory) / f"{kind}_{split}.csv"
+    found = [path for path in (plain, plain.with_name(plain.name + ".gz")) if path.is_file()]
+    if not found:
         raise MissingInputError(f"no {plain.name} or {plain.name}.gz", Place(str(directory)))
     first, second = _COLUMNS[kind]
-    place = Place(str(paths[0]))
-    opener: Any = gzip.open if paths[0].suffix == ".gz" else open
+    place = Place(str(found[0]))
+    opener: Any = gzip.open if found[0].suffix == ".gz" else open
     try:
-        with opener(paths[0], "rt", encoding="utf-8", newline="") as file:
+        with opener(found[0], "rt", encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     except (UnicodeDecodeError, EOFError, OSError, zlib.error, csv.Error) as error:
         raise InputError(f"not readable ({error})", place, "download it again") from None

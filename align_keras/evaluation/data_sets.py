@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from align_keras import paths
 from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.evaluation.metrics import RECALLS
 
@@ -156,7 +157,7 @@ def read_names(path: str | Path) -> list[str]:
 def read_lines(path: str | Path) -> list[str]:
     """The stripped lines of a text file, plain or ``.gz``; raises as ``read_names``."""
     place = Place(str(path))
-    if not Path(path).is_file():
+    if not paths.local(path).is_file():
         raise MissingInputError("no such file", place, "give a text file with a name a line")
     opener: Any = gzip.open if Path(path).suffix == ".gz" else open
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from align_keras import paths
 from align_keras.data.examples import Example
 from align_keras.errors import InputError, Place
 from align_keras.evaluation import zero_shot
@@ -163,7 +164,7 @@ def class_weights(
     if not cache:
         return _embed_classes(model, filled, len(class_names))
     key = json.dumps([fingerprint(model), len(class_names), filled])
-    path = Path(cache) / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+    path = paths.local(cache) / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
     if path.is_file():
         return np.load(path)
     classes = _embed_classes(model, filled, len(class_names))

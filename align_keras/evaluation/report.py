@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from align_keras import figures
 from align_keras.evaluation.metrics import json_names, title_of
+from align_keras.files import write_whole
 
 # Above so many classes a name an axis tick would not be readable.
 _NAMED_CLASSES = 40
@@ -74,7 +75,7 @@ def write_json(
         "language": "en",
         **{name: json_names(values, task) for name, values in others.items()},
     }
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(result, indent=2) + "\n")
 
 
 def draw_confusion(path: str | Path, matrix: np.ndarray, class_names: Sequence[str]) -> None:

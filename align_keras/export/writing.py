@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from align_keras import paths
 from align_keras.errors import InputError, Place
 from align_keras.evaluation import embedding
 from align_keras.evaluation.data_sets import DEFAULT_PROMPTS
@@ -33,7 +34,7 @@ def export(
         ValueError: if the model has no preprocessor.
     """
     raw_datasets.check_preprocessor(model.preprocessor)
-    check_output(path)
+    check_output(path, format)
     with whole_folder(Path(path)) as folder:
         if format == "tf_saved_model":
             write_saved_model(model, folder, **options)
@@ -89,11 +90,19 @@ def write_saved_model(
     (folder / CARD).write_text(card, encoding="utf-8")
 
 
-def check_output(path: str | os.PathLike[str]) -> None:
-    """Raises an InputError unless ``path`` is a new or an empty folder on this machine."""
+def check_output(path: str | os.PathLike[str], format: str = "tf_saved_model") -> None:
+    """Raises an InputError unless ``path`` is a new or an empty folder on this machine.
+
+    A SavedModel's has no character that ``tf.saved_model.load`` would take for a pattern.
+    """
     place = Place(str(path))
-    if "://" in str(path):
-        raise InputError("not a local folder", place, "give one, and copy it there")
-    path = Path(path)
+    path = paths.local(path)
+    if format == "tf_saved_model" and not paths.is_plain(path):
+        found = next(letter for letter in str(path) if letter in paths.PATTERN_CHARACTERS)
+        raise InputError(
+            f"TensorFlow takes {found} for a pattern, and would not load a SavedModel from there",
+            place,
+            "give a path without it",
+        )
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise InputError("it exists", place, "give a new folder, or remove it")

@@ -1,11 +1,15 @@
 """Checkpoints from which a run resumes exactly."""
 
+import os
+import shutil
+import tempfile
+import weakref
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from align_keras import keras_internals
+from align_keras import keras_internals, paths
 from align_keras.errors import InputError, Place
 
 
@@ -38,9 +42,26 @@ class RunCheckpoints:
             seconds=self.seconds,
             timed_pairs=self.timed_pairs,
         )
+        self._directory = Path(directory)
         manager = tf.train.CheckpointManager
-        self._newest = manager(self._checkpoint, f"{directory}/newest", max_to_keep)
-        self._best = manager(self._checkpoint, f"{directory}/best", max_to_keep=1)
+        folder = self._as_tensorflow_takes_it()
+        self._newest = manager(self._checkpoint, f"{folder}/newest", max_to_keep)
+        self._best = manager(self._checkpoint, f"{folder}/best", max_to_keep=1)
+
+    def _as_tensorflow_takes_it(self) -> Path:
+        """The directory, or a link to it whose path is no pattern.
+
+        Below ``runs [v2]`` TensorFlow would find no checkpoint, and of old ones remove those
+        that match: of ``runs v`` and ``runs 2``.
+        """
+        if paths.is_plain(self._directory):
+            return self._directory
+        self._directory.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        link = Path(folder) / "checkpoints"
+        link.symlink_to(self._directory.resolve())
+        return link
 
     @property
     def step(self) -> int:
@@ -68,7 +89,7 @@ class RunCheckpoints:
             except (AssertionError, ValueError, tf.errors.OpError) as error:
                 raise InputError(
                     "not a checkpoint of this model and optimizer",
-                    Place(path),
+                    Place(str(self._directory / "newest" / os.path.basename(path))),
                     "give another <workdir>, or the settings that the run began with",
                 ) from error
         return self.step

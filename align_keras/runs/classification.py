@@ -31,6 +31,9 @@ from align_keras.runs.workdir import check_training_data, open_workdir
 #: What JSON and the paper's figures are called after each phase.
 PHASES = {"head": ("frozen", "linear_probe_"), "full": ("finetuned", "finetuned_")}
 
+#: What a run writes into its directory after ``settings.json``, beside pictures and figures.
+WRITTEN = (*PHASES, "classifier.keras")
+
 
 @dataclasses.dataclass
 class ClassificationRun:
@@ -80,7 +83,7 @@ def open_run(settings: ClassificationSettings) -> ClassificationRun:
         strategy = distribution.make_strategy(settings.run.strategy, settings.run.tpu)
     with concerning("batch_size"):
         distribution.share_of(strategy, settings.training.batch_size)
-    workdir = open_workdir(settings, settings.run.workdir)
+    workdir = open_workdir(settings, settings.run.workdir, written=WRITTEN)
     data, train = classification_data.open_data(settings)
     print(f"{train.count:,} training images, {len(train.classes.names):,} classes", flush=True)
     keras.utils.set_random_seed(settings.run.seed)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes
 
+from align_keras import paths
 from align_keras.errors import InputError
 from align_keras.runs.settings import (
     FREE_ON_RESUME,
@@ -49,7 +50,7 @@ class Phase:
 class StartSettings(Part):
     """The model that is fine-tuned, and the name of what it learns."""
 
-    model: str = ""
+    model: Annotated[str, paths.PRESET] = ""
     """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has one."""
     task: str = ""
     """The name of the data set: a known one (imagenet, cifar10, cifar100, food101, pets, flowers,
@@ -60,22 +61,22 @@ class StartSettings(Part):
 class LabelledDataSettings(Part):
     """Images with classes, and how they are cropped."""
 
-    data: str = ""
+    data: Annotated[str, paths.DATA] = ""
     """Evaluation data: tfds:NAME; a table (.jsonl, .csv, .tsv, .parquet) with the columns
     image and class_name or label; a folder with a folder of images a class; a quoted pattern of
     shards. Empty: the data set's name in TFDS."""
     split: str = ""
     """Of TFDS, a table's column split, or a folder in the folder. Empty: the data set's own, or
     test."""
-    train_data: str = ""
+    train_data: Annotated[str, paths.DATA] = ""
     """Training data, as --data. Empty: --data, with --train-split."""
     train_split: str = ""
     """As --split, for the training images. Empty: the data set's own, or train."""
     select: tuple[str, ...] = ()
     """Keep only the rows of a table with these values, as in: --select kids=False."""
-    images: str = ""
+    images: Annotated[str, paths.LOCAL] = ""
     """Folder of the images. Empty: the folder of the table."""
-    class_names: str = ""
+    class_names: Annotated[str, paths.LOCAL] = ""
     """A text file with a class name a line, in the order of the labels. Empty: CLIP's for the data
     set, or the data's own."""
     min_crop_area: Annotated[float, Above(0.0), AtMost(1.0)] = 0.08
@@ -117,7 +118,7 @@ class RunSettings(Part):
     """Where it runs: auto takes all GPUs or else the CPU."""
     tpu: Annotated[str, FREE_ON_RESUME] = "local"
     """Name or address of the TPU for --strategy=tpu; local is this machine's."""
-    workdir: Annotated[str, FREE_ON_RESUME] = ""
+    workdir: Annotated[str, paths.LOCAL, FREE_ON_RESUME] = ""
     """The run's directory; the same command with the same directory resumes. Empty: a new one
     below runs/."""
     checkpoint_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 1_000
@@ -146,6 +147,10 @@ class ClassificationSettings(Settings):
             InputError: names the setting and says what to do.
         """
         super().check()
+        if {"/", "\\"} & set(self.start.task):
+            raise InputError(
+                f"{self.start.task} is no name", remedy="give its place as <data>", setting="task"
+            )
         for name, phase in (("head", self.head), ("full", self.full)):
             if (phase.epochs > 0) == (phase.steps > 0):
                 raise InputError(

@@ -4,16 +4,19 @@ Importing this module loads neither TensorFlow nor Keras, so that flags, setting
 answer at once.
 """
 
+import dataclasses
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
 
 import align_keras
-from align_keras.errors import InputError
+from align_keras.errors import InputError, concerning
+from align_keras.paths import PathMark
 
 T = TypeVar("T")
 
@@ -63,11 +66,42 @@ def parse(
         **options: of ``tyro.cli``, such as ``description``.
 
     Returns:
-        The settings. ``--help`` and an unknown flag end the process.
+        The settings, as of ``with_paths``. ``--help`` and an unknown flag end the process.
+
+    Raises:
+        InputError: as ``with_paths``.
     """
     if default is not None:
         options["default"] = default
-    return tyro.cli(settings_class, args=arguments, **options)
+    return with_paths(tyro.cli(settings_class, args=arguments, **options))
+
+
+def parse_command(commands: Mapping[str, type], **options: Any) -> Any:
+    """As ``parse``, where the first argument of the process names a class of settings."""
+    return with_paths(tyro.extras.subcommand_cli_from_dict(dict(commands), **options))
+
+
+def with_paths(settings: T) -> T:
+    """Settings with every path read as ``PathMark.read`` does: ``~`` is the home folder.
+
+    Args:
+        settings: a dataclass, in which others may be. A field that is a path is marked so:
+            ``workdir: Annotated[str, paths.LOCAL]``.
+
+    Raises:
+        InputError: names the field that holds an address of a kind that is not supported.
+    """
+    read: dict[str, Any] = {}
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            read[field.name] = with_paths(value)
+        for mark in getattr(hints[field.name], "__metadata__", ()):
+            if isinstance(mark, PathMark):
+                with concerning(field.name):
+                    read[field.name] = mark.read(value)
+    return dataclasses.replace(settings, **read)  # type: ignore[type-var]
 
 
 def flag_of(name: str) -> str:

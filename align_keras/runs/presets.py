@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from align_keras import paths
 from align_keras.errors import InputError, MissingInputError
 from align_keras.models.dual_encoder import AlignDualEncoder
 
@@ -16,6 +17,8 @@ def find_preset(model: str) -> str:
     Raises:
         MissingInputError: if it is the directory of a run that has no preset yet.
     """
+    if paths.scheme(model):
+        return str(model)
     if (Path(model) / "preset").is_dir():
         return str(Path(model) / "preset")
     if (Path(model) / "settings.json").is_file():

@@ -28,6 +28,16 @@ from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data, open_workdir
 
 Metrics = dict[str, Any]
+#: What a run writes into its directory after ``settings.json``, by which a later one knows it.
+WRITTEN = (
+    "preset",
+    "checkpoints",
+    "start.json",
+    "log.jsonl",
+    "metrics.json",
+    "curves.png",
+    "retrieval.png",
+)
 
 
 @dataclasses.dataclass
@@ -120,7 +130,8 @@ def find_workdir(settings: PretrainSettings, strategy: tf.distribute.Strategy) -
         raise InputError(
             "several workers need one", remedy="give the same to each", setting="workdir"
         )
-    return open_workdir(settings, settings.run.workdir, f"worker-{worker}" if worker else "")
+    part = f"worker-{worker}" if worker else ""
+    return open_workdir(settings, settings.run.workdir, part, written=WRITTEN)
 
 
 def restore(run: PretrainingRun) -> int:

@@ -1,13 +1,15 @@
 """The data of a pretraining run: shards found and checked, the vocabulary, held-out pairs."""
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from align_keras.data import checks, pipeline, records, scenes, vocabulary
+from align_keras.data import checks, pipeline, records, scenes, shard_sets, vocabulary
 from align_keras.data.preparation import tfds_shards
 from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.evaluation.held_out import HeldOutPairs
@@ -108,12 +110,24 @@ def find_shards(data: DataSettings, workdir: Path, seed: int) -> dict[str, list[
     shards = {}
     for name in ("train_data", "eval_data", "zero_shot_data"):
         if pattern := getattr(data, name):
-            with concerning(name):
+            with concerning(name), _writing_into_workdir():
                 if pattern.startswith("tfds:"):
-                    pattern = tfds_shards.training_shards(pattern, workdir / "data", seed)
-                shards[name] = records.find_shards(pattern)
+                    shards[name] = tfds_shards.training_shards(pattern, workdir / "data", seed)
+                else:
+                    shards[name] = records.find_shards(pattern)
                 checks.check_shards(shards[name])
     return shards
+
+
+@contextlib.contextmanager
+def _writing_into_workdir() -> Iterator[None]:
+    """Within, a set of shards that cannot be written is a fault of the run's directory."""
+    try:
+        yield
+    except InputError as error:
+        if error.setting == "output":
+            error.setting, error.remedy = "workdir", "remove it, or give another"
+        raise
 
 
 def check_vocabulary(path: str) -> None:
@@ -148,9 +162,23 @@ def make_preprocessor(
         else:
             expected["vocabulary"] = open_vocabulary(data, workdir, train_shards)
         preprocessor = AlignPreprocessor(**sizes, **expected)
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_vocabulary(preprocessor.vocabulary, str(workdir / "vocab.txt"))
+    keep_vocabulary(preprocessor.vocabulary, workdir)
     return preprocessor
+
+
+def keep_vocabulary(pieces: list[str], workdir: Path) -> None:
+    """Writes the run's ``vocab.txt``; never over another that no run has left there."""
+    path = workdir / "vocab.txt"
+    is_run = (workdir / "settings.json").exists()
+    if path.exists() and not is_run and path.read_bytes() != "\n".join([*pieces, ""]).encode():
+        raise InputError(
+            "is there already, with other word pieces",
+            Place(str(path)),
+            "remove it, or give another",
+            "workdir",
+        )
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_vocabulary(pieces, str(path))
 
 
 def open_vocabulary(data: DataSettings, workdir: Path, train_shards: list[str]) -> list[str]:
@@ -169,12 +197,13 @@ def quickstart_data(directory: Path, seed: int) -> dict[str, list[str]]:
     finished = directory / "finished"
     if not finished.exists():
         print(f"no training data given: rendering scenes into {directory}", flush=True)
-        scenes.write_scenes(directory, num_train=16_000, num_eval=500, seed=seed)
-        finished.touch()  # an interrupted rendering is done again
-    return {
-        f"{part}_data": records.find_shards(f"{directory}/{part}-*.tfrecord")
-        for part in ("train", "eval")
-    }
+        with (
+            _writing_into_workdir(),
+            shard_sets.unfinished(directory / "train", directory / "eval") as work,
+        ):
+            scenes.write_scenes(work.folder, num_train=16_000, num_eval=500, seed=seed)
+        finished.touch()
+    return {f"{part}_data": shard_sets.find_set(directory / part) for part in ("train", "eval")}
 
 
 def list_shards(counts: dict[str, int]) -> list[list[Any]]:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes
 
+from align_keras import paths
 from align_keras.errors import InputError
 from align_keras.models.presets import PRESETS
 from align_keras.runs.settings import (
@@ -36,18 +37,18 @@ BROUGHT_BY_MODEL = (
 class DataSettings(Part):
     """What the run trains and is evaluated on, and how pairs become inputs."""
 
-    train_data: str = ""
+    train_data: Annotated[str, paths.DATA] = ""
     """Pattern of the training shards, quoted, such as 'DIR/train-*.tfrecord', several joined by
     commas, or tfds:NAME. Empty (quickstart only): scenes are rendered into the run's directory."""
-    eval_data: Annotated[str, FREE_ON_RESUME] = ""
+    eval_data: Annotated[str, paths.DATA, FREE_ON_RESUME] = ""
     """Pattern of the held-out shards. Empty: no evaluation (with --train-data empty too:
     rendered scenes)."""
-    zero_shot_data: Annotated[str, FREE_ON_RESUME] = ""
+    zero_shot_data: Annotated[str, paths.DATA, FREE_ON_RESUME] = ""
     """Pattern of shards whose records carry a class_name, for zero-shot classification.
     Empty: the held-out shards, if their records do."""
     prompts: Annotated[tuple[str, ...], FREE_ON_RESUME] = ("a photo of a {}", "{}")
     """Zero-shot prompts, separated by spaces; {} stands for the class name."""
-    vocabulary: str = ""
+    vocabulary: Annotated[str, paths.FILES] = ""
     """Path of a BERT vocab.txt. Empty: trained on the training captions."""
     vocabulary_size: Annotated[int, AtLeast(100)] = 100_000
     """Word pieces of a trained vocabulary, at most."""
@@ -72,7 +73,7 @@ class DataSettings(Part):
 class ModelSettings(Part):
     """What is trained: a model of these sizes, or one that was trained before."""
 
-    model: str = ""
+    model: Annotated[str, paths.PRESET] = ""
     """Starts from a trained model: a preset (a folder, hf://... or kaggle://...), or the
     directory of a run that has one. It brings its towers, temperature, vocabulary and, unless
     given beside it, the sizes of images and captions; those of --experiment are left out.
@@ -80,11 +81,11 @@ class ModelSettings(Part):
     preset: str = "align_b7_base"
     """Size of the towers: align_l2_large, align_b7_base, align_b5_base, align_b3_mini or
     align_nano_tiny."""
-    image_encoder: str = ""
+    image_encoder: Annotated[str, paths.PRESET] = ""
     """Starts the image tower from a keras-hub EfficientNet: a preset's name such as
     efficientnet_b0_ra_imagenet, a folder, hf://... or kaggle://... Empty: the size of --preset,
     random weights."""
-    text_encoder: str = ""
+    text_encoder: Annotated[str, paths.PRESET] = ""
     """Starts the text tower from a keras-hub BERT, whose vocabulary is then used: a preset's name
     such as bert_base_en_uncased, a folder, hf://... or kaggle://... Empty: the size of --preset,
     random weights."""
@@ -154,7 +155,7 @@ class RunSettings(Part):
     """Where it runs: auto takes all GPUs or else the CPU."""
     tpu: Annotated[str, FREE_ON_RESUME] = "local"
     """Name or address of the TPU for --strategy=tpu; local is this machine's."""
-    workdir: Annotated[str, FREE_ON_RESUME] = ""
+    workdir: Annotated[str, paths.LOCAL, FREE_ON_RESUME] = ""
     """The run's directory; the same command with the same directory resumes. Empty: a new one
     below runs/."""
     eval_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 10_000

@@ -4,7 +4,7 @@ A class of settings is composed of parts, small frozen dataclasses. A builder ge
 needs. Outside, settings are flat: ``batch_size`` is a flag and a key of ``settings.json``, whatever
 part it is in. A group, such as the phase ``head``, keeps its name: ``head.learning_rate``.
 
-Bounds, and whether a resumed run may change a setting, stand beside the field::
+Bounds, whether it is a path, and whether a resumed run may change it, stand beside the field::
 
     log_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 100
 """
@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from align_keras.errors import InputError
+from align_keras.errors import InputError, concerning
+from align_keras.paths import PathMark
 
 #: Marks a setting that a resumed run may change: where it runs, what it reports and when.
 FREE_ON_RESUME = "free on resume"
@@ -100,12 +101,17 @@ class Settings:
         return dataclasses.replace(self, **replaced)  # type: ignore[type-var]
 
     def check(self) -> None:
-        """Checks every value against its bounds; one that is None is not known yet.
+        """Checks every value against its bounds, and paths; one that is None is not known yet.
 
         Raises:
             InputError: names the setting and says what to do.
         """
         values = self.flat()
+        for name, value, marks in _leaves(self):
+            for mark in marks:
+                if isinstance(mark, PathMark):
+                    with concerning(name):
+                        mark.check(value)
         found = [
             (name, value, bound)
             for name, value, marks in _leaves(self)

@@ -1,35 +1,55 @@
 """The directory of a run: where it is, and that it goes on as it began."""
 
 import json
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from align_keras import files
-from align_keras.errors import InputError
+from align_keras import files, paths
+from align_keras.errors import InputError, Place, concerning
 from align_keras.runs.settings import Settings
 
 
-def open_workdir(settings: Settings, workdir: str, part: str = "") -> Path:
+def open_workdir(
+    settings: Settings, workdir: str, part: str = "", *, written: Sequence[str]
+) -> Path:
     """Finds the directory of a run, which need not exist.
 
     Args:
         settings: of this run.
-        workdir: the directory; empty for a new one below ``runs/``, named after the time.
+        workdir: the directory; empty for a new one below ``runs/``, named after time and process.
         part: a folder in it that is used in its place, such as a worker's.
+        written: what the run writes or replaces there once it has begun.
 
     Raises:
-        InputError: if a file is in its place, or a run in it began with other settings.
+        InputError: if it is not on this machine, a file is in its place, a run in it began with
+            other settings, or it holds one of ``written`` without being a run's.
     """
-    found = Path(workdir or time.strftime("runs/%Y%m%d-%H%M%S")) / part
+    with concerning("workdir"):
+        # Two that begin in one second must not share it.
+        new = f"{time.strftime('runs/%Y%m%d-%H%M%S')}-{os.getpid()}"
+        found = paths.local(workdir or new) / part
     for path in (found, *found.parents):
         if path.is_file():
             raise InputError(f"{path} is a file", remedy="give a directory", setting="workdir")
     path = found / "settings.json"
     if path.exists():
         settings.check_resumable(files.read_json(path, dict), found)
+    elif there := [name for name in written if _is_there(found / name)]:
+        raise InputError(
+            f"is there already, and {found} has no settings.json of a run",
+            Place(str(found / there[0])),
+            "give another",
+            "workdir",
+        )
     return found
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a file, or a folder with something in it."""
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def check_training_data(path: Path, found: Any, difference: Callable[[Any, Any], str]) -> None:

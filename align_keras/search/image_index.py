@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from align_keras import paths
 from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.search import exact_search
 
@@ -88,7 +89,7 @@ class ImageIndex:
     """
 
     def __init__(self, directory: str | Path, exact: bool = False) -> None:
-        self.directory = Path(directory)
+        self.directory = paths.local(directory)
         self.header = header = read_header(self.directory)
         dtype = PRECISIONS[header.precision]
         self.embeddings = self._mapped(EMBEDDINGS, dtype, (header.count, header.width))

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from align_keras import paths
 from align_keras.errors import InputError, Place, concerning
 from align_keras.files import locked, write_whole
 from align_keras.search import image_index, inverted_lists
@@ -59,7 +60,7 @@ class IndexWriter:
         restart: bool = False,
         is_same_model: Callable[[str], bool] | None = None,
     ) -> None:
-        self.directory = Path(directory)
+        self.directory = paths.local(directory)
         self.header = header
         self.is_finished = False
         self.rows = self.unreadable = 0
@@ -82,8 +83,9 @@ class IndexWriter:
             raise InputError("another run is writing it", Place(str(self.directory))) from None
         try:
             if self._restart:
-                # The header first: without it there is no index.
-                for name in (image_index.HEADER, _PROGRESS, *_LISTS, *_GROWING):
+                # First: what is left of it when this is cut off is still known as an index's.
+                self._write_progress(dict.fromkeys(_GROWING, 0))
+                for name in (image_index.HEADER, *_LISTS, *_GROWING):
                     (self.directory / name).unlink(missing_ok=True)
             if (self.directory / image_index.HEADER).exists():
                 self._find_finished()
@@ -189,6 +191,20 @@ class IndexWriter:
                 Place(str(self.directory)),
                 "give an empty folder",
             )
+        header, progress = self.directory / image_index.HEADER, self.directory / _PROGRESS
+        if header.exists():
+            is_ours = not _is_of_others(header)
+        else:
+            # What has begun has its progress before anything is written into the other files.
+            is_ours = progress.exists() or not any(
+                path.stat().st_size for path in self.directory.iterdir()
+            )
+        if not is_ours:
+            raise InputError(
+                "it holds files that are called as an index's and are none",
+                Place(str(self.directory)),
+                "give an empty folder",
+            )
 
     def _find_finished(self) -> None:
         found = image_index.read_header(self.directory)
@@ -247,6 +263,15 @@ class IndexWriter:
             "sizes": sizes or {name: file.tell() for name, file in self._files.items()},
         }
         write_whole(self.directory / _PROGRESS, json.dumps(progress) + "\n")
+
+
+def _is_of_others(header: Path) -> bool:
+    """Whether a file called as an index's header holds something else; a damaged one does not."""
+    try:
+        found = json.loads(header.read_bytes())
+    except ValueError:
+        return False
+    return not isinstance(found, dict) or found.get("kind") != image_index.KIND
 
 
 def _origin(header: Header) -> dict[str, Any]:

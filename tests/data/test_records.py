@@ -151,3 +151,29 @@ def test_captions_are_read_up_to_a_limit(shard):
     assert list(records.read_captions([shard, shard], 12)) == [
         f"caption {i % 10}" for i in range(12)
     ]
+
+
+def test_names_with_commas_and_brackets_are_found(scene_shards, tmp_path):
+    names = ["a,b [v2]/x-0.tfrecord", "a,b [v2]/x-1.tfrecord", "c-0.tfrecord", "c,d"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = [str(tmp_path / name) for name in names]
+    pattern = f"{tmp_path}/a,b [v2]/x-*"
+    assert records.find_shards(pattern) == found[:2]
+    assert records.find_shards(f"{pattern},{found[2]}") == found[:3]
+    assert records.find_shards(f"{found[2]},{pattern}") == found[:3]
+    assert records.find_shards(found[3]) == found[3:]
+    with pytest.raises(MissingInputError, match="no file matches '/none'"):
+        records.find_shards(f"{pattern},/none,{found[2]}")
+
+
+def test_shards_elsewhere_are_found_where_tensorflow_reads():
+    for name in ("a [1]/x-0.tfrecord", "a 1/x-0.tfrecord"):
+        with tf.io.gfile.GFile(f"ram://records/{name}", "w") as file:
+            file.write("x")
+    found = records.find_shards("ram://records/a [1]/x-*")
+    assert found == ["ram://records/a [1]/x-0.tfrecord"]
+    assert records.find_shards("ram://records/a [0-9]/x-*") == ["ram://records/a 1/x-0.tfrecord"]
+    with pytest.raises(InputError, match="^s3://b/x-\\*: s3:// is not supported here"):
+        records.find_shards("s3://b/x-*")

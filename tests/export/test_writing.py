@@ -65,7 +65,7 @@ def test_a_single_class_is_refused(tiny_model, tmp_path):
 
 
 def test_an_address_is_no_folder():
-    with pytest.raises(InputError, match="not a local folder") as caught:
+    with pytest.raises(InputError, match="gs:// is not supported here") as caught:
         writing.check_output("gs://bucket/1")
     assert caught.value.place.file == "gs://bucket/1"
 
@@ -79,3 +79,10 @@ def test_a_link_to_an_empty_folder_is_written_through(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "disk"]
     assert (tmp_path / "1").is_symlink()
     assert (tmp_path / "disk" / "README.md").exists()
+
+
+def test_a_saved_model_is_not_written_where_it_would_not_load(tmp_path):
+    with pytest.raises(InputError, match=r"TensorFlow takes \[ for a pattern") as caught:
+        writing.check_output(tmp_path / "birds [v2]" / "1")
+    assert caught.value.place.file == str(tmp_path / "birds [v2]" / "1")
+    writing.check_output(tmp_path / "birds [v2]" / "1", "onnx")

@@ -1,6 +1,8 @@
 import json
+import runpy
 
 import pytest
+from conftest import ROOT
 from in_process import run_recipe_here
 
 
@@ -30,3 +32,17 @@ def test_wrong_flags_end_in_one_line(flags, line, scene_photos):
     found = run_recipe_here("evaluate.py", "--model=nowhere", *flags)
     assert found.startswith(f"evaluate.py: {line}")
     assert "\n" not in found
+
+
+def test_two_models_do_not_write_over_each_others_results(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    default_output = runpy.run_path(str(ROOT / "recipes" / "evaluate.py"))["default_output"]
+    models = ("a/preset", "b/preset", "hf://a/preset", "b-preset")
+    assert len({default_output(model) for model in models}) == 4
+    assert default_output("a/preset") == default_output(f"{tmp_path}/a/preset/")
+    (tmp_path / "retrieval-photos.json").write_text(json.dumps({"pretrained": "a/preset"}))
+    flags = ["--model=b/preset", "--task=retrieval:photos", "--data=x.csv", "--output=."]
+    assert run_recipe_here("evaluate.py", *flags) == (
+        "evaluate.py: --output: retrieval-photos.json: holds the result of another model, "
+        "a/preset; give another folder"
+    )

@@ -96,3 +96,30 @@ def test_steps_that_overflow_float16_count_when_a_run_resumes(build_tiny, batch,
     for variable, value in zip(model.weights, before, strict=True):
         if variable.trainable:
             np.testing.assert_array_equal(variable.numpy(), value, err_msg=variable.path)
+
+
+def small_run(directory):
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.build((None, 1))
+    model.compile(Lamb(0.01))
+    return RunCheckpoints(directory, model, max_to_keep=1)
+
+
+def test_a_directory_whose_name_is_a_pattern_is_that_directory(tmp_path):
+    # TensorFlow would find nothing in the first, and remove what is in the second.
+    folders = [tmp_path / "runs [v2]" / "checkpoints", tmp_path / "runs v" / "checkpoints"]
+    for folder in reversed(folders):
+        checkpoints = small_run(folder)
+        for step in (1, 2):
+            checkpoints.count_steps(step)
+            checkpoints.save()
+        checkpoints.count_steps(3)
+        checkpoints.save_if_best(0.5)
+    for folder in folders:
+        names = sorted(path.stem for path in folder.glob("*/*.index"))
+        assert names == ["ckpt-2", "ckpt-3"]
+        assert small_run(folder).restore() == 2
+    (folders[0] / "newest" / "ckpt-2.index").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="not a checkpoint of this model") as raised:
+        small_run(folders[0]).restore()
+    assert raised.value.place.file == str(folders[0] / "newest" / "ckpt-2")

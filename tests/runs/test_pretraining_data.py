@@ -9,6 +9,7 @@ from short_runs import settings_of
 from align_keras.data import pipeline, records
 from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
+from align_keras.runs import pretraining_data
 from align_keras.runs.pretraining import open_run, training_data
 
 pytestmark = pytest.mark.usefixtures("tiny_preset")
@@ -68,3 +69,24 @@ def test_a_worker_with_less_than_a_batch_names_the_batch_size(scene_shards, prep
     with pytest.raises(InputError, match="a batch of 8 pairs is more than the 3") as raised:
         training_data(run, pipeline.SkippedPairs())
     assert raised.value.setting == "batch_size"
+
+
+def test_scenes_are_rendered_whole_and_over_nobodys_shards(tmp_path, monkeypatch):
+    def render(directory, **_):
+        for name in ("train-00000.tfrecord", "eval-00000.tfrecord"):
+            (directory / name).write_text("scenes")
+
+    monkeypatch.setattr(pretraining_data.scenes, "write_scenes", render)
+    theirs = tmp_path / "data" / "eval-00000.tfrecord"
+    theirs.parent.mkdir()
+    theirs.write_text("somebody's")
+    (theirs.parent / "train-2024-00000.tfrecord").touch()
+    with pytest.raises(InputError, match="is there already; remove it, or give another") as raised:
+        pretraining_data.quickstart_data(theirs.parent, seed=0)
+    assert raised.value.setting == "workdir"
+    assert theirs.read_text() == "somebody's"
+    theirs.unlink()
+    found = pretraining_data.quickstart_data(theirs.parent, seed=0)
+    assert found == pretraining_data.quickstart_data(theirs.parent, seed=0)
+    names = {"train_data": "train-00000.tfrecord", "eval_data": "eval-00000.tfrecord"}
+    assert found == {key: [str(theirs.parent / name)] for key, name in names.items()}

@@ -1,7 +1,7 @@
 import pytest
 
 from align_keras.errors import InputError
-from align_keras.runs.pretraining_data import difference_of_shards, list_shards
+from align_keras.runs.pretraining_data import difference_of_shards, keep_vocabulary, list_shards
 from align_keras.runs.pretraining_settings import PretrainSettings
 from align_keras.runs.workdir import check_training_data, open_workdir
 
@@ -30,19 +30,49 @@ def test_a_workdir_that_is_no_directory_is_refused(tmp_path):
     (tmp_path / "file").touch()
     for workdir in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(InputError, match="/file is a file; give a directory") as raised:
-            open_workdir(PretrainSettings(), str(workdir))
+            open_workdir(PretrainSettings(), str(workdir), written=())
         assert raised.value.setting == "workdir"
 
 
 def test_a_directory_is_opened_by_the_run_that_is_in_it_alone(tmp_path):
     settings = PretrainSettings()
-    assert open_workdir(settings, str(tmp_path / "new")) == tmp_path / "new"
-    part = open_workdir(settings, str(tmp_path), "worker-1")
+    assert open_workdir(settings, str(tmp_path / "new"), written=("preset",)) == tmp_path / "new"
+    part = open_workdir(settings, str(tmp_path), "worker-1", written=("preset",))
     assert part == tmp_path / "worker-1"
     assert not part.exists()
     (tmp_path / "settings.json").write_text(settings.as_json())
-    assert open_workdir(settings.replace(log_every=5), str(tmp_path)) == tmp_path
+    assert (
+        open_workdir(settings.replace(log_every=5), str(tmp_path), written=("preset",)) == tmp_path
+    )
     with pytest.raises(InputError, match="began with 0, not 1") as raised:
-        open_workdir(settings.replace(seed=1), str(tmp_path))
+        open_workdir(settings.replace(seed=1), str(tmp_path), written=("preset",))
     assert raised.value.setting == "seed"
-    assert open_workdir(settings, "").parts[0] == "runs"
+    assert open_workdir(settings, "", written=("preset",)).parts[0] == "runs"
+
+
+def test_a_directory_with_what_a_run_writes_is_a_runs_or_refused(tmp_path):
+    settings = PretrainSettings()
+    (tmp_path / "preset").mkdir()
+    open_workdir(settings, str(tmp_path), written=("preset",))  # empty: nothing to lose
+    (tmp_path / "preset" / "config.json").touch()
+    with pytest.raises(InputError, match="has no settings.json of a run; give another") as raised:
+        open_workdir(settings, str(tmp_path), written=("log.jsonl", "preset"))
+    assert raised.value.setting == "workdir"
+    assert raised.value.place.file == str(tmp_path / "preset")
+    (tmp_path / "settings.json").write_text(settings.as_json())
+    assert open_workdir(settings, str(tmp_path), written=("preset",)) == tmp_path
+
+
+def test_a_directory_on_another_machine_is_refused():
+    with pytest.raises(InputError, match="gs:// is not supported here") as raised:
+        open_workdir(PretrainSettings(), "gs://bucket/run", written=())
+    assert raised.value.setting == "workdir"
+
+
+def test_another_vocabulary_is_not_written_over(tmp_path):
+    keep_vocabulary(["[PAD]", "a"], tmp_path)
+    keep_vocabulary(["[PAD]", "a"], tmp_path)  # as after a run that was killed early
+    with pytest.raises(InputError, match="is there already, with other word pieces") as raised:
+        keep_vocabulary(["[PAD]", "b"], tmp_path)
+    assert raised.value.setting == "workdir"
+    assert (tmp_path / "vocab.txt").read_text() == "[PAD]\na\n"

@@ -161,3 +161,24 @@ def test_other_peoples_folders_are_left_alone(tiny_model, photos, tmp_path):
         build(tiny_model, photos, photos)
     assert caught.value.setting == "output"
     assert caught.value.place.file == str(photos)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"embeddings.bin": b"somebody's"},
+        {"index.json": b'{"title": "a page"}', "labels.bin": b"somebody's"},
+    ],
+)
+@pytest.mark.parametrize("restart", [False, True])
+def test_files_that_are_called_as_an_indexs_are_left_alone(
+    restart, files, tiny_model, photos, tmp_path
+):
+    output = tmp_path / "index"
+    output.mkdir()
+    for name, data in files.items():
+        (output / name).write_bytes(data)
+    with pytest.raises(InputError, match="called as an index's and are none") as caught:
+        build(tiny_model, photos, output, restart=restart)
+    assert caught.value.setting == "output"
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == files

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from align_keras import paths
 from align_keras.data import file_kinds
 from align_keras.errors import MissingInputError
 
@@ -128,7 +129,7 @@ class ImageFolder:
     """
 
     def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
+        self.directory = paths.local(directory)
         if not self.directory.is_dir():
             raise MissingInputError(f"no folder {directory}")
         self._archives: dict[str, zipfile.ZipFile] = {}

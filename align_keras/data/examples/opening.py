@@ -8,7 +8,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from align_keras import errors
+from align_keras import errors, paths
 from align_keras.data import records
 from align_keras.data.examples.columns import Columns, listing
 from align_keras.data.examples.example_set import ExampleSet
@@ -61,6 +61,10 @@ def open_examples(
     """
     columns = Columns(select=tuple(select))
     path = Path(data)
+    if paths.scheme(data) and (ending_of(path) or path.suffix.lower() == ".json"):
+        raise InputError(
+            "only shards are read from another machine", Place(str(data)), "copy it to this one"
+        )
     if str(data).startswith("tfds:"):
         # It takes seconds to import, and may be missing.
         from align_keras.data.examples.tfds_examples import TFDSExamples

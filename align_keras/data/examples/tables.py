@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+from align_keras import paths
 from align_keras.data import file_kinds
 from align_keras.errors import InputError, MissingInputError, Place
 
@@ -97,7 +98,7 @@ def header_of(path: str | Path) -> list[str] | None:
 
 def _check_kind(path: str | Path) -> str:
     """The ending of a table that is there and is of that kind."""
-    if not Path(path).is_file():
+    if not paths.local(path).is_file():
         raise MissingInputError(f"no file {path}", remedy="give a JSONL, CSV, TSV or Parquet table")
     ending = ending_of(path)
     if not ending:

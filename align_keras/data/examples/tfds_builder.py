@@ -2,10 +2,12 @@
 
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from align_keras import paths
 from align_keras.errors import InputError
 
 
@@ -18,6 +20,7 @@ def prepared_builder(name: str) -> Any:
     Raises:
         InputError: if tensorflow-datasets is missing, or has no such set, or cannot prepare it.
     """
+    paths.check_scheme(name)
     try:
         import tensorflow_datasets as tfds
     except ImportError:
@@ -48,5 +51,10 @@ def _versioned(folder: str) -> str:
     """The folder of a set's newest version: ``DIR/NAME/1.0.0`` below ``DIR/NAME``."""
     if (Path(folder) / "dataset_info.json").exists():
         return folder
-    versions = sorted(path.parent for path in Path(folder).glob("*/dataset_info.json"))
-    return str(versions[-1]) if versions else folder
+    versions = [path.parent for path in Path(folder).glob("*/dataset_info.json")]
+    return str(max(versions, key=_numbers)) if versions else folder
+
+
+def _numbers(version: Path) -> list[int]:
+    """``10.0.0`` as numbers, by which it is newer than ``9.0.0``."""
+    return [int(number) for number in re.findall("[0-9]+", version.name)]

@@ -7,19 +7,22 @@ byte.
 """
 
 import bisect
-import contextlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from align_keras.data.preparation import filters, single_machine
+from align_keras import paths
+from align_keras.data import shard_sets
+from align_keras.data.preparation import filters
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.judging import Preparation
+from align_keras.data.shard_sets import shard_path
 from align_keras.data.shard_writer import write_shard
 
 # Hexadecimal digits by which keys and ties are spread: 4,096 and 65,536 ranges.
@@ -46,17 +49,23 @@ def prepare(
         InputError: as ``single_machine.prepare``.
     """
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    remote = "://" in output
-    with contextlib.nullcontext() if remote else single_machine.workspace(output):
-        if existing := tf.io.gfile.glob(f"{output}-[0-9]*.tfrecord"):
-            raise single_machine.there_already(existing[0])
-        with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
-            build(pipeline, preparation, output, shard_size)
-        left_out = f"{output}-left_out.jsonl"
-        if tf.io.gfile.stat(left_out).length == 0:
-            tf.io.gfile.remove(left_out)
-        with tf.io.gfile.GFile(f"{output}-report.json") as file:
-            return json.loads(file.read())
+    if paths.scheme(output):
+        shard_sets.check_is_new(output)
+        return _run(preparation, output, shard_size, options)
+    with shard_sets.unfinished(output) as work:
+        return _run(preparation, str(work.folder / Path(output).name), shard_size, options)
+
+
+def _run(
+    preparation: Preparation, output: str, shard_size: int, options: Sequence[str]
+) -> dict[str, Any]:
+    with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+        build(pipeline, preparation, output, shard_size)
+    left_out = f"{output}-left_out.jsonl"
+    if tf.io.gfile.stat(left_out).length == 0:
+        tf.io.gfile.remove(left_out)
+    with tf.io.gfile.GFile(f"{output}-report.json") as file:
+        return json.loads(file.read())
 
 
 def build(pipeline: beam.Pipeline, preparation: Preparation, output: str, shard_size: int) -> None:
@@ -280,7 +289,7 @@ def _write_shards(kept, output, shard_size):
         | "write"
         >> beam.MapTuple(
             lambda number, items: write_shard(
-                f"{output}-{number:05d}.tfrecord", [record for _, record in sorted(items)]
+                shard_path(output, number), [record for _, record in sorted(items)]
             )
         )
     )

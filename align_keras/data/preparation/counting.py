@@ -74,7 +74,8 @@ class WholeSetCounts:
         self._arrow = pyarrow
         self._database = duckdb.connect(str(directory / "counts.duckdb"))
         self._database.execute(f"SET memory_limit = '{memory >> 20}MiB'")
-        self._database.execute(f"SET temp_directory = '{directory / 'spilled'}'")
+        spilled = str(directory / "spilled").replace("'", "''")
+        self._database.execute(f"SET temp_directory = '{spilled}'")
         # Pairs have numbers; keeping their order besides would take memory.
         self._database.execute("SET preserve_insertion_order = false")
         self._database.execute(

@@ -6,7 +6,8 @@ from typing import Any, Literal, TypeVar
 
 import tqdm
 
-from align_keras import errors
+from align_keras import errors, paths
+from align_keras.data import shard_sets
 from align_keras.data.examples import Example, ExampleSet, open_images
 from align_keras.data.examples.columns import Columns, no_name
 from align_keras.data.examples.image_files import ImageFolder
@@ -45,6 +46,16 @@ class Output:
         """Checks the values."""
         if self.shard_size < 1:
             raise InputError(f"must be at least 1, not {self.shard_size}", setting="shard_size")
+        with errors.concerning("output"):
+            shard_sets.check_output(self.output)
+            # Beam writes to other file systems too, but takes its outputs' names for patterns.
+            if self.engine == "single_machine":
+                paths.check_scheme(self.output)
+            elif not paths.is_plain(self.output):
+                raise InputError(
+                    f"Beam takes {paths.PATTERN_CHARACTERS} in {self.output} for a pattern",
+                    remedy="choose another name, or <engine>=single_machine",
+                )
 
 
 def prepare(
@@ -192,9 +203,10 @@ def open_evaluation_images(data: str, rules: filters.Rules, preset: str = "") ->
 
 def summary(report: dict[str, Any], output: Output) -> str:
     """Lines of text: pairs written, pairs dropped and why, and the file that lists them."""
-    files = "kept.jsonl" if output.table_only else "*.tfrecord"
+    kept = f"{output.output}-kept.jsonl"
+    written = kept if output.table_only else shard_sets.pattern_of(output.output)
     lines = [
-        f"{report['pairs_out']:,} of {report['pairs_in']:,} pairs in {output.output}-{files}",
+        f"{report['pairs_out']:,} of {report['pairs_in']:,} pairs in {written}",
         *(f"left out {count:,}: {reason}" for reason, count in report["reasons"].items()),
     ]
     if report["reasons"]:

@@ -2,20 +2,17 @@
 
 import contextlib
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from align_keras import files
-from align_keras.data import records
+from align_keras.data import shard_sets
 from align_keras.data.preparation.counting import WholeSetCounts
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.filters import Counts
 from align_keras.data.preparation.judging import Preparation
 from align_keras.data.preparation.shuffling import RecordSorter
 from align_keras.data.shard_writer import ShardWriter
-from align_keras.errors import InputError
 
 _Items = TypeVar("_Items", bound=Iterable)
 
@@ -42,12 +39,13 @@ def prepare(
         ``OUTPUT-left_out.jsonl``.
 
     Raises:
-        InputError: as ``workspace``.
+        InputError: as ``shard_sets.unfinished``.
     """
-    with workspace(output) as directory:
-        sorter = RecordSorter(directory)
-        left_out = directory / "left_out.jsonl"
-        with counts_of(preparation, directory, watch) as counts, left_out.open("w") as file:
+    name = Path(output).name
+    with shard_sets.unfinished(output) as work:
+        sorter = RecordSorter(work.scratch)
+        left_out = work.folder / f"{name}-left_out.jsonl"
+        with counts_of(preparation, work.scratch, watch) as counts, left_out.open("w") as file:
             tally = Tally(left_out=_Lines(file))
             kept = (
                 item
@@ -58,23 +56,18 @@ def prepare(
                 sorter.add(key, record)
         kept = watch(sorter.sorted_records(), "written")
         if preparation.table_only:
-            _write_lines(kept, directory, output)
+            with (work.folder / f"{name}-kept.jsonl").open("wb") as file:
+                file.writelines(line + b"\n" for line in kept)
         else:
-            with ShardWriter(output, shard_size) as writer:
+            shard_sets.check_number(-(-tally.kept // shard_size))
+            with ShardWriter(str(work.folder / name), shard_size) as writer:
                 for record in kept:
                     writer.write(record)
-        listed = Path(f"{output}-left_out.jsonl")
-        listed.unlink(missing_ok=True)
-        if left_out.stat().st_size:
-            left_out.rename(listed)
+        if not left_out.stat().st_size:
+            left_out.unlink()
+            # That of an earlier run which packed nothing.
+            Path(f"{output}-left_out.jsonl").unlink(missing_ok=True)
     return tally.as_json(preparation.rules)
-
-
-def _write_lines(lines: Iterable[bytes], directory: Path, output: str) -> None:
-    unfinished = directory / "kept.jsonl"
-    with unfinished.open("wb") as file:
-        file.writelines(line + b"\n" for line in lines)
-    unfinished.rename(f"{output}-kept.jsonl")
 
 
 class _Lines:
@@ -110,62 +103,3 @@ def counts_of(
         counts.add(watch(pairs, "counted"))
         counts.finish(preparation.rules)
         yield counts
-
-
-@contextlib.contextmanager
-def workspace(output: str | Path) -> Iterator[Path]:
-    """A folder for unfinished work, ``OUTPUT.unfinished``; it is removed at the end of a run.
-
-    If it is there at the start, a run was cut off. The shards beside it belong to that run: they
-    are removed, and everything begins anew. An error removes what this run wrote.
-
-    Yields:
-        Its path.
-
-    Raises:
-        InputError: if there are shards of a finished run, or another run is writing.
-    """
-    output = Path(output)
-    directory = Path(f"{output}.unfinished")
-    if not directory.exists() and (existing := _shards(output)):
-        raise there_already(existing[0])
-    directory.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(files.locked(directory / "lock"))
-        except BlockingIOError:
-            raise InputError(
-                f"another run is writing {output}", remedy="choose another", setting="output"
-            ) from None
-        remove_shards(output)
-        for path in directory.iterdir():
-            if path.name != "lock":
-                path.unlink() if path.is_file() else shutil.rmtree(path)
-        try:
-            yield directory
-        except BaseException:
-            remove_shards(output)
-            raise
-        finally:
-            shutil.rmtree(directory)
-
-
-def there_already(shard: str | Path) -> InputError:
-    """The error about a shard of a finished run."""
-    return InputError(
-        f"{shard} is there already", remedy="remove it or choose another", setting="output"
-    )
-
-
-def _shards(output: Path) -> list[Path]:
-    return sorted(output.parent.glob(f"{output.name}-[0-9]*.tfrecord"))
-
-
-def remove_shards(output: str | Path) -> None:
-    """Removes the shards of a name, whole and partial, with their statistics."""
-    output = Path(output)
-    for shard in _shards(output):
-        Path(records.stats_path(str(shard))).unlink(missing_ok=True)
-        shard.unlink()
-    for path in output.parent.glob(f"{output.name}-[0-9]*.tfrecord*.partial"):
-        path.unlink()

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from align_keras import paths
+from align_keras.data import shard_sets
 from align_keras.data.examples.columns import CAPTION_COLUMNS
 from align_keras.data.examples.tfds_examples import TFDSExamples
 from align_keras.data.preparation import filters, single_machine
@@ -11,7 +13,7 @@ from align_keras.errors import InputError
 _SHARD_SIZE = 4_096
 
 
-def training_shards(name: str, directory: str | Path, seed: int = 0) -> str:
+def training_shards(name: str, directory: str | Path, seed: int = 0) -> list[str]:
     """Packs a TFDS set for training, unless that is done.
 
     Args:
@@ -20,18 +22,18 @@ def training_shards(name: str, directory: str | Path, seed: int = 0) -> str:
         seed: decides the order of the records.
 
     Returns:
-        A pattern of the shards.
+        The shards.
 
     Raises:
-        InputError: as ``TFDSExamples``, or if no pair of the set can be used.
+        InputError: as ``TFDSExamples``, or if no pair of the set can be used, or shards of its name
+            are there that were not packed here.
     """
-    stem = "".join(c if c.isalnum() else "_" for c in name.removeprefix("tfds:"))
-    output = Path(directory) / stem
+    own = name.removeprefix("tfds:")
+    output = Path(directory) / (own if own.isidentifier() else paths.file_name_of(own))
     finished = Path(f"{output}.finished")
     if not finished.exists():
         print(f"packing {name} into {directory}", flush=True)
         source = TFDSExamples(name)
-        single_machine.remove_shards(output)
         preparation = Preparation(source, filters.NO_RULES, seed)
         report = single_machine.prepare(preparation, str(output), _SHARD_SIZE)
         if not report["pairs_out"]:
@@ -41,4 +43,4 @@ def training_shards(name: str, directory: str | Path, seed: int = 0) -> str:
                 remedy=f"captions are looked for in {', '.join(CAPTION_COLUMNS)}",
             )
         finished.touch()
-    return f"{output}-*.tfrecord"
+    return shard_sets.find_set(output)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from align_keras import paths
 from align_keras.data.examples.example import caption_fault
 from align_keras.data.examples.image_files import is_hidden
 from align_keras.errors import InputError, MissingInputError, Place, concerning
@@ -180,7 +181,7 @@ def read_coco_captions(path: str | Path) -> dict[int, tuple[int, str]]:
         InputError: if it is neither, or a caption is empty or no text.
     """
     place = Place(file=str(path))
-    if not Path(path).is_file():
+    if not paths.local(path).is_file():
         raise MissingInputError("no such file", place)
     try:
         table = json.loads(Path(path).read_bytes())
@@ -204,7 +205,7 @@ def read_coco_captions(path: str | Path) -> dict[int, tuple[int, str]]:
 
 def find_coco_images(folder: str | Path) -> dict[int, Path]:
     """The files of a folder by COCO's number: ``{391895: .../COCO_val2014_000000391895.jpg}``."""
-    if not Path(folder).is_dir():
+    if not paths.local(folder).is_dir():
         raise MissingInputError("no such folder", Place(file=str(folder)))
     found = (path for path in Path(folder).glob("*[0-9].jpg") if not is_hidden(path.name))
     # Other images may stand beside COCO's.

@@ -1,11 +1,13 @@
 """The tasks by name, and how one is run."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from align_keras.errors import InputError
+from align_keras import paths
+from align_keras.errors import InputError, Place, concerning
 from align_keras.evaluation import data_sets
 from align_keras.evaluation.tasks.classification import LinearProbe, NearestNeighbours, ZeroShot
 from align_keras.evaluation.tasks.crisscrossed import Crisscrossed
@@ -71,11 +73,33 @@ def evaluate(
         data: what ``task.open()`` returned; None: it is opened here.
 
     Raises:
-        InputError: if the data cannot be used.
+        InputError: if the data cannot be used, or as ``check_output``.
     """
+    check_output(task, output, model_name)
     output = Path(output)
     result = task.run(model, task.open() if data is None else data, output)
-    stem = task.kind if task.kind == task.name else f"{task.kind}-{task.name}"
-    report_result(result, task.name, model_name, output / f"{stem}.json")
-    print(f"\n{output}: {', '.join([f'{stem}.json', *result.pictures])}")
+    name = _json_of(task)
+    report_result(result, task.name, model_name, output / name)
+    print(f"\n{output}: {', '.join([name, *result.pictures])}")
     return result
+
+
+def check_output(task: Task, output: str | Path, model_name: str = "") -> None:
+    """Raises an InputError if a folder holds what the task found of another model."""
+    with concerning("output"):
+        path = paths.local(output) / _json_of(task)
+        if not model_name or not path.exists():
+            return
+        try:
+            before = str(json.loads(path.read_bytes())["pretrained"])
+        except (ValueError, KeyError, TypeError):
+            problem = "holds no result of an evaluation"
+            raise InputError(problem, Place(str(path)), "give another folder") from None
+        if paths.absolute(before) != paths.absolute(model_name):
+            problem = f"holds the result of another model, {before}"
+            raise InputError(problem, Place(str(path)), "give another folder")
+
+
+def _json_of(task: Task) -> str:
+    stem = task.kind if task.kind == task.name else f"{task.kind}-{task.name}"
+    return f"{stem}.json"

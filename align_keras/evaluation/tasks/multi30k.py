@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from align_keras import paths
 from align_keras.data.examples.example import Example, caption_fault
 from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.evaluation import data_sets, embedding, retrieval
@@ -61,7 +62,7 @@ class Multi30k:
                 raise InputError(
                     f"{len(names):,} names for {count:,} captions", Place(self.captions)
                 )
-        folder = Path(self.images)
+        folder = paths.local(self.images)
         if missing := [name for name in names if not (folder / name).is_file()]:
             raise MissingInputError(
                 f"no such file ({len(missing):,} missing)",
@@ -111,7 +112,7 @@ def read_parallel_captions(folder: str, split: str) -> dict[str, list[str]]:
         raise InputError(f"give Multi30K's folder of {split}.en, {split}.de and others")
     captions = {}
     for language in _LANGUAGES:
-        for path in (Path(folder) / f"{split}.{language}{end}" for end in ("", ".gz")):
+        for path in (paths.local(folder) / f"{split}.{language}{end}" for end in ("", ".gz")):
             if path.is_file():
                 captions[language] = data_sets.read_lines(path)
                 for number, caption in enumerate(captions[language], 1):

@@ -5,7 +5,7 @@ import tensorflow as tf
 from tfds_set import write_tfds_set
 
 from align_keras.data import records
-from align_keras.data.examples import open_examples, tfds_examples
+from align_keras.data.examples import open_examples, tfds_builder, tfds_examples
 from align_keras.data.examples.tfds_examples import TFDSExamples
 from align_keras.data.preparation import filters, tfds_shards
 from align_keras.data.preparation.filter_report import Tally
@@ -40,11 +40,10 @@ def test_a_set_is_read_with_its_bytes_and_captions(tfds_folder, scene_shards):
 
 def test_training_reads_a_set_by_its_name(tfds_folder, tmp_path):
     name = f"tfds:{tfds_folder.parent}@train"
-    pattern = tfds_shards.training_shards(name, tmp_path)
-    shards = records.find_shards(pattern)
+    shards = tfds_shards.training_shards(name, tmp_path)
     assert sum(records.count_records(shard) for shard in shards) == 80
     before = tf.io.gfile.stat(shards[0]).mtime_nsec
-    assert tfds_shards.training_shards(name, tmp_path) == pattern
+    assert tfds_shards.training_shards(name, tmp_path) == shards
     assert tf.io.gfile.stat(shards[0]).mtime_nsec == before
 
 
@@ -79,3 +78,10 @@ def test_images_without_an_id_have_one_name_however_they_are_read(tfds_folder, m
     assert len(set(ids)) == 40
     assert [example.image_id for example in source] == ids
     assert sorted(example.image_id for example in source.shuffled(1)) == sorted(ids)
+
+
+def test_the_newest_version_is_that_of_the_highest_numbers(tmp_path):
+    for version in ("9.0.0", "10.0.0", "2.10.0"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "dataset_info.json").touch()
+    assert tfds_builder._versioned(str(tmp_path)) == str(tmp_path / "10.0.0")

@@ -119,7 +119,7 @@ def test_a_killed_run_is_done_again_whole(planted, tmp_path):
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
         deadline = time.monotonic() + 60
-        while not list(output.parent.glob("train-00001.tfrecord.partial")):
+        while not list(output.parent.glob("train.unfinished/set/train-00001.tfrecord.partial")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         with pytest.raises(InputError, match="another run is writing") as caught:
@@ -129,7 +129,7 @@ def test_a_killed_run_is_done_again_whole(planted, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert (tmp_path / "out" / "train.unfinished").exists()
-    assert list(output.parent.glob("*.partial"))
+    assert [path.name for path in output.parent.iterdir()] == ["train.unfinished"]
     planted.prepare(output)
     check_planted(planted, output)
     assert not list(output.parent.glob("*partial*")) and not list(output.parent.glob("*unfin*"))

@@ -1,7 +1,10 @@
+import json
+
 import pytest
 
 from align_keras.errors import InputError
-from align_keras.evaluation.tasks.evaluate import TASKS, make_task
+from align_keras.evaluation.tasks.evaluate import TASKS, check_output, make_task
+from align_keras.evaluation.tasks.retrieval import Retrieval
 
 
 def test_a_task_takes_the_settings_that_it_has():
@@ -39,3 +42,25 @@ def test_data_must_be_given_for_sets_that_tfds_lacks(kind, name, message):
     with pytest.raises(InputError, match=f"give the data of {name}; {message}") as caught:
         TASKS[kind](name).open()
     assert caught.value.setting == "data"
+
+
+def test_a_result_of_another_model_is_not_written_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    task = Retrieval("photos", "test.jsonl")
+    check_output(task, tmp_path, "runs/a")
+    path = tmp_path / "retrieval-photos.json"
+    path.write_text(json.dumps({"pretrained": "runs/a"}))
+    for same in ("runs/a", "runs/a/", str(tmp_path / "runs" / "a"), ""):
+        check_output(task, tmp_path, same)
+    check_output(Retrieval("others", "test.jsonl"), tmp_path, "runs/b")
+    for other in ("runs/b", "hf://runs/a"):
+        with pytest.raises(
+            InputError, match="another model, runs/a; give another folder"
+        ) as caught:
+            check_output(task, tmp_path, other)
+        assert caught.value.setting == "output"
+        assert caught.value.place.file == str(path)
+    for text in ("", "[]", "{}"):
+        path.write_text(text)
+        with pytest.raises(InputError, match="holds no result of an evaluation"):
+            check_output(task, tmp_path, "runs/a")

@@ -1,0 +1,160 @@
+"""Sets of shards: how their files are called, and how a set is written whole or not at all.
+
+``DIR/train`` is the set of ``DIR/train-00000.tfrecord`` and so on: five digits and no more, so that
+``DIR/train-2-00000.tfrecord`` is of another set.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow as tf
+
+from align_keras import files, paths
+from align_keras.errors import InputError, concerning
+
+_MOST_SHARDS = 100_000
+_JOURNAL = "moved.json"
+_SHARD = r"-[0-9]{5}\.tfrecord"
+# Beam may write several.
+_KEPT = r"-kept(-[0-9]{5}-of-[0-9]{5})?\.jsonl"
+
+
+def shard_path(output: str, number: int) -> str:
+    """The path of a shard: ``DIR/train`` and 7 give ``DIR/train-00007.tfrecord``."""
+    check_number(number + 1)
+    return f"{output}-{number:05d}.tfrecord"
+
+
+def check_number(shards: int) -> None:
+    """Raises an InputError if a set would have more shards than five digits can tell apart."""
+    if shards > _MOST_SHARDS:
+        raise InputError(
+            f"a set has {_MOST_SHARDS:,} shards at most",
+            remedy="raise <shard_size>",
+            setting="shard_size",
+        )
+
+
+def check_output(output: str) -> None:
+    """Raises an InputError if a set's path does not end in a name for its shards."""
+    name = os.path.basename(output)
+    if not name:
+        raise InputError(
+            f"{output} ends in a slash, and the shards need a name",
+            remedy=f"give a path such as {output}train",
+        )
+    if name.startswith("."):
+        raise InputError(
+            f"shards called {name}-00000.tfrecord would be hidden",
+            remedy="give a path that ends in a name such as train",
+        )
+
+
+def find_set(output: str | Path) -> list[str]:
+    """The shards of a set, sorted; never those of a set whose name begins like this one's."""
+    return _named_as(str(output), _SHARD)
+
+
+def pattern_of(output: str) -> str:
+    """A pattern of a set's shards that no other set's match."""
+    return f"{output}-?????.tfrecord"
+
+
+def check_is_new(output: str | Path) -> None:
+    """Raises an InputError if a set is there, or a list of pairs in place of one."""
+    if there := find_set(output) or _named_as(str(output), _KEPT):
+        raise InputError(
+            f"{there[0]} is there already",
+            remedy="remove it or choose another",
+            setting="output",
+        )
+
+
+def _named_as(output: str, end: str) -> list[str]:
+    folder, name = os.path.split(output)
+    if paths.scheme(output):
+        found = tf.io.gfile.glob(f"{paths.literal_brackets(output)}-*")
+    else:
+        found = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
+    is_own = re.compile(re.escape(name) + end).fullmatch
+    names = (os.path.basename(path) for path in found)
+    return sorted(os.path.join(folder, own) for own in names if is_own(own))
+
+
+@dataclasses.dataclass(frozen=True)
+class UnfinishedSet:
+    """Where a set is written."""
+
+    scratch: Path
+    """For files that only the work needs."""
+    folder: Path
+    """For the files of the set, by their own names."""
+
+
+@contextlib.contextmanager
+def unfinished(output: str | Path, *others: str | Path) -> Iterator[UnfinishedSet]:
+    """Writes a set whole or not at all, in the folder ``OUTPUT.unfinished``.
+
+    At the end the files that are called as the set move beside that folder, which is removed;
+    after an error they do not. A process that is killed while they move leaves a list of them, and
+    the next takes them back, each only if it is still the same file.
+
+    Args:
+        output: path and start of the shards' names.
+        *others: of further sets in the same folder.
+
+    Raises:
+        InputError: if a set is there, or another process is writing it.
+    """
+    with contextlib.ExitStack() as stack:
+        # Not about what happens in between, which is the caller's.
+        with concerning("output"):
+            output = paths.local(output)
+            scratch = stack.enter_context(files.work_folder(Path(f"{output}.unfinished")))
+            _take_back(scratch, output.parent)
+            files.empty(scratch)
+            for own in (output, *others):
+                check_is_new(own)
+        work = UnfinishedSet(scratch, scratch / "set")
+        work.folder.mkdir()
+        yield work
+        for own in (output, *others):
+            check_is_new(own)
+        starts = tuple(f"{Path(own).name}-" for own in (output, *others))
+        try:
+            _move(work, output.parent, starts)
+        except BaseException:
+            _take_back(scratch, output.parent)
+            raise
+
+
+def _move(work: UnfinishedSet, folder: Path, starts: tuple[str, ...]) -> None:
+    # A shard's statistics, NAME_stats.json, sort after it.
+    own = sorted(path for path in work.folder.iterdir() if path.name.startswith(starts))
+    states = {path.name: _state(path) for path in own}
+    files.write_whole(work.scratch / _JOURNAL, json.dumps(states))
+    for path in reversed(own):
+        path.replace(folder / path.name)
+
+
+def _take_back(scratch: Path, folder: Path) -> None:
+    """Removes what moved before a process was killed."""
+    journal = scratch / _JOURNAL
+    if journal.exists():
+        for name, state in files.read_json(journal, dict).items():
+            if _state(folder / name) == state:
+                (folder / name).unlink()
+
+
+def _state(path: Path) -> list[int]:
+    """What tells a file from another of its name."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return []
+    return [found.st_ino, found.st_size, found.st_mtime_ns]
