@@ -1,24 +1,18 @@
 """Hugging Face's ``AlignProcessor`` files: to arguments of ``AlignPreprocessor``, and back."""
 
-import json
 import os
-from collections.abc import Collection
 from typing import Any
 
 import keras_hub
-import tokenizers
 
 from align_keras import hub
-from align_keras.errors import InputError, Place
-from align_keras.preprocessing.tokenizer import check_vocabulary, read_vocabulary, write_vocabulary
+from align_keras.preprocessing import hugging_face_tokenizer
 
 #: ``model_type`` in the checkpoint's ``config.json``.
 MODEL_TYPE = "align"
 #: Holds what the layout has no word for; others ignore it.
 OWN_SETTINGS = "align_keras"
 _PREPROCESSOR_FILE, _PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
-_TOKENIZER_FILE, _TOKENIZER_CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
-_VOCABULARY_FILE = "vocab.txt"
 _SEQUENCE_LENGTH = 64  # of their AlignProcessor
 
 
@@ -32,65 +26,24 @@ def arguments(preset: str | os.PathLike, config: dict) -> dict:
     Raises:
         InputError: if it asks for what the preprocessor has not.
     """
-    tokenizer = _tokenizer_arguments(preset, config.get("text_config") or {})
-    return {**tokenizer, **preprocessor_arguments(_image_processor(preset))}
+    text_config = config.get("text_config") or {}
+    # Their AlignProcessor pads to 64 whatever the tokenizer's own bound.
+    bounds = [hugging_face_tokenizer.max_length(preset), _SEQUENCE_LENGTH]
+    if isinstance(positions := text_config.get("max_position_embeddings"), int):
+        bounds.append(positions)
+    return {
+        **hugging_face_tokenizer.arguments(preset, text_config),
+        "sequence_length": int(min(bounds)),
+        **preprocessor_arguments(_image_processor(preset)),
+    }
 
 
 def _image_processor(preset):
     """The configuration of the image processor: since transformers 5 a part of another file."""
-    whole = _optional_json(preset, _PROCESSOR_FILE)
+    whole = hub.read_json(preset, _PROCESSOR_FILE) if hub.has_file(preset, _PROCESSOR_FILE) else {}
     if isinstance(whole, dict) and isinstance(whole.get("image_processor"), dict):
         return whole["image_processor"]
     return hub.read_json(preset, _PREPROCESSOR_FILE)
-
-
-def _tokenizer_arguments(preset, text_config):
-    """From ``tokenizer.json`` or ``vocab.txt``; ``tokenizer_config.json`` rules the casing."""
-    settings = _optional_json(preset, _TOKENIZER_CONFIG_FILE)
-    normalizer = {}
-    if tokenizer := _optional_json(preset, _TOKENIZER_FILE):
-        kind = tokenizer["model"].get("type", "WordPiece")
-        if kind != "WordPiece":
-            raise _fault(_TOKENIZER_FILE, f"{kind} is not supported, only WordPiece")
-        vocabulary = _ordered(tokenizer["model"]["vocab"], tokenizer.get("added_tokens") or [])
-        check_vocabulary(vocabulary, Place(member=_TOKENIZER_FILE))
-        normalizer = tokenizer.get("normalizer") or {}
-    else:
-        vocabulary = read_vocabulary(hub.file_of(preset, _VOCABULARY_FILE))
-    found = {
-        name: settings.get(theirs, normalizer.get(name, default))
-        for name, theirs, default in (
-            ("lowercase", "do_lower_case", True),
-            ("strip_accents", "strip_accents", None),
-            ("handle_chinese_chars", "tokenize_chinese_chars", True),
-        )
-    }
-    if not found.pop("handle_chinese_chars"):
-        raise _fault(
-            _TOKENIZER_CONFIG_FILE,
-            "the tokenizer does not set ideographs apart, which is not supported",
-        )
-    # Their AlignProcessor pads to 64 whatever the tokenizer's own bound.
-    positions = text_config.get("max_position_embeddings")
-    bounds = [settings.get("model_max_length"), positions, _SEQUENCE_LENGTH]
-    length = min(bound for bound in bounds if bound is not None)
-    return {"vocabulary": vocabulary, "sequence_length": length, **found}
-
-
-def _optional_json(preset, name):
-    return hub.read_json(preset, name) if hub.has_file(preset, name) else {}
-
-
-def _ordered(vocabulary, added_tokens):
-    """Word pieces in the order of their ids, which must be 0, 1, 2, ..."""
-    pieces = sorted(vocabulary, key=vocabulary.get)
-    if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
-        raise _fault(_TOKENIZER_FILE, "the ids of its vocabulary have a gap")
-    for token in added_tokens:
-        if vocabulary.get(token["content"]) != token["id"]:
-            problem = f"the added token {token['content']!r} is not in its vocabulary"
-            raise _fault(_TOKENIZER_FILE, f"{problem}, which is not supported")
-    return pieces
 
 
 def preprocessor_arguments(config: dict) -> dict:
@@ -114,7 +67,7 @@ def preprocessor_arguments(config: dict) -> dict:
         OWN_SETTINGS: {},
     }
     config = {**defaults, **config}
-    demand(config, _PREPROCESSOR_FILE, "", {"do_resize": [True], "resample": [2]})
+    hub.demand(config, _PREPROCESSOR_FILE, "", {"do_resize": [True], "resample": [2]})
     resize_size = _square(config, "size")
     scale: Any = 1.0  # a number, or one a channel
     offset: Any = 0.0
@@ -148,7 +101,7 @@ def _own_settings(found):
     for name, value in found.items() if isinstance(found, dict) else [(OWN_SETTINGS, found)]:
         if type(value) is not kinds.get(name):
             known = " and ".join(kinds)
-            raise _fault(
+            raise hub.fault(
                 _PREPROCESSOR_FILE, f"{name} is {value!r}; there are {known}", OWN_SETTINGS
             )
     return found
@@ -160,7 +113,7 @@ def _square(config, name):
         return size["height"]
     if isinstance(size, int):
         return size
-    raise _fault(_PREPROCESSOR_FILE, f"must be a square, not {size}", name)
+    raise hub.fault(_PREPROCESSOR_FILE, f"must be a square, not {size}", name)
 
 
 def preprocessor_config(preprocessor: keras_hub.models.Preprocessor) -> dict:
@@ -201,58 +154,7 @@ def preprocessor_config(preprocessor: keras_hub.models.Preprocessor) -> dict:
     }
 
 
-def demand(config: dict, file: str, part: str, allowed: dict[str, Collection]) -> None:
-    """Checks that values of a configuration are among the allowed ones.
-
-    Args:
-        config: the configuration.
-        file: the preset's file that it stands in.
-        part: where in the file, such as ``text_config``; empty for the whole.
-        allowed: the allowed values by their names.
-
-    Raises:
-        InputError: if a value is none of them; its place has the file and the value's name.
-    """
-    for name, values in allowed.items():
-        if config[name] not in values:
-            choices = ", ".join(str(value) for value in values)
-            column = f"{part}.{name}" if part else name
-            raise _fault(file, f"{config[name]!r} is not supported, only {choices}", column)
-
-
-def _fault(file, problem, column=""):
-    """An error about a preset's file; ``hub.one_line`` adds the preset."""
-    return InputError(problem, Place(member=file, column=column))
-
-
 def write(preprocessor: keras_hub.models.Preprocessor, path: str | os.PathLike) -> None:
     """Writes the files of a processor into a folder."""
-    _write_tokenizer(preprocessor, path)
-    write_json(path, _PREPROCESSOR_FILE, preprocessor_config(preprocessor))
-
-
-def _write_tokenizer(preprocessor, path):
-    vocabulary = preprocessor.vocabulary
-    write_vocabulary(vocabulary, os.path.join(path, _VOCABULARY_FILE))
-    tokenizer = tokenizers.BertWordPieceTokenizer(
-        {piece: index for index, piece in enumerate(vocabulary)},
-        lowercase=preprocessor.lowercase,
-        strip_accents=preprocessor.strip_accents,
-    )
-    tokenizer.save(os.path.join(path, _TOKENIZER_FILE))
-    settings = {
-        "tokenizer_class": "BertTokenizer",
-        "processor_class": "AlignProcessor",
-        "do_lower_case": preprocessor.lowercase,
-        "strip_accents": preprocessor.strip_accents,
-        "tokenize_chinese_chars": True,
-        "model_max_length": preprocessor.sequence_length,
-        **{f"{name.lower()}_token": f"[{name}]" for name in ("CLS", "SEP", "PAD", "UNK", "MASK")},
-    }
-    write_json(path, _TOKENIZER_CONFIG_FILE, settings)
-
-
-def write_json(path: str | os.PathLike, name: str, content: Any) -> None:
-    """Writes a JSON file into a folder."""
-    with open(os.path.join(path, name), "w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
+    hugging_face_tokenizer.write(preprocessor, path)
+    hub.write_json(path, _PREPROCESSOR_FILE, preprocessor_config(preprocessor))
