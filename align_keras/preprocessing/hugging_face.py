@@ -1,5 +1,6 @@
 """Hugging Face's ``AlignProcessor`` files: to arguments of ``AlignPreprocessor``, and back."""
 
+import math
 import os
 from typing import Any
 
@@ -14,6 +15,7 @@ MODEL_TYPE = "align"
 OWN_SETTINGS = "align_keras"
 _PREPROCESSOR_FILE, _PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
 _SEQUENCE_LENGTH = 64  # of their AlignProcessor
+_POSITIONS = 512  # of their text tower, where config.json does not say
 
 
 def arguments(preset: str | os.PathLike, config: dict) -> dict:
@@ -29,13 +31,19 @@ def arguments(preset: str | os.PathLike, config: dict) -> dict:
     text_config = config.get("text_config") or {}
     # Their AlignProcessor pads to 64 whatever the tokenizer's own bound.
     bounds = [hugging_face_tokenizer.max_length(preset), _SEQUENCE_LENGTH]
-    if isinstance(positions := text_config.get("max_position_embeddings"), int):
+    positions = text_config.get("max_position_embeddings", _POSITIONS)
+    # Another kind of value is refused where the tower is made.
+    if isinstance(positions, int):
         bounds.append(positions)
-    return {
-        **hugging_face_tokenizer.arguments(preset, text_config),
+    found = {
         "sequence_length": int(min(bounds)),
         **preprocessor_arguments(_image_processor(preset)),
     }
+    length = found["sequence_length"]
+    if isinstance(positions, int) and length > positions:
+        problem = f"sequence_length is {length}, where config.json has {positions} positions"
+        raise hub.fault(_PREPROCESSOR_FILE, problem, OWN_SETTINGS)
+    return {**hugging_face_tokenizer.arguments(preset, text_config), **found}
 
 
 def _image_processor(preset):
@@ -66,28 +74,42 @@ def preprocessor_arguments(config: dict) -> dict:
         "crop_size": 289,
         OWN_SETTINGS: {},
     }
+    if not isinstance(config, dict):
+        raise hub.fault(_PREPROCESSOR_FILE, "holds no JSON object")
     config = {**defaults, **config}
-    hub.demand(config, _PREPROCESSOR_FILE, "", {"do_resize": [True], "resample": [2]})
+    switches = ("do_center_crop", "do_rescale", "rescale_offset", "do_normalize", "include_top")
+    allowed: dict[str, list] = {
+        "do_resize": [True],
+        "resample": [2],
+        **{name: [True, False] for name in switches},
+    }
+    hub.demand(config, _PREPROCESSOR_FILE, "", allowed)
     resize_size = _square(config, "size")
+    image_size = _square(config, "crop_size") if config["do_center_crop"] else resize_size
+    if image_size > resize_size:
+        problem = f"{image_size} is more than {resize_size}, the size"
+        raise hub.fault(_PREPROCESSOR_FILE, problem, "crop_size")
     scale: Any = 1.0  # a number, or one a channel
     offset: Any = 0.0
     if config["do_rescale"]:
-        scale = config["rescale_factor"]
+        scale = _number(config["rescale_factor"], "rescale_factor")
         offset = -1.0 if config["rescale_offset"] else 0.0
+    std = _channels(config, "image_std")
+    if 0 in std:
+        raise hub.fault(_PREPROCESSOR_FILE, "must not be 0", "image_std")
     if config["do_normalize"]:
-        std = config["image_std"]
-        pairs = zip(config["image_mean"], std, strict=True)
+        pairs = zip(_channels(config, "image_mean"), std, strict=True)
         offset = [(offset - mean) / deviation for mean, deviation in pairs]
         scale = [scale / deviation for deviation in std]
         if config["include_top"]:
             offset = [value / deviation for value, deviation in zip(offset, std, strict=True)]
             scale = [value / deviation for value, deviation in zip(scale, std, strict=True)]
     elif config["include_top"]:
-        offset = [offset / deviation for deviation in config["image_std"]]
-        scale = [scale / deviation for deviation in config["image_std"]]
+        offset = [offset / deviation for deviation in std]
+        scale = [scale / deviation for deviation in std]
     return {
         "resize_size": resize_size,
-        "image_size": _square(config, "crop_size") if config["do_center_crop"] else resize_size,
+        "image_size": image_size,
         "antialias": True,
         "pixel_scale": scale,
         "pixel_offset": offset,
@@ -110,10 +132,27 @@ def _own_settings(found):
 def _square(config, name):
     size = config.get(name)
     if isinstance(size, dict) and size.get("height") == size.get("width") is not None:
-        return size["height"]
-    if isinstance(size, int):
+        size = size["height"]
+    if type(size) is int and size > 0:
         return size
-    raise hub.fault(_PREPROCESSOR_FILE, f"must be a square, not {size}", name)
+    raise hub.fault(_PREPROCESSOR_FILE, f"must be a square, not {size!r}", name)
+
+
+def _channels(config, name):
+    """Three numbers, one a channel; a single one is for all."""
+    values = config[name]
+    if not isinstance(values, list):
+        values = [values] * 3
+    if len(values) != 3:
+        problem = f"must be three numbers, one a channel, not {len(values)}"
+        raise hub.fault(_PREPROCESSOR_FILE, problem, name)
+    return [_number(value, name) for value in values]
+
+
+def _number(value, name):
+    if type(value) in (int, float) and math.isfinite(value):
+        return value
+    raise hub.fault(_PREPROCESSOR_FILE, f"must be a number, not {value!r}", name)
 
 
 def preprocessor_config(preprocessor: keras_hub.models.Preprocessor) -> dict:

@@ -1,7 +1,8 @@
 """Hugging Face's files of a BERT tokenizer: to arguments of ``AlignPreprocessor``, and back.
 
-``tokenizer.json`` holds all of it; older folders have ``vocab.txt`` alone. Beside either,
-``tokenizer_config.json`` rules the casing, as it does in transformers.
+``tokenizer.json`` holds all of it; older folders have ``vocab.txt`` alone. What
+``tokenizer_config.json`` says of the casing overrules it, as in transformers; where it is silent,
+``tokenizer.json`` counts here, and transformers lowers the case.
 """
 
 import os
@@ -56,7 +57,14 @@ _SETTINGS: dict[str, list] = {
     "tokenize_chinese_chars": [True],
     "do_basic_tokenize": [True],
 }
+_OVERRULES = {
+    "lowercase": "do_lower_case",
+    "strip_accents": "strip_accents",
+    "handle_chinese_chars": "tokenize_chinese_chars",
+}
 _CLASSES = [None, "BertTokenizer", "BertTokenizerFast"]
+# These take tokenizer.json as it is.
+_GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def arguments(preset: str | os.PathLike, text_config: dict) -> dict:
@@ -73,26 +81,26 @@ def arguments(preset: str | os.PathLike, text_config: dict) -> dict:
     """
     settings = _settings(preset)
     if hub.has_file(preset, _TOKENIZER_FILE):
-        vocabulary, found = _read(hub.read_json(preset, _TOKENIZER_FILE))
         file = _TOKENIZER_FILE
+        vocabulary, normalizer = _read(hub.read_json(preset, file), settings)
     else:
+        file = _VOCABULARY_FILE
         # The class says what vocab.txt does not: some others have such a file too.
         kind = {"tokenizer_class": settings.get("tokenizer_class")}
         hub.demand(kind, _CONFIG_FILE, "", {"tokenizer_class": _CLASSES})
-        if not hub.has_file(preset, _VOCABULARY_FILE):
-            problem = f"no {_TOKENIZER_FILE} and no {_VOCABULARY_FILE} in it"
+        if not hub.has_file(preset, file):
+            problem = f"no {_TOKENIZER_FILE} and no {file} in it"
             raise MissingInputError(problem, remedy="add the one that it was trained with")
-        vocabulary = read_vocabulary(hub.file_of(preset, _VOCABULARY_FILE))
-        found = {"lowercase": True, "strip_accents": None}
-        file = _VOCABULARY_FILE
+        vocabulary = read_vocabulary(hub.file_of(preset, file))
+        normalizer = {"lowercase": True, "strip_accents": None, **_overruled(settings)}
     rows = text_config.get("vocab_size")
     if isinstance(rows, int) and len(vocabulary) > rows:
         problem = f"{len(vocabulary):,} word pieces, where config.json has a vocab_size of {rows:,}"
         raise hub.fault(file, problem)
     return {
         "vocabulary": vocabulary,
-        "lowercase": settings.get("do_lower_case", found["lowercase"]),
-        "strip_accents": settings.get("strip_accents", found["strip_accents"]),
+        "lowercase": normalizer["lowercase"],
+        "strip_accents": normalizer["strip_accents"],
     }
 
 
@@ -119,11 +127,18 @@ def _settings(preset):
     return settings
 
 
-def _read(content: Any) -> tuple[list[str], dict]:
+def _overruled(settings: dict) -> dict:
+    """The settings of the normalizer that ``tokenizer_config.json`` gives."""
+    if settings.get("tokenizer_class") in _GENERIC_CLASSES:
+        return {}
+    return {name: settings[theirs] for name, theirs in _OVERRULES.items() if theirs in settings}
+
+
+def _read(content: Any, settings: dict) -> tuple[list[str], dict]:
     """From a ``tokenizer.json``: word pieces, and the settings of its normalizer."""
     model = _part(content, "model", _MODEL)
     # Without a normalizer nothing would be cleaned or lowered.
-    normalizer = _part(content, "normalizer", _NORMALIZER)
+    normalizer = _part(content, "normalizer", _NORMALIZER, _overruled(settings))
     _part(content, "pre_tokenizer", {"type": ["BertPreTokenizer"]})
     processor = content.get("post_processor")
     # One that adds nothing leaves [CLS] and [SEP] to this package, which adds them.
@@ -142,13 +157,13 @@ def _read(content: Any) -> tuple[list[str], dict]:
     return vocabulary, normalizer
 
 
-def _part(content: Any, name: str, allowed: dict[str, list]) -> dict:
+def _part(content: Any, name: str, allowed: dict[str, list], overruled: dict | None = None) -> dict:
     """A part of ``tokenizer.json``, with the defaults of its values, which are checked."""
     part = content.get(name) if isinstance(content, dict) else None
     if not isinstance(part, dict):
         problem = f"{allowed['type'][0]} is needed, and there is none"
         raise hub.fault(_TOKENIZER_FILE, problem, name)
-    part = {**{key: values[0] for key, values in allowed.items()}, **part}
+    part = {**{key: values[0] for key, values in allowed.items()}, **part, **(overruled or {})}
     hub.demand(part, _TOKENIZER_FILE, name, allowed)
     return part
 

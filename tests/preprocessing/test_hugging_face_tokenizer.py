@@ -41,6 +41,24 @@ def test_a_bert_tokenizer_is_read(folder, pieces):
 
 
 @pytest.mark.parametrize(
+    ("in_file", "settings", "expected"),
+    [
+        # As transformers 5.24 reads them.
+        (True, {"do_lower_case": False}, False),
+        (False, {"do_lower_case": True}, True),
+        (True, {"do_lower_case": False, "tokenizer_class": "PreTrainedTokenizerFast"}, True),
+        (False, {"tokenizer_class": "TokenizersBackend"}, False),
+        # There it would be lowered, against the file's own word.
+        (False, {"tokenizer_class": "BertTokenizer"}, False),
+    ],
+)
+def test_the_settings_overrule_the_casing_of_the_file(in_file, settings, expected, folder):
+    change(folder / "tokenizer.json", normalizer__lowercase=in_file)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert read(folder)["lowercase"] is expected
+
+
+@pytest.mark.parametrize(
     ("values", "column", "problem"),
     [
         ({"model__type": "Unigram"}, "model.type", "'Unigram' is not supported, only WordPiece"),
