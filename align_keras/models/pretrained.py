@@ -35,15 +35,23 @@ def load_image_encoder(preset: str | os.PathLike, **options) -> ImageEncoder:
 def pixel_scaling(preset: str | os.PathLike) -> dict:
     """The ``pixel_scale`` and ``pixel_offset`` that such a tower was trained with, a dict.
 
-    Empty if the preset does not say.
+    They stand in ``image_converter.json`` or, in timm's layout, which keras-hub reads too, in
+    ``config.json``. Empty if the preset does not say.
     """
     with hub.one_line(preset):
-        if not hub.has_file(preset, "image_converter.json"):
+        if hub.has_file(preset, "image_converter.json"):
+            converter = keras_hub.layers.EfficientNetImageConverter.from_preset(preset)
+            return {
+                "pixel_scale": 1.0 if converter.scale is None else converter.scale,
+                "pixel_offset": 0.0 if converter.offset is None else converter.offset,
+            }
+        trained = (hub.read_config(preset) or {}).get("pretrained_cfg") or {}
+        if "mean" not in trained or "std" not in trained:
             return {}
-        converter = keras_hub.layers.EfficientNetImageConverter.from_preset(preset)
+        channels = list(zip(trained["mean"], trained["std"], strict=True))
     return {
-        "pixel_scale": 1.0 if converter.scale is None else converter.scale,
-        "pixel_offset": 0.0 if converter.offset is None else converter.offset,
+        "pixel_scale": [1 / (255 * std) for _, std in channels],
+        "pixel_offset": [-mean / std for mean, std in channels],
     }
 
 
