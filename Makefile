@@ -14,10 +14,11 @@ OLDEST_PYTHON ?= $(shell for python in python3.13 python3 \
 	"$$(pyenv prefix "$$(pyenv versions --bare | grep '^3[.]13' | tail -n 1)")/bin/python"; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' && echo "$$python" && break; \
 	done 2> /dev/null)
+COLAB_READY := .venv-colab/.installed
 OLDEST_TESTS := tests/losses tests/optimizers tests/layers tests/preprocessing tests/models \
 	tests/data tests/test_notebooks.py
 
-.PHONY: help setup pretrain test test-data test-oldest lint format lock clean
+.PHONY: help setup pretrain test test-data test-oldest test-colab lint format lock clean
 
 help:  ## This list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,9 +49,12 @@ $(DATA_READY): requirements-data.lock pyproject.toml
 test-data: $(DATA_READY)  ## Run the tests with Apache Beam and img2dataset, in .venv-data.
 	$(DATA_BIN)/python -m pytest tests/data/preparation/test_beam_pipeline.py tests/recipes/test_img2dataset.py $(ARGS)
 
+# Stops make where there is no Python 3.13.
+FIND_OLDEST_PYTHON = test -n "$(OLDEST_PYTHON)" || { echo "make: no Python 3.13 found; name it, as in" \
+	"make $(MAKECMDGOALS) OLDEST_PYTHON=/path/to/python3.13"; exit 1; }
+
 $(OLDEST_READY): requirements-oldest.lock pyproject.toml
-	@test -n "$(OLDEST_PYTHON)" || { echo "make: no Python 3.13 found; name it, as in" \
-		"make test-oldest OLDEST_PYTHON=/path/to/python3.13"; exit 1; }
+	@$(FIND_OLDEST_PYTHON)
 	$(OLDEST_PYTHON) -m venv .venv-oldest
 	$(OLDEST_BIN)/python -m pip install --quiet --upgrade pip
 	$(OLDEST_BIN)/python -m pip install --quiet -r requirements-oldest.lock
@@ -59,6 +63,15 @@ $(OLDEST_READY): requirements-oldest.lock pyproject.toml
 
 test-oldest: $(OLDEST_READY)  ## Run the core's tests and the notebooks with the oldest dependencies.
 	$(OLDEST_BIN)/python -m pytest $(or $(ARGS),$(OLDEST_TESTS))
+
+$(COLAB_READY): requirements-colab.txt
+	@$(FIND_OLDEST_PYTHON)
+	$(OLDEST_PYTHON) -m venv .venv-colab
+	.venv-colab/bin/python -m pip install --quiet -r requirements-colab.txt
+	@touch $@
+
+test-colab: $(COLAB_READY)  ## Run the notebooks' first cells as written, over Colab's TensorFlow.
+	.venv-colab/bin/python tests/colab.py .venv-colab
 
 lint: $(READY)  ## Check style, format and types.
 	$(BIN)/ruff check .
@@ -83,5 +96,5 @@ lock: $(READY)  ## Resolve pyproject.toml into the locks: newest for Python 3.11
 		--custom-compile-command "make lock" --output-file requirements-oldest.lock pyproject.toml
 
 clean:  ## Remove .venv and caches; runs/ stays.
-	rm -rf $(VENV) .venv-data .venv-oldest .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .venv-data .venv-oldest .venv-colab .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

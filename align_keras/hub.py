@@ -2,8 +2,9 @@
 
 import contextlib
 import errno
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from align_keras import keras_internals, paths
@@ -24,8 +25,51 @@ def has_file(preset: str | os.PathLike, path: str) -> bool:
 
 
 def read_json(preset: str | os.PathLike, path: str) -> Any:
-    """A preset's JSON file; fetches it if it is on a hub."""
-    return keras_internals.load_json(str(preset), path)
+    """A preset's JSON file; fetches it if it is on a hub.
+
+    Raises:
+        InputError: if it is not JSON.
+    """
+    try:
+        return keras_internals.load_json(str(preset), path)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise fault(path, f"not JSON ({error})") from None
+
+
+def write_json(path: str | os.PathLike, name: str, content: Any) -> None:
+    """Writes a JSON file into a local folder."""
+    with open(os.path.join(path, name), "w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=2) + "\n")
+
+
+def fault(file: str, problem: str, name: str = "") -> InputError:
+    """An error about a preset's file; ``one_line`` adds the preset.
+
+    Args:
+        file: its path in the preset.
+        problem: what is wrong, and what was found.
+        name: of the value in it, such as ``text_config.hidden_act``.
+    """
+    return InputError(problem, Place(member=file, column=name))
+
+
+def demand(config: dict, file: str, part: str, allowed: Mapping[str, Collection]) -> None:
+    """Checks that values of a configuration are among the allowed ones.
+
+    Args:
+        config: the configuration.
+        file: the preset's file that it stands in.
+        part: where in the file, such as ``text_config``; empty for the whole.
+        allowed: the allowed values by their names.
+
+    Raises:
+        InputError: if a value is none of them; its place has the file and the value's name.
+    """
+    for name, values in allowed.items():
+        if config[name] not in list(values):
+            choices = ", ".join(str(value) for value in values)
+            column = f"{part}.{name}" if part else name
+            raise fault(file, f"{config[name]!r} is not supported, only {choices}", column)
 
 
 def read_config(preset: str | os.PathLike) -> dict | None:
@@ -39,7 +83,7 @@ def read_config(preset: str | os.PathLike) -> dict | None:
         return None
     config = read_json(preset, keras_internals.CONFIG_FILE)
     if not isinstance(config, dict):
-        raise InputError("holds no JSON object", Place(member=keras_internals.CONFIG_FILE))
+        raise fault(keras_internals.CONFIG_FILE, "holds no JSON object")
     return config
 
 

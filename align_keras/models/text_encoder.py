@@ -23,9 +23,11 @@ class TextEncoder(keras.Model):
     Args:
         backbone: a ``keras_hub.models.BertBackbone``. Its layers are used, not copied; the
             pooler is left out of this model's weights.
-        approximate_gelu: whether the feed-forward layers' GELU is the tanh approximation, as
-            in the original BERT and in keras-hub, or the exact one, as in the public ALIGN
-            checkpoint.
+        approximate_gelu: whether the feed-forward layers' GELU is the tanh approximation, or
+            the exact one. Google's code had the exact one when the first BERTs were published
+            (google-research/bert, October 2018) and has the approximation since its commit
+            bee6030; so has keras-hub for all of its BERTs. Hugging Face's BERTs and the public
+            ALIGN checkpoint have the exact one.
 
     With ``rematerialize = True`` training keeps only what enters each block (see
     ``ContrastiveModel.compile``).

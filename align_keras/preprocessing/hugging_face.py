@@ -1,25 +1,21 @@
 """Hugging Face's ``AlignProcessor`` files: to arguments of ``AlignPreprocessor``, and back."""
 
-import json
+import math
 import os
-from collections.abc import Collection
 from typing import Any
 
 import keras_hub
-import tokenizers
 
 from align_keras import hub
-from align_keras.errors import InputError, Place
-from align_keras.preprocessing.tokenizer import check_vocabulary, read_vocabulary, write_vocabulary
+from align_keras.preprocessing import hugging_face_tokenizer
 
 #: ``model_type`` in the checkpoint's ``config.json``.
 MODEL_TYPE = "align"
 #: Holds what the layout has no word for; others ignore it.
 OWN_SETTINGS = "align_keras"
 _PREPROCESSOR_FILE, _PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
-_TOKENIZER_FILE, _TOKENIZER_CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
-_VOCABULARY_FILE = "vocab.txt"
 _SEQUENCE_LENGTH = 64  # of their AlignProcessor
+_POSITIONS = 512  # of their text tower, where config.json does not say
 
 
 def arguments(preset: str | os.PathLike, config: dict) -> dict:
@@ -32,65 +28,30 @@ def arguments(preset: str | os.PathLike, config: dict) -> dict:
     Raises:
         InputError: if it asks for what the preprocessor has not.
     """
-    tokenizer = _tokenizer_arguments(preset, config.get("text_config") or {})
-    return {**tokenizer, **preprocessor_arguments(_image_processor(preset))}
+    text_config = config.get("text_config") or {}
+    # Their AlignProcessor pads to 64 whatever the tokenizer's own bound.
+    bounds = [hugging_face_tokenizer.max_length(preset), _SEQUENCE_LENGTH]
+    positions = text_config.get("max_position_embeddings", _POSITIONS)
+    # Another kind of value is refused where the tower is made.
+    if isinstance(positions, int):
+        bounds.append(positions)
+    found = {
+        "sequence_length": int(min(bounds)),
+        **preprocessor_arguments(_image_processor(preset)),
+    }
+    length = found["sequence_length"]
+    if isinstance(positions, int) and length > positions:
+        problem = f"sequence_length is {length}, where config.json has {positions} positions"
+        raise hub.fault(_PREPROCESSOR_FILE, problem, OWN_SETTINGS)
+    return {**hugging_face_tokenizer.arguments(preset, text_config), **found}
 
 
 def _image_processor(preset):
     """The configuration of the image processor: since transformers 5 a part of another file."""
-    whole = _optional_json(preset, _PROCESSOR_FILE)
+    whole = hub.read_json(preset, _PROCESSOR_FILE) if hub.has_file(preset, _PROCESSOR_FILE) else {}
     if isinstance(whole, dict) and isinstance(whole.get("image_processor"), dict):
         return whole["image_processor"]
     return hub.read_json(preset, _PREPROCESSOR_FILE)
-
-
-def _tokenizer_arguments(preset, text_config):
-    """From ``tokenizer.json`` or ``vocab.txt``; ``tokenizer_config.json`` rules the casing."""
-    settings = _optional_json(preset, _TOKENIZER_CONFIG_FILE)
-    normalizer = {}
-    if tokenizer := _optional_json(preset, _TOKENIZER_FILE):
-        kind = tokenizer["model"].get("type", "WordPiece")
-        if kind != "WordPiece":
-            raise _fault(_TOKENIZER_FILE, f"{kind} is not supported, only WordPiece")
-        vocabulary = _ordered(tokenizer["model"]["vocab"], tokenizer.get("added_tokens") or [])
-        check_vocabulary(vocabulary, Place(member=_TOKENIZER_FILE))
-        normalizer = tokenizer.get("normalizer") or {}
-    else:
-        vocabulary = read_vocabulary(hub.file_of(preset, _VOCABULARY_FILE))
-    found = {
-        name: settings.get(theirs, normalizer.get(name, default))
-        for name, theirs, default in (
-            ("lowercase", "do_lower_case", True),
-            ("strip_accents", "strip_accents", None),
-            ("handle_chinese_chars", "tokenize_chinese_chars", True),
-        )
-    }
-    if not found.pop("handle_chinese_chars"):
-        raise _fault(
-            _TOKENIZER_CONFIG_FILE,
-            "the tokenizer does not set ideographs apart, which is not supported",
-        )
-    # Their AlignProcessor pads to 64 whatever the tokenizer's own bound.
-    positions = text_config.get("max_position_embeddings")
-    bounds = [settings.get("model_max_length"), positions, _SEQUENCE_LENGTH]
-    length = min(bound for bound in bounds if bound is not None)
-    return {"vocabulary": vocabulary, "sequence_length": length, **found}
-
-
-def _optional_json(preset, name):
-    return hub.read_json(preset, name) if hub.has_file(preset, name) else {}
-
-
-def _ordered(vocabulary, added_tokens):
-    """Word pieces in the order of their ids, which must be 0, 1, 2, ..."""
-    pieces = sorted(vocabulary, key=vocabulary.get)
-    if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
-        raise _fault(_TOKENIZER_FILE, "the ids of its vocabulary have a gap")
-    for token in added_tokens:
-        if vocabulary.get(token["content"]) != token["id"]:
-            problem = f"the added token {token['content']!r} is not in its vocabulary"
-            raise _fault(_TOKENIZER_FILE, f"{problem}, which is not supported")
-    return pieces
 
 
 def preprocessor_arguments(config: dict) -> dict:
@@ -113,28 +74,42 @@ def preprocessor_arguments(config: dict) -> dict:
         "crop_size": 289,
         OWN_SETTINGS: {},
     }
+    if not isinstance(config, dict):
+        raise hub.fault(_PREPROCESSOR_FILE, "holds no JSON object")
     config = {**defaults, **config}
-    demand(config, _PREPROCESSOR_FILE, "", {"do_resize": [True], "resample": [2]})
+    switches = ("do_center_crop", "do_rescale", "rescale_offset", "do_normalize", "include_top")
+    allowed: dict[str, list] = {
+        "do_resize": [True],
+        "resample": [2],
+        **{name: [True, False] for name in switches},
+    }
+    hub.demand(config, _PREPROCESSOR_FILE, "", allowed)
     resize_size = _square(config, "size")
+    image_size = _square(config, "crop_size") if config["do_center_crop"] else resize_size
+    if image_size > resize_size:
+        problem = f"{image_size} is more than {resize_size}, the size"
+        raise hub.fault(_PREPROCESSOR_FILE, problem, "crop_size")
     scale: Any = 1.0  # a number, or one a channel
     offset: Any = 0.0
     if config["do_rescale"]:
-        scale = config["rescale_factor"]
+        scale = _number(config["rescale_factor"], "rescale_factor")
         offset = -1.0 if config["rescale_offset"] else 0.0
+    std = _channels(config, "image_std")
+    if 0 in std:
+        raise hub.fault(_PREPROCESSOR_FILE, "must not be 0", "image_std")
     if config["do_normalize"]:
-        std = config["image_std"]
-        pairs = zip(config["image_mean"], std, strict=True)
+        pairs = zip(_channels(config, "image_mean"), std, strict=True)
         offset = [(offset - mean) / deviation for mean, deviation in pairs]
         scale = [scale / deviation for deviation in std]
         if config["include_top"]:
             offset = [value / deviation for value, deviation in zip(offset, std, strict=True)]
             scale = [value / deviation for value, deviation in zip(scale, std, strict=True)]
     elif config["include_top"]:
-        offset = [offset / deviation for deviation in config["image_std"]]
-        scale = [scale / deviation for deviation in config["image_std"]]
+        offset = [offset / deviation for deviation in std]
+        scale = [scale / deviation for deviation in std]
     return {
         "resize_size": resize_size,
-        "image_size": _square(config, "crop_size") if config["do_center_crop"] else resize_size,
+        "image_size": image_size,
         "antialias": True,
         "pixel_scale": scale,
         "pixel_offset": offset,
@@ -148,7 +123,7 @@ def _own_settings(found):
     for name, value in found.items() if isinstance(found, dict) else [(OWN_SETTINGS, found)]:
         if type(value) is not kinds.get(name):
             known = " and ".join(kinds)
-            raise _fault(
+            raise hub.fault(
                 _PREPROCESSOR_FILE, f"{name} is {value!r}; there are {known}", OWN_SETTINGS
             )
     return found
@@ -157,10 +132,27 @@ def _own_settings(found):
 def _square(config, name):
     size = config.get(name)
     if isinstance(size, dict) and size.get("height") == size.get("width") is not None:
-        return size["height"]
-    if isinstance(size, int):
+        size = size["height"]
+    if type(size) is int and size > 0:
         return size
-    raise _fault(_PREPROCESSOR_FILE, f"must be a square, not {size}", name)
+    raise hub.fault(_PREPROCESSOR_FILE, f"must be a square, not {size!r}", name)
+
+
+def _channels(config, name):
+    """Three numbers, one a channel; a single one is for all."""
+    values = config[name]
+    if not isinstance(values, list):
+        values = [values] * 3
+    if len(values) != 3:
+        problem = f"must be three numbers, one a channel, not {len(values)}"
+        raise hub.fault(_PREPROCESSOR_FILE, problem, name)
+    return [_number(value, name) for value in values]
+
+
+def _number(value, name):
+    if type(value) in (int, float) and math.isfinite(value):
+        return value
+    raise hub.fault(_PREPROCESSOR_FILE, f"must be a number, not {value!r}", name)
 
 
 def preprocessor_config(preprocessor: keras_hub.models.Preprocessor) -> dict:
@@ -201,58 +193,7 @@ def preprocessor_config(preprocessor: keras_hub.models.Preprocessor) -> dict:
     }
 
 
-def demand(config: dict, file: str, part: str, allowed: dict[str, Collection]) -> None:
-    """Checks that values of a configuration are among the allowed ones.
-
-    Args:
-        config: the configuration.
-        file: the preset's file that it stands in.
-        part: where in the file, such as ``text_config``; empty for the whole.
-        allowed: the allowed values by their names.
-
-    Raises:
-        InputError: if a value is none of them; its place has the file and the value's name.
-    """
-    for name, values in allowed.items():
-        if config[name] not in values:
-            choices = ", ".join(str(value) for value in values)
-            column = f"{part}.{name}" if part else name
-            raise _fault(file, f"{config[name]!r} is not supported, only {choices}", column)
-
-
-def _fault(file, problem, column=""):
-    """An error about a preset's file; ``hub.one_line`` adds the preset."""
-    return InputError(problem, Place(member=file, column=column))
-
-
 def write(preprocessor: keras_hub.models.Preprocessor, path: str | os.PathLike) -> None:
     """Writes the files of a processor into a folder."""
-    _write_tokenizer(preprocessor, path)
-    write_json(path, _PREPROCESSOR_FILE, preprocessor_config(preprocessor))
-
-
-def _write_tokenizer(preprocessor, path):
-    vocabulary = preprocessor.vocabulary
-    write_vocabulary(vocabulary, os.path.join(path, _VOCABULARY_FILE))
-    tokenizer = tokenizers.BertWordPieceTokenizer(
-        {piece: index for index, piece in enumerate(vocabulary)},
-        lowercase=preprocessor.lowercase,
-        strip_accents=preprocessor.strip_accents,
-    )
-    tokenizer.save(os.path.join(path, _TOKENIZER_FILE))
-    settings = {
-        "tokenizer_class": "BertTokenizer",
-        "processor_class": "AlignProcessor",
-        "do_lower_case": preprocessor.lowercase,
-        "strip_accents": preprocessor.strip_accents,
-        "tokenize_chinese_chars": True,
-        "model_max_length": preprocessor.sequence_length,
-        **{f"{name.lower()}_token": f"[{name}]" for name in ("CLS", "SEP", "PAD", "UNK", "MASK")},
-    }
-    write_json(path, _TOKENIZER_CONFIG_FILE, settings)
-
-
-def write_json(path: str | os.PathLike, name: str, content: Any) -> None:
-    """Writes a JSON file into a folder."""
-    with open(os.path.join(path, name), "w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
+    hugging_face_tokenizer.write(preprocessor, path)
+    hub.write_json(path, _PREPROCESSOR_FILE, preprocessor_config(preprocessor))

@@ -23,10 +23,11 @@ _IDEOGRAPHS = (
     r"\x{4e00}-\x{9fff}\x{3400}-\x{4dbf}\x{20000}-\x{2a6df}\x{2a700}-\x{2b73f}"
     r"\x{2b740}-\x{2b81f}\x{2b820}-\x{2ceaf}\x{f900}-\x{faff}\x{2f800}-\x{2fa1f}"
 )
-_WORD_LIMIT = 100  # characters; BERT takes a longer word for an unknown one
+#: Characters; BERT takes a longer word for an unknown one.
+WORD_LIMIT = 100
 _WORD_END = rf"[\s{_PUNCTUATION}{_IDEOGRAPHS}]"
 # As any long word is part of such a run: only then are words looked at one by one.
-_LONG_RUN = rf"(?s).*\S{{{_WORD_LIMIT + 1}}}.*"
+_LONG_RUN = rf"(?s).*\S{{{WORD_LIMIT + 1}}}.*"
 # Begins the words that stand for special pieces inside a caption. Private use: a caption's own such
 # characters are replaced before.
 _MARK = "\ue000"
@@ -59,7 +60,7 @@ def read_vocabulary(path: str | os.PathLike) -> list[str]:
 
 
 def check_vocabulary(pieces: Sequence[str], place: Place | None = None) -> None:
-    """Checks that there are BERT's special pieces, and none twice.
+    """Checks that there are BERT's special pieces, none twice, and none that no file can hold.
 
     Args:
         pieces: word pieces in the order of their ids.
@@ -74,6 +75,9 @@ def check_vocabulary(pieces: Sequence[str], place: Place | None = None) -> None:
     if len(set(pieces)) < len(pieces):
         twice = next(piece for index, piece in enumerate(pieces) if piece in pieces[:index])
         raise InputError(f"{twice!r} stands twice among the word pieces", place, _REMEDY)
+    # A vocab.txt, which presets and runs keep, would give back other pieces.
+    if broken := [piece for piece in pieces if "\n" in piece or piece.endswith("\r")]:
+        raise InputError(f"the word piece {broken[0]!r} has a line break", place, _REMEDY)
 
 
 def write_vocabulary(pieces: Iterable[str], path: str) -> None:
@@ -109,7 +113,7 @@ class WordPieceTokenizer:
         self._cutter = tf_text.FastBertTokenizer(
             [special.get(piece, piece) for piece in self.vocabulary],
             # Bytes; characters are counted before.
-            max_bytes_per_word=4 * _WORD_LIMIT,
+            max_bytes_per_word=4 * WORD_LIMIT,
             token_out_type=tf.int32,
             unknown_token=UNKNOWN,
             lower_case_nfd_strip_accents=False,
@@ -162,8 +166,8 @@ def _traced_mark():
 
 
 def _mark_long_words(text):
-    """Replaces the words of over ``_WORD_LIMIT`` characters by ``_MARK``, in ``(captions,)``."""
+    """Replaces the words of over ``WORD_LIMIT`` characters by ``_MARK``, in ``(captions,)``."""
     # One expression for such a word takes RE2 more memory than it allows itself.
     words = tf_text.regex_split(text, _WORD_END, _WORD_END)
-    words = tf.where(tf.strings.length(words, "UTF8_CHAR") > _WORD_LIMIT, _MARK, words)
+    words = tf.where(tf.strings.length(words, "UTF8_CHAR") > WORD_LIMIT, _MARK, words)
     return tf.strings.reduce_join(words, axis=-1)

@@ -1,5 +1,6 @@
 """The model of a pretraining run: built from its settings or loaded, and compiled."""
 
+import dataclasses
 from typing import Any
 
 from align_keras.errors import InputError, concerning
@@ -8,11 +9,26 @@ from align_keras.models.backbone import AlignBackbone
 from align_keras.models.dual_encoder import AlignDualEncoder
 from align_keras.models.image_encoder import build_image_encoder
 from align_keras.models.presets import PRESETS
-from align_keras.models.text_encoder import build_text_encoder
+from align_keras.models.text_encoder import TextEncoder, build_text_encoder
 from align_keras.optimizers import WarmupLinearDecay, make_optimizer
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.runs.presets import load_model
 from align_keras.runs.pretraining_settings import ModelSettings, OptimizerSettings
+
+
+def with_gelu(settings: ModelSettings) -> ModelSettings:
+    """The settings with the text tower's GELU, unless a trained model brings it.
+
+    Raises:
+        InputError: if the text tower that it starts from is no BERT that can be used.
+    """
+    if settings.model or settings.text_gelu:
+        return settings
+    approximate = True
+    if settings.text_encoder:
+        with concerning("text_encoder"):
+            approximate = pretrained.has_approximate_gelu(settings.text_encoder)
+    return dataclasses.replace(settings, text_gelu="tanh" if approximate else "exact")
 
 
 def make_model(
@@ -46,7 +62,7 @@ def make_model(
 
 
 def make_backbone(settings: ModelSettings, preprocessor: AlignPreprocessor) -> AlignBackbone:
-    """Builds both towers, or starts them from keras-hub presets."""
+    """Builds both towers, or starts them from presets."""
     size: dict[str, Any] = PRESETS[settings.preset]
     options = {"synchronized_batch_norm": settings.synchronized_batch_norm}
     if settings.image_encoder:
@@ -54,14 +70,30 @@ def make_backbone(settings: ModelSettings, preprocessor: AlignPreprocessor) -> A
             image_encoder = pretrained.load_image_encoder(settings.image_encoder, **options)
     else:
         image_encoder = build_image_encoder(size["image_encoder"], **options)
+    approximate = settings.text_gelu != "exact"
     if settings.text_encoder:
         with concerning("text_encoder"):
-            text_encoder = pretrained.load_text_encoder(settings.text_encoder)
+            text_encoder = pretrained.load_text_encoder(settings.text_encoder, approximate)
+        check_sequence_length(text_encoder, preprocessor)
     else:
         text_encoder = build_text_encoder(
-            size["text_encoder"], len(preprocessor.vocabulary), preprocessor.sequence_length
+            size["text_encoder"],
+            len(preprocessor.vocabulary),
+            preprocessor.sequence_length,
+            approximate_gelu=approximate,
         )
     return AlignBackbone(image_encoder, text_encoder, size["projection_dim"], name=settings.preset)
+
+
+def check_sequence_length(text_encoder: TextEncoder, preprocessor: AlignPreprocessor) -> None:
+    """Raises InputError if captions may be longer than the positions of a trained text tower."""
+    positions = text_encoder.backbone_config["max_sequence_length"]
+    if preprocessor.sequence_length > positions:
+        raise InputError(
+            f"{preprocessor.sequence_length} is more than the {positions} positions of the model",
+            remedy=f"lower <sequence_length> to {positions} or less",
+            setting="sequence_length",
+        )
 
 
 def load_start(settings: ModelSettings, preprocessor: AlignPreprocessor) -> AlignDualEncoder:
@@ -70,13 +102,7 @@ def load_start(settings: ModelSettings, preprocessor: AlignPreprocessor) -> Alig
         model = load_model(
             settings.model, dtype=settings.precision, min_temperature=settings.min_temperature
         )
-    positions = model.backbone.text_encoder.backbone_config["max_sequence_length"]
-    if preprocessor.sequence_length > positions:
-        raise InputError(
-            f"{preprocessor.sequence_length} is more than the {positions} positions of the model",
-            remedy=f"lower <sequence_length> to {positions} or less",
-            setting="sequence_length",
-        )
+    check_sequence_length(model.backbone.text_encoder, preprocessor)
     model.preprocessor = preprocessor
     model.backbone.image_encoder.synchronized_batch_norm = settings.synchronized_batch_norm
     return model

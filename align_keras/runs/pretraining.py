@@ -21,7 +21,7 @@ from align_keras.runs import pretraining_data, report
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.log import TrainingLog, read_log
 from align_keras.runs.memory import keep_freed_memory
-from align_keras.runs.model import make_model
+from align_keras.runs.model import make_model, with_gelu
 from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
 from align_keras.runs.training import train
@@ -90,6 +90,7 @@ def open_run(settings: PretrainSettings) -> PretrainingRun:
     data = pretraining_data.with_sizes(settings.data, settings.model.model)
     settings = dataclasses.replace(settings, data=data)
     settings.check()
+    settings = dataclasses.replace(settings, model=with_gelu(settings.model))
     with concerning("strategy"):
         strategy = distribution.make_strategy(settings.run.strategy, settings.run.tpu)
     workdir = find_workdir(settings, strategy)

@@ -1,7 +1,8 @@
 """The settings of a pretraining run. Every field of a part is a flag: ``--batch-size=64``."""
 
 import dataclasses
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes
 
@@ -26,6 +27,7 @@ BROUGHT_BY_MODEL = (
     "preset",
     "image_encoder",
     "text_encoder",
+    "text_gelu",
     "initial_temperature",
     "vocabulary",
     "vocabulary_size",
@@ -86,9 +88,14 @@ class ModelSettings(Part):
     efficientnet_b0_ra_imagenet, a folder, hf://... or kaggle://... Empty: the size of --preset,
     random weights."""
     text_encoder: Annotated[str, paths.PRESET] = ""
-    """Starts the text tower from a keras-hub BERT, whose vocabulary is then used: a preset's name
-    such as bert_base_en_uncased, a folder, hf://... or kaggle://... Empty: the size of --preset,
-    random weights."""
+    """Starts the text tower from a BERT of keras-hub or Hugging Face, whose vocabulary is then
+    used: a preset's name such as bert_base_en_uncased, a folder, hf://... or kaggle://... Its
+    output at [CLS] is taken, however it was pooled before. Empty: the size of --preset, random
+    weights."""
+    text_gelu: Literal["exact", "tanh"] | None = None
+    """GELU of the text tower: exact, or its tanh approximation. None: what the config.json of
+    --text-encoder says. keras-hub's presets do not say; they get tanh, as in keras-hub, where
+    those of sentence-transformers and BGE were trained with exact."""
     synchronized_batch_norm: bool = True
     """Batch norm uses statistics of the global batch, not of each replica."""
     initial_temperature: Annotated[float, AtLeast("min_temperature")] = 1.0
@@ -188,6 +195,12 @@ class PretrainSettings(Settings):
             raise InputError(f"no {self.model.preset!r}", None, f"choose one of {names}", "preset")
         self._check_origins()
 
+    def check_resumable(self, before: dict[str, Any], workdir: Path) -> None:
+        """As ``Settings.check_resumable``."""
+        # The GELU of a run from before it could be chosen.
+        gelu = None if before.get("model") else "tanh"
+        super().check_resumable({"text_gelu": gelu, **before}, workdir)
+
     def _check_origins(self) -> None:
         """Checks that nothing comes from two places, or from none."""
         if self.model.text_encoder and self.data.vocabulary:
@@ -198,7 +211,7 @@ class PretrainSettings(Settings):
             )
         if self.model.model:
             given = self.flat()
-            for name in ("image_encoder", "text_encoder", "vocabulary"):
+            for name in ("image_encoder", "text_encoder", "text_gelu", "vocabulary"):
                 if given[name]:
                     raise brought_by_model(name)
         for name, value in (("model", self.model.model), ("eval_data", self.data.eval_data)):

@@ -6,6 +6,7 @@ import shutil
 import time
 import types
 
+import bert_reference
 import huggingface_hub.constants
 import keras_hub
 import numpy as np
@@ -14,6 +15,8 @@ from conftest import SHARED, build_tiny_model
 from hub_server import serving
 
 from align_keras import AlignDualEncoder
+from align_keras.errors import InputError
+from align_keras.models import pretrained
 
 MODEL = "somebody/align-tiny"
 
@@ -46,6 +49,19 @@ def hub(tmp_path, monkeypatch, preset):
 def embeddings(preset):
     model = AlignDualEncoder.from_preset(preset)
     return model.encode_texts(["a red circle", "a blue square"])
+
+
+def test_a_bert_with_tokenizer_json_alone_is_a_text_tower(hub, tmp_path, pieces):
+    folder = tmp_path / "hub" / "somebody" / "bert"
+    folder.mkdir()
+    bert_reference.write(folder, pieces)
+    towers = [pretrained.load_text_encoder(place) for place in (folder, "hf://somebody/bert")]
+    assert [tower.approximate_gelu for tower in towers] == [False, False]
+    for local, downloaded in zip(*(tower.get_weights() for tower in towers), strict=True):
+        np.testing.assert_array_equal(local, downloaded)
+    assert pretrained.word_pieces("hf://somebody/bert")["vocabulary"] == list(pieces)
+    with pytest.raises(InputError, match="hf://somebody/other: the hub has no such model"):
+        pretrained.word_pieces("hf://somebody/other")
 
 
 def test_a_model_is_downloaded_cached_and_used_offline(hub, preset, monkeypatch):

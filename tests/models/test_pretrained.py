@@ -1,5 +1,7 @@
 """Towers that start from keras-hub's presets, alone and in the recipe."""
 
+import json
+
 import keras
 import keras_hub
 import numpy as np
@@ -46,6 +48,21 @@ def test_towers_start_from_keras_hub_presets(hub_towers, pieces, batch):
         atol=1e-5,
     )
     assert pretrained.word_pieces(folder) == {"vocabulary": list(pieces), "lowercase": False}
+
+
+def test_timms_layout_says_mean_and_deviation_of_pixels(tmp_path):
+    trained = {"input_size": [3, 224, 224], "interpolation": "bicubic"}
+    trained |= {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    config = {"architecture": "efficientnet_b0", "pretrained_cfg": trained}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    scaling = pretrained.pixel_scaling(tmp_path)
+    pixels = np.array([[0, 127, 255]])
+    expected = (pixels / 255 - trained["mean"]) / trained["std"]
+    found = pixels * scaling["pixel_scale"] + scaling["pixel_offset"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    converter = keras_hub.layers.EfficientNetImageConverter.from_preset(str(tmp_path))
+    np.testing.assert_allclose(scaling["pixel_scale"], converter.scale, rtol=1e-6)
+    np.testing.assert_allclose(scaling["pixel_offset"], converter.offset, rtol=1e-6)
 
 
 def test_a_tower_without_a_converter_says_nothing_of_pixels(hub_towers, tmp_path):

@@ -41,6 +41,7 @@ def test_two_models_do_not_write_over_each_others_results(tmp_path, monkeypatch)
     assert len({default_output(model) for model in models}) == 4
     assert default_output("a/preset") == default_output(f"{tmp_path}/a/preset/")
     (tmp_path / "retrieval-photos.json").write_text(json.dumps({"pretrained": "a/preset"}))
+    (tmp_path / "x.csv").write_text("image,caption\n")
     flags = ["--model=b/preset", "--task=retrieval:photos", "--data=x.csv", "--output=."]
     assert run_recipe_here("evaluate.py", *flags) == (
         "evaluate.py: --output: retrieval-photos.json: holds the result of another model, "

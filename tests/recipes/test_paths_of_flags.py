@@ -150,10 +150,11 @@ def test_flags_are_read_so_and_settings_of_the_library_checked(monkeypatch):
 )
 def test_what_a_path_cannot_be_is_one_line(name, flags, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.csv").write_text("image,caption\n")
     found = run_recipe_here(name, *flags)
     assert found.startswith(f"{name}: {line}")
     assert "\n" not in found
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [tmp_path / "x.csv"]
 
 
 def test_the_client_reads_the_home_folder_too(monkeypatch):

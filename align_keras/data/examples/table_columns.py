@@ -6,6 +6,7 @@ No TensorFlow: a misspelt name is told at once.
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from align_keras import paths
 from align_keras.data.examples.columns import Columns
 from align_keras.data.examples.tables import RowFault, ending_of, header_of, read_table
 from align_keras.errors import InputError, Place
@@ -19,7 +20,8 @@ def check_data(data: str, select: Sequence[str], needs: str = "") -> None:
         select: ``COLUMN=VALUE``.
         needs: ``captions`` or ``class``, beside the image; empty for neither.
     """
-    if ending_of(data) and not Path(data).is_dir():
+    # One on another machine is refused where it would be opened.
+    if ending_of(data) and not paths.scheme(data) and not Path(data).is_dir():
         check_columns(data, Columns(select=tuple(select)), ("image", needs))
 
 

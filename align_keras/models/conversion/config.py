@@ -3,11 +3,11 @@
 import math
 from typing import Any
 
-from align_keras.errors import InputError, Place
+from align_keras import hub
+from align_keras.errors import InputError
 from align_keras.models.efficientnet import keras_hub_dropout
 from align_keras.models.image_encoder import ImageEncoder
 from align_keras.models.text_encoder import TextEncoder
-from align_keras.preprocessing.hugging_face import demand
 
 #: Where a file leaves a value out, Hugging Face's classes have these.
 TEXT_DEFAULTS = {
@@ -21,6 +21,8 @@ TEXT_DEFAULTS = {
     "max_position_embeddings": 512,
     "type_vocab_size": 2,
     "layer_norm_eps": 1e-12,
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
 }
 VISION_DEFAULTS = {
     "num_channels": 3,
@@ -47,19 +49,35 @@ DEFAULTS = {"projection_dim": 640, "temperature_init_value": 1.0}
 _APPROXIMATE_GELU = {"gelu": False, "gelu_new": True, "gelu_pytorch_tanh": True}
 
 
-def text_arguments(config: dict) -> tuple[dict, bool]:
-    """From a ``text_config``: arguments of ``BertBackbone``, and ``approximate_gelu``.
+def text_arguments(config: dict, part: str = "text_config") -> tuple[dict, bool]:
+    """From a BERT's configuration: arguments of ``BertBackbone``, and ``approximate_gelu``.
+
+    Attention gets the dropout of the hidden states: keras-hub's BERT has one rate for both.
+
+    Args:
+        config: the ``text_config`` of a checkpoint, or the whole of a BERT's ``config.json``.
+        part: where it stands in ``config.json``; empty for the whole.
 
     Raises:
         InputError: if it asks for what keras-hub's BERT has not.
     """
     config = {**TEXT_DEFAULTS, **config}
-    demand(
+    hub.demand(
         config,
         "config.json",
-        "text_config",
-        {"layer_norm_eps": [1e-12], "hidden_act": _APPROXIMATE_GELU},
+        part,
+        {
+            "layer_norm_eps": [1e-12],
+            "hidden_act": _APPROXIMATE_GELU,
+            "position_embedding_type": ["absolute"],
+            "is_decoder": [False],
+        },
     )
+    for name, default in TEXT_DEFAULTS.items():
+        value = config[name]
+        if type(default) is int and (type(value) is not int or value < 1):
+            column = f"{part}.{name}" if part else name
+            raise hub.fault("config.json", f"must be a number above 0, not {value!r}", column)
     backbone = {
         "vocabulary_size": config["vocab_size"],
         "num_layers": config["num_hidden_layers"],
@@ -121,7 +139,7 @@ def _check_vision(config):
             raise _fault(f"has {len(config[name])} stages, kernel_sizes {stages}", name)
     if not 0 < config["squeeze_expansion_ratio"] <= 1:
         raise _fault("must be above 0 and at most 1", "squeeze_expansion_ratio")
-    demand(
+    hub.demand(
         config,
         "config.json",
         "vision_config",
@@ -139,8 +157,8 @@ def _check_vision(config):
             raise _fault("a stage of expand ratio 1 must have stride 1", "strides")
 
 
-def _fault(problem, name):
-    return InputError(problem, Place(member="config.json", column=f"vision_config.{name}"))
+def _fault(problem: str, name: str) -> InputError:
+    return hub.fault("config.json", problem, f"vision_config.{name}")
 
 
 def text_config(encoder: TextEncoder) -> dict:

@@ -96,6 +96,10 @@ class TensorFiles:
         """Whether there is a tensor of this name."""
         return name in self._file_of
 
+    def names(self) -> list[str]:
+        """The names of all tensors."""
+        return list(self._file_of)
+
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor; InputError without one."""
         return self._find(name).shape(name)

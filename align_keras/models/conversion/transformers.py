@@ -15,12 +15,12 @@ import keras_hub
 import numpy as np
 import safetensors.numpy
 
-from align_keras import keras_internals
+from align_keras import hub, keras_internals
 from align_keras.errors import InputError, Place
 from align_keras.models.contrastive_model import MIN_TEMPERATURE
 from align_keras.models.conversion import config as configs
 from align_keras.models.conversion.tensor_files import TensorFiles
-from align_keras.models.conversion.weights import backbone_weights
+from align_keras.models.conversion.weights import backbone_weights, build_with_tensors
 from align_keras.models.image_encoder import ImageEncoder
 from align_keras.models.text_encoder import TextEncoder
 from align_keras.preprocessing import hugging_face
@@ -39,19 +39,8 @@ class Loader(keras_internals.PresetLoader):
         """An ``AlignBackbone`` (``cls``) of the configuration, with the weights."""
         if not load_weights:
             return self._build(cls, **kwargs)
-        tensors = self._tensors
-        # Each variable gets its tensor in place of a random initial value, one after another: no
-        # two copies of the weights are ever in memory.
-        with keras_internals.variables_without_values():
-            backbone = self._build(cls, **kwargs)
-        weights = list(backbone_weights(backbone))
-        for weight in weights:
-            weight.check(tensors.shape(weight.name))
-        values = {id(w.variable): functools.partial(_read_weight, w, tensors) for w in weights}
-        for variable in backbone.variables:
-            # Without a tensor are the states of dropout.
-            keras_internals.give_value(variable, values.get(id(variable)))
-        return backbone
+        build = functools.partial(self._build, cls, **kwargs)
+        return build_with_tensors(build, backbone_weights, self._tensors)
 
     def _build(self, cls, **kwargs):
         text, approximate_gelu = configs.text_arguments(self.config.get("text_config") or {})
@@ -120,11 +109,6 @@ class Loader(keras_internals.PresetLoader):
         return self.config.get(name, configs.DEFAULTS[name])
 
 
-def _read_weight(weight, tensors, shape, dtype=None):
-    """A weight's value: a Keras initializer."""
-    return keras.ops.convert_to_tensor(weight.to_keras(tensors.read(weight.name)), dtype)
-
-
 def export(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes an ``AlignDualEncoder`` as such a checkpoint.
 
@@ -165,7 +149,7 @@ def export(model: keras.Model, path: str | os.PathLike) -> None:
     _write_tensors(model, path)
     hugging_face.write(preprocessor, path)
     # The last: a folder without it is not a checkpoint.
-    hugging_face.write_json(path, "config.json", config)
+    hub.write_json(path, "config.json", config)
 
 
 def _write_tensors(model, path):

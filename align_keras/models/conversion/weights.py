@@ -1,8 +1,9 @@
 """Where each weight of an ``AlignBackbone`` stands in Hugging Face's ``AlignModel``."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from align_keras import keras_internals
 from align_keras.errors import InputError
 from align_keras.models import efficientnet
+from align_keras.models.conversion.tensor_files import TensorFiles
 
 _AXES = {
     # (out, in, height, width) to (height, width, in, out)
@@ -67,10 +69,44 @@ class Weight:
         return np.ascontiguousarray(np.reshape(value, self.their_shape))
 
 
+def build_with_tensors(
+    build: Callable[[], keras.Model],
+    weights_of: Callable[[keras.Model], Iterable[Weight]],
+    tensors: TensorFiles,
+) -> keras.Model:
+    """Builds a model whose variables get their tensors in place of random initial values.
+
+    One after another: no two copies of the weights are ever in memory.
+
+    Args:
+        build: builds the model.
+        weights_of: the weights of the built model.
+        tensors: of the checkpoint.
+
+    Raises:
+        InputError: if a tensor is missing or has another shape.
+    """
+    with keras_internals.variables_without_values():
+        model = build()
+    weights = list(weights_of(model))
+    for weight in weights:
+        weight.check(tensors.shape(weight.name))
+    values = {id(w.variable): functools.partial(_read, w, tensors) for w in weights}
+    for variable in model.variables:
+        # Without a tensor are the states of dropout.
+        keras_internals.give_value(variable, values.get(id(variable)))
+    return model
+
+
+def _read(weight, tensors, shape, dtype=None):
+    """A weight's value: a Keras initializer."""
+    return keras.ops.convert_to_tensor(weight.to_keras(tensors.read(weight.name)), dtype)
+
+
 def backbone_weights(backbone: keras.Model) -> Iterator[Weight]:
     """Every weight of an ``AlignBackbone``, in the model's order: yields ``Weight``s."""
     yield from _image_weights(backbone.image_encoder)
-    yield from _text_weights(backbone.text_encoder)
+    yield from text_weights(backbone.text_encoder, "text_model.")
     yield from _dense("text_projection", backbone.text_projection)
 
 
@@ -103,8 +139,17 @@ def _batch_norm(name, layer):
     yield Weight(f"{name}.running_var", layer.moving_variance)
 
 
-def _text_weights(encoder):
-    name = "text_model.embeddings"
+def text_weights(encoder: keras.Model, root: str) -> Iterator[Weight]:
+    """Every weight of a ``TextEncoder``, in the model's order.
+
+    Args:
+        encoder: the text tower.
+        root: what the names in the checkpoint begin with, such as ``"text_model."``.
+
+    Yields:
+        ``Weight``s.
+    """
+    name = f"{root}embeddings"
     tables = {
         "word": encoder.get_layer("token_embedding").embeddings,
         "position": encoder.get_layer("position_embedding").position_embeddings,
@@ -114,7 +159,7 @@ def _text_weights(encoder):
         yield Weight(f"{name}.{part}_embeddings.weight", table, "table")
     yield from _layer_norm(f"{name}.LayerNorm", encoder.get_layer("embeddings_layer_norm"))
     for index in range(encoder.backbone_config["num_layers"]):
-        prefix = f"text_model.encoder.layer.{index}"
+        prefix = f"{root}encoder.layer.{index}"
         block = encoder.get_layer(f"transformer_layer_{index}")
         attention, attention_norm = keras_internals.attention_layers(block)
         intermediate, output, output_norm = keras_internals.feed_forward_layers(block)

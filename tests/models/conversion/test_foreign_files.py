@@ -90,15 +90,27 @@ def test_missing_values_of_a_configuration_are_those_of_the_original():
         ("config.json", {"projection_dim": 99}, "projection_dim", "99, where the image tower is"),
         ("preprocessor_config.json", {"resample": 0}, "resample", "0 is not supported, only 2"),
         ("preprocessor_config.json", {"size": {"height": 3, "width": 4}}, "size", "be a square"),
-        ("tokenizer.json", {"model__type": "BPE"}, "", "BPE is not supported, only WordPiece"),
-        ("tokenizer.json", {"model__vocab__red": 9999}, "", "the ids of its vocabulary have a gap"),
+        ("preprocessor_config.json", {"size": -5}, "size", "must be a square, not -5"),
+        ("preprocessor_config.json", {"crop_size": 99}, "crop_size", "99 is more than 40, the"),
         (
-            "tokenizer.json",
-            {"added_tokens": [{"content": "<new>", "id": 900}]},
-            "",
-            "the added token '<new>' is not in its vocabulary",
+            "preprocessor_config.json",
+            {"rescale_factor": "/x"},
+            "rescale_factor",
+            "number, not '/x'",
         ),
-        ("tokenizer_config.json", {"tokenize_chinese_chars": False}, "", "does not set ideographs"),
+        ("preprocessor_config.json", {"do_rescale": "no"}, "do_rescale", "'no' is not supported"),
+        ("preprocessor_config.json", {"image_std": [0.5]}, "image_std", "three numbers, one a ch"),
+        ("preprocessor_config.json", {"image_std": [1, 0, 1]}, "image_std", "must not be 0"),
+        (
+            "preprocessor_config.json",
+            {"align_keras__sequence_length": 13},
+            "align_keras",
+            "sequence_length is 13, where config.json has 12 positions",
+        ),
+        ("tokenizer.json", {"model__type": "BPE"}, "model.type", "'BPE' is not supported, only"),
+        ("tokenizer.json", {"model__vocab__red": 9999}, "", "the ids of its vocabulary have a gap"),
+        ("tokenizer_config.json", {"tokenize_chinese_chars": False}, "tokenize_chinese", "False"),
+        ("tokenizer_config.json", {"model_max_length": "64"}, "model_max_length", "above 0, not"),
     ],
 )
 def test_what_is_not_supported_is_told_by_its_place(file, values, column, problem, checkpoint):
@@ -116,7 +128,7 @@ def test_what_is_not_supported_is_told_by_its_place(file, values, column, proble
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"text_config__vocab_size": 9}, "word_embeddings.weight has the shape"),
+        ({"text_config__vocab_size": 999}, "word_embeddings.weight has the shape"),
         ({"text_config__num_hidden_layers": 3}, "no tensor text_model.encoder"),
     ],
 )

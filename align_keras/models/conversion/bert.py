@@ -1,0 +1,84 @@
+"""Text towers from a BERT in Hugging Face's layout, without PyTorch.
+
+Such a folder has ``config.json`` and the tensors (``tensor_files``); its tokenizer is read by
+``preprocessing.hugging_face_tokenizer``. keras-hub reads such folders too, but takes the tanh
+approximation of the GELU, the original's dropout and its layer norm whatever ``config.json`` says.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator
+
+import keras_hub
+
+from align_keras import hub
+from align_keras.errors import InputError, Place
+from align_keras.models.conversion import config as configs
+from align_keras.models.conversion.tensor_files import TensorFiles
+from align_keras.models.conversion.weights import Weight, build_with_tensors, text_weights
+from align_keras.models.text_encoder import TextEncoder
+
+#: ``model_type`` in ``config.json``.
+MODEL_TYPE = "bert"
+# The name of a tensor that every such checkpoint has, after what it puts before all names.
+_FIRST = "embeddings.word_embeddings.weight"
+
+
+def arguments(config: dict) -> tuple[dict, bool]:
+    """From a BERT's ``config.json``: arguments of ``BertBackbone``, and ``approximate_gelu``.
+
+    Raises:
+        InputError: if it is another model, or asks for what keras-hub's BERT has not.
+    """
+    kind = {"model_type": config.get("model_type")}
+    hub.demand(kind, "config.json", "", {"model_type": [MODEL_TYPE]})
+    return configs.text_arguments(config, "")
+
+
+def load(
+    preset: str | os.PathLike, config: dict, approximate_gelu: bool | None = None, **options
+) -> TextEncoder:
+    """A text tower with the weights of such a folder; call it inside ``hub.one_line``.
+
+    Args:
+        preset: a folder or a hub's address.
+        config: its ``config.json``, a dict.
+        approximate_gelu: of ``TextEncoder``; None for what ``config.json`` says.
+        **options: of ``TextEncoder``.
+
+    Raises:
+        InputError: as ``arguments``, or if a tensor is missing or has another shape.
+        MissingInputError: if there are no weights.
+    """
+    backbone, approximate = arguments(config)
+    tensors = TensorFiles(str(preset))
+
+    def build() -> TextEncoder:
+        return TextEncoder(
+            keras_hub.models.BertBackbone(**backbone),
+            approximate if approximate_gelu is None else approximate_gelu,
+            **options,
+        )
+
+    weights_of = functools.partial(_weights, tensors=tensors)
+    return build_with_tensors(build, weights_of, tensors)
+
+
+def _weights(encoder: TextEncoder, tensors: TensorFiles) -> Iterator[Weight]:
+    for weight in text_weights(encoder, _root(tensors)):
+        # As checkpoints that came from TensorFlow have it.
+        former = weight.name.replace("LayerNorm.weight", "LayerNorm.gamma")
+        former = former.replace("LayerNorm.bias", "LayerNorm.beta")
+        yield dataclasses.replace(weight, name=former) if former in tensors else weight
+
+
+def _root(tensors: TensorFiles) -> str:
+    """What stands before all names: nothing, or ``bert.`` in a model that has a head too."""
+    roots = [name.removesuffix(_FIRST) for name in tensors.names() if name.endswith(_FIRST)]
+    if len(roots) != 1:
+        raise InputError(
+            f"{len(roots)} tensors of the name {_FIRST}, where a BERT has one",
+            Place(member=tensors.name),
+        )
+    return roots[0]
