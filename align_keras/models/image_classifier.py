@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from align_keras import distribution
 from align_keras.preprocessing import raw_inputs
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
@@ -68,8 +69,9 @@ class AlignImageClassifier(keras.Model):
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits of a batch of images."""
-        training = bool(training) and self.image_encoder.trainable
-        return self.head(self.image_encoder(images, training=training))
+        if training and self.image_encoder.trainable:
+            return self.head(self.image_encoder(images, training=True))
+        return self.head(distribution.on_a_share(self.image_encoder, images))
 
     def score(self, images: Any, batch_size: int = 32) -> np.ndarray:
         """Logits of raw images.
