@@ -8,7 +8,7 @@ import keras_hub
 import tensorflow as tf
 
 from align_keras import keras_internals
-from align_keras.layers.batch_norm import FusedBatchNormalization
+from align_keras.layers.batch_norm import HALF, FusedBatchNormalization
 from align_keras.layers.rematerialization import rematerialized
 from align_keras.layers.silu import inference, silu
 from align_keras.models import efficientnet, presets
@@ -67,6 +67,8 @@ class ImageEncoder(keras.Model):
         for layer in keras_internals.layers_of(self):
             if isinstance(layer, keras.layers.BatchNormalization):
                 keras_internals.recast(layer, FusedBatchNormalization)
+                if layer.variable_dtype in HALF:
+                    keras_internals.build_again(layer, f"mixed_{layer.variable_dtype}")
                 layer.momentum = batch_norm_momentum
             elif getattr(layer, "activation", None) is keras.activations.silu:
                 layer.activation = silu
