@@ -35,5 +35,5 @@ def apply(model: Any, config: dict[str, Any]) -> None:
     if exclusions is not None:
         leave_out_of_decay(inner_optimizer(optimizer), model.trainable_variables, exclusions)
     model.compile(**options)
-    if is_built:  # it has state to load
+    if is_built and not model.optimizer.built:  # it has state to load
         model.optimizer.build(model.trainable_variables)

@@ -12,6 +12,7 @@ from align_keras.layers.batch_norm import average_statistics
 from align_keras.layers.constraints import AtLeast
 from align_keras.losses.global_batch import ID_FIELDS, global_losses
 from align_keras.models import compile_config, micro_batches
+from align_keras.optimizers import averaging
 from align_keras.optimizers.wrapping import for_summed_gradients, inner_optimizer, loss_scale
 from align_keras.preprocessing.fields import MODEL_INPUTS
 
@@ -56,6 +57,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
                 f"not {min_temperature} and {initial_temperature}"
             )
         self.backbone = backbone
+        self.dtype_policy = backbone.dtype_policy  # else inputs would be cast to the global one
         self.initial_temperature = initial_temperature
         self.min_temperature = min_temperature
         self.log_temperature = self.add_weight(
@@ -130,8 +132,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
             micro_batch_size: pairs of a replica whose activations are in memory at once; must
                 divide its share of the batch. The gradient is that of the whole global batch;
                 only batch norm sees micro-batches, each of a replica apart, and averages the mean
-                of their statistics.
-                ``None`` for the whole share.
+                of their statistics. ``None`` for the whole share.
             rematerialize: whether the towers keep only what enters their blocks and compute the
                 rest again in the backward pass, with the same dropout masks.
             **kwargs: of ``keras.Model.compile``.
@@ -149,6 +150,8 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         if inner_optimizer(optimizer) is not optimizer:
             self._trackers["loss_scale"] = keras.metrics.Mean(name="loss_scale")
         super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
+        with self.distribute_strategy.scope():
+            averaging.average_statistics_too(self, optimizer)
         self.label_smoothing = label_smoothing
         self.mask_false_negatives = mask_false_negatives
         self.global_clipnorm = global_clipnorm
@@ -184,14 +187,13 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
             may_tile: whether ``loss_tile_rows`` applies; it needs a static number of pairs.
         """
         ids = [batch[name] for name in ID_FIELDS if name in batch]
-        tile_rows = self.loss_tile_rows if may_tile else 0
         return global_losses(
             embeddings["image_embeddings"],
             embeddings["text_embeddings"],
             self.temperature,
             ids if self.mask_false_negatives else [],
             self.label_smoothing,
-            tile_rows,
+            self.loss_tile_rows if may_tile else 0,
         )
 
     def compute_gradients(
@@ -233,9 +235,9 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         scale = loss_scale(self.optimizer)
         results["temperature"] = self.temperature
         results["learning_rate"] = self.optimizer.learning_rate
-        scales = "loss_scale" in self._trackers
-        if scales:
+        if scales := "loss_scale" in self._trackers:
             results["loss_scale"] = scale
+        steps_before = tf.identity(self.optimizer.iterations.value)
         # Applying takes the scale off.
         self.optimizer.apply([g * scale for g in gradients], self.trainable_variables)
         self._observe(results)
@@ -246,6 +248,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         synchronized = getattr(self.backbone.image_encoder, "synchronized_batch_norm", False)
         if not synchronized or self.micro_batch_size is not None:
             average_statistics(self.backbone)
+        averaging.update_statistics(self, steps_before)
         return self._means(self._trackers)
 
     def test_step(self, batch: Any) -> dict[str, tf.Tensor]:
@@ -269,7 +272,6 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         return self._means(results)
 
     def _embed(self, batch):
-        """The embeddings of this replica's share, in inference; it may be empty."""
         return distribution.on_a_share(
             lambda inputs: self.backbone(inputs, training=False), _model_inputs(batch)
         )

@@ -15,7 +15,7 @@ from align_keras.models.backbone import AlignBackbone
 from align_keras.models.contrastive_model import MIN_TEMPERATURE, ContrastiveModel
 from align_keras.models.conversion import transformers
 from align_keras.models.exporting import Exportable
-from align_keras.preprocessing import raw_datasets, raw_inputs
+from align_keras.preprocessing import pixel_ranges, raw_datasets, raw_inputs
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
 
@@ -84,17 +84,23 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         Raises:
             ItemError: if an item is not an image or string.
             MissingItemError: if there is no such image file.
-            InputError: if one of a pair is missing.
+            InputError: if one of a pair is missing, or floats are no model inputs, as of 0 to 255.
         """
         if isinstance(x, tf.data.Dataset):
-            if not raw_inputs.are_model_inputs(x.element_spec):
+            if raw_inputs.are_model_inputs(x.element_spec):
+                x = raw_datasets.check_images(x, self.preprocessor)
+            else:
                 x = raw_datasets.prepare_pairs(x, self.preprocessor, batch_size or 32)
+            with raw_datasets.one_line(self.preprocessor):
+                return super().predict(x, batch_size=batch_size, **kwargs)
         elif isinstance(x, dict) and not raw_inputs.are_model_inputs(x):
             images, captions = raw_inputs.split_pairs(x)
             return {
                 "image_embeddings": self.encode_images(images, batch_size or 32),
                 "text_embeddings": self.encode_texts(captions, batch_size or 32),
             }
+        if raw_inputs.are_model_inputs(x):
+            pixel_ranges.check(x["images"], self.preprocessor)
         return super().predict(x, batch_size=batch_size, **kwargs)
 
     def encode_images(self, images: Any, batch_size: int = 32) -> np.ndarray:

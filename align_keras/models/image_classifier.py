@@ -51,6 +51,9 @@ class AlignImageClassifier(keras.Model):
         super().__init__(**kwargs)
         # === Layers ===
         self.image_encoder = image_encoder
+        self.dtype_policy = (
+            image_encoder.dtype_policy
+        )  # else images would be cast to the global one
         self.head = keras.layers.Dense(
             len(class_names),
             # Whatever the scale of the features, training starts at chance.
