@@ -54,12 +54,12 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def read_json(path: Path, kind: type) -> Any:
+def read_json(path: Path, kind: type | tuple[type, ...]) -> Any:
     """Reads a JSON file of a run.
 
     Args:
         path: of the file.
-        kind: what it must hold, ``dict`` or ``list``.
+        kind: what it must hold, ``dict``, ``list`` or either.
 
     Raises:
         InputError: if it holds anything else.
