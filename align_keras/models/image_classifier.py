@@ -74,7 +74,11 @@ class AlignImageClassifier(keras.Model):
         """Logits of a batch of images."""
         if training and self.image_encoder.trainable:
             return self.head(self.image_encoder(images, training=True))
-        return self.head(distribution.on_a_share(self.image_encoder, images))
+        # Said, since Keras would pass its own `training` on.
+        features = distribution.on_a_share(
+            lambda share: self.image_encoder(share, training=False), images
+        )
+        return self.head(features)
 
     def score(self, images: Any, batch_size: int = 32) -> np.ndarray:
         """Logits of raw images.

@@ -161,6 +161,7 @@ def test_local_negatives_would_give_another_loss(build_tiny, mirrored, batch, mo
     expected, _ = single.compute_gradients(batch)
     monkeypatch.setattr(distribution, "gather_replicas", lambda value: value)
     monkeypatch.setattr(distribution, "replica_place", lambda: (0, 2))
+    monkeypatch.setattr(distribution, "place_of_rows", lambda value: (0, 2 * value.shape[0]))
     results, _ = run_replicas(mirrored, double, batch, double.compute_gradients)
     mean = mirrored.reduce("MEAN", results["loss"], axis=None)
     assert abs(float(mean) - float(expected["loss"])) > 0.1
