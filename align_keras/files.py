@@ -106,12 +106,12 @@ def empty(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def read_json(path: Path, kind: type) -> Any:
+def read_json(path: Path, kind: type | tuple[type, ...]) -> Any:
     """Reads a JSON file of a run.
 
     Args:
         path: of the file.
-        kind: what it must hold, ``dict`` or ``list``.
+        kind: what it must hold, ``dict``, ``list`` or either.
 
     Raises:
         InputError: if it holds anything else.

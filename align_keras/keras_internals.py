@@ -40,6 +40,25 @@ def recast(layer: keras.layers.Layer, subclass: type[keras.layers.Layer]) -> Non
     layer.__class__ = subclass
 
 
+def build_again(layer: keras.layers.Layer, policy: str) -> None:
+    """Replaces the weights of a built layer by those of another precision policy.
+
+    Keras has no way to change a weight's precision after it was made. The values, where there are
+    any, and the paths stay.
+    """
+    before = layer.weights
+    values = [None if weight._value is None else weight.numpy() for weight in before]
+    layer.dtype_policy = policy
+    layer._tracker.unlock()
+    for tracked in (layer._trainable_variables, layer._non_trainable_variables):
+        tracked.clear()
+    layer.build_from_config(layer.get_build_config())
+    for weight, old, value in zip(layer.weights, before, values, strict=True):
+        weight._path = old.path
+        if value is not None:
+            weight.assign(value)
+
+
 def seed_generator_states(model: keras.Model) -> list[keras.Variable]:
     """The states of the seed generators inside a model, in the order of ``model.variables``.
 

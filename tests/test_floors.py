@@ -28,6 +28,7 @@ BESIDE = {
     "keras_internals": {"errors"},
     "losses": {"distribution"},
     "layers": {"distribution"},
+    "optimizers": {"layers"},
     "models": {"preprocessing"},
     "data": {"data.examples"},
     "data.examples": {"data"},
@@ -38,9 +39,9 @@ BESIDE = {
 }
 #: A module's import of a part above it, with the reason.
 EXCEPTIONS = {
-    ("align_keras.models.dual_encoder", "export"): (
-        "`export` is Keras's name for it; imported inside the method, so that a model that is "
-        "never exported does not load it"
+    ("align_keras.models.exporting", "export"): (
+        "`export` and `save` are Keras's names for it; imported inside the methods, so that a "
+        "model that is never exported does not load it"
     ),
 }
 #: A run is called by the name of its settings: they are what tests and notebooks may import.

@@ -148,6 +148,18 @@ def two_variables():
     return [keras.Variable(np.ones((2, 2)), name=name) for name in ("first", "second")]
 
 
+def test_a_layer_built_again_keeps_values_order_and_paths():
+    layer = keras.layers.BatchNormalization(dtype="bfloat16", name="norm")
+    layer.build((None, 2, 2, 3))
+    layer.moving_mean.assign([1.0, 2.0, 3.0])
+    paths = [weight.path for weight in layer.weights]
+    keras_internals.build_again(layer, "mixed_bfloat16")
+    assert [weight.path for weight in layer.weights] == paths
+    assert {weight.dtype for weight in layer.weights} == {"float32"}
+    assert (len(layer.trainable_weights), len(layer.variables)) == (2, 4)
+    np.testing.assert_array_equal(layer.moving_mean.numpy(), [1.0, 2.0, 3.0])
+
+
 def test_an_optimizer_tells_places_and_exclusions():
     first, second = variables = two_variables()
     optimizer = keras.optimizers.AdamW(0.1)

@@ -53,26 +53,24 @@ class SkippedPairs:
 
 def endless(
     epoch_records: Callable[[tf.Tensor], tf.data.Dataset],
-    epoch_length: int,
-    batch_size: int,
+    place_of: Callable[[int], tuple[int, int]],
+    position: int,
     seed: int,
-    start_batch: int,
     shuffle_buffer: int,
 ) -> tf.data.Dataset:
     """The records of epoch after epoch, shuffled, each with its position since the first.
 
     Args:
         epoch_records: gives the data set of an epoch's records, from its number.
-        epoch_length: how many those are.
-        batch_size: records a batch.
+        place_of: the epoch of a position, and how many records of that epoch are before it.
+        position: of the first record to give, as if those before had been taken.
         seed: decides the order in the buffer, with the number of the epoch.
-        start_batch: the first batch to give, as if those before had been taken.
         shuffle_buffer: records among which the order is random.
 
     Returns:
         A ``tf.data.Dataset`` of positions, int64, and records.
     """
-    first_epoch, skip = divmod(start_batch * batch_size, epoch_length)
+    first_epoch, skip = place_of(position)
 
     def epoch_in_order(epoch: tf.Tensor) -> tf.data.Dataset:
         # Of this traced function alone: makes the order independent of the global seed, which
@@ -82,7 +80,7 @@ def endless(
         return dataset.shuffle(shuffle_buffer, seed=seed + epoch, reshuffle_each_iteration=False)
 
     dataset = tf.data.Dataset.range(first_epoch, 1 << 40).flat_map(epoch_in_order)
-    return dataset.skip(skip).enumerate(start_batch * batch_size)
+    return dataset.skip(skip).enumerate(position)
 
 
 def decoded(

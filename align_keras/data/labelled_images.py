@@ -60,7 +60,13 @@ def training_dataset(
         "valid": False,
     }
     counted = skipped or batches.SkippedPairs()
-    dataset = batches.endless(epoch_records, epoch_length, batch_size, seed, start_batch, buffer)
+    dataset = batches.endless(
+        epoch_records,
+        lambda position: divmod(position, epoch_length),
+        start_batch * batch_size,
+        seed,
+        buffer,
+    )
     dataset = batches.decoded(dataset, decode, blank, batch_size)
 
     def finish(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,7 +1,8 @@
 """``tf.data`` pipelines from shards to batches: plain calls in order, deterministic by seed.
 
-Shards (shuffled by epoch) -> interleaved records -> shuffle -> decode, resize, crop, flip ->
-batch -> tokenise -> prefetch. Batch N follows from N alone: see ``batches``.
+Blocks of records (shuffled by epoch) -> interleaved records -> shuffle -> decode, resize, crop,
+flip -> batch -> tokenise -> prefetch. Batch N follows from N alone: see ``shard_order`` and
+``batches``.
 """
 
 import itertools
@@ -11,20 +12,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from align_keras.data import batches, paper_rules, records
+from align_keras.data import batches, paper_rules, records, shard_order
 from align_keras.data.batches import SkippedPairs
+from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
 __all__ = ["SkippedPairs", "evaluation_dataset", "shard_counts", "training_dataset"]
 
-_READ_BLOCK = 16
-_OPEN_SHARDS = 16
 
-
-def shard_counts(shards: Sequence[str]) -> dict[str, int]:
-    """The number of records of each shard, by path."""
-    return {shard: records.count_records(shard) for shard in shards}
+def shard_counts(shards: Sequence[str]) -> ShardCounts:
+    """The number of records of each shard, by path, and where blocks of them begin."""
+    return ShardCounts(shards)
 
 
 def training_dataset(
@@ -42,15 +41,17 @@ def training_dataset(
     """Endless batches of augmented pairs.
 
     Args:
-        counts: the number of records of each shard, by path.
+        counts: the number of records of each shard, by path. What ``shard_counts`` gives has also
+            places to read from; of another mapping every shard is read as a whole, so that few
+            shards are hardly shuffled.
         preprocessor: an ``AlignPreprocessor``.
         batch_size: pairs a batch.
-        seed: decides the order of shards and records, the crops and the flips.
+        seed: decides the order of records, the crops and the flips.
         start_batch: the first batch to give, as if those before had been taken.
         shuffle_buffer: records, still encoded, among which the order is random.
         worker: this reader's place, from 0, among ``num_workers`` that share the data.
-        num_workers: readers in all; each takes whole shards, or every ``num_workers``-th record
-            where there are fewer shards than readers.
+        num_workers: readers in all; in every epoch each takes an equal part of the records,
+            another one than before.
         skipped: counts the pairs that are left out.
 
     Returns:
@@ -62,25 +63,15 @@ def training_dataset(
     Raises:
         InputError: if this reader's share of the data is smaller than a batch.
     """
-    by_shard = len(counts) >= num_workers
-    counts, epoch_length = _share(counts, worker, num_workers)
-    if epoch_length < batch_size:
+    share = shard_order.Share(sum(counts.values()), worker, num_workers)
+    if share.least < batch_size:
         raise InputError(
-            f"a batch of {batch_size} pairs is more than the {epoch_length} that reader {worker} "
+            f"a batch of {batch_size} pairs is more than the {share.least} that reader {worker} "
             f"of {num_workers} has",
             remedy="lower <batch_size> or give more data",
         )
 
-    def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(
-            sorted(counts), seed=tf.stack([tf.cast(seed, tf.int64), epoch])
-        )
-        dataset = tf.data.Dataset.from_tensor_slices(order).interleave(
-            lambda shard: _shard_records(shard, counts),
-            cycle_length=min(_OPEN_SHARDS, len(counts)),
-            block_length=_READ_BLOCK,
-        )
-        return dataset if by_shard else dataset.shard(num_workers, worker)
+    epoch_records = shard_order.epoch_of(counts, _read_block, seed, share)
 
     def augment(image: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         example_seed = tf.stack([tf.cast(seed, tf.int64) + worker, position])
@@ -93,18 +84,10 @@ def training_dataset(
         return _tokenize(batches.fill_gaps(batch, counted), preprocessor)
 
     dataset = batches.endless(
-        epoch_records, epoch_length, batch_size, seed, start_batch, shuffle_buffer
+        epoch_records, share.place_of, start_batch * batch_size, seed, shuffle_buffer
     )
     dataset = _decoded(dataset, augment, preprocessor, batch_size)
     return batches.with_options(dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE))
-
-
-def _share(counts: Mapping[str, int], worker: int, num_workers: int) -> tuple[dict[str, int], int]:
-    """The shards that a reader opens, and how many of their records it takes in an epoch."""
-    if len(counts) < num_workers:
-        return dict(counts), len(range(worker, sum(counts.values()), num_workers))
-    shards = {shard: counts[shard] for shard in sorted(counts)[worker::num_workers]}
-    return shards, sum(shards.values())
 
 
 def evaluation_dataset(
@@ -116,8 +99,11 @@ def evaluation_dataset(
     place of a pair among all records, and ``valid``, False for a pair that training would skip
     and for the padding of the last batch.
     """
-    dataset = tf.data.Dataset.from_tensor_slices(sorted(counts)).flat_map(
-        lambda shard: _shard_records(shard, counts)
+    shards = sorted(counts)
+    sizes = np.array([counts[shard] for shard in shards], np.int64)
+    start = tf.constant(0, tf.int64)
+    dataset = tf.data.Dataset.from_tensor_slices((shards, sizes)).flat_map(
+        lambda shard, size: _read_block(shard, start, start, size)
     )
     total = sum(counts.values())
     num_batches = math.ceil(total / batch_size)
@@ -137,21 +123,26 @@ def evaluation_dataset(
 
 
 @tf.autograph.experimental.do_not_convert  # it holds a generator, which AutoGraph warns about
-def _shard_records(shard: tf.Tensor, counts: Mapping[str, int]) -> tf.data.Dataset:
-    """A shard's serialised records and their image ids, as strings.
+def _read_block(
+    shard: tf.Tensor, start: tf.Tensor, skip: tf.Tensor, count: tf.Tensor
+) -> tf.data.Dataset:
+    """A block's serialised records and their image ids, as strings: see ``shard_order.ReadBlock``.
 
-    The generator hands over blocks, which cost less. It reads the ids, which may be strings in
-    one record and numbers in the next: TensorFlow's parser takes one type.
+    The generator hands over several at a time, which costs less. It reads the ids, which may be
+    strings in one record and numbers in the next: TensorFlow's parser takes one type.
     """
 
-    def blocks(path: bytes) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        name = path.decode()
-        reader = records.read_records(name, counts[name])
-        while block := list(itertools.islice(reader, _READ_BLOCK)):
-            yield block, [records.image_id_of(record) for record in block]
+    def turns(
+        path: bytes, start: int, skip: int, count: int
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        reader = records.read_records(path.decode(), count, start, skip)
+        while turn := list(itertools.islice(reader, shard_order.TURN)):
+            yield turn, [records.image_id_of(record) for record in turn]
 
     return tf.data.Dataset.from_generator(
-        blocks, args=(shard,), output_signature=(tf.TensorSpec([None], tf.string),) * 2
+        turns,
+        args=(shard, start, skip, count),
+        output_signature=(tf.TensorSpec([None], tf.string),) * 2,
     ).unbatch()
 
 

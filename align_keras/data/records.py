@@ -28,9 +28,13 @@ import tensorflow as tf
 
 from align_keras import paths
 from align_keras.data import file_kinds
+from align_keras.data.matching import matching_files
 from align_keras.errors import InputError, MissingInputError, Place
 
 logger = logging.getLogger(__name__)
+
+#: Records between two whose place ``index_records`` finds.
+BLOCK = 128
 
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
@@ -68,30 +72,6 @@ def find_shards(pattern: str | Path) -> list[str]:
     return sorted(set(shards))
 
 
-def matching_files(pattern: str) -> list[str]:
-    """The files of one glob pattern, sorted.
-
-    A path that exists as it is written is no pattern, as of ``paths.matching``. Hidden files are
-    passed over, as are a shard's statistics and what a run that was cut off left half-written.
-
-    Raises:
-        InputError: if they are where TensorFlow does not read.
-    """
-    paths.check_scheme(pattern, paths.TENSORFLOW_SCHEMES)
-    found = []
-    for path in _remote_files(pattern) if paths.scheme(pattern) else paths.matching(pattern):
-        name = os.path.basename(path)
-        passed_over = name.startswith(".") or name.endswith((".partial", ".json"))
-        if (path == pattern or not passed_over) and not tf.io.gfile.isdir(path):
-            found.append(path)
-    return sorted(found)
-
-
-def _remote_files(pattern: str) -> list[str]:
-    tries = dict.fromkeys((paths.literal_brackets(pattern), pattern))
-    return next(filter(None, map(tf.io.gfile.glob, tries)), [])
-
-
 def _open(shard: str) -> Any:
     raw = tf.io.gfile.GFile(shard, "rb")
     return gzip.GzipFile(fileobj=raw) if shard.endswith(".gz") else raw
@@ -104,22 +84,26 @@ def check_kind(shard: str) -> None:
     file_kinds.check_shard(shard, head)
 
 
-def read_frames(shard: str) -> Iterator[bytes | None]:
+def read_frames(shard: str, start: int = 0) -> Iterator[bytes | None]:
     """Reads a shard's records one by one; ``None`` stands for each that is corrupt.
 
     TensorFlow's own reader stops for good at the first flipped byte. A record's length has
     its own checksum, so here a corrupt record costs that record; where the length itself is
     corrupt or the file ends early, the rest of the file is lost.
+
+    ``start`` is the byte where a record begins, of a shard that is not compressed.
     """
     try:
-        yield from _read_to_the_fault(shard)
+        yield from _read_to_the_fault(shard, start)
     except _ENDS_EARLY:
         yield None
 
 
-def _read_to_the_fault(shard: str) -> Iterator[bytes | None]:
+def _read_to_the_fault(shard: str, start: int = 0) -> Iterator[bytes | None]:
     """As ``read_frames``; raises one of ``_ENDS_EARLY`` where the rest of the file is lost."""
     with _open(shard) as file:
+        if start:
+            file.seek(start)
         while header := file.read(_HEADER.size):
             if len(header) < _HEADER.size:
                 raise EOFError
@@ -139,7 +123,15 @@ def stats_path(shard: str) -> str:
 
 
 def count_records(shard: str) -> int:
-    """The number of a shard's records, the one where it ends early included.
+    """The number of a shard's records, as ``index_records`` finds it."""
+    return index_records(shard)[0]
+
+
+def index_records(shard: str) -> tuple[int, list[int]]:
+    """The number of a shard's records, the one where it ends early included, and places of some.
+
+    The places are the bytes where every 128th record begins; none of a shard that is not walked
+    through.
 
     Of an uncompressed local file from its headers and its statistics, the larger of the two; of
     another from its statistics, or by reading it where it has none. Says in a line of the log
@@ -147,9 +139,13 @@ def count_records(shard: str) -> int:
     them what is lost is unknown.
     """
     if (alone := stated_alone(shard)) is not None:
-        return alone
+        return alone, []
     stated = _stated_count(shard)
-    count, ends_early = _count_frames(shard) if shard.endswith(".gz") else _count_headers(shard)
+    starts: list[int] = []
+    if shard.endswith(".gz"):
+        count, ends_early = _count_frames(shard)
+    else:
+        count, ends_early = _count_headers(shard, starts)
     if ends_early:
         lost = "what followed is lost" if stated is None else f"{stated:,} records were written"
         logger.warning(
@@ -158,7 +154,7 @@ def count_records(shard: str) -> int:
             count - 1,
             lost,
         )
-    return max(count, stated or 0)
+    return max(count, stated or 0), starts
 
 
 def stated_alone(shard: str) -> int | None:
@@ -194,12 +190,14 @@ def _count_frames(shard: str) -> tuple[int, bool]:
     return count, False
 
 
-def _count_headers(shard: str) -> tuple[int, bool]:
-    """As ``_count_frames``, by a walk over the headers."""
+def _count_headers(shard: str, starts: list[int]) -> tuple[int, bool]:
+    """As ``_count_frames``, by a walk over the headers, which fills ``starts``."""
     size = tf.io.gfile.stat(shard).length
     count = position = 0
     with _open(shard) as file:
         while position < size:
+            if count % BLOCK == 0:
+                starts.append(position)
             file.seek(position)
             header = file.read(_HEADER.size)
             count += 1
@@ -209,13 +207,17 @@ def _count_headers(shard: str) -> tuple[int, bool]:
     return count, position > size
 
 
-def read_records(shard: str, count: int) -> Iterator[bytes]:
+def read_records(shard: str, count: int, start: int = 0, skip: int = 0) -> Iterator[bytes]:
     """Reads exactly ``count`` records, with ``b""`` for each that is corrupt or missing.
 
     A shard so yields the same number in every epoch and every run, whatever its state: the
     place in the data after N steps follows from N alone.
+
+    They begin ``skip`` records after the byte ``start``, which is one as of ``read_frames``.
     """
-    frames = read_frames(shard)
+    frames = read_frames(shard, start)
+    for _ in range(skip):
+        next(frames, None)
     for _ in range(count):
         yield next(frames, None) or b""
 

@@ -1,6 +1,13 @@
 """Strategies by name, and what crosses replicas. No losses, no layers."""
 
-from align_keras.distribution.replicas import gather_replicas, replica_place, sum_replicas
+from align_keras.distribution.replicas import (
+    gather_replicas,
+    mean_of_replicas,
+    on_a_share,
+    place_of_rows,
+    replica_place,
+    sum_replicas,
+)
 from align_keras.distribution.strategies import (
     STRATEGIES,
     check_same_step,
@@ -15,7 +22,10 @@ __all__ = [
     "check_same_step",
     "gather_replicas",
     "make_strategy",
+    "mean_of_replicas",
     "mirrored_strategy",
+    "on_a_share",
+    "place_of_rows",
     "replica_place",
     "share_of",
     "sum_replicas",

@@ -152,7 +152,8 @@ def class_weights(
         class_names: the classes.
         prompts: strings with ``{}`` for the name.
         cache: a folder for what was embedded before; empty for none. A file is found by the
-            names, the prompts and the model's fingerprint.
+            model's fingerprint, the filled prompts and their word pieces; a damaged one is made
+            anew.
 
     Returns:
         float32, unit norm, ``(classes, dim)``.
@@ -163,14 +164,32 @@ def class_weights(
     filled = zero_shot.fill_prompts(class_names, prompts)
     if not cache:
         return _embed_classes(model, filled, len(class_names))
-    key = json.dumps([fingerprint(model), len(class_names), filled])
-    path = paths.local(cache) / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
-    if path.is_file():
-        return np.load(path)
+    path = paths.local(cache) / f"{_cache_key(model, filled, len(class_names))}.npy"
+    found = _read_classes(path, (len(class_names), model.backbone.projection_dim))
+    if found is not None:
+        return found
     classes = _embed_classes(model, filled, len(class_names))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda partial: np.save(partial, classes))
     return classes
+
+
+def _cache_key(model: Any, filled: list[str], num_classes: int) -> str:
+    digest = hashlib.sha256(json.dumps([fingerprint(model), num_classes, filled]).encode())
+    # Of the same vocabulary another version of the tokenizer may make other word pieces.
+    for name, values in sorted(model.preprocessor.tokenize(filled).items()):
+        digest.update(name.encode() + np.asarray(values).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _read_classes(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """What an evaluation before has written; None if there is nothing of the kind."""
+    try:
+        found = np.load(path)
+    except (OSError, ValueError, EOFError):
+        return None
+    usable = found.shape == shape and found.dtype == np.float32 and np.isfinite(found).all()
+    return found if usable else None
 
 
 def _embed_classes(model: Any, filled: list[str], num_classes: int) -> np.ndarray:

@@ -55,8 +55,9 @@ def _digests(model: Any) -> tuple[str, str]:
     digest.update(json.dumps(config, sort_keys=True).encode())
     digest.update(json.dumps(list(model.preprocessor.vocabulary)).encode())
     for weight in model.backbone.weights:
-        # The states of dropout's generators are among them, as integers.
-        if keras.backend.is_float_dtype(weight.dtype):
+        # The states of dropout's generators are among them, as integers of four bytes; those of one
+        # byte are quantised kernels.
+        if keras.backend.is_float_dtype(weight.dtype) or weight.dtype in ("int8", "uint8"):
             digest.update(np.asarray(weight).tobytes())
     without_options = digest.hexdigest()
     backbone = model.backbone

@@ -24,18 +24,29 @@ CARD = "assets/README.md"
 
 
 def export(
-    model: Any, path: str | os.PathLike[str], format: str = "tf_saved_model", **options: Any
+    model: Any,
+    path: str | os.PathLike[str],
+    format: str = "tf_saved_model",
+    replace: bool = False,
+    **options: Any,
 ) -> None:
-    """Writes a model into a new folder; the arguments are those of ``AlignDualEncoder.export``.
+    """Writes a model into a folder, whole or not at all.
+
+    Args:
+        model: an ``AlignDualEncoder``.
+        path: of the folder.
+        format: one of ``FORMATS``.
+        replace: whether a SavedModel that is there is replaced.
+        **options: of ``write_saved_model`` or ``towers.write_towers``.
 
     Raises:
-        InputError: if there is something in the folder, an option does not fit, or the format
+        InputError: if there is something else in the folder, an option does not fit, or the format
             needs a package that is not installed.
         ValueError: if the model has no preprocessor.
     """
     raw_datasets.check_preprocessor(model.preprocessor)
-    check_output(path, format)
-    with whole_folder(Path(path)) as folder:
+    check_output(path, format, replace)
+    with whole_folder(Path(path), replace) as folder:
         if format == "tf_saved_model":
             write_saved_model(model, folder, **options)
         else:
@@ -90,10 +101,13 @@ def write_saved_model(
     (folder / CARD).write_text(card, encoding="utf-8")
 
 
-def check_output(path: str | os.PathLike[str], format: str = "tf_saved_model") -> None:
+def check_output(
+    path: str | os.PathLike[str], format: str = "tf_saved_model", replace: bool = False
+) -> None:
     """Raises an InputError unless ``path`` is a new or an empty folder on this machine.
 
-    A SavedModel's has no character that ``tf.saved_model.load`` would take for a pattern.
+    A SavedModel's has no character that ``tf.saved_model.load`` would take for a pattern. With
+    ``replace`` it may hold a SavedModel.
     """
     place = Place(str(path))
     path = paths.local(path)
@@ -104,5 +118,7 @@ def check_output(path: str | os.PathLike[str], format: str = "tf_saved_model") -
             place,
             "give a path without it",
         )
+    if replace and (path / "saved_model.pb").is_file():
+        return
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise InputError("it exists", place, "give a new folder, or remove it")

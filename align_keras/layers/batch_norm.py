@@ -9,6 +9,9 @@ import tensorflow as tf
 
 from align_keras import distribution, keras_internals
 
+#: Precisions in which a batch norm keeps no weights.
+HALF = ("bfloat16", "float16")
+
 _LOCAL_STATISTICS = contextvars.ContextVar("local_statistics", default=False)
 
 
@@ -39,11 +42,21 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     With ``shift_only = True`` the layer only adds ``beta``: for inference, once its factor is in
     the kernel before it (``align_keras.export.folding``).
 
+    Its weights are float32 under the policies ``bfloat16`` and ``float16`` too: the kernel takes no
+    others, and an average in half precision stands still once a step changes it by less than
+    2 ** -9 of its value.
+
     Input and output: ``(batch, height, width, channels)``.
     """
 
     frozen_statistics = False
     shift_only = False
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes scale, offset and moving statistics."""
+        if self.variable_dtype in HALF:
+            self.dtype_policy = f"mixed_{self.variable_dtype}"
+        super().build(input_shape)
 
     def call(
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None

@@ -93,7 +93,7 @@ def dense_losses(
     *,
     label_smoothing: float = 0.0,
     ids: Sequence[tf.Tensor] = (),
-    replica: int | tf.Tensor = 0,
+    first: int | tf.Tensor = 0,
     gather: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Cross entropies of this replica's pairs, both directions, against those of all replicas.
@@ -105,14 +105,14 @@ def dense_losses(
         label_smoothing: as of ``softmax_cross_entropy``.
         ids: int64 arrays ``(rows,)``; pairs that share one which is not 0 are no negatives of each
             other.
-        replica: this replica's index.
+        first: the column of this replica's first pair among the pairs of all replicas.
         gather: concatenates every replica's rows, in the order of the replicas.
 
     Returns:
         ``(loss_i2t, loss_t2i, i2t_recall_at_1, t2i_recall_at_1)``, each float32, ``(rows,)``.
     """
     rows = tf.shape(images)[0]
-    positives = replica * rows + tf.range(rows)
+    positives = first + tf.range(rows)
     excluded = None
     for own_ids in ids:
         shared = false_negatives(own_ids, gather(own_ids), positives)

@@ -38,8 +38,9 @@ def global_losses(
             all pairs; 2,048 pairs on one replica) or an unknown number, else ``rows_of_a_tile``.
 
     Returns:
-        A dict of float32 scalars, means over this replica's pairs: ``loss``, ``loss_i2t``,
-        ``loss_t2i``, ``i2t_recall_at_1``, ``t2i_recall_at_1``.
+        A dict of float32 scalars: ``loss``, ``loss_i2t``, ``loss_t2i``, ``i2t_recall_at_1``,
+        ``t2i_recall_at_1``. Their mean over the replicas is the mean over all pairs, also where
+        replicas have unequal shares or none, as of a last batch; 0 without any pair.
 
     Raises:
         ValueError: if tiles are asked for and the number of pairs is not static.
@@ -48,11 +49,10 @@ def global_losses(
     options: dict[str, Any] = {
         "label_smoothing": label_smoothing,
         "ids": list(ids),
-        "replica": replica,
         "gather": distribution.gather_replicas,
     }
     if tile_rows is None:
-        rows = images.shape[0] or 0  # not known while Keras traces a last, smaller batch
+        rows = images.shape[0] or 0  # not known where Keras traces for a smaller last batch too
         columns = rows * replicas
         tile_rows = rows_of_a_tile(columns) if rows * columns > _MAX_DENSE_LOGITS else 0
     if tile_rows:
@@ -61,11 +61,15 @@ def global_losses(
                 "loss_tile_rows: batches must all be of one size; batch the dataset with "
                 "drop_remainder=True"
             )
-        options |= {"tile_rows": tile_rows, "replicas": replicas}
+        options |= {"tile_rows": tile_rows, "replica": replica, "replicas": replicas}
         options["add"] = distribution.sum_replicas
         values = tiled_losses(images, texts, temperature, **options)
+        means = [tf.reduce_mean(value) for value in values]
     else:
-        values = dense_losses(images, texts, temperature, **options)
+        first, total = distribution.place_of_rows(images)
+        values = dense_losses(images, texts, temperature, first=first, **options)
+        pairs = tf.cast(total, tf.float32) / replicas
+        means = [tf.math.divide_no_nan(tf.reduce_sum(value), pairs) for value in values]
     names = ("loss_i2t", "loss_t2i", "i2t_recall_at_1", "t2i_recall_at_1")
-    results = {name: tf.reduce_mean(v) for name, v in zip(names, values, strict=True)}
+    results = dict(zip(names, means, strict=True))
     return {"loss": results["loss_i2t"] + results["loss_t2i"], **results}

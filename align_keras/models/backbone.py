@@ -117,11 +117,8 @@ class AlignBackbone(keras_hub.models.Backbone):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> Self:
-        """Builds a backbone from ``get_config``'s dictionary, towers in its own precision."""
-        dtype = config.get("dtype")
-        if isinstance(dtype, dict):
-            dtype = keras.dtype_policies.get(dtype)
-        with precision.dtype_policy(dtype):
+        """Builds a backbone from ``get_config``'s dictionary, in its saved precision."""
+        with precision.saved_policy(config.get("dtype")) as dtype:
             towers = {
                 name: keras.saving.deserialize_keras_object(config[name], custom_objects)
                 for name in ("image_encoder", "text_encoder")

@@ -11,9 +11,9 @@ from align_keras import distribution, keras_internals, losses
 from align_keras.layers.batch_norm import average_statistics
 from align_keras.layers.constraints import AtLeast
 from align_keras.losses.global_batch import ID_FIELDS, global_losses
-from align_keras.models import micro_batches
-from align_keras.optimizers.named import leave_out_of_decay
-from align_keras.optimizers.wrapping import for_summed_gradients, inner_optimizer
+from align_keras.models import compile_config, micro_batches
+from align_keras.optimizers import averaging
+from align_keras.optimizers.wrapping import for_summed_gradients, inner_optimizer, loss_scale
 from align_keras.preprocessing.fields import MODEL_INPUTS
 
 #: The floor of the temperature, below the 1/64 that the paper converges to.
@@ -57,6 +57,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
                 f"not {min_temperature} and {initial_temperature}"
             )
         self.backbone = backbone
+        self.dtype_policy = backbone.dtype_policy  # else inputs would be cast to the global one
         self.initial_temperature = initial_temperature
         self.min_temperature = min_temperature
         self.log_temperature = self.add_weight(
@@ -131,8 +132,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
             micro_batch_size: pairs of a replica whose activations are in memory at once; must
                 divide its share of the batch. The gradient is that of the whole global batch;
                 only batch norm sees micro-batches, each of a replica apart, and averages the mean
-                of their statistics.
-                ``None`` for the whole share.
+                of their statistics. ``None`` for the whole share.
             rematerialize: whether the towers keep only what enters their blocks and compute the
                 rest again in the backward pass, with the same dropout masks.
             **kwargs: of ``keras.Model.compile``.
@@ -150,6 +150,8 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         if inner_optimizer(optimizer) is not optimizer:
             self._trackers["loss_scale"] = keras.metrics.Mean(name="loss_scale")
         super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
+        with self.distribute_strategy.scope():
+            averaging.average_statistics_too(self, optimizer)
         self.label_smoothing = label_smoothing
         self.mask_false_negatives = mask_false_negatives
         self.global_clipnorm = global_clipnorm
@@ -164,36 +166,17 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
 
     def get_compile_config(self) -> dict | None:
         """The arguments of ``compile``, serialised; None if it has not been called."""
-        if not self.compiled:
-            return None
-        return {
-            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
-            "optimizer_is_built": self.optimizer.built,
-            "decay_exclusions": getattr(inner_optimizer(self.optimizer), "decay_exclusions", None),
-            "label_smoothing": self.label_smoothing,
-            "mask_false_negatives": self.mask_false_negatives,
-            "global_clipnorm": self.global_clipnorm,
-            "loss_tile_rows": self.loss_tile_rows,
-            "micro_batch_size": self.micro_batch_size,
-            "rematerialize": self.rematerialize,
-        }
+        return compile_config.of(self) if self.compiled else None
 
     def compile_from_config(self, config: dict) -> None:
         """Compiles from ``get_compile_config``'s dictionary, as loading a model does."""
-        options = dict(config)
-        is_built, exclusions = options.pop("optimizer_is_built"), options.pop("decay_exclusions")
-        optimizer = options["optimizer"] = keras.saving.deserialize_keras_object(
-            config["optimizer"]
-        )
-        if exclusions is not None:
-            variables = self.trainable_variables
-            leave_out_of_decay(inner_optimizer(optimizer), variables, exclusions)
-        self.compile(**options)
-        if is_built:  # it has state to load
-            self.optimizer.build(self.trainable_variables)
+        compile_config.apply(self, config)
 
     def contrastive_losses(
-        self, embeddings: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
+        self,
+        embeddings: Mapping[str, tf.Tensor],
+        batch: Mapping[str, tf.Tensor],
+        may_tile: bool = True,
     ) -> dict[str, tf.Tensor]:
         """``global_losses`` of this replica's share of a batch.
 
@@ -201,6 +184,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
             embeddings: the backbone's output for the share.
             batch: the share itself; ``image_ids`` and ``caption_ids``, int64, ``(rows,)``,
                 are read if false negatives are masked, and may be absent.
+            may_tile: whether ``loss_tile_rows`` applies; it needs a static number of pairs.
         """
         ids = [batch[name] for name in ID_FIELDS if name in batch]
         return global_losses(
@@ -209,7 +193,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
             self.temperature,
             ids if self.mask_false_negatives else [],
             self.label_smoothing,
-            self.loss_tile_rows,
+            self.loss_tile_rows if may_tile else 0,
         )
 
     def compute_gradients(
@@ -223,11 +207,11 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
             may be infinite.
         """
         _, replicas = distribution.replica_place()
-        factor = self._loss_scale() / replicas
+        scale = loss_scale(self.optimizer)
 
         def losses_of(embeddings):
             results = self.contrastive_losses(embeddings, batch)
-            return results, results["loss"] * factor
+            return results, results["loss"] * (scale / replicas)
 
         results, gradients = micro_batches.gradients(
             self.backbone,
@@ -237,14 +221,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
             self.micro_batch_size,
         )
         gradients = distribution.sum_replicas(gradients)
-        return results, [gradient / self._loss_scale() for gradient in gradients]
-
-    def _scales_loss(self):
-        return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
-
-    def _loss_scale(self):
-        """What the loss is multiplied by: 1 unless the optimizer scales; a power of two."""
-        return self.optimizer.scale_loss(1.0) if self._scales_loss() else 1.0
+        return results, [gradient / scale for gradient in gradients]
 
     def train_step(self, batch: Any) -> dict[str, tf.Tensor]:
         """One step on this replica's share of a global batch: Keras's hook for ``fit``."""
@@ -253,27 +230,59 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         norm = tf.linalg.global_norm(gradients)
         if self.global_clipnorm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self.global_clipnorm, norm)
-        _, replicas = distribution.replica_place()
         # On TPUs Keras reports the first replica's metrics: give every replica the mean.
-        values = distribution.sum_replicas([tf.stack(list(results.values()))])[0] / replicas
-        results = dict(zip(results, tf.unstack(values), strict=True))
-        scale = self._loss_scale()
+        results = distribution.mean_of_replicas(results)
+        scale = loss_scale(self.optimizer)
         results["temperature"] = self.temperature
         results["learning_rate"] = self.optimizer.learning_rate
-        if self._scales_loss():
+        if scales := "loss_scale" in self._trackers:
             results["loss_scale"] = scale
+        steps_before = tf.identity(self.optimizer.iterations.value)
         # Applying takes the scale off.
         self.optimizer.apply([g * scale for g in gradients], self.trainable_variables)
-        for name, value in results.items():
-            self._trackers[name].update_state(value)
+        self._observe(results)
         # A step that overflows float16 is skipped, and no sign of a run that diverges.
-        counts = tf.math.is_finite(norm) if self._scales_loss() else tf.constant(True)
+        counts = tf.math.is_finite(norm) if scales else tf.constant(True)
         self._trackers["gradient_norm"].update_state(tf.where(counts, norm, 0.0), counts)
         # Where batch norm is synchronised they are the same already, but for micro-batches.
         synchronized = getattr(self.backbone.image_encoder, "synchronized_batch_norm", False)
         if not synchronized or self.micro_batch_size is not None:
             average_statistics(self.backbone)
-        results = self.get_metrics_result()
+        averaging.update_statistics(self, steps_before)
+        return self._means(self._trackers)
+
+    def test_step(self, batch: Any) -> dict[str, tf.Tensor]:
+        """Losses and recalls of a batch in inference: Keras's hook for ``evaluate``.
+
+        They are those of ``train_step``, among the pairs of one batch, without dropout and with
+        batch norm's moving statistics. Pairs for which a field ``valid`` is false are left out.
+        Batches count by their pairs, so that a smaller last one counts for less.
+        """
+        batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        pairs = dict(self._embed(batch))
+        pairs |= {name: batch[name] for name in ID_FIELDS if name in batch}
+        if "valid" in batch:
+            pairs = {name: tf.boolean_mask(value, batch["valid"]) for name, value in pairs.items()}
+        is_static = pairs["image_embeddings"].shape[0] is not None
+        results = self.contrastive_losses(pairs, pairs, may_tile=is_static)
+        results = distribution.mean_of_replicas(results)
+        results["temperature"] = self.temperature
+        _, count = distribution.place_of_rows(pairs["image_embeddings"])
+        self._observe(results, tf.cast(count, tf.float32))
+        return self._means(results)
+
+    def _embed(self, batch):
+        return distribution.on_a_share(
+            lambda inputs: self.backbone(inputs, training=False), _model_inputs(batch)
+        )
+
+    def _observe(self, values, weight=None):
+        for name, value in values.items():
+            self._trackers[name].update_state(value, weight)
+
+    def _means(self, names):
+        """The means of some metrics so far."""
+        results = {name: self._trackers[name].result() for name in names}
         _, workers = distribution.worker_place(self.distribute_strategy)
         if workers > 1:
             # Keras averages over axis 0 there, and fails on scalars.
@@ -283,7 +292,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
     def predict_step(self, batch: Any) -> dict[str, tf.Tensor]:
         """Embeds a batch; other fields of it (ids, ``valid``) pass through beside."""
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        embeddings = self.backbone(_model_inputs(batch), training=False)
+        embeddings = self._embed(batch)
         others = {name: batch[name] for name in batch if name not in MODEL_INPUTS}
         return {**embeddings, **others}
 

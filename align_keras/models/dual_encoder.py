@@ -14,12 +14,13 @@ from align_keras.models import loading
 from align_keras.models.backbone import AlignBackbone
 from align_keras.models.contrastive_model import MIN_TEMPERATURE, ContrastiveModel
 from align_keras.models.conversion import transformers
-from align_keras.preprocessing import raw_datasets, raw_inputs
+from align_keras.models.exporting import Exportable
+from align_keras.preprocessing import pixel_ranges, raw_datasets, raw_inputs
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
-class AlignDualEncoder(ContrastiveModel):
+class AlignDualEncoder(Exportable, ContrastiveModel):
     """ALIGN: embeds images and captions, trains, loads and saves (paper, sec. 4.1).
 
     Args:
@@ -83,17 +84,23 @@ class AlignDualEncoder(ContrastiveModel):
         Raises:
             ItemError: if an item is not an image or string.
             MissingItemError: if there is no such image file.
-            InputError: if one of a pair is missing.
+            InputError: if one of a pair is missing, or floats are no model inputs, as of 0 to 255.
         """
         if isinstance(x, tf.data.Dataset):
-            if not raw_inputs.are_model_inputs(x.element_spec):
+            if raw_inputs.are_model_inputs(x.element_spec):
+                x = raw_datasets.check_images(x, self.preprocessor)
+            else:
                 x = raw_datasets.prepare_pairs(x, self.preprocessor, batch_size or 32)
+            with raw_datasets.one_line(self.preprocessor):
+                return super().predict(x, batch_size=batch_size, **kwargs)
         elif isinstance(x, dict) and not raw_inputs.are_model_inputs(x):
             images, captions = raw_inputs.split_pairs(x)
             return {
                 "image_embeddings": self.encode_images(images, batch_size or 32),
                 "text_embeddings": self.encode_texts(captions, batch_size or 32),
             }
+        if raw_inputs.are_model_inputs(x):
+            pixel_ranges.check(x["images"], self.preprocessor)
         return super().predict(x, batch_size=batch_size, **kwargs)
 
     def encode_images(self, images: Any, batch_size: int = 32) -> np.ndarray:
@@ -224,47 +231,6 @@ class AlignDualEncoder(ContrastiveModel):
                 preprocessor.
         """
         transformers.export(self, path)
-
-    def export(
-        self,
-        filepath: str | os.PathLike,
-        format: str = "tf_saved_model",
-        verbose: bool | None = None,
-        input_signature: Any = None,
-        **options,
-    ) -> None:
-        """Writes the model for use without this package.
-
-        ``"tf_saved_model"`` writes a SavedModel for TensorFlow Serving: from strings and image
-        files to embeddings and class probabilities (``align_keras.export.signatures``), with
-        warm-up requests and a card. ``"onnx"`` and ``"litert"`` write both towers into a folder,
-        from pixels and word pieces on.
-
-        Args:
-            filepath: a new or empty folder, for TensorFlow Serving one whose name is a number.
-            format: one of those, or another of Keras's.
-            verbose: whether to say where it was written.
-            input_signature: as of ``keras.Model.export``, which does the whole then, as it does
-                for other formats.
-            **options: of a SavedModel ``class_names`` (strings) and ``prompts``, for ``classify``,
-                ``fold_batch_norm`` and ``warm_up_requests``; of LiteRT ``quantize``,
-                ``"float16"`` or ``"int8"``.
-
-        Raises:
-            InputError: if there is something in the folder, an option does not fit, or the format
-                needs a package that is not installed.
-            ValueError: if the model has no preprocessor.
-        """
-        # The one way up: `export` is Keras's name for it, and a model that is never exported need
-        # not load what writes it.
-        from align_keras.export import writing
-
-        if format not in writing.FORMATS or input_signature is not None:
-            super().export(filepath, format, verbose, input_signature, **options)
-            return
-        writing.export(self, filepath, format, **options)
-        if verbose:
-            print(f"{filepath}: written")
 
     def get_config(self) -> dict:
         """The constructor's arguments, serialised."""

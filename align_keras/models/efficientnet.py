@@ -93,6 +93,11 @@ def has_first_block_residuals(encoder: keras.Model) -> bool:
     )
 
 
+def policy_of(backbone: keras.Model) -> keras.DTypePolicy:
+    """The precision policy of a backbone's layers, which they took from the global one."""
+    return backbone.get_layer("stem_conv").dtype_policy
+
+
 def rewire(
     backbone: keras.Model, first_block_residuals: bool
 ) -> tuple[keras.Model, list[keras.KerasTensor]]:
@@ -104,7 +109,9 @@ def rewire(
     # keras-hub's stem pads both sides or, with these two arguments, none. The original pads
     # the bottom and the right, which at odd sizes such as 289 falls outside of the stride.
     unpadded = backbone.stem_conv_padding == "valid" and not backbone.include_stem_padding
-    stem_padding = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="stem_padding")
+    stem_padding = keras.layers.ZeroPadding2D(
+        ((0, 1), (0, 1)), dtype=policy_of(backbone), name="stem_padding"
+    )
     ends = {}
 
     def call_layer(layer, *args, **kwargs):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from align_keras import distribution
 from align_keras.preprocessing import raw_inputs
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
@@ -50,6 +51,9 @@ class AlignImageClassifier(keras.Model):
         super().__init__(**kwargs)
         # === Layers ===
         self.image_encoder = image_encoder
+        self.dtype_policy = (
+            image_encoder.dtype_policy
+        )  # else images would be cast to the global one
         self.head = keras.layers.Dense(
             len(class_names),
             # Whatever the scale of the features, training starts at chance.
@@ -68,8 +72,13 @@ class AlignImageClassifier(keras.Model):
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits of a batch of images."""
-        training = bool(training) and self.image_encoder.trainable
-        return self.head(self.image_encoder(images, training=training))
+        if training and self.image_encoder.trainable:
+            return self.head(self.image_encoder(images, training=True))
+        # Said, since Keras would pass its own `training` on.
+        features = distribution.on_a_share(
+            lambda share: self.image_encoder(share, training=False), images
+        )
+        return self.head(features)
 
     def score(self, images: Any, batch_size: int = 32) -> np.ndarray:
         """Logits of raw images.

@@ -8,10 +8,10 @@ import keras_hub
 import tensorflow as tf
 
 from align_keras import keras_internals
-from align_keras.layers.batch_norm import FusedBatchNormalization
+from align_keras.layers.batch_norm import HALF, FusedBatchNormalization
 from align_keras.layers.rematerialization import rematerialized
 from align_keras.layers.silu import inference, silu
-from align_keras.models import efficientnet, presets
+from align_keras.models import efficientnet, precision, presets
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
@@ -55,7 +55,8 @@ class ImageEncoder(keras.Model):
         **kwargs,
     ) -> None:
         # === Layers ===
-        pooling = keras.layers.GlobalAveragePooling2D(name="pooling")
+        policy = efficientnet.policy_of(backbone)
+        pooling = keras.layers.GlobalAveragePooling2D(dtype=policy, name="pooling")
 
         # === Functional Model ===
         tower, cuts = efficientnet.rewire(backbone, first_block_residuals)
@@ -67,6 +68,8 @@ class ImageEncoder(keras.Model):
         for layer in keras_internals.layers_of(self):
             if isinstance(layer, keras.layers.BatchNormalization):
                 keras_internals.recast(layer, FusedBatchNormalization)
+                if layer.variable_dtype in HALF:
+                    keras_internals.build_again(layer, f"mixed_{layer.variable_dtype}")
                 layer.momentum = batch_norm_momentum
             elif getattr(layer, "activation", None) is keras.activations.silu:
                 layer.activation = silu
@@ -74,8 +77,9 @@ class ImageEncoder(keras.Model):
         # === Config ===
         # The config alone: holding the backbone would bring its unused top layers' weights.
         self._backbone_config = keras.saving.serialize_keras_object(backbone)
-        # What a tower computes in is decided where it is built.
+        # A tower has one precision policy: that of the layers it was given.
         self._backbone_config["config"].pop("dtype", None)
+        self.dtype_policy = policy
         self.batch_norm_momentum = batch_norm_momentum
         self.synchronized_batch_norm = synchronized_batch_norm
         self.first_block_residuals = first_block_residuals
@@ -84,6 +88,11 @@ class ImageEncoder(keras.Model):
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Features of a batch of images; see the class."""
+        # keras-hub's blocks make layers, such as `Add`, while they are called.
+        with precision.dtype_policy(self.dtype_policy):
+            return self._features(inputs, training, mask)
+
+    def _features(self, inputs, training, mask):
         if not training:
             with inference():
                 return super().call(inputs, training=training, mask=mask)
@@ -145,13 +154,16 @@ class ImageEncoder(keras.Model):
             "first_block_residuals": self.first_block_residuals,
             "name": self.name,
             "trainable": self.trainable,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> Self:
-        """Builds an encoder from ``get_config``'s dictionary."""
-        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
-        return cls(**{**config, "backbone": backbone})
+        """Builds an encoder from ``get_config``'s dictionary, in its saved precision."""
+        config = dict(config)
+        with precision.saved_policy(config.pop("dtype", None)):
+            backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
+            return cls(**{**config, "backbone": backbone})
 
 
 def build_image_encoder(name: str, **options) -> ImageEncoder:

@@ -9,7 +9,7 @@ import keras
 from align_keras import hub, keras_internals
 from align_keras.errors import InputError, MissingInputError
 from align_keras.models.conversion import transformers
-from align_keras.models.precision import dtype_policy
+from align_keras.models.precision import forced_policy
 from align_keras.preprocessing.hugging_face import MODEL_TYPE
 
 
@@ -37,7 +37,7 @@ def opened(
         MissingInputError: if there is no such folder, or a file in it is missing.
     """
     preset = str(preset) if isinstance(preset, os.PathLike) else preset
-    with hub.one_line(preset), dtype_policy(dtype):
+    with hub.one_line(preset), forced_policy(dtype):
         yield _loader(preset, backbone_cls, task_cls)
 
 

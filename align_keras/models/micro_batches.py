@@ -36,7 +36,7 @@ def gradients(
         micro_batch_size: rows a part, see ``embed``; ``None`` for all rows at once.
 
     Returns:
-        The results of ``losses_of``, and a list of gradients, one for each variable.
+        The results of ``losses_of``, and a list of gradients, float32, one for each variable.
 
     Raises:
         ValueError: as ``embed``.
@@ -45,7 +45,7 @@ def gradients(
         with tf.GradientTape() as tape:
             results, loss = losses_of(backbone(inputs, training=True))
         found = tape.gradient(loss, variables, unconnected_gradients=_UNCONNECTED)
-        return results, [tf.convert_to_tensor(gradient) for gradient in found]
+        return results, [_dense(gradient) for gradient in found]
     embeddings, replay = embed(backbone, inputs, micro_batch_size)
     inner = {variable.value.ref() for variable in backbone.trainable_variables}
     outer = [variable for variable in variables if variable.ref() not in inner]
@@ -161,7 +161,7 @@ class _Parts:
             gradients = tape.gradient(
                 outputs, variables, output_gradients=upstream, unconnected_gradients=_UNCONNECTED
             )
-            gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+            gradients = [_dense(gradient) for gradient in gradients]
             return index + 1, [t + g for t, g in zip(totals, gradients, strict=True)]
 
         with batch_norm.local_statistics():
@@ -173,6 +173,11 @@ class _Parts:
             )
         _assign(self.moving, averages)
         return {v.ref(): total for v, total in zip(variables, totals, strict=True)}
+
+
+def _dense(gradient):
+    # Of an embedding it is sparse; of a variable in half precision it is float32 too.
+    return tf.cast(tf.convert_to_tensor(gradient), tf.float32)
 
 
 def _assign(variables, values):

@@ -1,9 +1,15 @@
-"""The precision policy while a model is built."""
+"""The precision policy while a model is built or loaded."""
 
 import contextlib
+import contextvars
 from collections.abc import Iterator
+from typing import Any
 
 import keras
+
+_FORCED: contextvars.ContextVar[str | keras.DTypePolicy | None] = contextvars.ContextVar(
+    "forced", default=None
+)
 
 
 @contextlib.contextmanager
@@ -19,3 +25,35 @@ def dtype_policy(policy: str | keras.DTypePolicy | None) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+@contextlib.contextmanager
+def forced_policy(policy: str | keras.DTypePolicy | None) -> Iterator[None]:
+    """Within, what is loaded gets ``policy``, whatever it was saved with.
+
+    None stands for the global policy. So presets are loaded, which are for use in any precision.
+    """
+    policy = policy or keras.config.dtype_policy()
+    token = _FORCED.set(policy)
+    try:
+        with dtype_policy(policy):
+            yield
+    finally:
+        _FORCED.reset(token)
+
+
+@contextlib.contextmanager
+def saved_policy(config: Any) -> Iterator[str | keras.DTypePolicy | None]:
+    """Within, the global policy is the one that was saved, unless another is forced.
+
+    So a ``.keras`` file gives the same numbers under any global policy.
+
+    Args:
+        config: the saved policy: a name, or as Keras serialises one; None where none was saved.
+
+    Yields:
+        The policy; None for the global one.
+    """
+    policy = _FORCED.get() or (None if config is None else keras.dtype_policies.get(config))
+    with dtype_policy(policy):
+        yield policy

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from align_keras import keras_internals
 from align_keras.layers.rematerialization import rematerialized
-from align_keras.models import presets
+from align_keras.models import precision, presets
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
@@ -65,8 +65,9 @@ class TextEncoder(keras.Model):
 
         # === Config ===
         self._backbone_config = keras.saving.serialize_keras_object(backbone)
-        # What a tower computes in is decided where it is built.
+        # A tower has one precision policy: that of the layers it was given.
         self._backbone_config["config"].pop("dtype", None)
+        self.dtype_policy = backbone.dtype_policy
         self.approximate_gelu = approximate_gelu
 
     def call(
@@ -98,13 +99,16 @@ class TextEncoder(keras.Model):
             "approximate_gelu": self.approximate_gelu,
             "name": self.name,
             "trainable": self.trainable,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> Self:
-        """Builds an encoder from ``get_config``'s dictionary."""
-        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
-        return cls(**{**config, "backbone": backbone})
+        """Builds an encoder from ``get_config``'s dictionary, in its saved precision."""
+        config = dict(config)
+        with precision.saved_policy(config.pop("dtype", None)):
+            backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
+            return cls(**{**config, "backbone": backbone})
 
 
 def build_text_encoder(

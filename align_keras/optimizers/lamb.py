@@ -63,15 +63,22 @@ class Lamb(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self._first_moments, self._second_moments = self.add_optimizer_variables(
-            variables, ["first_moment", "second_moment"]
-        )
+        self._first_moments, self._second_moments = [], []
+        for variable in variables:
+            self._first_moments.append(self._add_moment(variable, "first_moment"))
+            self._second_moments.append(self._add_moment(variable, "second_moment"))
         self._decays = [
             is_kernel(variable, self.exclude_from_decay)
             and keras_internals.may_decay(self, variable)
             for variable in variables
         ]
         self._adapts = [is_kernel(v, self.exclude_from_adaptation) for v in variables]
+
+    def _add_moment(self, variable: keras.Variable, name: str) -> keras.Variable:
+        # As `add_optimizer_variables` names them, but in float32 for a variable of half precision:
+        # there a second moment would never fall, by a thousandth of itself a step.
+        name = f"{variable.path.replace('/', '_')}_{name}"
+        return self.add_variable(variable.shape, dtype="float32", name=name)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Moves one variable: ``w -= rate * |w| / |r + decay * w| * (r + decay * w)``."""

@@ -1,5 +1,7 @@
 """Makes a Keras optimizer fit for gradients that were summed over the replicas already."""
 
+from typing import Any
+
 import keras
 
 from align_keras import keras_internals
@@ -18,6 +20,12 @@ _INSTEAD = {
 def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """The optimizer inside a ``LossScaleOptimizer``; any other is itself."""
     return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
+    """What an optimizer wants the loss multiplied by: 1 unless it scales; a power of two."""
+    scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    return optimizer.scale_loss(1.0) if scales else 1.0
 
 
 def for_summed_gradients(

@@ -1,11 +1,13 @@
 """``tf.data`` data sets of raw images and captions to batches of model inputs."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from align_keras.errors import InputError, MissingInputError
+from align_keras.preprocessing import pixel_ranges
 from align_keras.preprocessing.fields import TEXT_INPUTS
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
@@ -69,12 +71,25 @@ def prepare(
 
     if raw_images:
         dataset = dataset.map(prepare_images, num_parallel_calls=tf.data.AUTOTUNE)
+    elif "images" in kept:
+        dataset = check_images(dataset, preprocessor)
     if not is_batched:
         dataset = dataset.batch(batch_size)
     if "captions" in kept:
         tokenizing = check_preprocessor(preprocessor)
         dataset = dataset.map(lambda batch: tokenizing(batch))
     return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def check_images(
+    dataset: tf.data.Dataset, preprocessor: AlignPreprocessor | None
+) -> tf.data.Dataset:
+    """The dataset itself, of dicts with images as model inputs; one out of range is an error."""
+
+    def check(batch):
+        return {**batch, "images": pixel_ranges.checked(batch["images"], preprocessor)}
+
+    return dataset.map(check)
 
 
 def _is_batched(spec):
@@ -128,14 +143,25 @@ def _contents(string):
     return tf.cond(is_encoded, lambda: string, lambda: tf.io.read_file(string))
 
 
-def iterate(dataset: tf.data.Dataset) -> Iterator[Any]:
+def iterate(dataset: tf.data.Dataset, preprocessor: AlignPreprocessor | None) -> Iterator[Any]:
     """A dataset's batches; what fails in it is one line."""
-    try:
+    with one_line(preprocessor):
         yield from dataset
+
+
+@contextlib.contextmanager
+def one_line(preprocessor: AlignPreprocessor | None) -> Iterator[None]:
+    """Within, what fails in a dataset of ``prepare`` is an InputError."""
+    try:
+        yield
     except tf.errors.NotFoundError as error:
         reason = error.message.splitlines()[0].partition("}} ")
         raise MissingInputError(f"the dataset: {reason[2] or reason[0]}") from error
     except tf.errors.InvalidArgumentError as error:
+        if out_of_range := pixel_ranges.error_of(error, preprocessor):
+            raise out_of_range from error
+        if "IteratorGetNext" not in error.message:
+            raise  # in what is done with the batches
         problem = f"an image of the dataset {image_fault(error)}"
         raise InputError(problem, remedy=f"give {FORMATS}") from error
 

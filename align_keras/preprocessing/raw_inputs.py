@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from align_keras.errors import InputError, MissingInputError, Place
+from align_keras.preprocessing import pixel_ranges
 from align_keras.preprocessing.double_buffer import prepared_batches
 from align_keras.preprocessing.fields import MODEL_INPUTS, TEXT_INPUTS
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
@@ -66,7 +67,7 @@ def image_batches(
     """
     if isinstance(images, tf.data.Dataset):
         dataset = prepare(images, preprocessor, batch_size, ("images",), keep_others=False)
-        for batch in iterate(dataset):
+        for batch in iterate(dataset, preprocessor):
             yield batch["images"]
         return
     if isinstance(images, str | bytes | os.PathLike) or hasattr(images, "convert"):
@@ -75,9 +76,10 @@ def image_batches(
         raise InputError(f"not images, but {_describe(images)}")
     rank = len(images.shape) if hasattr(images, "shape") else None
     if rank == 4 and tf.as_dtype(images.dtype).is_floating:
-        _check_scale(images[:batch_size], preprocessor)
         for start in range(0, len(images), batch_size):
-            yield tf.cast(images[start : start + batch_size], tf.float32)
+            batch = tf.cast(images[start : start + batch_size], tf.float32)
+            pixel_ranges.check(batch, preprocessor)
+            yield batch
         return
     preprocessor = check_preprocessor(preprocessor)
     if rank == 3:
@@ -120,22 +122,6 @@ def _prepare_image(image, index, preprocessor):
         raise ItemError(index, image_fault(error), place, f"give {FORMATS}") from error
 
 
-def _check_scale(images, preprocessor):
-    """Raises InputError on floats far outside of what the preprocessor gives."""
-    if preprocessor is None or not len(images):
-        return
-    levels = np.array([[0.0], [255.0]]) * preprocessor.pixel_scale + preprocessor.pixel_offset
-    low, high = levels.min(), levels.max()
-    found = float(tf.reduce_min(images)), float(tf.reduce_max(images))
-    margin = 0.5 * (high - low)  # for whoever adds noise
-    if found[0] < low - margin or found[1] > high + margin:
-        raise InputError(
-            f"images: floats from {found[0]:.3g} to {found[1]:.3g}, where the model takes "
-            f"{low:.3g} to {high:.3g}",
-            remedy="give uint8 to have them scaled",
-        )
-
-
 def caption_batches(
     captions: Any, preprocessor: AlignPreprocessor | None, batch_size: int
 ) -> Iterator[dict[str, tf.Tensor]]:
@@ -157,7 +143,8 @@ def caption_batches(
     """
     if isinstance(captions, tf.data.Dataset):
         fields = ("captions", *TEXT_INPUTS)
-        yield from iterate(prepare(captions, preprocessor, batch_size, fields, keep_others=False))
+        dataset = prepare(captions, preprocessor, batch_size, fields, keep_others=False)
+        yield from iterate(dataset, preprocessor)
         return
     if isinstance(captions, dict):
         if missing := [name for name in TEXT_INPUTS if name not in captions]:

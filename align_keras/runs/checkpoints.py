@@ -27,7 +27,8 @@ class RunCheckpoints:
     """
 
     def __init__(self, directory: str | Path, model: keras.Model, max_to_keep: int = 3) -> None:
-        model.optimizer.build(model.trainable_variables)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
         self.model = model
         self._skipped_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.best_score = tf.Variable(-1.0, trainable=False)

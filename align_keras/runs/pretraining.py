@@ -94,6 +94,7 @@ def open_run(settings: PretrainSettings) -> PretrainingRun:
     with concerning("strategy"):
         strategy = distribution.make_strategy(settings.run.strategy, settings.run.tpu)
     workdir = find_workdir(settings, strategy)
+    pretraining_data.check_order(workdir / "train_shards.json")
     keras.utils.set_random_seed(settings.run.seed)
     run_data = pretraining_data.open_data(
         data, settings.model, workdir, settings.run.batch_size, settings.run.seed

@@ -9,10 +9,19 @@ from typing import Any
 
 import tensorflow as tf
 
-from align_keras.data import checks, pipeline, records, scenes, shard_sets, vocabulary
+from align_keras.data import (
+    checks,
+    pipeline,
+    records,
+    scenes,
+    shard_order,
+    shard_sets,
+    vocabulary,
+)
 from align_keras.data.preparation import tfds_shards
 from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.evaluation.held_out import HeldOutPairs
+from align_keras.files import read_json
 from align_keras.models import pretrained
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.preprocessing.tokenizer import read_vocabulary, write_vocabulary
@@ -206,14 +215,36 @@ def quickstart_data(directory: Path, seed: int) -> dict[str, list[str]]:
     return {f"{part}_data": shard_sets.find_set(directory / part) for part in ("train", "eval")}
 
 
-def list_shards(counts: dict[str, int]) -> list[list[Any]]:
-    """Names and numbers of records of the shards, in order; their folder may change."""
-    return [[os.path.basename(shard), counts[shard]] for shard in sorted(counts)]
+def list_shards(counts: dict[str, int]) -> dict[str, Any]:
+    """What decides the order of records, in which a run goes on.
+
+    Names and numbers of records of the shards, in order, and the version of the order; the shards'
+    folder may change.
+    """
+    shards = [[os.path.basename(shard), counts[shard]] for shard in sorted(counts)]
+    return {"order": shard_order.VERSION, "shards": shards}
 
 
-def difference_of_shards(before: list[list[Any]], now: list[list[Any]]) -> str:
+def check_order(path: Path) -> None:
+    """Raises InputError if a run began with a version that reads records in another order.
+
+    Args:
+        path: of its JSON file of ``list_shards``, which need not exist.
+    """
+    if not path.exists():
+        return
+    before = read_json(path, (dict, list))  # once it was the list of shards alone
+    if isinstance(before, list) or before.get("order") != shard_order.VERSION:
+        raise InputError(
+            f"the run in {path.parent} began with a version that reads records in another order",
+            remedy="go on with that version, or give another <workdir>",
+            setting="workdir",
+        )
+
+
+def difference_of_shards(before: dict[str, Any], now: dict[str, Any]) -> str:
     """A short description of how the shards of ``list_shards`` have changed."""
-    old, new = dict(before), dict(now)
+    old, new = dict(before["shards"]), dict(now["shards"])
     for name in sorted(old.keys() | new.keys()):
         if name not in new:
             return f"{name} is gone"

@@ -68,7 +68,7 @@ class DataSettings(Part):
     sequence_length: Annotated[int | None, AtLeast(3)] = None
     """Word pieces a caption, [CLS] and [SEP] included. None: 64, or the length of --model."""
     shuffle_buffer: Annotated[int, AtLeast(1)] = 10_000
-    """Encoded records among which the order is random."""
+    """Encoded records among which the order is random, beside the blocks that they come in."""
 
 
 @dataclasses.dataclass(frozen=True)

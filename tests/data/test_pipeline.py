@@ -97,7 +97,6 @@ def test_a_later_start_gives_the_batches_that_would_have_come(
 
 @pytest.mark.parametrize("num_workers", [2, 4])
 def test_workers_share_the_pairs_between_them(num_workers, scene_shards, quick):
-    # 2 shards: by whole shards for 2 workers, by records for 4.
     size = 20 // num_workers
     seen = collections.Counter()
     for worker in range(num_workers):
@@ -107,16 +106,6 @@ def test_workers_share_the_pairs_between_them(num_workers, scene_shards, quick):
         seen.update(take(dataset, 1)[0]["image_ids"].tolist())
     assert len(seen) == 20
     assert set(seen.values()) == {1}
-
-
-def test_workers_with_uneven_shards_take_them_whole(scene_shards, quick):
-    # Two shards for one of them, a single one for the other.
-    seen = collections.Counter()
-    for worker, size in ((0, 20), (1, 10)):
-        options = {"worker": worker, "num_workers": 2}
-        dataset = dataset_of(scene_shards[0][:3], quick, size, **options)
-        seen.update(take(dataset, 1)[0]["image_ids"].tolist())
-    assert len(seen) == 30
 
 
 def test_more_pairs_a_batch_than_data_are_refused(scene_shards, quick):

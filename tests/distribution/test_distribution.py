@@ -174,6 +174,7 @@ def test_local_negatives_would_give_another_loss(pair_of_models, mirrored, batch
     expected = losses(single, batch)
     monkeypatch.setattr(distribution, "gather_replicas", lambda value: value)
     monkeypatch.setattr(distribution, "replica_place", lambda: (0, 2))
+    monkeypatch.setattr(distribution, "place_of_rows", lambda value: (0, 2 * value.shape[0]))
     results = run_replicas(mirrored, double, batch, functools.partial(losses, double))
     mean = mirrored.reduce("MEAN", results["loss"], axis=None)
     assert abs(float(mean) - float(expected["loss"])) > 0.1

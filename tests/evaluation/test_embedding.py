@@ -70,3 +70,26 @@ def test_class_weights_are_cached_by_model_names_and_prompts(tiny_model, tmp_pat
     # Two classes with one prompt are not one class with two, if all are filled alike.
     assert len(embedding.class_weights(tiny_model, ["b a", "b b"], ["a {}"], tmp_path)) == 2
     assert len(embedding.class_weights(tiny_model, ["b"], ["a {} a", "a {} b"], tmp_path)) == 1
+
+
+def test_cached_classes_are_told_apart_by_word_pieces_and_a_damaged_file_is_made_anew(
+    tiny_model, tmp_path, monkeypatch
+):
+    names, prompts = ["red ring", "blue cross"], ["a {}"]
+    classes = embedding.class_weights(tiny_model, names, prompts, tmp_path)
+    (path,) = tmp_path.glob("*.npy")
+    for damage in (path.read_bytes()[:-9], b"", np.lib.format.magic(1, 0)):
+        path.write_bytes(damage)
+        found = embedding.class_weights(tiny_model, names, prompts, tmp_path)
+        np.testing.assert_array_equal(found, classes)
+        np.testing.assert_array_equal(np.load(path), classes)
+    np.save(path, classes[:1])
+    assert len(embedding.class_weights(tiny_model, names, prompts, tmp_path)) == 2
+    # As of another version of the tokenizer, with the same settings and vocabulary.
+    tokenize = tiny_model.preprocessor.tokenize
+    monkeypatch.setattr(
+        tiny_model.preprocessor, "tokenize", lambda texts: tokenize([f"{t} red" for t in texts])
+    )
+    other = embedding.class_weights(tiny_model, names, prompts, tmp_path)
+    assert np.abs(other - classes).max() > 1e-5
+    assert len(list(tmp_path.glob("*.npy"))) == 2

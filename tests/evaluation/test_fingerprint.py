@@ -2,6 +2,7 @@ import hashlib
 import json
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 from conftest import TINY_IMAGE_SIZE, TINY_SEQUENCE
 
@@ -81,6 +82,16 @@ def test_every_weight_changes_it(tiny_model):
         changed = fingerprint(tiny_model)
         weight.assign(before)
         assert changed != own == fingerprint(tiny_model)
+
+
+def test_a_quantised_kernel_changes_it(tiny_model):
+    found = set()
+    for value in (1, 2):
+        kernel = keras.Variable(np.full((2, 2), value, "int8"), dtype="int8", trainable=False)
+        own = with_config(tiny_model, lambda config: None)
+        own.backbone.weights = [*own.backbone.weights, kernel]
+        found.add(fingerprint(own))
+    assert len(found) == 2
 
 
 def test_precision_changes_it_and_a_preset_does_not(tiny_model, tiny_run):

@@ -42,7 +42,7 @@ def files():
 @pytest.fixture(scope="module")
 def exported(tiny_model, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "tiny" / "1"
-    tiny_model.export(path, class_names=CLASSES, prompts=PROMPTS)
+    tiny_model.save(path, class_names=CLASSES, prompts=PROMPTS)  # as `export`, used below, does
     return path
 
 

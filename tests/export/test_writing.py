@@ -28,6 +28,54 @@ def test_nothing_is_overwritten_or_left_half_written(tiny_model, tmp_path, monke
     assert [p.name for p in tmp_path.iterdir()] == ["1"]
 
 
+@pytest.fixture
+def written(monkeypatch):
+    """A writer of an empty file in place of a SavedModel; what it was asked for, each time."""
+    asked = []
+
+    def write(model, folder, **options):
+        (folder / "saved_model.pb").write_text(str(len(asked)))
+        asked.append(options)
+
+    monkeypatch.setattr(writing, "write_saved_model", write)
+    return asked
+
+
+def test_save_writes_a_folder_as_export_does_and_replaces_only_its_like(
+    tiny_model, tmp_path, written
+):
+    for name in ("photos", "served/1"):
+        tiny_model.save(tmp_path / name, class_names=["a", "b"])
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["saved_model.pb"]
+    assert written == [{"class_names": ["a", "b"]}] * 2
+    (tmp_path / "photos" / "variables").mkdir()
+    tiny_model.save(str(tmp_path / "photos"))
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["saved_model.pb"]
+    assert (tmp_path / "photos" / "saved_model.pb").read_text() == "2"
+    # `export` replaces nothing, nor does a save that must not; others' folders stay in any case.
+    refused = [
+        lambda: tiny_model.export(tmp_path / "photos"),
+        lambda: tiny_model.save(tmp_path / "photos", overwrite=False),
+        lambda: tiny_model.save(tmp_path / "served"),
+        lambda: tiny_model.save(tmp_path),
+    ]
+    for save in refused:
+        with pytest.raises(InputError, match="it exists; give a new folder, or remove it"):
+            save()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "served"]
+    assert len(written) == 3
+
+
+def test_what_else_save_takes_is_keras_s(tiny_model, tmp_path, written):
+    tiny_model.save(tmp_path / "model.keras")
+    tiny_model.save(tmp_path / "folder", zipped=False)
+    assert (tmp_path / "folder" / "config.json").is_file()
+    with pytest.raises(ValueError, match="Invalid filepath extension"):
+        tiny_model.save(tmp_path / "model.kears")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "model.keras"]
+    assert not written
+
+
 def test_a_model_without_preprocessor_is_refused(build_tiny, tmp_path):
     with pytest.raises(ValueError, match="no preprocessor"):
         build_tiny().export(tmp_path / "1")

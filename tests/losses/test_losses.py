@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from align_keras import losses
+from align_keras.losses.global_batch import global_losses
 
 
 def reference(images, texts, temperature, smoothing, excluded):
@@ -83,3 +84,38 @@ def test_recall_at_1_counts_ties_as_misses():
     np.testing.assert_array_equal(
         losses.recall_at_1(logits, tf.range(3), excluded), [1.0, 1.0, 1.0]
     )
+
+
+@pytest.mark.parametrize("counts", [(4, 2), (1, 0)])
+def test_replicas_with_unequal_shares_give_the_loss_and_gradients_of_one_device(counts, mirrored):
+    """As a last batch that does not divide has them; ids are masked over replicas too."""
+    rng = np.random.default_rng(4)
+    rows = [tf.constant(unit_rows(rng, 8, 5), tf.float32) for _ in range(2)]
+    ids = tf.constant([3, 0, 4, 9, 3, 4, 0, 9], tf.int64)
+    kept = np.concatenate([np.arange(4) < count for count in counts])
+
+    def loss_of(images, texts, ids, kept):
+        with tf.GradientTape() as tape:
+            tape.watch([images, texts])
+            # Of a size that is not known while tracing.
+            parts = [tf.boolean_mask(value, kept) for value in (images, texts, ids)]
+            found = global_losses(*parts[:2], 0.2, parts[2:], label_smoothing=0.1)
+        return found, tape.gradient(found["loss"], [images, texts])
+
+    expected, gradients = loss_of(
+        *(tf.constant(np.asarray(v)[kept]) for v in (*rows, ids)), tf.constant(kept[kept])
+    )
+    shares = mirrored.experimental_distribute_values_from_function(
+        lambda context: [
+            tf.constant(np.split(np.asarray(value), 2)[context.replica_id_in_sync_group])
+            for value in (*rows, ids, kept)
+        ]
+    )
+    found, parts = tf.function(lambda: mirrored.run(loss_of, args=shares))()
+    for name, value in expected.items():
+        mean = mirrored.reduce("MEAN", found[name], axis=None)
+        np.testing.assert_allclose(mean, value, rtol=1e-5, err_msg=name)
+    for part, wanted in zip(parts, gradients, strict=True):
+        own = tf.concat(mirrored.experimental_local_results(part), axis=0)
+        np.testing.assert_allclose(own[kept] / 2, wanted, rtol=1e-4, atol=1e-6)
+        assert not np.any(own[~kept])

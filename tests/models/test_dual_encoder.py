@@ -31,7 +31,12 @@ def test_lamb_lowers_the_loss(build_tiny, batch):
 def test_fit_reports_every_metric(build_tiny, batch):
     model = build_tiny()
     model.compile(Lamb(1e-3))
-    history = model.fit(tf.data.Dataset.from_tensors(batch), verbose=0, shuffle=False).history
+    dataset = tf.data.Dataset.from_tensors(batch)
+    history = model.fit(dataset, validation_data=dataset, verbose=0, shuffle=False).history
+    found = {name[4:]: history.pop(name)[0] for name in list(history) if name.startswith("val_")}
+    expected = model.evaluate(batch, batch_size=8, return_dict=True, verbose=0)
+    assert found == pytest.approx(expected)
+    assert found["loss"] != history["loss"][0]
     assert set(history) == {
         "loss",
         "loss_i2t",

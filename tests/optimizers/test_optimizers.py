@@ -1,11 +1,9 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from align_keras import Lamb, LayerwiseSGD, WarmupLinearDecay, keras_internals
 from align_keras.errors import InputError
-from align_keras.optimizers.averaging import averaged_weights
 from align_keras.optimizers.named import make_optimizer
 
 
@@ -135,36 +133,6 @@ def test_a_wrong_optimizer_is_told_in_one_line(name, options, setting, message):
     assert raised.value.setting == (setting or next(iter(options)))
 
 
-def test_averaged_weights_are_the_moving_average_and_leave_no_trace(build_tiny, batch):
-    model = build_tiny()
-    model.compile(make_optimizer("lamb", 0.05, model.trainable_variables, ema_momentum=0.75))
-    model.optimizer.build(model.trainable_variables)
-    with averaged_weights(model):  # before the first step there is no average
-        assert float(model.temperature) == pytest.approx(0.2)
-    expected = None
-    for _ in range(3):
-        model.train_step(batch)
-        now = [variable.numpy().astype("float64") for variable in model.trainable_variables]
-        pairs = zip(expected or now, now, strict=True)
-        expected = [0.75 * average + 0.25 * weight for average, weight in pairs]
-    own = [variable.numpy() for variable in model.trainable_variables]
-    with averaged_weights(model):
-        for variable, wanted in zip(model.trainable_variables, expected, strict=True):
-            np.testing.assert_allclose(variable.numpy(), wanted, rtol=1e-5, atol=1e-6)
-    for variable, wanted in zip(model.trainable_variables, own, strict=True):
-        np.testing.assert_array_equal(variable.numpy(), wanted)
-    assert np.abs(own[0] - expected[0]).max() > 1e-3
-
-
-def test_no_average_is_kept_unless_asked_for(build_tiny, batch):
-    model = build_tiny()
-    model.compile(make_optimizer("lamb", 0.05, model.trainable_variables))
-    model.train_step(batch)
-    before = tf.identity(model.temperature)
-    with averaged_weights(model):
-        assert float(model.temperature) == float(before)
-
-
 def test_lamb_differs_from_the_one_of_keras():
     # Keras's applies the decay outside the trust ratio; if it changes, ours may go.
     results = []
@@ -219,7 +187,7 @@ def test_of_the_models_own_weights_kernels_and_embeddings_decay(name, build_tiny
     }
     variables = model.trainable_variables
     for variable in variables:
-        variable.assign(tf.ones_like(variable))
+        variable.assign(np.ones(variable.shape))
     optimizer = make_optimizer(name, 0.1, variables, weight_decay=0.5)
     optimizer.build(variables)
     optimizer.apply([keras.ops.zeros(variable.shape) for variable in variables])
@@ -267,18 +235,6 @@ def test_a_loaded_model_leaves_the_same_out_of_decay(name, build_tiny, batch, tm
         each.train_step(batch)
     for variable, wanted in zip(copy.trainable_variables, model.trainable_variables, strict=True):
         np.testing.assert_allclose(variable.numpy(), wanted.numpy(), atol=1e-5)
-
-
-def test_fit_leaves_a_model_its_own_weights(build_tiny, batch):
-    """Keras would put the averages in their place."""
-    model = build_tiny()
-    model.compile(make_optimizer("sgd", 0.01, model.trainable_variables, ema_momentum=0.9))
-    data = tf.data.Dataset.from_tensors(batch)
-    model.fit(data.repeat(3), shuffle=False, verbose=0)
-    own = model.trainable_variables[0].numpy()
-    with averaged_weights(model):
-        assert np.abs(model.trainable_variables[0].numpy() - own).max() > 0.0
-    np.testing.assert_array_equal(model.trainable_variables[0].numpy(), own)
 
 
 @pytest.mark.parametrize(

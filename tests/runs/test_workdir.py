@@ -1,7 +1,12 @@
 import pytest
 
 from align_keras.errors import InputError
-from align_keras.runs.pretraining_data import difference_of_shards, keep_vocabulary, list_shards
+from align_keras.runs.pretraining_data import (
+    check_order,
+    difference_of_shards,
+    keep_vocabulary,
+    list_shards,
+)
 from align_keras.runs.pretraining_settings import PretrainSettings
 from align_keras.runs.workdir import check_training_data, open_workdir
 
@@ -12,7 +17,9 @@ def test_a_run_goes_on_with_the_same_shards_alone(tmp_path):
     def check(counts):
         check_training_data(path, list_shards(counts), difference_of_shards)
 
+    check_order(path)  # there is no run yet
     check({"d/a.tfrecord": 10, "d/b.tfrecord": 20})
+    check_order(path)
     check({"moved/b.tfrecord": 20, "moved/a.tfrecord": 10})
     for counts, difference in (
         ({"d/a.tfrecord": 10}, "b.tfrecord is gone"),
@@ -24,6 +31,18 @@ def test_a_run_goes_on_with_the_same_shards_alone(tmp_path):
             check(counts)
         assert raised.value.setting == "train_data"
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("before", ['[["a.tfrecord", 10]]', '{"order": 1, "shards": []}'])
+def test_a_run_that_began_in_another_order_is_refused(before, tmp_path):
+    """What a run of an earlier version has is the list alone."""
+    path = tmp_path / "train_shards.json"
+    path.write_text(before)
+    with pytest.raises(InputError, match="reads records in another order; go on with") as raised:
+        check_order(path)
+    assert raised.value.setting == "workdir"
+    assert "\n" not in str(raised.value)
+    assert path.read_text() == before
 
 
 def test_a_workdir_that_is_no_directory_is_refused(tmp_path):

@@ -24,6 +24,7 @@ from align_keras.data.examples.shard_examples import ShardExamples
 from align_keras.data.examples.table_columns import check_columns
 from align_keras.data.examples.table_examples import TableExamples
 from align_keras.data.examples.tables import ending_of
+from align_keras.data.matching import matching_files
 from align_keras.errors import InputError, MissingInputError, Place
 
 _KINDS = "a table, a quoted pattern of shards or tfds:NAME"
@@ -134,11 +135,11 @@ def open_downloads(source: str, columns: Columns | None = None) -> ExampleSet:
     if tf.io.gfile.isdir(source):
         patterns = [f"{source}/*{extension}*" for extension in kinds]
     for pattern in patterns:
-        files = records.matching_files(pattern)
+        files = matching_files(pattern)
         for extension, kind in kinds.items():
             if files and all(extension in os.path.basename(path) for path in files):
                 return kind(files, columns)
-    found = records.matching_files(f"{source}/*" if tf.io.gfile.isdir(source) else source)
+    found = matching_files(f"{source}/*" if tf.io.gfile.isdir(source) else source)
     remedy = f"there is only {listing(list(map(os.path.basename, found)))}" if found else ""
     if len(found) == 1 and ending_of(found[0]):
         remedy = "a table is given as <captions>"

@@ -1,0 +1,31 @@
+"""Which files a pattern names, on this machine or where TensorFlow reads."""
+
+import os
+
+import tensorflow as tf
+
+from align_keras import paths
+
+
+def matching_files(pattern: str) -> list[str]:
+    """The files of one glob pattern, sorted.
+
+    A path that exists as it is written is no pattern, as of ``paths.matching``. Hidden files are
+    passed over, as are a shard's statistics and what a run that was cut off left half-written.
+
+    Raises:
+        InputError: if they are where TensorFlow does not read.
+    """
+    paths.check_scheme(pattern, paths.TENSORFLOW_SCHEMES)
+    found = []
+    for path in _remote_files(pattern) if paths.scheme(pattern) else paths.matching(pattern):
+        name = os.path.basename(path)
+        passed_over = name.startswith(".") or name.endswith((".partial", ".json"))
+        if (path == pattern or not passed_over) and not tf.io.gfile.isdir(path):
+            found.append(path)
+    return sorted(found)
+
+
+def _remote_files(pattern: str) -> list[str]:
+    tries = dict.fromkeys((paths.literal_brackets(pattern), pattern))
+    return next(filter(None, map(tf.io.gfile.glob, tries)), [])

@@ -1,0 +1,145 @@
+"""Which records a worker reads in an epoch, and in which order.
+
+A shard is cut into blocks of up to 128 consecutive records. An epoch is all blocks of all shards
+in a random order, which seed and epoch decide. That order is cut into equal parts, one a worker,
+which may begin and end inside a block: every epoch shows every record to exactly one worker, and
+parts differ by one record at most, however many shards there are. A worker has up to 16 blocks of
+its part open and takes 16 records of each in turn; ``batches`` then shuffles them in a buffer.
+
+A block is read from its first byte on. Where that is not known, of a compressed shard and of a
+remote one that is counted by its statistics, the shard is one block. Where there are few blocks,
+fewer are open at a time: the order of those that are open together is the same in every epoch.
+
+The plan is made of TensorFlow's ops, and a block is a path, a byte and a number of records: any
+reader of records can follow it.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from align_keras.data import records
+
+#: Of the order. A run does not resume where it was another.
+VERSION = 2
+
+_OPEN_BLOCKS = 16
+#: Records that are taken from an open block in turn.
+TURN = 16
+
+#: Reads a block: its shard's path, the byte where it begins, how many records to pass over and how
+#: many to give. Scalar tensors.
+ReadBlock = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.data.Dataset]
+
+
+class ShardCounts(dict[str, int]):
+    """The number of records of each shard, by path, and the bytes where its blocks begin.
+
+    Args:
+        shards: paths.
+    """
+
+    def __init__(self, shards: Iterable[str]) -> None:
+        indices = {shard: records.index_records(shard) for shard in shards}
+        super().__init__({shard: count for shard, (count, _) in indices.items()})
+        self.starts = {shard: starts for shard, (_, starts) in indices.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """A worker's part of every epoch.
+
+    Parts differ by one record where the workers do not divide the records. The longer ones go from
+    worker to worker, so that after any number of epochs all have read equally many, to one record.
+    """
+
+    total: int
+    """The records of an epoch."""
+    worker: int
+    """From 0."""
+    num_workers: int
+
+    @property
+    def least(self) -> int:
+        """The records of the worker's part, at least."""
+        return self.total // self.num_workers
+
+    def read_before(self, epoch: int) -> int:
+        """The records that the worker reads in all epochs before one."""
+        longer = self.total % self.num_workers * epoch
+        return self.least * epoch + (longer - self.worker - 1) // self.num_workers + 1
+
+    def place_of(self, position: int) -> tuple[int, int]:
+        """The epoch of a worker's record, and how many the worker reads in that epoch before it."""
+        epoch = position * self.num_workers // self.total
+        while self.read_before(epoch) > position:
+            epoch -= 1
+        while self.read_before(epoch + 1) <= position:
+            epoch += 1
+        return epoch, position - self.read_before(epoch)
+
+    def bounds(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Where the part begins and ends in the order of an epoch, int64 as ``epoch`` is."""
+        workers, longer = self.num_workers, self.total % self.num_workers
+        turns = tf.math.floormod(tf.range(workers, dtype=tf.int64) - longer * epoch, workers)
+        sizes = self.least + tf.cast(turns < longer, tf.int64)
+        first = tf.reduce_sum(sizes[: self.worker])
+        return first, first + sizes[self.worker]
+
+
+def epoch_of(
+    counts: Mapping[str, int], read_block: ReadBlock, seed: int, share: Share
+) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """A function from the number of an epoch, int64, to a worker's records in it.
+
+    Args:
+        counts: the number of records of each shard, by path; where a ``ShardCounts``, shards are
+            read in blocks.
+        read_block: gives the data set of a block's records.
+        seed: decides the order, with the epoch.
+        share: the worker's part.
+    """
+    shards = sorted(counts)
+    numbers, starts, sizes = _blocks(counts, shards)
+    open_blocks = max(1, min(_OPEN_BLOCKS, len(sizes) // share.num_workers // 4))
+
+    def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(len(sizes)), seed=tf.stack([tf.cast(seed, tf.int64), epoch])
+        )
+        first, end = share.bounds(epoch)
+        own_sizes = tf.gather(sizes, order)
+        begin = tf.cumsum(own_sizes, exclusive=True)
+        skipped = tf.clip_by_value(first - begin, 0, own_sizes)
+        taken = tf.clip_by_value(end - begin, 0, own_sizes) - skipped
+        own = tf.boolean_mask(order, taken > 0)
+        blocks = tf.data.Dataset.from_tensor_slices(
+            (
+                tf.gather(shards, tf.gather(numbers, own)),
+                tf.gather(starts, own),
+                tf.boolean_mask(skipped, taken > 0),
+                tf.boolean_mask(taken, taken > 0),
+            )
+        )
+        return blocks.interleave(read_block, cycle_length=open_blocks, block_length=TURN)
+
+    return epoch_records
+
+
+def _blocks(
+    counts: Mapping[str, int], shards: list[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every block: the number of its shard, the byte where it begins, its records; int64."""
+    known = counts.starts if isinstance(counts, ShardCounts) else {}
+    numbers, starts, sizes = [], [], []
+    for number, shard in enumerate(shards):
+        own = known.get(shard) or [0]
+        # The last one also has what the statistics state beyond the end of the file.
+        ends = [records.BLOCK * place for place in range(1, len(own))] + [counts[shard]]
+        numbers.append(np.full(len(own), number))
+        starts.append(np.array(own))
+        sizes.append(np.diff(ends, prepend=0))
+    joined = (np.concatenate(values).astype(np.int64) for values in (numbers, starts, sizes))
+    return next(joined), next(joined), next(joined)

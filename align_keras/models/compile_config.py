@@ -1,0 +1,39 @@
+"""The arguments of ``ContrastiveModel.compile``, as a ``.keras`` file keeps them."""
+
+from typing import Any
+
+import keras
+
+from align_keras.optimizers.named import leave_out_of_decay
+from align_keras.optimizers.wrapping import inner_optimizer
+
+_OPTIONS = (
+    "label_smoothing",
+    "mask_false_negatives",
+    "global_clipnorm",
+    "loss_tile_rows",
+    "micro_batch_size",
+    "rematerialize",
+)
+
+
+def of(model: Any) -> dict[str, Any]:
+    """What a compiled ``ContrastiveModel`` was compiled with, serialised."""
+    return {
+        "optimizer": keras.saving.serialize_keras_object(model.optimizer),
+        "optimizer_is_built": model.optimizer.built,
+        "decay_exclusions": getattr(inner_optimizer(model.optimizer), "decay_exclusions", None),
+        **{name: getattr(model, name) for name in _OPTIONS},
+    }
+
+
+def apply(model: Any, config: dict[str, Any]) -> None:
+    """Compiles a ``ContrastiveModel`` with what ``of`` returned."""
+    options = dict(config)
+    is_built, exclusions = options.pop("optimizer_is_built"), options.pop("decay_exclusions")
+    optimizer = options["optimizer"] = keras.saving.deserialize_keras_object(config["optimizer"])
+    if exclusions is not None:
+        leave_out_of_decay(inner_optimizer(optimizer), model.trainable_variables, exclusions)
+    model.compile(**options)
+    if is_built and not model.optimizer.built:  # it has state to load
+        model.optimizer.build(model.trainable_variables)

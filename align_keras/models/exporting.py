@@ -1,0 +1,83 @@
+"""Keras's names, ``export`` and ``save``, for what ``align_keras.export`` writes."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+
+
+class Exportable(keras.Model):
+    """A model that TensorFlow Serving, ONNX Runtime and LiteRT run without this package."""
+
+    def export(
+        self,
+        filepath: str | os.PathLike,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **options,
+    ) -> None:
+        """Writes the model for use without this package.
+
+        ``"tf_saved_model"`` writes a SavedModel for TensorFlow Serving: from strings and image
+        files to embeddings and class probabilities (``align_keras.export.signatures``), with
+        warm-up requests and a card. ``"onnx"`` and ``"litert"`` write both towers into a folder,
+        from pixels and word pieces on.
+
+        Args:
+            filepath: a new or empty folder, for TensorFlow Serving one whose name is a number.
+            format: one of those, or another of Keras's.
+            verbose: whether to say where it was written.
+            input_signature: as of ``keras.Model.export``, which does the whole then, as it does
+                for other formats.
+            **options: of a SavedModel ``class_names`` (strings) and ``prompts``, for ``classify``,
+                ``fold_batch_norm`` and ``warm_up_requests``; of LiteRT ``quantize``,
+                ``"float16"`` or ``"int8"``.
+
+        Raises:
+            InputError: if there is something in the folder, an option does not fit, or the format
+                needs a package that is not installed.
+            ValueError: if the model has no preprocessor.
+        """
+        # The one way up: `export` is Keras's name for it, and a model that is never exported need
+        # not load what writes it.
+        from align_keras.export import writing
+
+        if format not in writing.FORMATS or input_signature is not None:
+            super().export(filepath, format, verbose, input_signature, **options)
+            return
+        writing.export(self, filepath, format, **options)
+        if verbose:
+            print(f"{filepath}: written")
+
+    def save(
+        self,
+        filepath: str | os.PathLike,
+        overwrite: bool = True,
+        zipped: bool | None = None,
+        **options,
+    ) -> None:
+        """Saves the model: a ``.keras`` file by Keras, a folder as a SavedModel.
+
+        ``model.save("FOLDER")`` and ``model.save("FOLDER/1")`` write what ``export`` writes, for
+        TensorFlow Serving. It cannot be trained on: keep a ``.keras`` file or a preset for that.
+
+        Args:
+            filepath: ``NAME.keras`` or ``NAME.h5``, which ``keras.Model.save`` writes; a name
+                without a suffix, for a SavedModel.
+            overwrite: whether what a save left there is replaced. A SavedModel is, once the new
+                one is whole; any other folder that is not empty is refused.
+            zipped: of ``keras.Model.save``, which does the whole where it is given.
+            **options: of ``keras.Model.save``, or of ``export`` for a SavedModel.
+
+        Raises:
+            InputError: as of ``export``.
+            ValueError: if the name has another suffix, or there is no preprocessor.
+        """
+        if zipped is not None or Path(filepath).suffix or str(filepath).startswith("hf://"):
+            super().save(filepath, overwrite=overwrite, zipped=zipped, **options)
+            return
+        from align_keras.export import writing
+
+        writing.export(self, filepath, replace=overwrite, **options)
