@@ -6,10 +6,9 @@ from typing import Any
 import tensorflow as tf
 
 from align_keras.errors import InputError, MissingInputError
+from align_keras.preprocessing.decoding.faults import FORMATS, fault_of
 from align_keras.preprocessing.fields import TEXT_INPUTS
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
-
-FORMATS = "a JPEG, PNG, GIF, BMP or WebP image"
 
 
 def prepare_pairs(
@@ -136,13 +135,8 @@ def iterate(dataset: tf.data.Dataset) -> Iterator[Any]:
         reason = error.message.splitlines()[0].partition("}} ")
         raise MissingInputError(f"the dataset: {reason[2] or reason[0]}") from error
     except tf.errors.InvalidArgumentError as error:
-        problem = f"an image of the dataset {image_fault(error)}"
+        problem = f"an image of the dataset {fault_of(error)}"
         raise InputError(problem, remedy=f"give {FORMATS}") from error
-
-
-def image_fault(error: tf.errors.OpError) -> str:
-    """What TensorFlow has against an image, in a few words."""
-    return "too many pixels" if "too many pixels" in error.message else "does not decode"
 
 
 def check_preprocessor(preprocessor: AlignPreprocessor | None) -> AlignPreprocessor:

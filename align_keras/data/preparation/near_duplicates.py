@@ -7,7 +7,6 @@ evaluation image, by matrix products.
 """
 
 import contextlib
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +19,8 @@ from align_keras.data.examples import ExampleSet
 from align_keras.data.examples.image_files import UNREADABLE
 from align_keras.data.preparation import encoding
 from align_keras.errors import InputError, concerning
+from align_keras.preprocessing.decoding.decoder import decode_pixels
+from align_keras.preprocessing.decoding.faults import ImageFaultError
 
 _SIDE = 32  # pixels that the hash sees
 _LOW = 8  # lowest frequencies of each direction that it keeps
@@ -45,9 +46,8 @@ def perceptual_hash(encoded: bytes) -> int:
     Returns:
         A whole number below 2 ** 64.
     """
-    with Image.open(io.BytesIO(encoded)) as image:
-        image.draft("L", (4 * _SIDE, 4 * _SIDE))
-        grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    image = Image.fromarray(decode_pixels(encoded))
+    grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
     low = (_COSINES @ np.asarray(grey, "float64") @ _COSINES.T).ravel()
     # The mean brightness says nothing of what is shown, and would always be the largest.
     bits = low > np.median(low[1:])
@@ -125,7 +125,7 @@ def decodable_images(examples: ExampleSet) -> list[bytes]:
                 found.setdefault(example.load())
     images = []
     for image in found:
-        with contextlib.suppress(encoding.ImageFaultError):
-            # Training images come as JPEG too. Pillow would refuse a PNG with a long text.
+        with contextlib.suppress(ImageFaultError):
+            # Training images come as JPEG too.
             images.append(encoding.to_jpeg(image))
     return images

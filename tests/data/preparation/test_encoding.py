@@ -8,6 +8,7 @@ from conftest import make_bomb
 from PIL import Image, PngImagePlugin
 
 from align_keras.data.preparation import encoding
+from align_keras.preprocessing.decoding.faults import ImageFaultError
 
 
 def encoded(image, kind, **options):
@@ -47,5 +48,5 @@ def test_a_transparent_picture_is_laid_on_white():
     ids=["empty", "mark alone", "noise", "cut", "bomb"],
 )
 def test_a_fault_has_its_reason(data, reason):
-    with pytest.raises(encoding.ImageFaultError, match=reason):
+    with pytest.raises(ImageFaultError, match=reason):
         encoding.to_jpeg(data)

@@ -6,13 +6,14 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import make_bomb
 from PIL import Image
 
 from align_keras.data import records
 from align_keras.data.examples.columns import Columns
 from align_keras.data.examples.image_files import ImageFolder
 from align_keras.data.examples.table_examples import TableExamples
-from align_keras.data.preparation import encoding, filters
+from align_keras.data.preparation import filters
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.judging import Preparation
 from align_keras.errors import InputError
@@ -97,8 +98,8 @@ def test_cmyk_jpegs_become_rgb(folder):
     assert tf.io.decode_jpeg(pairs[0]["jpg"]).shape == (10, 20, 3)
 
 
-def test_a_bomb_is_left_out(folder, monkeypatch):
-    monkeypatch.setattr(encoding, "MAX_PIXELS", 50)
+def test_a_bomb_is_left_out(folder):
+    (folder / "a.jpg").write_bytes(make_bomb())
     _, reasons = pack([("1", {"image": "a.jpg", "caption": "x"})], folder)
     assert reasons == {"image has too many pixels": 1}
 
