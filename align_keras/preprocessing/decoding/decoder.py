@@ -5,6 +5,7 @@ Training, evaluation, search, preparation and exported models all see what it gi
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -42,10 +43,7 @@ def decode(encoded: tf.Tensor, upright: bool = True) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: if it is not decoded; ``faults.fault_of`` says why.
     """
-    if tf.executing_eagerly():
-        # As a graph it takes a third of the time, and no time of Python's lock.
-        return _traced_decode(upright)(tf.convert_to_tensor(encoded, tf.string))
-    return _decode(encoded, upright, None)
+    return _decode(tf.convert_to_tensor(encoded, tf.string), upright, None)
 
 
 def decode_window(encoded: tf.Tensor, window: Window, upright: bool = True) -> tf.Tensor:
@@ -70,9 +68,9 @@ def orientation_of(encoded: tf.Tensor) -> tf.Tensor:
     has_segment = _starts_with(encoded, _JPEG) & orientation.may_be_in_jpeg(encoded)
     return tf.case(
         [
-            (has_segment, lambda: orientation.of_jpeg(encoded)),
-            (_starts_with(encoded, _PNG), lambda: orientation.of_png(encoded)),
-            (_is_webp(encoded), lambda: orientation.of_webp(encoded)),
+            (has_segment, lambda: _traced(orientation.of_jpeg)(encoded)),
+            (_starts_with(encoded, _PNG), lambda: _traced(orientation.of_png)(encoded)),
+            (_is_webp(encoded), lambda: _traced(orientation.of_webp)(encoded)),
         ],
         default=lambda: tf.constant(orientation.AS_STORED),
     )
@@ -91,45 +89,24 @@ def decode_pixels(encoded: bytes, upright: bool = True) -> np.ndarray:
 
 def read_orientation(encoded: bytes) -> int:
     """As ``orientation_of``, from bytes to a number."""
-    return int(_traced_orientation()(tf.constant(encoded)))
+    return int(orientation_of(tf.constant(encoded)))
 
 
-# === Traced once ===
-
-# As functions of their own they are traced once, not by every data set; and in a graph a branch that
-# is not taken costs an image the time of one op.
+# === Kinds ===
 
 
-def _traced(function):
+@functools.cache
+def _traced(function: Callable, *options: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function of an encoded image and options that is traced once, not by every data set.
+
+    It stays a function in a graph: of a branch that is not taken, every op would take time.
+    """
     return tf.function(
-        function,
+        lambda encoded: function(encoded, *options),
         input_signature=[tf.TensorSpec([], tf.string)],
         autograph=False,
         experimental_attributes={"_noinline": True},
     )
-
-
-@functools.cache
-def _traced_decode(upright):
-    return _traced(lambda encoded: _decode(encoded, upright, None))
-
-
-@functools.cache
-def _traced_other(upright):
-    return _traced(lambda encoded: _decode_other(encoded, upright))
-
-
-@functools.cache
-def _traced_orientation():
-    return _traced(orientation_of)
-
-
-@functools.cache
-def _traced_jpeg_orientation():
-    return _traced(orientation.of_jpeg)
-
-
-# === Kinds ===
 
 
 def _starts_with(encoded, mark):
@@ -144,12 +121,19 @@ def _decode(encoded, upright, window):
     is_jpeg = _starts_with(encoded, _JPEG)
     is_plain = is_jpeg & ~orientation.may_be_in_jpeg(encoded) if upright else is_jpeg
 
+    def turned_jpeg():
+        if window is None:
+            return _traced(_decode_turned_jpeg, None)(encoded)
+        return _decode_turned_jpeg(encoded, window)
+
+    def other():
+        # Eagerly, only what the file is of is traced.
+        if tf.executing_eagerly():
+            return _cut(_decode_other(encoded, upright), window)
+        return _cut(_traced(_decode_other, upright)(encoded), window)
+
     def others():
-        return tf.cond(
-            is_jpeg,
-            lambda: _decode_turned_jpeg(encoded, window),
-            lambda: _cut(_traced_other(upright)(encoded), window),
-        )
+        return tf.cond(is_jpeg, turned_jpeg, other)
 
     image = tf.cond(is_plain, lambda: _decode_jpeg(encoded, window), others)
     return tf.ensure_shape(image, [None, None, 3])
@@ -165,7 +149,7 @@ def _decode_jpeg(encoded, window, shape=None):
 
 def _decode_turned_jpeg(encoded, window):
     encoded, shape = _checked_jpeg(encoded)
-    way = _traced_jpeg_orientation()(encoded)
+    way = _traced(orientation.of_jpeg)(encoded)
 
     def stored_window(_):
         upright_shape = tf.concat([orientation.upright_shape(shape[:2], way), [3]], axis=0)
@@ -185,34 +169,38 @@ def _checked_jpeg(encoded):
 
 
 def _decode_other(encoded, upright):
-    def turned(image, read):
-        return orientation.turn(image, read(encoded)) if upright else image
-
-    def png():
-        size = octets(part(encoded, 16, 8), 8)
-        with _checked(number(size[:4], True) * number(size[4:], True)):
-            pixels = decode_png(tf.identity(encoded))
-        return turned(pixels, orientation.of_png)
-
-    def gif():
-        size = octets(part(encoded, 6, 4), 4)
-        with _checked(number(size[:2], False) * number(size[2:], False)):
-            return decode_gif(tf.identity(encoded))
-
-    def webp():
-        with _checked(_webp_pixels(encoded)):
-            pixels = decode_webp(tf.identity(encoded))
-        return turned(pixels, orientation.of_webp)
-
+    """Decodes what is no JPEG."""
+    kinds = [
+        (_starts_with(encoded, _PNG), _png),
+        (_starts_with(encoded, _GIF), _gif),
+        (_starts_with(encoded, _BMP), _bmp),
+        (_is_webp(encoded), _webp),
+    ]
     return tf.case(
-        [
-            (_starts_with(encoded, _PNG), png),
-            (_starts_with(encoded, _GIF), gif),
-            (_starts_with(encoded, _BMP), lambda: decode_bmp(encoded)),
-            (_is_webp(encoded), webp),
-        ],
+        [(is_it, functools.partial(_traced(kind, upright), encoded)) for is_it, kind in kinds],
         default=lambda: _refused(encoded),
     )
+
+
+def _png(encoded, upright):
+    size = octets(part(encoded, 16, 8), 8)
+    with _checked(number(size[:4], True) * number(size[4:], True)):
+        pixels = decode_png(tf.identity(encoded))
+    return orientation.turn(pixels, orientation.of_png(encoded)) if upright else pixels
+
+
+def _webp(encoded, upright):
+    with _checked(_webp_pixels(encoded)):
+        pixels = decode_webp(tf.identity(encoded))
+    return orientation.turn(pixels, orientation.of_webp(encoded)) if upright else pixels
+
+
+def _gif(encoded, _):
+    return decode_gif(encoded)
+
+
+def _bmp(encoded, _):
+    return decode_bmp(encoded)
 
 
 def _cut(image, window):

@@ -28,26 +28,27 @@ def decode_gif(encoded: tf.Tensor) -> tf.Tensor:
     """
     screen = octets(part(encoded, 6, 7), 7)
     frame_start, control = _first_frame(encoded, _HEADER + _table_size(screen[4]))
-    transparent = octets(part(encoded, control + 6, 1), 1)[0]
     frame = octets(part(encoded, frame_start, 10), 10)
+    left, top, width, height = [number(frame[at : at + 2], False) for at in (1, 3, 5, 7)]
+    whole_width = tf.maximum(number(screen[:2], False), left + width)
+    whole_height = tf.maximum(number(screen[2:4], False), top + height)
     own_colours = _table_size(frame[9])
     colours = tf.where(own_colours > 0, frame_start + 10, _HEADER)
     num_bytes = tf.where(own_colours > 0, own_colours, _table_size(screen[4]))
+    transparent = octets(part(encoded, control + 6, 1), 1)[0]
 
     def white_there():
         return replaced(replaced(encoded, control + 3, b"\0"), colours + 3 * transparent, _WHITE)
 
-    encoded = tf.cond((control > 0) & (3 * transparent < num_bytes), white_there, lambda: encoded)
-    image = tf.image.decode_image(encoded, channels=3, expand_animations=False)
-    left, top, width, height = [number(frame[at : at + 2], False) for at in (1, 3, 5, 7)]
-    rows, columns = [tf.range(tf.shape(image, tf.int64)[axis]) for axis in (0, 1)]
-    is_covered = ((rows >= top) & (rows < top + height))[:, None]
-    is_covered &= (columns >= left) & (columns < left + width)
-    return tf.cond(
-        tf.reduce_all(is_covered),
-        lambda: image,
-        lambda: tf.where(is_covered[..., None], image, tf.constant(255, tf.uint8)),
-    )
+    with tf.control_dependencies([faults.check_pixels(whole_width * whole_height)]):
+        changed = tf.cond(
+            (control > 0) & (3 * transparent < num_bytes), white_there, lambda: encoded
+        )
+    # The decoder's picture is as large as the largest frame, wherever the first one lies.
+    changed = replaced(changed, frame_start + 1, bytes(4))
+    image = tf.image.decode_image(changed, channels=3, expand_animations=False)[:height, :width]
+    margins = [[top, whole_height - top - height], [left, whole_width - left - width], [0, 0]]
+    return tf.pad(image, margins, constant_values=255)
 
 
 def _first_frame(encoded, start):

@@ -26,7 +26,7 @@ def encoded(picture, kind, **options):
 def exif(orientation, big_endian=False, kind="H", tags_before=1):
     """EXIF with an orientation after other tags, as in a JPEG's segment."""
     order = ">" if big_endian else "<"
-    fields = [struct.pack(f"{order}HHII", 0x0100 + n, 4, 1, 7) for n in range(tags_before)]
+    fields = [struct.pack(f"{order}HHII", 0x9000 + n, 4, 1, 7) for n in range(tags_before)]
     number = {"H": 3, "I": 4}[kind]
     value = struct.pack(f"{order}{kind}", orientation).ljust(4, b"\0")
     fields.append(struct.pack(f"{order}HHI", 0x0112, number, 1) + value)
@@ -36,7 +36,7 @@ def exif(orientation, big_endian=False, kind="H", tags_before=1):
 
 
 def bitmap(rows, bits, compression=0, masks=b"", width=None, top_down=False):
-    """A BMP from its rows, arrays of bytes without padding."""
+    """A BMP from its rows, arrays of bytes without padding; colours follow from their numbers."""
     height = len(rows)
     data = b"".join(bytes(row).ljust((len(row) + 3) // 4 * 4, b"\0") for row in rows)
     header = struct.pack(
@@ -46,6 +46,8 @@ def bitmap(rows, bits, compression=0, masks=b"", width=None, top_down=False):
         -height if top_down else height,
         *(1, bits, compression, len(data), 0, 0, 0, 0),
     )
+    if bits <= 8:
+        masks = bytes((37 * n) % 256 for n in range(4 << bits))
     start = 14 + len(header) + len(masks)
     return struct.pack("<2sIII", b"BM", start + len(data), 0, start) + header + masks + data
 
