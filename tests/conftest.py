@@ -2,10 +2,8 @@ import functools
 import json
 import os
 import shutil
-import struct
 import sys
 import threading
-import zlib
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -276,23 +274,6 @@ def make_batch():
 @pytest.fixture
 def batch():
     return make_batch()
-
-
-def make_bomb():
-    """A PNG of a megabyte and 20,000 x 20,000 pixels, 1.2 GB once it is decoded."""
-
-    def chunk(kind, data):
-        checksum = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
-
-    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
-    packer = zlib.compressobj(9)
-    rows = packer.compress(bytes(100 * (1 + 3 * 20_000))) + packer.flush(zlib.Z_FULL_FLUSH)
-    # After a full flush the same rows are the same bytes again.
-    data = rows + rows[2:] * 199
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
 
 
 @pytest.fixture

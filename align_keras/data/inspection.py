@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tokenizers
 
 from align_keras.data import checks, paper_rules, records
 from align_keras.data.inspection_numbers import repeats_of, share_of, spread_of
 from align_keras.errors import InputError
-from align_keras.preprocessing import images
+from align_keras.preprocessing.decoding import decoder, faults, orientation
 
 #: Faults that no run starts with, and those that a run passes over and counts.
 REFUSED = ("not a pair", "no readable record in the shard")
@@ -29,7 +28,6 @@ _CHUNK = 256
 _ODD = 0x9E3779B97F4A7C15  # mixes two hashes into one
 # Captions are the same where BERT's words are, as in training.
 _NORMALIZER = tokenizers.normalizers.BertNormalizer(lowercase=True)
-_decode = tf.function(images.decode, input_signature=[tf.TensorSpec([], tf.string)])
 
 
 def examine(shard: str, index: int, record: bytes | None) -> dict[str, Any]:
@@ -43,9 +41,10 @@ def examine(shard: str, index: int, record: bytes | None) -> dict[str, Any]:
     Returns:
         A dict with ``shard`` and ``index``. For a record that a run cannot use also ``fault`` (of
         ``REFUSED`` or ``SKIPPED``) and ``detail``. For any other also ``jpg``, ``text`` (the
-        caption), the numbers ``width``, ``height``, ``bytes``, ``unigrams``, ``characters``, and
-        64-bit hashes ``pair``, ``image``, ``caption``, ``image_id`` (0 without one). Captions that
-        are the same after BERT's normalisation share a hash, as in training.
+        caption), the numbers ``width``, ``height`` (once it is upright), ``bytes``, ``turned`` (1
+        where EXIF turns it, else 0), ``unigrams``, ``characters``, and 64-bit hashes ``pair``,
+        ``image``, ``caption``, ``image_id`` (0 without one). Captions that are the same after
+        BERT's normalisation share a hash, as in training.
     """
     place: dict[str, Any] = {"shard": shard, "index": index}
     if record is None:
@@ -58,11 +57,12 @@ def examine(shard: str, index: int, record: bytes | None) -> dict[str, Any]:
     if not paper_rules.has_words(text):
         return {**place, "fault": "empty caption", "detail": ""}
     try:
-        height, width, _ = _decode(fields["jpg"]).shape
-    except tf.errors.OpError as error:
-        large = "too many pixels" in error.message
-        fault = "image has too many pixels" if large else "image does not decode"
-        return {**place, "fault": fault, "detail": f"{len(fields['jpg']):,} bytes"}
+        height, width, _ = decoder.decode_pixels(fields["jpg"]).shape
+    except faults.ImageFaultError as error:
+        fault, detail = f"image {error}", f"{len(fields['jpg']):,} bytes"
+        if fault not in SKIPPED:
+            fault, detail = f"image {faults.UNDECODABLE}", f"it {error}, {detail}"
+        return {**place, "fault": fault, "detail": detail}
     caption = " ".join(_NORMALIZER.normalize_str(text).split()).encode()
     image_id = records.image_id_of(record)
     return {
@@ -72,6 +72,7 @@ def examine(shard: str, index: int, record: bytes | None) -> dict[str, Any]:
         "width": width,
         "height": height,
         "bytes": len(fields["jpg"]),
+        "turned": int(decoder.read_orientation(fields["jpg"]) != orientation.AS_STORED),
         "unigrams": len(paper_rules.unigrams(text)),
         "characters": len(text),
         "pair": _hash(_hash(fields["jpg"]).to_bytes(8, "little") + caption),
@@ -113,7 +114,7 @@ class Inspection:
         }
         self._samples: dict[int, dict[str, Any]] = {}
         self._random = random.Random(seed)
-        names = (*_NUMBERS, *REPEATABLE, "shard", "index")
+        names = (*_NUMBERS, "turned", *REPEATABLE, "shard", "index")
         self._columns: dict[str, array.array] = {name: array.array("Q") for name in names}
 
     def read_shard(self, shard: str, limit: int) -> None:
@@ -173,10 +174,11 @@ class Inspection:
         """All that was found, for JSON.
 
         ``shards``, ``records`` (read, or lost where a shard ends early), ``complete`` (whether
-        those are all there are), ``usable``; ``faults``: by kind, ``count`` and the first places
-        as ``examples``; ``images`` and ``captions``: the spread of each number; ``repeats``: by
-        kind as ``repeats_of`` gives them, and ``image_ids_missing``; ``shares``: of images and
-        captions that are outside the paper's rules (sec. 3).
+        those are all there are), ``usable``; ``turned_upright`` (images that EXIF turns);
+        ``faults``: by kind, ``count`` and the first places as ``examples``; ``images`` and
+        ``captions``: the spread of each number; ``repeats``: by kind as ``repeats_of`` gives them,
+        and ``image_ids_missing``; ``shares``: of images and captions that are outside the paper's
+        rules (sec. 3).
         """
         columns = {name: np.frombuffer(column, "u8") for name, column in self._columns.items()}
         short = np.minimum(columns["width"], columns["height"])
@@ -198,6 +200,7 @@ class Inspection:
             "records": self.records,
             "complete": self.complete,
             "usable": self.usable,
+            "turned_upright": int(columns["turned"].sum()),
             "faults": self.faults,
             **{
                 part: {name: spread_of(values) for name, values in numbers.items()}

@@ -1,6 +1,5 @@
 """An ``Inspection`` for people: errors and warnings, a table, a sheet of pairs."""
 
-import io
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from PIL import Image
 
 from align_keras import figures
 from align_keras.data.inspection import REFUSED, SKIPPED
+from align_keras.preprocessing.decoding.decoder import decode_pixels
 
 _TITLES = {"width": "width, pixels", "height": "height, pixels"}
 _TITLES |= {"shorter_side": "shorter side, pixels", "bytes": "file, bytes"}
@@ -107,6 +107,8 @@ def format_summary(report: dict[str, Any]) -> str:
     lines += ["", "faults" if found else "no faults"]
     for kind, fault in found.items():
         lines.append(f"{fault['count']:>9,}  {kind}: {'; '.join(fault['examples'][:2])}")
+    if turned := report["turned_upright"]:
+        lines += ["", f"EXIF turns {turned:,} images upright"]
     if "images_per_second" in report:
         lines += ["", f"training pipeline: {report['images_per_second']:,.0f} images/s"]
     return "\n".join(lines)
@@ -126,7 +128,7 @@ def draw_sheet(path: str | Path, samples: list[dict[str, Any]], columns: int = 6
     for axes in grid.flat:
         axes.axis("off")
     for axes, pair in zip(grid.flat, samples, strict=False):
-        image = Image.open(io.BytesIO(pair["jpg"])).convert("RGB")
+        image = Image.fromarray(decode_pixels(pair["jpg"]))
         image.thumbnail((400, 400))
         axes.imshow(image)
         axes.set_title(f"{pair['width']} x {pair['height']}", fontsize=7, color="grey")

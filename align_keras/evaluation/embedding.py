@@ -17,9 +17,9 @@ from align_keras.evaluation import zero_shot
 from align_keras.evaluation.fingerprint import fingerprint
 from align_keras.files import write_whole
 from align_keras.preprocessing import raw_inputs
+from align_keras.preprocessing.decoding.faults import FORMATS, fault_of
 from align_keras.preprocessing.double_buffer import prepared_batches
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
-from align_keras.preprocessing.raw_datasets import FORMATS, image_fault
 
 #: A function of images, as model inputs, and a batch size: such as ``model.encode_images``.
 Encode = Callable[[np.ndarray, int], np.ndarray]
@@ -111,7 +111,7 @@ def decode_bytes(encoded: bytes, place: Place, preprocessor: AlignPreprocessor) 
     try:
         return preprocessor.decode_image(tf.constant(encoded)).numpy()
     except tf.errors.InvalidArgumentError as error:
-        raise InputError(image_fault(error), place, f"give {FORMATS}") from None
+        raise InputError(fault_of(error), place, f"give {FORMATS}") from None
 
 
 def embed_texts(model: Any, captions: Sequence[str], batch_size: int = 256) -> np.ndarray:

@@ -51,6 +51,8 @@ def _digests(model: Any) -> tuple[str, str]:
         name: value
         for name, value in model.preprocessor.get_config().items()
         if name not in ("name", "trainable", "dtype")
+        # Turned on it is left out: fingerprints were stored before it was an option.
+        and (name, value) != ("upright", True)
     }
     digest.update(json.dumps(config, sort_keys=True).encode())
     digest.update(json.dumps(list(model.preprocessor.vocabulary)).encode())

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
-# Each may hold a decoded image of ``images.MAX_PIXELS``, 192 MiB.
+# Each may hold a decoded image of ``faults.MAX_PIXELS``, 192 MiB.
 _PARALLEL_IMAGES = 4
 
 
@@ -17,7 +17,7 @@ def decode_each(encoded: tf.Tensor, preprocessor: AlignPreprocessor) -> tuple[tf
 
     Returns:
         ``(pixels, valid)``: model inputs, float32, ``(batch, size, size, 3)``, zeros where a file
-        did not decode or has more than ``images.MAX_PIXELS``; and whether it did, bool,
+        did not decode or has more than ``faults.MAX_PIXELS``; and whether it did, bool,
         ``(batch,)``.
     """
     count = tf.size(encoded, tf.int64)

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from align_keras.export.signatures import MAX_CAPTION_BYTES
-from align_keras.preprocessing.images import MAX_PIXELS
+from align_keras.preprocessing.decoding.faults import MAX_PIXELS
 from align_keras.version import __version__
 
 
@@ -99,7 +99,9 @@ def _preprocessing(model: Any) -> list[str]:
     return [
         f"- images: stretched to {pre.resize_size} x {pre.resize_size} pixels (bilinear, {how}), "
         f"the centre {pre.image_size} x {pre.image_size} cut out, pixels x {pre.pixel_scale} + "
-        f"{pre.pixel_offset}; EXIF orientation is not applied",
+        f"{pre.pixel_offset}; "
+        + ("turned upright by EXIF" if pre.upright else "as stored, whatever EXIF says")
+        + "; transparent pixels on white",
         f"- captions: BERT's word pieces ({len(pre.vocabulary):,}), {case}, "
         f"{pre.sequence_length} at most with [CLS] and [SEP]",
         f"- parameters: {model.backbone.count_params():,}",

@@ -292,9 +292,8 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
     def predict_step(self, batch: Any) -> dict[str, tf.Tensor]:
         """Embeds a batch; other fields of it (ids, ``valid``) pass through beside."""
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        embeddings = self._embed(batch)
         others = {name: batch[name] for name in batch if name not in MODEL_INPUTS}
-        return {**embeddings, **others}
+        return {**self._embed(batch), **others}
 
 
 def _model_inputs(batch):

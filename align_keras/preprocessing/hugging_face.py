@@ -119,10 +119,10 @@ def preprocessor_arguments(config: dict) -> dict:
 
 def _own_settings(found):
     """What ``preprocessor_config`` has written; a checkpoint from elsewhere gets no further."""
-    kinds = {"antialias": bool, "sequence_length": int}
+    kinds = {"antialias": bool, "sequence_length": int, "upright": bool}
     for name, value in found.items() if isinstance(found, dict) else [(OWN_SETTINGS, found)]:
         if type(value) is not kinds.get(name):
-            known = " and ".join(kinds)
+            known = ", ".join(kinds)
             raise hub.fault(
                 _PREPROCESSOR_FILE, f"{name} is {value!r}; there are {known}", OWN_SETTINGS
             )
@@ -174,6 +174,7 @@ def preprocessor_config(preprocessor: keras_hub.models.Preprocessor) -> dict:
         OWN_SETTINGS: {
             "antialias": preprocessor.antialias,
             "sequence_length": preprocessor.sequence_length,
+            "upright": preprocessor.upright,
         },
     }
     if isinstance(preprocessor.pixel_scale, float) and preprocessor.pixel_offset == -1.0:

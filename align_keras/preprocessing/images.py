@@ -1,35 +1,12 @@
-"""From encoded images or pixels to the model's square crop: pure functions in TensorFlow ops."""
+"""From pixels, or encoded images, to the model's square crop: pure functions in TensorFlow ops."""
 
 import functools
 
 import tensorflow as tf
 
-#: Larger images count as corrupt: a PNG of a megabyte can decode to gigabytes.
-MAX_PIXELS = 1 << 26
+from align_keras.preprocessing.decoding.decoder import decode_window
+
 _WEIGHT_BITS = 22  # of Pillow's fixed-point weights
-_BIG_ENDIAN = [1 << 24, 1 << 16, 1 << 8, 1]
-_LITTLE_ENDIAN = _BIG_ENDIAN[::-1]
-
-
-def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes a whole image.
-
-    Args:
-        encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
-
-    Returns:
-        uint8, ``(height, width, 3)``.
-
-    Raises:
-        tf.errors.InvalidArgumentError: if the bytes are no image, or one of over
-            ``MAX_PIXELS``.
-    """
-    return _decode_checked(
-        encoded,
-        # As accurate as libjpeg's users elsewhere have it; TensorFlow's default is not.
-        lambda encoded, _: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
-        _decode_other,
-    )
 
 
 def resize(image: tf.Tensor, size: int, antialias: bool) -> tf.Tensor:
@@ -116,7 +93,12 @@ def flip(image: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
 
 
 def decode_resized_crop(
-    encoded: tf.Tensor, offset: tf.Tensor, crop_size: int, resize_size: int, antialias: bool
+    encoded: tf.Tensor,
+    offset: tf.Tensor,
+    crop_size: int,
+    resize_size: int,
+    antialias: bool,
+    upright: bool = True,
 ) -> tf.Tensor:
     """Decodes an image, stretches it to a square and cuts a window out, in one go.
 
@@ -129,12 +111,13 @@ def decode_resized_crop(
         crop_size: the window, pixels.
         resize_size: the stretched image, pixels.
         antialias: as for ``resize``.
+        upright: as for ``decoder.decode``.
 
     Returns:
         float32, ``(crop_size, crop_size, 3)``, 0 .. 255.
 
     Raises:
-        tf.errors.InvalidArgumentError: as ``decode``.
+        tf.errors.InvalidArgumentError: as ``decoder.decode``.
     """
 
     def window(shape):
@@ -143,11 +126,16 @@ def decode_resized_crop(
         extent = tf.cast(tf.math.ceil(float(crop_size) * scale), tf.int32)
         return tf.concat([start, tf.minimum(extent, shape[:2] - start)], axis=0)
 
-    return resize(_decode_window(encoded, window), crop_size, antialias)
+    return resize(decode_window(encoded, window, upright), crop_size, antialias)
 
 
 def decode_random_area(
-    encoded: tf.Tensor, seed: tf.Tensor, size: int, min_area: float, antialias: bool
+    encoded: tf.Tensor,
+    seed: tf.Tensor,
+    size: int,
+    min_area: float,
+    antialias: bool,
+    upright: bool = True,
 ) -> tf.Tensor:
     """Decodes an image, cuts a window of random area and shape out and stretches it to a square.
 
@@ -160,12 +148,13 @@ def decode_random_area(
         size: of the square, pixels.
         min_area: the least share of the image that the window covers, above 0 to 1.
         antialias: as for ``resize``.
+        upright: as for ``decoder.decode``.
 
     Returns:
         float32, ``(size, size, 3)``, 0 .. 255.
 
     Raises:
-        tf.errors.InvalidArgumentError: as ``decode``.
+        tf.errors.InvalidArgumentError: as ``decoder.decode``.
     """
 
     def window(shape):
@@ -180,84 +169,4 @@ def decode_random_area(
         )
         return tf.concat([start[:2], extent[:2]], axis=0)
 
-    return resize(_decode_window(encoded, window), size, antialias)
-
-
-def _decode_window(encoded, window):
-    """Decodes the part of an image that ``window(shape)`` names: y, x, height, width, int32.
-
-    A JPEG is decoded there alone.
-    """
-
-    def jpeg(encoded, shape):
-        return tf.image.decode_and_crop_jpeg(
-            encoded, window(shape), channels=3, dct_method="INTEGER_ACCURATE"
-        )
-
-    def other(encoded):
-        image = _decode_other(encoded)
-        y, x, height, width = tf.unstack(window(tf.shape(image)))
-        return image[y : y + height, x : x + width]
-
-    return _decode_checked(encoded, jpeg, other)
-
-
-def _decode_other(encoded):
-    return tf.image.decode_image(encoded, channels=3, expand_animations=False)
-
-
-def _decode_checked(encoded, jpeg, other):
-    """Decodes once the header is known to name no more than ``MAX_PIXELS``.
-
-    Args:
-        encoded: the bytes of an image, a scalar string.
-        jpeg: called with them and the shape in the header where they are a JPEG.
-        other: called with them otherwise.
-
-    Raises:
-        tf.errors.InvalidArgumentError: if there are too many pixels, before anything decodes.
-    """
-
-    def checked(pixels):
-        check = tf.debugging.assert_less_equal(
-            pixels, tf.constant(MAX_PIXELS, tf.int64), "the image has too many pixels"
-        )
-        with tf.control_dependencies([check]):
-            return tf.identity(encoded)
-
-    def checked_jpeg():
-        # Each kernel takes its share of a small image's time, so the header is read once.
-        shape = tf.image.extract_jpeg_shape(encoded)
-        return jpeg(checked(tf.reduce_prod(tf.cast(shape[:2], tf.int64))), shape)
-
-    is_jpeg = tf.strings.substr(encoded, 0, 2) == b"\xff\xd8"
-    return tf.cond(is_jpeg, checked_jpeg, lambda: other(checked(_pixels_named(encoded))))
-
-
-def _pixels_named(encoded):
-    """The pixels that the header of a PNG, GIF or WebP names, int64; 0 for another kind."""
-
-    def number(start, weights):
-        octets = tf.io.decode_raw(tf.strings.substr(encoded, start, len(weights)), tf.uint8)
-        return tf.reduce_sum(tf.cast(octets, tf.int64) * weights)
-
-    def webp():
-        """Three kinds: extended, lossless (two numbers of 14 bits) and lossy."""
-        kind, low, bits = tf.strings.substr(encoded, 12, 4), 1 << 14, number(21, _LITTLE_ENDIAN)
-        extended = (number(24, _LITTLE_ENDIAN[:3]) + 1) * (number(27, _LITTLE_ENDIAN[:3]) + 1)
-        lossless = (bits % low + 1) * (bits // low % low + 1)
-        lossy = (number(26, [1, 256]) % low) * (number(28, [1, 256]) % low)
-        return tf.where(kind == b"VP8X", extended, tf.where(kind == b"VP8L", lossless, lossy))
-
-    def starts_with(mark):
-        return tf.strings.substr(encoded, 0, len(mark)) == mark
-
-    return tf.case(
-        [
-            (starts_with(b"\x89PNG"), lambda: number(16, _BIG_ENDIAN) * number(20, _BIG_ENDIAN)),
-            (starts_with(b"GIF"), lambda: number(6, [1, 256]) * number(8, [1, 256])),
-            (starts_with(b"RIFF"), webp),
-        ],
-        # A BMP is as long as it is large.
-        default=lambda: tf.constant(0, tf.int64),
-    )
+    return resize(decode_window(encoded, window, upright), size, antialias)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from align_keras import hub, keras_internals
 from align_keras.errors import InputError
 from align_keras.preprocessing import hugging_face, images
+from align_keras.preprocessing.decoding import decoder
 from align_keras.preprocessing.tokenizer import (
     CLS,
     PAD,
@@ -45,6 +46,8 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         strip_accents: whether accents are stripped; None for what ``lowercase`` says.
         pixel_scale: what pixels of 0 .. 255 are multiplied with: a number, or one a channel.
         pixel_offset: what is added then. The default range is -1 .. 1.
+        upright: whether encoded images are turned as their EXIF orientation says, or used as their
+            pixels are stored.
         **kwargs: of ``keras.layers.Layer``.
 
     Call with a dict of ``images`` and ``captions``, or one of them; gives a dict of ``images``,
@@ -79,6 +82,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         strip_accents: bool | None = None,
         pixel_scale: float | Sequence[float] = 1 / 127.5,
         pixel_offset: float | Sequence[float] = -1.0,
+        upright: bool = True,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
@@ -96,6 +100,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         self.strip_accents = strip_accents
         self.pixel_scale = pixel_scale
         self.pixel_offset = pixel_offset
+        self.upright = upright
         self._word_pieces: WordPieceTokenizer | None = None
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
@@ -155,9 +160,9 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
             float32, ``(image_size, image_size, 3)``, scaled.
 
         Raises:
-            tf.errors.InvalidArgumentError: if the bytes are no image.
+            tf.errors.InvalidArgumentError: if they are not decoded, as of ``decoder.decode``.
         """
-        return self.crop_image(images.decode(encoded))
+        return self.crop_image(decoder.decode(encoded, self.upright))
 
     def crop_image(self, image: Any) -> tf.Tensor:
         """Resizes uint8 pixels ``(height, width, 3)``, crops the centre and scales."""
@@ -168,14 +173,8 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         """Decodes one image, crops at random and flips it every other time, as in training.
 
         Args:
-            encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
+            encoded: as for ``decode_image``, which says what is returned and raised.
             seed: two integers, which alone decide crop and flip.
-
-        Returns:
-            float32, ``(image_size, image_size, 3)``, scaled.
-
-        Raises:
-            tf.errors.InvalidArgumentError: if the bytes are no image.
         """
         draws = tf.random.stateless_uniform([3], seed)
         span = tf.cast(self.resize_size - self.image_size + 1, tf.float32)
@@ -185,6 +184,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
             self.image_size,
             self.resize_size,
             self.antialias,
+            self.upright,
         )
         return self._scale(images.flip(image, draws[2] < 0.5))
 
@@ -197,17 +197,13 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         ``decode_image`` does.
 
         Args:
-            encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
+            encoded: as for ``decode_image``, which says what is returned and raised.
             seed: two integers, which alone decide window and flip.
             min_area: the least share of the image that the window covers.
-
-        Returns:
-            float32, ``(image_size, image_size, 3)``, scaled.
-
-        Raises:
-            tf.errors.InvalidArgumentError: if the bytes are no image.
         """
-        image = images.decode_random_area(encoded, seed, self.image_size, min_area, self.antialias)
+        image = images.decode_random_area(
+            encoded, seed, self.image_size, min_area, self.antialias, self.upright
+        )
         # A draw of its own: the seed as it is has given the window.
         draw = tf.random.stateless_uniform([], tf.reverse(seed, [0]))
         return self._scale(images.flip(image, draw < 0.5))
@@ -254,6 +250,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
             "strip_accents": self.strip_accents,
             "pixel_scale": self.pixel_scale,
             "pixel_offset": self.pixel_offset,
+            "upright": self.upright,
         }
 
     @classmethod

@@ -8,10 +8,9 @@ import tensorflow as tf
 
 from align_keras.errors import InputError, MissingInputError
 from align_keras.preprocessing import pixel_ranges
+from align_keras.preprocessing.decoding.faults import FORMATS, fault_of
 from align_keras.preprocessing.fields import TEXT_INPUTS
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
-
-FORMATS = "a JPEG, PNG, GIF, BMP or WebP image"
 
 
 def prepare_pairs(
@@ -162,13 +161,8 @@ def one_line(preprocessor: AlignPreprocessor | None) -> Iterator[None]:
             raise out_of_range from error
         if "IteratorGetNext" not in error.message:
             raise  # in what is done with the batches
-        problem = f"an image of the dataset {image_fault(error)}"
+        problem = f"an image of the dataset {fault_of(error)}"
         raise InputError(problem, remedy=f"give {FORMATS}") from error
-
-
-def image_fault(error: tf.errors.OpError) -> str:
-    """What TensorFlow has against an image, in a few words."""
-    return "too many pixels" if "too many pixels" in error.message else "does not decode"
 
 
 def check_preprocessor(preprocessor: AlignPreprocessor | None) -> AlignPreprocessor:

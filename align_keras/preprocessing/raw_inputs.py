@@ -9,13 +9,13 @@ import tensorflow as tf
 
 from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.preprocessing import pixel_ranges
+from align_keras.preprocessing.decoding import pillow
+from align_keras.preprocessing.decoding.faults import FORMATS, fault_of
 from align_keras.preprocessing.double_buffer import prepared_batches
 from align_keras.preprocessing.fields import MODEL_INPUTS, TEXT_INPUTS
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.preprocessing.raw_datasets import (
-    FORMATS,
     check_preprocessor,
-    image_fault,
     iterate,
     prepare,
 )
@@ -108,7 +108,7 @@ def _prepare_image(image, index, preprocessor):
             if image.mode[0] in "IF":
                 problem = f"more than 8 bits a pixel (mode {image.mode})"
                 raise ItemError(index, problem, place)
-            image = image.convert("RGB")
+            image = pillow.pixels_of(image, preprocessor.upright)
         pixels = np.asarray(image)
         if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
             raise ItemError(
@@ -119,7 +119,7 @@ def _prepare_image(image, index, preprocessor):
             )
         return preprocessor.crop_image(pixels)
     except tf.errors.InvalidArgumentError as error:
-        raise ItemError(index, image_fault(error), place, f"give {FORMATS}") from error
+        raise ItemError(index, fault_of(error), place, f"give {FORMATS}") from error
 
 
 def caption_batches(

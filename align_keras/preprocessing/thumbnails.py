@@ -5,39 +5,26 @@ import io
 import numpy as np
 from PIL import Image
 
-from align_keras.preprocessing.images import MAX_PIXELS
+from align_keras.preprocessing.decoding.decoder import decode_pixels
 
 
 def make_thumbnail(image: bytes | np.ndarray, size: int, quality: int = 85) -> bytes:
     """A JPEG whose longer side is at most ``size`` pixels; it holds no metadata.
 
     Args:
-        image: an encoded image, or uint8 pixels ``(height, width, 3)``.
+        image: an encoded image, which is shown upright, or uint8 pixels ``(height, width, 3)``.
         size: pixels.
         quality: of the JPEG, up to 95.
 
     Raises:
-        ValueError: if an encoded image has more than ``MAX_PIXELS``.
-        OSError: if it does not decode.
+        ImageFaultError: if an encoded image is not decoded.
     """
-    if isinstance(image, np.ndarray):
-        return _encode(Image.fromarray(image), size, quality)
-    try:
-        with Image.open(io.BytesIO(image)) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            # A JPEG is decoded at a fraction of its size.
-            opened.draft("RGB", (2 * size, 2 * size))
-            return _encode(opened, size, quality)
-    except Image.DecompressionBombError:
-        raise ValueError(f"more than {MAX_PIXELS:,} pixels") from None
+    pixels = image if isinstance(image, np.ndarray) else decode_pixels(image)
+    return _encode(Image.fromarray(pixels), size, quality)
 
 
 def _encode(picture: Image.Image, size: int, quality: int) -> bytes:
     picture.thumbnail((size, size))
-    picture = picture.convert("RGB")
-    # A comment would be saved again.
-    picture.info.clear()
     encoded = io.BytesIO()
     picture.save(encoded, "JPEG", quality=quality)
     return encoded.getvalue()

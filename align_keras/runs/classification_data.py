@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-import tensorflow as tf
-
 from align_keras.data.examples.example_set import ExampleSet
 from align_keras.errors import InputError, concerning
 from align_keras.evaluation.tasks.classes import Classes, read_class_names
 from align_keras.evaluation.tasks.data import SplitData
+from align_keras.preprocessing.decoding import decoder, faults
 from align_keras.runs.classification_settings import ClassificationSettings
 
 
@@ -48,9 +47,9 @@ class LabelledImages:
         """Raises InputError with the place of the first image that does not decode."""
         for example in self.data:
             try:
-                tf.io.decode_image(example.read_image())
-            except tf.errors.InvalidArgumentError:
-                raise InputError("does not decode", example.place) from None
+                decoder.decode_pixels(example.read_image())
+            except faults.ImageFaultError as error:
+                raise InputError(str(error), example.place, f"give {faults.FORMATS}") from None
 
     def summary(self) -> dict[str, Any]:
         """Number and classes, for the file of the run that says what it is trained on."""

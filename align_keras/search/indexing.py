@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from align_keras.data.examples import Example, ExampleSet
 from align_keras.data.examples.image_files import UNREADABLE
 from align_keras.errors import InputError, concerning
 from align_keras.evaluation.fingerprint import fingerprint, is_fingerprint_of
-from align_keras.preprocessing import images
+from align_keras.preprocessing.decoding import decoder
+from align_keras.preprocessing.decoding.faults import ImageFaultError
 from align_keras.preprocessing.double_buffer import prepared_batches
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
-from align_keras.preprocessing.raw_datasets import image_fault
 from align_keras.preprocessing.thumbnails import make_thumbnail
 from align_keras.search import inverted_lists
 from align_keras.search.image_index import Header
@@ -167,14 +166,14 @@ def _prepare(image: Example, preprocessor: AlignPreprocessor, size: int) -> _Pre
         encoded = image.load()
         if not encoded:
             return _Prepared(fault="empty")
-        pixels = images.decode(encoded)
+        pixels = decoder.decode_pixels(encoded, preprocessor.upright)
         cropped = preprocessor.crop_image(pixels)
-    except tf.errors.InvalidArgumentError as error:
-        return _Prepared(fault=image_fault(error))
+    except ImageFaultError as error:
+        return _Prepared(fault=str(error))
     except FileNotFoundError:
         return _Prepared(fault="no such file")
     except (ValueError, KeyError, *UNREADABLE) as error:
         # An error of an archive that is cut off has no words but its kind.
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
         return _Prepared(fault=reason.splitlines()[0])
-    return _Prepared(cropped.numpy(), make_thumbnail(pixels.numpy(), size) if size else b"")
+    return _Prepared(cropped.numpy(), make_thumbnail(pixels, size) if size else b"")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from align_keras.errors import InputError
-from align_keras.preprocessing.images import MAX_PIXELS
+from align_keras.preprocessing.decoding.faults import MAX_PIXELS
 from align_keras.search.image_search import MAX_IMAGE_BYTES, ImageSearch
 from align_keras.search.requests import parse_classification, parse_query, read_fields
 

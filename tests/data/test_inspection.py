@@ -69,6 +69,18 @@ def test_an_image_of_too_many_pixels_is_named_undecoded():
     assert found["fault"] == "image has too many pixels"
 
 
+def test_images_on_their_side_are_counted_and_measured_upright(tmp_path):
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 8
+    Image.new("RGB", (40, 30), "red").save(buffer, "JPEG", exif=exif)
+    pairs = [make_pair(buffer.getvalue(), "a"), make_pair(RED, "b")]
+    found = inspect(write_shard(tmp_path / "0.tfrecord", pairs))
+    report = found.report()
+    assert report["turned_upright"] == 1
+    assert report["images"]["width"]["min"] == 30
+    assert "EXIF turns 1 images upright" in inspection_summary.format_summary(report)
+
+
 def test_a_pair_is_measured():
     found = inspection.examine("x", 0, make_pair(BLUE, " Three  old Dogs", image_id=7))
     assert (found["width"], found["height"], found["bytes"]) == (100, 20, len(BLUE))

@@ -64,6 +64,7 @@ def test_preprocessing_and_vocabulary_change_it(tiny_model, pieces):
         AlignPreprocessor(pieces, *sizes),
         AlignPreprocessor(pieces, *sizes, antialias=True),
         AlignPreprocessor(pieces, *sizes, lowercase=False),
+        AlignPreprocessor(pieces, *sizes, upright=False),
         AlignPreprocessor([*pieces[:-1], "another"], *sizes),
     ]
     found = [
@@ -71,7 +72,7 @@ def test_preprocessing_and_vocabulary_change_it(tiny_model, pieces):
         for own in preprocessors
     ]
     assert found[0] == fingerprint(tiny_model)
-    assert len(set(found)) == 4
+    assert len(set(found)) == 5
 
 
 def test_every_weight_changes_it(tiny_model):
@@ -106,7 +107,7 @@ def test_fingerprints_without_the_options_of_towers_are_known(tiny_model):
     config = {
         name: value
         for name, value in pre.get_config().items()
-        if name not in ("name", "trainable", "dtype")
+        if name not in ("name", "trainable", "dtype", "upright")
     }
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     digest.update(json.dumps(list(pre.vocabulary)).encode())

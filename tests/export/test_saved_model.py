@@ -9,8 +9,10 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, make_bomb
+from bombs import make_bomb
+from conftest import ROOT
 from encoded_images import image_bytes
+from PIL import Image
 
 from align_keras import AlignDualEncoder
 from align_keras.evaluation import zero_shot
@@ -34,6 +36,14 @@ def files():
     jpeg = image_bytes()
     good = [jpeg, image_bytes("PNG", (9, 70)), image_bytes("PNG", mode="L"), image_bytes("GIF")]
     good += [image_bytes("BMP"), image_bytes("WEBP", (64, 64)), image_bytes("JPEG", mode="CMYK")]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # on its side
+    good += [
+        image_bytes(exif=exif),
+        image_bytes("PNG", mode="RGBA"),
+        image_bytes("GIF", mode="RGBA"),
+    ]
+    good += [image_bytes("BMP", mode="P"), image_bytes("WEBP", mode="RGBA")]
     bad = [b"", b"\xff", b"\xff\xd8", b"no image", jpeg[:300], image_bytes("PNG")[:-40], bytes(999)]
     bad += [jpeg[:200] + bytes(200) + jpeg[400:700], image_bytes("WEBP")[:60], b"GIF89a"]
     return good, bad

@@ -9,7 +9,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from conftest import make_bomb
+from bombs import make_bomb
 from page_client import ask, places, text_of
 from PIL import Image
 

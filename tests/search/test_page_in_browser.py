@@ -2,7 +2,7 @@ import os
 import shutil
 
 import pytest
-from conftest import make_bomb
+from bombs import make_bomb
 from page_client import text_of
 
 from align_keras.search.image_search import Query

@@ -2,50 +2,46 @@
 
 import io
 
-import numpy as np
+import tensorflow as tf
 from PIL import Image
 
-from align_keras.preprocessing.images import MAX_PIXELS
+from align_keras.preprocessing.decoding.decoder import decode_pixels, read_orientation
+from align_keras.preprocessing.decoding.orientation import EXCHANGED
 
+_JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-class ImageFaultError(ValueError):
-    """A short reason why an encoded image cannot be used."""
-
-
 def image_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of an encoded image by its header, or None if there is none to read."""
+    """Width and height of the upright image by its header, or None if there is none to read."""
     try:
         with Image.open(io.BytesIO(_without_texts(data))) as image:
-            return image.size
-    except Exception:  # as in to_jpeg, which says why
+            width, height = image.size
+    except Exception:  # Pillow's readers raise whatever the bytes lead them to
         return None
+    return (height, width) if read_orientation(data) in EXCHANGED else (width, height)
 
 
 def to_jpeg(data: bytes) -> bytes:
-    """Checks that an image decodes; a JPEG keeps its bytes, others become JPEG.
+    """Checks that an image decodes, as in training; a JPEG keeps its bytes, others become JPEG.
+
+    A JPEG's orientation stays in its EXIF, which training reads. Others are turned upright, and
+    laid on white where they are transparent.
 
     Raises:
-        ImageFaultError: if it does not decode or has too many pixels.
+        ImageFaultError: if it is not decoded.
     """
-    try:
-        with Image.open(io.BytesIO(_without_texts(data))) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageFaultError("image has too many pixels")
-            image.load()
-            # MPO is a JPEG with a preview behind it, as phones write.
-            if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-                return data
-            encoded = io.BytesIO()
-            _flatten(image).save(encoded, "JPEG", quality=95)
-            return encoded.getvalue()
-    except ImageFaultError:
-        raise
-    except Image.DecompressionBombError:
-        raise ImageFaultError("image has too many pixels") from None
-    except Exception:  # Pillow's readers raise whatever the bytes lead them to
-        raise ImageFaultError("image does not decode") from None
+    pixels = decode_pixels(data)
+    if data.startswith(_JPEG) and _channels(data) in (1, 3):
+        return data
+    encoded = io.BytesIO()
+    # Colours in full: halved, as JPEG has them by default, a drawing's edges would not be its own.
+    Image.fromarray(pixels).save(encoded, "JPEG", quality=95, subsampling=0)
+    return encoded.getvalue()
+
+
+def _channels(jpeg: bytes) -> int:
+    return int(tf.image.extract_jpeg_shape(jpeg)[2])
 
 
 def _without_texts(data: bytes) -> bytes:
@@ -59,15 +55,3 @@ def _without_texts(data: bytes) -> bytes:
             parts.append(data[start:end])
         start = end
     return b"".join(parts)
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    """Converts to RGB, with white behind transparent pixels."""
-    if image.mode.startswith("I;16"):
-        # Pillow would cut all above 255.
-        return Image.fromarray((np.asarray(image) >> 8).astype("uint8")).convert("RGB")
-    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")

@@ -34,6 +34,7 @@ def render(report: dict[str, Any]) -> str:
     sections = [
         f"<h1>{after:,} of {before:,} pairs kept</h1>",
         _rules_table(report),
+        _turned(report["pairs_turned_upright"]),
         "<h2>Unigrams of a caption</h2>",
         _histogram(report["caption_words"]),
         "<h2>Shorter side of the images, pixels</h2>",
@@ -82,6 +83,10 @@ def _rules_table(report: dict[str, Any]) -> str:
         "<p>Every rule sees the unfiltered data; a pair is counted under the first rule that "
         f"it breaks.</p>\n<table>{heads}{''.join(rows)}</table>"
     )
+
+
+def _turned(count: int) -> str:
+    return f"<p>EXIF turns the images of {count:,} kept pairs upright.</p>" if count else ""
 
 
 def _histogram(bins: list[dict[str, int]]) -> str:

@@ -32,6 +32,7 @@ class Tally:
         words: unigrams of the captions, by ``(True if kept, number)``.
         sides: pixels of the shorter sides of images that were looked at, by ``(kept, bin)``; an
             image with several captions counts with each.
+        turned: kept pairs whose image is stored another way up than it is to be seen, by its EXIF.
         examples: up to 12 pairs of each rule, by their keys: those of the smallest keys.
         left_out: ``where``, ``image``, ``rule`` and ``reason`` of each dropped pair are appended
             here.
@@ -45,6 +46,7 @@ class Tally:
     sides: collections.Counter[tuple[bool, int]] = dataclasses.field(
         default_factory=collections.Counter
     )
+    turned: int = 0
     examples: dict[str, dict[str, dict]] = dataclasses.field(default_factory=dict)
     left_out: Any = dataclasses.field(default_factory=list)
 
@@ -55,6 +57,7 @@ class Tally:
         self.rules[rule] += 1
         if verdict.rule != "unusable_row":
             self.words[kept, min(len(verdict.words), _WORDS - 1)] += 1
+        self.turned += kept and picture.is_turned
         if picture.size is not None:
             self.sides[kept, max(side for side in _SIDES if side <= min(picture.size))] += 1
         if not kept:
@@ -80,6 +83,7 @@ class Tally:
         """Adds another tally to this one, except for what it lists as left out."""
         for name in ("rules", "reasons", "words", "sides"):
             getattr(self, name).update(getattr(other, name))
+        self.turned += other.turned
         for rule, examples in other.examples.items():
             self.examples.setdefault(rule, {}).update(examples)
             self._trim(rule)
@@ -94,6 +98,7 @@ class Tally:
         return {
             "pairs_in": self.rules.total(),
             "pairs_out": self.kept,
+            "pairs_turned_upright": self.turned,
             "thresholds": dataclasses.asdict(rules),
             "rules": [
                 {

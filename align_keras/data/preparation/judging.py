@@ -19,6 +19,9 @@ from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.languages import language_detector
 from align_keras.data.preparation.near_duplicates import EvaluationImages
 from align_keras.data.preparation.verdicts import Picture, Verdict
+from align_keras.preprocessing.decoding.decoder import read_orientation
+from align_keras.preprocessing.decoding.faults import ImageFaultError
+from align_keras.preprocessing.decoding.orientation import AS_STORED
 
 # Examples whose images are in memory at a time: few enough for large photographs, many enough for
 # the threads and for an image tower.
@@ -210,5 +213,7 @@ def _read(example: Example, preparation: Preparation) -> Picture:
 def _decode(picture: Picture) -> None:
     try:
         picture.jpg = encoding.to_jpeg(picture.data or b"")
-    except encoding.ImageFaultError as error:
-        picture.rule, picture.reason = "unreadable_image", str(error)
+    except ImageFaultError as error:
+        picture.rule, picture.reason = "unreadable_image", f"image {error}"
+        return
+    picture.is_turned = read_orientation(picture.data or b"") != AS_STORED

@@ -6,7 +6,6 @@ candidates by clusters in 1.8 billion images, while here every image is compared
 evaluation image, by matrix products.
 """
 
-import io
 import itertools
 import logging
 import math
@@ -21,6 +20,8 @@ from align_keras.data.examples import ExampleSet
 from align_keras.data.examples.image_files import UNREADABLE
 from align_keras.data.preparation import encoding
 from align_keras.errors import InputError, concerning
+from align_keras.preprocessing.decoding.decoder import decode_pixels
+from align_keras.preprocessing.decoding.faults import ImageFaultError
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +49,8 @@ def perceptual_hash(encoded: bytes) -> int:
     Returns:
         A whole number below 2 ** 64.
     """
-    with Image.open(io.BytesIO(encoded)) as image:
-        image.draft("L", (4 * _SIDE, 4 * _SIDE))
-        grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    image = Image.fromarray(decode_pixels(encoded))
+    grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
     low = (_COSINES @ np.asarray(grey, "float64") @ _COSINES.T).ravel()
     # The mean brightness says nothing of what is shown, and would always be the largest.
     bits = low > np.median(low[1:])
@@ -134,9 +134,9 @@ def decodable_images(examples: ExampleSet) -> list[bytes]:
     images = []
     for image in found:
         try:
-            # Training images come as JPEG too. Pillow would refuse a PNG with a long text.
+            # Training images come as JPEG too.
             images.append(encoding.to_jpeg(image))
-        except encoding.ImageFaultError:
+        except ImageFaultError:
             lost += 1
     if lost:
         logger.warning("%d evaluation images cannot be read; their near-duplicates stay", lost)

@@ -209,6 +209,8 @@ def summary(report: dict[str, Any], output: Output) -> str:
         f"{report['pairs_out']:,} of {report['pairs_in']:,} pairs in {written}",
         *(f"left out {count:,}: {reason}" for reason, count in report["reasons"].items()),
     ]
+    if turned := report["pairs_turned_upright"]:
+        lines.append(f"EXIF turns the images of {turned:,} upright")
     if report["reasons"]:
         lines.append(f"each one is listed in {output.output}-left_out.jsonl")
     return "\n".join([*lines, f"report: {output.output}-report.html"])

@@ -28,5 +28,7 @@ class Picture:
     jpg: bytes | None = None
     """The same as a JPEG; None if it does not decode."""
     size: tuple[int, int] | None = None
+    is_turned: bool = False
+    """Whether its EXIF says another way up than it is stored."""
     rule: str | None = None
     reason: str | None = None

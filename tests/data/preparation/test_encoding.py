@@ -4,10 +4,12 @@ import io
 
 import numpy as np
 import pytest
-from conftest import make_bomb
+from bombs import make_bomb
 from PIL import Image, PngImagePlugin
 
 from align_keras.data.preparation import encoding
+from align_keras.preprocessing.decoding.decoder import decode_pixels
+from align_keras.preprocessing.decoding.faults import ImageFaultError
 
 
 def encoded(image, kind, **options):
@@ -35,6 +37,31 @@ def test_a_transparent_picture_is_laid_on_white():
     assert pixels_of(encoding.to_jpeg(data)).min() >= 253
 
 
+def turned(picture, kind, orientation=6):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(picture, kind, exif=exif)
+
+
+def test_what_is_packed_is_what_is_searched():
+    """Every kind of file gives one picture, packed or read as it is."""
+    y, x = np.mgrid[0:40, 0:60]
+    picture = Image.fromarray(np.stack([4 * x, 6 * y, 2 * x + y, 255 - 4 * x], -1).astype("uint8"))
+    files = [encoded(picture, kind) for kind in ("PNG", "GIF", "WEBP")]
+    files += [encoded(picture.convert("RGB").quantize(16), "BMP")]
+    files += [turned(picture, kind) for kind in ("PNG", "WEBP")]
+    files += [turned(picture.convert(mode), "JPEG") for mode in ("RGB", "CMYK")]
+    for data in files:
+        direct = decode_pixels(data).astype(int)
+        packed = decode_pixels(encoding.to_jpeg(data))
+        assert packed.shape == direct.shape
+        assert np.abs(packed - direct).mean() < 2
+        height, width, _ = direct.shape
+        assert encoding.image_size(data) == (width, height)
+    jpeg = turned(picture.convert("RGB"), "JPEG")
+    assert encoding.to_jpeg(jpeg) == jpeg
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -43,9 +70,10 @@ def test_a_transparent_picture_is_laid_on_white():
         (b"\x89PNG\r\n\x1a\n" + b"\xff" * 40, "does not decode"),
         (encoded(Image.new("RGB", (64, 64), "red"), "PNG")[:-40], "does not decode"),
         (make_bomb(), "too many pixels"),
+        (encoded(Image.new("RGB", (8, 8)), "TIFF"), "unsupported format"),
     ],
-    ids=["empty", "mark alone", "noise", "cut", "bomb"],
+    ids=["empty", "mark alone", "noise", "cut", "bomb", "TIFF"],
 )
 def test_a_fault_has_its_reason(data, reason):
-    with pytest.raises(encoding.ImageFaultError, match=reason):
+    with pytest.raises(ImageFaultError, match=reason):
         encoding.to_jpeg(data)

@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import make_bomb
 from PIL import Image
 
 from align_keras.data import records
@@ -13,7 +14,7 @@ from align_keras.data.examples.columns import Columns
 from align_keras.data.examples.image_files import ImageFolder
 from align_keras.data.examples.table_examples import TableExamples
 from align_keras.data.examples.tables import NO_OBJECT
-from align_keras.data.preparation import encoding, filters
+from align_keras.data.preparation import filter_page, filters
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.judging import Preparation
 from align_keras.errors import InputError
@@ -50,8 +51,8 @@ class GivenRows(TableExamples):
             yield self.example(where, fields, folder)
 
 
-def pack(rows, folder, carry=()):
-    tally = Tally()
+def pack(rows, folder, carry=(), tally=None):
+    tally = tally or Tally()
     preparation = Preparation(GivenRows(rows, folder, carry), filters.NO_RULES)
     kept = list(preparation.kept("table", (), tally))
     return [records.parse_pair(record) for _, record in kept], tally.reasons
@@ -98,8 +99,8 @@ def test_cmyk_jpegs_become_rgb(folder):
     assert tf.io.decode_jpeg(pairs[0]["jpg"]).shape == (10, 20, 3)
 
 
-def test_a_bomb_is_left_out(folder, monkeypatch):
-    monkeypatch.setattr(encoding, "MAX_PIXELS", 50)
+def test_a_bomb_is_left_out(folder):
+    (folder / "a.jpg").write_bytes(make_bomb())
     _, reasons = pack([("1", {"image": "a.jpg", "caption": "x"})], folder)
     assert reasons == {"image has too many pixels": 1}
 
@@ -175,3 +176,19 @@ def test_deep_and_phone_images_keep_what_they_show(folder):
     pairs, _ = pack(rows, folder)
     assert abs(int(tf.io.decode_jpeg(pairs[0]["jpg"])[0, 0, 0]) - 117) <= 1
     assert pairs[1]["jpg"] == (folder / "phone.jpg").read_bytes()
+
+
+def test_images_on_their_side_are_counted(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, options in (("side.jpg", {"exif": exif}), ("up.jpg", {})):
+        Image.new("RGB", (20, 10)).save(folder / name, **options)
+    rows = [(name, {"image": name, "captions": ["x", "y"]}) for name in ("side.jpg", "up.jpg")]
+    tally, other = Tally(), Tally()
+    pack([*rows, ("3", {"image": "side.jpg", "caption": ""})], folder, tally=tally)
+    pack(rows[:1], folder, tally=other)
+    report = tally.merge(other).as_json(filters.NO_RULES)
+    assert report["pairs_turned_upright"] == 4
+    assert "EXIF turns the images of 4 kept pairs upright" in filter_page.render(report)
+    sizes = {shown["where"]: shown["size"] for shown in report["kept_examples"]}
+    assert sizes == {"side.jpg": [10, 20], "up.jpg": [20, 10]}

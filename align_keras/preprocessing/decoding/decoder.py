@@ -1,0 +1,233 @@
+"""The one decoder, in TensorFlow ops.
+
+Training, evaluation, search, preparation and exported models all see what it gives.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from align_keras.preprocessing.decoding import faults, orientation
+from align_keras.preprocessing.decoding.bmp import decode_bmp
+from align_keras.preprocessing.decoding.gif import decode_gif
+from align_keras.preprocessing.decoding.octets import number, octets, part
+from align_keras.preprocessing.decoding.png import decode_png
+from align_keras.preprocessing.decoding.webp import decode_webp
+
+# As accurate as libjpeg's users elsewhere have it; TensorFlow's default is not.
+_DCT = "INTEGER_ACCURATE"
+_JPEG, _PNG, _GIF, _BMP = b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM"
+# How TIFF, Photoshop's files, AVIF and HEIC, icons, JPEG 2000 and JPEG XL begin.
+_UNSUPPORTED = rb"(II\*\x00|MM\x00\*|8BPS|\C{4}ftyp|\x00\x00\x01\x00|\x00\x00\x00\x0c)\C*"
+
+#: Gives y, x, height and width of a part, int32, ``(4,)``, from the shape of the whole.
+Window = Callable[[tf.Tensor], tf.Tensor]
+
+
+# === In a graph ===
+
+
+def decode(encoded: tf.Tensor, upright: bool = True) -> tf.Tensor:
+    """Decodes an image: the first, where a file holds several.
+
+    Args:
+        encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
+        upright: whether the image is turned as its EXIF orientation says.
+
+    Returns:
+        uint8, ``(height, width, 3)``; transparent pixels are laid on white.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if it is not decoded; ``faults.fault_of`` says why.
+    """
+    return _decode(tf.convert_to_tensor(encoded, tf.string), upright, None)
+
+
+def decode_window(encoded: tf.Tensor, window: Window, upright: bool = True) -> tf.Tensor:
+    """Decodes a part of an image; of a JPEG, that part alone.
+
+    Args:
+        encoded: as for ``decode``.
+        window: called with the shape of the image as ``decode`` gives it, int32, ``(3,)``.
+        upright: as for ``decode``.
+
+    Returns:
+        That part of what ``decode`` gives.
+
+    Raises:
+        tf.errors.InvalidArgumentError: as ``decode``.
+    """
+    return _decode(tf.convert_to_tensor(encoded, tf.string), upright, window)
+
+
+def orientation_of(encoded: tf.Tensor) -> tf.Tensor:
+    """EXIF's orientation of an image, 1 .. 8, int32; ``orientation.AS_STORED`` without one."""
+    has_segment = _starts_with(encoded, _JPEG) & orientation.may_be_in_jpeg(encoded)
+    return tf.case(
+        [
+            (has_segment, lambda: _traced(orientation.of_jpeg)(encoded)),
+            (_starts_with(encoded, _PNG), lambda: _traced(orientation.of_png)(encoded)),
+            (_is_webp(encoded), lambda: _traced(orientation.of_webp)(encoded)),
+        ],
+        default=lambda: tf.constant(orientation.AS_STORED),
+    )
+
+
+# === From Python ===
+
+
+def decode_pixels(encoded: bytes, upright: bool = True) -> np.ndarray:
+    """As ``decode``, from bytes to an array; ImageFaultError if it is not decoded."""
+    try:
+        return decode(tf.constant(encoded), upright).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise faults.ImageFaultError(faults.fault_of(error)) from None
+
+
+def read_orientation(encoded: bytes) -> int:
+    """As ``orientation_of``, from bytes to a number."""
+    return int(orientation_of(tf.constant(encoded)))
+
+
+# === Kinds ===
+
+
+@functools.cache
+def _traced(function: Callable, *options: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function of an encoded image and options that is traced once, not by every data set.
+
+    It stays a function in a graph: of a branch that is not taken, every op would take time.
+    """
+    return tf.function(
+        lambda encoded: function(encoded, *options),
+        input_signature=[tf.TensorSpec([], tf.string)],
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
+
+
+def _starts_with(encoded, mark):
+    return tf.strings.substr(encoded, 0, len(mark)) == mark
+
+
+def _is_webp(encoded):
+    return (part(encoded, 0, 4) == b"RIFF") & (part(encoded, 8, 4) == b"WEBP")
+
+
+def _decode(encoded, upright, window):
+    is_jpeg = _starts_with(encoded, _JPEG)
+    is_plain = is_jpeg & ~orientation.may_be_in_jpeg(encoded) if upright else is_jpeg
+
+    def turned_jpeg():
+        if window is None:
+            return _traced(_decode_turned_jpeg, None)(encoded)
+        return _decode_turned_jpeg(encoded, window)
+
+    def other():
+        # Eagerly, only what the file is of is traced.
+        if tf.executing_eagerly():
+            return _cut(_decode_other(encoded, upright), window)
+        return _cut(_traced(_decode_other, upright)(encoded), window)
+
+    def others():
+        return tf.cond(is_jpeg, turned_jpeg, other)
+
+    image = tf.cond(is_plain, lambda: _decode_jpeg(encoded, window), others)
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def _decode_jpeg(encoded, window, shape=None):
+    if shape is None:
+        encoded, shape = _checked_jpeg(encoded)
+    if window is None:
+        return tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT)
+    return tf.image.decode_and_crop_jpeg(encoded, window(shape), channels=3, dct_method=_DCT)
+
+
+def _decode_turned_jpeg(encoded, window):
+    encoded, shape = _checked_jpeg(encoded)
+    way = _traced(orientation.of_jpeg)(encoded)
+
+    def stored_window(_):
+        upright_shape = tf.concat([orientation.upright_shape(shape[:2], way), [3]], axis=0)
+        return orientation.stored_window(window(upright_shape), upright_shape[:2], way)
+
+    stored = _decode_jpeg(encoded, stored_window if window else None, shape)
+    return orientation.turn(stored, way)
+
+
+def _checked_jpeg(encoded):
+    """A JPEG, once it is known to have no more than ``faults.MAX_PIXELS``, and its shape."""
+    # Each kernel takes its share of a small image's time, so the header is read once.
+    shape = tf.image.extract_jpeg_shape(encoded)
+    check = faults.check_pixels(tf.reduce_prod(tf.cast(shape[:2], tf.int64)))
+    with tf.control_dependencies([check]):
+        return tf.identity(encoded), shape
+
+
+def _decode_other(encoded, upright):
+    """Decodes what is no JPEG."""
+    kinds = [
+        (_starts_with(encoded, _PNG), _png),
+        (_starts_with(encoded, _GIF), _gif),
+        (_starts_with(encoded, _BMP), _bmp),
+        (_is_webp(encoded), _webp),
+    ]
+    return tf.case(
+        [(is_it, functools.partial(_traced(kind, upright), encoded)) for is_it, kind in kinds],
+        default=lambda: _refused(encoded),
+    )
+
+
+def _png(encoded, upright):
+    size = octets(part(encoded, 16, 8), 8)
+    with _checked(number(size[:4], True) * number(size[4:], True)):
+        pixels = decode_png(tf.identity(encoded))
+    return orientation.turn(pixels, orientation.of_png(encoded)) if upright else pixels
+
+
+def _webp(encoded, upright):
+    with _checked(_webp_pixels(encoded)):
+        pixels = decode_webp(tf.identity(encoded))
+    return orientation.turn(pixels, orientation.of_webp(encoded)) if upright else pixels
+
+
+def _gif(encoded, _):
+    return decode_gif(encoded)
+
+
+def _bmp(encoded, _):
+    return decode_bmp(encoded)
+
+
+def _cut(image, window):
+    if window is None:
+        return image
+    y, x, height, width = tf.unstack(window(tf.shape(image)))
+    return image[y : y + height, x : x + width]
+
+
+def _checked(pixels):
+    return tf.control_dependencies([faults.check_pixels(pixels)])
+
+
+def _webp_pixels(encoded):
+    """By the header, of three kinds: extended, lossless (two numbers of 14 bits) and lossy."""
+    kind, low = part(encoded, 12, 4), 1 << 14
+    head = octets(part(encoded, 20, 10), 10)
+    bits = number(head[1:5], False)
+    extended = (number(head[4:7], False) + 1) * (number(head[7:10], False) + 1)
+    lossless = (bits % low + 1) * (bits // low % low + 1)
+    lossy = (number(head[6:8], False) % low) * (number(head[8:10], False) % low)
+    return tf.where(kind == b"VP8X", extended, tf.where(kind == b"VP8L", lossless, lossy))
+
+
+def _refused(encoded):
+    is_known = tf.strings.regex_full_match(part(encoded, 0, 16), _UNSUPPORTED)
+    with tf.control_dependencies([faults.refuse_unless(~is_known, faults.UNSUPPORTED)]):
+        undecodable = faults.refuse_unless(tf.constant(False), faults.UNDECODABLE)
+    with tf.control_dependencies([undecodable]):
+        return tf.zeros([0, 0, 3], tf.uint8)

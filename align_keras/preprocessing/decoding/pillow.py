@@ -1,0 +1,28 @@
+"""Pictures that Pillow has opened: the pixels that the decoder gives of their files."""
+
+import numpy as np
+from PIL import Image
+
+from align_keras.preprocessing.decoding import orientation
+
+
+def pixels_of(picture: Image.Image, upright: bool = True) -> np.ndarray:
+    """A picture's pixels, uint8, ``(height, width, 3)``; transparent ones are laid on white.
+
+    Args:
+        picture: of 8 bits a channel or less.
+        upright: whether it is turned as the EXIF orientation of its file says.
+    """
+    picture.load()
+    pixels = np.asarray(_on_white(picture))
+    exif = picture.info.get("exif")
+    if not upright or not isinstance(exif, bytes):
+        return pixels
+    return orientation.turn(pixels, orientation.of_exif(exif)).numpy()
+
+
+def _on_white(picture):
+    if "A" not in picture.getbands() and "transparency" not in picture.info:
+        return picture.convert("RGB")
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
