@@ -286,12 +286,8 @@ def _write_shards(kept, output, shard_size):
             beam.pvalue.AsSingleton(firsts),
         )
         | "group shards" >> beam.GroupByKey()
-        | "write"
-        >> beam.MapTuple(
-            lambda number, items: write_shard(
-                shard_path(output, number), [record for _, record in sorted(items)]
-            )
-        )
+        | "in order" >> beam.MapTuple(lambda number, items: (number, [r for _, r in sorted(items)]))
+        | "write" >> beam.MapTuple(lambda number, own: write_shard(shard_path(output, number), own))
     )
 
 
