@@ -43,25 +43,35 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     # A link to a folder cannot be replaced, the folder can; "." has no name.
     path = Path(path).resolve()
     with work_folder(path.with_name(f"{path.name}.partial")) as work:
+        replaced = work / "replaced"
+        if replaced.exists() and not path.exists():
+            # A process was killed between the two renames.
+            replaced.rename(path)
         empty(work)
         folder = work / path.name
         folder.mkdir()
         yield folder
-        if replace and path.is_dir():
-            # Moved, which takes no time; it is removed with the work.
-            path.rename(work / "replaced")
-        elif path.is_dir():
-            path.rmdir()
-        folder.rename(path)
+        if not replace or not path.is_dir():
+            if path.is_dir():
+                path.rmdir()
+            folder.rename(path)
+            return
+        # Moved, which takes no time; it is removed with the work.
+        path.rename(replaced)
+        try:
+            folder.rename(path)
+        except BaseException:
+            replaced.rename(path)
+            raise
 
 
 @contextlib.contextmanager
 def work_folder(path: Path) -> Iterator[Path]:
     """A folder for the unfinished work of one process, which is removed at the end.
 
-    It is made here, or a process that was killed left it; what that wrote is still in it, to be
-    used or removed by ``empty``. Nothing else is ever removed: a folder without the lock that
-    this function makes belongs to somebody else.
+    It is new, or a process that was killed left it with its files: use those, or call ``empty``.
+    Nothing else is ever removed: a folder without the lock that this function makes belongs to
+    somebody else.
 
     Args:
         path: of the folder.

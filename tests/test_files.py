@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from align_keras import files
@@ -84,3 +86,30 @@ def test_what_a_link_leads_to_is_not_removed(tmp_path):
         (work / "link").symlink_to(tmp_path / "kept")
     assert not work.exists()
     assert (tmp_path / "kept" / "a").exists()
+
+
+def test_a_folder_that_cannot_take_its_name_leaves_the_old_one(tmp_path, monkeypatch):
+    folder = tmp_path / "preset"
+    folder.mkdir()
+    (folder / "old").touch()
+
+    def fail(path, target):
+        if target == folder and path.name == "preset":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(KeyboardInterrupt), files.whole_folder(folder, replace=True) as new:
+        (new / "new").touch()
+    assert [path.name for path in folder.iterdir()] == ["old"]
+
+
+def test_a_folder_that_a_kill_left_aside_comes_back(tmp_path):
+    work = tmp_path / "preset.partial"
+    (work / "replaced").mkdir(parents=True)
+    (work / "replaced" / "old").touch()
+    (work / "lock").touch()
+    with pytest.raises(ValueError), files.whole_folder(tmp_path / "preset", replace=True):
+        raise ValueError
+    assert (tmp_path / "preset" / "old").exists()

@@ -250,7 +250,7 @@ def image_id_of(record: bytes) -> bytes:
     except Exception:  # as in parse_pair, which copies the image as well
         return b""
     for value in feature.bytes_list.value[:1]:
-        return value if value.strip() else b""
+        return value if value.decode("utf-8", "replace").strip() else b""
     for value in feature.int64_list.value[:1]:
         return b"%d" % value
     for value in feature.float_list.value[:1]:

@@ -140,6 +140,8 @@ def _move(work: UnfinishedSet, folder: Path, starts: tuple[str, ...]) -> None:
     files.write_whole(work.scratch / _JOURNAL, json.dumps(states))
     for path in reversed(own):
         path.replace(folder / path.name)
+    # Without it nothing is taken back: the set is complete, whatever becomes of the rest.
+    (work.scratch / _JOURNAL).unlink()
 
 
 def _take_back(scratch: Path, folder: Path) -> None:

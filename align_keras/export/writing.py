@@ -21,6 +21,15 @@ from align_keras.preprocessing.tokenizer import write_vocabulary
 FORMATS = ("tf_saved_model", "onnx", "litert")
 #: Where a SavedModel has its card.
 CARD = "assets/README.md"
+# What TensorFlow and this module write there.
+_PARTS_OF_A_SAVED_MODEL = {
+    "assets",
+    "assets.extra",
+    "fingerprint.pb",
+    "keras_metadata.pb",
+    "saved_model.pb",
+    "variables",
+}
 
 
 def export(
@@ -107,7 +116,7 @@ def check_output(
     """Raises an InputError unless ``path`` is a new or an empty folder on this machine.
 
     A SavedModel's has no character that ``tf.saved_model.load`` would take for a pattern. With
-    ``replace`` it may hold a SavedModel.
+    ``replace`` it may hold a SavedModel and nothing else.
     """
     place = Place(str(path))
     path = paths.local(path)
@@ -119,6 +128,13 @@ def check_output(
             "give a path without it",
         )
     if replace and (path / "saved_model.pb").is_file():
-        return
+        others = sorted({entry.name for entry in path.iterdir()} - _PARTS_OF_A_SAVED_MODEL)
+        if not others:
+            return
+        raise InputError(
+            f"it holds a SavedModel and {others[0]}, which would be lost",
+            place,
+            "give a new folder, or move that away",
+        )
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise InputError("it exists", place, "give a new folder, or remove it")

@@ -92,7 +92,7 @@ def leave_out_of_decay(
     variables: Sequence[keras.Variable],
     exclusions: Iterable[str],
 ) -> None:
-    """Exempts all but kernels and tables of embeddings, and what is excluded, from weight decay.
+    """Limits weight decay to kernels and tables of embeddings that no exclusion matches.
 
     Keras does not save that; ``optimizer.decay_exclusions`` is kept for ``ContrastiveModel`` to.
     """

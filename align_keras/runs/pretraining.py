@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from align_keras import distribution, optimizers
+from align_keras import distribution, optimizers, paths
 from align_keras.data import pipeline
 from align_keras.errors import InputError, concerning
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
@@ -94,7 +94,6 @@ def open_run(settings: PretrainSettings) -> PretrainingRun:
     with concerning("strategy"):
         strategy = distribution.make_strategy(settings.run.strategy, settings.run.tpu)
     workdir = find_workdir(settings, strategy)
-    pretraining_data.check_order(workdir / "train_shards.json")
     keras.utils.set_random_seed(settings.run.seed)
     run_data = pretraining_data.open_data(
         data, settings.model, workdir, settings.run.batch_size, settings.run.seed
@@ -133,6 +132,10 @@ def find_workdir(settings: PretrainSettings, strategy: tf.distribute.Strategy) -
             "several workers need one", remedy="give the same to each", setting="workdir"
         )
     part = f"worker-{worker}" if worker else ""
+    if settings.run.workdir:
+        # Before the settings, which no choice could make those of such a run.
+        own = paths.local(settings.run.workdir) / part
+        pretraining_data.check_order(own / "train_shards.json")
     return open_workdir(settings, settings.run.workdir, part, written=WRITTEN)
 
 

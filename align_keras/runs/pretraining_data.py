@@ -218,10 +218,14 @@ def quickstart_data(directory: Path, seed: int) -> dict[str, list[str]]:
 def list_shards(counts: dict[str, int]) -> dict[str, Any]:
     """What decides the order of records, in which a run goes on.
 
-    Names and numbers of records of the shards, in order, and the version of the order; the shards'
-    folder may change.
+    The shards' names, numbers of records and of blocks, in order, and the version of the order;
+    their folder may change.
     """
-    shards = [[os.path.basename(shard), counts[shard]] for shard in sorted(counts)]
+    blocks = getattr(counts, "starts", {})
+    shards = [
+        [os.path.basename(shard), counts[shard], len(blocks.get(shard, ())) or 1]
+        for shard in sorted(counts)
+    ]
     return {"order": shard_order.VERSION, "shards": shards}
 
 
@@ -244,12 +248,14 @@ def check_order(path: Path) -> None:
 
 def difference_of_shards(before: dict[str, Any], now: dict[str, Any]) -> str:
     """A short description of how the shards of ``list_shards`` have changed."""
-    old, new = dict(before["shards"]), dict(now["shards"])
+    old, new = ({name: own for name, *own in found["shards"]} for found in (before, now))
     for name in sorted(old.keys() | new.keys()):
         if name not in new:
             return f"{name} is gone"
         if name not in old:
             return f"{name} is new"
+        if old[name][0] != new[name][0]:
+            return f"{name} holds {new[name][0]:,} records, not {old[name][0]:,},"
         if old[name] != new[name]:
-            return f"{name} holds {new[name]:,} records, not {old[name]:,},"
+            return f"{name} is read in {new[name][1]:,} blocks, not {old[name][1]:,},"
     return "the shards have changed places"

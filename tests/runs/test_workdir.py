@@ -1,5 +1,6 @@
 import pytest
 
+from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError
 from align_keras.runs.pretraining_data import (
     check_order,
@@ -31,6 +32,20 @@ def test_a_run_goes_on_with_the_same_shards_alone(tmp_path):
             check(counts)
         assert raised.value.setting == "train_data"
         assert "\n" not in str(raised.value)
+
+
+def test_a_run_goes_on_only_where_shards_are_read_in_the_same_blocks(tmp_path):
+    """Statistics beside a shard elsewhere say where it ends, not where its blocks begin."""
+    path = tmp_path / "train_shards.json"
+    for starts in ([0, 5_000], [0]):
+        counts = ShardCounts(())
+        counts["d/a.tfrecord"] = 200
+        counts.starts["d/a.tfrecord"] = starts
+        if starts == [0]:
+            with pytest.raises(InputError, match="a.tfrecord is read in 1 blocks, not 2, since"):
+                check_training_data(path, list_shards(counts), difference_of_shards)
+        else:
+            check_training_data(path, list_shards(counts), difference_of_shards)
 
 
 @pytest.mark.parametrize("before", ['[["a.tfrecord", 10]]', '{"order": 1, "shards": []}'])

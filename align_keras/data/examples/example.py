@@ -62,7 +62,8 @@ class Example:
         try:
             return self.load()
         except Exception as error:  # zip, file systems and archives have errors of all kinds
-            raise InputError(f"image cannot be read ({error!r})", self.place) from None
+            reason = str(error) or repr(error)
+            raise InputError(f"image cannot be read ({reason})", self.place) from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -88,14 +89,16 @@ def check_output(task: Task, output: str | Path, model_name: str = "") -> None:
     """Raises an InputError if a folder holds what the task found of another model."""
     with concerning("output"):
         path = paths.local(output) / _json_of(task)
-        if not model_name or not path.exists():
+        own = paths.absolute(model_name) if model_name else ""
+        # What lies in a run's directory is of that run, wherever it was when it was written.
+        if not own or not path.exists() or paths.absolute(path).startswith(f"{own}{os.sep}"):
             return
         try:
             before = str(json.loads(path.read_bytes())["pretrained"])
         except (ValueError, KeyError, TypeError):
             problem = "holds no result of an evaluation"
             raise InputError(problem, Place(str(path)), "give another folder") from None
-        if paths.absolute(before) != paths.absolute(model_name):
+        if paths.absolute(before) != own:
             problem = f"holds the result of another model, {before}"
             raise InputError(problem, Place(str(path)), "give another folder")
 

@@ -1,4 +1,4 @@
-"""What no part of this package takes for an image, and why: one list for all."""
+"""Reasons for which every part of this package refuses an image: one list for all."""
 
 import tensorflow as tf
 
