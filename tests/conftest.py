@@ -1,4 +1,5 @@
 import functools
+import gc
 import json
 import os
 import shutil
@@ -83,6 +84,14 @@ def tiny_preset():
         for table, size in tables.items():
             patch.setitem(getattr(presets, table), "tiny", size)
         yield "tiny"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def garbage():
+    """What outlives a file is looked at no more: models and graphs are millions of objects."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

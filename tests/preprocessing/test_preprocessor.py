@@ -87,7 +87,7 @@ def test_what_is_no_image_raises(data, preprocessor):
 
 def test_an_image_of_too_many_pixels_raises_before_it_is_decoded(preprocessor):
     header = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (20_000).to_bytes(4, "big") * 2
-    gif = b"GIF89a" + (60_000).to_bytes(2, "little") * 2
+    gif = b"GIF89a" + (60_000).to_bytes(2, "little") * 2 + bytes(3) + b"\x2c" + bytes(9)
     buffers = [io.BytesIO() for _ in range(3)]
     for buffer, mode, lossless in zip(
         buffers, ("RGB", "RGB", "RGBA"), (True, False, False), strict=True

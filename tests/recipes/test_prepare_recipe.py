@@ -139,7 +139,7 @@ def test_what_follows_two_dashes_is_beams(table, tmp_path, monkeypatch):
 
     def prepare(source, output, *_, **__):
         outputs.append(output)
-        return {"pairs_in": 1, "pairs_out": 1, "reasons": {}}
+        return {"pairs_in": 1, "pairs_out": 1, "pairs_turned_upright": 0, "reasons": {}}
 
     monkeypatch.setattr(preparing, "prepare", prepare)
     flags = (f"--captions={table}", f"--output={tmp_path / 'out'}", "--engine=beam")

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import make_bomb
+from bombs import make_bomb
 from PIL import Image
 
 from align_keras.data import records
