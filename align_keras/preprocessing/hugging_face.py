@@ -89,7 +89,20 @@ def preprocessor_arguments(config: dict) -> dict:
     if image_size > resize_size:
         problem = f"{image_size} is more than {resize_size}, the size"
         raise hub.fault(_PREPROCESSOR_FILE, problem, "crop_size")
-    scale: Any = 1.0  # a number, or one a channel
+    scale, offset = _pixel_scaling(config)
+    return {
+        "resize_size": resize_size,
+        "image_size": image_size,
+        "antialias": True,
+        "pixel_scale": scale,
+        "pixel_offset": offset,
+        **_own_settings(config[OWN_SETTINGS]),
+    }
+
+
+def _pixel_scaling(config: dict) -> tuple[Any, Any]:
+    """What pixels are multiplied by, and what is added then: a number, or one a channel."""
+    scale: Any = 1.0
     offset: Any = 0.0
     if config["do_rescale"]:
         scale = _number(config["rescale_factor"], "rescale_factor")
@@ -107,14 +120,7 @@ def preprocessor_arguments(config: dict) -> dict:
     elif config["include_top"]:
         offset = [offset / deviation for deviation in std]
         scale = [scale / deviation for deviation in std]
-    return {
-        "resize_size": resize_size,
-        "image_size": image_size,
-        "antialias": True,
-        "pixel_scale": scale,
-        "pixel_offset": offset,
-        **_own_settings(config[OWN_SETTINGS]),
-    }
+    return scale, offset
 
 
 def _own_settings(found):
