@@ -110,7 +110,7 @@ def _lock_of_work(path: Path) -> Iterator[None]:
 
 
 def empty(folder: Path) -> None:
-    """Removes what unfinished work is in a ``work_folder``."""
+    """Removes the files of unfinished work from a ``work_folder``."""
     for path in folder.iterdir():
         if path.name != _LOCK:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

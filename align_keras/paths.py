@@ -72,7 +72,7 @@ class PathMark:
         return ",".join(start + os.path.expanduser(path) for start, path in self._parts(value))
 
     def _parts(self, value: str) -> list[tuple[str, str]]:
-        """The paths, each with what stands before it."""
+        """The paths, each with its prefix."""
         if not self.is_list:
             return [("", value)]
         is_tfds = value.startswith(_TFDS)

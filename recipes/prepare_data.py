@@ -129,7 +129,7 @@ def main(settings: PrepareSettings) -> None:
 
 
 def choose_columns(settings: PrepareSettings) -> Columns:
-    """What the columns of the table are called."""
+    """The names of the table's columns."""
     return Columns(
         image=settings.image_column,
         archive=settings.archive_column,

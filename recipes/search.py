@@ -87,7 +87,7 @@ class QuerySettings(SearchSettings):
     results: int = 12
     """Images to find."""
     sheet: Annotated[str, paths.LOCAL] = "search.png"
-    """The picture of what was found, in place of the last one; empty for none."""
+    """File for the picture of the matches, which is replaced; empty for none."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, to tell a good file of another kind from a damaged one.
+"""The kind of a file by its first bytes: tells a sound file of another kind from a damaged one.
 
 No TensorFlow: commands look at tables before they load it.
 """
@@ -20,9 +20,9 @@ class Kind:
     name: str
     """As in ``it is NAME``."""
     ending: str = ""
-    """The file name's ending that readers of pairs go by; empty if they read no such file."""
+    """The ending by which readers of pairs know a file; empty if none reads it."""
     remedy: str = ""
-    """What to do with it, whatever it was to be read as."""
+    """How to convert it, whatever was expected."""
 
 
 TFRECORD = Kind("TFRecord")
@@ -65,7 +65,7 @@ def head_of(path: str | Path) -> bytes:
 
 
 def kind_of(head: bytes) -> Kind | None:
-    """The kind of a file, from its first ``HEAD_BYTES``; None for what is not known here."""
+    """The kind of a file, from its first ``HEAD_BYTES``; None if it is unknown."""
     for place, mark, kind in _MARKS:
         if head[place : place + len(mark)] == mark:
             return kind
@@ -82,7 +82,7 @@ def kind_of(head: bytes) -> Kind | None:
 
 
 def _text_of(head: bytes) -> str:
-    """The bytes as text; empty if they are none."""
+    """The bytes as text; empty if it is not bytes."""
     try:
         # A character may be cut in two at the end.
         text = codecs.getincrementaldecoder("utf-8")().decode(head)
@@ -127,7 +127,7 @@ def check_table(path: str | Path, head: bytes, ending: str) -> None:
 
 
 def remedy_of(kind: Kind | None) -> str:
-    """What makes a table of a file of this kind; empty where nothing is known."""
+    """How to make a table of such a file; empty if unknown."""
     if kind is None:
         return ""
     return kind.remedy or (f"give it the ending {kind.ending}" if kind.ending else "")

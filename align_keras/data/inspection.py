@@ -233,7 +233,7 @@ class Inspection:
 
 
 def _kind_of(shard: str) -> str:
-    """What a shard is instead of TFRecord, and what to do; empty if it is not known."""
+    """The kind of a shard that is no TFRecord, and how to convert it; empty if unknown."""
     try:
         records.check_kind(shard)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Which files a pattern names, on this machine or where TensorFlow reads."""
+"""The files that a pattern names, on this machine or on another that TensorFlow reads from."""
 
 import os
 
@@ -10,7 +10,7 @@ from align_keras import paths
 def matching_files(pattern: str) -> list[str]:
     """The files of one glob pattern, sorted.
 
-    A path that exists as it is written is no pattern, as of ``paths.matching``. Hidden files are
+    An existing path is taken literally, not as a pattern. Hidden files are
     passed over, as are a shard's statistics and what a run that was cut off left half-written.
 
     Raises:

@@ -33,7 +33,7 @@ from align_keras.errors import InputError, MissingInputError, Place
 
 logger = logging.getLogger(__name__)
 
-#: Records between two whose place ``index_records`` finds.
+#: ``index_records`` finds where every so many-th record begins.
 BLOCK = 128
 
 _HEADER = struct.Struct("<QI")
@@ -78,7 +78,7 @@ def _open(shard: str) -> Any:
 
 
 def check_kind(shard: str) -> None:
-    """Raises InputError if a shard without a readable record is a good file of another kind."""
+    """Raises InputError if a shard without a readable record is a sound file of another kind."""
     with tf.io.gfile.GFile(shard, "rb") as file:
         head = file.read(file_kinds.HEAD_BYTES)
     file_kinds.check_shard(shard, head)
@@ -128,7 +128,7 @@ def count_records(shard: str) -> int:
 
 
 def index_records(shard: str) -> tuple[int, list[int]]:
-    """The number of a shard's records, the one where it ends early included, and places of some.
+    """Counts a shard's records, a cut-off one included, and finds where every 128th begins.
 
     The places are the bytes where every 128th record begins; none of a shard that is not walked
     through.

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from align_keras.data import records
 
-#: Of the order. A run does not resume where it was another.
+#: Version of the order; a run that began with another one does not resume.
 VERSION = 2
 
 _OPEN_BLOCKS = 16
@@ -63,7 +63,7 @@ class Share:
 
     @property
     def least(self) -> int:
-        """The records of the worker's part, at least."""
+        """The least number of records in the worker's part."""
         return self.total // self.num_workers
 
     def read_before(self, epoch: int) -> int:

@@ -56,7 +56,7 @@ def check_output(output: str) -> None:
 
 
 def find_set(output: str | Path) -> list[str]:
-    """The shards of a set, sorted; never those of a set whose name begins like this one's."""
+    """The shards of a set, sorted, without those of longer names that begin with its name."""
     return _named_as(str(output), _SHARD)
 
 
@@ -91,7 +91,7 @@ class UnfinishedSet:
     """Where a set is written."""
 
     scratch: Path
-    """For files that only the work needs."""
+    """For temporary files of the work."""
     folder: Path
     """For the files of the set, by their own names."""
 
@@ -112,7 +112,7 @@ def unfinished(output: str | Path, *others: str | Path) -> Iterator[UnfinishedSe
         InputError: if a set is there, or another process is writing it.
     """
     with contextlib.ExitStack() as stack:
-        # Not about what happens in between, which is the caller's.
+        # Errors of the caller's own work in between are not about the output.
         with concerning("output"):
             output = paths.local(output)
             scratch = stack.enter_context(files.work_folder(Path(f"{output}.unfinished")))
@@ -145,7 +145,7 @@ def _move(work: UnfinishedSet, folder: Path, starts: tuple[str, ...]) -> None:
 
 
 def _take_back(scratch: Path, folder: Path) -> None:
-    """Removes what moved before a process was killed."""
+    """Removes the files that moved before a process was killed."""
     journal = scratch / _JOURNAL
     if journal.exists():
         for name, state in files.read_json(journal, dict).items():
@@ -154,7 +154,7 @@ def _take_back(scratch: Path, folder: Path) -> None:
 
 
 def _state(path: Path) -> list[int]:
-    """What tells a file from another of its name."""
+    """The state of a file, which another file of its name would not have."""
     try:
         found = path.stat()
     except FileNotFoundError:

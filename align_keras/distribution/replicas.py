@@ -51,7 +51,7 @@ def place_of_rows(value: tf.Tensor) -> tuple[int | tf.Tensor, int | tf.Tensor]:
 
 
 def on_a_share(function: Callable[[T], Any], share: T) -> Any:
-    """Calls a function of batches on this replica's share, which may be empty.
+    """Calls a function on this replica's share of a batch, which may be empty.
 
     A last batch smaller than the number of replicas leaves some without a row. TensorFlow's fused
     kernels fail there, or give no rows of a wrong width: the function then sees one row of zeros.

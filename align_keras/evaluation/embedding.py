@@ -183,7 +183,7 @@ def _cache_key(model: Any, filled: list[str], num_classes: int) -> str:
 
 
 def _read_classes(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """What an evaluation before has written; None if there is nothing of the kind."""
+    """The result that an earlier evaluation has written; None if there is none."""
     try:
         found = np.load(path)
     except (OSError, ValueError, EOFError):

@@ -1,4 +1,4 @@
-"""The arguments of ``ContrastiveModel.compile``, as a ``.keras`` file keeps them."""
+"""The arguments of ``ContrastiveModel.compile`` in the form that a ``.keras`` file keeps."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ _OPTIONS = (
 
 
 def of(model: Any) -> dict[str, Any]:
-    """What a compiled ``ContrastiveModel`` was compiled with, serialised."""
+    """The arguments that a ``ContrastiveModel`` was compiled with, serialised."""
     return {
         "optimizer": keras.saving.serialize_keras_object(model.optimizer),
         "optimizer_is_built": model.optimizer.built,

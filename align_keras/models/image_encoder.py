@@ -77,7 +77,7 @@ class ImageEncoder(keras.Model):
         # === Config ===
         # The config alone: holding the backbone would bring its unused top layers' weights.
         self._backbone_config = keras.saving.serialize_keras_object(backbone)
-        # A tower has one precision policy: that of the layers it was given.
+        # The tower takes the precision policy of the layers that it was given.
         self._backbone_config["config"].pop("dtype", None)
         self.dtype_policy = policy
         self.batch_norm_momentum = batch_norm_momentum

@@ -29,7 +29,7 @@ def dtype_policy(policy: str | keras.DTypePolicy | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def forced_policy(policy: str | keras.DTypePolicy | None) -> Iterator[None]:
-    """Within, what is loaded gets ``policy``, whatever it was saved with.
+    """Loads models in ``policy`` inside the context, not in the one they were saved with.
 
     None stands for the global policy. So presets are loaded, which are for use in any precision.
     """
@@ -44,7 +44,7 @@ def forced_policy(policy: str | keras.DTypePolicy | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def saved_policy(config: Any) -> Iterator[str | keras.DTypePolicy | None]:
-    """Within, the global policy is the one that was saved, unless another is forced.
+    """Sets the global policy, inside the context, to the saved one, unless another is forced.
 
     So a ``.keras`` file gives the same numbers under any global policy.
 

@@ -1,4 +1,4 @@
-"""Towers that start from trained weights, and what those expect of their inputs."""
+"""Towers that start from trained weights, and the preprocessing that these expect."""
 
 import os
 
@@ -103,7 +103,7 @@ def has_approximate_gelu(preset: str | os.PathLike) -> bool:
 
 
 def word_pieces(preset: str | os.PathLike) -> dict:
-    """What such a tower's captions are cut by: arguments of ``AlignPreprocessor``, a dict.
+    """The tokenizer of such a tower: arguments of ``AlignPreprocessor``, a dict.
 
     They are ``vocabulary`` and ``lowercase``, and ``strip_accents`` in Hugging Face's layout.
 

@@ -65,7 +65,7 @@ class TextEncoder(keras.Model):
 
         # === Config ===
         self._backbone_config = keras.saving.serialize_keras_object(backbone)
-        # A tower has one precision policy: that of the layers it was given.
+        # The tower takes the precision policy of the layers that it was given.
         self._backbone_config["config"].pop("dtype", None)
         self.dtype_policy = backbone.dtype_policy
         self.approximate_gelu = approximate_gelu

@@ -25,7 +25,7 @@ def average_statistics_too(model: keras.Model, optimizer: keras.optimizers.Optim
     inner = inner_optimizer(optimizer)
     if not inner.use_ema or hasattr(inner, "statistics_averages"):
         return
-    # First: the order of an optimizer's variables is that of their making.
+    # First, since an optimizer keeps its variables in the order in which they are made.
     if not optimizer.built:
         optimizer.build(model.trainable_variables)
     inner.statistics_averages = [

@@ -23,7 +23,7 @@ def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.O
 
 
 def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
-    """What an optimizer wants the loss multiplied by: 1 unless it scales; a power of two."""
+    """The optimizer's scale of the loss, a power of two; 1 if it does not scale."""
     scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     return optimizer.scale_loss(1.0) if scales else 1.0
 

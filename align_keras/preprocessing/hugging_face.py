@@ -32,7 +32,7 @@ def arguments(preset: str | os.PathLike, config: dict) -> dict:
     # Their AlignProcessor pads to 64 whatever the tokenizer's own bound.
     bounds = [hugging_face_tokenizer.max_length(preset), _SEQUENCE_LENGTH]
     positions = text_config.get("max_position_embeddings", _POSITIONS)
-    # Another kind of value is refused where the tower is made.
+    # Values of other kinds are refused when the tower is made.
     if isinstance(positions, int):
         bounds.append(positions)
     found = {
@@ -101,7 +101,7 @@ def preprocessor_arguments(config: dict) -> dict:
 
 
 def _pixel_scaling(config: dict) -> tuple[Any, Any]:
-    """What pixels are multiplied by, and what is added then: a number, or one a channel."""
+    """The scale of pixels and the offset that is added then: a number each, or one a channel."""
     scale: Any = 1.0
     offset: Any = 0.0
     if config["do_rescale"]:

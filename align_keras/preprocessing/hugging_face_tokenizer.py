@@ -50,7 +50,7 @@ _TEMPLATE = [
     {"Sequence": {"id": "A", "type_id": 0}},
     {"SpecialToken": {"id": SEP, "type_id": 0}},
 ]
-# And in the words of tokenizer_config.json.
+# The same settings under the names of tokenizer_config.json.
 _SETTINGS: dict[str, list] = {
     "do_lower_case": [True, False],
     "strip_accents": [None, True, False],
@@ -63,7 +63,7 @@ _OVERRULES = {
     "handle_chinese_chars": "tokenize_chinese_chars",
 }
 _CLASSES = [None, "BertTokenizer", "BertTokenizerFast"]
-# These take tokenizer.json as it is.
+# Tokenizers of these classes take tokenizer.json unchanged.
 _GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
@@ -105,7 +105,7 @@ def arguments(preset: str | os.PathLike, text_config: dict) -> dict:
 
 
 def max_length(preset: str | os.PathLike) -> float:
-    """The word pieces that a tokenizer gives at most; infinity if it does not say."""
+    """The largest number of word pieces that a tokenizer gives; infinity if it does not say."""
     length = _settings(preset).get("model_max_length")
     if length is None:
         return float("inf")
@@ -179,7 +179,7 @@ def _ordered(table: Any) -> list[str]:
 
 
 def _check_added_tokens(tokens: list, vocabulary: list[str]) -> None:
-    """Checks that what is looked for before words are cut is BERT's, with the ids of its pieces."""
+    """Checks that the special tokens are BERT's, with the ids of their word pieces."""
     ids = {piece: index for index, piece in enumerate(vocabulary) if piece in _SPECIAL}
     for token in tokens:
         content, index = token["content"], token["id"]

@@ -1,4 +1,4 @@
-"""Tells floats that are a model's inputs from pixels that nothing has scaled."""
+"""Tells scaled pixels, which are a model's inputs, from pixels of 0 to 255."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ _FOUND = re.compile(_MARK + r"\] \[(\S+)\] \[(\S+)\]")
 
 
 def _range(preprocessor: Any) -> tuple[float, float]:
-    """What pixels of 0 and of 255 become, over all channels."""
+    """The least and the largest value of a scaled pixel, over all channels."""
     levels = np.array([[0.0], [255.0]]) * preprocessor.pixel_scale + preprocessor.pixel_offset
     return float(levels.min()), float(levels.max())
 
@@ -59,6 +59,6 @@ def checked(images: tf.Tensor, preprocessor: Any) -> tf.Tensor:
 
 
 def error_of(error: tf.errors.OpError, preprocessor: Any) -> InputError | None:
-    """The InputError of a failure that ``checked`` has caused; None for another."""
+    """The InputError for a failure of ``checked``; None for other failures."""
     found = _FOUND.search(error.message)
     return _error(float(found[1]), float(found[2]), preprocessor) if found else None

@@ -173,7 +173,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         """Decodes one image, crops at random and flips it every other time, as in training.
 
         Args:
-            encoded: as for ``decode_image``, which says what is returned and raised.
+            encoded: the bytes of an image, a scalar string, as for ``decode_image``.
             seed: two integers, which alone decide crop and flip.
         """
         draws = tf.random.stateless_uniform([3], seed)
@@ -197,7 +197,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         ``decode_image`` does.
 
         Args:
-            encoded: as for ``decode_image``, which says what is returned and raised.
+            encoded: the bytes of an image, a scalar string, as for ``decode_image``.
             seed: two integers, which alone decide window and flip.
             min_area: the least share of the image that the window covers.
         """

@@ -150,7 +150,7 @@ def iterate(dataset: tf.data.Dataset, preprocessor: AlignPreprocessor | None) ->
 
 @contextlib.contextmanager
 def one_line(preprocessor: AlignPreprocessor | None) -> Iterator[None]:
-    """Within, what fails in a dataset of ``prepare`` is an InputError."""
+    """Turns failures in a dataset of ``prepare`` into an InputError."""
     try:
         yield
     except tf.errors.NotFoundError as error:

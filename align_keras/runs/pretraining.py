@@ -133,7 +133,7 @@ def find_workdir(settings: PretrainSettings, strategy: tf.distribute.Strategy) -
         )
     part = f"worker-{worker}" if worker else ""
     if settings.run.workdir:
-        # Before the settings, which no choice could make those of such a run.
+        # Before the settings are compared: such a run resumes with none.
         own = paths.local(settings.run.workdir) / part
         pretraining_data.check_order(own / "train_shards.json")
     return open_workdir(settings, settings.run.workdir, part, written=WRITTEN)

@@ -130,7 +130,7 @@ def find_shards(data: DataSettings, workdir: Path, seed: int) -> dict[str, list[
 
 @contextlib.contextmanager
 def _writing_into_workdir() -> Iterator[None]:
-    """Within, a set of shards that cannot be written is a fault of the run's directory."""
+    """Blames a set of shards that cannot be written on the run's directory."""
     try:
         yield
     except InputError as error:
@@ -216,7 +216,7 @@ def quickstart_data(directory: Path, seed: int) -> dict[str, list[str]]:
 
 
 def list_shards(counts: dict[str, int]) -> dict[str, Any]:
-    """What decides the order of records, in which a run goes on.
+    """What decides the order of records, for ``train_shards.json``.
 
     The shards' names, numbers of records and of blocks, in order, and the version of the order;
     their folder may change.

@@ -28,7 +28,7 @@ def open_workdir(
             other settings, or it holds one of ``written`` without being a run's.
     """
     with concerning("workdir"):
-        # Two that begin in one second must not share it.
+        # Two runs that begin in one second must not share it.
         new = f"{time.strftime('runs/%Y%m%d-%H%M%S')}-{os.getpid()}"
         found = paths.local(workdir or new) / part
     for path in (found, *found.parents):

@@ -83,7 +83,7 @@ class IndexWriter:
             raise InputError("another run is writing it", Place(str(self.directory))) from None
         try:
             if self._restart:
-                # First: what is left of it when this is cut off is still known as an index's.
+                # First: a part of it that a kill leaves is still known as an index's.
                 self._write_progress(dict.fromkeys(_GROWING, 0))
                 for name in (image_index.HEADER, *_LISTS, *_GROWING):
                     (self.directory / name).unlink(missing_ok=True)
@@ -266,7 +266,7 @@ class IndexWriter:
 
 
 def _is_of_others(header: Path) -> bool:
-    """Whether a file called as an index's header holds something else; a damaged one does not."""
+    """Whether a file with the name of a header is somebody else's, not a damaged header."""
     try:
         found = json.loads(header.read_bytes())
     except ValueError:

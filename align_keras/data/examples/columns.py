@@ -77,7 +77,7 @@ class Columns:
     def texts_of(
         self, row: Mapping, found: Collection[str] | None = None, noun: str = "column"
     ) -> tuple[object, ...]:
-        """What stands in a row where captions are expected; of a row without any, a NoCaption.
+        """The values of a row's caption columns; one NoCaption if there are none.
 
         Args:
             row: its values by column.
@@ -94,7 +94,7 @@ class Columns:
         return next(usable, next(stated, values[0]))
 
     def _listed(self, name: str, value: object) -> tuple[object, ...]:
-        """The captions in a field: of a list its items, also if it is written as text."""
+        """The captions in a field: a list's items, also of a list that is written as text."""
         if isinstance(value, str) and self.has_lists:
             value = text_lists.parsed(value, is_list=name == "captions")
         return tuple(value) or (None,) if isinstance(value, list) else (value,)
@@ -112,7 +112,7 @@ class Columns:
         noun: str = "column",
         of_users: Collection[str] = ("archive_column", "unsafe_field", "carry", "select"),
     ) -> None:
-        """Raises InputError if a column that is needed or was named is not there.
+        """Raises InputError if a column is missing that is needed or was named.
 
         Args:
             names: the columns that are there.
@@ -128,7 +128,7 @@ class Columns:
                 raise InputError(problem, place, _nearest(choices, names), setting)
 
     def _wanted(self, needs: Collection[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Columns of which one must be there, with the setting that named it or an empty name."""
+        """Columns of which one is needed, and the setting that named them or an empty string."""
         if "image" in needs:
             yield "image_column" if self.image != Columns.image else "", (self.image,)
         if "captions" in needs:
@@ -155,7 +155,7 @@ def no_name(wanted: Collection[str], found: Collection[str], noun: str = "column
 
 
 def listing(names: Collection[str]) -> str:
-    """Names for a message, not all of many."""
+    """Names for a message, shortened if there are many."""
     shown = [storable(name)[:40] for name in names if name]
     more = len(shown) - _MOST_NAMES
     return ", ".join(shown[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "") or "nothing"
@@ -185,7 +185,7 @@ def example_of(
     found: Collection[str] | None = None,
     noun: str = "column",
 ) -> Example:
-    """An ``Example`` from a dict of fields, None where they cannot be read.
+    """An ``Example`` from a dict of fields; ``fields`` is None if they cannot be read.
 
     Args:
         fields: values by the names of columns or fields.

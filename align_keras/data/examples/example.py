@@ -35,7 +35,7 @@ class Example:
     key: str = ""
     """Tells it from every other example of its source; the names of packed pairs come from it."""
     found: tuple[str, ...] = ()
-    """The columns or fields that it was made of, for messages; empty if it has none."""
+    """The names of its columns or fields, for messages; empty if it has none."""
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -68,11 +68,11 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class NoCaption:
-    """Stands where captions are expected but cannot be had."""
+    """Takes the place of captions that are missing, with the reason."""
 
     reason: str
     is_there: bool = False
-    """Whether there is something that cannot be read."""
+    """Whether something exists there but cannot be read."""
 
 
 NO_CAPTION = "no caption"
@@ -108,7 +108,7 @@ def is_absent(value: object) -> bool:
 
 
 def decoded(value: object) -> object:
-    """Bytes as text; those that are not UTF-8 stay bytes, which no caption is."""
+    """Bytes as text. Bytes that are not UTF-8 stay bytes, and are then refused as a caption."""
     try:
         return value.decode("utf-8") if isinstance(value, bytes) else value
     except UnicodeDecodeError:
@@ -116,7 +116,7 @@ def decoded(value: object) -> object:
 
 
 def storable(text: str) -> str:
-    """A text that can be written as UTF-8: what cannot be is escaped.
+    """A text with every character escaped that UTF-8 cannot hold.
 
     Names of files that are not UTF-8, and JSON that cuts an emoji in two, have such letters.
     """

@@ -13,7 +13,7 @@ from align_keras.data.examples.example import Example, caption_fault
 from align_keras.errors import InputError, Place
 
 _Item = TypeVar("_Item")
-# That are looked at before a model is loaded.
+# So many images are looked at before a model is loaded.
 _FIRST_IMAGES = 1_000
 
 
@@ -56,7 +56,7 @@ class ExampleSet:
 
     def check_captions(self) -> None:
         """Raises InputError if none of the first images has a caption, or one is no text."""
-        # All of them, so that a faulty one is told before a model is loaded.
+        # All captions, so that a faulty one is told before a model is loaded.
         texts = [len(example.queries) for example in itertools.islice(self, _FIRST_IMAGES)]
         if any(texts):
             return

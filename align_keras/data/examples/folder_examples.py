@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class FolderExamples(ExampleSet):
-    """The images below a folder; one part. Those of a format that is not read have a fault.
+    """The images below a folder, as one part. Images of formats that are not read have a fault.
 
     Args:
         folder: its path.

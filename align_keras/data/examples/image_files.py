@@ -15,7 +15,7 @@ from align_keras.errors import MissingInputError
 
 #: Endings of image files, in lower case.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp")
-#: Endings of images that no decoder here reads: a folder's are counted, not passed over.
+#: Endings of image formats that are not read. Such files of a folder are counted, not passed over.
 FOREIGN_SUFFIXES = (
     *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".ico", ".psd"),
     *(".tga", ".pbm", ".pgm", ".ppm", ".pnm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"),
@@ -27,7 +27,7 @@ UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, l
 
 
 class NoImageError(OSError):
-    """There is no image to read; the text says why in a few words."""
+    """There is no image to read; the message says why."""
 
 
 def no_image(reason: str = "no image") -> Callable[[], bytes]:
@@ -59,7 +59,7 @@ def is_image(name: str) -> bool:
 
 
 def foreign_format(name: str) -> str | None:
-    """What is wrong with an image of this name if its format is not read here, else None."""
+    """The fault of an image whose format is not read here, by its name; else None."""
     ending = os.path.splitext(name)[1].lower()
     return f"{ending} is a format that is not read" if ending in FOREIGN_SUFFIXES else None
 
@@ -163,7 +163,7 @@ class ImageFolder:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo | None:
-    """The member of a name; None if there is none."""
+    """The member with a name; None if there is none."""
     # Some programs write UTF-8 and do not say so: it is then read as code page 437.
     for own in (name, name.encode("utf-8", "replace").decode("cp437")):
         with contextlib.suppress(KeyError):

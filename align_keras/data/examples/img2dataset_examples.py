@@ -22,7 +22,7 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
 class TarExamples(ShardExamples):
-    """img2dataset's format ``webdataset``: files of one name but for their extensions are a pair.
+    """img2dataset's ``webdataset``: files of one name with different extensions are a pair.
 
     The extension begins at the first dot, as in webdataset. Where files of one name would then be
     several images, it begins at the last. Folders and hidden files are passed over.
@@ -83,7 +83,7 @@ def _samples(archive: tarfile.TarFile) -> Iterator[_Sample]:
 
 
 def _by_last_dot(sample: _Sample) -> list[_Sample]:
-    """Divides files whose names hold dots, unless they are one image and what belongs to it."""
+    """Divides files with dots in their names, unless they are one image and its fields."""
     parts: dict[str, _Sample] = {}
     for extension, member in sample.items():
         more, _, last = extension.rpartition(".")

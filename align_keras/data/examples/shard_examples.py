@@ -22,7 +22,7 @@ class Entry(NamedTuple):
     fault: str | None = None
     """Why it cannot be used; None if it can."""
     found: tuple[str, ...] = ()
-    """The names of all that is in it."""
+    """The names of its members."""
 
 
 class ShardExamples(ExampleSet):

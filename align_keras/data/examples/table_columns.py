@@ -13,14 +13,14 @@ from align_keras.errors import InputError, Place
 
 
 def check_data(data: str, select: Sequence[str], needs: str = "") -> None:
-    """As ``check_columns`` of a data set's name, if that is the name of a table.
+    """As ``check_columns``, if the data set is a table.
 
     Args:
         data: as of ``opening.open_examples``.
         select: ``COLUMN=VALUE``.
         needs: ``captions`` or ``class``, beside the image; empty for neither.
     """
-    # One on another machine is refused where it would be opened.
+    # A table on another machine is refused when it is opened.
     if ending_of(data) and not paths.scheme(data) and not Path(data).is_dir():
         check_columns(data, Columns(select=tuple(select)), ("image", needs))
 

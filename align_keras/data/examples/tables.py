@@ -30,7 +30,7 @@ _SEPARATORS = ",;\t|"
 
 @dataclasses.dataclass(frozen=True)
 class RowFault:
-    """Stands for a row that cannot be read as one."""
+    """A row that cannot be read."""
 
     reason: str
 
@@ -44,7 +44,7 @@ LINE_BREAK = RowFault("a line break within quotes, which a TSV cannot have")
 
 
 def ending_of(path: str | Path) -> str:
-    """One of ``TABLE_SUFFIXES``, less ``.gz``; empty if a file is no table by its name."""
+    """One of ``TABLE_SUFFIXES`` without ``.gz``; empty if the name is not that of a table."""
     name = Path(path).name.lower()
     plain = name.removesuffix(".gz")
     ending = Path(plain).suffix
@@ -97,7 +97,7 @@ def header_of(path: str | Path) -> list[str] | None:
 
 
 def _check_kind(path: str | Path) -> str:
-    """The ending of a table that is there and is of that kind."""
+    """The ending of a table, once it is known to exist and to be what its ending says."""
     if not paths.local(path).is_file():
         raise MissingInputError(f"no file {path}", remedy="give a JSONL, CSV, TSV or Parquet table")
     ending = ending_of(path)
@@ -125,7 +125,7 @@ def _open(path: str | Path, mode: str = "rt") -> IO:
 
 @contextlib.contextmanager
 def _read_as_text(path: str | Path) -> Iterator[IO[str]]:
-    """The opened table; what cannot be read in it is an InputError."""
+    """The opened table; raises InputError if it cannot be read."""
     try:
         with _open(path) as file:
             yield file
@@ -186,7 +186,7 @@ def _read_lines(file: IO[str], path: str | Path, ending: str) -> Iterator[tuple[
 
 
 def _header(lines: Iterator[tuple[str, list[str]]], path: str | Path) -> list[str]:
-    """The names in the first of the lines, which is taken."""
+    """The names in the first line, which is consumed."""
     where, header = next(lines, ("", []))
     header = [name.strip() for name in header]
     check_header(header, Place(str(path), where))
@@ -194,7 +194,7 @@ def _header(lines: Iterator[tuple[str, list[str]]], path: str | Path) -> list[st
 
 
 def check_header(names: Sequence[str], place: Place) -> None:
-    """Raises InputError if two columns share a name; they may both have none."""
+    """Raises InputError if two columns share a name; several may have no name."""
     twice = [name for index, name in enumerate(names) if name and name in names[:index]]
     if twice:
         raise InputError(f"two columns are called {twice[0]}", place, "rename one")
@@ -214,7 +214,7 @@ def _csv_fields(file: IO[str], path: str | Path) -> Iterator[tuple[str, list[str
     first = 1
     try:
         for fields in reader:
-            # Spreadsheets write rows of nothing.
+            # Spreadsheets write rows of empty fields.
             if any(map(str.strip, fields)):
                 yield f"line {reader.line_num}", fields
             first = reader.line_num + 1
@@ -277,7 +277,7 @@ def _read_parquet(path: str | Path) -> Iterator[tuple[str, Row]]:
 
 @contextlib.contextmanager
 def _opened_parquet(path: str | Path) -> Iterator[Any]:
-    """A ``pyarrow.parquet.ParquetFile``; what is wrong with it is an InputError."""
+    """A ``pyarrow.parquet.ParquetFile``; raises an InputError if it is not readable."""
     try:
         import pyarrow
         import pyarrow.parquet

@@ -56,5 +56,5 @@ def _versioned(folder: str) -> str:
 
 
 def _numbers(version: Path) -> list[int]:
-    """``10.0.0`` as numbers, by which it is newer than ``9.0.0``."""
+    """A version as numbers: ``10.0.0`` is newer than ``9.0.0``."""
     return [int(number) for number in re.findall("[0-9]+", version.name)]

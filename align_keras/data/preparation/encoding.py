@@ -35,7 +35,7 @@ def to_jpeg(data: bytes) -> bytes:
     if data.startswith(_JPEG) and _channels(data) in (1, 3):
         return data
     encoded = io.BytesIO()
-    # Colours in full: halved, as JPEG has them by default, a drawing's edges would not be its own.
+    # Colour at full resolution: JPEG's default halves it, which blurs a drawing's edges.
     Image.fromarray(pixels).save(encoded, "JPEG", quality=95, subsampling=0)
     return encoded.getvalue()
 

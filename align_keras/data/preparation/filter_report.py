@@ -32,7 +32,7 @@ class Tally:
         words: unigrams of the captions, by ``(True if kept, number)``.
         sides: pixels of the shorter sides of images that were looked at, by ``(kept, bin)``; an
             image with several captions counts with each.
-        turned: kept pairs whose image is stored another way up than it is to be seen, by its EXIF.
+        turned: kept pairs whose image EXIF turns upright.
         examples: up to 12 pairs of each rule, by their keys: those of the smallest keys.
         left_out: ``where``, ``image``, ``rule`` and ``reason`` of each dropped pair are appended
             here.

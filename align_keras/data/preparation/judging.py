@@ -177,7 +177,7 @@ def pair_key(seed: int, key: str, index: int) -> str:
 
 
 def _unstorable(example: Example) -> str:
-    """Which carried field a record cannot hold, and what it is."""
+    """The first carried field whose value no record can hold, with the kind of that value."""
     for name, value in example.carried.items():
         try:
             records.make_record(b"", "", "", **{name: value})

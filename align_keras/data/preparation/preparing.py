@@ -20,7 +20,7 @@ from align_keras.data.preparation.near_duplicates import EvaluationImages, decod
 from align_keras.errors import InputError, Place
 
 _Items = TypeVar("_Items", bound=Iterable)
-# Of a source, in which its captions are looked for.
+# The captions of a source are looked for in these columns.
 _FIRST_ROWS = 1_000
 
 
@@ -143,7 +143,7 @@ def open_pairs(
 
 
 def check_rows(source: ExampleSet, name: str, columns: Columns) -> None:
-    """Looks for a row with captions and for the columns that were named, no further than necessary.
+    """Reads rows until one has captions and all columns that were named were seen.
 
     A few rows without captions are left to be counted. A carried column and the one of unsafe
     content may be rare: they are looked for in all rows.

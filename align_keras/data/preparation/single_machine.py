@@ -65,7 +65,7 @@ def prepare(
                     writer.write(record)
         if not left_out.stat().st_size:
             left_out.unlink()
-            # That of an earlier run which packed nothing.
+            # A list that an earlier run left, which packed nothing.
             Path(f"{output}-left_out.jsonl").unlink(missing_ok=True)
     return tally.as_json(preparation.rules)
 

@@ -29,6 +29,6 @@ class Picture:
     """The same as a JPEG; None if it does not decode."""
     size: tuple[int, int] | None = None
     is_turned: bool = False
-    """Whether its EXIF says another way up than it is stored."""
+    """Whether its EXIF turns it."""
     rule: str | None = None
     reason: str | None = None

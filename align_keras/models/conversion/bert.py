@@ -2,7 +2,7 @@
 
 Such a folder has ``config.json`` and the tensors (``tensor_files``); its tokenizer is read by
 ``preprocessing.hugging_face_tokenizer``. keras-hub reads such folders too, but takes the tanh
-approximation of the GELU, the original's dropout and its layer norm whatever ``config.json`` says.
+approximation of the GELU, the original's dropout and its layer norm, and ignores ``config.json``.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from align_keras.models.text_encoder import TextEncoder
 
 #: ``model_type`` in ``config.json``.
 MODEL_TYPE = "bert"
-# The name of a tensor that every such checkpoint has, after what it puts before all names.
+# Every such checkpoint has this tensor, behind its prefix.
 _FIRST = "embeddings.word_embeddings.weight"
 
 
@@ -67,14 +67,14 @@ def load(
 
 def _weights(encoder: TextEncoder, tensors: TensorFiles) -> Iterator[Weight]:
     for weight in text_weights(encoder, _root(tensors)):
-        # As checkpoints that came from TensorFlow have it.
+        # Checkpoints that came from TensorFlow have these names.
         former = weight.name.replace("LayerNorm.weight", "LayerNorm.gamma")
         former = former.replace("LayerNorm.bias", "LayerNorm.beta")
         yield dataclasses.replace(weight, name=former) if former in tensors else weight
 
 
 def _root(tensors: TensorFiles) -> str:
-    """What stands before all names: nothing, or ``bert.`` in a model that has a head too."""
+    """The prefix of all tensors' names: empty, or ``bert.`` in a model with a head."""
     roots = [name.removesuffix(_FIRST) for name in tensors.names() if name.endswith(_FIRST)]
     if len(roots) != 1:
         raise InputError(

@@ -93,7 +93,7 @@ def build_with_tensors(
         weight.check(tensors.shape(weight.name))
     values = {id(w.variable): functools.partial(_read, w, tensors) for w in weights}
     for variable in model.variables:
-        # Without a tensor are the states of dropout.
+        # Only the states of dropout have no tensor.
         keras_internals.give_value(variable, values.get(id(variable)))
     return model
 

@@ -66,7 +66,7 @@ def decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
     def masked():
         usual = tf.where(bits == 16, *(tf.constant(_MASKS[size], tf.int64) for size in (16, 32)))
         own = number(tf.reshape(head[54:70], [4, 4]), big_endian=False)
-        # In a shorter header something else stands in the place of the fourth.
+        # A shorter header has other data in the place of the fourth mask.
         own = tf.where([True, True, True, header >= _HEADER_WITH_ALPHA], own, tf.zeros_like(own))
         masks = tf.where(has_masks, own, usual)
         return on_white(_by_masks(_words(rows[:, : width * bits // 8], bits), masks))

@@ -127,7 +127,7 @@ def _decode(encoded, upright, window):
         return _decode_turned_jpeg(encoded, window)
 
     def other():
-        # Eagerly, only what the file is of is traced.
+        # Eagerly, only the branch of the file's own kind is traced.
         if tf.executing_eagerly():
             return _cut(_decode_other(encoded, upright), window)
         return _cut(_traced(_decode_other, upright)(encoded), window)

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 #: Larger images are refused: a PNG of a megabyte can decode to gigabytes.
 MAX_PIXELS = 1 << 26
-#: What is decoded.
+#: The formats that are decoded.
 FORMATS = "a JPEG, PNG, GIF, BMP or WebP image"
 
 TOO_LARGE = "has too many pixels"
@@ -15,11 +15,11 @@ _NAMED = (TOO_LARGE, UNSUPPORTED, COMPRESSED_BMP)
 
 
 class ImageFaultError(ValueError):
-    """Why an encoded image cannot be used, in a few words that go on from "the image"."""
+    """Why an encoded image cannot be used, to follow the words "the image"."""
 
 
 def fault_of(error: tf.errors.OpError) -> str:
-    """What is wrong with an image by the decoder's error, in words that go on from "the image"."""
+    """The reason of the decoder's error, to follow the words "the image"."""
     return next((fault for fault in _NAMED if fault in error.message), UNDECODABLE)
 
 

@@ -15,7 +15,7 @@ def decode_gif(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes the first frame of a GIF; what it leaves open or transparent is white.
 
     TensorFlow's decoder makes transparent pixels black. So the file is changed before: its
-    transparent colour becomes white, and is no longer said to be transparent.
+    transparent colour becomes white and opaque.
 
     Args:
         encoded: a scalar string.
@@ -52,7 +52,7 @@ def decode_gif(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _first_frame(encoded, start):
-    """Where the first frame and the extension begin that names its transparent colour, or 0."""
+    """The starts of the first frame and of its extension for transparency, 0 if absent."""
 
     def goes_on(place, within, _):
         return within | (part(encoded, place, 1) == _EXTENSION)
@@ -78,5 +78,5 @@ def _first_frame(encoded, start):
 
 
 def _table_size(flags):
-    """Bytes of a table of colours; 0 where there is none."""
+    """The size of a table of colours in bytes; 0 without one."""
     return tf.where(flags >= 128, 6 * tf.bitwise.left_shift(tf.ones_like(flags), flags % 8), 0)

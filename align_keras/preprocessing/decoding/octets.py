@@ -40,7 +40,7 @@ def contains(data: tf.Tensor, mark: bytes) -> tf.Tensor:
 
 
 def find_part(data: tf.Tensor, start: int, step: Callable) -> tf.Tensor:
-    """Goes from part to part of a file until one is found: its contents, ``b""`` for none.
+    """Walks over the parts of a file to the first one that is looked for: its contents, or ``b""``.
 
     Args:
         data: the file.

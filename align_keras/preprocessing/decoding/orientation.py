@@ -8,9 +8,9 @@ import tensorflow as tf
 from align_keras.preprocessing.decoding.octets import contains, find_part, number, octets, part
 from align_keras.preprocessing.decoding.png import find_chunk
 
-#: EXIF's number for pixels that are stored as they are to be seen.
+#: EXIF's number for pixels that are stored upright.
 AS_STORED = 1
-#: Those with which height and width are exchanged.
+#: The orientations that exchange height and width.
 EXCHANGED = (5, 6, 7, 8)
 _TAG = 0x0112
 _SHORT, _LONG = 3, 4  # types of a TIFF field
@@ -84,7 +84,7 @@ def _of_tiff(tiff: tf.Tensor) -> tf.Tensor:
 
     offset = read(head[4:])
     count = read(octets(part(tiff, offset, 2), 2))
-    # As many as are there: the list may be cut off.
+    # Only as many as there are: the list may be cut off.
     fields = tf.io.decode_raw(part(tiff, offset + 2, _FIELD * count), tf.uint8)
     fields = fields[: tf.size(fields) // _FIELD * _FIELD]
     fields = tf.cast(tf.reshape(fields, [-1, _FIELD]), tf.int64)
