@@ -50,6 +50,12 @@ from align_keras import (
 from align_keras.data import records, scenes, vocabulary
 from align_keras.models import presets
 
+
+def pytest_make_parametrize_id(val, argname):
+    """No bytes in the name of a test: gzip's hold the time, and workers must find the same tests."""
+    return argname if isinstance(val, bytes) else None
+
+
 TINY_IMAGE_SIZE = 16
 TINY_SEQUENCE = 12
 #: Arguments of a keras-hub EfficientNetBackbone of three blocks.
