@@ -6,8 +6,16 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from align_keras import figures
+
+# Inches.
+_CAPTION_WIDTH = 2.5
+_MARGIN = 0.1
+_CELL = 1.4
+_PICTURE = 1.3
+_TITLE = 0.25
 
 
 def draw_retrievals(
@@ -27,19 +35,31 @@ def draw_retrievals(
         scores: similarities, ``(captions, columns)``.
     """
     rows, columns = right.shape
-    figure = Figure(figsize=(2.6 + 1.4 * columns, 1.65 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns + 1, squeeze=False, width_ratios=[1.9] + [1] * columns)
+    width, height = _CAPTION_WIDTH + _CELL * columns, (_CELL + _TITLE) * rows
+    figure = Figure(figsize=(width, height))
+    # One coordinate system in inches: axes for every picture took four times as long.
+    axes = figure.add_axes((0, 0, 1, 1))
     for row in range(rows):
+        top = (_CELL + _TITLE) * row
         caption = textwrap.fill(textwrap.shorten(captions[row], 110), 26)
-        grid[row, 0].axis("off")
-        grid[row, 0].text(0, 0.5, figures.plain(caption), va="center", fontsize=9)
+        middle = top + _TITLE + _PICTURE / 2
+        axes.text(_MARGIN, middle, figures.plain(caption), va="center", fontsize=9)
         for column in range(columns):
-            axes = grid[row, column + 1]
-            axes.imshow(images[row, column])
-            axes.set(xticks=[], yticks=[])
-            axes.set_title(f"{scores[row, column]:.2f}", fontsize=8)
-            axes.spines[:].set(
-                color="tab:green" if right[row, column] else "lightgrey",
-                linewidth=4 if right[row, column] else 1,
+            left = _CAPTION_WIDTH + _CELL * column
+            corner = (left, top + _TITLE)
+            extent = (left, left + _PICTURE, top + _TITLE + _PICTURE, top + _TITLE)
+            axes.imshow(images[row, column], extent=extent)
+            axes.text(
+                left + _PICTURE / 2,
+                top + _TITLE - 0.06,
+                f"{scores[row, column]:.2f}",
+                ha="center",
+                fontsize=8,
             )
+            frame = {"edgecolor": "lightgrey", "linewidth": 1}
+            if right[row, column]:
+                frame = {"edgecolor": "tab:green", "linewidth": 4}
+            axes.add_patch(Rectangle(corner, _PICTURE, _PICTURE, fill=False, **frame))
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.axis("off")
     figures.save(figure, path)
