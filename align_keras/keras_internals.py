@@ -40,6 +40,28 @@ def recast(layer: keras.layers.Layer, subclass: type[keras.layers.Layer]) -> Non
     layer.__class__ = subclass
 
 
+@contextlib.contextmanager
+def output_known(layer: keras.layers.Layer) -> Iterator[None]:
+    """Within, a layer that is called on symbolic tensors gives the shape of its first output.
+
+    Keras finds the shape by tracing ``call``, which takes most of the time of building a model.
+
+    Args:
+        layer: of a functional model; called on inputs of the same shape as there.
+    """
+    first = layer._inbound_nodes[0].outputs[0]  # `layer.output` refuses a layer of two models
+
+    def known(*_: Any, **__: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(first.shape, first.dtype)
+
+    # An attribute of the object goes before the method. Not a tracked one: it is no state.
+    object.__setattr__(layer, "compute_output_spec", known)
+    try:
+        yield
+    finally:
+        object.__delattr__(layer, "compute_output_spec")
+
+
 def build_again(layer: keras.layers.Layer, policy: str) -> None:
     """Replaces the weights of a built layer by those of another precision policy.
 

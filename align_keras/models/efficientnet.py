@@ -1,9 +1,12 @@
 """What keras-hub's EfficientNet is made of: its blocks, their layers, and how they are wired."""
 
+import contextlib
 import math
 import re
 
 import keras
+
+from align_keras import keras_internals
 
 #: The layers of a block by their part. A "v1" block stands in the model layer by layer, each
 #: named after the block; the other kinds are one layer, whose attributes they are.
@@ -112,6 +115,8 @@ def rewire(
     stem_padding = keras.layers.ZeroPadding2D(
         ((0, 1), (0, 1)), dtype=policy_of(backbone), name="stem_padding"
     )
+    # The padding changes none where the image's size is left open.
+    same_shapes = backbone.input.shape[1:3] == (None, None)
     ends = {}
 
     def call_layer(layer, *args, **kwargs):
@@ -121,7 +126,8 @@ def rewire(
             layer.nores = True
         if not first_block_residuals and re.fullmatch(r"block\d+a_add", layer.name):
             return args[0][0]  # of a "v1" block
-        output = layer(*args, **kwargs)
+        with keras_internals.output_known(layer) if same_shapes else contextlib.nullcontext():
+            output = layer(*args, **kwargs)
         # A block's last layer stays.
         ends[re.match(r"[^_]*", layer.name)[0]] = output
         return output

@@ -6,21 +6,30 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
+from conftest import build_tiny_model
 
 from align_keras import AlignBackbone, AlignDualEncoder, AlignPreprocessor, keras_internals
 from align_keras.errors import InputError, MissingInputError
 
 
-@pytest.fixture
-def model(build_tiny, preprocessor):
+@pytest.fixture(scope="module")
+def trained(preprocessor):
     """A tiny model as after training: every weight changed, an optimizer with state."""
-    model = build_tiny(preprocessor=preprocessor, vocabulary_size=len(preprocessor.vocabulary))
+    pieces = len(preprocessor.vocabulary)
+    model = build_tiny_model(preprocessor=preprocessor, vocabulary_size=pieces)
     model.compile(keras.optimizers.AdamW(1e-2))
     model.optimizer.build(model.trainable_variables)
     rng = np.random.default_rng(0)
     for variable in model.weights:
         variable.assign(variable.numpy() + rng.uniform(0.05, 0.15, variable.shape))
     return model
+
+
+@pytest.fixture
+def model(trained):
+    """All of it is trainable again after a test."""
+    yield trained
+    trained.trainable = True
 
 
 CAPTIONS = ["A red ring!", "small blue star at the top", ""]

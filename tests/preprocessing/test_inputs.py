@@ -41,8 +41,11 @@ def paths(encoded, tmp_path):
 
 
 @pytest.fixture
-def model(build_tiny, preprocessor):
-    return build_tiny(preprocessor=preprocessor, vocabulary_size=len(preprocessor.vocabulary))
+def model(tiny_model, monkeypatch):
+    """Its attributes are put back where a test sets them."""
+    for name in ("backbone", "preprocessor"):
+        monkeypatch.setattr(tiny_model, name, getattr(tiny_model, name))
+    return tiny_model
 
 
 def reference_images(model, images):
@@ -183,7 +186,7 @@ def test_replicas_do_not_double_pairs(model, build_tiny, mirrored, images):
         double = build_tiny(
             preprocessor=model.preprocessor, vocabulary_size=len(model.preprocessor.vocabulary)
         )
-    for variable, source in zip(double.variables, model.variables, strict=True):
+    for variable, source in zip(double.weights, model.weights, strict=True):
         variable.assign(source.numpy())
     pairs = {"images": images, "captions": CAPTIONS}
     expected = model.predict(pairs)
