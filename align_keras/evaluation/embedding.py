@@ -130,7 +130,7 @@ def feature_encoder(model: Any) -> Encode:
 
     The paper's classifiers are trained on them. The function returns float32, ``(images, width)``.
     """
-    tower = tf.function(model.backbone.image_encoder, reduce_retracing=True)
+    tower = tf.function(model.backbone.image_encoder, reduce_retracing=True, autograph=False)
 
     def encode(images: np.ndarray, batch_size: int) -> np.ndarray:
         batches = raw_inputs.image_batches(images, model.preprocessor, batch_size)

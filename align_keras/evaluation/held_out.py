@@ -76,7 +76,7 @@ class HeldOutPairs:
         if workers == 1:
             return model.predict(self.dataset, verbose=0)
         # Keras would share the data out; here every worker embeds all of it by itself.
-        predict = tf.function(model.predict_step)
+        predict = tf.function(model.predict_step, autograph=False)
         batches = [tf.nest.map_structure(np.array, predict(batch)) for batch in self.dataset]
         return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 

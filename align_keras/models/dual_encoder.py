@@ -149,7 +149,7 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         # Traced once a tower, whatever the shapes; anew if the backbone is another.
         key = (encode.__name__, id(self.backbone))
         if key not in self._traced:
-            self._traced[key] = tf.function(encode, reduce_retracing=True)
+            self._traced[key] = tf.function(encode, reduce_retracing=True, autograph=False)
         embeddings = [self._traced[key](batch).numpy() for batch in batches]
         if not embeddings:
             return np.zeros((0, self.backbone.projection_dim), "float32")

@@ -95,7 +95,7 @@ class AlignImageClassifier(keras.Model):
             MissingItemError: if there is no such file.
         """
         if self._traced is None:
-            self._traced = tf.function(self.call, reduce_retracing=True)
+            self._traced = tf.function(self.call, reduce_retracing=True, autograph=False)
         batches = raw_inputs.image_batches(images, self.preprocessor, batch_size)
         traced = self._traced
         logits = [traced(batch).numpy() for batch in batches]

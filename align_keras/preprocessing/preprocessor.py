@@ -24,6 +24,10 @@ from align_keras.preprocessing.tokenizer import (
 
 _VOCABULARY_FILE = "vocabulary.txt"
 
+# AutoGraph would rewrite a hundred functions, which takes a process four seconds, and change none:
+# no Python `if` or `for` here depends on a tensor.
+_as_written = tf.autograph.experimental.do_not_convert
+
 
 @keras.saving.register_keras_serializable(package="align_keras")
 class AlignPreprocessor(keras_internals.WholePreprocessor):
@@ -124,6 +128,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
             raise InputError("the preprocessor has no vocabulary", remedy="call set_vocabulary")
         return self._word_pieces
 
+    @_as_written
     def tokenize(self, captions: Any) -> dict[str, tf.Tensor]:
         """Cuts captions into word pieces, a batch at a time (many times faster than singly).
 
@@ -150,6 +155,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
             "padding_mask": tf.ensure_shape(padding_mask, shape),
         }
 
+    @_as_written
     def decode_image(self, encoded: tf.Tensor) -> tf.Tensor:
         """Decodes one image and crops its centre, as in evaluation.
 
@@ -164,11 +170,13 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         """
         return self.crop_image(decoder.decode(encoded, self.upright))
 
+    @_as_written
     def crop_image(self, image: Any) -> tf.Tensor:
         """Resizes uint8 pixels ``(height, width, 3)``, crops the centre and scales."""
         image = images.resize(image, self.resize_size, self.antialias)
         return self._scale(images.centre_crop(image, self.image_size))
 
+    @_as_written
     def decode_and_augment_image(self, encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Decodes one image, crops at random and flips it every other time, as in training.
 
@@ -188,6 +196,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         )
         return self._scale(images.flip(image, draws[2] < 0.5))
 
+    @_as_written
     def decode_random_area(
         self, encoded: tf.Tensor, seed: tf.Tensor, min_area: float = 0.08
     ) -> tf.Tensor:

@@ -42,9 +42,8 @@ def paths(encoded, tmp_path):
 
 @pytest.fixture
 def model(tiny_model, monkeypatch):
-    """Its attributes are put back where a test sets them."""
-    for name in ("backbone", "preprocessor"):
-        monkeypatch.setattr(tiny_model, name, getattr(tiny_model, name))
+    """A test may replace its preprocessor."""
+    monkeypatch.setattr(tiny_model, "preprocessor", tiny_model.preprocessor)
     return tiny_model
 
 
@@ -173,7 +172,8 @@ def test_raw_images_beside_word_pieces_are_scaled(model, images):
     np.testing.assert_allclose(outputs["image_embeddings"], expected, atol=1e-6)
 
 
-def test_another_backbone_embeds_for_itself(model, build_tiny, images):
+def test_another_backbone_embeds_for_itself(build_tiny, preprocessor, images):
+    model = build_tiny(preprocessor=preprocessor)
     before = model.encode_images(images)
     model.backbone = build_tiny(vocabulary_size=300).backbone
     after = model.encode_images(images)
