@@ -4,7 +4,7 @@ import pytest
 
 from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError
-from align_keras.runs.classification_data import difference
+from align_keras.runs.classification_data import difference as difference_of_images
 from align_keras.runs.pretraining_data import (
     check_order,
     difference_of_shards,
@@ -14,6 +14,8 @@ from align_keras.runs.pretraining_data import (
 )
 from align_keras.runs.pretraining_settings import DataSettings, PretrainSettings
 from align_keras.runs.workdir import check_training_data, open_workdir
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"]
 
 
 def test_a_run_goes_on_with_the_same_shards_alone(tmp_path):
@@ -101,7 +103,9 @@ def test_a_directory_with_what_a_run_writes_is_a_runs_or_refused(tmp_path):
     assert open_workdir(settings, str(tmp_path), written=("preset",)) == tmp_path
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"steps": {}}', '{"of": "another"}', "[" * 9_999, "\0"])
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"steps": {}}', '{"of": "another"}', "[" * 9_999, "\0"]
+)
 def test_damaged_settings_are_named(text, tmp_path):
     (tmp_path / "settings.json").write_text(text)
     with pytest.raises(InputError, match="settings.json: damaged; restore it, or give") as raised:
@@ -110,15 +114,15 @@ def test_damaged_settings_are_named(text, tmp_path):
 
 
 RECORDS = [
-    (list_shards({"d/a.tfrecord": 10}), difference_of_shards, "shards"),
-    ({"images": 3, "classes": ["a", "b"]}, difference, "images"),
+    (list_shards({"d/a.tfrecord": 10}), difference_of_shards, "shards", (None, 3, [3], [[]])),
+    ({"images": 3, "classes": ["a", "b"]}, difference_of_images, "images", (None, "text", [3])),
 ]
 
 
-@pytest.mark.parametrize(("found", "describe", "field"), RECORDS)
-def test_damaged_records_of_the_training_data_are_named(found, describe, field, tmp_path):
+@pytest.mark.parametrize(("found", "describe", "field", "values"), RECORDS)
+def test_damaged_records_of_the_training_data_are_named(found, describe, field, values, tmp_path):
     path = tmp_path / "train.json"
-    for value in (None, 3, "text", [3], [[]], {}):
+    for value in values:
         path.write_text(json.dumps({**found, field: value}))
         with pytest.raises(InputError, match=r"train.json: damaged; restore it, or give"):
             check_training_data(path, found, describe)
@@ -144,10 +148,10 @@ def test_another_vocabulary_is_not_written_over(tmp_path):
     assert (tmp_path / "vocab.txt").read_text().split() == PIECES
 
 
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"]
+CHANGED = "\n".join([*PIECES[:-1], "b\n"])
 
 
-@pytest.mark.parametrize("content", [None, "", "[PAD]\n", "\n".join([*PIECES[:-1], "b\n"]), "\ud800"])
+@pytest.mark.parametrize("content", [None, "", "[PAD]\n", "\ud800", CHANGED])
 @pytest.mark.parametrize("is_listed", [True, False])
 def test_a_damaged_vocabulary_of_a_run_is_named(content, is_listed, tmp_path):
     keep_vocabulary(PIECES, tmp_path)
@@ -155,17 +159,16 @@ def test_a_damaged_vocabulary_of_a_run_is_named(content, is_listed, tmp_path):
     path, sums = tmp_path / "vocab.txt", tmp_path / "checksums.json"
     assert open_vocabulary(DataSettings(), tmp_path, []) == PIECES
     if not is_listed:
-        sums.unlink()  # as of an earlier version
+        sums.unlink()
     if content is None:
         path.unlink()
     else:
         path.write_text(content, errors="surrogatepass")
-    for read in (
-        lambda: open_vocabulary(DataSettings(), tmp_path, []),
-        lambda: keep_vocabulary(PIECES, tmp_path),
-    ):
-        if not is_listed and content and "b" in content and read.__code__.co_consts:
-            continue
+    # Of an earlier version, a list of other pieces can be told by the settings' own alone.
+    reads = [lambda: keep_vocabulary(PIECES, tmp_path)]
+    if is_listed or content != CHANGED:
+        reads.append(lambda: open_vocabulary(DataSettings(), tmp_path, []))
+    for read in reads:
         with pytest.raises(InputError, match="restore it, or give another workdir") as raised:
             read()
         assert raised.value.place.file == str(path)
