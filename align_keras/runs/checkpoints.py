@@ -82,8 +82,8 @@ class RunCheckpoints:
     def restore(self, strategy: Any = None) -> int:
         """Restores the newest sound checkpoint, if there is one.
 
-        Damaged ones above it are renamed and told. Several workers resume at the newest step of
-        which each has a sound checkpoint; every worker must call this.
+        Damaged ones above it, or in ``best/``, are renamed and told. Several workers resume at the
+        newest step of which each has a sound checkpoint; every worker must call this.
 
         Args:
             strategy: of the run; None for one worker.
@@ -102,7 +102,9 @@ class RunCheckpoints:
             found = self._newest_sound(step)
             assert found is not None
             self._read(*found)
-            self._set_aside_above(step)
+            self._set_aside_all_but(step)
+            if not self._best.steps():
+                self.best_score.assign(-1.0)  # what was the best is lost
         return self.step
 
     def _kept(self) -> list[tuple[int, CheckpointFolder]]:
@@ -135,20 +137,21 @@ class RunCheckpoints:
 
     def _no_common_step(self, newest: list[int]) -> InputError:
         """The error where the workers' newest sound checkpoints are of these steps."""
-        if len(newest) > 1:
+        faults = ", ".join(
+            f"{folder.path.name}/ckpt-{step} ({folder.fault(step)})"
+            for step, folder in self._kept()
+            if folder.fault(step)
+        )
+        if len(newest) == 1:
+            problem = f"no checkpoint is sound: {faults}"
+            remedy = "restore one, or give another <workdir>"
+        else:
             told = ", ".join("none" if step < 0 else f"{step:,}" for step in newest)
             problem = (
                 "there is no step of which every worker has a sound checkpoint; by worker, the "
-                f"newest are of {told}"
+                f"newest are of {told}" + (f"; damaged here: {faults}" if faults else "")
             )
             remedy = "copy checkpoints/ of one worker to the others, or give another <workdir>"
-        else:
-            faults = (
-                f"{folder.path.name}/ckpt-{step} ({folder.fault(step)})"
-                for step, folder in self._kept()
-            )
-            problem = f"no checkpoint is sound: {', '.join(faults)}"
-            remedy = "restore one, or give another <workdir>"
         return InputError(problem, Place(str(self._directory)), remedy)
 
     def _read(self, step: int, folder: CheckpointFolder) -> None:
@@ -169,10 +172,11 @@ class RunCheckpoints:
                 "move it away, or give another <workdir>",
             )
 
-    def _set_aside_above(self, step: int) -> None:
-        """Renames what the run does not go on from, so that it is neither restored nor removed."""
+    def _set_aside_all_but(self, step: int) -> None:
+        """Renames what is damaged or above the step, so that it is neither restored nor removed."""
         for own, folder in self._kept():
-            fault = folder.fault(own) if own >= step else ""
+            # Of older ones the best alone may still be wanted.
+            fault = folder.fault(own) if own >= step or folder is self._best else ""
             if fault or own > step:
                 path = folder.path / f"ckpt-{own}"
                 aside = folder.set_aside(own)

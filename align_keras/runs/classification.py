@@ -165,6 +165,8 @@ def fit(run: ClassificationRun, name: str) -> None:
     first_step = checkpoints.restore()
     if first_step:
         print(f"resuming {workdir} at step {first_step:,} of {steps:,}", flush=True)
+    elif (workdir / "log.jsonl").exists():
+        print(f"no checkpoint in {workdir}: the phase begins again at step 0", flush=True)
     if first_step == steps:
         return
     skipped = pipeline.SkippedPairs()

@@ -144,6 +144,8 @@ def restore(run: PretrainingRun) -> int:
     step = run.checkpoints.restore(run.strategy)
     if step:
         print(f"resuming {run.workdir} at step {step:,} of {run.settings.run.steps:,}", flush=True)
+    elif (run.workdir / "log.jsonl").exists():
+        print(f"no checkpoint in {run.workdir}: the run begins again at step 0", flush=True)
     return step
 
 

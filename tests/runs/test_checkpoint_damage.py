@@ -132,6 +132,16 @@ def test_a_run_resumes_at_the_newest_sound_checkpoint(case, model, copy, capsys)
         assert printed == ""
 
 
+def test_a_damaged_best_is_kept_aside_and_the_next_is_the_best(model, copy, capsys):
+    flip(copy / "best" / f"ckpt-2.{DATA}")
+    checkpoints = RunCheckpoints(copy, model)
+    assert checkpoints.restore() == 3
+    assert f"{copy / 'best' / 'ckpt-2'} is damaged (" in capsys.readouterr().out
+    assert len(list((copy / "best" / "ckpt-2.aside").iterdir())) == 3
+    assert checkpoints.save_if_best(0.1)
+    assert not checkpoints.save_if_best(0.1)
+
+
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(model, copy):
     for path in copy.glob("*/*.index"):
         cut(path)
@@ -226,5 +236,6 @@ def test_a_worker_whose_checkpoints_are_all_damaged_ends_all(model, whole, tmp_p
     folders = [shutil.copytree(whole, tmp_path / str(own)) for own in range(2)]
     for path in folders[1].glob("*/*.index"):
         cut(path)
-    for result in restore_as_workers(folders, model, monkeypatch):
-        assert "the newest are of 3, none; copy checkpoints/ of one worker" in str(result)
+    sound, damaged = map(str, restore_as_workers(folders, model, monkeypatch))
+    assert "the newest are of 3, none; copy checkpoints/ of one worker" in sound
+    assert "the newest are of 3, none; damaged here: newest/ckpt-3 (ckpt-3.index: " in damaged
