@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from align_keras.errors import InputError, Place
+from align_keras.errors import InputError, MissingInputError, Place
 
 _LOCK = "lock"
+#: What to do about a file of a run that is damaged or gone.
+RESTORE = "restore it, or give another <workdir>"
 
 
 def write_whole(path: Path, content: str | Callable[[Path], Any]) -> None:
@@ -28,6 +30,15 @@ def write_whole(path: Path, content: str | Callable[[Path], Any]) -> None:
     else:
         content(partial)
     partial.replace(path)
+
+
+def flush(path: Path) -> None:
+    """Waits until the bytes of a file, or the names in a folder, are on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 @contextlib.contextmanager
@@ -116,23 +127,47 @@ def empty(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def read_json(path: Path, kind: type | tuple[type, ...]) -> Any:
+def append_line(path: Path, line: str) -> None:
+    """Appends a line to a text file; one that a killed process has left torn does not touch it."""
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = f"\n{line}"
+        # In one write, so that a kill tears no line that fits into a block.
+        file.write(f"{line}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_json(path: Path, kind: type | tuple[type, ...], remedy: str = RESTORE) -> Any:
     """Reads a JSON file of a run.
 
     Args:
         path: of the file.
         kind: what it must hold, ``dict``, ``list`` or either.
+        remedy: what to do about a damaged one.
 
     Raises:
         InputError: if it holds anything else.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, kind):
-        raise InputError("damaged", Place(str(path)), "restore it, or give another <workdir>")
+        raise damaged(path, remedy)
     return value
+
+
+def damaged(path: Path, remedy: str = RESTORE) -> InputError:
+    """The error about a file of a run that does not hold what the run wrote."""
+    return InputError("damaged", Place(str(path)), remedy)
+
+
+def missing(path: Path) -> MissingInputError:
+    """The error about a file that the run in its folder wrote and that is gone."""
+    return MissingInputError("missing, though there is a run", Place(str(path)), RESTORE)
 
 
 @contextlib.contextmanager

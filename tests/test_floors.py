@@ -13,7 +13,7 @@ from conftest import ROOT
 #: From the ground up: folders, and single modules at the root. A part imports from floors below,
 #: and on its own floor what ``BESIDE`` names.
 FLOORS = (
-    ("errors", "paths", "files", "figures", "hub", "version", "keras_internals"),
+    ("errors", "paths", "files", "checksums", "figures", "hub", "version", "keras_internals"),
     ("losses", "optimizers", "layers", "distribution"),
     ("preprocessing", "models"),
     ("data", "data.examples", "data.preparation"),
@@ -25,6 +25,7 @@ BESIDE = {
     "paths": {"errors"},
     "hub": {"errors", "paths", "keras_internals"},
     "files": {"errors"},
+    "checksums": {"errors", "files"},
     "keras_internals": {"errors"},
     "losses": {"distribution"},
     "layers": {"distribution"},

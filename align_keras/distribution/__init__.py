@@ -10,7 +10,7 @@ from align_keras.distribution.replicas import (
 )
 from align_keras.distribution.strategies import (
     STRATEGIES,
-    check_same_step,
+    gather_from_workers,
     make_strategy,
     mirrored_strategy,
     share_of,
@@ -19,7 +19,7 @@ from align_keras.distribution.strategies import (
 
 __all__ = [
     "STRATEGIES",
-    "check_same_step",
+    "gather_from_workers",
     "gather_replicas",
     "make_strategy",
     "mean_of_replicas",

@@ -107,18 +107,17 @@ def share_of(strategy: Any, batch_size: int) -> int:
     return batch_size // replicas
 
 
-def check_same_step(strategy: Any, step: int) -> None:
-    """Checks that all workers are at the same step; each must call it.
+def gather_from_workers(strategy: Any, number: int) -> list[int]:
+    """A number of every worker, by the workers' places; each must call it.
 
-    Raises:
-        InputError: on every worker, if they are not.
+    Args:
+        strategy: None, or another than of several workers, gives the number alone.
+        number: of this worker, exact up to 2^53.
     """
-    if worker_place(strategy)[1] == 1:
-        return
-    steps = strategy.run(tf.function(lambda: tf.constant(step, tf.float64)))
-    total = strategy.reduce("SUM", steps, axis=None)
-    if float(total) != step * strategy.num_replicas_in_sync:
-        raise InputError(
-            f"this worker's newest checkpoint is of step {step}, another's of another step",
-            remedy="remove from checkpoints/newest what not all workers have",
-        )
+    worker, workers = worker_place(strategy)
+    if workers == 1:
+        return [number]
+    own = tf.one_hot(worker, workers, on_value=tf.constant(number, tf.float64), dtype=tf.float64)
+    total = strategy.reduce("SUM", strategy.run(tf.function(lambda: tf.identity(own))), axis=None)
+    # Each of a worker's replicas has added its number.
+    return [round(one) for one in total.numpy() / (strategy.num_replicas_in_sync / workers)]

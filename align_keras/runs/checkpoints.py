@@ -1,23 +1,29 @@
 """Checkpoints from which a run resumes exactly."""
 
-import os
 import shutil
+import sys
 import tempfile
 import weakref
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from align_keras import keras_internals, paths
+from align_keras import distribution, keras_internals, paths
 from align_keras.errors import InputError, Place
+from align_keras.runs.checkpoint_files import CheckpointFolder
+
+#: In place of a step where workers compare theirs: no checkpoint, and none that can be restored.
+_NONE, _UNFIT = -1, -2
 
 
 class RunCheckpoints:
     """Checkpoints of a compiled model, its optimizer and its random state.
 
     Resuming is bit-exact: Keras's own savers leave out the state of dropout's seed
-    generators, so it is saved beside.
+    generators, so it is saved beside. Each checkpoint holds the whole state, so a run also resumes
+    exactly at an older one, or at the best one, where newer ones are damaged.
 
     Args:
         directory: holds ``newest/`` and ``best/``.
@@ -44,16 +50,16 @@ class RunCheckpoints:
             timed_pairs=self.timed_pairs,
         )
         self._directory = Path(directory)
-        manager = tf.train.CheckpointManager
         folder = self._as_tensorflow_takes_it()
-        self._newest = manager(self._checkpoint, f"{folder}/newest", max_to_keep)
-        self._best = manager(self._checkpoint, f"{folder}/best", max_to_keep=1)
+        self._newest, self._best = (
+            CheckpointFolder(self._directory / name, f"{folder}/{name}", most)
+            for name, most in (("newest", max_to_keep), ("best", 1))
+        )
 
     def _as_tensorflow_takes_it(self) -> Path:
         """The directory, or a link to it whose path is no pattern.
 
-        Below ``runs [v2]`` TensorFlow would find no checkpoint, and of old ones remove those
-        that match: of ``runs v`` and ``runs 2``.
+        Below ``runs [v2]`` TensorFlow would find no checkpoint, or those of ``runs v``.
         """
         if paths.is_plain(self._directory):
             return self._directory
@@ -73,31 +79,113 @@ class RunCheckpoints:
         """Sets the number of steps done; the optimizer counts only those it applied."""
         self._skipped_steps.assign(steps - int(self.model.optimizer.iterations.numpy()))
 
-    def restore(self) -> int:
-        """Restores the newest checkpoint, if there is one.
+    def restore(self, strategy: Any = None) -> int:
+        """Restores the newest sound checkpoint, if there is one.
+
+        Damaged ones above it, or in ``best/``, are renamed and told. Several workers resume at the
+        newest step of which each has a sound checkpoint; every worker must call this.
+
+        Args:
+            strategy: of the run; None for one worker.
 
         Returns:
             The number of steps done.
 
         Raises:
-            InputError: if it is of another model or optimizer.
+            InputError: if there are checkpoints, but none is sound or, on every worker, none of
+                the same step is; or if it is of another model or optimizer.
         """
-        path = self._newest.latest_checkpoint
-        if path is not None:
-            try:
-                status = self._checkpoint.restore(path)
-                status.assert_existing_objects_matched()
-            except (AssertionError, ValueError, tf.errors.OpError) as error:
-                raise InputError(
-                    "not a checkpoint of this model and optimizer",
-                    Place(str(self._directory / "newest" / os.path.basename(path))),
-                    "give another <workdir>, or the settings that the run began with",
-                ) from error
+        for folder in (self._newest, self._best):
+            folder.sweep()
+        step = self._agree(strategy)
+        if step != _NONE:
+            found = self._newest_sound(step)
+            assert found is not None
+            self._read(*found)
+            self._set_aside_all_but(step)
+            if not self._best.steps():
+                self.best_score.assign(-1.0)  # what was the best is lost
         return self.step
+
+    def _kept(self) -> list[tuple[int, CheckpointFolder]]:
+        """Every checkpoint by its step and its folder, the newest first."""
+        kept = [(step, folder) for folder in (self._newest, self._best) for step in folder.steps()]
+        return sorted(kept, key=lambda one: one[0], reverse=True)
+
+    def _newest_sound(self, limit: int) -> tuple[int, CheckpointFolder] | None:
+        """The newest sound checkpoint up to a step."""
+        found = ((step, folder) for step, folder in self._kept() if step <= limit)
+        return next((one for one in found if not one[1].fault(one[0])), None)
+
+    def _agree(self, strategy: Any) -> int:
+        """The newest step of which every worker has a sound checkpoint; ``_NONE`` to begin.
+
+        Each worker proposes its newest; who has a newer one than the oldest proposal looks for
+        another.
+        """
+        limit, newest = sys.maxsize, None
+        while True:
+            found = self._newest_sound(limit)
+            own = found[0] if found else _UNFIT if self._kept() else _NONE
+            steps = distribution.gather_from_workers(strategy, own)
+            newest = newest or steps
+            limit = min(steps)
+            if limit == max(steps) and limit != _UNFIT:
+                return limit
+            if limit < 0:
+                raise self._no_common_step(newest)
+
+    def _no_common_step(self, newest: list[int]) -> InputError:
+        """The error where the workers' newest sound checkpoints are of these steps."""
+        faults = ", ".join(
+            f"{folder.path.name}/ckpt-{step} ({folder.fault(step)})"
+            for step, folder in self._kept()
+            if folder.fault(step)
+        )
+        if len(newest) == 1:
+            problem = f"no checkpoint is sound: {faults}"
+            remedy = "restore one, or give another <workdir>"
+        else:
+            told = ", ".join("none" if step < 0 else f"{step:,}" for step in newest)
+            problem = (
+                "there is no step of which every worker has a sound checkpoint; by worker, the "
+                f"newest are of {told}" + (f"; damaged here: {faults}" if faults else "")
+            )
+            remedy = "copy checkpoints/ of one worker to the others, or give another <workdir>"
+        return InputError(problem, Place(str(self._directory)), remedy)
+
+    def _read(self, step: int, folder: CheckpointFolder) -> None:
+        place = Place(str(folder.path / f"ckpt-{step}"))
+        try:
+            status = self._checkpoint.read(folder.prefix(step))
+            status.assert_existing_objects_matched()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            raise InputError(
+                "not a checkpoint of this model and optimizer",
+                place,
+                "give another <workdir>, or the settings that the run began with",
+            ) from error
+        if self.step != step:
+            raise InputError(
+                f"it is a checkpoint of step {self.step:,}, renamed",
+                place,
+                "move it away, or give another <workdir>",
+            )
+
+    def _set_aside_all_but(self, step: int) -> None:
+        """Renames what is damaged or above the step, so that it is neither restored nor removed."""
+        for own, folder in self._kept():
+            # Of older ones the best alone may still be wanted.
+            fault = folder.fault(own) if own >= step or folder is self._best else ""
+            if fault or own > step:
+                path = folder.path / f"ckpt-{own}"
+                aside = folder.set_aside(own)
+                reason = f"damaged ({fault})" if fault else "newer than what every worker has"
+                print(f"{path} is {reason}; it is kept in {aside}", flush=True)
 
     def save(self) -> None:
         """Saves the newest checkpoint and drops the oldest."""
-        self._newest.save(checkpoint_number=self.step)
+        self._newest.write(self.step, self._checkpoint.write)
 
     def save_if_best(self, score: float) -> bool:
         """Saves the best checkpoint if ``score`` is above all before; says whether it was."""
@@ -105,5 +193,5 @@ class RunCheckpoints:
         if not score > float(self.best_score.numpy()):
             return False
         self.best_score.assign(score)
-        self._best.save(checkpoint_number=self.step)
+        self._best.write(self.step, self._checkpoint.write)
         return True

@@ -154,17 +154,19 @@ def compile_phase(run: ClassificationRun, name: str, steps: int) -> None:
 
 
 def fit(run: ClassificationRun, name: str) -> None:
-    """Trains one phase from its newest checkpoint to its last step."""
+    """Trains one phase from its newest sound checkpoint to its last step."""
     settings, workdir = run.settings, run.workdir / name
     batch_size = settings.training.batch_size
     steps = run.phase(name).num_steps(run.train.count, batch_size)
     workdir.mkdir(exist_ok=True)
     with run.strategy.scope():
         compile_phase(run, name, steps)
-        checkpoints = RunCheckpoints(workdir / "checkpoints", run.classifier, max_to_keep=1)
+        checkpoints = RunCheckpoints(workdir / "checkpoints", run.classifier)
     first_step = checkpoints.restore()
     if first_step:
         print(f"resuming {workdir} at step {first_step:,} of {steps:,}", flush=True)
+    elif (workdir / "log.jsonl").exists():
+        print(f"no checkpoint in {workdir}: the phase begins again at step 0", flush=True)
     if first_step == steps:
         return
     skipped = pipeline.SkippedPairs()

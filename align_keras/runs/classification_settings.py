@@ -122,7 +122,7 @@ class RunSettings(Part):
     """The run's directory; the same command with the same directory resumes. Empty: a new one
     below runs/."""
     checkpoint_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 1_000
-    """Steps between checkpoints; each phase keeps its newest."""
+    """Steps between checkpoints; each phase keeps its newest three."""
     log_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 50
     """Steps between lines of the logs."""
 

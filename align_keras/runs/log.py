@@ -14,8 +14,11 @@ import tqdm
 
 from align_keras.data.pipeline import SkippedPairs
 from align_keras.errors import InputError
+from align_keras.files import append_line
 from align_keras.runs.checkpoints import RunCheckpoints
 
+# A number in the log is below.
+_LARGEST = 1e100
 # Short names for the bar.
 _BAR_NAMES = {
     "loss": "loss",
@@ -151,8 +154,7 @@ class TrainingLog(keras.callbacks.Callback):
                 tf.summary.scalar(f"{kind}/{name}", value)
         self._writer.flush()
         line = {"step": self.step, "kind": kind, **metrics}
-        with (self.workdir / "log.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.workdir / "log.jsonl", json.dumps(line))
 
 
 class EveryNSteps(keras.callbacks.Callback):
@@ -175,14 +177,30 @@ class EveryNSteps(keras.callbacks.Callback):
 
 
 def read_log(workdir: str | Path) -> list[dict[str, Any]]:
-    """The lines of ``log.jsonl`` by step; later lines of a step and kind replace earlier ones."""
+    """The lines of ``log.jsonl`` by step; later lines of a step and kind replace earlier ones.
+
+    Torn and damaged lines are left out, and their number is printed.
+    """
     path = Path(workdir) / "log.jsonl"
-    lines = {}
-    if path.exists():
-        for text in path.read_text().splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:  # cut off when the run was killed
-                continue
-            lines[line["kind"], line["step"]] = line
+    texts = [text for text in path.read_bytes().split(b"\n") if text] if path.exists() else []
+    found = [line for line in map(_parse_line, texts) if line]
+    if left_out := len(texts) - len(found):
+        print(f"{path}: {left_out:,} of {len(texts):,} lines left out, torn or damaged", flush=True)
+    lines = {(line["kind"], line["step"]): line for line in found}
     return sorted(lines.values(), key=lambda line: line["step"])
+
+
+def _parse_line(text: bytes) -> dict[str, Any] | None:
+    """A line of the log; None for anything else."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or line.get("kind") not in ("train", "eval"):
+        return None
+    numbers = [value for name, value in line.items() if name != "kind"]
+    # No metric is a boolean, not a number, or beyond what can be drawn.
+    if any(type(value) not in (int, float) or not abs(value) < _LARGEST for value in numbers):
+        return None
+    step = line.get("step")
+    return line if type(step) is int and step >= 0 else None

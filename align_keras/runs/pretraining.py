@@ -14,10 +14,10 @@ from align_keras import distribution, optimizers, paths
 from align_keras.data import pipeline
 from align_keras.errors import InputError, concerning
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
-from align_keras.files import read_json, whole_folder, write_whole
+from align_keras.files import whole_folder, write_whole
 from align_keras.models import precision
 from align_keras.models.dual_encoder import AlignDualEncoder
-from align_keras.runs import pretraining_data, report
+from align_keras.runs import pretraining_data, report, start
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.log import TrainingLog, read_log
 from align_keras.runs.memory import keep_freed_memory
@@ -69,9 +69,9 @@ def pretrain(settings: PretrainSettings) -> Metrics:
     keep_freed_memory()  # before TensorFlow starts its threads
     run = open_run(settings)
     first_step = restore(run)
-    start = evaluate_start(run, first_step)
+    at_start = evaluate_start(run, first_step)
     if first_step < settings.run.steps:
-        fit(run, start)
+        fit(run, at_start)
     metrics, chance, held_out = evaluate_and_save(run)
     seconds = float(run.checkpoints.seconds.numpy())
     pairs = int(run.checkpoints.timed_pairs.numpy())
@@ -79,8 +79,8 @@ def pretrain(settings: PretrainSettings) -> Metrics:
     # Both are about this process, which began at that step.
     metrics["resumed_at_step"] = first_step
     metrics["seconds"] = time.perf_counter() - started
-    if start:
-        metrics["start"] = start
+    if at_start:
+        metrics["start"] = at_start
     write_report(run, metrics, chance, held_out)
     return metrics
 
@@ -140,12 +140,12 @@ def find_workdir(settings: PretrainSettings, strategy: tf.distribute.Strategy) -
 
 
 def restore(run: PretrainingRun) -> int:
-    """Restores the newest checkpoint; returns its step, 0 without one."""
-    step = run.checkpoints.restore()
-    with concerning("workdir"):
-        distribution.check_same_step(run.strategy, step)
+    """Restores the newest sound checkpoint; returns its step, 0 without one."""
+    step = run.checkpoints.restore(run.strategy)
     if step:
         print(f"resuming {run.workdir} at step {step:,} of {run.settings.run.steps:,}", flush=True)
+    elif (run.workdir / "log.jsonl").exists():
+        print(f"no checkpoint in {run.workdir}: the run begins again at step 0", flush=True)
     return step
 
 
@@ -159,30 +159,25 @@ def evaluate_start(run: PretrainingRun, step: int) -> Metrics:
     """
     if not run.settings.model.model:
         return {}
-    path = run.workdir / "start.json"
     data = run.settings.data
     held_out = {
         "eval_data": data.eval_data,
         "zero_shot_data": data.zero_shot_data,
         "prompts": list(data.prompts),
     }
-    if step == 0:
-        metrics, _, _ = evaluate_held_out(run)
-        write_whole(path, json.dumps({"held_out": held_out, "metrics": metrics}, indent=2) + "\n")
-        return metrics
-    before = read_json(path, dict) if path.exists() else {}
-    if before.get("held_out") != held_out:
-        print(f"no figures of the starting model on these held-out data in {path}", flush=True)
-        return {}
-    return before["metrics"]
+    if step:
+        return start.read(run.workdir, held_out)
+    metrics, _, _ = evaluate_held_out(run)
+    start.write(run.workdir, held_out, metrics)
+    return metrics
 
 
-def fit(run: PretrainingRun, start: Metrics) -> None:
+def fit(run: PretrainingRun, at_start: Metrics) -> None:
     """Trains from the checkpoint's step to the last one.
 
     Args:
         run: an opened run.
-        start: metrics of ``evaluate_start``, for the log.
+        at_start: metrics of ``evaluate_start``, for the log.
     """
     settings, checkpoints = run.settings.run, run.checkpoints
     skipped = pipeline.SkippedPairs()
@@ -190,8 +185,8 @@ def fit(run: PretrainingRun, start: Metrics) -> None:
     log = TrainingLog(
         run.workdir, checkpoints, settings.steps, settings.batch_size, settings.log_every, skipped
     )
-    if start and checkpoints.step == 0:
-        log.write("eval", start)
+    if at_start and checkpoints.step == 0:
+        log.write("eval", at_start)
 
     def evaluate() -> None:
         with optimizers.averaged_weights(run.model):

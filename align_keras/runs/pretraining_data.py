@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from align_keras import checksums, files
 from align_keras.data import (
     checks,
     pipeline,
@@ -21,7 +22,6 @@ from align_keras.data import (
 from align_keras.data.preparation import tfds_shards
 from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.evaluation.held_out import HeldOutPairs
-from align_keras.files import read_json
 from align_keras.models import pretrained
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.preprocessing.tokenizer import read_vocabulary, write_vocabulary
@@ -176,18 +176,30 @@ def make_preprocessor(
 
 
 def keep_vocabulary(pieces: list[str], workdir: Path) -> None:
-    """Writes the run's ``vocab.txt``; never over another that no run has left there."""
-    path = workdir / "vocab.txt"
+    """Writes the run's ``vocab.txt``; never over another, and not again if there is a run.
+
+    Raises:
+        InputError: if another is there, or that of the run is damaged or gone.
+    """
+    path, sums = workdir / "vocab.txt", workdir / "checksums.json"
     is_run = (workdir / "settings.json").exists()
-    if path.exists() and not is_run and path.read_bytes() != "\n".join([*pieces, ""]).encode():
+    if is_run and not path.exists():
+        raise files.missing(path)
+    if path.exists() and path.read_bytes() != "\n".join([*pieces, ""]).encode():
+        if is_run:
+            problem = "it is not the vocabulary that these settings give"
+            raise InputError(problem, Place(str(path)), files.RESTORE)
         raise InputError(
             "is there already, with other word pieces",
             Place(str(path)),
             "remove it, or give another",
             "workdir",
         )
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_vocabulary(pieces, str(path))
+    if not is_run:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_vocabulary(pieces, str(path))
+    if not is_run or not sums.exists():  # earlier versions wrote none
+        checksums.write(sums, {path.name: checksums.of_file(path)})
 
 
 def open_vocabulary(data: DataSettings, workdir: Path, train_shards: list[str]) -> list[str]:
@@ -195,10 +207,20 @@ def open_vocabulary(data: DataSettings, workdir: Path, train_shards: list[str]) 
     if data.vocabulary:
         return read_vocabulary(data.vocabulary)
     if (workdir / "settings.json").exists():
-        return read_vocabulary(str(workdir / "vocab.txt"))
+        return _vocabulary_of_run(workdir)
     with concerning("train_data"):
         captions = records.read_captions(train_shards, data.vocabulary_captions)
         return vocabulary.train_vocabulary(captions, data.vocabulary_size)
+
+
+def _vocabulary_of_run(workdir: Path) -> list[str]:
+    try:
+        for fault in checksums.faults(workdir / "checksums.json"):
+            raise fault
+        return read_vocabulary(str(workdir / "vocab.txt"))
+    except InputError as error:
+        error.remedy = files.RESTORE
+        raise
 
 
 def quickstart_data(directory: Path, seed: int) -> dict[str, list[str]]:
@@ -237,7 +259,7 @@ def check_order(path: Path) -> None:
     """
     if not path.exists():
         return
-    before = read_json(path, (dict, list))  # once it was the list of shards alone
+    before = files.read_json(path, (dict, list))  # once it was the list of shards alone
     if isinstance(before, list) or before.get("order") != shard_order.VERSION:
         raise InputError(
             f"the run in {path.parent} began with a version that reads records in another order",

@@ -36,15 +36,27 @@ def open_workdir(
             raise InputError(f"{path} is a file", remedy="give a directory", setting="workdir")
     path = found / "settings.json"
     if path.exists():
-        settings.check_resumable(files.read_json(path, dict), found)
+        settings.check_resumable(_read_settings(path, settings), found)
     elif there := [name for name in written if _is_there(found / name)]:
         raise InputError(
             f"is there already, and {found} has no settings.json of a run",
             Place(str(found / there[0])),
-            "give another",
+            "restore it, or give another",
             "workdir",
         )
     return found
+
+
+def _read_settings(path: Path, settings: Settings) -> dict[str, Any]:
+    """The settings of the run in a directory; an InputError if these are those of no run."""
+    before, now = files.read_json(path, dict), json.loads(settings.as_json())
+    known = before.keys() & now.keys()
+    # Else what a damaged file lacks would be taken for the default.
+    if known and all(
+        isinstance(before[name], dict) == isinstance(now[name], dict) for name in known
+    ):
+        return before
+    raise files.damaged(path)
 
 
 def _is_there(path: Path) -> bool:
@@ -55,7 +67,8 @@ def _is_there(path: Path) -> bool:
 def check_training_data(path: Path, found: Any, difference: Callable[[Any, Any], str]) -> None:
     """Records a run's training data; on resume, compares with the record.
 
-    A run that resumes on other data would not go on, but begin somewhere in them.
+    A run that resumes on other data would not go on, but begin somewhere in them. Called before
+    ``settings.json`` is written, by which a run is known.
 
     Args:
         path: of a JSON file in the run's directory.
@@ -63,15 +76,22 @@ def check_training_data(path: Path, found: Any, difference: Callable[[Any, Any],
         difference: describes, from the data before and now, how they differ.
 
     Raises:
-        InputError: if they are others.
+        InputError: if they are others, or if the record of a run is damaged or gone.
     """
     if not path.exists():
+        if (path.parent / "settings.json").exists():
+            raise files.missing(path)
         files.write_whole(path, json.dumps(found) + "\n")
         return
     before = files.read_json(path, type(found))
-    if found != before:
-        raise InputError(
-            f"{difference(before, found)} since the run in {path.parent} began",
-            remedy="give the same data again, or another <workdir>",
-            setting="train_data",
-        )
+    if found == before:
+        return
+    try:
+        changed = difference(before, found)
+    except (KeyError, TypeError, ValueError, IndexError):  # JSON, but of another shape
+        raise files.damaged(path) from None
+    raise InputError(
+        f"{changed} since the run in {path.parent} began",
+        remedy=f"give the same data again, which {path.name} lists, or another <workdir>",
+        setting="train_data",
+    )

@@ -32,6 +32,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(build_tiny, batch
     train(model, batch, 3)
     checkpoints.save()
     train(model, batch, 3)
+    checkpoints.save()
+    with next(tmp_path.glob("newest/ckpt-6.data-*")).open("r+b") as file:
+        file.truncate(5_000)
     keras.utils.set_random_seed(99)
     resumed, resumed_checkpoints = make_run(build_tiny, tmp_path)
     assert resumed_checkpoints.restore() == 3
@@ -114,13 +117,11 @@ def test_a_directory_whose_name_is_a_pattern_is_that_directory(tmp_path):
         for step in (1, 2):
             checkpoints.count_steps(step)
             checkpoints.save()
-        checkpoints.count_steps(3)
         checkpoints.save_if_best(0.5)
     for folder in folders:
-        names = sorted(path.stem for path in folder.glob("*/*.index"))
-        assert names == ["ckpt-2", "ckpt-3"]
+        names = sorted(f"{path.parent.name}/{path.stem}" for path in folder.glob("*/*.index"))
+        assert names == ["best/ckpt-2", "newest/ckpt-2"]
         assert small_run(folder).restore() == 2
-    (folders[0] / "newest" / "ckpt-2.index").write_bytes(b"damaged")
-    with pytest.raises(InputError, match="not a checkpoint of this model") as raised:
-        small_run(folders[0]).restore()
-    assert raised.value.place.file == str(folders[0] / "newest" / "ckpt-2")
+        # A checkpoint of an earlier version, which TensorFlow reads to look for damage.
+        (folder / "newest" / "ckpt-2.checksums.json").unlink()
+        assert small_run(folder).restore() == 2

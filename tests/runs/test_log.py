@@ -1,6 +1,7 @@
 import json
+from types import SimpleNamespace
 
-from align_keras.runs import log
+from align_keras.runs import log, report
 
 
 def test_the_log_keeps_the_last_line_of_a_step_and_skips_a_cut_one(tmp_path):
@@ -12,6 +13,52 @@ def test_the_log_keeps_the_last_line_of_a_step_and_skips_a_cut_one(tmp_path):
     text = "\n".join(json.dumps(line) for line in lines) + '\n{"kind": "tr'
     (tmp_path / "log.jsonl").write_text(text)
     assert [line["loss"] for line in log.read_log(tmp_path)] == [4.0, 2.0]
+
+
+ODD = [
+    b"[]",
+    b"3",
+    b"{}",
+    b'"text"',
+    b"[" * 9_999,
+    b"\xff\xfe",
+    b'{"kind": "train"}',
+    b'{"step": 3}',
+    b'{"step": "3", "kind": "train"}',
+    b'{"step": true, "kind": "train"}',
+    b'{"step": -1, "kind": "train"}',
+    b'{"step": 3.5, "kind": "train"}',
+    b'{"step": 3, "kind": []}',
+    b'{"step": 3, "kind": "train", "loss": "high"}',
+    b'{"step": 3, "kind": "train", "loss": null}',
+    b'{"step": 3, "kind": "train", "loss": NaN}',
+    b'{"step": 3, "kind": "train", "loss": 1e400}',
+    b'{"step": 3, "kind": "train", "loss": 1%s}' % (b"0" * 400),
+    b'{"step": 3, "kind": "train", "loss": 1%s}' % (b"0" * 9_999),
+]
+
+
+def test_odd_lines_are_left_out_and_counted_and_the_curves_are_drawn(tmp_path, capsys):
+    good = b'{"kind": "train", "step": 1, "loss": 4.0}'
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join([*ODD, b"", good]))
+    lines = log.read_log(tmp_path)
+    assert [line["loss"] for line in lines] == [4.0]
+    report.draw_curves(tmp_path / "curves.png", lines)
+    told = f"{tmp_path / 'log.jsonl'}: {len(ODD)} of {len(ODD) + 1} lines left out, torn or damaged"
+    assert capsys.readouterr().out == f"{told}\n"
+
+
+def test_a_torn_line_does_not_cost_the_next(tmp_path, capsys):
+    path = tmp_path / "log.jsonl"
+    training = log.TrainingLog(tmp_path, SimpleNamespace(step=0), 9, 8, 1, None)
+    for step, start in ((1, b'{"kind": "tr'), (2, b"")):
+        with path.open("ab") as file:
+            file.write(start)
+        training.step = step
+        training.write("train", {"loss": float(step)})
+    assert [line["loss"] for line in log.read_log(tmp_path)] == [1.0, 2.0]
+    assert "1 of 3 lines left out" in capsys.readouterr().out
+    assert path.read_bytes().count(b"\n") == 3
 
 
 def test_actions_fall_on_multiples_of_the_interval_and_the_end_after_resuming():

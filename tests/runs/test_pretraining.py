@@ -78,10 +78,18 @@ def copy_as_of_step_2(finished, workdir):
     (workdir / "log.jsonl").write_text("".join(lines[:3]) + '{"step": 4, "ki')
 
 
-def test_a_killed_run_resumes_to_the_same_weights(finished, scene_shards, tmp_path):
+def test_a_run_with_torn_files_resumes_to_the_same_weights(
+    finished, scene_shards, tmp_path, capsys
+):
+    """At the newest sound checkpoint, as a killed run does."""
     workdir = tmp_path / "run"
-    copy_as_of_step_2(finished[0], workdir)
+    shutil.copytree(finished[0], workdir)
+    for path in (*workdir.glob("checkpoints/*/ckpt-4.data-*"), workdir / "log.jsonl"):
+        path.write_bytes(path.read_bytes()[:-9])
     metrics = pretrain(settings_of(scene_shards, workdir))
+    printed = capsys.readouterr().out
+    assert printed.count("/ckpt-4 is damaged (") == 2
+    assert "1 of 8 lines left out" in printed
     assert metrics["resumed_at_step"] == 2
     expected, resumed = newest_weights(finished[0]), newest_weights(workdir)
     assert expected.keys() == resumed.keys()

@@ -1,15 +1,21 @@
+import json
+
 import pytest
 
 from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError
+from align_keras.runs.classification_data import difference as difference_of_images
 from align_keras.runs.pretraining_data import (
     check_order,
     difference_of_shards,
     keep_vocabulary,
     list_shards,
+    open_vocabulary,
 )
-from align_keras.runs.pretraining_settings import PretrainSettings
+from align_keras.runs.pretraining_settings import DataSettings, PretrainSettings
 from align_keras.runs.workdir import check_training_data, open_workdir
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"]
 
 
 def test_a_run_goes_on_with_the_same_shards_alone(tmp_path):
@@ -89,12 +95,42 @@ def test_a_directory_with_what_a_run_writes_is_a_runs_or_refused(tmp_path):
     (tmp_path / "preset").mkdir()
     open_workdir(settings, str(tmp_path), written=("preset",))  # empty: nothing to lose
     (tmp_path / "preset" / "config.json").touch()
-    with pytest.raises(InputError, match="has no settings.json of a run; give another") as raised:
+    with pytest.raises(InputError, match="has no settings.json of a run; restore it") as raised:
         open_workdir(settings, str(tmp_path), written=("log.jsonl", "preset"))
     assert raised.value.setting == "workdir"
     assert raised.value.place.file == str(tmp_path / "preset")
     (tmp_path / "settings.json").write_text(settings.as_json())
     assert open_workdir(settings, str(tmp_path), written=("preset",)) == tmp_path
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"steps": {}}', '{"of": "another"}', "[" * 9_999, "\0"]
+)
+def test_damaged_settings_are_named(text, tmp_path):
+    (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(InputError, match="settings.json: damaged; restore it, or give") as raised:
+        open_workdir(PretrainSettings(), str(tmp_path), written=())
+    assert raised.value.place.file == str(tmp_path / "settings.json")
+
+
+RECORDS = [
+    (list_shards({"d/a.tfrecord": 10}), difference_of_shards, "shards", (None, 3, [3], [[]])),
+    ({"images": 3, "classes": ["a", "b"]}, difference_of_images, "images", (None, "text", [3])),
+]
+
+
+@pytest.mark.parametrize(("found", "describe", "field", "values"), RECORDS)
+def test_damaged_records_of_the_training_data_are_named(found, describe, field, values, tmp_path):
+    path = tmp_path / "train.json"
+    for value in values:
+        path.write_text(json.dumps({**found, field: value}))
+        with pytest.raises(InputError, match=r"train.json: damaged; restore it, or give"):
+            check_training_data(path, found, describe)
+    path.unlink()
+    (tmp_path / "settings.json").touch()
+    with pytest.raises(InputError, match=r"train.json: missing, though there is a run; restore"):
+        check_training_data(path, found, describe)
+    assert not path.exists()
 
 
 def test_a_directory_on_another_machine_is_refused():
@@ -104,9 +140,45 @@ def test_a_directory_on_another_machine_is_refused():
 
 
 def test_another_vocabulary_is_not_written_over(tmp_path):
-    keep_vocabulary(["[PAD]", "a"], tmp_path)
-    keep_vocabulary(["[PAD]", "a"], tmp_path)  # as after a run that was killed early
+    keep_vocabulary(PIECES, tmp_path)
+    keep_vocabulary(PIECES, tmp_path)  # as after a run that was killed early
     with pytest.raises(InputError, match="is there already, with other word pieces") as raised:
-        keep_vocabulary(["[PAD]", "b"], tmp_path)
+        keep_vocabulary([*PIECES, "b"], tmp_path)
     assert raised.value.setting == "workdir"
-    assert (tmp_path / "vocab.txt").read_text() == "[PAD]\na\n"
+    assert (tmp_path / "vocab.txt").read_text().split() == PIECES
+
+
+CHANGED = "\n".join([*PIECES[:-1], "b\n"])
+
+
+@pytest.mark.parametrize("content", [None, "", "[PAD]\n", "\ud800", CHANGED])
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_a_damaged_vocabulary_of_a_run_is_named(content, is_listed, tmp_path):
+    keep_vocabulary(PIECES, tmp_path)
+    (tmp_path / "settings.json").touch()
+    path, sums = tmp_path / "vocab.txt", tmp_path / "checksums.json"
+    assert open_vocabulary(DataSettings(), tmp_path, []) == PIECES
+    if not is_listed:
+        sums.unlink()
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content, errors="surrogatepass")
+    # Of an earlier version, a list of other pieces can be told by the settings' own alone.
+    reads = [lambda: keep_vocabulary(PIECES, tmp_path)]
+    if is_listed or content != CHANGED:
+        reads.append(lambda: open_vocabulary(DataSettings(), tmp_path, []))
+    for read in reads:
+        with pytest.raises(InputError, match="restore it, or give another workdir") as raised:
+            read()
+        assert raised.value.place.file == str(path)
+    assert path.exists() == (content is not None)
+
+
+def test_a_run_of_an_earlier_version_gets_its_checksums(tmp_path):
+    keep_vocabulary(PIECES, tmp_path)
+    (tmp_path / "settings.json").touch()
+    before = (tmp_path / "checksums.json").read_text()
+    (tmp_path / "checksums.json").unlink()
+    keep_vocabulary(PIECES, tmp_path)
+    assert (tmp_path / "checksums.json").read_text() == before

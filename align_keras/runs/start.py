@@ -1,0 +1,36 @@
+"""``start.json``: the figures of the trained model that a run started from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from align_keras import files
+from align_keras.evaluation.metrics import ACCURACIES, RECALLS
+
+_REMEDY = "restore it, or remove it, which leaves out the figures of the starting model"
+
+
+def write(workdir: Path, held_out: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Keeps the metrics of the starting model, and the data that they are of."""
+    content = {"held_out": held_out, "metrics": metrics}
+    files.write_whole(workdir / "start.json", json.dumps(content, indent=2) + "\n")
+
+
+def read(workdir: Path, held_out: dict[str, Any]) -> dict[str, Any]:
+    """The metrics as of ``write``; empty if there are none of these held-out data, which is told.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    path = workdir / "start.json"
+    before = files.read_json(path, dict, _REMEDY) if path.exists() else {}
+    if before.get("held_out") != held_out:
+        print(f"no figures of the starting model on these held-out data in {path}", flush=True)
+        return {}
+    metrics = before.get("metrics")
+    kinds = (int, float, type(None))
+    if isinstance(metrics, dict) and all(
+        isinstance(metrics.get(name, "missing"), kinds) for name in RECALLS + ACCURACIES
+    ):
+        return metrics
+    raise files.damaged(path, _REMEDY)

@@ -1,0 +1,38 @@
+"""The figures of the model that a run started from, as ``start.json`` keeps them."""
+
+import json
+
+import pytest
+
+from align_keras.errors import InputError
+from align_keras.evaluation.metrics import ACCURACIES, RECALLS
+from align_keras.runs import start
+
+METRICS = {**dict.fromkeys(RECALLS, 0.5), **dict.fromkeys(ACCURACIES)}
+DATA = {"eval_data": "d", "prompts": ["{}"]}
+
+
+def test_figures_are_read_back_for_the_same_data_alone(tmp_path, capsys):
+    assert start.read(tmp_path, DATA) == {}
+    start.write(tmp_path, DATA, METRICS)
+    assert start.read(tmp_path, DATA) == METRICS
+    assert start.read(tmp_path, {**DATA, "eval_data": "other"}) == {}
+    told = f"no figures of the starting model on these held-out data in {tmp_path}/start.json\n"
+    assert capsys.readouterr().out == 2 * told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        json.dumps({"held_out": DATA}),
+        json.dumps({"held_out": DATA, "metrics": 3}),
+        json.dumps({"held_out": DATA, "metrics": {**METRICS, RECALLS[0]: "high"}}),
+        json.dumps({"held_out": DATA, "metrics": {RECALLS[0]: 0.5}}),
+    ],
+)
+def test_a_damaged_file_is_named(text, tmp_path):
+    (tmp_path / "start.json").write_text(text)
+    with pytest.raises(InputError, match=r"start.json: damaged; restore it, or remove it, which"):
+        start.read(tmp_path, DATA)
