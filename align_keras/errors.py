@@ -75,6 +75,10 @@ class MissingInputError(InputError, FileNotFoundError):
     """A file or folder that a user named is not there."""
 
 
+class NoSpaceError(InputError):
+    """A disk is full, a quota is used up, or a file may not grow any more."""
+
+
 class BackendError(InputError, ImportError):
     """Keras runs on another backend than TensorFlow."""
 

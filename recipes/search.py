@@ -14,6 +14,8 @@ import os
 os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
 
 import dataclasses
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -224,7 +226,23 @@ def serve(settings):
     from align_keras.search import page
 
     page.require_starlette()
-    page.serve(open_search(settings), settings.host, settings.port, settings.probes)
+    search = open_search(settings)
+    verify_in_background(search.index)
+    page.serve(search, settings.host, settings.port, settings.probes)
+
+
+def verify_in_background(index):
+    """Reads the whole index in a thread, which is returned; tells damage in a line a file."""
+
+    def verify():
+        # What a signal interrupts or the disk refuses is told too; the page goes on.
+        for fault in index.faults():
+            line = command.printable(command.one_line(fault))
+            print(f"search.py: --index: {line}", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=verify, name="verify", daemon=True)
+    thread.start()
+    return thread
 
 
 def check_range(settings, name, least, most=None):

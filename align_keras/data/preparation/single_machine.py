@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from align_keras.data import shard_sets
+from align_keras.data.preparation import filter_report
 from align_keras.data.preparation.counting import WholeSetCounts
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.filters import Counts
@@ -35,7 +36,8 @@ def prepare(
         watch: wraps an iterator, such as to show progress; it is told what is counted.
 
     Returns:
-        The report, as of ``filter_report.Tally.as_json``. What was left out is listed in
+        The report, as of ``filter_report.Tally.as_json``, which is also in ``OUTPUT-report.json``
+        and, with pictures, ``OUTPUT-report.html``. What was left out is listed in
         ``OUTPUT-left_out.jsonl``.
 
     Raises:
@@ -67,7 +69,9 @@ def prepare(
             left_out.unlink()
             # A list that an earlier run left, which packed nothing.
             Path(f"{output}-left_out.jsonl").unlink(missing_ok=True)
-    return tally.as_json(preparation.rules)
+        report = tally.as_json(preparation.rules)
+        filter_report.write(report, str(work.folder / name))
+    return report
 
 
 class _Lines:
