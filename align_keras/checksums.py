@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from align_keras import files, full_disk
-from align_keras.errors import InputError, Place
+from align_keras.errors import InputError, MissingInputError, Place
 
 #: The list of a folder.
 NAME = "checksums.json"
@@ -199,7 +199,8 @@ def faults(
         if name in found:
             problem = _difference(place, found[name], read_up_to)
         if problem:
-            yield InputError(problem, Place(place), remedy)
+            kind = InputError if os.path.exists(place) else MissingInputError
+            yield kind(problem, Place(place), remedy)
 
 
 def check(folder: str | os.PathLike[str], **options: Any) -> None:

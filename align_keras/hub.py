@@ -12,6 +12,8 @@ from align_keras.errors import InputError, MissingInputError, Place
 
 #: Where a preset keeps the vocabulary, as keras-hub's own tokenizers do.
 TOKENIZER_FOLDER = keras_internals.TOKENIZER_FOLDER
+#: Bytes; larger files of a preset are weights.
+WITHOUT_WEIGHTS = 1 << 25
 
 
 def file_of(preset: str | os.PathLike, path: str) -> str:

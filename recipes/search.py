@@ -15,7 +15,6 @@ os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
 
 import dataclasses
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -227,22 +226,14 @@ def serve(settings):
 
     page.require_starlette()
     search = open_search(settings)
-    verify_in_background(search.index)
+    search.index.verify_in_background(tell)
     page.serve(search, settings.host, settings.port, settings.probes)
 
 
-def verify_in_background(index):
-    """Reads the whole index in a thread, which is returned; tells damage in a line a file."""
-
-    def verify():
-        # What a signal interrupts or the disk refuses is told too; the page goes on.
-        for fault in index.faults():
-            line = command.printable(command.one_line(fault))
-            print(f"search.py: --index: {line}", file=sys.stderr, flush=True)
-
-    thread = threading.Thread(target=verify, name="verify", daemon=True)
-    thread.start()
-    return thread
+def tell(fault):
+    """Prints that a file of the index is damaged; the page goes on."""
+    line = command.printable(command.one_line(fault))
+    print(f"search.py: --index: {line}", file=sys.stderr, flush=True)
 
 
 def check_range(settings, name, least, most=None):

@@ -3,8 +3,9 @@
     python recipes/verify.py INDEX runs/photos EXPORTED/photos/1
     python recipes/verify.py SHARDS/train 'SHARDS/val-*.tfrecord'
 
-Takes indexes, presets, runs, exported models and sets of shards, and folders of them. Exits with 1 if
-a file is damaged or missing. What an earlier version wrote, or what is from a hub, has no checksums.
+Takes indexes, presets, runs, exported models and sets of shards, and folders of them. Exits with 1
+if a file is damaged or missing. What an earlier version wrote, or what comes from a hub, has no
+checksums.
 """
 
 import os

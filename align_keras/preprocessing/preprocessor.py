@@ -270,19 +270,14 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
             MissingInputError: if the folder, or a file in it, is missing.
         """
         with hub.one_line(preset):
-            # Of the weights, which are not loaded, the sizes alone.
-            hub.check_files(preset, read_up_to=1 << 25)
+            hub.check_files(preset, hub.WITHOUT_WEIGHTS)
             config = hub.read_config(preset)
             if config and config.get("model_type") == hugging_face.MODEL_TYPE:
                 return cls(**{**hugging_face.arguments(preset, config), **options})
             return hub.keras_loader(preset, config).load_preprocessor(cls, **options)
 
     def save_to_preset(self, preset_dir: str | os.PathLike) -> None:
-        """Writes ``preprocessor.json`` and the vocabulary into a folder, with ``checksums``.
-
-        Raises:
-            NoSpaceError: if the disk is full.
-        """
+        """Writes ``preprocessor.json`` and the vocabulary into a folder, with ``checksums``."""
         with checksums.writing_into(preset_dir) as folder:
             super().save_to_preset(str(folder))
             directory = os.path.join(folder, hub.TOKENIZER_FOLDER)

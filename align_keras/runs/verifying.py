@@ -12,12 +12,13 @@ from align_keras.errors import InputError, MissingInputError, Place
 _KINDS = {
     "index.json": "index",
     "saved_model.pb": "exported model",
-    "image_encoder.onnx": "exported model",
-    "image_encoder.tflite": "exported model",
+    "image_tower.onnx": "exported model",
+    "image_tower.tflite": "exported model",
     "settings.json": "run",
     "config.json": "preset",
     "preprocessor.json": "preset",
 }
+_SET = "set of shards"
 # Folders for unfinished work.
 _UNFINISHED = (".partial", ".unfinished")
 
@@ -50,8 +51,8 @@ def verify(path: str) -> list[Verified]:
     """Reads all files of an index, a preset, a run, an exported model or a set of shards.
 
     Args:
-        path: of its folder; of shards also a pattern, a shard, or the path and start of their names.
-            A folder may hold several of them.
+        path: of its folder, which may hold several of them; of shards also a pattern, a shard, or
+            the path and start of their names.
 
     Returns:
         What was found, one entry for each list of checksums and for each folder without one.
@@ -71,7 +72,7 @@ def verify(path: str) -> list[Verified]:
 
 
 def _verify_folder(folder: str) -> list[Verified]:
-    lists = []
+    lists: list[str] = []
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.endswith(_UNFINISHED))
         ends = (checksums.NAME, shard_checksums.END)
@@ -94,13 +95,15 @@ def _has_list(folder: str, lists: list[str]) -> bool:
 
 def _verify_set(output: str) -> Verified:
     path = shard_checksums.list_of(output)
-    return _verify_list(str(path)) if path.exists() else Verified(output, "file", None, 0, ())
+    if path.exists():
+        return _verify_list(str(path))
+    return Verified(output, "file" if os.path.exists(output) else _SET, None, 0, ())
 
 
 def _verify_list(path: str) -> Verified:
     is_of_shards = path.endswith(shard_checksums.END)
     owner = path.removesuffix(shard_checksums.END) if is_of_shards else os.path.dirname(path)
-    kind = "set of shards" if is_of_shards else _kind_of(owner)
+    kind = _SET if is_of_shards else _kind_of(owner)
     try:
         listed = (checksums.read(path) or {}).values()
         faults = tuple(checksums.faults(path))

@@ -18,9 +18,10 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,8 +47,8 @@ _MAX_WIDTH = 1 << 14
 #: Longer side of a thumbnail, pixels.
 MAX_THUMBNAIL_SIZE = 1_024
 _BUILD_AGAIN = "build the index again"
-# Larger files are compared by their size when an index is opened: reading takes long.
-_READ_UP_TO = 1 << 25
+#: Larger files are compared by their size when an index is opened: reading takes long.
+READ_UP_TO = 1 << 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +102,7 @@ class ImageIndex:
         self.header = header = read_header(self.directory)
         needed = {HEADER, EMBEDDINGS, *(f"{kind}.{end}" for kind in _PIECES for end in _ENDINGS)}
         needed |= {CENTROIDS, LISTS} if header.lists else set()
-        checksums.check(self.directory, read_up_to=_READ_UP_TO, needed=needed)
+        checksums.check(self.directory, read_up_to=READ_UP_TO, needed=needed)
         dtype = PRECISIONS[header.precision]
         self.embeddings = self._mapped(EMBEDDINGS, dtype, (header.count, header.width))
         self._pieces = {kind: self._mapped_pieces(kind) for kind in _PIECES}
@@ -144,6 +145,13 @@ class ImageIndex:
     def faults(self) -> Iterator[InputError]:
         """Reads the whole index; an error for each file that is not as it was written."""
         yield from checksums.faults(checksums.list_of(self.directory))
+
+    def verify_in_background(self, tell: Callable[[InputError], Any]) -> threading.Thread:
+        """Calls ``tell`` with each of the ``faults``, in a thread that has started."""
+        thread = threading.Thread(target=lambda: [tell(fault) for fault in self.faults()])
+        thread.daemon = True  # a process that ends does not wait for it
+        thread.start()
+        return thread
 
     def label(self, place: int) -> Label:
         """The name and caption of an image; InputError if they are damaged."""

@@ -221,6 +221,9 @@ class IndexWriter:
 
     def _find_finished(self) -> None:
         found = image_index.read_header(self.directory)
+        for fault in checksums.faults(checksums.list_of(self.directory), image_index.READ_UP_TO):
+            fault.remedy = _BUILD_AGAIN
+            raise fault
         self._check_origin(_origin(found))
         self.header, self.is_finished = found, True
         self.rows, self.unreadable = found.count, found.unreadable
