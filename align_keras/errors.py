@@ -85,9 +85,14 @@ class BackendError(InputError, ImportError):
 
 @contextlib.contextmanager
 def concerning(setting: str) -> Iterator[None]:
-    """Within, an ``InputError`` that names no setting gets the name of this one."""
+    """Within, an ``InputError`` that names no setting gets the name of this one.
+
+    A full disk is the fault of no setting.
+    """
     try:
         yield
+    except NoSpaceError:
+        raise
     except InputError as error:
         error.setting = error.setting or setting
         raise

@@ -52,14 +52,16 @@ def told(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def as_no_space(error: BaseException, path: str | os.PathLike[str] = "") -> NoSpaceError | None:
     """What ``told`` makes of an error; None of one that does not mean a full disk."""
-    for cause in _causes(error):
-        if isinstance(cause, NoSpaceError):
-            return cause
-        if (number := _number(cause)) is not None:
-            file = _file(cause) or os.fspath(path)
-            left = "" if number == errno.EFBIG else _left(file)
-            return NoSpaceError(_PROBLEMS[number] + left, Place(file), _REMEDY)
-    return None
+    causes = list(_causes(error))
+    # A file that is closed fails once more, and then the error names no file.
+    if told := [cause for cause in causes if isinstance(cause, NoSpaceError)]:
+        return told[0]
+    found = [cause for cause in causes if _number(cause) is not None]
+    if not found:
+        return None
+    cause = next(filter(_file, found), found[0])
+    file = _file(cause) or os.fspath(path)
+    return NoSpaceError(_problem(cause, file), Place(file), _REMEDY)
 
 
 def ignore_unraisable() -> None:
@@ -95,6 +97,11 @@ def _number(error: BaseException) -> int | None:
     return next((number for said, number in _SAID.items() if said in text), None)
 
 
+def _problem(error: BaseException, file: str) -> str:
+    number = _number(error) or errno.ENOSPC
+    return _PROBLEMS[number] + ("" if number == errno.EFBIG else _left(file))
+
+
 def _file(error: BaseException) -> str:
     """The file that an error names, or none."""
     name = getattr(error, "filename", None)
@@ -105,10 +112,10 @@ def _file(error: BaseException) -> str:
 
 
 def _left(path: str) -> str:
-    """How much space there is where a file would be."""
+    """How much space is needed at least: what is free where a file would be."""
     for folder in (Path(path), *Path(path).parents):
         with contextlib.suppress(OSError):
-            return f" ({_size(shutil.disk_usage(folder).free)} free)"
+            return f" (more than {_size(shutil.disk_usage(folder).free)} needed)"
     return ""
 
 

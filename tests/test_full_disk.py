@@ -107,7 +107,7 @@ def test_the_space_that_is_left_is_said(number, tmp_path):
     error.__cause__ = cause
     found = full_disk.as_no_space(error)
     assert found.problem.startswith("no space left in" if number == errno.EDQUOT else "no space")
-    assert found.problem.endswith(" free)")
+    assert found.problem.endswith(" needed)")
     assert found.place.file == str(tmp_path / "below" / "file")
 
 

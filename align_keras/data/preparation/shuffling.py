@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from align_keras import full_disk
+
 _HEADER = struct.Struct("<8sI")
 
 
@@ -23,16 +25,23 @@ class RecordSorter:
         self._files: dict[str, BinaryIO] = {}
 
     def add(self, key: str, record: bytes) -> None:
-        """Adds a record under a key of 16 hexadecimal digits."""
+        """Adds a record under a key of 16 hexadecimal digits.
+
+        Raises:
+            NoSpaceError: if the disk is full.
+        """
         bucket = key[:2]
         if bucket not in self._files:
             self._files[bucket] = (self._directory / f"records-{bucket}").open("w+b")
-        self._files[bucket].write(_HEADER.pack(bytes.fromhex(key), len(record)) + record)
+        with full_disk.told(self._directory / f"records-{bucket}"):
+            self._files[bucket].write(_HEADER.pack(bytes.fromhex(key), len(record)) + record)
 
     def sorted_records(self) -> Iterator[bytes]:
         """Yields the records by their keys."""
         for bucket in sorted(self._files):
             with self._files[bucket] as file:
+                with full_disk.told(self._directory / f"records-{bucket}"):
+                    file.flush()
                 yield from _sorted_records(file)
 
 
