@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,22 @@ def as_no_space(error: BaseException, path: str | os.PathLike[str] = "") -> NoSp
     cause = next(filter(_file, found), found[0])
     file = _file(cause) or os.fspath(path)
     return NoSpaceError(_problem(cause, file), Place(file), _REMEDY)
+
+
+def check_room(folder: str | os.PathLike[str], size: int) -> None:
+    """Raises a NoSpaceError unless a file of ``size`` bytes fits into a folder.
+
+    Before HDF5 writes: after a failed write it may end the process while it closes the file.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+    except OSError as error:
+        # Some file systems cannot reserve space.
+        if (number := _number(error)) is not None:
+            needed = f" ({_size(size)} needed, {_size(shutil.disk_usage(folder).free)} free)"
+            place = Place(os.fspath(folder))
+            raise NoSpaceError(_PROBLEMS[number] + needed, place, _REMEDY) from error
 
 
 def ignore_unraisable() -> None:

@@ -8,7 +8,7 @@ import keras
 import keras_hub
 import tensorflow as tf
 
-from align_keras import checksums
+from align_keras import checksums, full_disk
 from align_keras.models import loading, precision, presets
 from align_keras.models.image_encoder import build_image_encoder
 from align_keras.models.text_encoder import build_text_encoder
@@ -107,6 +107,11 @@ class AlignBackbone(keras_hub.models.Backbone):
             self.text_projection(self.text_encoder(text_inputs, training=training))
         )
 
+    def check_room(self, folder: str | os.PathLike) -> None:
+        """Raises a NoSpaceError unless the weights fit into a folder."""
+        # Four bytes a weight at most; HDF5 adds a little.
+        full_disk.check_room(folder, int(4.2 * self.count_params()) + (1 << 20))
+
     def get_config(self) -> dict:
         """The constructor's arguments, serialised."""
         return {
@@ -145,6 +150,7 @@ class AlignBackbone(keras_hub.models.Backbone):
             NoSpaceError: if the disk is full.
         """
         with checksums.writing_into(preset_dir) as folder:
+            self.check_room(folder)
             super().save_to_preset(str(folder), max_shard_size)
 
     @classmethod

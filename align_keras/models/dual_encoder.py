@@ -203,6 +203,7 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         if self.preprocessor is not None:
             _ = self.preprocessor.vocabulary  # raises before anything is written
         with checksums.writing_into(preset_dir) as folder:
+            self.backbone.check_room(folder)
             keras_hub.models.Task.save_to_preset(self, str(folder), max_shard_size)
 
     def has_task_weights(self) -> bool:

@@ -1,5 +1,6 @@
 """Sorts records by their keys on disk: a shuffle of any size in little memory."""
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ _HEADER = struct.Struct("<8sI")
 
 
 class RecordSorter:
-    """Takes records in any order and gives them back sorted by their keys.
+    """Takes records in any order and gives them back sorted by their keys; used in a ``with``.
 
     Records go to files by the first two digits of their keys. Of one file at a time the keys
     and places are then in memory, sorted, and the records read in that order.
@@ -23,6 +24,15 @@ class RecordSorter:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._files: dict[str, BinaryIO] = {}
+
+    def __enter__(self) -> "RecordSorter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            # On a full disk it fails again.
+            with contextlib.suppress(OSError):
+                file.close()
 
     def add(self, key: str, record: bytes) -> None:
         """Adds a record under a key of 16 hexadecimal digits.

@@ -44,8 +44,7 @@ def prepare(
         InputError: as ``shard_sets.unfinished``.
     """
     name = Path(output).name
-    with shard_sets.unfinished(output) as work:
-        sorter = RecordSorter(work.scratch)
+    with shard_sets.unfinished(output) as work, RecordSorter(work.scratch) as sorter:
         left_out = work.folder / f"{name}-left_out.jsonl"
         with counts_of(preparation, work.scratch, watch) as counts, left_out.open("w") as file:
             tally = Tally(left_out=_Lines(file))
