@@ -1,24 +1,31 @@
 """Checksums of files, kept in a list beside them, by which damage is found later.
 
     {"format": "align_keras checksums 1",
-     "files": {"ckpt-4.index": {"bytes": 5120, "sha256": "9f86d0..."}}}
+     "files": {"embeddings.bin": {"bytes": 5120, "sha256": "9f86d0..."}}}
 
-The names are relative to the list's folder. A list is written whole and after its files. It finds
-accidents, not attacks: whoever can change a file can change the list too.
+A folder's list is its ``checksums.json``. The names are relative to the list's folder, with ``/``.
+A list finds accidents, not attacks: whoever can change a file can change the list too. Only what is
+written on this machine has one; remote stores keep checksums of their own.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from align_keras import files
-from align_keras.errors import InputError, Place
+from align_keras import files, full_disk
+from align_keras.errors import InputError, MissingInputError, Place
 
+#: The list of a folder.
+NAME = "checksums.json"
 _FORMAT = "align_keras checksums 1"
+_REMEDY = "restore it, or write it again; if the change is meant, delete {}"
 _CHUNK = 1 << 20
+_MOST_BYTES = 1 << 28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +46,16 @@ def of_file(path: str | os.PathLike[str]) -> Checksum:
     return Checksum(size, digest.hexdigest())
 
 
+def of_bytes(data: bytes) -> Checksum:
+    """The checksum of a file with these bytes."""
+    return Checksum(len(data), hashlib.sha256(data).hexdigest())
+
+
+def list_of(folder: str | os.PathLike[str]) -> str:
+    """Where the list of a folder stands."""
+    return os.path.join(os.fspath(folder), NAME)
+
+
 def write(path: str | os.PathLike[str], found: Mapping[str, Checksum]) -> None:
     """Writes a list.
 
@@ -47,35 +64,122 @@ def write(path: str | os.PathLike[str], found: Mapping[str, Checksum]) -> None:
         found: checksums by the names of their files, relative to the list's folder.
     """
     sums = {name: dataclasses.asdict(found[name]) for name in sorted(found)}
-    files.write_whole(Path(path), json.dumps({"format": _FORMAT, "files": sums}, indent=1) + "\n")
+    text = json.dumps({"format": _FORMAT, "files": sums}, indent=1) + "\n"
+    files.write_whole(Path(path), text)
+
+
+def write_folder(folder: str | os.PathLike[str], names: Iterable[str] | None = None) -> None:
+    """Writes the list of a folder.
+
+    Args:
+        folder: what holds the files.
+        names: of the files; None for all, also in folders below.
+    """
+    folder = os.fspath(folder)
+    names = files_below(folder) if names is None else names
+    write(list_of(folder), {name: of_file(os.path.join(folder, name)) for name in names})
+
+
+def files_below(folder: str | os.PathLike[str]) -> list[str]:
+    """The names of the files in a folder and below, sorted, without its list."""
+    found: list[str] = []
+    for place, _, names in os.walk(folder):
+        own = (os.path.relpath(os.path.join(place, name), folder) for name in names)
+        found.extend(name.replace(os.sep, "/") for name in own)
+    return sorted(set(found) - {NAME})
+
+
+@contextlib.contextmanager
+def writing_into(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields an empty folder, whose files take their places in ``folder`` at the end.
+
+    The list of ``folder`` then has their checksums, and keeps those of its other files. After an
+    error ``folder`` is unchanged. What is written with this function inside is not read again.
+
+    Args:
+        folder: need not exist.
+
+    Raises:
+        InputError: if another process writes there.
+        NoSpaceError: if its disk is full.
+    """
+    folder = Path(folder)
+    is_new = not folder.exists()
+    # Inside, since the folder may be a mounted disk of its own.
+    with _removed_after_error(folder, is_new), files.work_folder(folder / ".partial") as work:
+        files.empty(work)
+        new = work / "new"
+        new.mkdir()
+        with full_disk.told(folder):
+            yield new
+            names = files_below(new)
+            found = read(list_of(new)) or {}
+            found = {name: found.get(name) or of_file(new / name) for name in names}
+            with contextlib.suppress(InputError):
+                found = (read(list_of(folder)) or {}) | found
+            # First: a folder where only some files are new is told apart from a sound one.
+            write(list_of(folder), found)
+            for name in names:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (new / name).replace(folder / name)
+
+
+@contextlib.contextmanager
+def _removed_after_error(folder: Path, is_new: bool) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Checksum] | None:
     """Reads a list: checksums by the names of their files; None if there is none.
 
     Raises:
-        InputError: if it is damaged.
+        InputError: if it is damaged, or names a file outside of its folder.
     """
-    if not os.path.isfile(path):
+    path = os.fspath(path)
+    if _size(path) is None:
         return None
     try:
-        content = json.loads(Path(path).read_bytes())
+        with open(path, "rb") as file:
+            content = json.loads(file.read(_MOST_BYTES))
         if content["format"] != _FORMAT:
             raise ValueError
         found = {name: Checksum(**own) for name, own in content["files"].items()}
-        if not all(type(own.bytes) is int and type(own.sha256) is str for own in found.values()):
+        if not all(_is_inside(name) and _is_checksum(own) for name, own in found.items()):
             raise ValueError
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise InputError("damaged, no list of checksums", Place(os.fspath(path))) from None
+        remedy = _REMEDY.format("it")
+        raise InputError("damaged, no list of checksums", Place(path), remedy) from None
     return found
 
 
-def faults(path: str | os.PathLike[str], *, needed: Iterable[str] = ()) -> Iterator[InputError]:
+def _is_inside(name: str) -> bool:
+    parts = PurePosixPath(name)
+    return bool(parts.parts) and not parts.is_absolute() and ".." not in parts.parts
+
+
+def _is_checksum(found: Checksum) -> bool:
+    return type(found.bytes) is int and type(found.sha256) is str
+
+
+def faults(
+    path: str | os.PathLike[str],
+    read_up_to: int | None = None,
+    needed: Iterable[str] = (),
+    names: Callable[[str], bool] = lambda _: True,
+) -> Iterator[InputError]:
     """Compares files with their list, one by one.
 
     Args:
         path: of the list; without one nothing is found.
+        read_up_to: bytes; of a larger file only the size is compared. None: all are read.
         needed: names that the list must have.
+        names: which of the list's names to compare.
 
     Yields:
         An error for each file that is not as it was written.
@@ -83,25 +187,44 @@ def faults(path: str | os.PathLike[str], *, needed: Iterable[str] = ()) -> Itera
     Raises:
         InputError: if the list is damaged.
     """
+    path = os.fspath(path)
     found = read(path)
     if found is None:
         return
-    for name in sorted({*found, *needed}):
-        place = os.path.join(os.path.dirname(path), name)
-        problem = _difference(place, found[name]) if name in found else f"not in {path}"
+    folder = os.path.dirname(path)
+    remedy = _REMEDY.format(os.path.basename(path))
+    for name in sorted({*filter(names, found), *needed}):
+        place = os.path.join(folder, *name.split("/"))
+        problem = f"not in {path}"
+        if name in found:
+            problem = _difference(place, found[name], read_up_to)
         if problem:
-            yield InputError(problem, Place(place))
+            kind = InputError if os.path.exists(place) else MissingInputError
+            yield kind(problem, Place(place), remedy)
 
 
-def _difference(path: str, before: Checksum) -> str:
+def check(folder: str | os.PathLike[str], **options: Any) -> None:
+    """Raises the first of a folder's ``faults``, which also has the options."""
+    for fault in faults(list_of(folder), **options):
+        raise fault
+
+
+def _difference(path: str, before: Checksum, read_up_to: int | None) -> str:
     """How a file differs from its checksum; empty if it does not."""
     try:
-        if not os.path.isfile(path):  # no pipe or device, which would block
+        size = _size(path)
+        if size is None:
             return f"it is gone, {before.bytes:,} bytes were written"
-        if (size := os.path.getsize(path)) != before.bytes:
+        if size != before.bytes:
             return f"damaged: {size:,} bytes, not the {before.bytes:,} that were written"
-        if of_file(path).sha256 != before.sha256:
+        is_read = read_up_to is None or size <= read_up_to
+        if is_read and of_file(path).sha256 != before.sha256:
             return "damaged: its checksum is not the one of what was written"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     return ""
+
+
+def _size(path: str) -> int | None:
+    """The bytes of a file; None if there is none, or a pipe or device, which would block."""
+    return os.path.getsize(path) if os.path.isfile(path) else None

@@ -75,15 +75,24 @@ class MissingInputError(InputError, FileNotFoundError):
     """A file or folder that a user named is not there."""
 
 
+class NoSpaceError(InputError):
+    """A disk is full, a quota is used up, or a file may not grow any more."""
+
+
 class BackendError(InputError, ImportError):
     """Keras runs on another backend than TensorFlow."""
 
 
 @contextlib.contextmanager
 def concerning(setting: str) -> Iterator[None]:
-    """Within, an ``InputError`` that names no setting gets the name of this one."""
+    """Within, an ``InputError`` that names no setting gets the name of this one.
+
+    A full disk is the fault of no setting.
+    """
     try:
         yield
+    except NoSpaceError:
+        raise
     except InputError as error:
         error.setting = error.setting or setting
         raise

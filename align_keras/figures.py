@@ -6,6 +6,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from align_keras import files
+
 
 def plain(text: str) -> str:
     """Text that Matplotlib does not take for a formula."""
@@ -13,7 +15,7 @@ def plain(text: str) -> str:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Writes a ``matplotlib.figure.Figure`` as PNG; its folder is made.
+    """Writes a ``matplotlib.figure.Figure`` as PNG, whole; its folder is made.
 
     Not by pyplot, which keeps every figure and looks for a display.
     """
@@ -21,4 +23,5 @@ def save(figure: Figure, path: str | Path) -> None:
     with warnings.catch_warnings():
         # Scripts that the font lacks show as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        FigureCanvasAgg(figure).print_png(str(path))
+        canvas = FigureCanvasAgg(figure)
+        files.write_whole(Path(path), lambda partial: canvas.print_png(str(partial)))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from align_keras import full_disk, paths
 from align_keras.errors import InputError, MissingInputError, Place
 
 _LOCK = "lock"
@@ -19,17 +20,41 @@ RESTORE = "restore it, or give another <workdir>"
 def write_whole(path: Path, content: str | Callable[[Path], Any]) -> None:
     """Writes a file so that it is never seen half-written.
 
+    After an error ``path`` is unchanged and no partial file is left.
+
     Args:
         path: of the file.
         content: its text, or a function that writes a file at the path that it gets, which has the
             suffix of ``path``.
+
+    Raises:
+        NoSpaceError: if its disk is full.
     """
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    if isinstance(content, str):
-        partial.write_text(content, encoding="utf-8")
-    else:
-        content(partial)
-    partial.replace(path)
+    try:
+        with full_disk.told(path):
+            if isinstance(content, str):
+                partial.write_text(content, encoding="utf-8")
+            else:
+                content(partial)
+            partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text whole, on this machine or where ``tf.io.gfile`` leads.
+
+    Objects of a remote store are whole or not there by themselves.
+    """
+    if not paths.scheme(path):
+        write_whole(Path(path), text)
+        return
+    import tensorflow as tf
+
+    with tf.io.gfile.GFile(os.fspath(path), "w") as file:
+        file.write(text)
 
 
 def flush(path: Path) -> None:
@@ -50,6 +75,9 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     Args:
         path: of the folder. What stands there must be absent or an empty folder.
         replace: allows a folder with files there, which is removed at the end.
+
+    Raises:
+        NoSpaceError: if its disk is full.
     """
     # A link to a folder cannot be replaced, the folder can; "." has no name.
     path = Path(path).resolve()
@@ -61,7 +89,8 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
         empty(work)
         folder = work / path.name
         folder.mkdir()
-        yield folder
+        with full_disk.told(path):
+            yield folder
         if not replace or not path.is_dir():
             if path.is_dir():
                 path.rmdir()
@@ -89,6 +118,7 @@ def work_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         InputError: if another process works in it, or it is no such folder.
+        NoSpaceError: if its disk is full.
     """
     path.mkdir(parents=True, exist_ok=True)
     others = sorted(entry.name for entry in path.iterdir())
@@ -101,7 +131,8 @@ def work_folder(path: Path) -> Iterator[Path]:
     try:
         with _lock_of_work(path):
             try:
-                yield path
+                with full_disk.told(path):
+                    yield path
             finally:
                 empty(path)
     finally:

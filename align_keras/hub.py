@@ -7,11 +7,13 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from align_keras import keras_internals, paths
+from align_keras import checksums, files, keras_internals, paths
 from align_keras.errors import InputError, MissingInputError, Place
 
 #: Where a preset keeps the vocabulary, as keras-hub's own tokenizers do.
 TOKENIZER_FOLDER = keras_internals.TOKENIZER_FOLDER
+#: Bytes; larger files of a preset are weights.
+WITHOUT_WEIGHTS = 1 << 25
 
 
 def file_of(preset: str | os.PathLike, path: str) -> str:
@@ -37,9 +39,22 @@ def read_json(preset: str | os.PathLike, path: str) -> Any:
 
 
 def write_json(path: str | os.PathLike, name: str, content: Any) -> None:
-    """Writes a JSON file into a local folder."""
-    with open(os.path.join(path, name), "w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
+    """Writes a JSON file into a local folder, whole."""
+    files.write_text(os.path.join(path, name), json.dumps(content, indent=2) + "\n")
+
+
+def check_files(preset: str | os.PathLike, read_up_to: int | None = None) -> None:
+    """Holds the files of a local folder against its checksums, if it has them.
+
+    Args:
+        preset: a folder, or an address, of which nothing is checked.
+        read_up_to: as of ``checksums.faults``.
+
+    Raises:
+        InputError: if a file is not as it was written.
+    """
+    if not paths.scheme(preset) and os.path.isdir(preset):
+        checksums.check(preset, read_up_to=read_up_to)
 
 
 def fault(file: str, problem: str, name: str = "") -> InputError:

@@ -14,6 +14,7 @@ import os
 os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
 
 import dataclasses
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -224,7 +225,15 @@ def serve(settings):
     from align_keras.search import page
 
     page.require_starlette()
-    page.serve(open_search(settings), settings.host, settings.port, settings.probes)
+    search = open_search(settings)
+    search.index.verify_in_background(tell)
+    page.serve(search, settings.host, settings.port, settings.probes)
+
+
+def tell(fault):
+    """Prints that a file of the index is damaged; the page goes on."""
+    line = command.printable(command.one_line(fault))
+    print(f"search.py: --index: {line}", file=sys.stderr, flush=True)
 
 
 def check_range(settings, name, least, most=None):

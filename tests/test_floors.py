@@ -13,7 +13,10 @@ from conftest import ROOT
 #: From the ground up: folders, and single modules at the root. A part imports from floors below,
 #: and on its own floor what ``BESIDE`` names.
 FLOORS = (
-    ("errors", "paths", "files", "checksums", "figures", "hub", "version", "keras_internals"),
+    (
+        *("errors", "paths", "full_disk", "files", "checksums", "figures", "hub", "version"),
+        "keras_internals",
+    ),
     ("losses", "optimizers", "layers", "distribution"),
     ("preprocessing", "models"),
     ("data", "data.examples", "data.preparation"),
@@ -23,9 +26,11 @@ FLOORS = (
 #: Imports between folders of one floor that are allowed.
 BESIDE = {
     "paths": {"errors"},
-    "hub": {"errors", "paths", "keras_internals"},
-    "files": {"errors"},
-    "checksums": {"errors", "files"},
+    "full_disk": {"errors"},
+    "files": {"errors", "paths", "full_disk"},
+    "checksums": {"errors", "files", "full_disk"},
+    "figures": {"files"},
+    "hub": {"errors", "paths", "files", "checksums", "keras_internals"},
     "keras_internals": {"errors"},
     "losses": {"distribution"},
     "layers": {"distribution"},

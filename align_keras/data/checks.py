@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from align_keras.data import records
+from align_keras.data import records, shard_checksums
 from align_keras.errors import InputError, Place
 
 logger = logging.getLogger(__name__)
@@ -23,9 +23,10 @@ def check_shards(shards: Sequence[str], max_records: int = 100_000) -> None:
         max_records: how many to read in all, spread evenly over the shards.
 
     Raises:
-        InputError: if a shard is empty or a file of another kind, none has a readable record, or
-            one lacks ``jpg`` or ``txt`` or holds a caption that is not UTF-8.
+        InputError: if statistics are damaged, a shard is empty or a file of another kind, none has
+            a readable record, or one lacks ``jpg`` or ``txt`` or holds a caption that is not UTF-8.
     """
+    shard_checksums.check_statistics(shards)
     share = max(1, max_records // len(shards))
     unreadable = []
     for shard in shards:

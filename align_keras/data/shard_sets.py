@@ -15,6 +15,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from align_keras import files, paths
+from align_keras.data import shard_checksums
 from align_keras.errors import InputError, concerning
 
 _MOST_SHARDS = 100_000
@@ -100,9 +101,9 @@ class UnfinishedSet:
 def unfinished(output: str | Path, *others: str | Path) -> Iterator[UnfinishedSet]:
     """Writes a set whole or not at all, in the folder ``OUTPUT.unfinished``.
 
-    At the end the files that are called as the set move beside that folder, which is removed;
-    after an error they do not. A process that is killed while they move leaves a list of them, and
-    the next takes them back, each only if it is still the same file.
+    At the end the files that are called as the set get checksums and move beside that folder,
+    which is removed; after an error they do not. A process that is killed while they move leaves a
+    list of them, and the next takes them back, each only if it is still the same file.
 
     Args:
         output: path and start of the shards' names.
@@ -110,6 +111,7 @@ def unfinished(output: str | Path, *others: str | Path) -> Iterator[UnfinishedSe
 
     Raises:
         InputError: if a set is there, or another process is writing it.
+        NoSpaceError: if the disk is full.
     """
     with contextlib.ExitStack() as stack:
         # Errors of the caller's own work in between are not about the output.
@@ -125,6 +127,7 @@ def unfinished(output: str | Path, *others: str | Path) -> Iterator[UnfinishedSe
         yield work
         for own in (output, *others):
             check_is_new(own)
+            shard_checksums.write(work.folder / Path(own).name)
         starts = tuple(f"{Path(own).name}-" for own in (output, *others))
         try:
             _move(work, output.parent, starts)

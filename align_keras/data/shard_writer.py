@@ -1,5 +1,6 @@
 """Writes shards in the layout of ``records``, each with its statistics and whole or not there."""
 
+import contextlib
 import json
 import os
 import uuid
@@ -7,7 +8,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from align_keras.data import output_files, records
+from align_keras import files, full_disk
+from align_keras.data import records
 from align_keras.data.shard_sets import shard_path
 
 
@@ -20,6 +22,9 @@ class ShardWriter:
     Args:
         prefix: path and start of every name: ``DIR/train`` gives ``DIR/train-00000.tfrecord``.
         shard_size: records a shard.
+
+    Raises:
+        NoSpaceError: on writing, if the disk is full.
     """
 
     def __init__(self, prefix: str, shard_size: int) -> None:
@@ -37,7 +42,8 @@ class ShardWriter:
             tf.io.gfile.makedirs(os.path.dirname(self.prefix) or ".")
             self._path = shard_path(self.prefix, len(self.shards))
             self._writer = tf.io.TFRecordWriter(self._path + ".partial")
-        self._writer.write(record)
+        with full_disk.told(self._path):
+            self._writer.write(record)
         self.count += 1
         self._in_shard += 1
         if self._in_shard == self.shard_size:
@@ -45,7 +51,8 @@ class ShardWriter:
 
     def _finish_shard(self) -> None:
         assert self._writer is not None
-        self._writer.close()
+        with full_disk.told(self._path):
+            self._writer.close()
         _write_count(self._path, self._in_shard)
         tf.io.gfile.rename(self._path + ".partial", self._path, overwrite=True)
         self.shards.append(self._path)
@@ -60,7 +67,9 @@ class ShardWriter:
         if error_type is None:
             self._finish_shard()
         else:
-            self._writer.close()
+            # On a full disk it fails again.
+            with contextlib.suppress(tf.errors.OpError):
+                self._writer.close()
             tf.io.gfile.remove(self._path + ".partial")
 
 
@@ -81,4 +90,4 @@ def write_shard(path: str, frames: Sequence[bytes]) -> None:
 
 
 def _write_count(shard: str, count: int) -> None:
-    output_files.write_text(records.stats_path(shard), json.dumps({"successes": count}) + "\n")
+    files.write_text(records.stats_path(shard), json.dumps({"successes": count}) + "\n")

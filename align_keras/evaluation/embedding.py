@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
 #: A function of images, as model inputs, and a batch size: such as ``model.encode_images``.
 Encode = Callable[[np.ndarray, int], np.ndarray]
+_DIGEST = hashlib.sha256().digest_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +172,7 @@ def class_weights(
         return found
     classes = _embed_classes(model, filled, len(class_names))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda partial: np.save(partial, classes))
+    write_whole(path, lambda partial: _write_classes(partial, classes))
     return classes
 
 
@@ -183,13 +185,24 @@ def _cache_key(model: Any, filled: list[str], num_classes: int) -> str:
 
 
 def _read_classes(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """The result that an earlier evaluation has written; None if there is none."""
+    """The result that an earlier evaluation has written; None if there is no sound one."""
     try:
-        found = np.load(path)
+        data = path.read_bytes()
+        if hashlib.sha256(data[:-_DIGEST]).digest() != data[-_DIGEST:]:
+            return None
+        found = np.load(io.BytesIO(data))
     except (OSError, ValueError, EOFError):
         return None
     usable = found.shape == shape and found.dtype == np.float32 and np.isfinite(found).all()
     return found if usable else None
+
+
+def _write_classes(path: Path, classes: np.ndarray) -> None:
+    """Writes a NumPy file with a digest of it behind, which ``np.load`` does not see."""
+    file = io.BytesIO()
+    np.save(file, classes)
+    data = file.getvalue()
+    path.write_bytes(data + hashlib.sha256(data).digest())
 
 
 def _embed_classes(model: Any, filled: list[str], num_classes: int) -> np.ndarray:

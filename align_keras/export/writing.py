@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from align_keras import paths
+from align_keras import checksums, paths
 from align_keras.errors import InputError, Place
 from align_keras.evaluation import embedding
 from align_keras.evaluation.data_sets import DEFAULT_PROMPTS
@@ -25,6 +25,7 @@ CARD = "assets/README.md"
 _PARTS_OF_A_SAVED_MODEL = {
     "assets",
     "assets.extra",
+    checksums.NAME,
     "fingerprint.pb",
     "keras_metadata.pb",
     "saved_model.pb",
@@ -39,7 +40,7 @@ def export(
     replace: bool = False,
     **options: Any,
 ) -> None:
-    """Writes a model into a folder, whole or not at all.
+    """Writes a model into a folder, whole or not at all, with ``checksums`` of its files.
 
     Args:
         model: an ``AlignDualEncoder``.
@@ -51,6 +52,7 @@ def export(
     Raises:
         InputError: if there is something else in the folder, an option does not fit, or the format
             needs a package that is not installed.
+        NoSpaceError: if the disk is full.
         ValueError: if the model has no preprocessor.
     """
     raw_datasets.check_preprocessor(model.preprocessor)
@@ -60,6 +62,7 @@ def export(
             write_saved_model(model, folder, **options)
         else:
             towers.write_towers(model, folder, format, **options)
+        checksums.write_folder(folder)
 
 
 def write_saved_model(

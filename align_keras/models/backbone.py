@@ -8,6 +8,7 @@ import keras
 import keras_hub
 import tensorflow as tf
 
+from align_keras import checksums, full_disk
 from align_keras.models import loading, precision, presets
 from align_keras.models.image_encoder import build_image_encoder
 from align_keras.models.text_encoder import build_text_encoder
@@ -106,6 +107,11 @@ class AlignBackbone(keras_hub.models.Backbone):
             self.text_projection(self.text_encoder(text_inputs, training=training))
         )
 
+    def check_room(self, folder: str | os.PathLike) -> None:
+        """Raises a NoSpaceError unless the weights fit into a folder."""
+        # Four bytes a weight at most; HDF5 adds a little.
+        full_disk.check_room(folder, int(4.2 * self.count_params()) + (1 << 20))
+
     def get_config(self) -> dict:
         """The constructor's arguments, serialised."""
         return {
@@ -132,6 +138,20 @@ class AlignBackbone(keras_hub.models.Backbone):
         if not config.get("trainable", True):
             backbone.trainable = False
         return backbone
+
+    def save_to_preset(self, preset_dir: str | os.PathLike, max_shard_size: float = 10) -> None:
+        """Writes the backbone as a preset, as keras-hub does, with ``checksums`` of its files.
+
+        Args:
+            preset_dir: a folder, which is made.
+            max_shard_size: gigabytes a file of weights.
+
+        Raises:
+            NoSpaceError: if the disk is full.
+        """
+        with checksums.writing_into(preset_dir) as folder:
+            self.check_room(folder)
+            super().save_to_preset(str(folder), max_shard_size)
 
     @classmethod
     def from_preset(

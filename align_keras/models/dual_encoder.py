@@ -9,7 +9,7 @@ import keras_hub
 import numpy as np
 import tensorflow as tf
 
-from align_keras import keras_internals
+from align_keras import checksums, keras_internals
 from align_keras.models import loading
 from align_keras.models.backbone import AlignBackbone
 from align_keras.models.contrastive_model import MIN_TEMPERATURE, ContrastiveModel
@@ -187,20 +187,24 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
             return loader.load_task(cls, load_weights, True, dtype=policy, **options)
 
     def save_to_preset(self, preset_dir: str | os.PathLike, max_shard_size: float = 10) -> None:
-        """Writes the model as a preset, as keras-hub does.
+        """Writes the model as a preset, as keras-hub does, with ``checksums`` of its files.
 
-        ``from_preset`` loads it and ``keras_hub.upload_preset`` uploads it.
+        ``from_preset`` loads it and ``keras_hub.upload_preset`` uploads it. The files take their
+        places once all are written.
 
         Args:
             preset_dir: a folder, which is made.
             max_shard_size: gigabytes a file of weights.
 
         Raises:
+            NoSpaceError: if the disk is full.
             ValueError: if the preprocessor has no vocabulary.
         """
         if self.preprocessor is not None:
             _ = self.preprocessor.vocabulary  # raises before anything is written
-        keras_hub.models.Task.save_to_preset(self, str(preset_dir), max_shard_size)
+        with checksums.writing_into(preset_dir) as folder:
+            self.backbone.check_room(folder)
+            keras_hub.models.Task.save_to_preset(self, str(folder), max_shard_size)
 
     def has_task_weights(self) -> bool:
         """Whether there are weights beside the backbone's: keras-hub's hook."""

@@ -22,6 +22,8 @@ def opened(
 ) -> Iterator[keras_internals.PresetLoader]:
     """Opens a preset; what fails inside the ``with`` is raised as one line that names it.
 
+    The files of a local folder with ``checksums`` are held against them first.
+
     Args:
         preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
         backbone_cls: the class of the backbone that it must hold; None if none need be in it.
@@ -33,11 +35,13 @@ def opened(
         ``load_task``.
 
     Raises:
-        InputError: if a hub cannot be reached or refuses, or the preset is of another kind.
+        InputError: if a hub cannot be reached or refuses, the preset is of another kind, or a file
+            is not as it was written.
         MissingInputError: if there is no such folder, or a file in it is missing.
     """
     preset = str(preset) if isinstance(preset, os.PathLike) else preset
     with hub.one_line(preset), forced_policy(dtype):
+        hub.check_files(preset)
         yield _loader(preset, backbone_cls, task_cls)
 
 

@@ -23,7 +23,8 @@ def prepared_batches(
         batch_size: items a batch; the last may have fewer.
     """
     items = iter(items)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
+    pool = concurrent.futures.ThreadPoolExecutor()
+    try:
         waiting: list[tuple[Item, concurrent.futures.Future[Prepared]]] = []
         while batch := list(itertools.islice(items, batch_size)):
             tasks = [(item, pool.submit(prepare, item)) for item in batch]
@@ -32,3 +33,7 @@ def prepared_batches(
             waiting = tasks
         if waiting:
             yield [(item, task.result()) for item, task in waiting]
+    finally:
+        # Without waiting: after an error of the caller's, Python may end this generator in one of
+        # the pool's own threads, which cannot wait for itself.
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from align_keras import hub, keras_internals
+from align_keras import checksums, hub, keras_internals
 from align_keras.errors import InputError
 from align_keras.preprocessing import hugging_face, images
 from align_keras.preprocessing.decoding import decoder
@@ -279,17 +279,19 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
             MissingInputError: if the folder, or a file in it, is missing.
         """
         with hub.one_line(preset):
+            hub.check_files(preset, hub.WITHOUT_WEIGHTS)
             config = hub.read_config(preset)
             if config and config.get("model_type") == hugging_face.MODEL_TYPE:
                 return cls(**{**hugging_face.arguments(preset, config), **options})
             return hub.keras_loader(preset, config).load_preprocessor(cls, **options)
 
     def save_to_preset(self, preset_dir: str | os.PathLike) -> None:
-        """Writes ``preprocessor.json`` and the vocabulary into a folder."""
-        super().save_to_preset(str(preset_dir))
-        directory = os.path.join(preset_dir, hub.TOKENIZER_FOLDER)
-        os.makedirs(directory, exist_ok=True)
-        self.save_assets(directory)
+        """Writes ``preprocessor.json`` and the vocabulary into a folder, with ``checksums``."""
+        with checksums.writing_into(preset_dir) as folder:
+            super().save_to_preset(str(folder))
+            directory = os.path.join(folder, hub.TOKENIZER_FOLDER)
+            os.makedirs(directory, exist_ok=True)
+            self.save_assets(directory)
 
     def load_preset_assets(self, preset: str | os.PathLike) -> None:
         """Reads the vocabulary of a preset: keras-hub's hook."""

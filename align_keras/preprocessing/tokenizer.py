@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from align_keras import files
 from align_keras.errors import InputError, MissingInputError, Place
 
 PAD, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
@@ -82,10 +83,7 @@ def check_vocabulary(pieces: Sequence[str], place: Place | None = None) -> None:
 
 def write_vocabulary(pieces: Iterable[str], path: str) -> None:
     """Writes a BERT ``vocab.txt``, whole or not at all: one piece a line."""
-    partial = f"{path}.partial"
-    with tf.io.gfile.GFile(partial, "w") as file:
-        file.write("\n".join(pieces) + "\n")
-    tf.io.gfile.rename(partial, path, overwrite=True)
+    files.write_text(path, "\n".join(pieces) + "\n")
 
 
 class WordPieceTokenizer:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from align_keras import distribution
+from align_keras import checksums, distribution
 from align_keras.data import labelled_images, pipeline
 from align_keras.errors import concerning
 from align_keras.evaluation.tasks.classes import embed_labelled
@@ -72,6 +72,7 @@ def finetune(settings: ClassificationSettings) -> dict[str, dict[str, float]]:
         fit(run, name)
         metrics[name] = evaluate(run, name)
     write_whole(run.workdir / "classifier.keras", run.classifier.save)
+    checksums.write_folder(run.workdir, ["classifier.keras"])
     print(f"run directory: {run.workdir} (classifier.keras, *.json, *.png, head/, full/)")
     return metrics
 

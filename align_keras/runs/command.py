@@ -15,40 +15,52 @@ from typing import Any, TypeVar
 import tyro
 
 import align_keras
+from align_keras import full_disk
 from align_keras.errors import InputError, concerning
 from align_keras.paths import PathMark
 
 T = TypeVar("T")
 
 
-def run(name: str, parse: Callable[[], T], main: Callable[[T], Any], on_interrupt: str = "") -> Any:
+def run(
+    name: str,
+    parse: Callable[[], T],
+    main: Callable[[T], Any],
+    on_interrupt: str = "",
+    loads: bool = True,
+) -> Any:
     """Runs a recipe: ``main(parse())``, with TensorFlow loaded in between.
 
     ValueError, OSError, FloatingPointError and TensorFlow's errors end the process with one line
-    on standard error and exit code 1; others keep their stack trace.
+    on standard error and exit code 1, and so does a full disk, whatever its error; others keep
+    their stack trace.
 
     Args:
         name: of the recipe, such as ``pretrain.py``; it begins the line.
         parse: reads the settings; without TensorFlow.
         main: does the work.
         on_interrupt: follows ``interrupted`` after Ctrl-C, such as how to resume.
+        loads: whether TensorFlow is loaded at all.
 
     Returns:
         What ``main`` returns.
     """
     # If align_keras was imported first, this variable is still set.
     os.environ.pop("ALIGN_KERAS_IMPORT", None)
+    full_disk.ignore_unraisable()
     try:
         settings = parse()
-        load_quietly()
-        align_keras.load()
+        if loads:
+            load_quietly()
+            align_keras.load()
         return main(settings)
     except KeyboardInterrupt:
         sys.exit(f"{name}: " + "; ".join(filter(None, ("interrupted", on_interrupt))))
     except Exception as error:
-        if not is_users(error):
+        told = full_disk.as_no_space(error) or error
+        if not is_users(told):
             raise
-        sys.exit(f"{name}: {printable(one_line(error))}")
+        sys.exit(f"{name}: {printable(one_line(told))}")
 
 
 def parse(

@@ -7,6 +7,7 @@
     unreadable.jsonl what was left out and why
     centroids.bin    of a large index: float32, (lists, width)
     lists.bin        of a large index: the list of each image, int32
+    checksums.json   of all these files, written before index.json
 
 Numbers are little-endian. All of it is plain numbers, JSON and JPEG, and an index may come from
 elsewhere: sizes are checked against each other before anything is used, nothing is unpickled, no
@@ -17,12 +18,14 @@ import dataclasses
 import json
 import math
 import re
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from align_keras import paths
+from align_keras import checksums, paths
 from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.search import exact_search
 
@@ -33,6 +36,7 @@ KIND, VERSION = "align_keras image index", 1
 HEADER, UNREADABLE = "index.json", "unreadable.jsonl"
 EMBEDDINGS, CENTROIDS, LISTS = "embeddings.bin", "centroids.bin", "lists.bin"
 LABELS, THUMBNAILS = "labels", "thumbnails"
+_PIECES, _ENDINGS = (LABELS, THUMBNAILS), ("bin", "ends")
 PRECISIONS: dict[str, np.dtype] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 ENDS = np.dtype("<u8")
 CENTROID_NUMBERS, LIST_NUMBERS = np.dtype("<f4"), np.dtype("<i4")
@@ -43,6 +47,8 @@ _MAX_WIDTH = 1 << 14
 #: Longer side of a thumbnail, pixels.
 MAX_THUMBNAIL_SIZE = 1_024
 _BUILD_AGAIN = "build the index again"
+#: Larger files are compared by their size when an index is opened: reading takes long.
+READ_UP_TO = 1 << 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +88,9 @@ class ImageIndex:
         directory: what ``indexing.build_index`` wrote.
         exact: whether to look at every image even if the index is large; faiss is not needed then.
 
+    Files up to 32 MiB are held against their checksums, larger ones against their sizes;
+    ``faults`` looks at all. An index of an earlier version has no checksums.
+
     Raises:
         MissingInputError: if there is no finished index.
         InputError: if the folder is not an index or one of its files is damaged, or if faiss is
@@ -91,9 +100,12 @@ class ImageIndex:
     def __init__(self, directory: str | Path, exact: bool = False) -> None:
         self.directory = paths.local(directory)
         self.header = header = read_header(self.directory)
+        needed = {HEADER, EMBEDDINGS, *(f"{kind}.{end}" for kind in _PIECES for end in _ENDINGS)}
+        needed |= {CENTROIDS, LISTS} if header.lists else set()
+        checksums.check(self.directory, read_up_to=READ_UP_TO, needed=needed)
         dtype = PRECISIONS[header.precision]
         self.embeddings = self._mapped(EMBEDDINGS, dtype, (header.count, header.width))
-        self._pieces = {kind: self._mapped_pieces(kind) for kind in (LABELS, THUMBNAILS)}
+        self._pieces = {kind: self._mapped_pieces(kind) for kind in _PIECES}
         self._approximate: InvertedLists | None = None
         if header.lists and not exact:
             self._open_lists()
@@ -129,6 +141,17 @@ class ImageIndex:
             places = self._approximate.search(queries, 2 * count, probes)
         places, scores = exact_search.ranked(queries, self.embeddings, places)
         return places[:, :count], scores[:, :count]
+
+    def faults(self) -> Iterator[InputError]:
+        """Reads the whole index; an error for each file that is not as it was written."""
+        yield from checksums.faults(checksums.list_of(self.directory))
+
+    def verify_in_background(self, tell: Callable[[InputError], Any]) -> threading.Thread:
+        """Calls ``tell`` with each of the ``faults``, in a thread that has started."""
+        thread = threading.Thread(target=lambda: [tell(fault) for fault in self.faults()])
+        thread.daemon = True  # a process that ends does not wait for it
+        thread.start()
+        return thread
 
     def label(self, place: int) -> Label:
         """The name and caption of an image; InputError if they are damaged."""

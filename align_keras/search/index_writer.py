@@ -3,17 +3,17 @@
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from align_keras import paths
+from align_keras import checksums, full_disk, paths
 from align_keras.errors import InputError, Place, concerning
 from align_keras.files import locked, write_whole
 from align_keras.search import image_index, inverted_lists
+from align_keras.search.growing_file import GrowingFile, read_progress
 from align_keras.search.image_index import Header
 
 _PROGRESS, _LOCK = "progress.json", "lock"
@@ -25,15 +25,16 @@ _GROWING = (
     image_index.UNREADABLE,
 )
 _LISTS = (image_index.CENTROIDS, image_index.LISTS)
-_OTHERS = (image_index.HEADER, *_LISTS, _PROGRESS, _LOCK)
+_OTHERS = (image_index.HEADER, *_LISTS, _PROGRESS, _LOCK, checksums.NAME)
 _BUILD_AGAIN = "<restart> builds the index again"
 
 
 class IndexWriter:
     """Appends embedded images to the files of an index; used in a ``with``.
 
-    Every ``commit`` writes ``progress.json`` whole, with the length that each file has by then;
-    what a run that was killed wrote beyond it is cut off by the next.
+    Every ``commit`` writes ``progress.json`` whole, with the length and the checksum that each file
+    has by then; what a run that was killed wrote beyond it is cut off by the next. The finished
+    index has a list of ``checksums``.
 
     Args:
         directory: of the index; made if it is not there.
@@ -49,8 +50,10 @@ class IndexWriter:
 
     Raises:
         InputError: on entering, if the folder holds something else or an index of another model,
-            other images or other settings, or if another run is writing. ``setting`` is the field
-            of ``Header`` that differs, or ``output`` for the folder.
+            other images or other settings, if another run is writing, or if what was written is
+            damaged. ``setting`` is the field of ``Header`` that differs, or ``output`` for the
+            folder.
+        NoSpaceError: on entering and on writing, if the disk is full.
     """
 
     def __init__(
@@ -65,12 +68,12 @@ class IndexWriter:
         self.is_finished = False
         self.rows = self.unreadable = 0
         self._is_same_model = is_same_model or (lambda found: found == header.fingerprint)
-        self._files: dict[str, BinaryIO] = {}
+        self._files: dict[str, GrowingFile] = {}
         self._stack = contextlib.ExitStack()
         self._restart = restart
 
     def __enter__(self) -> "IndexWriter":
-        with concerning("output"):
+        with concerning("output"), full_disk.told(self.directory):
             self._open()
         return self
 
@@ -84,8 +87,8 @@ class IndexWriter:
         try:
             if self._restart:
                 # First: a part of it that a kill leaves is still known as an index's.
-                self._write_progress(dict.fromkeys(_GROWING, 0))
-                for name in (image_index.HEADER, *_LISTS, *_GROWING):
+                self._write_progress({})
+                for name in (image_index.HEADER, checksums.NAME, *_LISTS, *_GROWING):
                     (self.directory / name).unlink(missing_ok=True)
             if (self.directory / image_index.HEADER).exists():
                 self._find_finished()
@@ -129,18 +132,24 @@ class IndexWriter:
         self._write_progress()
 
     def _append_pieces(self, kind: str, pieces: Sequence[bytes]) -> None:
-        start = self._files[f"{kind}.bin"].tell()
+        start = self._files[f"{kind}.bin"].size
         ends = start + np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
         self._files[f"{kind}.bin"].write(b"".join(pieces))
         self._files[f"{kind}.ends"].write(ends.astype(image_index.ENDS).tobytes())
 
     def reopen(self) -> None:
-        """Takes the header of a finished index back, to divide it into other lists."""
-        sizes = {name: (self.directory / name).stat().st_size for name in _GROWING}
-        self._write_progress(sizes)
-        (self.directory / image_index.HEADER).unlink()
-        self.is_finished = False
+        """Takes the header of a finished index back, to divide it into other lists.
+
+        Raises:
+            InputError: if a file of the index is damaged.
+        """
         with concerning("output"):
+            checksums.check(self.directory)
+            found = {name: checksums.of_file(self.directory / name) for name in _GROWING}
+            self._write_progress(found)
+            for name in (image_index.HEADER, checksums.NAME):
+                (self.directory / name).unlink(missing_ok=True)
+            self.is_finished = False
             self._resume()
 
     def finish(self, num_lists: int = 0) -> None:
@@ -158,8 +167,6 @@ class IndexWriter:
                 remedy=f"{self.directory / image_index.UNREADABLE} has the reasons",
                 setting="images",
             )
-        for file in self._files.values():
-            file.close()
         if num_lists:
             path, shape = self.directory / image_index.EMBEDDINGS, (self.rows, self.header.width)
             embeddings = np.memmap(path, self._dtype, "r", shape=shape)
@@ -172,6 +179,12 @@ class IndexWriter:
             self.header, count=self.rows, unreadable=self.unreadable, lists=num_lists
         )
         text = json.dumps(dataclasses.asdict(self.header), indent=2) + "\n"
+        found = {name: file.checksum for name, file in self._files.items()}
+        for name in _LISTS if num_lists else ():
+            found[name] = checksums.of_file(self.directory / name)
+        found[image_index.HEADER] = checksums.of_bytes(text.encode())
+        checksums.write(checksums.list_of(self.directory), found)
+        # The last: an index without it is not finished.
         write_whole(self.directory / image_index.HEADER, text)
         for name in (_PROGRESS, *(() if num_lists else _LISTS)):
             (self.directory / name).unlink(missing_ok=True)
@@ -208,25 +221,24 @@ class IndexWriter:
 
     def _find_finished(self) -> None:
         found = image_index.read_header(self.directory)
+        for fault in checksums.faults(checksums.list_of(self.directory), image_index.READ_UP_TO):
+            fault.remedy = _BUILD_AGAIN
+            raise fault
         self._check_origin(_origin(found))
         self.header, self.is_finished = found, True
         self.rows, self.unreadable = found.count, found.unreadable
 
     def _resume(self) -> None:
-        path, sizes = self.directory / _PROGRESS, dict.fromkeys(_GROWING, 0)
+        path = self.directory / _PROGRESS
+        sizes, sums = dict.fromkeys(_GROWING, 0), dict.fromkeys(_GROWING, "")
         if path.exists():
-            found = _read_progress(path)
+            found = read_progress(path, _BUILD_AGAIN)
             self._check_origin(found["origin"])
-            sizes = found["sizes"]
+            sizes, sums = found["sizes"], sums | found["sha256"]
             self.rows, self.unreadable = found["rows"], found["unreadable"]
         for name in _GROWING:
-            file = self._stack.enter_context((self.directory / name).open("ab"))
-            self._files[name] = file
-            if file.tell() < sizes[name]:
-                place = Place(str(self.directory / name))
-                raise InputError("shorter than it was", place, _BUILD_AGAIN)
-            file.truncate(sizes[name])
-            file.seek(sizes[name])
+            file = GrowingFile(self.directory / name, sizes[name], sums[name], _BUILD_AGAIN)
+            self._files[name] = self._stack.enter_context(file)
         if not path.exists():
             # So that what was begun with is known from the start.
             self._write_progress()
@@ -252,15 +264,19 @@ class IndexWriter:
                 setting,
             )
 
-    def _write_progress(self, sizes: Mapping[str, int] | None = None) -> None:
+    def _write_progress(self, found: Mapping[str, checksums.Checksum] | None = None) -> None:
+        """Writes how far the files are; ``found`` in place of what was written to them."""
         for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
+            file.sync()
+        if found is None:
+            found = {name: file.checksum for name, file in self._files.items()}
+        empty = checksums.of_bytes(b"")
         progress = {
             "origin": _origin(self.header),
             "rows": self.rows,
             "unreadable": self.unreadable,
-            "sizes": sizes or {name: file.tell() for name, file in self._files.items()},
+            "sizes": {name: found.get(name, empty).bytes for name in _GROWING},
+            "sha256": {name: found.get(name, empty).sha256 for name in _GROWING},
         }
         write_whole(self.directory / _PROGRESS, json.dumps(progress) + "\n")
 
@@ -278,13 +294,3 @@ def _origin(header: Header) -> dict[str, Any]:
     """What must be the same for a run to go on; model and images themselves may have moved."""
     names = ("fingerprint", "images_fingerprint", "precision", "width", "thumbnail_size")
     return {name: getattr(header, name) for name in names}
-
-
-def _read_progress(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-        if found.keys() == {"origin", "rows", "unreadable", "sizes"}:
-            return found
-    except (ValueError, AttributeError):
-        pass
-    raise InputError("damaged", Place(str(path)), _BUILD_AGAIN)

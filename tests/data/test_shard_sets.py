@@ -46,6 +46,7 @@ def test_shards_of_other_sets_are_neither_found_nor_touched(tmp_path):
     assert set(names(tmp_path)) - set(OTHERS) == {
         "cc-00000.tfrecord",
         "cc-00000_stats.json",
+        "cc-checksums.json",
         "cc-report.json",
     }
 
@@ -71,7 +72,7 @@ def test_what_a_killed_run_moved_is_taken_back_and_nothing_else(tmp_path, monkey
     def replace(path, target):
         moved.append(target)
         os.replace(path, target)
-        if len(moved) == 2:
+        if len(moved) == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -82,6 +83,7 @@ def test_what_a_killed_run_moved_is_taken_back_and_nothing_else(tmp_path, monkey
             write(output, *ends)
     (tmp_path / "cc.unfinished" / "lock").touch()
     monkeypatch.undo()
+    assert moved.pop(0).name == "cc-checksums.json"
     assert shard_sets.find_set(output) == sorted(map(str, moved))
     # Somebody puts a shard of the same name there.
     kept, gone = moved
@@ -94,7 +96,7 @@ def test_what_a_killed_run_moved_is_taken_back_and_nothing_else(tmp_path, monkey
     assert not gone.exists()
     kept.unlink()
     write(output, *ends)
-    assert names(tmp_path) == [f"cc-{end}" for end in ends]
+    assert names(tmp_path) == [f"cc-{end}" for end in [*ends, "checksums.json"]]
 
 
 def test_only_a_fault_of_the_output_is_blamed_on_it(tmp_path):

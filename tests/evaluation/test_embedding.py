@@ -78,7 +78,9 @@ def test_cached_classes_are_told_apart_by_word_pieces_and_a_damaged_file_is_made
     names, prompts = ["red ring", "blue cross"], ["a {}"]
     classes = embedding.class_weights(tiny_model, names, prompts, tmp_path)
     (path,) = tmp_path.glob("*.npy")
-    for damage in (path.read_bytes()[:-9], b"", np.lib.format.magic(1, 0)):
+    flipped = bytearray(path.read_bytes())
+    flipped[-36] ^= 1  # of the last number, the least bit
+    for damage in (bytes(flipped), path.read_bytes()[:-9], b"", np.lib.format.magic(1, 0)):
         path.write_bytes(damage)
         found = embedding.class_weights(tiny_model, names, prompts, tmp_path)
         np.testing.assert_array_equal(found, classes)

@@ -46,11 +46,12 @@ def test_save_writes_a_folder_as_export_does_and_replaces_only_its_like(
 ):
     for name in ("photos", "served/1"):
         tiny_model.save(tmp_path / name, class_names=["a", "b"])
-        assert [path.name for path in (tmp_path / name).iterdir()] == ["saved_model.pb"]
+        files = sorted(path.name for path in (tmp_path / name).iterdir())
+        assert files == ["checksums.json", "saved_model.pb"]
     assert written == [{"class_names": ["a", "b"]}] * 2
     (tmp_path / "photos" / "variables").mkdir()
     tiny_model.save(str(tmp_path / "photos"))
-    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["saved_model.pb"]
+    assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == files
     assert (tmp_path / "photos" / "saved_model.pb").read_text() == "2"
     # `export` replaces nothing, nor does a save that must not; others' folders stay in any case.
     refused = [

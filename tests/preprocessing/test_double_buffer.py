@@ -38,3 +38,21 @@ def test_a_fault_comes_with_its_own_batch():
     assert next(batches) == [(0, 0), (1, 1)]
     with pytest.raises(ValueError, match="three"):
         next(batches)
+
+
+def test_it_may_end_in_a_thread_of_its_own():
+    left, ended = threading.Event(), []
+
+    def prepare(item):
+        if item == 1:
+            left.wait(10)
+            batches.close()  # as Python's garbage collector does after an error of the caller's
+            ended.append(item)
+
+    batches = prepared_batches(range(2), prepare, 1)
+    next(batches)
+    left.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join(10)
+    assert ended == [1]

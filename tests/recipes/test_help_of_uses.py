@@ -12,6 +12,7 @@ for name, *arguments in (
     ["evaluate.py", "--help"],
     ["export.py", "--help"],
     ["search.py", "query", "--help"],
+    ["verify.py", "none"],
     ["prepare_data.py", f"--captions={TABLE}", "--caption-column=captoin", "--output=none"],
     ["evaluate.py", f"--data={TABLE}", "--task=zero_shot:x", *MODEL],
     ["search.py", "index", f"--images={TABLE}", "--select", "splti=test", *MODEL],
@@ -35,6 +36,7 @@ def test_help_and_columns_that_are_not_there_need_no_tensorflow(tmp_path):
     assert ended.returncode == 0, ended.stderr
     for flag in ("--fold-size", "--quantize", "--without-weight"):
         assert flag in ended.stdout
+    assert "verify.py: none: no such file or folder" in ended.stdout.splitlines()
     found = f"{table}: no column {{}}, only image, caption"
     for name, flag, column, more in (
         ("prepare_data.py", "caption-column", "captoin", "did you mean caption?"),

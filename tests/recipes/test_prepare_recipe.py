@@ -96,7 +96,7 @@ def test_a_packing_of_nothing_can_be_mended(scene_shards, tmp_path):
     assert prepare_data(*flags) is None
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     shard = ["train-00000.tfrecord", "train-00000_stats.json"]
-    assert names == [*shard, "train-report.html", "train-report.json"]
+    assert names == [*shard, "train-checksums.json", "train-report.html", "train-report.json"]
 
 
 def test_an_interrupted_packing_says_so_in_one_line(monkeypatch, tmp_path):

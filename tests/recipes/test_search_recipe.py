@@ -79,6 +79,7 @@ def test_names_of_an_index_do_not_steer_the_terminal(made, tmp_path, capsys):
     for path in made.iterdir():
         data = path.read_bytes()
         (tmp_path / path.name).write_bytes(data.replace(b"picture ", b"\\u001b  "))
+    (tmp_path / "checksums.json").unlink()
     flags = [f"--index={tmp_path}", "--sheet=", "--results=15"]
     assert run_recipe_here("search.py", "query", "a red ring", *flags) is None
     assert "\x1b" not in capsys.readouterr().out

@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from align_keras import paths
 from align_keras.data import shard_sets
-from align_keras.data.preparation import filters
+from align_keras.data.preparation import filter_report, filters
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.judging import Preparation
 from align_keras.data.shard_sets import shard_path
@@ -65,7 +65,9 @@ def _run(
     if tf.io.gfile.stat(left_out).length == 0:
         tf.io.gfile.remove(left_out)
     with tf.io.gfile.GFile(f"{output}-report.json") as file:
-        return json.loads(file.read())
+        report = json.loads(file.read())
+    filter_report.write(report, output)
+    return report
 
 
 def build(pipeline: beam.Pipeline, preparation: Preparation, output: str, shard_size: int) -> None:

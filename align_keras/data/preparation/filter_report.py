@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from align_keras.data import output_files
+from align_keras import files
 from align_keras.data.examples.example import Example, storable
 from align_keras.data.preparation import filter_page, filters
 from align_keras.data.preparation.verdicts import Picture, Verdict
@@ -152,5 +152,5 @@ def _thumbnail(example: Example, picture: Picture) -> str | None:
 def write(report: dict[str, Any], output: str) -> None:
     """Writes a report, as of ``Tally.as_json``: ``OUTPUT-report.json`` and ``.html``."""
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    output_files.write_text(f"{output}-report.json", text)
-    output_files.write_text(f"{output}-report.html", filter_page.render(report))
+    files.write_text(f"{output}-report.json", text)
+    files.write_text(f"{output}-report.html", filter_page.render(report))

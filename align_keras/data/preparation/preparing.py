@@ -14,7 +14,7 @@ from align_keras.data.examples.image_files import ImageFolder
 from align_keras.data.examples.opening import open_downloads
 from align_keras.data.examples.table_columns import check_columns
 from align_keras.data.examples.table_examples import TableExamples
-from align_keras.data.preparation import filter_report, filters, languages, single_machine
+from align_keras.data.preparation import filters, languages, single_machine
 from align_keras.data.preparation.judging import Preparation
 from align_keras.data.preparation.near_duplicates import EvaluationImages, decodable_images
 from align_keras.errors import InputError, Place
@@ -88,9 +88,7 @@ def prepare(
         with errors.concerning("language"):
             languages.check_language(rules.language)
     preparation = Preparation(source, rules, seed, evaluation_images, is_unsafe, output.table_only)
-    report = _run(preparation, output)
-    filter_report.write(report, output.output)
-    return report
+    return _run(preparation, output)
 
 
 def _run(preparation: Preparation, output: Output) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """Sorts records by their keys on disk: a shuffle of any size in little memory."""
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from align_keras import full_disk
+
 _HEADER = struct.Struct("<8sI")
 
 
 class RecordSorter:
-    """Takes records in any order and gives them back sorted by their keys.
+    """Takes records in any order and gives them back sorted by their keys; used in a ``with``.
 
     Records go to files by the first two digits of their keys. Of one file at a time the keys
     and places are then in memory, sorted, and the records read in that order.
@@ -22,17 +25,33 @@ class RecordSorter:
         self._directory = directory
         self._files: dict[str, BinaryIO] = {}
 
+    def __enter__(self) -> "RecordSorter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            # On a full disk it fails again.
+            with contextlib.suppress(OSError):
+                file.close()
+
     def add(self, key: str, record: bytes) -> None:
-        """Adds a record under a key of 16 hexadecimal digits."""
+        """Adds a record under a key of 16 hexadecimal digits.
+
+        Raises:
+            NoSpaceError: if the disk is full.
+        """
         bucket = key[:2]
         if bucket not in self._files:
             self._files[bucket] = (self._directory / f"records-{bucket}").open("w+b")
-        self._files[bucket].write(_HEADER.pack(bytes.fromhex(key), len(record)) + record)
+        with full_disk.told(self._directory / f"records-{bucket}"):
+            self._files[bucket].write(_HEADER.pack(bytes.fromhex(key), len(record)) + record)
 
     def sorted_records(self) -> Iterator[bytes]:
         """Yields the records by their keys."""
         for bucket in sorted(self._files):
             with self._files[bucket] as file:
+                with full_disk.told(self._directory / f"records-{bucket}"):
+                    file.flush()
                 yield from _sorted_records(file)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from align_keras.data import shard_sets
+from align_keras.data.preparation import filter_report
 from align_keras.data.preparation.counting import WholeSetCounts
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.filters import Counts
@@ -35,15 +36,15 @@ def prepare(
         watch: wraps an iterator, such as to show progress; it is told what is counted.
 
     Returns:
-        The report, as of ``filter_report.Tally.as_json``. What was left out is listed in
+        The report, as of ``filter_report.Tally.as_json``, which is also in ``OUTPUT-report.json``
+        and, with pictures, ``OUTPUT-report.html``. What was left out is listed in
         ``OUTPUT-left_out.jsonl``.
 
     Raises:
         InputError: as ``shard_sets.unfinished``.
     """
     name = Path(output).name
-    with shard_sets.unfinished(output) as work:
-        sorter = RecordSorter(work.scratch)
+    with shard_sets.unfinished(output) as work, RecordSorter(work.scratch) as sorter:
         left_out = work.folder / f"{name}-left_out.jsonl"
         with counts_of(preparation, work.scratch, watch) as counts, left_out.open("w") as file:
             tally = Tally(left_out=_Lines(file))
@@ -67,7 +68,9 @@ def prepare(
             left_out.unlink()
             # A list that an earlier run left, which packed nothing.
             Path(f"{output}-left_out.jsonl").unlink(missing_ok=True)
-    return tally.as_json(preparation.rules)
+        report = tally.as_json(preparation.rules)
+        filter_report.write(report, str(work.folder / name))
+    return report
 
 
 class _Lines:

@@ -15,7 +15,7 @@ import keras_hub
 import numpy as np
 import safetensors.numpy
 
-from align_keras import hub, keras_internals
+from align_keras import checksums, hub, keras_internals
 from align_keras.errors import InputError, Place
 from align_keras.models.contrastive_model import MIN_TEMPERATURE
 from align_keras.models.conversion import config as configs
@@ -145,11 +145,10 @@ def export(model: keras.Model, path: str | os.PathLike) -> None:
         "text_config": configs.text_config(backbone.text_encoder),
         "vision_config": configs.vision_config(backbone.image_encoder, preprocessor.image_size),
     }
-    os.makedirs(path, exist_ok=True)
-    _write_tensors(model, path)
-    hugging_face.write(preprocessor, path)
-    # The last: a folder without it is not a checkpoint.
-    hub.write_json(path, "config.json", config)
+    with checksums.writing_into(path) as folder:
+        _write_tensors(model, folder)
+        hugging_face.write(preprocessor, folder)
+        hub.write_json(folder, "config.json", config)
 
 
 def _write_tensors(model, path):
@@ -168,6 +167,5 @@ def _write_tensors(model, path):
     temperature = {"temperature": np.array(math.exp(model.log_temperature.numpy()), "float32")}
     file = os.path.join(path, keras_internals.SAFETENSORS_FILE)
     safetensors.numpy.save_file(
-        {**tensors, **counts, **pooler, **temperature}, f"{file}.partial", metadata={"format": "pt"}
+        {**tensors, **counts, **pooler, **temperature}, file, metadata={"format": "pt"}
     )
-    os.replace(f"{file}.partial", file)

@@ -95,5 +95,5 @@ def test_what_a_run_that_packed_nothing_left_is_no_obstacle(table, tmp_path):
     assert (tmp_path / "train-left_out.jsonl").exists()
     prepare(table, tmp_path / "train")
     names = sorted(path.name for path in tmp_path.glob("train*"))
-    ends = ["00000.tfrecord", "00000_stats.json", "report.html", "report.json"]
+    ends = ["00000.tfrecord", "00000_stats.json", "checksums.json", "report.html", "report.json"]
     assert names == [f"train-{end}" for end in ends]

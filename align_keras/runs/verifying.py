@@ -1,0 +1,117 @@
+"""Holds what commands have written against its checksums: what ``recipes/verify.py`` runs."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from align_keras import checksums, paths
+from align_keras.data import shard_checksums
+from align_keras.errors import InputError, MissingInputError, Place
+
+#: What a folder is, by a file in it; the first that is there.
+_KINDS = {
+    "index.json": "index",
+    "saved_model.pb": "exported model",
+    "image_tower.onnx": "exported model",
+    "image_tower.tflite": "exported model",
+    "settings.json": "run",
+    "config.json": "preset",
+    "preprocessor.json": "preset",
+}
+_SET = "set of shards"
+# Folders for unfinished work.
+_UNFINISHED = (".partial", ".unfinished")
+
+
+@dataclasses.dataclass(frozen=True)
+class Verified:
+    """What was found of the files of one list of checksums, or of a folder without one."""
+
+    path: str
+    """Of the folder; of a set of shards ``DIR/train``."""
+    kind: str
+    """``index``, ``preset``, ``run``, ``exported model``, ``set of shards`` or ``folder``."""
+    files: int | None
+    """Files in the list; None: there is no list."""
+    bytes: int
+    """What they hold."""
+    faults: tuple[InputError, ...]
+    """One for each file that is not as it was written."""
+
+    def __str__(self) -> str:
+        """In one line."""
+        if self.files is None:
+            return f"{self.path}: {self.kind} without checksums"
+        size = f"{self.files:,} files, {self.bytes / 2**20:,.1f} MiB"
+        found = f"{len(self.faults):,} damaged" if self.faults else "all as they were written"
+        return f"{self.path}: {self.kind}, {size}, {found}"
+
+
+def verify(path: str) -> list[Verified]:
+    """Reads all files of an index, a preset, a run, an exported model or a set of shards.
+
+    Args:
+        path: of its folder, which may hold several of them; of shards also a pattern, a shard, or
+            the path and start of their names.
+
+    Returns:
+        What was found, one entry for each list of checksums and for each folder without one.
+
+    Raises:
+        MissingInputError: if there is nothing of that name.
+    """
+    if os.path.isdir(path):
+        return _verify_folder(path)
+    if os.path.exists(shard_checksums.list_of(path)):
+        return [_verify_list(str(shard_checksums.list_of(path)))]
+    files = [path] if os.path.exists(path) else sorted(paths.matching(path))
+    if not files:
+        raise MissingInputError("no such file or folder", Place(path))
+    outputs = dict.fromkeys(shard_checksums.set_of(file) or file for file in files)
+    return [_verify_set(output) for output in outputs]
+
+
+def _verify_folder(folder: str) -> list[Verified]:
+    lists: list[str] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.endswith(_UNFINISHED))
+        ends = (checksums.NAME, shard_checksums.END)
+        lists.extend(os.path.join(place, name) for name in sorted(names) if name.endswith(ends))
+    found = [_verify_list(path) for path in lists]
+    # A run is the folder of several things; its preset may be of an older version.
+    expected = [folder]
+    if _kind_of(folder) == "run":
+        preset = os.path.join(folder, "preset")
+        expected = [preset] if os.path.isdir(preset) else [] if found else [folder]
+    without = [path for path in expected if not _has_list(path, lists)]
+    return found + [Verified(path, _kind_of(path), None, 0, ()) for path in without]
+
+
+def _has_list(folder: str, lists: list[str]) -> bool:
+    if _kind_of(folder) == "folder":
+        return bool(lists)
+    return checksums.list_of(folder) in lists
+
+
+def _verify_set(output: str) -> Verified:
+    path = shard_checksums.list_of(output)
+    if path.exists():
+        return _verify_list(str(path))
+    return Verified(output, "file" if os.path.exists(output) else _SET, None, 0, ())
+
+
+def _verify_list(path: str) -> Verified:
+    is_of_shards = path.endswith(shard_checksums.END)
+    owner = path.removesuffix(shard_checksums.END) if is_of_shards else os.path.dirname(path)
+    kind = _SET if is_of_shards else _kind_of(owner)
+    try:
+        listed = (checksums.read(path) or {}).values()
+        faults = tuple(checksums.faults(path))
+    except InputError as error:
+        return Verified(owner, kind, 1, 0, (error,))
+    return Verified(owner, kind, len(listed), sum(own.bytes for own in listed), faults)
+
+
+def _kind_of(folder: str) -> str:
+    is_there = (kind for name, kind in _KINDS.items() if (Path(folder) / name).is_file())
+    return next(is_there, "folder")

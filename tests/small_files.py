@@ -1,0 +1,15 @@
+"""A disk that is full, for this process: files may not become larger than a limit."""
+
+import contextlib
+import resource
+
+
+@contextlib.contextmanager
+def small_files(limit=1 << 16):
+    """Within, what writes beyond ``limit`` bytes of a file fails, also inside libraries."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

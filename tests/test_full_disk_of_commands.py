@@ -1,0 +1,109 @@
+"""On a full disk a command ends in one line, and the same command goes on once there is room."""
+
+import functools
+import sys
+
+import numpy as np
+import pytest
+from in_process import run_recipe_here
+from matplotlib.figure import Figure
+from small_files import small_files
+
+from align_keras import checksums, figures
+from align_keras.data import examples, records
+from align_keras.errors import NoSpaceError
+from align_keras.export import writing
+from align_keras.runs.verifying import verify
+from align_keras.search import indexing
+
+
+@pytest.fixture(autouse=True)
+def own_hook(monkeypatch):
+    """The hook that a command sets for its process."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+
+
+def run(limit, name, *flags):
+    with small_files(limit):
+        line = run_recipe_here(name, *flags)
+    assert isinstance(line, str) and "\n" not in line
+    assert line.endswith("make room, then run the same command again"), line
+    return line
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("limit", "rules", "file"),
+    [
+        (2_000, [], "train.unfinished/records-"),
+        (4_096, [], "train.unfinished/set/train-00000.tfrecord"),
+        (4_096, ["--max-images-per-caption=1000"], "train.unfinished/counts.duckdb"),
+    ],
+)
+def test_packing(limit, rules, file, scene_photos, tmp_path):
+    flags = [f"--captions={scene_photos / 'pairs.jsonl'}", f"--output={tmp_path / 'train'}"]
+    line = run(limit, "prepare_data.py", *flags, *rules)
+    assert line.startswith(f"prepare_data.py: {tmp_path}/{file}")
+    assert names(tmp_path) == []
+    assert run_recipe_here("prepare_data.py", *flags, *rules) is None
+    (found,) = verify(str(tmp_path / "train"))
+    assert not found.faults
+    assert records.count_records(str(tmp_path / "train-00000.tfrecord")) == 90
+
+
+def test_the_report_of_packing_belongs_to_the_set(scene_photos, tmp_path):
+    flags = [f"--captions={scene_photos / 'pairs.jsonl'}", f"--output={tmp_path / 'train'}"]
+    flags += ["--shard-size=1"]  # the report is the largest file by far
+    line = run(8_192, "prepare_data.py", *flags, "--max-words=2", "--min-words=1")
+    assert line.startswith(f"prepare_data.py: {tmp_path}/train.unfinished/set/train-report.")
+    assert names(tmp_path) == []
+
+
+def told(limit, call, *arguments, **options):
+    with small_files(limit), pytest.raises(NoSpaceError) as raised:
+        call(*arguments, **options)
+    return str(raised.value)
+
+
+def test_an_index_goes_on(tiny_model, scene_photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(indexing, "_COMMIT_SECONDS", 0.0)
+    source, index = examples.open_images(scene_photos / "test"), tmp_path / "index"
+    build = functools.partial(indexing.build_index, tiny_model, source, index, batch_size=4)
+    assert told(8_192, build).startswith(f"{index}/thumbnails.bin: ")
+    assert "progress.json" in names(index)
+    header, embedded = build()
+    assert 0 < embedded <= header.count == 15
+    assert not list(checksums.faults(checksums.list_of(index)))
+
+
+def test_a_picture_is_whole_or_not_there(tmp_path):
+    figure = Figure()
+    figure.subplots().imshow(np.random.default_rng(0).random((99, 99)))
+    line = told(4_096, figures.save, figure, tmp_path / "sheets" / "found.png")
+    assert line.startswith(f"{tmp_path}/sheets/found.png: ")
+    assert names(tmp_path) == ["sheets"]
+
+
+def test_exporting(tiny_model, tmp_path, monkeypatch):
+    def write(model, folder, **_):
+        np.save(folder / "weights.npy", np.zeros(10_000))
+
+    monkeypatch.setattr(writing, "write_saved_model", write)
+    line = told(8_192, tiny_model.export, tmp_path / "1")
+    assert line.startswith(f"{tmp_path}/1: no space left")
+    assert names(tmp_path) == []
+    tiny_model.export(tmp_path / "1")
+    assert list(checksums.read(checksums.list_of(tmp_path / "1"))) == ["weights.npy"]
+
+
+def test_a_preset_stays_as_it_was(tiny_model, tmp_path):
+    tiny_model.save_to_preset(tmp_path / "preset")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "preset").rglob("*.*")}
+    for name in ("preset", "new"):
+        with pytest.raises(NoSpaceError, match=f"{name}.*MiB needed"), small_files(8_192):
+            tiny_model.save_to_preset(tmp_path / name)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "preset").rglob("*.*")} == before
+    assert not (tmp_path / "new").exists()
