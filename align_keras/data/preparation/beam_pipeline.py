@@ -22,7 +22,6 @@ from align_keras.data import shard_sets
 from align_keras.data.preparation import filter_report, filters
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.judging import Preparation
-from align_keras.data.shard_sets import shard_path
 from align_keras.data.shard_writer import write_shard
 
 # Hexadecimal digits by which keys and ties are spread: 4,096 and 65,536 ranges.
@@ -64,8 +63,7 @@ def _run(
     left_out = f"{output}-left_out.jsonl"
     if tf.io.gfile.stat(left_out).length == 0:
         tf.io.gfile.remove(left_out)
-    with tf.io.gfile.GFile(f"{output}-report.json") as file:
-        report = json.loads(file.read())
+    report = json.loads(tf.io.read_file(f"{output}-report.json").numpy())
     filter_report.write(report, output)
     return report
 
@@ -289,7 +287,10 @@ def _write_shards(kept, output, shard_size):
         )
         | "group shards" >> beam.GroupByKey()
         | "in order" >> beam.MapTuple(lambda number, items: (number, [r for _, r in sorted(items)]))
-        | "write" >> beam.MapTuple(lambda number, own: write_shard(shard_path(output, number), own))
+        | "write"
+        >> beam.MapTuple(
+            lambda number, own: write_shard(shard_sets.shard_path(output, number), own)
+        )
     )
 
 
