@@ -20,8 +20,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from align_keras import paths
 from align_keras.data import shard_sets
 from align_keras.data.preparation import filter_report, filters
-from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.judging import Preparation
+from align_keras.data.shard_sets import shard_path
 from align_keras.data.shard_writer import write_shard
 
 # Hexadecimal digits by which keys and ties are spread: 4,096 and 65,536 ranges.
@@ -95,8 +95,8 @@ def build(pipeline: beam.Pipeline, preparation: Preparation, output: str, shard_
     )
 
 
-def _merge(tallies: Iterable[Tally]) -> Tally:
-    total = Tally()
+def _merge(tallies: Iterable[filter_report.Tally]) -> filter_report.Tally:
+    total = filter_report.Tally()
     for tally in tallies:
         total.merge(tally)
     return total
@@ -128,7 +128,7 @@ class _Kept(beam.DoFn):
         """Judges a part."""
         _, grouped = judged
         (part,) = grouped["part"]
-        tally = Tally()
+        tally = filter_report.Tally()
         counts = sorted(grouped["counts"], key=lambda count: count[:2])
         yield from self._preparation.kept(part, counts, tally)
         for pair in tally.left_out:
@@ -287,10 +287,7 @@ def _write_shards(kept, output, shard_size):
         )
         | "group shards" >> beam.GroupByKey()
         | "in order" >> beam.MapTuple(lambda number, items: (number, [r for _, r in sorted(items)]))
-        | "write"
-        >> beam.MapTuple(
-            lambda number, own: write_shard(shard_sets.shard_path(output, number), own)
-        )
+        | "write" >> beam.MapTuple(lambda number, own: write_shard(shard_path(output, number), own))
     )
 
 
