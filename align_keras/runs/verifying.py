@@ -19,6 +19,8 @@ _KINDS = {
     "preprocessor.json": "preset",
 }
 _SET = "set of shards"
+# What has a list of its own in a folder of several, by the end of the list's name.
+_OWN_LISTS = {shard_checksums.END: _SET, f".{checksums.NAME}": "checkpoint"}
 # Folders for unfinished work.
 _UNFINISHED = (".partial", ".unfinished")
 
@@ -30,7 +32,8 @@ class Verified:
     path: str
     """Of the folder; of a set of shards ``DIR/train``."""
     kind: str
-    """``index``, ``preset``, ``run``, ``exported model``, ``set of shards`` or ``folder``."""
+    """``index``, ``preset``, ``run``, ``checkpoint``, ``exported model``, ``set of shards``,
+    ``file`` or ``folder``."""
     files: int | None
     """Files in the list; None: there is no list."""
     bytes: int
@@ -101,9 +104,11 @@ def _verify_set(output: str) -> Verified:
 
 
 def _verify_list(path: str) -> Verified:
-    is_of_shards = path.endswith(shard_checksums.END)
-    owner = path.removesuffix(shard_checksums.END) if is_of_shards else os.path.dirname(path)
-    kind = _SET if is_of_shards else _kind_of(owner)
+    owner = os.path.dirname(path)
+    kind = _kind_of(owner)
+    for end, own_kind in _OWN_LISTS.items():
+        if path.endswith(end):
+            owner, kind = path.removesuffix(end), own_kind
     try:
         listed = (checksums.read(path) or {}).values()
         faults = tuple(checksums.faults(path))

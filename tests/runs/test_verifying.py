@@ -65,6 +65,17 @@ def test_a_run_an_export_and_their_folder_are_found(tiny_run, tmp_path):
     assert faults[0].startswith(f"{run}/preset/checksums.json: damaged, no list of checksums")
 
 
+def test_each_checkpoint_has_its_own_list(tmp_path):
+    for name in ("ckpt-2", "ckpt-4"):
+        (tmp_path / f"{name}.index").write_text(name)
+        found = {f"{name}.index": checksums.of_file(tmp_path / f"{name}.index")}
+        checksums.write(tmp_path / f"{name}.checksums.json", found)
+    flip(tmp_path / "ckpt-4.index")
+    (first, none), (second, faults) = lines(tmp_path)
+    assert first.startswith(f"{tmp_path}/ckpt-2: checkpoint, 1 files") and not none
+    assert second.startswith(f"{tmp_path}/ckpt-4: checkpoint") and len(faults) == 1
+
+
 def test_what_has_no_checksums_is_said_to_have_none(tiny_run, shards, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     (run / "settings.json").write_text("{}")

@@ -20,7 +20,6 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from align_keras import paths
 from align_keras.data import shard_sets
 from align_keras.data.preparation import filter_report, filters
-from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.judging import Preparation
 from align_keras.data.shard_sets import shard_path
 from align_keras.data.shard_writer import write_shard
@@ -64,8 +63,7 @@ def _run(
     left_out = f"{output}-left_out.jsonl"
     if tf.io.gfile.stat(left_out).length == 0:
         tf.io.gfile.remove(left_out)
-    with tf.io.gfile.GFile(f"{output}-report.json") as file:
-        report = json.loads(file.read())
+    report = json.loads(tf.io.read_file(f"{output}-report.json").numpy())
     filter_report.write(report, output)
     return report
 
@@ -97,8 +95,8 @@ def build(pipeline: beam.Pipeline, preparation: Preparation, output: str, shard_
     )
 
 
-def _merge(tallies: Iterable[Tally]) -> Tally:
-    total = Tally()
+def _merge(tallies: Iterable[filter_report.Tally]) -> filter_report.Tally:
+    total = filter_report.Tally()
     for tally in tallies:
         total.merge(tally)
     return total
@@ -130,7 +128,7 @@ class _Kept(beam.DoFn):
         """Judges a part."""
         _, grouped = judged
         (part,) = grouped["part"]
-        tally = Tally()
+        tally = filter_report.Tally()
         counts = sorted(grouped["counts"], key=lambda count: count[:2])
         yield from self._preparation.kept(part, counts, tally)
         for pair in tally.left_out:
