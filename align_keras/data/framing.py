@@ -31,7 +31,7 @@ _MAX_RECORD_BYTES = 1 << 31
 class ShardIndex(NamedTuple):
     """What a shard holds, without its records."""
 
-    count: int
+    records: int
     """The number of records, a cut-off one included."""
     starts: list[int]
     """The bytes where every 128th record begins; empty of a shard that is not walked through."""

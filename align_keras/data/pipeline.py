@@ -134,7 +134,7 @@ def _block_reader(counts: Mapping[str, int]) -> shard_order.ReadBlock:
 
     def turns(path: bytes, start: int, skip: int, count: int) -> Iterator[tuple[list[bytes], ...]]:
         shard = path.decode()
-        if isinstance(counts, ShardCounts) and counts.change_of(shard):
+        if isinstance(counts, ShardCounts) and counts.watched.change_of(shard):
             frames: Iterator[bytes] = itertools.repeat(b"", count)
         else:
             frames = records.read_records(shard, count, start, skip)

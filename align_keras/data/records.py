@@ -9,9 +9,9 @@ Beside ``NAME.tfrecord`` stands ``NAME_stats.json`` with the number of its recor
 (``successes``), as img2dataset writes it; where it is missing the records are counted by a
 walk over their headers, and of a compressed shard by reading it.
 
-Here shards are found, read and counted; ``shard_writer`` writes them. No record reaches TensorFlow's
-own parser, which ends the process on some bytes that are no ``tf.train.Example``: ``parse_pair`` and
-``pairs`` have protobuf read them, which refuses those.
+Here shards are found, read and counted; ``shard_writer`` writes them. No record reaches
+TensorFlow's own parser, which ends the process on some bytes that are no ``tf.train.Example``.
+Protobuf, which ``parse_pair`` and ``pairs`` use, refuses those.
 """
 
 import json
@@ -82,7 +82,7 @@ def stats_path(shard: str) -> str:
 
 def count_records(shard: str) -> int:
     """The number of a shard's records, as ``index_records`` finds it."""
-    return index_records(shard).count
+    return index_records(shard).records
 
 
 def index_records(shard: str) -> framing.ShardIndex:
@@ -102,10 +102,10 @@ def index_records(shard: str) -> framing.ShardIndex:
         logger.warning(
             "%s: ends early, in record %d: a cut file or a broken header; %s; write it again",
             shard,
-            index.count - 1,
+            index.records - 1,
             lost,
         )
-    return index._replace(count=max(index.count, stated or 0))
+    return index._replace(records=max(index.records, stated or 0))
 
 
 def stated_alone(shard: str) -> int | None:

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from align_keras.data import framing, records, shard_states
-from align_keras.errors import InputError, Place
+from align_keras.data import framing, records
+from align_keras.data.watching import WatchedFiles
 
 #: Version of the order; a run that began with another one does not resume.
 VERSION = 2
@@ -38,46 +38,26 @@ ReadBlock = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.data.Datas
 class ShardCounts(dict[str, int]):
     """The number of records of each shard, by path, and the bytes where its blocks begin.
 
-    It also knows whether a shard is still the file that was counted.
-
     Args:
         shards: paths.
+
+    Attributes:
+        starts: the bytes where the blocks of each shard begin, by path.
+        watched: the shards as files. One that was touched, or put back from a copy, has not changed
+            if its records are the same.
     """
 
     def __init__(self, shards: Iterable[str]) -> None:
         shards = list(shards)
         # Before they are read: a change in between is then one too.
-        self.states = {shard: shard_states.state_of(shard) for shard in shards}
+        self.watched = WatchedFiles(shards, self._holds_the_same)
         self._indices = {shard: records.index_records(shard) for shard in shards}
-        super().__init__({shard: index.count for shard, index in self._indices.items()})
+        super().__init__({shard: index.records for shard, index in self._indices.items()})
         self.starts = {shard: index.starts for shard, index in self._indices.items()}
-        self.changes: dict[str, str] = {}
-
-    def change_of(self, shard: str) -> str:
-        """How a shard differs from what was counted, such as ``is gone``; empty if it does not.
-
-        What was found once stays in ``changes``. A file that was touched, or put back from a copy,
-        is the same if it is walked through and has the same records.
-        """
-        before = self.states.get(shard)
-        if shard not in self.changes and before is not None:
-            now = shard_states.state_of(shard)
-            change = shard_states.difference(before, now)
-            if change == shard_states.REWRITTEN and self._holds_the_same(shard):
-                self.states[shard], change = now, ""
-            if change:
-                self.changes[shard] = change
-        return self.changes.get(shard, "")
 
     def _holds_the_same(self, shard: str) -> bool:
         digest = self._indices[shard].digest
         return bool(digest) and records.index_records(shard).digest == digest
-
-    def check_unchanged(self) -> None:
-        """Raises InputError, with the place, if a shard is not what was counted."""
-        for shard in sorted(self):
-            if change := self.change_of(shard):
-                raise InputError(f"it {change} since the run opened it", Place(shard))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from align_keras.distribution.strategies import (
     make_strategy,
     mirrored_strategy,
     share_of,
+    sum_over_workers,
     worker_place,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "place_of_rows",
     "replica_place",
     "share_of",
+    "sum_over_workers",
     "sum_replicas",
     "worker_place",
 ]

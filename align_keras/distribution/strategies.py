@@ -107,6 +107,15 @@ def share_of(strategy: Any, batch_size: int) -> int:
     return batch_size // replicas
 
 
+def sum_over_workers(strategy: Any, values: list[int]) -> list[int]:
+    """Sums numbers over the workers; each must call it."""
+    _, workers = worker_place(strategy)
+    own = tf.constant(values, tf.float64)
+    total = strategy.reduce("SUM", strategy.run(tf.function(lambda: tf.identity(own))), axis=None)
+    # Each of a worker's replicas has added its numbers.
+    return [round(one) for one in total.numpy() * workers / strategy.num_replicas_in_sync]
+
+
 def check_same_step(strategy: Any, step: int) -> None:
     """Checks that all workers are at the same step; each must call it.
 

@@ -24,12 +24,16 @@ class RunCheckpoints:
         model: a compiled model; its optimizer is built here, since an unbuilt one would not be
             restored.
         max_to_keep: how many of the newest to keep.
+
+    Attributes:
+        saved_step: the step of the newest checkpoint; 0 without one.
     """
 
     def __init__(self, directory: str | Path, model: keras.Model, max_to_keep: int = 3) -> None:
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         self.model = model
+        self.saved_step = 0
         self._skipped_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.best_score = tf.Variable(-1.0, trainable=False)
         self.seconds = tf.Variable(0.0, trainable=False, dtype=tf.float64)
@@ -93,11 +97,13 @@ class RunCheckpoints:
                     Place(str(self._directory / "newest" / os.path.basename(path))),
                     "give another <workdir>, or the settings that the run began with",
                 ) from error
+        self.saved_step = self.step
         return self.step
 
     def save(self) -> None:
         """Saves the newest checkpoint and drops the oldest."""
         self._newest.save(checkpoint_number=self.step)
+        self.saved_step = self.step
 
     def save_if_best(self, score: float) -> bool:
         """Saves the best checkpoint if ``score`` is above all before; says whether it was."""

@@ -24,6 +24,7 @@ from align_keras.runs.memory import keep_freed_memory
 from align_keras.runs.model import make_model, with_gelu
 from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
+from align_keras.runs.skipped import SkippedInRun, skipped_before
 from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data, open_workdir
 
@@ -34,6 +35,7 @@ WRITTEN = (
     "checkpoints",
     "start.json",
     "log.jsonl",
+    "skipped.json",
     "metrics.json",
     "curves.png",
     "retrieval.png",
@@ -64,6 +66,7 @@ def pretrain(settings: PretrainSettings) -> Metrics:
     Raises:
         InputError: names the setting that is wrong.
         DivergedError: if the run diverged.
+        LostDataError: if too many pairs were skipped, or a shard has changed.
     """
     started = time.perf_counter()
     keep_freed_memory()  # before TensorFlow starts its threads
@@ -76,6 +79,7 @@ def pretrain(settings: PretrainSettings) -> Metrics:
     seconds = float(run.checkpoints.seconds.numpy())
     pairs = int(run.checkpoints.timed_pairs.numpy())
     metrics["train_pairs_per_second"] = pairs / seconds if seconds else None
+    metrics["skipped_pairs"] = skipped_before(run.workdir, settings.run.steps)
     # Both are about this process, which began at that step.
     metrics["resumed_at_step"] = first_step
     metrics["seconds"] = time.perf_counter() - started
@@ -186,9 +190,19 @@ def fit(run: PretrainingRun, start: Metrics) -> None:
     """
     settings, checkpoints = run.settings.run, run.checkpoints
     skipped = pipeline.SkippedPairs()
-    dataset = training_data(run, skipped)
+    dataset, counts = training_data(run, skipped), run.data.counts
+    in_run = SkippedInRun(
+        run.workdir,
+        skipped,
+        run.settings.data.max_skipped_share,
+        sum(counts.values()),
+        settings.batch_size,
+        checkpoints.step,
+        strategy=run.strategy,
+        look=counts.watched.look,
+    )
     log = TrainingLog(
-        run.workdir, checkpoints, settings.steps, settings.batch_size, settings.log_every, skipped
+        run.workdir, checkpoints, settings.steps, settings.batch_size, settings.log_every, in_run
     )
     if start and checkpoints.step == 0:
         log.write("eval", start)
@@ -201,26 +215,21 @@ def fit(run: PretrainingRun, start: Metrics) -> None:
         if None not in recalls:
             checkpoints.save_if_best(float(np.mean(recalls)))
 
-    def save() -> None:
-        log.account()
-        checkpoints.save()
-
     try:
         train(
             run.model,
             dataset,
             log,
-            [(settings.eval_every, evaluate), (settings.checkpoint_every, save)],
+            [(settings.eval_every, evaluate), (settings.checkpoint_every, log.save)],
             "lower <learning_rate> or set <global_clipnorm> and resume, which goes on from the "
             "last checkpoint",
         )
     except tf.errors.OpError:
         # TensorFlow does not say which data it was.
-        with concerning("train_data"):
-            skipped.check()
+        in_run.explain(checkpoints.saved_step)
         raise
-    if skipped.count:
-        print(f"skipped {skipped.count:,} corrupt or unreadable pairs", flush=True)
+    if in_run.count:
+        print(f"skipped {in_run.count:,} corrupt or unreadable pairs", flush=True)
 
 
 def training_data(run: PretrainingRun, skipped: pipeline.SkippedPairs) -> Any:

@@ -19,6 +19,7 @@ from align_keras.data import (
     vocabulary,
 )
 from align_keras.data.preparation import tfds_shards
+from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.files import read_json
@@ -36,7 +37,7 @@ _EVAL_BATCH_SIZE = 256
 class RunData:
     """The opened data of a run."""
 
-    counts: dict[str, int]
+    counts: ShardCounts
     """The number of records of each training shard, by path."""
     preprocessor: AlignPreprocessor
     evaluation: HeldOutPairs | None

@@ -23,8 +23,8 @@ class ExampleSet:
     A kind of source is a subclass: it sets ``parts`` and overrides ``read`` and ``fingerprint``,
     and whatever else it can tell without reading everything.
 
-    Iterating and ``shuffled`` raise InputError, with the place, on an example that cannot be
-    used; ``read`` and ``images`` give it with its ``fault``.
+    Iterating raises InputError, with the place, on an example that cannot be used; ``read``,
+    ``shuffled`` and ``images`` give it with its ``fault``.
     """
 
     parts: list[str]
@@ -39,12 +39,12 @@ class ExampleSet:
             yield from usable(self.read(part))
 
     def shuffled(self, seed: int) -> Iterator[Example]:
-        """An iterator in an order that ``seed`` decides.
+        """Yields all examples, also those with a fault, in an order that ``seed`` decides.
 
         Rows of tables and files of folders come in a random order, shards whole.
         """
         for part in in_order(self.parts, seed):
-            yield from usable(self.read(part))
+            yield from self.read(part)
 
     def images(self) -> Iterator[Example]:
         """Each image once, with its first example; faulty images are included."""

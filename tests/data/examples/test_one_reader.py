@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from align_keras.data import records
-from align_keras.data.pairs import image_id_of
 from align_keras.data.examples import open_examples, open_images
 from align_keras.data.examples.img2dataset_examples import ParquetExamples
+from align_keras.data.pairs import image_id_of
 from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import MissingInputError
 
