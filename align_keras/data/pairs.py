@@ -8,7 +8,7 @@ before.
 
 from typing import Any, NamedTuple
 
-import tensorflow as tf
+from align_keras.data import records
 
 
 class Pair(NamedTuple):
@@ -25,8 +25,8 @@ def read_pair(record: bytes) -> Pair:
     Of a field with several values the first counts, as in ``records.parse_pair``.
     """
     try:
-        features = tf.train.Example.FromString(record).features.feature
-    except Exception:  # protobuf's own DecodeError, wherever the version keeps it
+        features = records.parse_example(record).features.feature
+    except ValueError:
         return Pair()
     image, caption = (_first(features[name].bytes_list.value) for name in ("jpg", "txt"))
     return Pair(image, caption, _as_id(features["image_id"]))

@@ -145,18 +145,22 @@ def read_records(shard: str, count: int, start: int = 0, skip: int = 0) -> Itera
         yield next(frames, None) or b""
 
 
+def parse_example(record: bytes) -> tf.train.Example:
+    """A serialised record as protobuf reads it; ValueError if it is no ``tf.train.Example``."""
+    try:
+        return tf.train.Example.FromString(record)
+    except Exception as error:  # protobuf's own DecodeError, wherever the version keeps it
+        raise ValueError("not a tf.train.Example") from error
+
+
 def parse_pair(record: bytes) -> dict[str, Any]:
     """The fields of a serialised record: a dict of bytes and ints, absent ones left out.
 
     Raises:
         ValueError: if it is no ``tf.train.Example``.
     """
-    try:
-        example = tf.train.Example.FromString(record)
-    except Exception as error:  # protobuf's own DecodeError, wherever the version keeps it
-        raise ValueError("not a tf.train.Example") from error
     fields = {}
-    for name, feature in example.features.feature.items():
+    for name, feature in parse_example(record).features.feature.items():
         values = getattr(feature, feature.WhichOneof("kind") or "bytes_list").value
         if len(values):
             fields[name] = values[0]

@@ -1,14 +1,18 @@
 import collections
 import io
+import os
+import pathlib
 import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from malformed import crashing
 from PIL import Image
 
 from align_keras.data import pipeline, records
-from align_keras.errors import InputError
+from align_keras.data.shard_writer import write_shard
+from align_keras.errors import InputError, Place
 
 
 def take(dataset, count):
@@ -140,6 +144,40 @@ def test_corrupt_pairs_are_counted_and_the_rest_is_kept(damaged, preprocessor, c
     assert np.abs(batch["images"]).reshape(10, -1).max(axis=1).min() > 0
     assert skipped.count >= 3
     assert "corrupt or unreadable pairs" in caplog.text
+
+
+def test_a_record_on_which_tensorflows_parser_crashes_is_a_skipped_pair(
+    scene_shards, quick, tmp_path
+):
+    """In a child process it was seen to: SIGSEGV. See ``tests/faults/test_records.py``."""
+    path = str(tmp_path / "malformed.tfrecord")
+    frames = list(records.read_frames(scene_shards[0][0]))
+    write_shard(path, [*frames[:9], crashing(frames[9])])
+    skipped = pipeline.SkippedPairs()
+    (batch,) = take(dataset_of([path], quick, 10, skipped=skipped), 1)
+    assert len(set(batch["image_ids"].tolist())) == 9
+    assert skipped.take(1) == {path: 1}
+    (batch,) = take(pipeline.evaluation_dataset(pipeline.shard_counts([path]), quick, 10), 1)
+    assert batch["valid"].tolist() == [True] * 9 + [False]
+
+
+def test_nothing_of_a_shard_that_has_changed_is_read(scene_shards, quick, tmp_path):
+    for shard in scene_shards[0][:3]:
+        shutil.copy(shard, tmp_path)
+    first, second, third = shards = records.find_shards(f"{tmp_path}/*.tfrecord")
+    counts = pipeline.shard_counts(shards)
+    shutil.copy(scene_shards[0][5], first)
+    pathlib.Path(second).unlink()
+    os.utime(third)  # as of a copy that was put back: its records are the same
+    skipped = pipeline.SkippedPairs()
+    take(pipeline.training_dataset(counts, quick, 30, skipped=skipped), 1)
+    assert skipped.take(1) == {first: 10, second: 10}
+    changes = counts.watched.look()
+    assert changes.keys() == {first, second}
+    assert changes[second] == "is gone"
+    with pytest.raises(InputError, match="since the run opened it") as raised:
+        counts.watched.check()
+    assert raised.value.place == Place(first)
 
 
 def test_corrupt_pairs_do_not_move_the_batches_after(damaged, scene_shards, quick):

@@ -87,6 +87,6 @@ def test_every_epoch_has_all_images_in_an_order_of_its_own(folder):
     _, train = open_data(settings_of(data=str(folder / "images")))
     assert train.count == 2
     assert train.summary() == {"images": 2, "classes": ["a", "b"]}
-    epochs = [[label for _, label in train.read(epoch)] for epoch in range(8)]
+    epochs = [[label for _, label, _ in train.read(epoch)] for epoch in range(8)]
     assert {tuple(epoch) for epoch in epochs} == {(0, 1), (1, 0)}
-    assert epochs == [[label for _, label in train.read(epoch)] for epoch in range(8)]
+    assert epochs == [[label for _, label, _ in train.read(epoch)] for epoch in range(8)]
