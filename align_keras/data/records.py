@@ -31,6 +31,9 @@ from align_keras.errors import InputError, MissingInputError, Place
 
 logger = logging.getLogger(__name__)
 
+#: Why a record cannot be read: its checksum is wrong or it is cut off, or protobuf refuses it.
+CORRUPT, NO_EXAMPLE = "corrupt record", "not a tf.train.Example"
+
 
 def find_shards(pattern: str | Path) -> list[str]:
     """Lists the files of a glob pattern, or of several joined by commas, sorted.
@@ -150,7 +153,7 @@ def parse_example(record: bytes) -> tf.train.Example:
     try:
         return tf.train.Example.FromString(record)
     except Exception as error:  # protobuf's own DecodeError, wherever the version keeps it
-        raise ValueError("not a tf.train.Example") from error
+        raise ValueError(NO_EXAMPLE) from error
 
 
 def parse_pair(record: bytes) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class ShardCounts(dict[str, int]):
 
     Attributes:
         starts: the bytes where the blocks of each shard begin, by path.
+        digests: those of its records, as of ``framing.ShardIndex``.
         watched: the shards as files. One that was touched, or put back from a copy, has not changed
             if its records are the same.
     """
@@ -51,12 +52,13 @@ class ShardCounts(dict[str, int]):
         shards = list(shards)
         # Before they are read: a change in between is then one too.
         self.watched = WatchedFiles(shards, self._holds_the_same)
-        self._indices = {shard: records.index_records(shard) for shard in shards}
-        super().__init__({shard: index.records for shard, index in self._indices.items()})
-        self.starts = {shard: index.starts for shard, index in self._indices.items()}
+        indices = {shard: records.index_records(shard) for shard in shards}
+        super().__init__({shard: index.records for shard, index in indices.items()})
+        self.starts = {shard: index.starts for shard, index in indices.items()}
+        self.digests = {shard: index.digest for shard, index in indices.items()}
 
     def _holds_the_same(self, shard: str) -> bool:
-        digest = self._indices[shard].digest
+        digest = self.digests[shard]
         return bool(digest) and records.index_records(shard).digest == digest
 
 

@@ -3,13 +3,13 @@
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
 
 from align_keras.data.examples.example import Example, storable
-from align_keras.data.examples.example_set import ExampleSet
+from align_keras.data.examples.example_set import ExampleSet, usable
 from align_keras.data.watching import WatchedFiles
 from align_keras.errors import InputError, concerning
 from align_keras.evaluation.tasks.classes import Classes, read_class_names
@@ -38,12 +38,16 @@ class LabelledImages:
     def __init__(self, task: str, data: ExampleSet, class_names: str = "", seed: int = 0) -> None:
         self.data, self.seed = data, seed
         names = read_class_names(task, class_names, data)
-        found = [(example.place, example.label, example.class_name) for example in data]
+        examples = _Counted(itertools.chain.from_iterable(map(data.read, data.parts)))
+        found = [(one.place, one.label, one.class_name) for one in usable(examples)]
         if not found:
             raise InputError("there is no image in it")
         names = names or sorted({own for _, _, own in found if own})
         self.classes = Classes(task, names)
-        self.count = len([self.classes.label_of(*values) for values in found])
+        for values in found:
+            self.classes.label_of(*values)
+        # With damaged records, which have no class: the pipeline skips and counts them.
+        self.count = examples.count
         self.watched = WatchedFiles(part for part in data.parts if os.path.isfile(part))
         if len(names) < 2:
             raise InputError("classification needs two classes at least")
@@ -81,6 +85,18 @@ class LabelledImages:
     def summary(self) -> dict[str, Any]:
         """Number and classes, for the file of the run that says what it is trained on."""
         return {"images": self.count, "classes": self.classes.names}
+
+
+class _Counted:
+    """Examples, counted while they are passed on."""
+
+    def __init__(self, examples: Iterable[Example]) -> None:
+        self.examples, self.count = examples, 0
+
+    def __iter__(self) -> Iterator[Example]:
+        for example in self.examples:
+            self.count += 1
+            yield example
 
 
 def open_data(settings: ClassificationSettings) -> tuple[ExampleSet, LabelledImages]:

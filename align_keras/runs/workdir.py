@@ -60,7 +60,8 @@ def check_training_data(path: Path, found: Any, difference: Callable[[Any, Any],
     Args:
         path: of a JSON file in the run's directory.
         found: the training data, for JSON.
-        difference: describes, from the data before and now, how they differ.
+        difference: describes, from the data before and now, how they differ; empty if in nothing
+            that counts.
 
     Raises:
         InputError: if they are others.
@@ -69,9 +70,9 @@ def check_training_data(path: Path, found: Any, difference: Callable[[Any, Any],
         files.write_whole(path, json.dumps(found) + "\n")
         return
     before = files.read_json(path, type(found))
-    if found != before:
+    if found != before and (changed := difference(before, found)):
         raise InputError(
-            f"{difference(before, found)} since the run in {path.parent} began",
+            f"{changed} since the run in {path.parent} began",
             remedy="give the same data again, or another <workdir>",
             setting="train_data",
         )

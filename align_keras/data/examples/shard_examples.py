@@ -69,7 +69,7 @@ class ShardExamples(ExampleSet):
                     records.check_kind(part)
             try:
                 if record is None:
-                    raise ValueError("corrupt record")
+                    raise ValueError(records.CORRUPT)
                 fields = records.parse_pair(record)
             except ValueError as error:
                 yield Entry({}, no_image(), str(error))

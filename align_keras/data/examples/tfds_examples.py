@@ -73,7 +73,7 @@ class TFDSExamples(ExampleSet):
                 key=key,
                 image_id=next(filter(None, ids), key),
                 load=functools.partial(bytes, jpg),
-                fault=None if example else "corrupt record",
+                fault=None if example else records.CORRUPT,
                 found=found,
                 noun="field",
             )
