@@ -22,9 +22,10 @@ from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.log import TrainingLog, read_log
 from align_keras.runs.memory import keep_freed_memory
 from align_keras.runs.model import make_model, with_gelu
+from align_keras.runs.pretraining_batches import count_skipped, training_data
 from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
-from align_keras.runs.skipped import SkippedInRun, skipped_before
+from align_keras.runs.skipped import skipped_before
 from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data, open_workdir
 
@@ -190,17 +191,8 @@ def fit(run: PretrainingRun, start: Metrics) -> None:
     """
     settings, checkpoints = run.settings.run, run.checkpoints
     skipped = pipeline.SkippedPairs()
-    dataset, counts = training_data(run, skipped), run.data.counts
-    in_run = SkippedInRun(
-        run.workdir,
-        skipped,
-        run.settings.data.max_skipped_share,
-        sum(counts.values()),
-        settings.batch_size,
-        checkpoints.step,
-        strategy=run.strategy,
-        look=counts.watched.look,
-    )
+    parts = run.settings, run.data, run.strategy, checkpoints.step, skipped
+    dataset, in_run = training_data(*parts), count_skipped(*parts, run.workdir)
     log = TrainingLog(
         run.workdir, checkpoints, settings.steps, settings.batch_size, settings.log_every, in_run
     )
@@ -208,8 +200,12 @@ def fit(run: PretrainingRun, start: Metrics) -> None:
         log.write("eval", start)
 
     def evaluate() -> None:
-        with optimizers.averaged_weights(run.model):
-            metrics, _, _ = evaluate_held_out(run)
+        try:
+            with optimizers.averaged_weights(run.model):
+                metrics, _, _ = evaluate_held_out(run)
+        except InputError:  # the held-out data have changed; the weights are sound
+            log.save()
+            raise
         log.write("eval", metrics)
         recalls = [metrics[name] for name in RECALLS]
         if None not in recalls:
@@ -230,28 +226,6 @@ def fit(run: PretrainingRun, start: Metrics) -> None:
         raise
     if in_run.count:
         print(f"skipped {in_run.count:,} corrupt or unreadable pairs", flush=True)
-
-
-def training_data(run: PretrainingRun, skipped: pipeline.SkippedPairs) -> Any:
-    """The batches from the checkpoint's step on, shared out to workers and replicas."""
-    first_step, settings = run.checkpoints.step, run.settings
-
-    def share_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        workers, replicas = context.num_input_pipelines, context.num_replicas_in_sync
-        with concerning("batch_size"):
-            return pipeline.training_dataset(
-                run.data.counts,
-                run.data.preprocessor,
-                context.get_per_replica_batch_size(settings.run.batch_size),
-                seed=settings.run.seed,
-                start_batch=first_step * replicas // workers,
-                shuffle_buffer=settings.data.shuffle_buffer,
-                worker=context.input_pipeline_id,
-                num_workers=workers,
-                skipped=skipped,
-            )
-
-    return run.strategy.distribute_datasets_from_function(share_of)
 
 
 def evaluate_held_out(run: PretrainingRun) -> tuple[Metrics, Metrics, dict[str, Any] | None]:
