@@ -14,6 +14,7 @@ from align_keras.data import inspection, pipeline, records, vocabulary
 from align_keras.data.examples import open_examples, open_images
 from align_keras.data.preparation import filters, single_machine
 from align_keras.data.preparation.judging import Preparation
+from align_keras.errors import InputError
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.preprocessing.decoding import decoder, faults
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
@@ -40,7 +41,6 @@ def main(shard, output):
         Preparation(open_examples(shard), filters.NO_RULES), f"{output}/packed", 1_000
     )
     captioned = sum(bool(example.captions) for example in open_examples(shard))
-    labelled = LabelledImages("scenes", open_examples(shard), "", 0)
     figures = {
         "records": total,
         # Of the epoch's whole batches.
@@ -51,9 +51,19 @@ def main(shard, output):
         "reasons": report["reasons"],
         "captioned": captioned,
         "images to search": sum(map(decodes, open_images(shard).images())),
-        "labelled": [labelled.count, sum(1 for _ in labelled.read(0))],
+        "labelled": labelled(shard),
     }
     print(json.dumps(figures))
+
+
+def labelled(shard):
+    """The images of an epoch of fine-tuning; or why there is none, as where a class is gone."""
+    try:
+        images = LabelledImages("scenes", open_examples(shard), "", 0)
+    except InputError as error:
+        return str(error)
+    assert images.count == sum(1 for _ in images.read(0))
+    return images.count
 
 
 def decodes(example):
