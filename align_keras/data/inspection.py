@@ -52,6 +52,8 @@ def examine(shard: str, index: int, record: bytes | None) -> dict[str, Any]:
         return {**place, "fault": "corrupt record", "detail": ""}
     try:
         fields = checks.check_pair(shard, index, record)
+    except checks.NoExampleError as error:
+        return {**place, "fault": "corrupt record", "detail": f"{error.problem}; {error.remedy}"}
     except InputError as error:
         return {**place, "fault": "not a pair", "detail": f"{error.problem}; {error.remedy}"}
     text = fields["txt"].decode("utf-8")

@@ -8,6 +8,8 @@ import os
 import shutil
 import sys
 
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # as a command has it
+
 import keras
 import tensorflow as tf
 

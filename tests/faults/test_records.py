@@ -105,7 +105,6 @@ def shards(scene_shards, tmp_path):
 def test_a_run_that_loses_shards_stops_at_a_checkpoint_and_resumes(
     damage, message, shards, tmp_path
 ):
-    """And ends with the weights of a run that lost none."""
     kept = shutil.copytree(tmp_path / "data", tmp_path / "kept")
     lost = run(FOLDER / "lost_run.py", tmp_path / "run", shards, damage, 2)
     assert lost.returncode == 1, lost.stderr
