@@ -5,9 +5,10 @@ order whatever is corrupt among them, so a run resumes at step N by skipping und
 Shapes are static.
 """
 
-import dataclasses
+import collections
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -19,24 +20,56 @@ logger = logging.getLogger(__name__)
 # Decoding works on chunks, each in one thread. A chunk holds its images in memory (64 MB at 289
 # pixels); putting several together for a larger batch copies them once more.
 _CHUNK = 64
+# So many files are named in a message.
+_MOST_FILES = 5
 # Autotuning would take half the memory of the machine (bytes).
 _MEMORY_BUDGET = 2 << 30
 
 
-@dataclasses.dataclass
 class SkippedPairs:
-    """Counts the pairs left out: corrupt record or image, caption empty or not UTF-8."""
+    """Counts the pairs left out: corrupt record or image, caption empty or not UTF-8.
 
-    count: int = 0
-    """Pairs, so far."""
-    whole_batches: int = 0
-    """Batches without any readable pair. The first one ends the data set with an error."""
+    Batches are prepared ahead of the step that takes them, so each batch is counted by itself.
+    Safe to call from several threads.
 
-    def add(self, number: int, readable: int = 1) -> None:
-        """Counts the unreadable pairs of a batch and logs how many there are so far."""
-        self.count += int(number)
-        self.whole_batches += not readable
+    Attributes:
+        whole_batches: batches without any readable pair. The first one ends the data set with an
+            error.
+    """
+
+    def __init__(self) -> None:
+        self.whole_batches = 0
+        self._lock = threading.Lock()
+        self._by_batch: dict[int, collections.Counter[str]] = {}
+        self._taken: collections.Counter[str] = collections.Counter()
+
+    @property
+    def count(self) -> int:
+        """Pairs so far, those of batches included that no step has taken yet."""
+        with self._lock:
+            return sum(found.total() for found in (self._taken, *self._by_batch.values()))
+
+    def add(self, batch: int, sources: Sequence[bytes], kept: Sequence[bytes]) -> None:
+        """Counts the pairs of a batch that are left out, by file, and logs how many so far.
+
+        Args:
+            batch: its number.
+            sources: the file of each of its records.
+            kept: the file of each of those that are readable.
+        """
+        lost = collections.Counter(list(sources)) - collections.Counter(list(kept))
+        with self._lock:
+            by_name = {file.decode(errors="replace"): number for file, number in lost.items()}
+            self._by_batch[int(batch)] = collections.Counter(by_name)
+            self.whole_batches += not len(kept)
         logger.warning("skipped %d corrupt or unreadable pairs so far", self.count)
+
+    def take(self, batch: int) -> collections.Counter[str]:
+        """The pairs of all batches before one, by file: what steps have met so far."""
+        with self._lock:
+            for number in [number for number in self._by_batch if number < batch]:
+                self._taken += self._by_batch.pop(number)
+            return collections.Counter(self._taken)
 
     def check(self) -> None:
         """Raises InputError after a batch without any readable pair.
@@ -45,10 +78,19 @@ class SkippedPairs:
         this when training fails, not after it succeeds: batches are prepared ahead.
         """
         if self.whole_batches:
+            with self._lock:
+                lost = sum(self._by_batch.values(), self._taken)
             raise InputError(
-                "no pair of a whole batch is readable",
+                f"no pair of a whole batch is readable; skipped so far: {most_of(lost)}",
                 remedy="look into the shards with recipes/inspect_data.py",
             )
+
+
+def most_of(lost: collections.Counter[str]) -> str:
+    """The files that lost most pairs, for a message: ``a.tfrecord (30), b.tfrecord (2)``."""
+    named = [f"{file} ({number:,})" for file, number in lost.most_common(_MOST_FILES)]
+    more = len(lost) - len(named)
+    return ", ".join(named) + (f" and {more:,} more" if more > 0 else "")
 
 
 def endless(
@@ -92,19 +134,28 @@ def decoded(
     """Batches of records decoded in parallel chunks.
 
     Args:
-        dataset: of positions and records.
+        dataset: of positions and records; a record is a tuple whose last string names its file.
         decode: a function of both that gives a dict of tensors, ``valid`` among them.
         blank: the same dict, not ``valid``. A record whose ``decode`` raises leaves one at the
             end of its chunk.
         batch_size: records a batch; a last one that is smaller is dropped.
+
+    Returns:
+        Batches of what ``decode`` gives, with two fields more, which ``fill_gaps`` and
+        ``without_sources`` take out: ``sources``, the file of each record of the batch in the order
+        of the records, and ``kept``, the file of the record that was decoded.
     """
     chunk = max(size for size in range(1, _CHUNK + 1) if batch_size % size == 0)
 
-    def decode_chunk(*records: Any) -> tf.data.Dataset:
-        examples = tf.data.Dataset.from_tensor_slices(records).map(decode)
-        blanks = tf.data.Dataset.from_tensors(blank).repeat(chunk)
+    def decode_record(position: tf.Tensor, record: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+        return {**decode(position, record), "kept": record[-1]}
+
+    def decode_chunk(positions: tf.Tensor, records: tuple[tf.Tensor, ...]) -> tf.data.Dataset:
+        examples = tf.data.Dataset.from_tensor_slices((positions, records)).map(decode_record)
+        blanks = tf.data.Dataset.from_tensors({**blank, "kept": ""}).repeat(chunk)
         examples = examples.ignore_errors().concatenate(blanks)
-        return examples.take(chunk).batch(chunk, drop_remainder=True)
+        examples = examples.take(chunk).batch(chunk, drop_remainder=True)
+        return examples.map(lambda batch: {**batch, "sources": records[-1]})
 
     dataset = dataset.batch(chunk, drop_remainder=True).interleave(
         decode_chunk,
@@ -121,18 +172,32 @@ def decoded(
     )
 
 
-def fill_gaps(batch: dict[str, tf.Tensor], skipped: SkippedPairs) -> dict[str, tf.Tensor]:
+def without_sources(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """A batch of ``decoded`` without the files of its records."""
+    return {name: value for name, value in batch.items() if name not in ("sources", "kept")}
+
+
+def fill_gaps(
+    number: tf.Tensor, batch: dict[str, tf.Tensor], skipped: SkippedPairs
+) -> dict[str, tf.Tensor]:
     """Puts other records of the batch in the places of corrupt ones, and counts those.
 
     Shapes stay static and the batches after stay the same. Where false negatives are masked, a
     pair and its copy are not each other's negatives.
+
+    Args:
+        number: of the batch, int64, by which its skipped pairs are counted.
+        batch: as of ``decoded``.
+        skipped: counts them.
     """
+    sources, kept = batch["sources"], batch["kept"]
+    batch = without_sources(batch)
     valid = batch.pop("valid")
 
     def fill() -> dict[str, tf.Tensor]:
         readable = tf.cast(tf.where(valid)[:, 0], tf.int32)
-        missing = tf.math.count_nonzero(~valid)
-        counted = tf.numpy_function(skipped.add, [missing, tf.size(readable)], [], stateful=True)
+        lost = [number, sources, tf.boolean_mask(kept, valid)]
+        counted = tf.numpy_function(skipped.add, lost, [], stateful=True)
         with tf.control_dependencies([counted]):
             some = tf.debugging.assert_positive(
                 tf.size(readable), "no pair of a whole batch is readable"

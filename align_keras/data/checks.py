@@ -14,7 +14,8 @@ logger = logging.getLogger(__name__)
 def check_shards(shards: Sequence[str], max_records: int = 100_000) -> None:
     """Reads a share of every shard and raises on what would spoil a run.
 
-    A shard without a readable record is passed over where others have some. Of one that
+    Records that are corrupt or that protobuf refuses are passed over, as in training, and so is a
+    shard without a readable record where others have some. Of one that
     ``records.count_records`` counts by its statistics alone the log says so here, and also
     where these state too few, since the records beyond are not read.
 
@@ -31,10 +32,14 @@ def check_shards(shards: Sequence[str], max_records: int = 100_000) -> None:
     unreadable = []
     for shard in shards:
         count = intact = 0
+        foreign = None
         for record in itertools.islice(records.read_frames(shard), share):
             if record is not None:
-                check_pair(shard, count, record)
-                intact += 1
+                try:
+                    check_pair(shard, count, record)
+                    intact += 1
+                except NoExampleError as error:
+                    foreign = foreign or error
             count += 1
         fault = "no readable record in it"
         remedy = "remove the shard or write it again"
@@ -42,7 +47,7 @@ def check_shards(shards: Sequence[str], max_records: int = 100_000) -> None:
             records.check_kind(shard)
             unreadable.append(shard)
         if not count or len(unreadable) == len(shards):
-            raise InputError(fault, Place(shard), remedy)
+            raise foreign or InputError(fault, Place(shard), remedy)
         stated = records.stated_alone(shard)
         if stated is not None and count > stated:
             fault = f"more records than the {stated:,} of {records.stats_path(shard)}"
@@ -51,8 +56,14 @@ def check_shards(shards: Sequence[str], max_records: int = 100_000) -> None:
             logger.warning("%s", InputError(fault, Place(shard), remedy))
 
 
+class NoExampleError(InputError):
+    """A record is no ``tf.train.Example``: of another kind, or damaged before it was written."""
+
+
 def check_pair(shard: str, index: int, record: bytes) -> dict[str, Any]:
-    """Raises an InputError on a record that no run starts with, as ``check_shards``.
+    """Raises an InputError on a record with which no run starts, as ``check_shards``.
+
+    NoExampleError is the one that a run passes over.
 
     Args:
         shard: its path, for the message.
@@ -67,7 +78,7 @@ def check_pair(shard: str, index: int, record: bytes) -> dict[str, Any]:
     try:
         fields = records.parse_pair(record)
     except ValueError as error:
-        raise InputError(str(error), place, remedy) from None
+        raise NoExampleError(str(error), place, remedy) from None
     missing = [name for name in ("jpg", "txt") if name not in fields]
     if missing:
         found = ", ".join(sorted(fields)) or "nothing"

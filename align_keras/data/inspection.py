@@ -14,6 +14,7 @@ import tokenizers
 
 from align_keras.data import checks, paper_rules, records
 from align_keras.data.inspection_numbers import repeats_of, share_of, spread_of
+from align_keras.data.pairs import image_id_of
 from align_keras.errors import InputError
 from align_keras.preprocessing.decoding import decoder, faults, orientation
 
@@ -51,6 +52,8 @@ def examine(shard: str, index: int, record: bytes | None) -> dict[str, Any]:
         return {**place, "fault": "corrupt record", "detail": ""}
     try:
         fields = checks.check_pair(shard, index, record)
+    except checks.NoExampleError as error:
+        return {**place, "fault": "corrupt record", "detail": f"{error.problem}; {error.remedy}"}
     except InputError as error:
         return {**place, "fault": "not a pair", "detail": f"{error.problem}; {error.remedy}"}
     text = fields["txt"].decode("utf-8")
@@ -64,7 +67,7 @@ def examine(shard: str, index: int, record: bytes | None) -> dict[str, Any]:
             fault, detail = f"image {faults.UNDECODABLE}", f"it {error}, {detail}"
         return {**place, "fault": fault, "detail": detail}
     caption = " ".join(_NORMALIZER.normalize_str(text).split()).encode()
-    image_id = records.image_id_of(record)
+    image_id = image_id_of(record)
     return {
         **place,
         "jpg": fields["jpg"],

@@ -8,7 +8,7 @@ from align_keras.data import batches
 
 
 def training_dataset(
-    read: Callable[[int], Iterator[tuple[bytes, int]]],
+    read: Callable[[int], Iterator[tuple[bytes, int, str]]],
     epoch_length: int,
     augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     image_size: int,
@@ -25,7 +25,8 @@ def training_dataset(
     of two epochs.
 
     Args:
-        read: gives encoded images and classes in the order of an epoch, from its number.
+        read: gives encoded images, classes and files in the order of an epoch, from its number;
+            what cannot be read is an empty image.
         epoch_length: how many those are.
         augment: an encoded image and two integers, which decide all that is random, to float32
             ``(image_size, image_size, 3)``, in TensorFlow ops.
@@ -45,11 +46,13 @@ def training_dataset(
         return tf.data.Dataset.from_generator(
             lambda epoch: read(int(epoch)),
             args=(epoch,),
-            output_signature=(tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32)),
+            output_signature=tuple(
+                tf.TensorSpec([], kind) for kind in (tf.string, tf.int32, tf.string)
+            ),
         )
 
-    def decode(position: tf.Tensor, record: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
-        encoded, label = record
+    def decode(position: tf.Tensor, record: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+        encoded, label, _ = record
         image = augment(encoded, tf.stack([tf.constant(seed, tf.int64), position]))
         image = tf.ensure_shape(image, [image_size, image_size, 3])
         return {"images": image, "labels": label, "valid": True}
@@ -59,7 +62,7 @@ def training_dataset(
         "labels": tf.constant(0, tf.int32),
         "valid": False,
     }
-    counted = skipped or batches.SkippedPairs()
+    counted = batches.SkippedPairs() if skipped is None else skipped
     dataset = batches.endless(
         epoch_records,
         lambda position: divmod(position, epoch_length),
@@ -67,10 +70,10 @@ def training_dataset(
         seed,
         buffer,
     )
-    dataset = batches.decoded(dataset, decode, blank, batch_size)
+    dataset = batches.decoded(dataset, decode, blank, batch_size).enumerate(start_batch)
 
-    def finish(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        batch = batches.fill_gaps(batch, counted)
+    def finish(number: tf.Tensor, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        batch = batches.fill_gaps(number, batch, counted)
         return batch["images"], batch["labels"]
 
     return batches.with_options(dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE))

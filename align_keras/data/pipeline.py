@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from align_keras.data import batches, paper_rules, records, shard_order
 from align_keras.data.batches import SkippedPairs
+from align_keras.data.pairs import read_pair
 from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
@@ -71,22 +72,22 @@ def training_dataset(
             remedy="lower <batch_size> or give more data",
         )
 
-    epoch_records = shard_order.epoch_of(counts, _read_block, seed, share)
+    epoch_records = shard_order.epoch_of(counts, _block_reader(counts), seed, share)
 
     def augment(image: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         example_seed = tf.stack([tf.cast(seed, tf.int64) + worker, position])
         return preprocessor.decode_and_augment_image(image, example_seed)
 
-    counted = skipped or SkippedPairs()
+    counted = SkippedPairs() if skipped is None else skipped
 
-    def finish(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def finish(number: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         batch.pop("positions")
-        return _tokenize(batches.fill_gaps(batch, counted), preprocessor)
+        return _tokenize(batches.fill_gaps(number, batch, counted), preprocessor)
 
     dataset = batches.endless(
         epoch_records, share.place_of, start_batch * batch_size, seed, shuffle_buffer
     )
-    dataset = _decoded(dataset, augment, preprocessor, batch_size)
+    dataset = _decoded(dataset, augment, preprocessor, batch_size).enumerate(start_batch)
     return batches.with_options(dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE))
 
 
@@ -102,13 +103,14 @@ def evaluation_dataset(
     shards = sorted(counts)
     sizes = np.array([counts[shard] for shard in shards], np.int64)
     start = tf.constant(0, tf.int64)
+    read_block = _block_reader(counts)
     dataset = tf.data.Dataset.from_tensor_slices((shards, sizes)).flat_map(
-        lambda shard, size: _read_block(shard, start, start, size)
+        lambda shard, size: read_block(shard, start, start, size)
     )
     total = sum(counts.values())
     num_batches = math.ceil(total / batch_size)
     padding = num_batches * batch_size - total
-    blanks = tf.data.Dataset.from_tensors((b"", b"")).repeat(padding)
+    blanks = tf.data.Dataset.from_tensors((b"",) * 4).repeat(padding)
     dataset = dataset.concatenate(blanks).enumerate()
     dataset = _decoded(
         dataset,
@@ -116,34 +118,41 @@ def evaluation_dataset(
         preprocessor,
         batch_size,
     )
-    dataset = dataset.map(lambda batch: _tokenize(batch, preprocessor))
+    dataset = dataset.map(lambda batch: _tokenize(batches.without_sources(batch), preprocessor))
     # Keras warns at the end of data whose length it was not told.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
     return batches.with_options(dataset)
 
 
-@tf.autograph.experimental.do_not_convert  # it holds a generator, which AutoGraph warns about
-def _read_block(
-    shard: tf.Tensor, start: tf.Tensor, skip: tf.Tensor, count: tf.Tensor
-) -> tf.data.Dataset:
-    """A block's serialised records and their image ids, as strings: see ``shard_order.ReadBlock``.
+def _block_reader(counts: Mapping[str, int]) -> shard_order.ReadBlock:
+    """Reads the pairs of a block, as strings: image, caption, image id and the path of the shard.
 
-    The generator hands over several at a time, which costs less. It reads the ids, which may be
-    strings in one record and numbers in the next: TensorFlow's parser takes one type.
+    Records that are corrupt or missing give empty pairs, and so does a shard that has changed since
+    it was counted: nothing of it is trained on. The generator hands over several pairs at a time,
+    which costs less.
     """
 
-    def turns(
-        path: bytes, start: int, skip: int, count: int
-    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        reader = records.read_records(path.decode(), count, start, skip)
-        while turn := list(itertools.islice(reader, shard_order.TURN)):
-            yield turn, [records.image_id_of(record) for record in turn]
+    def turns(path: bytes, start: int, skip: int, count: int) -> Iterator[tuple[list[bytes], ...]]:
+        shard = path.decode()
+        if isinstance(counts, ShardCounts) and counts.watched.change_of(shard):
+            frames: Iterator[bytes] = itertools.repeat(b"", count)
+        else:
+            frames = records.read_records(shard, count, start, skip)
+        while turn := [read_pair(record) for record in itertools.islice(frames, shard_order.TURN)]:
+            yield tuple(map(list, zip(*turn, strict=True)))
 
-    return tf.data.Dataset.from_generator(
-        turns,
-        args=(shard, start, skip, count),
-        output_signature=(tf.TensorSpec([None], tf.string),) * 2,
-    ).unbatch()
+    @tf.autograph.experimental.do_not_convert  # it holds a generator, which AutoGraph warns about
+    def read_block(
+        shard: tf.Tensor, start: tf.Tensor, skip: tf.Tensor, count: tf.Tensor
+    ) -> tf.data.Dataset:
+        pairs = tf.data.Dataset.from_generator(
+            turns,
+            args=(shard, start, skip, count),
+            output_signature=(tf.TensorSpec([None], tf.string),) * 3,
+        )
+        return pairs.map(lambda *pair: (*pair, tf.fill(tf.shape(pair[0]), shard))).unbatch()
+
+    return read_block
 
 
 def _decoded(
@@ -152,7 +161,7 @@ def _decoded(
     preprocessor: AlignPreprocessor,
     batch_size: int,
 ) -> tf.data.Dataset:
-    """Batches of decoded pairs from positions, records and image ids.
+    """Batches of decoded pairs from positions and what ``_block_reader`` reads.
 
     ``decode_image`` takes an encoded image and the position.
     """
@@ -165,46 +174,22 @@ def _decoded(
         "valid": False,
     }
 
-    def decode(position: tf.Tensor, pair: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return _decode_pair(position, *pair, lambda image: decode_image(image, position), no_image)
+    def decode(position: tf.Tensor, pair: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+        image, caption, image_id, _ = pair
+        # Raises on a caption that is not UTF-8.
+        caption = tf.strings.unicode_transcode(caption, "UTF-8", "UTF-8", errors="strict")
+        # Without words it would be the caption of any image.
+        has_words = ~tf.strings.regex_full_match(caption, paper_rules.EMPTY_CAPTION)
+        valid = (image != "") & has_words
+        return {
+            "positions": position,
+            "images": tf.cond(valid, lambda: decode_image(image, position), lambda: no_image),
+            "captions": caption,
+            "image_ids": _fingerprint(image_id),
+            "valid": valid,
+        }
 
     return batches.decoded(dataset, decode, blank, batch_size)
-
-
-def _decode_pair(
-    position: tf.Tensor,
-    record: tf.Tensor,
-    image_id: tf.Tensor,
-    decode_image: Callable[[tf.Tensor], tf.Tensor],
-    no_image: tf.Tensor,
-) -> dict[str, tf.Tensor]:
-    """Parses one record and decodes its image; raises on what is corrupt.
-
-    A pair is not valid if its record could not be read (``b""`` stands for it), or if its
-    caption has no words: it would be the positive of any image.
-    """
-    fields = tf.io.parse_single_example(
-        record,
-        {
-            "jpg": tf.io.FixedLenFeature([], tf.string, default_value=""),
-            "txt": tf.io.FixedLenFeature([], tf.string, default_value=""),
-        },
-    )
-    # Raises on a caption that is not UTF-8.
-    caption = tf.strings.unicode_transcode(fields["txt"], "UTF-8", "UTF-8", errors="strict")
-    has_words = ~tf.strings.regex_full_match(caption, paper_rules.EMPTY_CAPTION)
-    valid = (fields["jpg"] != "") & has_words
-    return {
-        "positions": position,
-        "images": tf.cond(
-            valid,
-            lambda: decode_image(fields["jpg"]),
-            lambda: no_image,
-        ),
-        "captions": caption,
-        "image_ids": _fingerprint(image_id),
-        "valid": valid,
-    }
 
 
 def _fingerprint(string: tf.Tensor) -> tf.Tensor:

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from align_keras.data import records
+from align_keras.data import framing, records
+from align_keras.data.watching import WatchedFiles
 
 #: Version of the order; a run that began with another one does not resume.
 VERSION = 2
@@ -39,12 +40,26 @@ class ShardCounts(dict[str, int]):
 
     Args:
         shards: paths.
+
+    Attributes:
+        starts: the bytes where the blocks of each shard begin, by path.
+        digests: those of its records, as of ``framing.ShardIndex``.
+        watched: the shards as files. One that was touched, or put back from a copy, has not changed
+            if its records are the same.
     """
 
     def __init__(self, shards: Iterable[str]) -> None:
+        shards = list(shards)
+        # Before they are read: a change in between is then one too.
+        self.watched = WatchedFiles(shards, self._holds_the_same)
         indices = {shard: records.index_records(shard) for shard in shards}
-        super().__init__({shard: count for shard, (count, _) in indices.items()})
-        self.starts = {shard: starts for shard, (_, starts) in indices.items()}
+        super().__init__({shard: index.records for shard, index in indices.items()})
+        self.starts = {shard: index.starts for shard, index in indices.items()}
+        self.digests = {shard: index.digest for shard, index in indices.items()}
+
+    def _holds_the_same(self, shard: str) -> bool:
+        digest = self.digests[shard]
+        return bool(digest) and records.index_records(shard).digest == digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +152,7 @@ def _blocks(
     for number, shard in enumerate(shards):
         own = known.get(shard) or [0]
         # The last one also has what the statistics state beyond the end of the file.
-        ends = [records.BLOCK * place for place in range(1, len(own))] + [counts[shard]]
+        ends = [framing.BLOCK * place for place in range(1, len(own))] + [counts[shard]]
         numbers.append(np.full(len(own), number))
         starts.append(np.array(own))
         sizes.append(np.diff(ends, prepend=0))

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from align_keras import distribution
 from align_keras.data import pipeline, records
+from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError
 from align_keras.evaluation import retrieval, zero_shot
 from align_keras.evaluation.metrics import ACCURACIES
@@ -55,9 +56,12 @@ class HeldOutPairs:
             ``groups`` (pairs of one image share one).
 
         Raises:
-            InputError: if no pair is readable.
+            InputError: if no pair is readable, or if a shard has changed since it was opened: its
+                pairs would not be those whose captions and classes are known.
         """
         outputs = self._predict(model)
+        if isinstance(self._counts, ShardCounts):
+            self._counts.watched.check()
         valid = outputs["valid"]
         if not valid.any():
             raise InputError("no pair in it is readable", remedy="look into the shards")

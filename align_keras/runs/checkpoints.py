@@ -30,12 +30,16 @@ class RunCheckpoints:
         model: a compiled model; its optimizer is built here, since an unbuilt one would not be
             restored.
         max_to_keep: how many of the newest to keep.
+
+    Attributes:
+        saved_step: the step of the newest checkpoint; 0 without one.
     """
 
     def __init__(self, directory: str | Path, model: keras.Model, max_to_keep: int = 3) -> None:
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         self.model = model
+        self.saved_step = 0
         self._skipped_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.best_score = tf.Variable(-1.0, trainable=False)
         self.seconds = tf.Variable(0.0, trainable=False, dtype=tf.float64)
@@ -105,6 +109,7 @@ class RunCheckpoints:
             self._set_aside_all_but(step)
             if not self._best.steps():
                 self.best_score.assign(-1.0)  # what was the best is lost
+        self.saved_step = self.step
         return self.step
 
     def _kept(self) -> list[tuple[int, CheckpointFolder]]:
@@ -186,6 +191,7 @@ class RunCheckpoints:
     def save(self) -> None:
         """Saves the newest checkpoint and drops the oldest."""
         self._newest.write(self.step, self._checkpoint.write)
+        self.saved_step = self.step
 
     def save_if_best(self, score: float) -> bool:
         """Saves the best checkpoint if ``score`` is above all before; says whether it was."""

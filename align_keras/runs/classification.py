@@ -25,6 +25,7 @@ from align_keras.runs.classification_settings import ClassificationSettings, Pha
 from align_keras.runs.log import TrainingLog
 from align_keras.runs.memory import keep_freed_memory
 from align_keras.runs.presets import from_preset, load_model
+from align_keras.runs.skipped import SkippedInRun
 from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data, open_workdir
 
@@ -64,6 +65,7 @@ def finetune(settings: ClassificationSettings) -> dict[str, dict[str, float]]:
     Raises:
         InputError: names the setting that is wrong.
         DivergedError: if the run diverged.
+        LostDataError: if too many images were skipped, or a file of theirs has changed.
     """
     keep_freed_memory()  # before TensorFlow starts its threads
     run = open_run(settings)
@@ -172,22 +174,32 @@ def fit(run: ClassificationRun, name: str) -> None:
         return
     skipped = pipeline.SkippedPairs()
     dataset = training_data(run, run.phase(name).image_size, first_step, skipped)
-    log = TrainingLog(workdir, checkpoints, steps, batch_size, settings.run.log_every, skipped)
+    in_run = SkippedInRun(
+        workdir,
+        skipped,
+        settings.data.max_skipped_share,
+        run.train.count,
+        batch_size,
+        first_step,
+        look=run.train.watched.look,
+    )
+    log = TrainingLog(workdir, checkpoints, steps, batch_size, settings.run.log_every, in_run)
     try:
         train(
             run.classifier,
             run.strategy.experimental_distribute_dataset(dataset),
             log,
-            [(settings.run.checkpoint_every, checkpoints.save)],
+            [(settings.run.checkpoint_every, log.save)],
             f"lower <{name}.learning_rate> and give another <workdir>",
         )
-    except tf.errors.InvalidArgumentError:
+    except tf.errors.OpError:
         # TensorFlow does not say which image it was.
+        in_run.check_files(checkpoints.saved_step)
         with concerning("train_data"):
             run.train.check_readable()
         raise
-    if skipped.count:
-        print(f"skipped {skipped.count:,} images that do not decode", flush=True)
+    if in_run.count:
+        print(f"skipped {in_run.count:,} images that do not decode", flush=True)
 
 
 def training_data(

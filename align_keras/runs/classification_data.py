@@ -1,9 +1,16 @@
 """What a classifier is fine-tuned on: labelled images, checked before anything is trained."""
 
-from collections.abc import Iterator
+import contextlib
+import itertools
+import os
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from align_keras.data.examples.example_set import ExampleSet
+import tensorflow as tf
+
+from align_keras.data.examples.example import Example, storable
+from align_keras.data.examples.example_set import ExampleSet, usable
+from align_keras.data.watching import WatchedFiles
 from align_keras.errors import InputError, concerning
 from align_keras.evaluation.tasks.classes import Classes, read_class_names
 from align_keras.evaluation.tasks.data import SplitData
@@ -20,6 +27,10 @@ class LabelledImages:
         class_names: path of a text file with a name a line; empty for none.
         seed: decides the order.
 
+    Attributes:
+        count: the number of images, before any is lost.
+        watched: the tables, shards and archives that hold them.
+
     Raises:
         InputError: if there is no image, an image of no class, or one class only.
     """
@@ -27,21 +38,41 @@ class LabelledImages:
     def __init__(self, task: str, data: ExampleSet, class_names: str = "", seed: int = 0) -> None:
         self.data, self.seed = data, seed
         names = read_class_names(task, class_names, data)
-        found = [(example.place, example.label, example.class_name) for example in data]
+        examples = _Counted(itertools.chain.from_iterable(map(data.read, data.parts)))
+        found = [(one.place, one.label, one.class_name) for one in usable(examples)]
         if not found:
             raise InputError("there is no image in it")
         names = names or sorted({own for _, _, own in found if own})
         self.classes = Classes(task, names)
-        self.count = len([self.classes.label_of(*values) for values in found])
+        for values in found:
+            self.classes.label_of(*values)
+        # With damaged records, which have no class: the pipeline skips and counts them.
+        self.count = examples.count
+        self.watched = WatchedFiles(part for part in data.parts if os.path.isfile(part))
         if len(names) < 2:
             raise InputError("classification needs two classes at least")
 
-    def read(self, epoch: int) -> Iterator[tuple[bytes, int]]:
-        """Encoded images and classes in the order of an epoch."""
-        for example in self.data.shuffled(self.seed + epoch):
-            place = example.place
-            label = self.classes.label_of(place, example.label, example.class_name)
-            yield example.read_image(), label
+    def read(self, epoch: int) -> Iterator[tuple[bytes, int, str]]:
+        """Encoded images, classes and files in the order of an epoch.
+
+        There are ``count`` of them, whatever has become of the files since: what cannot be read is
+        an empty image, which the pipeline skips and counts.
+        """
+        found = map(self._read, self._examples(epoch))
+        return itertools.islice(itertools.chain(found, itertools.repeat((b"", 0, ""))), self.count)
+
+    def _examples(self, epoch: int) -> Iterator[Example]:
+        # A damaged archive or table costs the rest of the epoch.
+        with contextlib.suppress(InputError, OSError, tf.errors.OpError):
+            yield from self.data.shuffled(self.seed + epoch)
+
+    def _read(self, example: Example) -> tuple[bytes, int, str]:
+        file = storable(example.place.file)
+        try:
+            label = self.classes.label_of(example.place, example.label, example.class_name)
+            return example.read_image(), label, file
+        except InputError:
+            return b"", 0, file
 
     def check_readable(self) -> None:
         """Raises InputError with the place of the first image that does not decode."""
@@ -54,6 +85,18 @@ class LabelledImages:
     def summary(self) -> dict[str, Any]:
         """Number and classes, for the file of the run that says what it is trained on."""
         return {"images": self.count, "classes": self.classes.names}
+
+
+class _Counted:
+    """Examples, counted while they are passed on."""
+
+    def __init__(self, examples: Iterable[Example]) -> None:
+        self.examples, self.count = examples, 0
+
+    def __iter__(self) -> Iterator[Example]:
+        for example in self.examples:
+            self.count += 1
+            yield example
 
 
 def open_data(settings: ClassificationSettings) -> tuple[ExampleSet, LabelledImages]:

@@ -85,6 +85,9 @@ class LabelledDataSettings(Part):
     """The share of its sides that the centre crop of evaluation covers."""
     shuffle_buffer: Annotated[int, AtLeast(1)] = 4_096
     """Encoded images among which the order is random. Tables and folders are shuffled before."""
+    max_skipped_share: Annotated[float, AtLeast(0.0), AtMost(1.0), FREE_ON_RESUME] = 0.01
+    """A phase stops, with a checkpoint, once more than this share of the training images of an
+    epoch was skipped: images that do not decode, corrupt records, lost files."""
 
 
 @dataclasses.dataclass(frozen=True)

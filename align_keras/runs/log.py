@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from align_keras.data.pipeline import SkippedPairs
 from align_keras.errors import InputError
 from align_keras.files import append_line
 from align_keras.runs.checkpoints import RunCheckpoints
+from align_keras.runs.skipped import LostDataError, SkippedInRun
 
 # A number in the log is below.
 _LARGEST = 1e100
@@ -59,7 +59,7 @@ class TrainingLog(keras.callbacks.Callback):
         total_steps: of the whole run.
         batch_size: pairs a step, over all replicas.
         log_every: steps a line.
-        skipped: the pipeline's ``SkippedPairs``; its count goes into the log.
+        skipped: the run's ``SkippedInRun``; its count goes into the log.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TrainingLog(keras.callbacks.Callback):
         total_steps: int,
         batch_size: int,
         log_every: int,
-        skipped: SkippedPairs,
+        skipped: SkippedInRun,
     ) -> None:
         super().__init__()
         self.workdir = Path(workdir)
@@ -103,6 +103,8 @@ class TrainingLog(keras.callbacks.Callback):
 
         Raises:
             DivergedError: if the loss or the gradient is not finite.
+            LostDataError: as ``SkippedInRun.check``. A checkpoint was saved: other pairs of the
+                batches took the places of what was lost, so the weights are sound.
         """
         logs = logs or {}
         self.step += 1
@@ -111,7 +113,16 @@ class TrainingLog(keras.callbacks.Callback):
         if self._traced:
             self._seconds.append(time.perf_counter() - self._start)
         self._traced = True
-        if self.step % self.log_every == 0 or self.step == self.total_steps:
+        is_last = self.step == self.total_steps
+        is_line = self.step % self.log_every == 0 or is_last
+        try:
+            self.skipped.check(self.step, is_line, is_last)
+        except LostDataError:
+            self._log(logs)
+            self._bar.close()
+            self.save()
+            raise
+        if is_line:
             self._log(logs)
             self.model.reset_metrics()
         self._bar.update(1)
@@ -141,6 +152,12 @@ class TrainingLog(keras.callbacks.Callback):
         self.checkpoints.seconds.assign_add(float(np.sum(self._seconds)))
         self.checkpoints.timed_pairs.assign_add(len(self._seconds) * self.batch_size)
         self._seconds = []
+
+    def save(self) -> None:
+        """Saves a checkpoint."""
+        self.account()
+        self.skipped.keep(self.step)
+        self.checkpoints.save()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Closes the bar."""

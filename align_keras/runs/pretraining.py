@@ -22,8 +22,10 @@ from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.log import TrainingLog, read_log
 from align_keras.runs.memory import keep_freed_memory
 from align_keras.runs.model import make_model, with_gelu
+from align_keras.runs.pretraining_batches import count_skipped, training_data
 from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
+from align_keras.runs.skipped import skipped_before
 from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data, open_workdir
 
@@ -34,6 +36,7 @@ WRITTEN = (
     "checkpoints",
     "start.json",
     "log.jsonl",
+    "skipped.json",
     "metrics.json",
     "curves.png",
     "retrieval.png",
@@ -64,6 +67,7 @@ def pretrain(settings: PretrainSettings) -> Metrics:
     Raises:
         InputError: names the setting that is wrong.
         DivergedError: if the run diverged.
+        LostDataError: if too many pairs were skipped, or a shard has changed.
     """
     started = time.perf_counter()
     keep_freed_memory()  # before TensorFlow starts its threads
@@ -76,6 +80,7 @@ def pretrain(settings: PretrainSettings) -> Metrics:
     seconds = float(run.checkpoints.seconds.numpy())
     pairs = int(run.checkpoints.timed_pairs.numpy())
     metrics["train_pairs_per_second"] = pairs / seconds if seconds else None
+    metrics["skipped_pairs"] = skipped_before(run.workdir, settings.run.steps)
     # Both are about this process, which began at that step.
     metrics["resumed_at_step"] = first_step
     metrics["seconds"] = time.perf_counter() - started
@@ -181,63 +186,42 @@ def fit(run: PretrainingRun, at_start: Metrics) -> None:
     """
     settings, checkpoints = run.settings.run, run.checkpoints
     skipped = pipeline.SkippedPairs()
-    dataset = training_data(run, skipped)
+    parts = run.settings, run.data, run.strategy, checkpoints.step, skipped
+    dataset, in_run = training_data(*parts), count_skipped(*parts, run.workdir)
     log = TrainingLog(
-        run.workdir, checkpoints, settings.steps, settings.batch_size, settings.log_every, skipped
+        run.workdir, checkpoints, settings.steps, settings.batch_size, settings.log_every, in_run
     )
     if at_start and checkpoints.step == 0:
         log.write("eval", at_start)
 
     def evaluate() -> None:
-        with optimizers.averaged_weights(run.model):
-            metrics, _, _ = evaluate_held_out(run)
+        try:
+            with optimizers.averaged_weights(run.model):
+                metrics, _, _ = evaluate_held_out(run)
+        except InputError:  # the held-out data have changed; the weights are sound
+            log.save()
+            raise
         log.write("eval", metrics)
         recalls = [metrics[name] for name in RECALLS]
         if None not in recalls:
+            in_run.keep(log.step)  # a run whose newest checkpoints are damaged resumes at the best
             checkpoints.save_if_best(float(np.mean(recalls)))
-
-    def save() -> None:
-        log.account()
-        checkpoints.save()
 
     try:
         train(
             run.model,
             dataset,
             log,
-            [(settings.eval_every, evaluate), (settings.checkpoint_every, save)],
+            [(settings.eval_every, evaluate), (settings.checkpoint_every, log.save)],
             "lower <learning_rate> or set <global_clipnorm> and resume, which goes on from the "
             "last checkpoint",
         )
     except tf.errors.OpError:
         # TensorFlow does not say which data it was.
-        with concerning("train_data"):
-            skipped.check()
+        in_run.explain(checkpoints.saved_step)
         raise
-    if skipped.count:
-        print(f"skipped {skipped.count:,} corrupt or unreadable pairs", flush=True)
-
-
-def training_data(run: PretrainingRun, skipped: pipeline.SkippedPairs) -> Any:
-    """The batches from the checkpoint's step on, shared out to workers and replicas."""
-    first_step, settings = run.checkpoints.step, run.settings
-
-    def share_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        workers, replicas = context.num_input_pipelines, context.num_replicas_in_sync
-        with concerning("batch_size"):
-            return pipeline.training_dataset(
-                run.data.counts,
-                run.data.preprocessor,
-                context.get_per_replica_batch_size(settings.run.batch_size),
-                seed=settings.run.seed,
-                start_batch=first_step * replicas // workers,
-                shuffle_buffer=settings.data.shuffle_buffer,
-                worker=context.input_pipeline_id,
-                num_workers=workers,
-                skipped=skipped,
-            )
-
-    return run.strategy.distribute_datasets_from_function(share_of)
+    if in_run.count:
+        print(f"skipped {in_run.count:,} corrupt or unreadable pairs", flush=True)
 
 
 def evaluate_held_out(run: PretrainingRun) -> tuple[Metrics, Metrics, dict[str, Any] | None]:

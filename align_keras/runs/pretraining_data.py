@@ -20,6 +20,7 @@ from align_keras.data import (
     vocabulary,
 )
 from align_keras.data.preparation import tfds_shards
+from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.models import pretrained
@@ -36,7 +37,7 @@ _EVAL_BATCH_SIZE = 256
 class RunData:
     """The opened data of a run."""
 
-    counts: dict[str, int]
+    counts: ShardCounts
     """The number of records of each training shard, by path."""
     preprocessor: AlignPreprocessor
     evaluation: HeldOutPairs | None
@@ -240,12 +241,17 @@ def quickstart_data(directory: Path, seed: int) -> dict[str, list[str]]:
 def list_shards(counts: dict[str, int]) -> dict[str, Any]:
     """What decides the order of records, for ``train_shards.json``.
 
-    The shards' names, numbers of records and of blocks, in order, and the version of the order;
-    their folder may change.
+    The shards' names, numbers of records and of blocks and digests of records, in order, and the
+    version of the order; their folder may change.
     """
-    blocks = getattr(counts, "starts", {})
+    blocks, digests = getattr(counts, "starts", {}), getattr(counts, "digests", {})
     shards = [
-        [os.path.basename(shard), counts[shard], len(blocks.get(shard, ())) or 1]
+        [
+            os.path.basename(shard),
+            counts[shard],
+            len(blocks.get(shard, ())) or 1,
+            digests.get(shard, ""),
+        ]
         for shard in sorted(counts)
     ]
     return {"order": shard_order.VERSION, "shards": shards}
@@ -269,7 +275,10 @@ def check_order(path: Path) -> None:
 
 
 def difference_of_shards(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """A short description of how the shards of ``list_shards`` have changed."""
+    """A short description of how the shards of ``list_shards`` have changed.
+
+    Empty if all that is known of both is the same: runs of earlier versions have no digests.
+    """
     old, new = ({name: own for name, *own in found["shards"]} for found in (before, now))
     for name in sorted(old.keys() | new.keys()):
         if name not in new:
@@ -278,6 +287,8 @@ def difference_of_shards(before: dict[str, Any], now: dict[str, Any]) -> str:
             return f"{name} is new"
         if old[name][0] != new[name][0]:
             return f"{name} holds {new[name][0]:,} records, not {old[name][0]:,},"
-        if old[name] != new[name]:
+        if old[name][1] != new[name][1]:
             return f"{name} is read in {new[name][1]:,} blocks, not {old[name][1]:,},"
-    return "the shards have changed places"
+        if len({own[2] for own in (old[name], new[name]) if own[2:] and own[2]}) > 1:
+            return f"{name} holds other records"
+    return "" if list(old) == list(new) else "the shards have changed places"

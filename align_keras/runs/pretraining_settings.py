@@ -69,6 +69,9 @@ class DataSettings(Part):
     """Word pieces a caption, [CLS] and [SEP] included. None: 64, or the length of --model."""
     shuffle_buffer: Annotated[int, AtLeast(1)] = 10_000
     """Encoded records among which the order is random, beside the blocks that they come in."""
+    max_skipped_share: Annotated[float, AtLeast(0.0), AtMost(1.0), FREE_ON_RESUME] = 0.01
+    """The run stops, with a checkpoint, once more than this share of an epoch's pairs was skipped:
+    corrupt records or images, empty captions, lost files."""
 
 
 @dataclasses.dataclass(frozen=True)

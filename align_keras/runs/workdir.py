@@ -73,7 +73,8 @@ def check_training_data(path: Path, found: Any, difference: Callable[[Any, Any],
     Args:
         path: of a JSON file in the run's directory.
         found: the training data, for JSON.
-        difference: describes, from the data before and now, how they differ.
+        difference: describes, from the data before and now, how they differ; empty if in nothing
+            that counts.
 
     Raises:
         InputError: if they are others, or if the record of a run is damaged or gone.
@@ -90,8 +91,9 @@ def check_training_data(path: Path, found: Any, difference: Callable[[Any, Any],
         changed = difference(before, found)
     except (KeyError, TypeError, ValueError, IndexError):  # JSON, but of another shape
         raise files.damaged(path) from None
-    raise InputError(
-        f"{changed} since the run in {path.parent} began",
-        remedy=f"give the same data again, which {path.name} lists, or another <workdir>",
-        setting="train_data",
-    )
+    if changed:
+        raise InputError(
+            f"{changed} since the run in {path.parent} began",
+            remedy=f"give the same data again, which {path.name} lists, or another <workdir>",
+            setting="train_data",
+        )

@@ -75,6 +75,10 @@ def test_check_shards_passes_over_a_corrupt_record(shard):
     checks.check_shards([shard])
 
 
+def test_check_shards_passes_over_a_record_that_protobuf_refuses(tmp_path):
+    checks.check_shards([write_shard(tmp_path / "x.tfrecord", [PAIR, b"\xff\xff\xffnonsense"])])
+
+
 def test_a_damaged_shard_beside_good_ones_is_passed_over(shard, tmp_path, caplog):
     broken = str(tmp_path / "broken.tfrecord")
     Path(broken).write_bytes(Path(shard).read_bytes())

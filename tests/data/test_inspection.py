@@ -47,7 +47,7 @@ def judge(report, max_unusable=0.01):
     ("record", "fault"),
     [
         (None, "corrupt record"),
-        (b"\xff\xff\xffnonsense", "not a pair"),
+        (b"\xff\xff\xffnonsense", "corrupt record"),
         (make_pair(RED, "Café".encode("latin-1")), "not a pair"),
         (make_pair(RED, " \n\u3000"), "empty caption"),
         (make_pair(b"no image", "a"), "image does not decode"),
@@ -195,10 +195,13 @@ def test_records_of_a_cut_shard_are_counted_as_corrupt(tmp_path):
 
 def test_what_no_run_starts_with_is_an_error(tmp_path):
     empty = write_shard(tmp_path / "empty", [])
-    odd = write_shard(tmp_path / "odd", [make_pair(RED, "a b c"), b"\xff\xff\xff"])
+    latin = make_pair(RED, "Café".encode("latin-1"))
+    odd = write_shard(tmp_path / "odd", [make_pair(RED, "a b c"), latin, b"\xff\xff\xff"])
     errors, _ = judge(inspect(empty, odd).report(), 1.0)
     assert f"{empty}: no readable record in the shard" in errors
-    assert any("odd: record 1: not a tf.train.Example" in line for line in errors)
+    assert any("odd: record 1: the caption (txt) is not UTF-8" in line for line in errors)
+    # A run passes over it, as over any damaged record.
+    assert not any("odd: record 2" in line for line in errors)
     assert inspect(empty).report()["images"]["width"] is None
 
 

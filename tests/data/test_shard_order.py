@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from align_keras.data import batches, pipeline, records, shard_order
+from align_keras.data import batches, framing, pipeline, records, shard_order
 from align_keras.data.shard_writer import ShardWriter
 
 
@@ -27,10 +27,10 @@ def write_shards(folder, sizes):
 def stream_of(counts, worker=0, num_workers=1, buffer=1, start_batch=0, batch_size=10):
     """The endless records of a worker, by their keys, from a batch on."""
     share = shard_order.Share(sum(counts.values()), worker, num_workers)
-    epoch_records = shard_order.epoch_of(counts, pipeline._read_block, 3, share)
+    epoch_records = shard_order.epoch_of(counts, pipeline._block_reader(counts), 3, share)
     position = start_batch * batch_size
     dataset = batches.endless(epoch_records, share.place_of, position, 3, buffer)
-    for position, (_, image_id) in dataset.as_numpy_iterator():
+    for position, (_, _, image_id, _) in dataset.as_numpy_iterator():
         yield int(position), int(image_id)
 
 
@@ -121,10 +121,10 @@ def test_a_worker_resumes_at_any_batch_with_what_would_have_come(worker, tmp_pat
 def test_blocks_begin_where_records_do_and_a_lost_end_is_of_the_last(tmp_path):
     (path,) = write_shards(tmp_path, [300])
     frames = list(records.read_frames(path))
-    count, starts = records.index_records(path)
+    count, starts, _ = records.index_records(path)
     assert (count, len(starts)) == (300, 3)
     for place, start in enumerate(starts):
-        assert next(records.read_frames(path, start)) == frames[records.BLOCK * place]
+        assert next(records.read_frames(path, start)) == frames[framing.BLOCK * place]
     assert list(records.read_records(path, 2, starts[1], 3)) == frames[131:133]
     # Cut in record 200: its statistics still state 300.
     whole = sum(len(frame) + 16 for frame in frames[:200])
@@ -133,9 +133,9 @@ def test_blocks_begin_where_records_do_and_a_lost_end_is_of_the_last(tmp_path):
     counts = pipeline.shard_counts([path])
     assert (counts[path], len(counts.starts[path])) == (300, 2)
     epoch_records = shard_order.epoch_of(
-        counts, pipeline._read_block, 0, shard_order.Share(300, 0, 1)
+        counts, pipeline._block_reader(counts), 0, shard_order.Share(300, 0, 1)
     )
     epoch = epoch_records(tf.constant(0, tf.int64))
-    found = [record for record, _ in epoch.as_numpy_iterator()]
+    found = [image_id for _, _, image_id, _ in epoch.as_numpy_iterator()]
     assert len(found) == 300
-    assert sorted(filter(None, found)) == sorted(frames[:200])
+    assert sorted(filter(None, found)) == sorted(str(key).encode() for key in range(200))

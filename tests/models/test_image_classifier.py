@@ -186,7 +186,7 @@ def test_epochs_show_every_image_once_and_resume_anywhere():
     def read(epoch):
         asked.append(epoch)
         for number in np.random.default_rng(epoch).permutation(8):
-            yield str(number).encode(), int(number) * 10
+            yield str(number).encode(), int(number) * 10, "file"
 
     whole = batches(read, 8)
     shown = [number for numbers, _ in whole for number in numbers]

@@ -18,6 +18,7 @@ from align_keras.runs.classification import finetune
 from align_keras.runs.classification_settings import Phase
 from align_keras.runs.command import one_line
 from align_keras.runs.log import DivergedError, TrainingLog, read_log
+from align_keras.runs.skipped import LostDataError
 
 COLOURS = ("white", "black", "blue")
 
@@ -195,11 +196,19 @@ def test_training_images_that_do_not_decode_are_left_out_and_counted(
     shutil.copytree(coloured, data)
     for damaged in sorted((data / "train").rglob("*.jpg"))[::9]:
         damaged.write_bytes(damaged.read_bytes()[:100])
-    # The batches alone: training would trace a step first.
-    monkeypatch.setattr(classification, "train", lambda model, batches, *_: next(iter(batches)))
-    train_both(settings_of(start, data, tmp_path / "run", split="test"))
+
+    def take_one(model, batches, log, *_):
+        """The batches alone: training would trace a step first."""
+        next(iter(batches))
+        log.skipped.check(1, True, False)
+
+    monkeypatch.setattr(classification, "train", take_one)
+    options = {"split": "test", "max_skipped_share": 0.5}
+    train_both(settings_of(start, data, tmp_path / "run", **options))
     [head, full] = re.findall(r"skipped (\d+) images that do not decode", capsys.readouterr().out)
     assert int(head) and int(full)
+    with pytest.raises(LostDataError, match=r"pairs were skipped .*train/\w+/\d+.jpg \(1\)"):
+        train_both(settings_of(start, data, tmp_path / "other", split="test"))
 
 
 def test_a_preprocessor_that_does_not_load_names_the_model():

@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 from experiments import CLASSIFICATION
+from malformed import crashing
 from PIL import Image
 
+from align_keras.data import records
+from align_keras.data.shard_writer import write_shard
 from align_keras.errors import InputError
 from align_keras.runs.classification_data import open_data
 
@@ -83,10 +86,34 @@ def test_images_of_no_class_are_told_before_anything_is_trained(tmp_path):
     assert "line 3" in str(raised.value.place)
 
 
+def test_damaged_records_are_images_that_are_skipped(scene_shards, tmp_path):
+    """Also those of a shard that is gone by now: every epoch is as long as the first."""
+    for name, shard in zip(("train", "test"), scene_shards[0], strict=False):
+        frames = list(records.read_frames(shard))
+        frames[3:5] = [b"\xff" * 9, crashing(frames[4])]
+        write_shard(str(tmp_path / f"{name}-00000.tfrecord"), frames)
+    names = {
+        records.parse_pair(frame)["class_name"]
+        for s in scene_shards[0]
+        for frame in records.read_frames(s)
+    }
+    (tmp_path / "names").write_bytes(b"\n".join(sorted(names)))
+    options = {"data": f"{tmp_path}/test-*", "train_data": f"{tmp_path}/train-*"}
+    _, train = open_data(settings_of(class_names=str(tmp_path / "names"), **options))
+    assert train.count == 10
+    found = list(train.read(0))
+    assert [image == b"" for image, _, _ in found] == [index in (3, 4) for index in range(10)]
+    path = tmp_path / "train-00000.tfrecord"
+    assert {file for _, _, file in found} == {str(path)}
+    path.unlink()
+    assert train.watched.look() == {str(path): "is gone"}
+    assert [image for image, _, _ in train.read(1)] == [b""] * 10
+
+
 def test_every_epoch_has_all_images_in_an_order_of_its_own(folder):
     _, train = open_data(settings_of(data=str(folder / "images")))
     assert train.count == 2
     assert train.summary() == {"images": 2, "classes": ["a", "b"]}
-    epochs = [[label for _, label in train.read(epoch)] for epoch in range(8)]
+    epochs = [[label for _, label, _ in train.read(epoch)] for epoch in range(8)]
     assert {tuple(epoch) for epoch in epochs} == {(0, 1), (1, 0)}
-    assert epochs == [[label for _, label in train.read(epoch)] for epoch in range(8)]
+    assert epochs == [[label for _, label, _ in train.read(epoch)] for epoch in range(8)]

@@ -10,7 +10,8 @@ from align_keras.data import pipeline, records
 from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
 from align_keras.runs import pretraining_data
-from align_keras.runs.pretraining import open_run, training_data
+from align_keras.runs.pretraining import open_run
+from align_keras.runs.pretraining_batches import training_data
 
 pytestmark = pytest.mark.usefixtures("tiny_preset")
 
@@ -60,14 +61,11 @@ def test_a_worker_with_less_than_a_batch_names_the_batch_size(scene_shards, prep
     def dataset_of_the_second(share_of):
         return share_of(tf.distribute.InputContext(2, 1, 2))
 
-    run = SimpleNamespace(
-        settings=settings_of(scene_shards, tmp_path / "run", batch_size=16),
-        checkpoints=SimpleNamespace(step=0),
-        data=SimpleNamespace(counts={"a": 9, "b": 3}, preprocessor=preprocessor),
-        strategy=SimpleNamespace(distribute_datasets_from_function=dataset_of_the_second),
-    )
+    settings = settings_of(scene_shards, tmp_path / "run", batch_size=16)
+    data = SimpleNamespace(counts={"a": 9, "b": 3}, preprocessor=preprocessor)
+    strategy = SimpleNamespace(distribute_datasets_from_function=dataset_of_the_second)
     with pytest.raises(InputError, match="a batch of 8 pairs is more than the 6") as raised:
-        training_data(run, pipeline.SkippedPairs())
+        training_data(settings, data, strategy, 0, pipeline.SkippedPairs())
     assert raised.value.setting == "batch_size"
 
 

@@ -3,7 +3,8 @@ from short_runs import settings_of
 from tfds_set import write_tfds_set
 
 from align_keras.data import pipeline
-from align_keras.runs.pretraining import open_run, training_data
+from align_keras.runs.pretraining import open_run
+from align_keras.runs.pretraining_batches import training_data
 
 
 def test_a_run_trains_on_a_tfds_set(tiny_preset, scene_shards, tmp_path):
@@ -14,7 +15,7 @@ def test_a_run_trains_on_a_tfds_set(tiny_preset, scene_shards, tmp_path):
     # Two captions of each of the forty images.
     assert sum(run.data.counts.values()) == 80
     skipped = pipeline.SkippedPairs()
-    batch = next(iter(training_data(run, skipped)))
+    batch = next(iter(training_data(run.settings, run.data, run.strategy, 0, skipped)))
     assert batch["images"].shape == (40, 32, 32, 3)
     assert np.all(batch["image_ids"].numpy() > 0)
     assert skipped.count == 0

@@ -33,7 +33,8 @@ def test_pretraining_runs_of_before_resume(tmp_path):
     # The GELU, as a run finds it: there was no choice.
     settings = settings.replace(text_gelu="tanh")
     settings.check_resumable(before, tmp_path)
-    assert json.loads(settings.as_json()).keys() == before.keys() | {"text_gelu"}
+    new = {"text_gelu", "max_skipped_share"}
+    assert json.loads(settings.as_json()).keys() == before.keys() | new
     with pytest.raises(InputError, match=r"^steps: the run in .* began with 6, not 7"):
         settings.replace(steps=7).check_resumable(before, tmp_path)
 
@@ -44,7 +45,7 @@ def test_classification_runs_of_before_resume(tmp_path):
         model="runs/photos", task="photos", data="photos/labels.jsonl", log_every=1
     )
     settings.check_resumable(before, tmp_path)
-    assert json.loads(settings.as_json()).keys() == before.keys()
+    assert json.loads(settings.as_json()).keys() == before.keys() | {"max_skipped_share"}
     with pytest.raises(InputError, match=r"^full\.steps: the run in .* began with 600, not 5"):
         settings.replace(full=Phase(3e-3, steps=5, frozen_statistics=True)).check_resumable(
             before, tmp_path

@@ -54,6 +54,21 @@ def test_a_run_goes_on_only_where_shards_are_read_in_the_same_blocks(tmp_path):
             check_training_data(path, list_shards(counts), difference_of_shards)
 
 
+def test_a_shard_with_other_records_of_the_same_number_is_named(tmp_path):
+    path, counts = tmp_path / "train_shards.json", ShardCounts(())
+    counts |= {"d/a.tfrecord": 10, "d/b.tfrecord": 20}
+    # A run of an earlier version knows no digests.
+    path.write_text('{"order": 2, "shards": [["a.tfrecord", 10, 1], ["b.tfrecord", 20, 1]]}')
+    for digest in ("", "0a"):
+        counts.digests["d/b.tfrecord"] = digest
+        check_training_data(path, list_shards(counts), difference_of_shards)
+    path.unlink()
+    check_training_data(path, list_shards(counts), difference_of_shards)
+    counts.digests["d/b.tfrecord"] = "0b"
+    with pytest.raises(InputError, match="b.tfrecord holds other records since the run"):
+        check_training_data(path, list_shards(counts), difference_of_shards)
+
+
 @pytest.mark.parametrize("before", ['[["a.tfrecord", 10]]', '{"order": 1, "shards": []}'])
 def test_a_run_that_began_in_another_order_is_refused(before, tmp_path):
     """What a run of an earlier version has is the list alone."""

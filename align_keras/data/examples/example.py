@@ -4,8 +4,12 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+from align_keras.data import records
 from align_keras.data.paper_rules import has_words
 from align_keras.errors import InputError, Place
+
+#: Faults of records that cannot be read.
+DAMAGED = (records.CORRUPT, records.NO_EXAMPLE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +40,11 @@ class Example:
     """Tells it from every other example of its source; the names of packed pairs come from it."""
     found: tuple[str, ...] = ()
     """The names of its columns or fields, for messages; empty if it has none."""
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether nothing is known of it, of a record that cannot be read."""
+        return self.fault in DAMAGED
 
     @property
     def captions(self) -> tuple[str, ...]:

@@ -1,9 +1,11 @@
 """A set of examples, whatever keeps it: parts to read, an order to shuffle, classes, a count."""
 
+import collections
 import functools
 import hashlib
 import itertools
 import json
+import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -11,6 +13,8 @@ from typing import TypeVar
 from align_keras.data.examples.columns import no_name
 from align_keras.data.examples.example import Example, caption_fault
 from align_keras.errors import InputError, Place
+
+logger = logging.getLogger(__name__)
 
 _Item = TypeVar("_Item")
 # So many images are looked at before a model is loaded.
@@ -23,8 +27,9 @@ class ExampleSet:
     A kind of source is a subclass: it sets ``parts`` and overrides ``read`` and ``fingerprint``,
     and whatever else it can tell without reading everything.
 
-    Iterating and ``shuffled`` raise InputError, with the place, on an example that cannot be
-    used; ``read`` and ``images`` give it with its ``fault``.
+    Iterating raises InputError, with the place, on an example that cannot be used; damaged records
+    are left out and counted in the log. ``read``, ``shuffled`` and ``images`` give all, with their
+    ``fault``.
     """
 
     parts: list[str]
@@ -39,12 +44,12 @@ class ExampleSet:
             yield from usable(self.read(part))
 
     def shuffled(self, seed: int) -> Iterator[Example]:
-        """An iterator in an order that ``seed`` decides.
+        """Yields all examples, also those with a fault, in an order that ``seed`` decides.
 
         Rows of tables and files of folders come in a random order, shards whole.
         """
         for part in in_order(self.parts, seed):
-            yield from usable(self.read(part))
+            yield from self.read(part)
 
     def images(self) -> Iterator[Example]:
         """Each image once, with its first example; faulty images are included."""
@@ -107,11 +112,28 @@ class ExampleSet:
 
 
 def usable(examples: Iterable[Example]) -> Iterator[Example]:
-    """Passes examples on; raises InputError, with the place, on one with a fault."""
-    for example in examples:
-        if example.fault:
-            raise InputError(example.fault, example.place)
-        yield example
+    """Passes examples on; raises InputError, with the place, on one with a fault.
+
+    Of a damaged record nobody knows what it held: such records are left out, and the log says how
+    many, by file.
+    """
+    damaged: collections.Counter[str] = collections.Counter()
+    try:
+        for example in examples:
+            if example.is_damaged:
+                damaged[example.place.file] += 1
+                continue
+            if example.fault:
+                raise InputError(example.fault, example.place)
+            yield example
+    finally:
+        for file, number in damaged.items():
+            _tell_of_damage(file, number)
+
+
+@functools.cache  # a set is read several times
+def _tell_of_damage(file: str, number: int) -> None:
+    logger.warning("%s: %d damaged records left out", file, number)
 
 
 def in_order(items: Sequence[_Item], seed: int) -> list[_Item]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from align_keras.data.examples import image_files
 from align_keras.data.examples.example import Example
-from align_keras.data.examples.example_set import ExampleSet, digest, in_order, usable
+from align_keras.data.examples.example_set import ExampleSet, digest, in_order
 from align_keras.errors import Place
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class FolderExamples(ExampleSet):
 
     def shuffled(self, seed: int) -> Iterator[Example]:
         """The images in an order that ``seed`` decides."""
-        return usable(map(self._example, in_order(self._files, seed)))
+        return map(self._example, in_order(self._files, seed))
 
     def _example(self, file: str) -> Example:
         name = os.path.relpath(file, self.parts[0])

@@ -55,7 +55,7 @@ class TableExamples(ExampleSet):
         """The rows in an order that ``seed`` decides; they are kept in memory."""
         if self._rows is None:
             self.keep_rows()
-        return usable(self._examples(in_order(self._rows or [], seed)))
+        return self._examples(in_order(self._rows or [], seed))
 
     def _selected(self) -> Iterator[tuple[str, Row]]:
         rows = read_table(self.parts[0]) if self._rows is None else self._rows

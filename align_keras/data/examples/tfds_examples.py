@@ -3,7 +3,11 @@
 import functools
 import os
 from collections.abc import Iterator
+from typing import Any
 
+import tensorflow as tf
+
+from align_keras.data import records
 from align_keras.data.examples.columns import Columns, example_of
 from align_keras.data.examples.example import Example, as_id, as_label, decoded
 from align_keras.data.examples.example_set import ExampleSet, digest
@@ -52,15 +56,9 @@ class TFDSExamples(ExampleSet):
 
     def read(self, part: str) -> Iterator[Example]:
         """Yields the examples of a shard of the split, named by their place in it."""
-        import tensorflow_datasets as tfds
-
-        builder = prepared_builder(self._name)
-        # Images stay encoded.
-        decoders = {"image": tfds.decode.SkipDecoding()}
-        dataset = builder.as_dataset(split=part, decoders=decoders)
-        for index, example in enumerate(tfds.as_numpy(dataset)):
+        for index, example in enumerate(_read_shard(prepared_builder(self._name), part)):
             fields, found = _flat(example), tuple(example)
-            jpg = fields.pop("image")
+            jpg = fields.pop("image", b"")
             key = f"{part} record {index}"
             ids = (as_id(fields.get(name)) for name in _ID_FIELDS)
             label = as_label(fields.get("label"))
@@ -75,6 +73,7 @@ class TFDSExamples(ExampleSet):
                 key=key,
                 image_id=next(filter(None, ids), key),
                 load=functools.partial(bytes, jpg),
+                fault=None if example else records.CORRUPT,
                 found=found,
                 noun="field",
             )
@@ -93,6 +92,32 @@ class TFDSExamples(ExampleSet):
     def fingerprint(self) -> str:
         """Fingerprint of the set's name, version and split."""
         return digest([(os.path.basename(self._name), self._version, self._split, self._count)])
+
+
+def _read_shard(builder: Any, part: str) -> Iterator[dict]:
+    """The records of a shard, with images still encoded; ``{}`` for each that is corrupt.
+
+    TFDS's own reader ends at the first flipped byte. Its parser, which is TensorFlow's, ends the
+    process on some malformed records: it gets what protobuf has read and written again.
+    """
+    import tensorflow_datasets as tfds
+
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
+        yield from tfds.as_numpy(builder.as_dataset(split=part, decoders=decoders))
+        return
+
+    @functools.partial(tf.function, input_signature=[tf.TensorSpec([], tf.string)])
+    def parse(record: tf.Tensor) -> Any:
+        return builder.info.features.deserialize_example(record, decoders=decoders)
+
+    for shard in builder.info.splits[part].file_instructions:
+        for record in records.read_records(shard.filename, shard.take, skip=shard.skip):
+            try:
+                sound = records.parse_example(record).SerializeToString()
+                yield tfds.as_numpy(parse(sound)) if record else {}
+            except (ValueError, tf.errors.OpError):
+                yield {}
 
 
 def _flat(example: dict) -> dict:

@@ -15,6 +15,7 @@ from PIL import Image
 from align_keras.data import records
 from align_keras.data.examples import open_examples, open_images
 from align_keras.data.examples.img2dataset_examples import ParquetExamples
+from align_keras.data.pairs import image_id_of
 from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import MissingInputError
 
@@ -205,7 +206,7 @@ def test_image_ids_of_any_type_and_empty_ones(tmp_path):
             fields = {} if image_id is None else {"image_id": image_id}
             writer.write(records.make_record(b"jpeg", "a", "k", **fields))
     frames = records.read_frames(f"{tmp_path}/s-00000.tfrecord")
-    trained = [records.image_id_of(frame).decode() for frame in frames]
+    trained = [image_id_of(frame).decode() for frame in frames]
     found = [example.image_id for example in open_examples(f"{tmp_path}/s-*.tfrecord")]
     assert [own for own, id_ in zip(found, trained, strict=True) if id_] == ["7", "7", "0", "x"]
     # Without an id each is an image of its own.

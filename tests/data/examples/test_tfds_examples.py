@@ -1,7 +1,10 @@
 """TFDS sets, by a small local one in TFDS's own layout."""
 
+import shutil
+
 import pytest
 import tensorflow as tf
+from malformed import crashing
 from tfds_set import write_tfds_set
 
 from align_keras.data import records
@@ -85,3 +88,22 @@ def test_the_newest_version_is_that_of_the_highest_numbers(tmp_path):
         (tmp_path / version).mkdir()
         (tmp_path / version / "dataset_info.json").touch()
     assert tfds_builder._versioned(str(tmp_path)) == str(tmp_path / "10.0.0")
+
+
+def test_damaged_records_cost_themselves_alone(tfds_folder, tmp_path):
+    """Of which one would end the process in TensorFlow's parser, and one ends TFDS's reader."""
+    folder = shutil.copytree(tfds_folder, tmp_path / "scenes" / "1.0.0")
+    path = next(folder.glob("*.tfrecord-00001-*"))
+    frames = list(records.read_frames(str(path)))
+    frames[2:4] = [crashing(frames[2]), records.make_record(b"jpeg", "", "k")]
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for frame in frames:
+            writer.write(frame)
+    data = bytearray(path.read_bytes())
+    data[sum(len(frame) + 16 for frame in frames[:6]) + 20] ^= 1
+    path.write_bytes(data[:-20])
+    source = TFDSExamples(f"tfds:{folder}")
+    found = [example.fault for part in source.parts for example in source.read(part)]
+    assert [number for number, fault in enumerate(found) if fault] == [12, 13, 16, 19]
+    assert set(filter(None, found)) == {"corrupt record"}
+    assert len(found) == source.count

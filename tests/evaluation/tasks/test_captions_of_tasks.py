@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from align_keras.data import records
+from align_keras.data.pairs import image_id_of
 from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
 from align_keras.evaluation import embedding
@@ -117,5 +118,5 @@ def test_ids_of_any_type_are_one_image_and_training_agrees(blind_model, scene_im
     with ShardWriter(str(tmp_path / "s"), 10) as writer:
         for frame in frames:
             writer.write(frame)
-    assert {records.image_id_of(frame) for frame in frames} == {b"7"}
+    assert {image_id_of(frame) for frame in frames} == {b"7"}
     assert embedded(blind_model, f"{tmp_path}/s-*.tfrecord")[::2] == (1, [0, 0, 0, 0])

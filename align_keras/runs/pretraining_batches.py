@@ -1,0 +1,77 @@
+"""The batches of a pretraining run, and the count of the pairs that they lack."""
+
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from align_keras.data import pipeline
+from align_keras.errors import concerning
+from align_keras.runs.pretraining_data import RunData
+from align_keras.runs.pretraining_settings import PretrainSettings
+from align_keras.runs.skipped import SkippedInRun
+
+
+def training_data(
+    settings: PretrainSettings,
+    data: RunData,
+    strategy: tf.distribute.Strategy,
+    first_step: int,
+    skipped: pipeline.SkippedPairs,
+) -> Any:
+    """The batches from a step on, shared out to workers and replicas.
+
+    Args:
+        settings: of the run.
+        data: of the run.
+        strategy: of the run.
+        first_step: steps done before.
+        skipped: counts the pairs that are left out.
+    """
+
+    def share_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        workers, replicas = context.num_input_pipelines, context.num_replicas_in_sync
+        with concerning("batch_size"):
+            return pipeline.training_dataset(
+                data.counts,
+                data.preprocessor,
+                context.get_per_replica_batch_size(settings.run.batch_size),
+                seed=settings.run.seed,
+                start_batch=first_step * replicas // workers,
+                shuffle_buffer=settings.data.shuffle_buffer,
+                worker=context.input_pipeline_id,
+                num_workers=workers,
+                skipped=skipped,
+            )
+
+    return strategy.distribute_datasets_from_function(share_of)
+
+
+def count_skipped(
+    settings: PretrainSettings,
+    data: RunData,
+    strategy: tf.distribute.Strategy,
+    first_step: int,
+    skipped: pipeline.SkippedPairs,
+    workdir: Path,
+) -> SkippedInRun:
+    """Counts what the batches of ``training_data`` lack, and watches the shards.
+
+    Args:
+        settings: as of ``training_data``, like all that follow.
+        data: likewise.
+        strategy: likewise.
+        first_step: likewise.
+        skipped: likewise.
+        workdir: the directory of this process.
+    """
+    return SkippedInRun(
+        workdir,
+        skipped,
+        settings.data.max_skipped_share,
+        sum(data.counts.values()),
+        settings.run.batch_size,
+        first_step,
+        strategy=strategy,
+        look=data.counts.watched.look,
+    )

@@ -1,0 +1,172 @@
+"""What a run loses of its training data: pairs that it skips, shards that change under it."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from align_keras import distribution, files
+from align_keras.data.batches import SkippedPairs, most_of
+from align_keras.errors import InputError, Place
+
+_FILE = "skipped.json"
+# So many files are looked at for each line of the log, beside those that were opened.
+_LOOKS = 1_000
+
+
+class LostDataError(InputError):
+    """Training data was lost: too many pairs were skipped, or a file has changed."""
+
+
+class SkippedInRun:
+    """Counts the pairs that a run has skipped since its first step, and bounds their share.
+
+    The count goes by the pairs of the steps done, not by those prepared ahead, so that a run which
+    resumes has the same count. It is kept in ``skipped.json`` beside the checkpoints, by their
+    steps; there is no such file where nothing was skipped.
+
+    Args:
+        workdir: the directory of the run, or of a phase of it.
+        skipped: counts them as they are read.
+        limit: the largest share of pairs that may be skipped.
+        epoch: pairs of an epoch, over all workers.
+        batch_size: pairs a step, over all replicas.
+        step: steps done before.
+        strategy: of which every replica takes its own batch a step. None if a batch of the pipeline
+            is shared out to all.
+        look: looks at files and says which have changed, and how: ``is gone``. Its argument is
+            the number of files to look at beside those that were opened; None for all.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        skipped: SkippedPairs,
+        limit: float,
+        epoch: int,
+        batch_size: int,
+        step: int,
+        *,
+        strategy: tf.distribute.Strategy | None = None,
+        look: Callable[[int | None], Mapping[str, str]] = lambda _: {},
+    ) -> None:
+        self.workdir, self.limit, self.epoch, self.batch_size = workdir, limit, epoch, batch_size
+        self._skipped, self._strategy, self._look = skipped, strategy, look
+        self._workers, replicas = 1, 1
+        if strategy is not None:
+            _, self._workers = distribution.worker_place(strategy)
+            replicas = strategy.num_replicas_in_sync
+        self._batches = replicas // self._workers
+        before = _read(workdir).get(step, {})
+        self.count = self._before = before.get("skipped_pairs", 0)
+        # Pairs of which an error has told do not end the run once more.
+        self._told = before.get("told", 0)
+        self._epoch_number = self._epoch_of(step)
+        self._epoch_began = before.get("epoch_began", self.count)
+
+    def _epoch_of(self, step: int) -> int:
+        return max(step * self.batch_size - 1, 0) // self.epoch
+
+    def check(self, step: int, is_line: bool, is_last: bool) -> None:
+        """Counts what the steps so far have skipped; several workers do so at lines of the log.
+
+        Args:
+            step: steps done.
+            is_line: whether the log has a line of this step.
+            is_last: whether it was the run's last one; it has a line.
+
+        Raises:
+            LostDataError: if a file has changed, if this epoch has skipped more than ``limit`` of
+                all pairs of an epoch, or at the last step if the run has skipped more than that
+                share of the pairs it has read.
+        """
+        if self._workers > 1 and not is_line:
+            return
+        lost = self._skipped.take(step * self._batches)
+        changed = self._look(None if is_last else _LOOKS if is_line else 0)
+        number, changes = lost.total(), len(changed)
+        if self._workers > 1:
+            number, changes = (
+                sum(distribution.gather_from_workers(self._strategy, own))
+                for own in (number, changes)
+            )
+        began, self.count = self.count, self._before + round(number)
+        if self._epoch_of(step) != self._epoch_number:
+            self._epoch_number, self._epoch_began = self._epoch_of(step), began
+        problem, of = "", self.epoch
+        in_epoch = self.count - max(self._epoch_began, self._told)
+        if is_last and self.count - self._told > self.limit * step * self.batch_size:
+            in_epoch, of = self.count - self._told, step * self.batch_size
+        if in_epoch > self.limit * of:
+            problem = (
+                f"{in_epoch:,} of {of:,} pairs were skipped ({in_epoch / of:.2%}), more than "
+                f"{self.limit:.2%}: {most_of(lost) or 'see the other workers'}"
+            )
+        if changes or problem:
+            self._told = self.count
+            raise _lost(problem, changed, changes, step)
+
+    def check_files(self, step: int) -> None:
+        """Raises LostDataError, after an error of TensorFlow's, if files have changed.
+
+        Args:
+            step: of the newest checkpoint: after an error inside a step the weights are not saved.
+        """
+        if changed := self._look(_LOOKS):
+            raise _lost("", changed, len(changed), step)
+
+    def explain(self, step: int) -> None:
+        """As ``check_files``; raises LostDataError also after a batch without a readable pair."""
+        self.check_files(step)
+        try:
+            self._skipped.check()
+        except InputError as error:
+            remedy = f"{error.remedy}; the same command resumes at step {step:,}"
+            raise LostDataError(error.problem, None, remedy, "train_data") from None
+
+    def keep(self, step: int) -> None:
+        """Writes the count for a checkpoint of a step; later ones of the file go."""
+        found = {old: own for old, own in _read(self.workdir).items() if old < step}
+        if self.count or found or (self.workdir / _FILE).exists():
+            found[step] = {
+                "skipped_pairs": self.count,
+                "told": self._told,
+                "epoch_began": self._epoch_began,
+            }
+            text = json.dumps({str(own): counts for own, counts in found.items()}, indent=2)
+            files.write_whole(self.workdir / _FILE, text + "\n")
+
+
+def _lost(problem: str, changed: Mapping[str, str], changes: int, step: int) -> LostDataError:
+    resume = f"the same command resumes at step {step:,}"
+    if not changes:
+        remedy = f"write those files again or raise <max_skipped_share>; {resume}"
+        return LostDataError(problem, None, remedy, "train_data")
+    remedy = f"put it back as it was; {resume}"
+    if not changed:
+        problem = "training files have changed since the run opened them; see the other workers"
+        return LostDataError(problem, None, remedy, "train_data")
+    file, change = min(changed.items())
+    others = f" (and {len(changed) - 1:,} more have changed)" if len(changed) > 1 else ""
+    problem = f"{change} since the run opened it{others}"
+    return LostDataError(problem, Place(file), remedy, "train_data")
+
+
+def skipped_before(workdir: Path, step: int) -> int:
+    """The pairs that a run had skipped at its checkpoint of a step."""
+    return _read(workdir).get(step, {}).get("skipped_pairs", 0)
+
+
+def _read(workdir: Path) -> dict[int, dict[str, Any]]:
+    path = workdir / _FILE
+    if not path.exists():
+        return {}
+    found = files.read_json(path, dict)
+    try:
+        return {int(step): {name: int(own[name]) for name in own} for step, own in found.items()}
+    except (ValueError, TypeError):
+        raise InputError(
+            "it is damaged", Place(str(path)), "restore it, or delete it to count anew"
+        ) from None

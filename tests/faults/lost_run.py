@@ -1,0 +1,66 @@
+"""A short pretraining run that damages one of its shards after a step; ends as the command does.
+
+python lost_run.py WORKDIR SHARDS DAMAGE STEP [BOUND]
+"""
+
+import glob
+import os
+import shutil
+import sys
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # as a command has it
+
+import keras
+import tensorflow as tf
+
+from align_keras.runs import command, log, pretraining
+from align_keras.runs.pretraining_settings import PretrainSettings
+
+#: What becomes of some of the shards while a run reads them.
+DAMAGE = {
+    "nothing": lambda shards: None,
+    "deleted": lambda shards: [os.remove(shard) for shard in shards[:2]],
+    "truncated": lambda shards: [os.truncate(shard, 5_000) for shard in shards[:2]],
+    "a folder": lambda shards: [(os.remove(shard), os.mkdir(shard)) for shard in shards[:2]],
+    "another shard": lambda shards: shutil.copy(shards[1], shards[0]),
+    "touched": lambda shards: [os.utime(shard) for shard in shards],
+}
+
+
+def main(workdir, pattern, damage, step, bound="0.01"):
+    """Trains 12 steps of 20 pairs on the shards of a pattern."""
+    shards = sorted(glob.glob(pattern))
+    settings = PretrainSettings().replace(
+        train_data=pattern,
+        workdir=workdir,
+        preset="align_nano_tiny",
+        batch_size=20,
+        steps=12,
+        warmup_steps=1,
+        image_size=16,
+        resize_size=20,
+        sequence_length=12,
+        vocabulary_size=300,
+        shuffle_buffer=10,
+        initial_temperature=0.1,
+        checkpoint_every=4,
+        log_every=1,
+        max_skipped_share=float(bound),
+    )
+
+    class Damaging(log.TrainingLog):
+        """Damages the shards once a step is done."""
+
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            if self.step == int(step):
+                DAMAGE[damage](shards)
+
+    pretraining.TrainingLog = Damaging
+    command.run("pretrain.py", lambda: settings, pretraining.pretrain)
+
+
+if __name__ == "__main__":
+    keras.utils.disable_interactive_logging()
+    tf.get_logger().setLevel("ERROR")
+    main(*sys.argv[1:])

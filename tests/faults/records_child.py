@@ -1,0 +1,81 @@
+"""Puts a shard of damaged records through everything that reads shards; prints what was counted.
+
+python records_child.py SHARD OUTPUT
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from align_keras.data import inspection, pipeline, records, vocabulary
+from align_keras.data.examples import open_examples, open_images
+from align_keras.data.preparation import filters, single_machine
+from align_keras.data.preparation.judging import Preparation
+from align_keras.errors import InputError
+from align_keras.evaluation.held_out import HeldOutPairs
+from align_keras.preprocessing.decoding import decoder, faults
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
+from align_keras.runs.classification_data import LabelledImages
+
+BATCH = 50
+
+
+def main(shard, output):
+    """Everything that reads shards, each with its count of records."""
+    counts = pipeline.shard_counts([shard])
+    total = counts[shard]
+    pieces = vocabulary.train_vocabulary(records.read_captions([shard], 1_000), 300)
+    preprocessor = AlignPreprocessor(pieces, 16, 20, 12)
+    skipped = pipeline.SkippedPairs()
+    training = pipeline.training_dataset(counts, preprocessor, BATCH, skipped=skipped)
+    for _ in training.take(total // BATCH):
+        pass
+    evaluation = HeldOutPairs(counts, preprocessor, BATCH)
+    valid = sum(int(batch["valid"].numpy().sum()) for batch in evaluation.dataset)
+    found = inspection.Inspection()
+    found.read_shard(shard, total)
+    report = single_machine.prepare(
+        Preparation(open_examples(shard), filters.NO_RULES), f"{output}/packed", 1_000
+    )
+    captioned = sum(bool(example.captions) for example in open_examples(shard))
+    figures = {
+        "records": total,
+        # Of the epoch's whole batches.
+        "skipped in training": skipped.take(total // BATCH).total(),
+        "valid in evaluation": valid,
+        "usable in inspection": found.report()["usable"],
+        "packed": report["pairs_out"],
+        "reasons": report["reasons"],
+        "captioned": captioned,
+        "images to search": sum(map(decodes, open_images(shard).images())),
+        "labelled": labelled(shard),
+    }
+    print(json.dumps(figures))
+
+
+def labelled(shard):
+    """The images of an epoch of fine-tuning; or why there is none, as where a class is gone."""
+    try:
+        images = LabelledImages("scenes", open_examples(shard), "", 0)
+    except InputError as error:
+        return str(error)
+    assert images.count == sum(1 for _ in images.read(0))
+    return images.count
+
+
+def decodes(example):
+    """Whether an image would be indexed."""
+    try:
+        decoder.decode_pixels(example.read_image())
+    except (ValueError, faults.ImageFaultError):
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    np.seterr(all="raise")
+    tf.get_logger().setLevel("ERROR")
+    main(sys.argv[1], Path(sys.argv[2]))
