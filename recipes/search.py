@@ -108,9 +108,11 @@ class ServeSettings(SearchSettings):
     """Shows a page to search on, until interrupted."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 lets other machines in."""
+    """Address to listen on; 0.0.0.0 lets other machines in, :: those with IPv6."""
     port: int = 7860
     """Port to listen on; 0 for any that is free."""
+    allowed_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A name by which browsers may call the page, beside --host and localhost; may be repeated."""
 
 
 def index(settings):
@@ -224,7 +226,16 @@ def serve(settings):
     from align_keras.search import page
 
     page.require_starlette()
-    page.serve(open_search(settings), settings.host, settings.port, settings.probes)
+    from align_keras.search import page_server
+
+    page_server.serve(
+        open_search(settings),
+        settings.host,
+        settings.port,
+        settings.probes,
+        settings.allowed_host,
+        command.flag_of,
+    )
 
 
 def check_range(settings, name, least, most=None):
@@ -257,6 +268,9 @@ def parse():
     """
     commands = {name: settings for name, (settings, _) in COMMANDS.items()}
     settings = command.parse_command(commands, description=__doc__)
+    if isinstance(settings, ServeSettings):
+        # TensorFlow reads it once, as it loads. Else it keeps what the largest images took.
+        os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
     for field, needs in (("images", ""), ("data", "captions")):
         if hasattr(settings, field):
             with concerning(field):
