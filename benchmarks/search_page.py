@@ -33,7 +33,7 @@ from PIL import Image
 from align_keras.preprocessing.decoding.faults import MAX_PIXELS
 
 _EMBEDDINGS = 10_000
-_UPLOADS, _UPLOAD_BYTES = 40, 20 << 20
+_UPLOAD_BYTES = 20 << 20
 _ANSWERED_WITHIN = 300
 
 
@@ -152,12 +152,13 @@ def report(name, pid, port, bodies):
     counts = ", ".join(f"{statuses.count(status)} x {status}" for status in sorted(set(statuses)))
     half, most = np.percentile(seconds, [50, 99])
     print(
-        f"{name:<34}{half:>8.2f}{most:>8.2f}{total:>8.2f}{memory(pid, 'VmHWM'):>10,.0f}  {counts}",
+        f"{name:<34}{half:>8.2f}{most:>8.2f}{total:>8.2f}{memory(pid, 'VmHWM'):>10,.0f}"
+        f"{memory(pid, 'VmRSS'):>8,.0f}  {counts}",
         flush=True,
     )
 
 
-def main(num_texts, num_images, checkout):
+def main(num_texts, num_images, num_uploads, checkout):
     """Makes a model and an index, serves them and prints the table."""
     with tempfile.TemporaryDirectory() as folder:
         measure.in_child(__file__, folder=folder)
@@ -178,12 +179,13 @@ def main(num_texts, num_images, checkout):
             for _ in range(3):
                 asyncio.run(ask_all(port, texts[:1]))
             print(f"MiB at rest, after three sentences: {memory(pid, 'VmRSS'):,.0f}\n")
-            print(f"{'at once':<34}{'p50 s':>8}{'p99 s':>8}{'all s':>8}{'peak MiB':>10}  answers")
+            heads = f"{'p50 s':>8}{'p99 s':>8}{'all s':>8}{'peak MiB':>10}{'after':>8}"
+            print(f"{'at once':<34}{heads}  answers")
             report(f"{num_texts} sentences", pid, port, texts)
             report(f"{num_texts} sentences again", pid, port, texts)
             report("1 photograph", pid, port, [image])
             report(f"{num_images} photographs", pid, port, [image] * num_images)
-            report(f"{_UPLOADS} uploads of 20 MiB", pid, port, [upload] * _UPLOADS)
+            report(f"{num_uploads} uploads of 20 MiB", pid, port, [upload] * num_uploads)
             print(f"\nMiB at rest afterwards: {memory(pid, 'VmRSS'):,.0f}")
 
 
@@ -192,8 +194,10 @@ if __name__ == "__main__":
     parser.add_argument("--case", help="one case as JSON, in this process")
     parser.add_argument("--texts", type=int, default=200)
     parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--uploads", type=int, default=40)
     parser.add_argument("--checkout", default=Path(__file__).parent.parent, type=Path)
     arguments = parser.parse_args()
     if arguments.case:
         sys.exit(make(**json.loads(arguments.case)))
-    sys.exit(main(arguments.texts, arguments.images, arguments.checkout.resolve()))
+    counts = arguments.texts, arguments.images, arguments.uploads
+    sys.exit(main(*counts, arguments.checkout.resolve()))

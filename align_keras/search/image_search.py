@@ -6,7 +6,7 @@ Everything that comes in is bounded and checked here, since a page passes on wha
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -20,6 +20,8 @@ from align_keras.preprocessing.decoding.faults import MAX_PIXELS
 from align_keras.search.image_index import ImageIndex
 from align_keras.search.pixel_budget import PixelBudget, pixels_of
 from align_keras.search.queries import Query, checked_texts, clean_text
+
+T = TypeVar("T")
 
 MAX_IMAGE_BYTES = 20 << 20
 MAX_CLASSES = 1_000
@@ -64,16 +66,20 @@ class ImageSearch:
         self.index = index
         self._pixels = PixelBudget(MAX_PIXELS)
 
+    def warm_up(self) -> None:
+        """Traces both towers, which takes seconds, for all sizes of batches."""
+        for texts in (["a"], ["a", "a b"]):
+            self.embed_texts(texts)
+        size = self.model.preprocessor.image_size
+        self.model.encode_images(np.zeros((1, size, size, 3), np.float32))
+
     def embed(self, query: Query) -> np.ndarray:
         """The embedding of a ``Query``, ``(width,)``; composed as in the paper's section 7.
 
         Raises:
             InputError: if there is nothing to look for, or too much.
         """
-        [embedded] = self._embed_all([query])
-        if isinstance(embedded, InputError):
-            raise embedded
-        return embedded
+        return value_or_raise(*self._embed_all([query]))
 
     def _embed_all(self, queries: Sequence[Query]) -> list[np.ndarray | InputError]:
         """As ``embed``, with the sentences of all queries embedded together."""
@@ -93,7 +99,7 @@ class ImageSearch:
                     )
                 )
             except InputError as error:
-                found.append(error)
+                found.append(error.with_traceback(None))
         return found
 
     def _composed(
@@ -145,9 +151,7 @@ class ImageSearch:
         Raises:
             InputError: if the query cannot be asked or the index is damaged.
         """
-        [found] = self.find_all([(query, count)], probes)
-        if isinstance(found, InputError):
-            raise found
+        found = value_or_raise(*self.find_all([(query, count)], probes))
         thumbnail = self.index.thumbnail
         return [dataclasses.replace(match, thumbnail=thumbnail(match.place)) for match in found]
 
@@ -183,7 +187,7 @@ class ImageSearch:
                 try:
                     found[row] = self._matches(own_places, own_scores)
                 except InputError as error:
-                    found[row] = error
+                    found[row] = error.with_traceback(None)
         return found
 
     def _matches(self, places: np.ndarray, scores: np.ndarray) -> list[Match]:
@@ -224,6 +228,17 @@ class ImageSearch:
         probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
         order = np.argsort(-probabilities, kind="stable")
         return {names[place]: float(probabilities[place]) for place in order}
+
+
+def value_or_raise(result: T | InputError) -> T:
+    """A result; if it is an InputError, raises it."""
+    if not isinstance(result, InputError):
+        return result
+    try:
+        raise result
+    finally:
+        # Else the error would hold itself by its traceback, and all images on the way.
+        del result
 
 
 def _compose(embedding: np.ndarray, text: np.ndarray, weight: float) -> np.ndarray:

@@ -12,12 +12,13 @@ from typing import Any
 
 from align_keras.errors import InputError
 from align_keras.preprocessing.decoding.faults import MAX_PIXELS
-from align_keras.search.image_search import MAX_IMAGE_BYTES, ImageSearch, Match
+from align_keras.search.image_search import MAX_IMAGE_BYTES, ImageSearch, Match, value_or_raise
 from align_keras.search.page_guard import LOOPBACK, RETRY_AFTER, Guard
 from align_keras.search.requests import (
     SHORT_BODY,
     BodyReader,
     RequestError,
+    discard_body,
     parse_classification,
     parse_fields,
     parse_query,
@@ -77,6 +78,7 @@ def build_page(
             Route("/search", _reading(answers.body, answers.find), methods=["POST"]),
             Route("/classify", _reading(answers.body, answers.classify), methods=["POST"]),
         ],
+        exception_handlers={500: _failed},
     )
     return Guard(app, hosts, name_of)
 
@@ -138,10 +140,7 @@ class _Answers:
 
     def _find_image(self, body: bytearray) -> dict[str, Any]:
         asked = parse_query(_taken(body))
-        [found] = self.search.find_all([asked], self.probes)
-        if isinstance(found, InputError):
-            raise found
-        return _matches(found)
+        return _matches(value_or_raise(*self.search.find_all([asked], self.probes)))
 
     def _classify_image(self, body: bytearray) -> dict[str, Any]:
         classes = self.search.classify(*parse_classification(_taken(body)))
@@ -167,6 +166,12 @@ def _file(name: str, kind: str) -> Callable[[Any], Any]:
     return lambda _: Response(content, media_type=kind)
 
 
+def _failed(request: Any, error: Exception) -> Any:
+    from starlette.responses import JSONResponse
+
+    return JSONResponse({"error": "the server failed on this request; its log says why"}, 500)
+
+
 def _reading(reader: BodyReader, answer: Callable[[bytearray], Any]) -> Callable[[Any], Any]:
     """An endpoint that reads the body of a request and answers it."""
     from starlette.responses import JSONResponse
@@ -176,8 +181,12 @@ def _reading(reader: BodyReader, answer: Callable[[bytearray], Any]) -> Callable
             async with reader.read(request) as body:
                 return JSONResponse(await answer(body))
         except InputError as error:
-            status = error.status if isinstance(error, RequestError) else 400
-            headers = {"Retry-After": RETRY_AFTER} if status == 503 else None
+            status, headers = 400, None
+            if isinstance(error, RequestError):
+                status = error.status
+                headers = {"Retry-After": RETRY_AFTER} if status == 503 else None
+                if error.is_unread:
+                    await discard_body(request)
             return JSONResponse({"error": str(error)}, status, headers)
 
     return endpoint

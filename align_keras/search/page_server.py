@@ -5,6 +5,8 @@ to come in nor how many connections a client has, so a subclass of its protocol 
 """
 
 import asyncio
+import contextlib
+import ctypes
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +20,8 @@ from align_keras.search.page import build_page
 from align_keras.search.page_guard import HEADERS, LOOPBACK, RETRY_AFTER
 
 _MAX_CONNECTIONS, _OF_A_CLIENT = 512, 256
+# Of glibc's malloc.h; larger than what the towers allocate for a batch.
+_M_MMAP_THRESHOLD, _KEPT_BLOCK = -3, 16 << 20
 # From the connection, or the answer before, to the end of a request's head; a request in all.
 _HEAD_SECONDS, _REQUEST_SECONDS = 10, 300
 
@@ -45,10 +49,21 @@ def serve(
         InputError: if the address cannot be listened on, or an allowed host is not a name.
     """
     app = build_page(search, probes, (*LOOPBACK, host, *allowed_hosts), name_of)
+    search.warm_up()
+    _return_memory()
     with listen(host, port) as listener:
         name = f"[{host}]" if ":" in host else host
         print(f"http://{name}:{listener.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
         build_server(app).run(sockets=[listener])
+
+
+def _return_memory() -> None:
+    """Lets the memory of a large upload or image go back to the system once it is answered.
+
+    glibc learns from each large block that is freed to keep the next one of that size.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK)
 
 
 def listen(host: str, port: int) -> socket.socket:

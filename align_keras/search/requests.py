@@ -31,6 +31,11 @@ class RequestError(InputError):
         super().__init__(problem)
         self.status = status
 
+    @property
+    def is_unread(self) -> bool:
+        """Whether the request was refused before its body was read."""
+        return self.status in (411, 413, 415, 503)
+
 
 class BodyReader:
     """Reads the bodies of requests, of which a bounded number of bytes is in memory at a time."""
@@ -104,6 +109,16 @@ async def _read_body(request: Any, size: int) -> bytearray:
     except TimeoutError:
         raise RequestError("the request took too long to come in", 408) from None
     return body
+
+
+async def discard_body(request: Any) -> None:
+    """Lets a client that was refused finish sending: most read an answer only then."""
+    if "expect" in request.headers:  # it waits to be asked for the body
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PART_SECONDS):
+            async for _ in request.stream():
+                pass
 
 
 def parse_fields(body: bytearray) -> dict[str, Any]:
