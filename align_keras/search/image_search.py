@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from align_keras.data.examples import image_files
 from align_keras.errors import InputError, Place
@@ -27,7 +28,7 @@ MAX_IMAGE_BYTES = 20 << 20
 MAX_CLASSES = 1_000
 MAX_RESULTS = 200
 # Sentences embedded at a time.
-_TEXTS = 64
+_TEXTS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,16 +118,19 @@ class ImageSearch:
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """The embeddings of sentences, ``(sentences, width)``, those of ``model.encode_texts``.
 
-        Rows are as long as the longest sentence needs, not as the preprocessor pads them: short
-        sentences take a quarter of the time.
+        Sentences of about one length go together, and rows are as long as the longest of these,
+        not as the preprocessor pads them: that takes a quarter of the time.
         """
-        parts = []
+        fields = self.model.preprocessor.tokenize(list(texts))
+        lengths = fields["padding_mask"].numpy().sum(axis=1)
+        order = np.argsort(lengths, kind="stable")
+        embeddings = np.empty((len(texts), self.index.header.width), np.float32)
         for start in range(0, len(texts), _TEXTS):
-            fields = self.model.preprocessor.tokenize(texts[start : start + _TEXTS])
-            longest = int(fields["padding_mask"].numpy().sum(axis=1).max())
-            trimmed = {name: values[:, :longest] for name, values in fields.items()}
-            parts.append(self.model.encode_texts(trimmed))
-        return np.concatenate(parts)
+            rows = order[start : start + _TEXTS]
+            longest = int(lengths[rows[-1]])
+            part = {name: tf.gather(values, rows)[:, :longest] for name, values in fields.items()}
+            embeddings[rows] = self.model.encode_texts(part)
+        return embeddings
 
     def embed_image(self, encoded: bytes) -> np.ndarray:
         """The embedding of an encoded image, ``(width,)``; InputError if it is none."""

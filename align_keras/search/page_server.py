@@ -20,8 +20,8 @@ from align_keras.search.page import build_page
 from align_keras.search.page_guard import HEADERS, LOOPBACK, RETRY_AFTER
 
 _MAX_CONNECTIONS, _OF_A_CLIENT = 512, 256
-# Of glibc's malloc.h; larger than what the towers allocate for a batch.
-_M_MMAP_THRESHOLD, _KEPT_BLOCK = -3, 16 << 20
+# Of glibc's malloc.h; larger blocks than this go back to the system at once.
+_M_MMAP_THRESHOLD, _KEPT_BLOCK = -3, 1 << 20
 # From the connection, or the answer before, to the end of a request's head; a request in all.
 _HEAD_SECONDS, _REQUEST_SECONDS = 10, 300
 
