@@ -7,6 +7,7 @@ trained ones, over 10,000 embeddings. ``recipes/search.py serve`` runs in a proc
 gets, each kind at once: sentences; photographs of 67 megapixels, the largest that are decoded; and
 40 uploads of 20 MiB that are no images. ``--checkout`` measures another version of this
 repository. Memory is the resident set; its peak is counted anew for each kind.
+"CPU" is the server's processor time, which other jobs on the machine hardly change.
 """
 
 import argparse
@@ -109,6 +110,12 @@ def memory(pid, name):
     return int(re.search(rf"{name}:\s+(\d+)", status)[1]) / 1024
 
 
+def cpu_seconds(pid):
+    """Seconds of all cores that a process has had, which other jobs hardly change."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def forget_peak(pid):
     """Lets the peak of a process begin anew."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
@@ -148,11 +155,13 @@ async def ask_all(port, bodies):
 def report(name, pid, port, bodies):
     """Asks all at once and prints a row."""
     forget_peak(pid)
+    before = cpu_seconds(pid)
     statuses, seconds, total = asyncio.run(ask_all(port, bodies))
     counts = ", ".join(f"{statuses.count(status)} x {status}" for status in sorted(set(statuses)))
     half, most = np.percentile(seconds, [50, 99])
     print(
-        f"{name:<34}{half:>8.2f}{most:>8.2f}{total:>8.2f}{memory(pid, 'VmHWM'):>10,.0f}"
+        f"{name:<24}{half:>8.2f}{most:>8.2f}{total:>8.2f}"
+        f"{cpu_seconds(pid) - before:>8.2f}{memory(pid, 'VmHWM'):>10,.0f}"
         f"{memory(pid, 'VmRSS'):>8,.0f}  {counts}",
         flush=True,
     )
@@ -179,8 +188,8 @@ def main(num_texts, num_images, num_uploads, checkout):
             for _ in range(3):
                 asyncio.run(ask_all(port, texts[:1]))
             print(f"MiB at rest, after three sentences: {memory(pid, 'VmRSS'):,.0f}\n")
-            heads = f"{'p50 s':>8}{'p99 s':>8}{'all s':>8}{'peak MiB':>10}{'after':>8}"
-            print(f"{'at once':<34}{heads}  answers")
+            heads = f"{'p50 s':>8}{'p99 s':>8}{'all s':>8}{'CPU s':>8}{'peak MiB':>10}{'after':>8}"
+            print(f"{'at once':<24}{heads}  answers")
             report(f"{num_texts} sentences", pid, port, texts)
             report(f"{num_texts} sentences again", pid, port, texts)
             report("1 photograph", pid, port, [image])

@@ -226,8 +226,9 @@ def serve(settings):
     from align_keras.search import page
 
     page.require_starlette()
-    from align_keras.search import page_server
+    from align_keras.search import page_guard, page_server
 
+    page_guard.allowed_names(settings.allowed_host)
     page_server.serve(
         open_search(settings),
         settings.host,

@@ -5,6 +5,7 @@ browser can get those files and the thumbnails that the index holds, and nothing
 bounded in size and number, the page loads nothing from elsewhere, and nothing is sent anywhere.
 """
 
+import gc
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -177,8 +178,10 @@ def _reading(reader: BodyReader, answer: Callable[[bytearray], Any]) -> Callable
     from starlette.responses import JSONResponse
 
     async def endpoint(request: Any) -> Any:
+        is_long = False
         try:
             async with reader.read(request) as body:
+                is_long = len(body) > SHORT_BODY
                 return JSONResponse(await answer(body))
         except InputError as error:
             status, headers = 400, None
@@ -187,6 +190,10 @@ def _reading(reader: BodyReader, answer: Callable[[bytearray], Any]) -> Callable
                 headers = {"Retry-After": RETRY_AFTER} if status == 503 else None
                 if error.is_unread:
                     await discard_body(request)
-            return JSONResponse({"error": str(error)}, status, headers)
+            refusal = JSONResponse({"error": str(error)}, status, headers)
+        if is_long:
+            # TensorFlow's errors hold themselves, and by their stack the image.
+            gc.collect()
+        return refusal
 
     return endpoint

@@ -45,14 +45,8 @@ class Guard:
 
     def __init__(self, app: Any, hosts: Iterable[str], name_of: Callable[[str], str] = str) -> None:
         self.app = app
-        self.hosts = {host_name(host) for host in hosts}
+        self.hosts = allowed_names(hosts)
         self.name_of = name_of
-        if None in self.hosts:
-            raise InputError(
-                "not a host name or address",
-                remedy="give one as photos.example.org",
-                setting="allowed_host",
-            )
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI's hook."""
@@ -70,7 +64,7 @@ class Guard:
         except ClientDisconnect:
             pass
         except Exception:  # whatever it is, it has been answered, and the others' requests go on
-            logger.exception("%s failed", scope["path"])
+            logger.exception("%r failed", scope["path"][:200])
 
     def _is_allowed(self, scope: Any) -> bool:
         name = host_name(_asked_host(scope))
@@ -89,6 +83,22 @@ class Guard:
             },
             421,
         )
+
+
+def allowed_names(hosts: Iterable[str]) -> set[str]:
+    """Hosts in the form of ``host_name``.
+
+    Raises:
+        InputError: if one is not a name or address, which names ``allowed_host`` in ``setting``.
+    """
+    names = {host: host_name(host) for host in hosts}
+    if wrong := [host for host, name in names.items() if name is None]:
+        raise InputError(
+            f"{wrong[0]!r} is not a name or address",
+            remedy="give one such as photos.example.org",
+            setting="allowed_host",
+        )
+    return {name for name in names.values() if name is not None}
 
 
 def _asked_host(scope: Any) -> str:

@@ -7,6 +7,7 @@ to come in nor how many connections a client has, so a subclass of its protocol 
 import asyncio
 import contextlib
 import ctypes
+import gc
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -60,8 +61,11 @@ def serve(
 def _return_memory() -> None:
     """Lets the memory of a large upload or image go back to the system once it is answered.
 
-    glibc learns from each large block that is freed to keep the next one of that size.
+    glibc learns from each large block that is freed to keep the next one of that size. What is
+    loaded by now stays, so that looking for garbage among the rest takes no time.
     """
+    gc.collect()
+    gc.freeze()
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK)
 
