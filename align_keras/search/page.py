@@ -170,6 +170,8 @@ def _file(name: str, kind: str) -> Callable[[Any], Any]:
 def _failed(request: Any, error: Exception) -> Any:
     from starlette.responses import JSONResponse
 
+    # Before the answer, so that it is there once somebody looks for it.
+    logger.error("%r failed", request.url.path[:200], exc_info=error)
     return JSONResponse({"error": "the server failed on this request; its log says why"}, 500)
 
 

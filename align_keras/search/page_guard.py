@@ -31,7 +31,7 @@ class Guard:
 
     It answers 421 to a request for a host that is not allowed. A site on the web could else let
     its own name lead here ("DNS rebinding") and read the index through the browser of someone who
-    may. It adds ``HEADERS`` to every answer, and logs the app's errors.
+    may. It adds ``HEADERS`` to every answer.
 
     Args:
         app: an ASGI app.
@@ -63,8 +63,9 @@ class Guard:
             await app(scope, receive, send_with_headers)
         except ClientDisconnect:
             pass
-        except Exception:  # whatever it is, it has been answered, and the others' requests go on
-            logger.exception("%r failed", scope["path"][:200])
+        except Exception:
+            # Starlette raises again what the app has answered with 500; uvicorn would log it.
+            logger.debug("answered with 500", exc_info=True)
 
     def _is_allowed(self, scope: Any) -> bool:
         name = host_name(_asked_host(scope))
