@@ -177,7 +177,8 @@ def _failed(request: Any, error: Exception) -> Any:
 
 def _reading(reader: BodyReader, answer: Callable[[bytearray], Any]) -> Callable[[Any], Any]:
     """An endpoint that reads the body of a request and answers it."""
-    from starlette.responses import JSONResponse
+    from starlette.requests import ClientDisconnect
+    from starlette.responses import JSONResponse, Response
 
     async def endpoint(request: Any) -> Any:
         is_long = False
@@ -185,6 +186,8 @@ def _reading(reader: BodyReader, answer: Callable[[bytearray], Any]) -> Callable
             async with reader.read(request) as body:
                 is_long = len(body) > SHORT_BODY
                 return JSONResponse(await answer(body))
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
         except InputError as error:
             status, headers = 400, None
             if isinstance(error, RequestError):

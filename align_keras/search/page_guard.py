@@ -50,7 +50,6 @@ class Guard:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI's hook."""
-        from starlette.requests import ClientDisconnect
 
         async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -61,8 +60,6 @@ class Guard:
         try:
             app = self.app if self._is_allowed(scope) else self._refusal(scope)
             await app(scope, receive, send_with_headers)
-        except ClientDisconnect:
-            pass
         except Exception:
             # Starlette raises again what the app has answered with 500; uvicorn would log it.
             logger.debug("answered with 500", exc_info=True)

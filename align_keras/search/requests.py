@@ -113,9 +113,11 @@ async def _read_body(request: Any, size: int) -> bytearray:
 
 async def discard_body(request: Any) -> None:
     """Lets a client that was refused finish sending: most read an answer only then."""
+    from starlette.requests import ClientDisconnect
+
     if "expect" in request.headers:  # it waits to be asked for the body
         return
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(TimeoutError, ClientDisconnect):
         async with asyncio.timeout(_PART_SECONDS):
             async for _ in request.stream():
                 pass
