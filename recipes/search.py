@@ -109,9 +109,11 @@ class ServeSettings(SearchSettings):
     """Shows a page to search on, until interrupted."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 lets other machines in."""
+    """Address to listen on; 0.0.0.0 lets other machines in, :: those with IPv6."""
     port: int = 7860
     """Port to listen on; 0 for any that is free."""
+    allowed_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A name by which browsers may call the page, beside --host and localhost; may be repeated."""
 
 
 def index(settings):
@@ -225,9 +227,19 @@ def serve(settings):
     from align_keras.search import page
 
     page.require_starlette()
+    from align_keras.search import page_guard, page_server
+
+    page_guard.allowed_names(settings.allowed_host)
     search = open_search(settings)
     search.index.verify_in_background(tell)
-    page.serve(search, settings.host, settings.port, settings.probes)
+    page_server.serve(
+        search,
+        settings.host,
+        settings.port,
+        settings.probes,
+        settings.allowed_host,
+        command.flag_of,
+    )
 
 
 def tell(fault):
@@ -266,6 +278,9 @@ def parse():
     """
     commands = {name: settings for name, (settings, _) in COMMANDS.items()}
     settings = command.parse_command(commands, description=__doc__)
+    if isinstance(settings, ServeSettings):
+        # TensorFlow reads it once, as it loads. Else it keeps what the largest images took.
+        os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
     for field, needs in (("images", ""), ("data", "captions")):
         if hasattr(settings, field):
             with concerning(field):

@@ -6,38 +6,29 @@ Everything that comes in is bounded and checked here, since a page passes on wha
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from align_keras.data.examples import image_files
 from align_keras.errors import InputError, Place
 from align_keras.evaluation import embedding, zero_shot
 from align_keras.evaluation.composed_search import compose
 from align_keras.evaluation.fingerprint import is_fingerprint_of
+from align_keras.preprocessing.decoding.faults import MAX_PIXELS
 from align_keras.search.image_index import ImageIndex
+from align_keras.search.pixel_budget import PixelBudget, pixels_of
+from align_keras.search.queries import Query, checked_texts, clean_text
 
-MAX_CHARACTERS = 1_000
+T = TypeVar("T")
+
 MAX_IMAGE_BYTES = 20 << 20
 MAX_CLASSES = 1_000
 MAX_RESULTS = 200
-
-
-@dataclasses.dataclass(frozen=True)
-class Query:
-    """What is looked for: a sentence, an image, or an image changed by a sentence."""
-
-    text: str = ""
-    """A sentence."""
-    image: bytes = b""
-    """An encoded image."""
-    text_weight: float = 2.0
-    """Of the sentence beside an image, the paper's 2 by default; below 0 it is taken away."""
-    without: str = ""
-    """Words to take away."""
-    without_weight: float = 1.0
-    """How much of them."""
+# Sentences embedded at a time.
+_TEXTS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +39,8 @@ class Match:
     score: float
     name: str
     caption: str
-    thumbnail: bytes
-    """A JPEG; empty if the index keeps none."""
+    thumbnail: bytes = b""
+    """A JPEG; empty if the index keeps none, or if it was not asked for."""
 
 
 class ImageSearch:
@@ -74,6 +65,14 @@ class ImageSearch:
             )
         self.model = model
         self.index = index
+        self._pixels = PixelBudget(MAX_PIXELS)
+
+    def warm_up(self) -> None:
+        """Traces both towers, which takes seconds, for all sizes of batches."""
+        for texts in (["a"], ["a", "a b"]):
+            self.embed_texts(texts)
+        size = self.model.preprocessor.image_size
+        self.model.encode_images(np.zeros((1, size, size, 3), np.float32))
 
     def embed(self, query: Query) -> np.ndarray:
         """The embedding of a ``Query``, ``(width,)``; composed as in the paper's section 7.
@@ -81,32 +80,65 @@ class ImageSearch:
         Raises:
             InputError: if there is nothing to look for, or too much.
         """
-        text, without = clean_text(query.text), clean_text(query.without)
-        for weight in (query.text_weight, query.without_weight):
-            if not abs(weight) <= 100:
-                raise InputError(f"a weight must be a number from -100 to 100, not {weight}")
-        if not text and not query.image:
-            raise InputError("nothing to look for", remedy="give a sentence or an image")
-        found = self.embed_image(query.image) if query.image else self.model.encode_texts(text)[0]
-        if query.image and text:
-            found = self._composed(found, text, query.text_weight)
-        if without:
-            found = self._composed(found, without, -query.without_weight)
+        return value_or_raise(*self._embed_all([query]))
+
+    def _embed_all(self, queries: Sequence[Query]) -> list[np.ndarray | InputError]:
+        """As ``embed``, with the sentences of all queries embedded together."""
+        texts = [checked_texts(query) for query in queries]
+        sentences = [text for own in texts if isinstance(own, tuple) for text in own if text]
+        rows = {text: row for row, text in enumerate(dict.fromkeys(sentences))}
+        embeddings = self.embed_texts(list(rows)) if rows else []
+        found: list[np.ndarray | InputError] = []
+        for query, own in zip(queries, texts, strict=True):
+            if isinstance(own, InputError):
+                found.append(own)
+                continue
+            try:
+                found.append(
+                    self._composed(
+                        query, *(embeddings[rows[text]] if text else None for text in own)
+                    )
+                )
+            except InputError as error:
+                found.append(error.with_traceback(None))
         return found
 
-    def _composed(self, embedding: np.ndarray, text: str, weight: float) -> np.ndarray:
-        with np.errstate(invalid="ignore"):
-            composed = compose(embedding, self.model.encode_texts(text)[0], weight)
-        if not np.isfinite(composed).all():
-            raise InputError("nothing is left to look for: what is added and taken away cancel out")
-        return composed
+    def _composed(
+        self, query: Query, text: np.ndarray | None, without: np.ndarray | None
+    ) -> np.ndarray:
+        """The embedding of a query, from those of its two sentences."""
+        if query.image:
+            found = self.embed_image(query.image)
+            found = found if text is None else _compose(found, text, query.text_weight)
+        else:
+            assert text is not None
+            found = text
+        return found if without is None else _compose(found, without, -query.without_weight)
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """The embeddings of sentences, ``(sentences, width)``, those of ``model.encode_texts``.
+
+        Sentences of about one length go together, and rows are as long as the longest of these,
+        not as the preprocessor pads them: that takes a quarter of the time.
+        """
+        fields = self.model.preprocessor.tokenize(list(texts))
+        lengths = fields["padding_mask"].numpy().sum(axis=1)
+        order = np.argsort(lengths, kind="stable")
+        embeddings = np.empty((len(texts), self.index.header.width), np.float32)
+        for start in range(0, len(texts), _TEXTS):
+            rows = order[start : start + _TEXTS]
+            longest = int(lengths[rows[-1]])
+            part = {name: tf.gather(values, rows)[:, :longest] for name, values in fields.items()}
+            embeddings[rows] = self.model.encode_texts(part)
+        return embeddings
 
     def embed_image(self, encoded: bytes) -> np.ndarray:
         """The embedding of an encoded image, ``(width,)``; InputError if it is none."""
         if len(encoded) > MAX_IMAGE_BYTES:
             raise InputError(f"the image has more than {MAX_IMAGE_BYTES >> 20} MiB")
         place = Place(member="the image")
-        pixels = embedding.decode_bytes(encoded, place, self.model.preprocessor)
+        with self._pixels.taken(pixels_of(encoded)):
+            pixels = embedding.decode_bytes(encoded, place, self.model.preprocessor)
         return self.model.encode_images(pixels[None])[0]
 
     def find(self, query: Query, count: int = 24, probes: int | None = None) -> list[Match]:
@@ -123,17 +155,49 @@ class ImageSearch:
         Raises:
             InputError: if the query cannot be asked or the index is damaged.
         """
-        if not 1 <= count <= MAX_RESULTS:
-            raise InputError(f"the number of results must be from 1 to {MAX_RESULTS}, not {count}")
-        places, scores = self.index.search(self.embed(query)[None], count, probes)
+        found = value_or_raise(*self.find_all([(query, count)], probes))
+        thumbnail = self.index.thumbnail
+        return [dataclasses.replace(match, thumbnail=thumbnail(match.place)) for match in found]
+
+    def find_all(
+        self, asked: Sequence[tuple[Query, int]], probes: int | None = None
+    ) -> list[list[Match] | InputError]:
+        """As ``find`` for several queries at a time, without thumbnails.
+
+        Args:
+            asked: queries, each with the number of images to find.
+            probes: lists of a large index to look into; None for the default.
+
+        Returns:
+            For each query its list of ``Match``, or what ``find`` would raise.
+        """
+        found: list[list[Match] | InputError] = [
+            InputError(f"the number of results must be from 1 to {MAX_RESULTS}, not {count}")
+            for _, count in asked
+        ]
+        rows = [row for row, (_, count) in enumerate(asked) if 1 <= count <= MAX_RESULTS]
+        embedded = self._embed_all([asked[row][0] for row in rows])
+        # Together with those that want as many, so that nobody's answer depends on the others.
+        groups: dict[int, list[tuple[int, np.ndarray]]] = {}
+        for row, own in zip(rows, embedded, strict=True):
+            if isinstance(own, InputError):
+                found[row] = own
+            else:
+                groups.setdefault(asked[row][1], []).append((row, own))
+        for count, group in groups.items():
+            queries = np.stack([own for _, own in group])
+            places, scores = self.index.search(queries, count, probes)
+            for (row, _), own_places, own_scores in zip(group, places, scores, strict=True):
+                try:
+                    found[row] = self._matches(own_places, own_scores)
+                except InputError as error:
+                    found[row] = error.with_traceback(None)
+        return found
+
+    def _matches(self, places: np.ndarray, scores: np.ndarray) -> list[Match]:
         return [
-            Match(
-                place,
-                score,
-                **dataclasses.asdict(self.index.label(place)),
-                thumbnail=self.index.thumbnail(place),
-            )
-            for place, score in zip(places[0].tolist(), scores[0].tolist(), strict=True)
+            Match(place, score, **dataclasses.asdict(self.index.label(place)))
+            for place, score in zip(places.tolist(), scores.tolist(), strict=True)
             if place >= 0 and np.isfinite(score)
         ]
 
@@ -163,18 +227,30 @@ class ImageSearch:
         prompt = clean_text(prompt)
         if "{}" not in prompt:
             raise InputError("the prompt has no {} for the class name")
-        texts = self.model.encode_texts(zero_shot.fill_prompts(names, [prompt]))
+        texts = self.embed_texts(zero_shot.fill_prompts(names, [prompt]))
         logits = self.embed_image(encoded) @ texts.T / self.model.temperature
         probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
         order = np.argsort(-probabilities, kind="stable")
         return {names[place]: float(probabilities[place]) for place in order}
 
 
-def clean_text(text: str) -> str:
-    """A text in one line, without white space around it; InputError if it is too long."""
-    if len(text) > MAX_CHARACTERS:
-        raise InputError(f"a text of {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
-    return " ".join(text.encode("utf-8", "replace").decode().split())
+def value_or_raise(result: T | InputError) -> T:
+    """A result; if it is an InputError, raises it."""
+    if not isinstance(result, InputError):
+        return result
+    try:
+        raise result
+    finally:
+        # Else the error would hold itself by its traceback, and all images on the way.
+        del result
+
+
+def _compose(embedding: np.ndarray, text: np.ndarray, weight: float) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        composed = compose(embedding, text, weight)
+    if not np.isfinite(composed).all():
+        raise InputError("nothing is left to look for: what is added and taken away cancel out")
+    return composed
 
 
 def read_image(path: str | Path) -> bytes:

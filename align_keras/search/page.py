@@ -5,17 +5,26 @@ browser can get those files and the thumbnails that the index holds, and nothing
 bounded in size and number, the page loads nothing from elsewhere, and nothing is sent anywhere.
 """
 
-import dataclasses
+import gc
 import logging
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from align_keras.errors import InputError
 from align_keras.preprocessing.decoding.faults import MAX_PIXELS
-from align_keras.search.image_search import MAX_IMAGE_BYTES, ImageSearch
-from align_keras.search.requests import parse_classification, parse_query, read_fields
+from align_keras.search.image_search import MAX_IMAGE_BYTES, ImageSearch, Match, value_or_raise
+from align_keras.search.page_guard import LOOPBACK, RETRY_AFTER, Guard
+from align_keras.search.requests import (
+    SHORT_BODY,
+    BodyReader,
+    RequestError,
+    discard_body,
+    parse_classification,
+    parse_fields,
+    parse_query,
+)
+from align_keras.search.text_batches import Batches
 
 logger = logging.getLogger(__name__)
 
@@ -25,19 +34,8 @@ _FILES = {
     "/page.js": ("page.js", "text/javascript"),
     "/page.svg": ("page.svg", "image/svg+xml"),
 }
-_HEADERS = {
-    # Nothing but what this server gives, and no script in the page itself.
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' blob:; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; "
-    "base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-# Bodies in memory, and images decoded and embedded, at a time; the others wait.
-_READING, _WORKING = 8, 2
-_MAX_CONNECTIONS = 256
-_LOOPBACK = ("127.0.0.1", "localhost")
+# Requests with an image that are worked on at a time; the others wait.
+_WORKING = 2
 
 
 def require_starlette() -> None:
@@ -52,50 +50,59 @@ def require_starlette() -> None:
 
 
 def build_page(
-    search: ImageSearch, probes: int | None = None, hosts: Sequence[str] = ("*",)
+    search: ImageSearch,
+    probes: int | None = None,
+    hosts: Sequence[str] = LOOPBACK,
+    name_of: Callable[[str], str] = str,
 ) -> Any:
     """The page as an ASGI app.
 
     Args:
         search: several threads use it at a time.
         probes: lists of a large index to look into; None for the default.
-        hosts: by which names browsers may call the server, ``"*"`` for any.
+        hosts: by which names browsers may call the server.
+        name_of: how a setting is called where the user reads it, for a host that is refused.
 
-    Returns:
-        A ``starlette.applications.Starlette``.
+    Raises:
+        InputError: if one of ``hosts`` is not a name or address.
     """
-    import anyio
     from starlette.applications import Starlette
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.routing import Route
 
     answers = _Answers(search, probes)
-    limits = anyio.CapacityLimiter(_READING), anyio.CapacityLimiter(_WORKING)
     files = [Route(path, _file(name, kind)) for path, (name, kind) in _FILES.items()]
-    return Starlette(
+    app = Starlette(
         routes=[
             *files,
             Route("/about", answers.about),
-            Route("/thumbnail/{place:int}", answers.thumbnail),
-            Route("/search", _working(answers.find, *limits), methods=["POST"]),
-            Route("/classify", _working(answers.classify, *limits), methods=["POST"]),
+            Route("/thumbnail/{place}", answers.thumbnail),
+            Route("/search", _reading(answers.body, answers.find), methods=["POST"]),
+            Route("/classify", _reading(answers.body, answers.classify), methods=["POST"]),
         ],
-        # Else a page from elsewhere could ask through a name that leads here.
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+        exception_handlers={500: _failed},
     )
+    return Guard(app, hosts, name_of)
 
 
-@dataclasses.dataclass(frozen=True)
 class _Answers:
     """What the page's addresses answer."""
 
-    search: ImageSearch
-    probes: int | None
+    def __init__(self, search: ImageSearch, probes: int | None) -> None:
+        import anyio
+
+        self.search = search
+        self.probes = probes
+        self.body = BodyReader()
+        self._working = anyio.CapacityLimiter(_WORKING)
+        self._sentences = Batches(
+            lambda asked: search.find_all(asked, probes), anyio.CapacityLimiter(1)
+        )
 
     async def about(self, request: Any) -> Any:
+        from starlette.responses import JSONResponse
+
         index = self.search.index
-        return _json(
+        return JSONResponse(
             {
                 "images": len(index),
                 "search": f"in {index.header.lists:,} lists" if index.is_approximate else "exact",
@@ -107,105 +114,91 @@ class _Answers:
     async def thumbnail(self, request: Any) -> Any:
         from starlette.responses import Response
 
-        place = request.path_params["place"]
-        if place >= len(self.search.index):
-            return Response(status_code=404, headers=_HEADERS)
-        try:
-            data = self.search.index.thumbnail(place)
-        except InputError as error:
-            logger.error("%s", error)
-            data = b""
-        status = 200 if data else 404
-        return Response(data, status, media_type="image/jpeg", headers=_HEADERS)
+        digits, data = request.path_params["place"], b""
+        # int() takes digits of all scripts, and refuses thousands of them.
+        is_number = digits.isascii() and digits.isdigit() and len(digits) < 20
+        if is_number and int(digits) < len(self.search.index):
+            try:
+                data = self.search.index.thumbnail(int(digits))
+            except InputError as error:
+                logger.error("%s", error)
+        return Response(data, 200 if data else 404, media_type="image/jpeg")
 
-    def find(self, fields: dict[str, Any]) -> dict[str, Any]:
-        query, count = parse_query(fields)
-        found = self.search.find(query, count, self.probes)
-        names = ("place", "score", "name", "caption")
-        return {"matches": [{name: getattr(match, name) for name in names} for match in found]}
+    async def find(self, body: bytearray) -> dict[str, Any]:
+        if len(body) <= SHORT_BODY:
+            query, count = parse_query(parse_fields(body))
+            if not query.image:
+                return _matches(await self._sentences.ask((query, count)))
+        return await self._in_thread(self._find_image, body)
 
-    def classify(self, fields: dict[str, Any]) -> dict[str, Any]:
-        classes = self.search.classify(*parse_classification(fields))
+    async def classify(self, body: bytearray) -> dict[str, Any]:
+        return await self._in_thread(self._classify_image, body)
+
+    async def _in_thread(self, answer: Callable[[bytearray], Any], body: bytearray) -> Any:
+        import anyio
+
+        return await anyio.to_thread.run_sync(answer, body, limiter=self._working)
+
+    def _find_image(self, body: bytearray) -> dict[str, Any]:
+        asked = parse_query(_taken(body))
+        return _matches(value_or_raise(*self.search.find_all([asked], self.probes)))
+
+    def _classify_image(self, body: bytearray) -> dict[str, Any]:
+        classes = self.search.classify(*parse_classification(_taken(body)))
         return {"classes": list(classes.items())}
+
+
+def _taken(body: bytearray) -> dict[str, Any]:
+    """The fields of a body, which is emptied: it is held twice only while it is parsed."""
+    fields = parse_fields(body)
+    body.clear()
+    return fields
+
+
+def _matches(found: Sequence[Match]) -> dict[str, Any]:
+    names = ("place", "score", "name", "caption")
+    return {"matches": [{name: getattr(match, name) for name in names} for match in found]}
 
 
 def _file(name: str, kind: str) -> Callable[[Any], Any]:
     from starlette.responses import Response
 
     content = (Path(__file__).parent / "page_files" / name).read_bytes()
-    return lambda _: Response(content, media_type=kind, headers=_HEADERS)
+    return lambda _: Response(content, media_type=kind)
 
 
-def _json(content: Any, status: int = 200) -> Any:
+def _failed(request: Any, error: Exception) -> Any:
     from starlette.responses import JSONResponse
 
-    return JSONResponse(content, status, headers=_HEADERS)
+    # Before the answer, so that it is there once somebody looks for it.
+    logger.error("%r failed", request.url.path[:200], exc_info=error)
+    return JSONResponse({"error": "the server failed on this request; its log says why"}, 500)
 
 
-def _working(
-    answer: Callable[[dict[str, Any]], Any], reading: Any, working: Any
-) -> Callable[[Any], Any]:
-    """An endpoint that reads a request's fields, and answers in a thread.
-
-    Args:
-        answer: the fields to the content of the answer.
-        reading: limits how many requests are in memory.
-        working: limits how many are answered at a time.
-    """
-    import anyio
+def _reading(reader: BodyReader, answer: Callable[[bytearray], Any]) -> Callable[[Any], Any]:
+    """An endpoint that reads the body of a request and answers it."""
+    from starlette.requests import ClientDisconnect
+    from starlette.responses import JSONResponse, Response
 
     async def endpoint(request: Any) -> Any:
+        is_long = False
         try:
-            async with reading:
-                fields = await read_fields(request)
-                return _json(await anyio.to_thread.run_sync(answer, fields, limiter=working))
+            async with reader.read(request) as body:
+                is_long = len(body) > SHORT_BODY
+                return JSONResponse(await answer(body))
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
         except InputError as error:
-            return _json({"error": str(error)}, 400)
-        except Exception:  # whatever it is, the others' requests go on
-            logger.exception("%s failed", request.url.path)
-            return _json({"error": "the server failed on this request; its log says why"}, 500)
+            status, headers = 400, None
+            if isinstance(error, RequestError):
+                status = error.status
+                headers = {"Retry-After": RETRY_AFTER} if status == 503 else None
+                if error.is_unread:
+                    await discard_body(request)
+            refusal = JSONResponse({"error": str(error)}, status, headers)
+        if is_long:
+            # TensorFlow's errors hold themselves, and by their stack the image.
+            gc.collect()
+        return refusal
 
     return endpoint
-
-
-def serve(search: ImageSearch, host: str, port: int, probes: int | None = None) -> None:
-    """Serves the page until interrupted, and prints its address.
-
-    Raises:
-        InputError: if the address cannot be listened on.
-    """
-    hosts = _LOOPBACK if host in _LOOPBACK else ("*",)
-    with listen(host, port) as listener:
-        print(f"http://{host}:{listener.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
-        build_server(build_page(search, probes, hosts)).run(sockets=[listener])
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; InputError if it cannot."""
-    if not 0 <= port < 1 << 16:
-        raise InputError(f"must be from 0 to 65,535, not {port}", setting="port")
-    try:
-        return socket.create_server((host, port))
-    except OSError as error:
-        raise InputError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}",
-            remedy="give another <host> or <port>",
-        ) from None
-
-
-def build_server(app: Any) -> Any:
-    """A ``uvicorn.Server`` of the app, with bounds."""
-    import uvicorn
-
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            limit_concurrency=_MAX_CONNECTIONS,
-        )
-    )

@@ -2,8 +2,11 @@
 
 import asyncio
 import base64
+import collections
+import contextlib
 import dataclasses
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 from align_keras.errors import InputError
@@ -11,31 +14,117 @@ from align_keras.search.image_search import MAX_CLASSES, MAX_IMAGE_BYTES, Query
 
 # An image in base64 beside texts.
 _MAX_BODY = MAX_IMAGE_BYTES * 4 // 3 + (4 << 20)
+#: Bodies up to this size are short: their number is bounded by that of the connections.
+SHORT_BODY = 1 << 16
+# Of all longer bodies together, and of a client's.
+_MAX_BUFFERED, _MAX_OF_A_CLIENT = 3 * _MAX_BODY, 2 * _MAX_BODY
 # Of lists and objects, which take fifty times their bytes once they are read.
 _MAX_SEPARATORS = 1 << 17
-_BODY_SECONDS = 60
+# For room, for the next part of a body, and for all of it.
+_ROOM_SECONDS, _PART_SECONDS, _BODY_SECONDS = 30, 10, 60
 
 
 class RequestError(InputError):
-    """What is wrong with a request, in one line."""
+    """What is wrong with a request, in one line, and the HTTP status that says so."""
+
+    def __init__(self, problem: str, status: int = 400) -> None:
+        super().__init__(problem)
+        self.status = status
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether the request was refused before its body was read."""
+        return self.status in (411, 413, 415, 503)
 
 
-async def read_fields(request: Any) -> dict[str, Any]:
-    """The JSON object of a request's body.
+class BodyReader:
+    """Reads the bodies of requests, of which a bounded number of bytes is in memory at a time."""
 
-    Args:
-        request: a ``starlette.requests.Request``.
+    def __init__(self) -> None:
+        self._taken: collections.Counter[str] = collections.Counter()
+        self._changed = asyncio.Condition()
 
-    Raises:
-        RequestError: if it is none, or too large or slow.
-    """
-    # A form of another site cannot send this kind unasked.
-    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-        raise RequestError("the request must be application/json")
+    @contextlib.asynccontextmanager
+    async def read(self, request: Any) -> AsyncIterator[bytearray]:
+        """Within, the body of a request is in memory; its size is told before any of it is read.
+
+        Args:
+            request: a ``starlette.requests.Request``.
+
+        Raises:
+            RequestError: if it is not JSON by its header, if it is too large or slow, or if there
+                is no room for it.
+        """
+        # A form of another site cannot send this kind unasked.
+        if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+            raise RequestError("the request must be application/json", 415)
+        size = request.headers.get("content-length", "")
+        if not (size.isascii() and size.isdigit()):
+            raise RequestError("the request must have a Content-Length", 411)
+        # int() refuses thousands of digits.
+        if len(size) > 20 or int(size) > _MAX_BODY:
+            raise RequestError(
+                f"the request is too large; an image may have {MAX_IMAGE_BYTES >> 20} MiB", 413
+            )
+        client = request.client.host if request.client else ""
+        async with self._room(client, int(size)):
+            yield await _read_body(request, int(size))
+
+    @contextlib.asynccontextmanager
+    async def _room(self, client: str, size: int) -> AsyncIterator[None]:
+        if size <= SHORT_BODY:
+            yield
+            return
+
+        def is_room() -> bool:
+            free = _MAX_BUFFERED - self._taken.total(), _MAX_OF_A_CLIENT - self._taken[client]
+            return size <= min(free)
+
+        try:
+            async with asyncio.timeout(_ROOM_SECONDS), self._changed:
+                await self._changed.wait_for(is_room)
+                self._taken[client] += size
+        except TimeoutError:
+            raise RequestError("too many uploads at a time; try again", 503) from None
+        try:
+            yield
+        finally:
+            self._taken[client] -= size
+            self._taken += collections.Counter()  # drops those that have none
+            async with self._changed:
+                self._changed.notify_all()
+
+
+async def _read_body(request: Any, size: int) -> bytearray:
+    # As large as it will be: a buffer that grows is copied, and leaves holes.
+    body, end = bytearray(size), 0
+    parts = aiter(request.stream())
     try:
-        body = await asyncio.wait_for(_read_body(request), _BODY_SECONDS)
+        async with asyncio.timeout(_BODY_SECONDS):
+            while end < size:
+                async with asyncio.timeout(_PART_SECONDS):
+                    part = await anext(parts)
+                body[end : end + len(part)] = part
+                end += len(part)
     except TimeoutError:
-        raise RequestError(f"the request took more than {_BODY_SECONDS} s to come in") from None
+        raise RequestError("the request took too long to come in", 408) from None
+    return body
+
+
+async def discard_body(request: Any) -> None:
+    """Lets a client that was refused finish sending: most read an answer only then."""
+    from starlette.requests import ClientDisconnect
+
+    if "expect" in request.headers:  # it waits to be asked for the body
+        return
+    with contextlib.suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(_PART_SECONDS):
+            async for _ in request.stream():
+                pass
+
+
+def parse_fields(body: bytearray) -> dict[str, Any]:
+    """The JSON object of a body; RequestError if it is none."""
     if sum(map(body.count, (b"[", b"{", b","))) > _MAX_SEPARATORS:
         raise RequestError("the request holds too many values")
     try:
@@ -45,17 +134,6 @@ async def read_fields(request: Any) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise RequestError("the request is not a JSON object")
     return fields
-
-
-async def _read_body(request: Any) -> bytes:
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MAX_BODY:
-            raise RequestError(
-                f"the request is too large; an image may have {MAX_IMAGE_BYTES >> 20} MiB"
-            )
-    return bytes(body)
 
 
 def parse_query(fields: dict[str, Any]) -> tuple[Query, int]:

@@ -5,6 +5,7 @@ from in_process import run_recipe_here
 
 from align_keras.data.examples.table_examples import TableExamples
 from align_keras.errors import InputError
+from align_keras.search import page_server
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,10 @@ def test_an_index_is_made_asked_and_evaluated(made, scene_photos, tmp_path, caps
         ("query a --index={made} --image=none", "--image: none: No such file or directory"),
         ("query a --index={made} --model=none", "--model: "),
         ("evaluate --index={made} --data=none.jsonl", "--data: "),
+        (
+            "serve --index=none --allowed-host http://a/",
+            "--allowed-host: 'http://a/' is not a name",
+        ),
         ("index --batch-size=0 {index}", "--batch-size: must be at least 1, not 0"),
         ("index --thumbnail-size=-1 {index}", "--thumbnail-size: must be at least 0, not -1"),
         ("index --thumbnail-size=5000 {index}", "--thumbnail-size: must be at most 1024"),
@@ -58,6 +63,27 @@ def test_wrong_flags_end_in_one_line(arguments, line, made, tiny_run, scene_phot
     found = run_recipe_here("search.py", *arguments.format(**names).split())
     assert found.startswith(f"search.py: {line.format(**names)}")
     assert "\n" not in found
+
+
+def test_a_page_is_called_by_its_own_names_and_those_allowed(made, capsys, monkeypatch):
+    monkeypatch.setenv("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "0")  # not of this whole process
+    line = run_recipe_here("search.py", "serve", f"--index={made}", "--allowed-host=http://a/")
+    assert line.startswith("search.py: --allowed-host: 'http://a/' is not a name or address; give")
+    apps = []
+
+    class Server:
+        def run(self, sockets):
+            assert len(sockets) == 1
+
+    monkeypatch.setattr(page_server, "_return_memory", lambda: None)
+    monkeypatch.setattr(page_server, "build_server", lambda app: apps.append(app) or Server())
+    flags = [f"--index={made}", "--port=0", "--host=127.0.0.1"]
+    flags += ["--allowed-host", "Photos.example.org", "--allowed-host=b.example:80"]
+    assert run_recipe_here("search.py", "serve", *flags) is None
+    assert capsys.readouterr().out.startswith("http://127.0.0.1:")
+    own = {"localhost", "127.0.0.1", "::1"}
+    assert apps[0].hosts == own | {"photos.example.org", "b.example"}
+    assert apps[0].name_of("allowed_host") == "--allowed-host"
 
 
 def test_what_fails_during_indexing_names_its_flag(tiny_run, scene_photos, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import urllib.error
 import urllib.request
 
@@ -26,3 +27,26 @@ def text_of(data):
 
 def places(answer):
     return [match["place"] for match in answer["matches"]]
+
+
+def open_socket(address):
+    host, port = address.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def read_all(connection):
+    """What comes until the server hangs up."""
+    received = b""
+    try:
+        while part := connection.recv(1 << 16):
+            received += part
+    except ConnectionError:
+        pass
+    return received
+
+
+def exchange(address, sent):
+    """Sends bytes as they are; returns all that comes back."""
+    with open_socket(address) as connection:
+        connection.sendall(sent)
+        return read_all(connection)

@@ -1,0 +1,122 @@
+"""What stands before every answer of the page: the names it is called by, and its headers."""
+
+import ipaddress
+import logging
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from align_keras.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+#: Of every answer.
+HEADERS = {
+    # Nothing but what this server gives, and no script in the page itself.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob:; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; "
+    "base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+#: Seconds after which a client that was refused for the load may ask again.
+RETRY_AFTER = "5"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]@*]+)(:\d*)?")
+
+
+class Guard:
+    """An ASGI app before another one.
+
+    It answers 421 to a request for a host that is not allowed. A site on the web could else let
+    its own name lead here ("DNS rebinding") and read the index through the browser of someone who
+    may. It adds ``HEADERS`` to every answer.
+
+    Args:
+        app: an ASGI app.
+        hosts: names and addresses by which the page may be called; the address at which a request
+            came in is allowed too, since no name leads to a page that is called by an address.
+        name_of: how a setting is called where the refusal is read.
+
+    Raises:
+        InputError: if one of ``hosts`` is not a name or address.
+    """
+
+    def __init__(self, app: Any, hosts: Iterable[str], name_of: Callable[[str], str] = str) -> None:
+        self.app = app
+        self.hosts = allowed_names(hosts)
+        self.name_of = name_of
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """ASGI's hook."""
+
+        async def send_with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                own = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", ()), *own]}
+            await send(message)
+
+        try:
+            app = self.app if self._is_allowed(scope) else self._refusal(scope)
+            await app(scope, receive, send_with_headers)
+        except Exception:
+            # Starlette raises again what the app has answered with 500; uvicorn would log it.
+            logger.debug("answered with 500", exc_info=True)
+
+    def _is_allowed(self, scope: Any) -> bool:
+        name = host_name(_asked_host(scope))
+        own = (scope.get("server") or ("",))[0]
+        return name is not None and (name in self.hosts or name == host_name(own))
+
+    def _refusal(self, scope: Any) -> Any:
+        from starlette.responses import JSONResponse
+
+        asked = host_name(_asked_host(scope))
+        what = f"the name {asked[:100]}" if asked else "its name"
+        return JSONResponse(
+            {
+                "error": f"this server is not to be called by {what}; if it is to be, start it "
+                f"with {self.name_of('allowed_host')}"
+            },
+            421,
+        )
+
+
+def allowed_names(hosts: Iterable[str]) -> set[str]:
+    """Hosts in the form of ``host_name``.
+
+    Raises:
+        InputError: if one is not a name or address, which names ``allowed_host`` in ``setting``.
+    """
+    names = {host: host_name(host) for host in hosts}
+    if wrong := [host for host, name in names.items() if name is None]:
+        raise InputError(
+            f"{wrong[0]!r} is not a name or address",
+            remedy="give one such as photos.example.org",
+            setting="allowed_host",
+        )
+    return {name for name in names.values() if name is not None}
+
+
+def _asked_host(scope: Any) -> str:
+    return next((value for name, value in scope["headers"] if name == b"host"), b"").decode(
+        "latin1"
+    )
+
+
+def host_name(text: str) -> str | None:
+    """A host, with a port or without, in the one form that is compared; None if it is none."""
+    bare = text.strip().rstrip(".").lower()
+    try:
+        return ipaddress.ip_address(bare).compressed
+    except ValueError:
+        pass
+    found = _HOST.fullmatch(bare)
+    if found is None:
+        return None
+    name = found[1].rstrip(".")
+    try:
+        return ipaddress.ip_address(name.strip("[]")).compressed
+    except ValueError:
+        return None if "[" in name else name or None

@@ -1,0 +1,186 @@
+"""The server below the page: it listens, and no client keeps others out.
+
+Uvicorn reads HTTP, as one would have to otherwise; it bounds neither how long a request may take
+to come in nor how many connections a client has, so a subclass of its protocol does.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from align_keras.errors import InputError
+from align_keras.search.image_search import ImageSearch
+from align_keras.search.page import build_page
+from align_keras.search.page_guard import HEADERS, LOOPBACK, RETRY_AFTER
+
+_MAX_CONNECTIONS, _OF_A_CLIENT = 512, 256
+# Of glibc's malloc.h; larger blocks than this go back to the system at once.
+_M_MMAP_THRESHOLD, _KEPT_BLOCK = -3, 1 << 20
+# From the connection, or the answer before, to the end of a request's head; a request in all.
+_HEAD_SECONDS, _REQUEST_SECONDS = 10, 300
+
+
+def serve(
+    search: ImageSearch,
+    host: str,
+    port: int,
+    probes: int | None = None,
+    allowed_hosts: Sequence[str] = (),
+    name_of: Callable[[str], str] = str,
+) -> None:
+    """Serves the page until interrupted, and prints its address.
+
+    Args:
+        search: what the page asks.
+        host: name or address to listen on.
+        port: 0 for any that is free.
+        probes: lists of a large index to look into; None for the default.
+        allowed_hosts: names by which browsers may call the server, beside ``host`` and those of
+            this machine to itself.
+        name_of: how a setting is called where the user reads it.
+
+    Raises:
+        InputError: if the address cannot be listened on, or an allowed host is not a name.
+    """
+    app = build_page(search, probes, (*LOOPBACK, host, *allowed_hosts), name_of)
+    search.warm_up()
+    _return_memory()
+    with listen(host, port) as listener:
+        name = f"[{host}]" if ":" in host else host
+        print(f"http://{name}:{listener.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
+        build_server(app).run(sockets=[listener])
+
+
+def _return_memory() -> None:
+    """Lets the memory of a large upload or image go back to the system once it is answered.
+
+    glibc learns from each large block that is freed to keep the next one of that size. What is
+    loaded by now stays, so that looking for garbage among the rest takes no time.
+    """
+    gc.collect()
+    gc.freeze()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        host: a name, or an address of IPv4 or IPv6, such as ``::1``.
+        port: 0 for any that is free.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    if not 0 <= port < 1 << 16:
+        raise InputError(f"must be from 0 to 65,535, not {port}", setting="port")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # A name of both kinds is that of its IPv4 address.
+        family, *_, address = min(found, key=lambda entry: entry[0])
+        return socket.create_server(address[:2], family=family)
+    except (OSError, UnicodeError) as error:
+        raise InputError(
+            f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}",
+            remedy="give another <host> or <port>",
+        ) from None
+
+
+def build_server(app: Any) -> uvicorn.Server:
+    """A ``uvicorn.Server`` of the app, with bounds on its connections."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=BoundedProtocol,
+            ws="none",
+            lifespan="off",
+            log_level="error",
+            access_log=False,
+            server_header=False,
+        )
+    )
+
+
+class BoundedProtocol(H11Protocol):
+    """A connection that has to send a request soon, and is one of a bounded number.
+
+    Above the number, of a client or of all, the connection that has been silent for longest gives
+    way: those that only hold a place never keep out those that ask. If all ask, the new one gets a
+    503.
+    """
+
+    _clock: asyncio.TimerHandle | None = None
+    _is_silent = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Asyncio's hook: a client has connected."""
+        super().connection_made(transport)
+        self._watch()
+        everyone = [other for other in self.connections if not other.transport.is_closing()]
+        own = [other for other in everyone if _host(other) == _host(self)]
+        for crowd, most in ((own, _OF_A_CLIENT), (everyone, _MAX_CONNECTIONS)):
+            if len(crowd) > most and not transport.is_closing():
+                silent = [other for other in crowd if other._is_silent and other is not self]
+                if silent:
+                    min(silent, key=lambda other: other._clock.when()).transport.abort()
+                else:
+                    self._refuse(503, "Service Unavailable", "too many requests at a time")
+
+    def data_received(self, data: bytes) -> None:
+        """Asyncio's hook: bytes have come."""
+        if not self.transport.is_closing():
+            super().data_received(data)
+            self._watch()
+
+    def on_response_complete(self) -> None:
+        """Uvicorn's hook: an answer is written."""
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Asyncio's hook: the connection is gone."""
+        super().connection_lost(exc)
+        self._unset_clock()
+
+    def send_400_response(self, msg: str) -> None:
+        """Uvicorn's hook: what came is not HTTP. The answer may be under way already."""
+        if self.cycle is None or not self.cycle.response_started:
+            self._refuse(400, "Bad Request", "not a request of HTTP/1.1")
+        else:
+            self.transport.abort()
+
+    def _watch(self) -> None:
+        """Sets the clock whenever a request has begun or been answered."""
+        is_silent = self.cycle is None or self.cycle.response_complete
+        if self.transport.is_closing() or (self._clock and is_silent == self._is_silent):
+            return
+        self._unset_clock()
+        self._is_silent = is_silent
+        seconds = _HEAD_SECONDS if is_silent else _REQUEST_SECONDS
+        # Closing would wait for a client that does not read its answer.
+        self._clock = self.loop.call_later(seconds, self.transport.abort)
+
+    def _unset_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+    def _refuse(self, status: int, reason: str, line: str) -> None:
+        """Answers by hand, whatever state the request is in, and hangs up."""
+        headers = {**HEADERS, "Content-Type": "text/plain", "Content-Length": str(len(line))}
+        headers |= {"Connection": "close"} | ({"Retry-After": RETRY_AFTER} if status == 503 else {})
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self.transport.write(f"HTTP/1.1 {status} {reason}\r\n{head}\r\n{line}".encode())
+        self.transport.close()
+
+
+def _host(connection: Any) -> str:
+    return connection.client[0] if connection.client else ""

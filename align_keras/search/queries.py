@@ -1,0 +1,44 @@
+"""What is looked for, and what of it is refused."""
+
+import dataclasses
+
+from align_keras.errors import InputError
+
+MAX_CHARACTERS = 1_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """What is looked for: a sentence, an image, or an image changed by a sentence."""
+
+    text: str = ""
+    """A sentence."""
+    image: bytes = b""
+    """An encoded image."""
+    text_weight: float = 2.0
+    """Of the sentence beside an image, the paper's 2 by default; below 0 it is taken away."""
+    without: str = ""
+    """Words to take away."""
+    without_weight: float = 1.0
+    """How much of them."""
+
+
+def checked_texts(query: Query) -> tuple[str, str] | InputError:
+    """A query's two sentences, in one line each, or what is wrong with the query."""
+    try:
+        text, without = clean_text(query.text), clean_text(query.without)
+    except InputError as error:
+        return error
+    for weight in (query.text_weight, query.without_weight):
+        if not abs(weight) <= 100:
+            return InputError(f"a weight must be a number from -100 to 100, not {weight}")
+    if not text and not query.image:
+        return InputError("nothing to look for", remedy="give a sentence or an image")
+    return text, without
+
+
+def clean_text(text: str) -> str:
+    """A text in one line, without white space around it; InputError if it is too long."""
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(f"a text of {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
+    return " ".join(text.encode("utf-8", "replace").decode().split())
