@@ -26,7 +26,6 @@ import numpy as np
 import pytest
 import pytorch_writer
 import tensorflow as tf
-from faults.tables import pytest_terminal_summary  # noqa: F401: pytest finds the hook here
 
 # Before anything runs: replicas of a MirroredStrategy without a GPU.
 LOGICAL_CPUS = int(os.environ.get("LOGICAL_CPUS", "2"))

@@ -84,7 +84,6 @@ def make_quick(patch):
     # Commits after every batch: there are few images.
     patch.setattr(indexing, "_COMMIT_SECONDS", 0.0)
 
-
     def decode(self, image):
         pixels = tf.image.resize(tf.io.decode_jpeg(image, channels=3), [self.image_size] * 2)
         return pixels / 255.0
@@ -197,10 +196,14 @@ COMMANDS = {
 
 # === What a command leaves ===
 
-#: Figures of time and of the process that wrote them.
-CLOCKS = ("seconds", "train_pairs_per_second", "pairs_per_second", "resumed_at_step")
-#: Log of tensorboard, pictures of time, and files whose arrays are compared instead.
-_NOT_COMPARED = (".png", ".html", ".partial", ".h5", ".keras", ".index")
+#: What tells of times, and of the process and the place, not of the work.
+_NOT_COMPARED = (
+    *("seconds", "train_pairs_per_second", "pairs_per_second", "resumed_at_step"),
+    *("date_saved", "workdir"),
+)
+# Pictures show times too; archives hold them. TensorBoard's files are a log of each process.
+_LEFT_OUT = (".png", ".html", ".keras")
+_FOLDERS_LEFT_OUT = {"logs", "checkpoints", "newest", "best"}
 
 
 def digest(folder, output):
@@ -208,7 +211,7 @@ def digest(folder, output):
     folder, found = Path(folder), {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = str(path.relative_to(folder))
-        if "logs/" in name or "checkpoints/" in name or "/newest/" in name or "/best/" in name:
+        if _FOLDERS_LEFT_OUT & set(path.relative_to(folder).parts) or name.endswith(_LEFT_OUT):
             continue
         if path.name == "log.jsonl":
             found[name] = _log(path)
@@ -216,7 +219,7 @@ def digest(folder, output):
             found |= {f"{name}/{key}": value for key, value in _arrays(path).items()}
         elif path.suffix == ".json":
             found[name] = _without_clocks(json.loads(path.read_text()))
-        elif not path.name.endswith(_NOT_COMPARED):
+        else:
             found[name] = _hash(path.read_bytes())
     for newest in sorted(folder.rglob("newest")):
         found |= _checkpoint(newest, str(newest.relative_to(folder)))
@@ -265,5 +268,5 @@ def _log(path):
 
 def _without_clocks(value):
     if isinstance(value, dict):
-        return {k: _without_clocks(v) for k, v in value.items() if k not in CLOCKS}
+        return {k: _without_clocks(v) for k, v in value.items() if k not in _NOT_COMPARED}
     return [_without_clocks(item) for item in value] if isinstance(value, list) else value

@@ -93,7 +93,7 @@ def run_cases(name, seed, first, stop, batch, folder, report):
             line = {"stop": end} | run_batch(family, seed, start, end)
             file.write(json.dumps(line) + "\n")
             file.flush()
-            if len(line["faults"]) > MOST_FAULTS:
+            if len(line["faults"]) >= MOST_FAULTS:
                 return
 
 
@@ -108,7 +108,10 @@ def run_batch(family, seed, start, end):
         if end - start == 1:
             return {"outcomes": {}, "faults": [[start, describe(error)]]}
     middle = (start + end) // 2
-    first, second = (run_batch(family, seed, *part) for part in ((start, middle), (middle, end)))
+    first = run_batch(family, seed, start, middle)
+    if len(first["faults"]) >= MOST_FAULTS:
+        return first
+    second = run_batch(family, seed, middle, end)
     outcomes = collections.Counter(first["outcomes"]) + collections.Counter(second["outcomes"])
     return {"outcomes": outcomes, "faults": first["faults"] + second["faults"]}
 
