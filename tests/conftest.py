@@ -52,7 +52,7 @@ from align_keras.models import presets
 
 
 def pytest_make_parametrize_id(val, argname):
-    """No bytes in the name of a test: gzip's hold the time, and workers must find the same tests."""
+    """No bytes in a test's name: gzip's hold the time, and workers must find the same tests."""
     return argname if isinstance(val, bytes) else None
 
 

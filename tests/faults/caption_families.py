@@ -1,4 +1,4 @@
-"""Captions of any text: in a table, through the paper's rules, packed, tokenised, embedded, asked."""
+"""Captions of any text: judged by the rules, packed, tokenised, embedded; and searched for."""
 
 import json
 import shutil

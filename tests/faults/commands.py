@@ -39,7 +39,7 @@ CALLS = {
 RECIPES = {
     name: f"{name}.py"
     for name in ("pretrain", "finetune_retrieval", "finetune_classification", "prepare_data")
-} | {"index": "search.py"}
+} | {"index": "search.py", "pretrain_as_worker": "pretrain.py"}
 
 
 def make_material(folder):
@@ -121,7 +121,8 @@ def kill_within(patch, call, number, delay):
 
 def _pretrain(material, workdir, **options):
     shards = [records.find_shards(material / f"{part}-*.tfrecord") for part in ("train", "eval")]
-    settings = short_runs.settings_of(shards, workdir, steps=8, batch_size=20, **options)
+    options = {"steps": 8, "batch_size": 20, **options}
+    settings = short_runs.settings_of(shards, workdir, **options)
     return lambda: settings, pretraining.pretrain
 
 
@@ -185,8 +186,15 @@ def _prepare_data(material, workdir):
     return lambda: settings, prepare
 
 
+def _pretrain_as_worker(material, workdir):
+    """With ``TF_CONFIG``: as one of several workers. Enough steps to be stopped in."""
+    options = {"strategy": "multi_worker", "checkpoint_every": 4, "eval_every": 1_000}
+    return _pretrain(material, workdir, steps=30, **options)
+
+
 COMMANDS = {
     "pretrain": _pretrain,
+    "pretrain_as_worker": _pretrain_as_worker,
     "finetune_retrieval": _finetune_retrieval,
     "finetune_classification": _finetune_classification,
     "index": _index,

@@ -4,8 +4,6 @@ import json
 import struct
 import sys
 
-import numpy as np
-
 #: Numbers at which formats have their limits.
 _LIMITS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _ODD_VALUES = (
@@ -55,9 +53,8 @@ def _take_out(data, rng):
 
 def _put_in(data, rng):
     place = int(rng.integers(len(data) + 1))
-    return (
-        data[:place] + rng.integers(0, 256, rng.integers(1, 64), "uint8").tobytes() + data[place:]
-    )
+    noise = rng.integers(0, 256, rng.integers(1, 64), "uint8").tobytes()
+    return data[:place] + noise + data[place:]
 
 
 def _repeat(data, rng):
@@ -130,10 +127,8 @@ def _with_odd_part(value, rng):
     """The value with a change at a random place."""
     if not isinstance(value, dict | list) or not value or rng.uniform() < 0.2:
         return choose(rng, _ODD_VALUES)
-    value, key = (
-        value.copy(),
-        choose(rng, list(value) if isinstance(value, dict) else range(len(value))),
-    )
+    keys = list(value) if isinstance(value, dict) else range(len(value))
+    value, key = value.copy(), choose(rng, keys)
     action = rng.uniform()
     if action < 0.2:
         del value[key]
@@ -174,8 +169,3 @@ def rows_of(rng, count):
             row[choose(rng, list(row))] = odd_value(rng)
         rows.append(row)
     return rows
-
-
-def finite(value):
-    """Whether an array has only finite numbers."""
-    return bool(np.isfinite(value).all())

@@ -46,9 +46,8 @@ class Records(Family):
         fields |= {"image_id": choose(rng, ("a", 7, 7.5)), "class_name": "ring"}
         if rng.uniform() < 0.3:
             name = choose(rng, list(fields))
-            fields[name] = choose(
-                rng, (b"", 3, 0.5, b"\xff\xfe", odd_text(rng).encode("utf-8", "replace"))
-            )
+            text = odd_text(rng).encode("utf-8", "replace")
+            fields[name] = choose(rng, (b"", 3, 0.5, b"\xff\xfe", text))
         if rng.uniform() < 0.2:
             fields["jpg"] = damaged(fields["jpg"], rng) if isinstance(fields["jpg"], bytes) else b""
         return damaged(records.make_record(**fields), rng, sound=0.3)
