@@ -27,6 +27,9 @@ import pytest
 import pytorch_writer
 import tensorflow as tf
 
+# pytest finds the hook here: it prints the figures of `make test-faults`.
+from faults.tables import pytest_terminal_summary  # noqa: F401
+
 # Before anything runs: replicas of a MirroredStrategy without a GPU.
 LOGICAL_CPUS = int(os.environ.get("LOGICAL_CPUS", "2"))
 tf.config.set_logical_device_configuration(

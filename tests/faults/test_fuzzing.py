@@ -1,5 +1,7 @@
 """Damaged data of every kind: no crash, no hang, bounded memory, and every item counted."""
 
+import contextlib
+
 import pytest
 from fork_server import ForkServer
 from harness import CASES, MODULES, OUTCOMES, SEED, Search, families
@@ -12,9 +14,8 @@ FAMILIES = families()
 
 @pytest.fixture(scope="module")
 def server():
-    server = ForkServer(["harness", *MODULES])
-    yield server
-    server.close()
+    with contextlib.closing(ForkServer(["harness", *MODULES])) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

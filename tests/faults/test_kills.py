@@ -1,13 +1,14 @@
 """Commands killed at random moments and run again: what they leave is as if nothing had been."""
 
+import contextlib
 import itertools
-import json
 import os
 import signal
 import time
 
 import numpy as np
 import pytest
+from command_runs import LIMIT, left_by, make_material
 from commands import CALLS
 from fork_server import ForkServer
 from harness import SEED
@@ -24,8 +25,6 @@ SHARES = {
     "index": 0.15,
     "prepare_data": 0.15,
 }
-#: Seconds until a command counts as hanging: a busy machine makes ten of one.
-LIMIT = 600
 #: The command of each call: kills elsewhere would wait for what never happens.
 CALLS_OF = {
     "index": ("a replacement", "a renaming", "a removal"),
@@ -35,17 +34,13 @@ CALLS_OF = {
 
 @pytest.fixture(scope="module")
 def server():
-    server = ForkServer(["commands"])
-    yield server
-    server.close()
+    with contextlib.closing(ForkServer(["commands"])) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def material(server, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("material")
-    process = server.start("commands:make_material", str(folder), output=folder / "output.txt")
-    assert process.wait(LIMIT) == 0, (folder / "output.txt").read_text()
-    return folder
+    return make_material(server, tmp_path_factory.mktemp("material"))
 
 
 def run(server, name, material, workdir, moment=None, after=float("inf")):
@@ -59,14 +54,6 @@ def run(server, name, material, workdir, moment=None, after=float("inf")):
         process.kill()
         assert after < LIMIT, f"{name} hangs: {output}"
     return process.status
-
-
-def left_by(server, workdir):
-    """A digest of what a finished command left."""
-    output = workdir.with_suffix(".json")
-    process = server.start("commands:digest", str(workdir), str(output), output=os.devnull)
-    assert process.wait(LIMIT) == 0
-    return json.loads(output.read_text())
 
 
 def draw_moment(rng, name, seconds):

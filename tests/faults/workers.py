@@ -3,8 +3,7 @@
 import json
 import time
 
-#: Seconds until a run of two counts as hanging.
-LIMIT = 600
+from command_runs import LIMIT
 
 
 class Workers:
