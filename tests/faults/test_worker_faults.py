@@ -85,10 +85,10 @@ def test_a_killed_worker_is_named_and_the_run_resumes(
     told = time.monotonic() - killed
     assert statuses[place] == -signal.SIGKILL
     assert statuses[1 - place] not in (0, -signal.SIGABRT), workers.printed()
-    assert f"worker {place}" in workers.last_line(1 - place), workers.last_line(1 - place)
     again = start_here(server, material, tmp_path / "run")
     assert again.wait() == [0, 0], again.printed()
     assert_same(whole, left_by(server, tmp_path / "run"))
+    assert f"worker {place}" in workers.last_line(1 - place), workers.last_line(1 - place)
     add_row(
         record_property,
         "workers",
