@@ -12,6 +12,7 @@ import dataclasses
 import importlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -88,17 +89,25 @@ def run_cases(name, seed, first, stop, batch, folder, report):
     folder.mkdir(parents=True, exist_ok=True)
     family.prepare(folder)
     with open(report, "a") as file:
-        for start in range(first, stop, batch):
-            end = min(start + batch, stop)
-            line = {"stop": end} | run_batch(family, seed, start, end)
+
+        def tell(line):
             file.write(json.dumps(line) + "\n")
             file.flush()
+
+        for start in range(first, stop, batch):
+            end = min(start + batch, stop)
+            line = {"stop": end} | run_batch(family, seed, start, end, tell)
+            tell(line)
             if len(line["faults"]) >= MOST_FAULTS:
                 return
 
 
-def run_batch(family, seed, start, end):
-    """Outcomes and faults of a batch; where it raises, of its cases one by one."""
+def run_batch(family, seed, start, end, tell):
+    """Outcomes and faults of a batch; where it raises, of its cases one by one.
+
+    ``tell({})`` says that the process is alive.
+    """
+    tell({})
     cases = [family.case(seed, number) for number in range(start, end)]
     try:
         outcomes = family.run(cases)
@@ -108,10 +117,10 @@ def run_batch(family, seed, start, end):
         if end - start == 1:
             return {"outcomes": {}, "faults": [[start, describe(error)]]}
     middle = (start + end) // 2
-    first = run_batch(family, seed, start, middle)
+    first = run_batch(family, seed, start, middle, tell)
     if len(first["faults"]) >= MOST_FAULTS:
         return first
-    second = run_batch(family, seed, middle, end)
+    second = run_batch(family, seed, middle, end, tell)
     outcomes = collections.Counter(first["outcomes"]) + collections.Counter(second["outcomes"])
     return {"outcomes": outcomes, "faults": first["faults"] + second["faults"]}
 
@@ -174,9 +183,9 @@ class Search:
     def _process(self, first, stop, batch):
         """Runs cases in a process; how many are done, and how it ended if not well."""
         self._processes += 1
-        report = self.folder / f"report-{self._processes}.jsonl"
-        output = self.folder / f"output-{self._processes}.txt"
-        work = self.folder / f"work-{self._processes}"
+        name = re.sub(r"\W+", "-", f"{self.family.name} {self._processes}")
+        work = self.folder / name
+        report, output = (work.with_name(name + end) for end in (".jsonl", ".txt"))
         process = self.server.start(
             "harness:run_cases",
             *(self.family.name, self.seed, first, stop, batch, str(work), str(report)),
@@ -190,8 +199,7 @@ class Search:
                 lines, until = now, time.monotonic() + family.seconds
             process.wait_a_moment(until, family.memory)
         if report.exists():
-            for line in report.read_text().splitlines():
-                line = json.loads(line)
+            for line in filter(None, map(json.loads, report.read_text().splitlines())):
                 self.result.cases += line["stop"] - done
                 self.result.outcomes.update(line["outcomes"])
                 self.result.faults += line["faults"]

@@ -35,7 +35,8 @@ def run_directory(shared, folder):
         checkpoints.count_steps(step)
         checkpoints.model.weights[0].assign([[float(step)]])
         checkpoints.save()
-    checkpoints.save_if_best(0.5)
+        # The first one stays the best: what is newest and damaged is not there once more.
+        checkpoints.save_if_best(1.0 / step)
 
 
 class Checkpoints(Family):
