@@ -74,18 +74,18 @@ class Family:
         return self.make_case(np.random.default_rng([seed, zlib.crc32(self.name.encode()), number]))
 
 
-def families():
-    """All families by name."""
-    found = [family for name in MODULES for family in importlib.import_module(name).FAMILIES]
+def families(modules=MODULES):
+    """All families by name, or those of some modules."""
+    found = [family for name in modules for family in importlib.import_module(name).FAMILIES]
     return {family.name: family for family in found}
 
 
 # === In a process of its own ===
 
 
-def run_cases(name, seed, first, stop, batch, folder, report):
+def run_cases(module, name, seed, first, stop, batch, folder, report):
     """Runs cases ``first`` to ``stop`` and writes a line of JSON after each batch."""
-    family, folder = families()[name], Path(folder)
+    family, folder = families([module])[name], Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     family.prepare(folder)
     with open(report, "a") as file:
@@ -188,7 +188,8 @@ class Search:
         report, output = (work.with_name(name + end) for end in (".jsonl", ".txt"))
         process = self.server.start(
             "harness:run_cases",
-            *(self.family.name, self.seed, first, stop, batch, str(work), str(report)),
+            *(type(self.family).__module__, self.family.name, self.seed),
+            *(first, stop, batch, str(work), str(report)),
             output=output,
         )
         family, done, lines = self.family, first, 0
