@@ -43,7 +43,7 @@ test: $(READY)  ## Run the tests.
 # tables that it prints.
 test-faults: $(READY)  ## Kill runs and damage data; CASES=100000 KILLS=1000 SEED=1 for other numbers.
 	CASES=$(CASES) KILLS=$(KILLS) SEED=$(SEED) FIGURES=$(FIGURES) \
-		$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
+		$(BIN)/python -m pytest -m faults $(or $(ARGS),tests/faults)
 
 $(DATA_READY): requirements-data.lock pyproject.toml
 	$(PYTHON) -m venv .venv-data
