@@ -82,13 +82,13 @@ def test_a_killed_worker_is_named_and_the_run_resumes(
     workers.processes[place].kill()
     killed = time.monotonic()
     statuses = workers.wait()
-    told = time.monotonic() - killed
+    told, message = time.monotonic() - killed, workers.told_by(1 - place)
     assert statuses[place] == -signal.SIGKILL
     assert statuses[1 - place] not in (0, -signal.SIGABRT), workers.printed()
     again = start_here(server, material, tmp_path / "run")
     assert again.wait() == [0, 0], again.printed()
     assert_same(whole, left_by(server, tmp_path / "run"))
-    assert f"worker {place}" in workers.last_line(1 - place), workers.last_line(1 - place)
+    assert f"worker {place}" in message, message
     add_row(
         record_property,
         "workers",
@@ -187,7 +187,7 @@ def test_a_host_that_is_cut_off_is_named_by_the_other(hosts, material, tmp_path,
         told = time.monotonic() - cut
         assert not workers.processes[0].ended_by, f"hangs for {LIMIT} s: {workers.printed()}"
         assert status != 0
-        assert "worker 1" in workers.last_line(0), workers.last_line(0)
+        assert "worker 1" in workers.told_by(0), workers.printed()
     finally:
         run_ip("ip", "-n", names[1], "link", "set", cables[1], "up")
         for process in workers.processes:

@@ -21,7 +21,6 @@ class Workers:
         self.outputs = [workdir.with_name(f"{workdir.name}-{n}.txt") for n in (0, 1)]
         self.processes = []
         for place, (server, output) in enumerate(zip(servers, self.outputs, strict=True)):
-            output.write_text("")
             task = {"type": "worker", "index": place}
             config = {"cluster": {"worker": addresses}, "task": task}
             process = server.start(
@@ -49,9 +48,10 @@ class Workers:
         """The statuses of both, which must end in time."""
         return [process.wait(LIMIT) for process in self.processes]
 
-    def last_line(self, place):
-        """What a worker printed last."""
-        return self.outputs[place].read_text(errors="replace").strip().splitlines()[-1]
+    def told_by(self, place):
+        """The line that a worker ended with; TensorFlow may log after it."""
+        lines = self.outputs[place].read_text(errors="replace").splitlines()
+        return next((line for line in reversed(lines) if line.startswith("pretrain.py: ")), "")
 
     def printed(self):
         """The last lines of both, for a failure."""
