@@ -4,7 +4,7 @@ A case follows from the seed, its family and its number alone. Cases run in batc
 their own, which reports after each batch. Where it ends, hangs or takes too much memory, the batch
 is halved until the case is found. One case by itself, in this process:
 
-    PYTHONPATH=.:tests:tests/faults python -m harness FAMILY SEED NUMBER
+    PYTHONPATH=.:recipes:tests:tests/faults python -m harness FAMILY SEED NUMBER
 """
 
 import collections

@@ -60,7 +60,7 @@ class Tables(Family):
         rows = rows_of(rng, int(rng.integers(1, 12)))
         data = getattr(self, f"write_{self.ending[1:]}")(rows)
         data = damaged(data, rng, sound=0.4)
-        return gzip.compress(data) if self.ending != ".parquet" and rng.uniform() < 0.1 else data
+        return gzip.compress(data, mtime=0) if self.ending != ".parquet" and rng.uniform() < 0.1 else data
 
     def write_jsonl(self, rows):
         return "".join(json.dumps(row) + "\n" for row in rows).encode()
@@ -137,7 +137,7 @@ class Tars(Family):
                 for extension, data in members.items():
                     self.add(archive, f"{number:05}.{extension}", data, rng)
         data = damaged(buffer.getvalue(), rng, sound=0.4)
-        return gzip.compress(data) if rng.uniform() < 0.1 else data
+        return gzip.compress(data, mtime=0) if rng.uniform() < 0.1 else data
 
     def add(self, archive, name, data, rng):
         """Adds a member, rarely an odd one."""
