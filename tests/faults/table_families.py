@@ -60,7 +60,11 @@ class Tables(Family):
         rows = rows_of(rng, int(rng.integers(1, 12)))
         data = getattr(self, f"write_{self.ending[1:]}")(rows)
         data = damaged(data, rng, sound=0.4)
-        return gzip.compress(data, mtime=0) if self.ending != ".parquet" and rng.uniform() < 0.1 else data
+        return (
+            gzip.compress(data, mtime=0)
+            if self.ending != ".parquet" and rng.uniform() < 0.1
+            else data
+        )
 
     def write_jsonl(self, rows):
         return "".join(json.dumps(row) + "\n" for row in rows).encode()
