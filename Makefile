@@ -18,7 +18,7 @@ COLAB_READY := .venv-colab/.installed
 OLDEST_TESTS := tests/losses tests/optimizers tests/layers tests/preprocessing tests/models \
 	tests/data tests/test_notebooks.py
 
-.PHONY: help setup pretrain test test-data test-oldest test-colab lint format lock clean
+.PHONY: help setup pretrain test test-faults test-data test-oldest test-colab lint format lock clean
 
 help:  ## This list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,12 @@ pretrain: $(READY)  ## Train the quickstart model on rendered scenes; about 5 mi
 
 test: $(READY)  ## Run the tests.
 	$(BIN)/python -m pytest $(ARGS)
+
+# CASES, KILLS and SEED: how many damaged items and kills, and of which seed. FIGURES: a file for the
+# tables that it prints.
+test-faults: $(READY)  ## Kill runs and damage data; CASES=100000 KILLS=1000 SEED=1 for other numbers.
+	CASES=$(CASES) KILLS=$(KILLS) SEED=$(SEED) FIGURES=$(FIGURES) \
+		$(BIN)/python -m pytest -m faults $(or $(ARGS),tests/faults)
 
 $(DATA_READY): requirements-data.lock pyproject.toml
 	$(PYTHON) -m venv .venv-data

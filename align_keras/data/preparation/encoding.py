@@ -6,10 +6,13 @@ import tensorflow as tf
 from PIL import Image
 
 from align_keras.preprocessing.decoding.decoder import decode_pixels, read_orientation
+from align_keras.preprocessing.decoding.faults import ImageFaultError
 from align_keras.preprocessing.decoding.orientation import EXCHANGED
 
 _JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
+# Of libjpeg, pixels; within MAX_PIXELS a GIF's or PNG's side can be longer.
+_MAX_JPEG_SIDE = 65_500
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
@@ -29,11 +32,13 @@ def to_jpeg(data: bytes) -> bytes:
     laid on white where they are transparent.
 
     Raises:
-        ImageFaultError: if it is not decoded.
+        ImageFaultError: if it is not decoded, or JPEG has no place for its longer side.
     """
     pixels = decode_pixels(data)
     if data.startswith(_JPEG) and _channels(data) in (1, 3):
         return data
+    if max(pixels.shape) > _MAX_JPEG_SIDE:
+        raise ImageFaultError(f"has a side of more than the {_MAX_JPEG_SIDE:,} pixels of a JPEG")
     encoded = io.BytesIO()
     # Colour at full resolution: JPEG's default halves it, which blurs a drawing's edges.
     Image.fromarray(pixels).save(encoded, "JPEG", quality=95, subsampling=0)

@@ -77,3 +77,10 @@ def test_what_is_packed_is_what_is_searched():
 def test_a_fault_has_its_reason(data, reason):
     with pytest.raises(ImageFaultError, match=reason):
         encoding.to_jpeg(data)
+
+
+def test_a_picture_too_long_for_a_jpeg_says_so():
+    data = encoded(Image.new("P", (65_501, 1)), "GIF")
+    assert decode_pixels(data).shape == (1, 65_501, 3)
+    with pytest.raises(ImageFaultError, match="side of more than the 65,500 pixels of a JPEG"):
+        encoding.to_jpeg(data)

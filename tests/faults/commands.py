@@ -1,0 +1,280 @@
+"""The commands that are killed, on small data, as functions of a process of their own.
+
+Each runs the command's ``main`` by ``runs/command.py``, as the recipe does, with settings that make
+it short. ``moment`` says where in its work the process kills itself; empty leaves it alone.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import runpy
+import signal
+import threading
+import time
+from pathlib import Path
+
+import experiments
+import keras
+import numpy as np
+import pytest
+import short_runs
+import tensorflow as tf
+from conftest import ROOT, TINY_IMAGE_SIZE, TINY_SEQUENCE, add_tiny_preset, build_tiny_model
+
+from align_keras import AlignPreprocessor
+from align_keras.data import records, scenes, vocabulary
+from align_keras.runs import checkpoints, classification, command, pretraining
+from align_keras.runs.classification_settings import Phase
+from align_keras.search import indexing
+
+#: Functions within which processes kill themselves, as ``module or class`` and name.
+CALLS = {
+    "a checkpoint": (checkpoints.RunCheckpoints, "save"),
+    "the best checkpoint": (checkpoints.RunCheckpoints, "save_if_best"),
+    "a replacement": (os, "replace"),
+    "a renaming": (os, "rename"),
+    "a removal": (os, "unlink"),
+}
+RECIPES = {
+    name: f"{name}.py"
+    for name in ("pretrain", "finetune_retrieval", "finetune_classification", "prepare_data")
+} | {"index": "search.py", "pretrain_as_worker": "pretrain.py"}
+
+
+def make_material(folder):
+    """Scenes as shards, as folders of classes and as a table; a model to start from."""
+    folder = Path(folder)
+    train, held_out = scenes.write_scenes(folder, num_train=120, num_eval=30, shard_size=10)
+    rows = []
+    for split, pattern in (("train", train), ("test", held_out)):
+        frames = [f for shard in records.find_shards(pattern) for f in records.read_frames(shard)]
+        for number, pair in enumerate(map(records.parse_pair, frames)):
+            kind = ("ring", "cross")[number % 2]
+            path = folder / "photos" / split / kind / f"{number:03}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(pair["jpg"])
+            name = str(path.relative_to(folder / "photos"))
+            row = {"image": name, "caption": pair["txt"].decode(), "class_name": kind}
+            rows.append(row | {"split": split})
+    table = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "photos" / "pairs.jsonl").write_text(table)
+    keras.utils.set_random_seed(1)
+    pieces = vocabulary.train_vocabulary(
+        records.read_captions(records.find_shards(train), 1000), 300
+    )
+    preprocessor = AlignPreprocessor(pieces, TINY_IMAGE_SIZE, 20, TINY_SEQUENCE)
+    model = build_tiny_model(0.1, preprocessor=preprocessor, vocabulary_size=len(pieces))
+    model.save_to_preset(folder / "start" / "preset")
+
+
+def run(name, material, workdir, moment=None):
+    """Runs a command; the same again goes on where it was cut off."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        if moment:
+            kill_within(patch, **moment)
+        parse, main = COMMANDS[name](Path(material), str(workdir))
+        command.run(RECIPES[name], parse, main)
+
+
+def make_quick(patch):
+    """What takes long and is not to survive anything: most of a short run is tracing graphs."""
+    add_tiny_preset(patch)
+    # Commits after every batch: there are few images.
+    patch.setattr(indexing, "_COMMIT_SECONDS", 0.0)
+
+    def decode(self, image):
+        pixels = tf.image.resize(tf.io.decode_jpeg(image, channels=3), [self.image_size] * 2)
+        return pixels / 255.0
+
+    def augment(self, image, seed, *_):
+        # Of the seed, which says where in the data a run is.
+        return decode(self, image) * tf.random.stateless_uniform([], seed)
+
+    patch.setattr(AlignPreprocessor, "decode_image", decode)
+    patch.setattr(AlignPreprocessor, "decode_and_augment_image", augment)
+    patch.setattr(AlignPreprocessor, "decode_random_area", augment)
+
+
+def kill_within(patch, call, number, delay):
+    """The process kills itself ``delay`` seconds after a function was called for the n-th time."""
+    owner, name = CALLS[call]
+    original, left = getattr(owner, name), [number]
+
+    def kill():
+        time.sleep(delay)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @functools.wraps(original)
+    def watched(*arguments, **options):
+        left[0] -= 1
+        if left[0] == 0:
+            threading.Thread(target=kill).start()
+        return original(*arguments, **options)
+
+    patch.setattr(owner, name, watched)
+
+
+# === The commands: how settings are read, and what is run ===
+
+
+def _pretrain(material, workdir, **options):
+    shards = [records.find_shards(material / f"{part}-*.tfrecord") for part in ("train", "eval")]
+    options = {"steps": 8, "batch_size": 20, **options}
+    settings = short_runs.settings_of(shards, workdir, **options)
+    return lambda: settings, pretraining.pretrain
+
+
+def _finetune_retrieval(material, workdir):
+    settings = experiments.PRETRAINING["finetune_flickr30k"].replace(
+        model=str(material / "start"),
+        train_data=str(material / "train-*.tfrecord"),
+        eval_data=str(material / "eval-*.tfrecord"),
+        workdir=workdir,
+        batch_size=20,
+        steps=8,
+        eval_every=4,
+        checkpoint_every=2,
+        log_every=1,
+        learning_rate=1e-3,
+    )
+    return lambda: settings, pretraining.pretrain
+
+
+def _finetune_classification(material, workdir):
+    settings = experiments.CLASSIFICATION["small_set"].replace(
+        model=str(material / "start"),
+        task="shapes",
+        data=str(material / "photos" / "pairs.jsonl"),
+        workdir=workdir,
+        head=Phase(0.1, steps=4, eval_size=20),
+        full=Phase(0.1, steps=6, backbone_factor=0.5, image_size=15, eval_size=21),
+        batch_size=16,
+        checkpoint_every=2,
+        log_every=1,
+    )
+    return lambda: settings, classification.finetune
+
+
+def _index(material, workdir):
+    recipe = runpy.run_path(str(ROOT / "recipes" / "search.py"))
+    settings = recipe["IndexSettings"](
+        model=str(material / "start"),
+        images=str(material / "photos"),
+        output=workdir,
+        batch_size=4,
+    )
+    return lambda: settings, recipe["index"]
+
+
+def _prepare_data(material, workdir):
+    recipe = runpy.run_path(str(ROOT / "recipes" / "prepare_data.py"))
+    settings = recipe["PrepareSettings"](
+        captions=str(material / "photos" / "pairs.jsonl"),
+        output=str(Path(workdir) / "set"),
+        carry=("class_name",),
+        shard_size=8,
+        max_words=12,
+    )
+
+    def prepare(settings):
+        # A set that is there is never written over: the command is done.
+        if not (Path(workdir) / "set-report.json").exists():
+            recipe["main"](settings)
+
+    return lambda: settings, prepare
+
+
+def _pretrain_as_worker(material, workdir):
+    """With ``TF_CONFIG``: as one of several workers. Enough steps to be stopped in."""
+    options = {"strategy": "multi_worker", "checkpoint_every": 4, "eval_every": 1_000}
+    return _pretrain(material, workdir, steps=30, **options)
+
+
+COMMANDS = {
+    "pretrain": _pretrain,
+    "pretrain_as_worker": _pretrain_as_worker,
+    "finetune_retrieval": _finetune_retrieval,
+    "finetune_classification": _finetune_classification,
+    "index": _index,
+    "prepare_data": _prepare_data,
+}
+
+
+# === What a command leaves ===
+
+#: What tells of times, and of the process and the place, not of the work.
+_NOT_COMPARED = (
+    *("seconds", "train_pairs_per_second", "pairs_per_second", "resumed_at_step"),
+    *("date_saved", "workdir"),
+)
+# Pictures show times too; archives hold them. TensorBoard's files are a log of each process.
+_LEFT_OUT = (".png", ".html", ".keras")
+_FOLDERS_LEFT_OUT = {"logs", "checkpoints", "newest", "best"}
+
+
+def digest(folder, output):
+    """Writes a digest of all that a finished command left, by name, as JSON to ``output``."""
+    folder, found = Path(folder), {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = str(path.relative_to(folder))
+        if _FOLDERS_LEFT_OUT & set(path.relative_to(folder).parts) or name.endswith(_LEFT_OUT):
+            continue
+        if path.name == "log.jsonl":
+            found[name] = _log(path)
+        elif path.suffix == ".h5":
+            found |= {f"{name}/{key}": value for key, value in _arrays(path).items()}
+        elif path.suffix == ".json":
+            found[name] = _without_clocks(json.loads(path.read_text()))
+        else:
+            found[name] = _hash(path.read_bytes())
+    for newest in sorted(folder.rglob("newest")):
+        found |= _checkpoint(newest, str(newest.relative_to(folder)))
+    Path(output).write_text(json.dumps(found))
+
+
+def _hash(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def _arrays(path):
+    import h5py
+
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: (
+                found.update({name: _hash(np.asarray(item).tobytes())})
+                if isinstance(item, h5py.Dataset)
+                else None
+            )
+        )
+    return found
+
+
+def _checkpoint(newest, name):
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(newest)))
+    return {
+        f"{name}/{key}": _hash(reader.get_tensor(key).tobytes())
+        for key in reader.get_variable_to_shape_map()
+        # Clocks, and the object graph, which is text.
+        if not key.startswith(("seconds", "timed_pairs", "_CHECKPOINTABLE", "save_counter"))
+    }
+
+
+def _log(path):
+    lines = {}
+    for text in path.read_text().splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:  # cut off by a kill
+            continue
+        lines[f"{line['kind']} {line['step']}"] = _without_clocks(line)
+    return dict(sorted(lines.items()))
+
+
+def _without_clocks(value):
+    if isinstance(value, dict):
+        return {k: _without_clocks(v) for k, v in value.items() if k not in _NOT_COMPARED}
+    return [_without_clocks(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,103 @@
+"""What cases damage, made once in a folder that all processes of a session share."""
+
+import functools
+import io
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+from commands import make_material
+from PIL import Image
+
+from align_keras import AlignDualEncoder
+from align_keras.data.examples import opening
+from align_keras.errors import InputError
+from align_keras.search import indexing
+
+
+def made_once(function):
+    """The function makes a folder of its name in ``shared``; a finished one is taken as it is."""
+
+    @functools.wraps(function)
+    def make(shared):
+        folder = Path(shared) / function.__name__
+        if not folder.exists():
+            work = Path(shared) / f"{function.__name__}.{os.getpid()}"
+            function(shared, work)
+            work.rename(folder)
+        return folder
+
+    return make
+
+
+@made_once
+def material(shared, folder):
+    """Scenes as shards and photographs, and a preset: as of ``commands.make_material``."""
+    folder.mkdir(parents=True)
+    make_material(folder)
+
+
+def model(shared):
+    """The dual encoder of the preset."""
+    return AlignDualEncoder.from_preset(str(material(shared) / "start" / "preset"))
+
+
+@made_once
+def saved_model(shared, folder):
+    """The model as a SavedModel, in a folder ``1`` as TensorFlow Serving has it."""
+    model(shared).save(folder / "1")
+
+
+@made_once
+def image_index(shared, folder):
+    """An index of thirty photographs."""
+    source = opening.open_images(material(shared) / "photos" / "test")
+    indexing.build_index(model(shared), source, folder, thumbnail_size=32)
+
+
+@made_once
+def photos(shared, folder):
+    """Eight small JPEGs called by their numbers."""
+    folder.mkdir(parents=True)
+    for number in range(8):
+        (folder / f"{number}.jpg").write_bytes(picture("JPEG", number))
+
+
+def picture(kind, seed, mode="RGB", **options):
+    """An encoded image of noise and areas, 20 to 60 pixels a side."""
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(20, 60, 2)
+    pixels = rng.integers(0, 256, (height, width, 4), "uint8")
+    pixels[: height // 2] = rng.integers(0, 256, 4, "uint8")
+    buffer = io.BytesIO()
+    Image.fromarray(pixels, "RGBA").convert(mode).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def with_file(folder, work, name, data):
+    """A copy of a folder in ``work`` in which one file has other bytes; None: it is missing."""
+    copy = Path(work) / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy)
+    path = copy / name
+    path.unlink() if data is None else path.write_bytes(data)
+    return copy
+
+
+def files_of(folder):
+    """The names and bytes of all files of a folder, sorted."""
+    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return [(str(path.relative_to(folder)), path.read_bytes()) for path in paths]
+
+
+def check_told(folder, name):
+    """Asserts that the checksums of a folder tell which file of it is damaged."""
+    from align_keras import checksums
+
+    try:
+        checksums.check(folder)
+    except InputError as error:
+        assert name in str(error), f"{name} is damaged, told is: {error}"
+    else:
+        raise AssertionError(f"{name} is damaged, it is used, and nothing tells")

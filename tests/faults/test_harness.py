@@ -1,0 +1,34 @@
+"""The harness finds the cases at fault, whatever becomes of their process; it counts the others."""
+
+import contextlib
+
+import pytest
+from fork_server import ForkServer
+from harness import Search, families
+
+pytestmark = pytest.mark.faults
+
+FAMILIES = families(["planted_families"])
+FAULTS = {
+    "raises": [[3, "RuntimeError: in two lines"], [17, "RuntimeError: in two lines"]],
+    "crashes": [[5, "SIGABRT"]],
+    "hangs": [[9, "hang"]],
+    "swells": [[2, "memory"]],
+    "sound": [],
+}
+
+
+@pytest.fixture(scope="module")
+def server():
+    with contextlib.closing(ForkServer(["harness", "planted_families"])) as server:
+        yield server
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_planted_faults_are_found(name, server, tmp_path):
+    result = Search(server, FAMILIES[name], tmp_path).run(20)
+    found = [[number, what.split(" at ")[0]] for number, what in result.faults]
+    assert found == FAULTS[name]
+    assert result.cases == 20
+    odd = sum(number % 2 for number, _ in found)
+    assert result.outcomes == {"skipped": 10 - odd, "sound": 10 - len(found) + odd}

@@ -1,0 +1,114 @@
+"""Commands killed at random moments and run again: what they leave is as if nothing had been."""
+
+import contextlib
+import itertools
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from command_runs import LIMIT, left_by, make_material
+from commands import CALLS
+from fork_server import ForkServer
+from harness import SEED
+from tables import add_row
+
+pytestmark = pytest.mark.faults
+
+#: ``make test-faults KILLS=...``: how many in all, and the share of each command.
+KILLS = int(os.environ.get("KILLS") or 100)
+SHARES = {
+    "pretrain": 0.3,
+    "finetune_retrieval": 0.2,
+    "finetune_classification": 0.2,
+    "index": 0.15,
+    "prepare_data": 0.15,
+}
+#: The command of each call: kills elsewhere would wait for what never happens.
+CALLS_OF = {
+    "index": ("a replacement", "a renaming", "a removal"),
+    "prepare_data": ("a replacement", "a renaming", "a removal"),
+}
+
+
+@pytest.fixture(scope="module")
+def server():
+    with contextlib.closing(ForkServer(["commands"])) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def material(server, tmp_path_factory):
+    return make_material(server, tmp_path_factory.mktemp("material"))
+
+
+def run(server, name, material, workdir, moment=None, after=float("inf")):
+    """Runs a command, killed after some seconds or at a moment of its own work; its status."""
+    output = workdir.with_suffix(".txt")
+    process = server.start("commands:run", name, str(material), str(workdir), moment, output=output)
+    until = process.began + min(after, LIMIT)
+    while not process.poll() and time.monotonic() < until:
+        time.sleep(0.005)
+    if process.status is None:
+        process.kill()
+        assert after < LIMIT, f"{name} hangs: {output}"
+    return process.status
+
+
+def draw_moment(rng, name, seconds):
+    """Where the next kill is, as arguments of ``run``: at a time, or within a call."""
+    if rng.uniform() < 0.5:
+        return {"after": rng.uniform(0, seconds)}
+    calls = CALLS_OF.get(name, list(CALLS))
+    call = calls[rng.integers(len(calls))]
+    # A checkpoint takes hundredths of a second.
+    moment = {"call": call, "number": int(rng.integers(1, 4)), "delay": rng.uniform(0, 0.05)}
+    return {"moment": moment}
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_killed_and_run_again_it_leaves_the_same(name, server, material, tmp_path, record_property):
+    rng = np.random.default_rng([SEED, list(SHARES).index(name)])
+    began, wanted = time.monotonic(), round(KILLS * SHARES[name])
+    whole = tmp_path / "whole"
+    assert run(server, name, material, whole) == 0, whole.with_suffix(".txt").read_text()
+    seconds = time.monotonic() - began
+    expected = left_by(server, whole)
+    assert len(expected) > 5
+    kills = {"at a time": 0, "in a call": 0}
+    lives = 0
+    for life in itertools.count():
+        workdir, died = tmp_path / f"life{life}", True
+        while died and sum(kills.values()) < wanted:
+            moment = draw_moment(rng, name, seconds)
+            status = run(server, name, material, workdir, **moment)
+            assert status in (0, -signal.SIGKILL), tail(workdir, moment)
+            died = status != 0
+            kills["at a time" if "after" in moment else "in a call"] += died
+        if died:
+            assert run(server, name, material, workdir) == 0, tail(workdir, {})
+        lives += 1
+        found = left_by(server, workdir)
+        differs = [key for key in {*expected, *found} if expected.get(key) != found.get(key)]
+        assert not differs, f"life {life}, seed {SEED}: {sorted(differs)[:20]}"
+        leftovers = [path for path in workdir.rglob("*") if "partial" in path.name]
+        assert not leftovers
+        if sum(kills.values()) >= wanted:
+            break
+    add_row(
+        record_property,
+        "kills",
+        command=name,
+        **kills,
+        runs=lives,
+        result="bit-equal",
+        seconds=round(time.monotonic() - began),
+        seed=SEED,
+    )
+
+
+def tail(workdir, moment):
+    """What a failure shows: the moment, the seed and the last lines of the command."""
+    lines = workdir.with_suffix(".txt").read_text(errors="replace").splitlines()
+    return "\n".join([f"seed {SEED}, after a kill at {moment}:", *lines[-15:]])

@@ -1,0 +1,202 @@
+"""Two workers of which one is killed or stopped; on two hosts, of which one is cut off."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from command_runs import LIMIT, left_by, make_material
+from fork_server import ForkServer
+from harness import SEED
+from ports import free_ports
+from tables import add_row
+from workers import Workers
+
+pytestmark = pytest.mark.faults
+
+
+def start_here(server, material, workdir):
+    """Two workers on this machine."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    return Workers([server] * 2, material, workdir, addresses)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with contextlib.closing(ForkServer(["commands"])) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def material(server, tmp_path_factory):
+    return make_material(server, tmp_path_factory.mktemp("material"))
+
+
+@pytest.fixture(scope="module")
+def whole(server, material, tmp_path_factory):
+    """What two workers leave that nothing happened to."""
+    workdir = tmp_path_factory.mktemp("workers") / "whole"
+    workers = start_here(server, material, workdir)
+    assert workers.wait() == [0, 0], workers.printed()
+    return left_by(server, workdir)
+
+
+def assert_same(expected, found):
+    differs = [key for key in {*expected, *found} if expected.get(key) != found.get(key)]
+    assert not differs, f"seed {SEED}: {sorted(differs)[:20]}"
+
+
+def test_a_stopped_worker_holds_the_others_up_and_all_go_on(
+    whole, server, material, tmp_path, record_property
+):
+    rng = np.random.default_rng([SEED, 10])
+    began, workers = time.monotonic(), start_here(server, material, tmp_path / "run")
+    for place in (1, 0):
+        workers.wait_for_steps(int(rng.integers(2, 6)))
+        workers.processes[place].signal(signal.SIGSTOP)
+        time.sleep(3.0)
+        workers.processes[place].signal(signal.SIGCONT)
+    assert workers.wait() == [0, 0], workers.printed()
+    assert_same(whole, left_by(server, tmp_path / "run"))
+    add_row(
+        record_property,
+        "workers",
+        fault="each stopped for 3 s",
+        result="bit-equal",
+        seconds=round(time.monotonic() - began),
+        seed=SEED,
+    )
+
+
+@pytest.mark.parametrize("place", [1, 0])
+def test_a_killed_worker_is_named_and_the_run_resumes(
+    place, whole, server, material, tmp_path, record_property
+):
+    rng = np.random.default_rng([SEED, 20 + place])
+    began, workers = time.monotonic(), start_here(server, material, tmp_path / "run")
+    workers.wait_for_steps(int(rng.integers(2, 12)))
+    workers.processes[place].kill()
+    killed = time.monotonic()
+    statuses = workers.wait()
+    told, message = time.monotonic() - killed, workers.told_by(1 - place)
+    assert statuses[place] == -signal.SIGKILL
+    assert statuses[1 - place] not in (0, -signal.SIGABRT), workers.printed()
+    again = start_here(server, material, tmp_path / "run")
+    assert again.wait() == [0, 0], again.printed()
+    assert_same(whole, left_by(server, tmp_path / "run"))
+    assert f"worker {place}" in message, message
+    add_row(
+        record_property,
+        "workers",
+        fault=f"worker {place} killed, told after {told:.0f} s, both run again",
+        result="bit-equal",
+        seconds=round(time.monotonic() - began),
+        seed=SEED,
+    )
+
+
+# === Hosts: two network namespaces with a cable between them ===
+
+
+def run_ip(*words):
+    """Runs a command of iproute2; raises what it says where that fails."""
+    ended = subprocess.run(words, capture_output=True, text=True)
+    if ended.returncode:
+        raise OSError(f"{' '.join(words)}: {ended.stderr.strip()}")
+
+
+@contextlib.contextmanager
+def two_hosts():
+    """Names of two network namespaces, 10.77.0.1 and .2, and of the ends of their cable."""
+    names = [f"align{os.getpid()}-{n}" for n in (0, 1)]
+    cables = [f"al{os.getpid()}{n}" for n in "ab"]
+    try:
+        for name in names:
+            run_ip("ip", "netns", "add", name)
+        run_ip("ip", "link", "add", cables[0], "type", "veth", "peer", "name", cables[1])
+        for number, (name, cable) in enumerate(zip(names, cables, strict=True), 1):
+            run_ip("ip", "link", "set", cable, "netns", name)
+            inside = ("ip", "-n", name)
+            run_ip(*inside, "addr", "add", f"10.77.0.{number}/24", "dev", cable)
+            run_ip(*inside, "link", "set", cable, "up")
+            run_ip(*inside, "link", "set", "lo", "up")
+        yield names, cables
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def hosts():
+    """Two hosts, the ends of their cable, and a server on each."""
+    if not shutil.which("ip"):
+        pytest.skip("no iproute2 here: hosts are network namespaces")
+    with contextlib.ExitStack() as stack:
+        try:
+            names, cables = stack.enter_context(two_hosts())
+        except OSError as error:
+            pytest.skip(f"hosts are network namespaces, which this machine refuses: {error}")
+        servers = [ForkServer(["commands"], before=("ip", "netns", "exec", n)) for n in names]
+        yield names, cables, servers
+        for own in servers:
+            own.close()
+
+
+def start_apart(hosts, material, workdir):
+    """A worker on each host."""
+    addresses = [f"10.77.0.{number}:{23_456 + number}" for number in (1, 2)]
+    return Workers(hosts[2], material, workdir, addresses)
+
+
+def test_two_hosts_far_apart_train_to_the_same_weights(
+    hosts, whole, server, material, tmp_path, record_property
+):
+    names, cables, _ = hosts
+    began = time.monotonic()
+    try:
+        # 20 ms there and back.
+        for name, cable in zip(names, cables, strict=True):
+            run_ip(*f"tc -n {name} qdisc add dev {cable} root netem delay 10ms".split())
+    except OSError as error:
+        pytest.skip(f"no delay between hosts: {error}")
+    workers = start_apart(hosts, material, tmp_path / "run")
+    assert workers.wait() == [0, 0], workers.printed()
+    assert_same(whole, left_by(server, tmp_path / "run"))
+    add_row(
+        record_property,
+        "workers",
+        fault="two hosts, 20 ms there and back",
+        result="bit-equal",
+        seconds=round(time.monotonic() - began),
+        seed=SEED,
+    )
+
+
+def test_a_host_that_is_cut_off_is_named_by_the_other(hosts, material, tmp_path, record_property):
+    names, cables, _ = hosts
+    began, workers = time.monotonic(), start_apart(hosts, material, tmp_path / "run")
+    workers.wait_for_steps(3)
+    run_ip("ip", "-n", names[1], "link", "set", cables[1], "down")
+    cut = time.monotonic()
+    try:
+        status = workers.processes[0].wait(LIMIT)
+        told = time.monotonic() - cut
+        assert not workers.processes[0].ended_by, f"hangs for {LIMIT} s: {workers.printed()}"
+        assert status != 0
+        assert "worker 1" in workers.told_by(0), workers.printed()
+    finally:
+        run_ip("ip", "-n", names[1], "link", "set", cables[1], "up")
+        for process in workers.processes:
+            process.kill()
+    add_row(
+        record_property,
+        "workers",
+        fault=f"worker 1 cut off, told after {told:.0f} s",
+        result="named",
+        seconds=round(time.monotonic() - began),
+        seed=SEED,
+    )
