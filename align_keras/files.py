@@ -1,15 +1,14 @@
 """Files and folders that are written whole or not at all, and JSON that is checked when read."""
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from align_keras.errors import InputError, Place
+from align_keras.locks import LockedError, locked
 
 _LOCK = "lock"
 
@@ -104,8 +103,11 @@ def _lock_of_work(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(path / _LOCK))
-        except BlockingIOError:
-            raise InputError(f"another run is writing {path.with_suffix('')}") from None
+        except LockedError as error:
+            raise InputError(
+                f"{error.holder or 'another process'} is writing {path.with_suffix('')}",
+                remedy="wait until it has ended",
+            ) from None
         yield
 
 
@@ -133,23 +135,3 @@ def read_json(path: Path, kind: type | tuple[type, ...]) -> Any:
     if not isinstance(value, kind):
         raise InputError("damaged", Place(str(path)), "restore it, or give another <workdir>")
     return value
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds the lock of a file, which is made here and removed at the end.
-
-    The system frees the lock of a process that is killed; the file that stays is no obstacle.
-
-    Raises:
-        BlockingIOError: if another process holds it.
-    """
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # A process that ended meanwhile has removed it.
-        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            raise BlockingIOError(f"{path}: removed by the process that held it")
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)

@@ -13,7 +13,10 @@ from conftest import ROOT
 #: From the ground up: folders, and single modules at the root. A part imports from floors below,
 #: and on its own floor what ``BESIDE`` names.
 FLOORS = (
-    ("errors", "paths", "files", "figures", "hub", "version", "keras_internals"),
+    (
+        *("errors", "paths", "locks", "files", "figures", "hub", "signals", "version"),
+        "keras_internals",
+    ),
     ("losses", "optimizers", "layers", "distribution"),
     ("preprocessing", "models"),
     ("data", "data.examples", "data.preparation"),
@@ -24,7 +27,8 @@ FLOORS = (
 BESIDE = {
     "paths": {"errors"},
     "hub": {"errors", "paths", "keras_internals"},
-    "files": {"errors"},
+    "files": {"errors", "locks"},
+    "signals": {"errors"},
     "keras_internals": {"errors"},
     "losses": {"distribution"},
     "layers": {"distribution"},

@@ -1,7 +1,7 @@
 """The contrastive training step: a learned temperature, negatives from every replica."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -83,6 +83,9 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
                 "gradient_norm",
             )
         }
+        #: Gives further float32 scalars, which each training step exchanges with its metrics: their
+        #: means over the replicas are among its results.
+        self.exchanged: Callable[[], dict[str, tf.Tensor]] = dict
         self.built = True
 
     @property
@@ -231,7 +234,9 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         if self.global_clipnorm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self.global_clipnorm, norm)
         # On TPUs Keras reports the first replica's metrics: give every replica the mean.
-        results = distribution.mean_of_replicas(results)
+        exchanged = self.exchanged()
+        results = distribution.mean_of_replicas(results | exchanged)
+        exchanged = {name: results.pop(name) for name in exchanged}
         scale = loss_scale(self.optimizer)
         results["temperature"] = self.temperature
         results["learning_rate"] = self.optimizer.learning_rate
@@ -249,7 +254,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         if not synchronized or self.micro_batch_size is not None:
             average_statistics(self.backbone)
         averaging.update_statistics(self, steps_before)
-        return self._means(self._trackers)
+        return self._for_keras(exchanged | self._means(self._trackers))
 
     def test_step(self, batch: Any) -> dict[str, tf.Tensor]:
         """Losses and recalls of a batch in inference: Keras's hook for ``evaluate``.
@@ -269,7 +274,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         results["temperature"] = self.temperature
         _, count = distribution.place_of_rows(pairs["image_embeddings"])
         self._observe(results, tf.cast(count, tf.float32))
-        return self._means(results)
+        return self._for_keras(self._means(results))
 
     def _embed(self, batch):
         return distribution.on_a_share(
@@ -282,7 +287,9 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
 
     def _means(self, names):
         """The means of some metrics so far."""
-        results = {name: self._trackers[name].result() for name in names}
+        return {name: self._trackers[name].result() for name in names}
+
+    def _for_keras(self, results):
         _, workers = distribution.worker_place(self.distribute_strategy)
         if workers > 1:
             # Keras averages over axis 0 there, and fails on scalars.

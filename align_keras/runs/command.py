@@ -4,6 +4,7 @@ Importing this module loads neither TensorFlow nor Keras, so that flags, setting
 answer at once.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -15,40 +16,60 @@ from typing import Any, TypeVar
 import tyro
 
 import align_keras
+from align_keras import signals
 from align_keras.errors import InputError, concerning
 from align_keras.paths import PathMark
 
 T = TypeVar("T")
 
 
-def run(name: str, parse: Callable[[], T], main: Callable[[T], Any], on_interrupt: str = "") -> Any:
+def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
     """Runs a recipe: ``main(parse())``, with TensorFlow loaded in between.
 
     ValueError, OSError, FloatingPointError and TensorFlow's errors end the process with one line
-    on standard error and exit code 1; others keep their stack trace.
+    on standard error and exit code 1; others keep their stack trace. After Ctrl-C, SIGTERM and
+    SIGHUP what was begun is cleaned up, and the process ends with one line and exit code 130, 143
+    or 129; a second signal ends it at once.
 
     Args:
         name: of the recipe, such as ``pretrain.py``; it begins the line.
         parse: reads the settings; without TensorFlow.
         main: does the work.
-        on_interrupt: follows ``interrupted`` after Ctrl-C, such as how to resume.
 
     Returns:
         What ``main`` returns.
     """
     # If align_keras was imported first, this variable is still set.
     os.environ.pop("ALIGN_KERAS_IMPORT", None)
-    try:
-        settings = parse()
-        load_quietly()
-        align_keras.load()
-        return main(settings)
-    except KeyboardInterrupt:
-        sys.exit(f"{name}: " + "; ".join(filter(None, ("interrupted", on_interrupt))))
-    except Exception as error:
-        if not is_users(error):
-            raise
-        sys.exit(f"{name}: {printable(one_line(error))}")
+    with signals.handled(name):
+        try:
+            settings = parse()
+            load_quietly()
+            with signals.ending_at_once():
+                align_keras.load()
+            return main(settings)
+        except KeyboardInterrupt as stop:
+            line, code = _end_of_interrupt(stop)
+        except Exception as error:
+            if is_users(error):
+                line, code = one_line(error), 1
+            elif signals.is_told():
+                # The signal came during an import, which made another error of it.
+                line, code = _end_of_interrupt(signals.interrupt())
+            else:
+                raise
+        # A terminal that was closed takes no line.
+        with contextlib.suppress(OSError):
+            print(f"{name}: {printable(line)}", file=sys.stderr, flush=True)
+        sys.exit(code)
+
+
+def _end_of_interrupt(stop: KeyboardInterrupt) -> tuple[str, int]:
+    """The line and the exit code that a command ends with."""
+    if isinstance(stop, signals.Interrupted):
+        return stop.describe(flag_of), stop.exit_code
+    # Raised where no handler of a command is, such as outside the main thread.
+    return "interrupted", 130
 
 
 def parse(
@@ -144,7 +165,11 @@ def _is_tensorflows(error: BaseException) -> bool:
 
 
 def _without_the_graph(error: Any) -> str:
-    """The message of a TensorFlow error, less the graph that TensorFlow puts around it."""
+    """The message of a TensorFlow error, without the graph that TensorFlow puts around it."""
+    from align_keras import distribution
+
+    if lost := distribution.lost_workers(error):
+        return f"{lost}; start all workers again with the same command"
     if asserted := re.search(r"assertion failed: \[(.*?)[\s.]*\]", error.message):
         return asserted[1]
     noise = ("Graph execution error", "Detected at", "<stack traces", "\t")
@@ -168,7 +193,8 @@ def load_quietly() -> None:
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
-        import tensorflow as tf
+        with signals.ending_at_once(kept):
+            import tensorflow as tf
 
         # Physical ones: asking for logical ones would start the runtime, which strategies of
         # several workers and TPUs must do themselves.

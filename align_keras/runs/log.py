@@ -16,6 +16,8 @@ from align_keras.data.pipeline import SkippedPairs
 from align_keras.errors import InputError
 from align_keras.runs.checkpoints import RunCheckpoints
 
+#: A result of each step that is no metric: whether a worker was told to end.
+TOLD = "told"
 # Short names for the bar.
 _BAR_NAMES = {
     "loss": "loss",
@@ -78,6 +80,7 @@ class TrainingLog(keras.callbacks.Callback):
         self.step = checkpoints.step
         self._writer = tf.summary.create_file_writer(str(self.workdir / "logs"))
         self._seconds: list[float] = []
+        self._unwritten: dict[str, Any] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Opens the bar."""
@@ -101,13 +104,14 @@ class TrainingLog(keras.callbacks.Callback):
         Raises:
             DivergedError: if the loss or the gradient is not finite.
         """
-        logs = logs or {}
+        logs = {name: value for name, value in (logs or {}).items() if name != TOLD}
         self.step += 1
         self.checkpoints.count_steps(self.step)
         self._check_finite(logs)
         if self._traced:
             self._seconds.append(time.perf_counter() - self._start)
         self._traced = True
+        self._unwritten = logs
         if self.step % self.log_every == 0 or self.step == self.total_steps:
             self._log(logs)
             self.model.reset_metrics()
@@ -122,6 +126,7 @@ class TrainingLog(keras.callbacks.Callback):
 
     def _log(self, logs: dict[str, Any]) -> None:
         """Writes a line and shows it in the bar."""
+        self._unwritten = {}
         metrics: dict[str, Any] = {name: float(np.mean(value)) for name, value in logs.items()}
         metrics["skipped_pairs"] = self.skipped.count
         if self._seconds:
@@ -138,6 +143,26 @@ class TrainingLog(keras.callbacks.Callback):
         self.checkpoints.seconds.assign_add(float(np.sum(self._seconds)))
         self.checkpoints.timed_pairs.assign_add(len(self._seconds) * self.batch_size)
         self._seconds = []
+
+    def save(self) -> None:
+        """Saves a checkpoint."""
+        self.account()
+        self.checkpoints.save()
+
+    def save_now(self) -> None:
+        """Saves a checkpoint of the step under way, with the metrics since the last line."""
+        if self._unwritten:
+            self._log(self._unwritten)
+        self._bar.close()
+        self.save()
+
+    def lacks_evaluation(self, interval: int) -> bool:
+        """Whether the evaluation of this step was due and did not end, before a signal."""
+        is_due = self.step > 0 and (self.step % interval == 0 or self.step == self.total_steps)
+        lines = read_log(self.workdir) if is_due else []
+        return is_due and not any(
+            line["kind"] == "eval" and line["step"] == self.step for line in lines
+        )
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Closes the bar."""

@@ -1,5 +1,6 @@
 """A pretraining run: opens its data and its model, trains, evaluates, reports."""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -10,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from align_keras import distribution, optimizers, paths
+from align_keras import distribution, optimizers, paths, signals
 from align_keras.data import pipeline
 from align_keras.errors import InputError, concerning
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
@@ -25,7 +26,7 @@ from align_keras.runs.model import make_model, with_gelu
 from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
 from align_keras.runs.training import train
-from align_keras.runs.workdir import check_training_data, open_workdir
+from align_keras.runs.workdir import check_training_data, how_to_resume, open_workdir
 
 Metrics = dict[str, Any]
 #: What a run writes into its directory after ``settings.json``, by which a later one knows it.
@@ -64,14 +65,18 @@ def pretrain(settings: PretrainSettings) -> Metrics:
     Raises:
         InputError: names the setting that is wrong.
         DivergedError: if the run diverged.
+        Interrupted: after a signal, if the caller handles signals.
     """
     started = time.perf_counter()
     keep_freed_memory()  # before TensorFlow starts its threads
-    run = open_run(settings)
+    with contextlib.ExitStack() as held:
+        return _pretrain(open_run(settings, held), started)
+
+
+def _pretrain(run: PretrainingRun, started: float) -> Metrics:
     first_step = restore(run)
     start = evaluate_start(run, first_step)
-    if first_step < settings.run.steps:
-        fit(run, start)
+    fit(run, start)
     metrics, chance, held_out = evaluate_and_save(run)
     seconds = float(run.checkpoints.seconds.numpy())
     pairs = int(run.checkpoints.timed_pairs.numpy())
@@ -85,15 +90,24 @@ def pretrain(settings: PretrainSettings) -> Metrics:
     return metrics
 
 
-def open_run(settings: PretrainSettings) -> PretrainingRun:
-    """Opens data and model; finds all that can be wrong with the settings before it returns."""
+def open_run(
+    settings: PretrainSettings, held: contextlib.ExitStack | None = None
+) -> PretrainingRun:
+    """Opens data and model; finds all that can be wrong with the settings before it returns.
+
+    Args:
+        settings: of the run.
+        held: keeps other processes away from the run's directory until it is closed; None lets
+            them in.
+    """
+    held = held or contextlib.ExitStack()
     data = pretraining_data.with_sizes(settings.data, settings.model.model)
     settings = dataclasses.replace(settings, data=data)
     settings.check()
     settings = dataclasses.replace(settings, model=with_gelu(settings.model))
     with concerning("strategy"):
         strategy = distribution.make_strategy(settings.run.strategy, settings.run.tpu)
-    workdir = find_workdir(settings, strategy)
+    workdir = find_workdir(settings, strategy, held)
     keras.utils.set_random_seed(settings.run.seed)
     run_data = pretraining_data.open_data(
         data, settings.model, workdir, settings.run.batch_size, settings.run.seed
@@ -112,8 +126,10 @@ def open_run(settings: PretrainSettings) -> PretrainingRun:
     return PretrainingRun(settings, workdir, strategy, run_data, model, checkpoints)
 
 
-def find_workdir(settings: PretrainSettings, strategy: tf.distribute.Strategy) -> Path:
-    """The directory of this process.
+def find_workdir(
+    settings: PretrainSettings, strategy: tf.distribute.Strategy, held: contextlib.ExitStack
+) -> Path:
+    """The directory of this process, which ``held`` holds.
 
     Worker 0 uses the run's directory; every other worker uses a subfolder.
     """
@@ -136,7 +152,11 @@ def find_workdir(settings: PretrainSettings, strategy: tf.distribute.Strategy) -
         # Before the settings are compared: such a run resumes with none.
         own = paths.local(settings.run.workdir) / part
         pretraining_data.check_order(own / "train_shards.json")
-    return open_workdir(settings, settings.run.workdir, part, written=WRITTEN)
+    workdir = open_workdir(settings, settings.run.workdir, part, written=WRITTEN, held=held)
+    newest = {"": workdir / "checkpoints" / "newest"}
+    given = settings.run.workdir or workdir
+    held.enter_context(signals.explaining(lambda: how_to_resume(given, newest)))
+    return workdir
 
 
 def restore(run: PretrainingRun) -> int:
@@ -178,7 +198,7 @@ def evaluate_start(run: PretrainingRun, step: int) -> Metrics:
 
 
 def fit(run: PretrainingRun, start: Metrics) -> None:
-    """Trains from the checkpoint's step to the last one.
+    """Trains from the checkpoint's step to the last one, if that is to come.
 
     Args:
         run: an opened run.
@@ -201,16 +221,17 @@ def fit(run: PretrainingRun, start: Metrics) -> None:
         if None not in recalls:
             checkpoints.save_if_best(float(np.mean(recalls)))
 
-    def save() -> None:
-        log.account()
-        checkpoints.save()
-
+    if log.lacks_evaluation(settings.eval_every):
+        evaluate()
+        log.save()
+    if checkpoints.step == settings.steps:
+        return
     try:
         train(
             run.model,
             dataset,
             log,
-            [(settings.eval_every, evaluate), (settings.checkpoint_every, save)],
+            [(settings.eval_every, evaluate), (settings.checkpoint_every, log.save)],
             "lower <learning_rate> or set <global_clipnorm> and resume, which goes on from the "
             "last checkpoint",
         )

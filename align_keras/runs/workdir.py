@@ -1,31 +1,43 @@
-"""The directory of a run: where it is, and that it goes on as it began."""
+"""The directory of a run: where it is, whose it is, and that it goes on as it began."""
 
+import contextlib
 import json
 import os
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from align_keras import files, paths
 from align_keras.errors import InputError, Place, concerning
+from align_keras.locks import LockedError, locked
 from align_keras.runs.settings import Settings
+
+_CHECKPOINT = re.compile(r"ckpt-(\d+)\.index")
 
 
 def open_workdir(
-    settings: Settings, workdir: str, part: str = "", *, written: Sequence[str]
+    settings: Settings,
+    workdir: str,
+    part: str = "",
+    *,
+    written: Sequence[str],
+    held: contextlib.ExitStack,
 ) -> Path:
-    """Finds the directory of a run, which need not exist.
+    """Opens the directory of a run, which need not exist.
 
     Args:
         settings: of this run.
         workdir: the directory; empty for a new one below ``runs/``, named after time and process.
         part: a folder in it that is used in its place, such as a worker's.
         written: what the run writes or replaces there once it has begun.
+        held: keeps other processes away from the directory until it is closed.
 
     Raises:
-        InputError: if it is not on this machine, a file is in its place, a run in it began with
-            other settings, or it holds one of ``written`` without being a run's.
+        InputError: if it is not on this machine, a file is in its place, another process uses it,
+            a run in it began with other settings, or it holds one of ``written`` without being a
+            run's.
     """
     with concerning("workdir"):
         # Two runs that begin in one second must not share it.
@@ -34,6 +46,7 @@ def open_workdir(
     for path in (found, *found.parents):
         if path.is_file():
             raise InputError(f"{path} is a file", remedy="give a directory", setting="workdir")
+    held.enter_context(_in_use(found))
     path = found / "settings.json"
     if path.exists():
         settings.check_resumable(files.read_json(path, dict), found)
@@ -45,6 +58,42 @@ def open_workdir(
             "workdir",
         )
     return found
+
+
+@contextlib.contextmanager
+def _in_use(workdir: Path) -> Iterator[None]:
+    """Makes and locks a directory; what is empty at the end and was made here is removed."""
+    is_new = not workdir.exists()
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(workdir / "lock"):
+            yield
+    except LockedError as error:
+        raise InputError(
+            f"{error.holder or 'another process'} uses it",
+            Place(str(workdir)),
+            "wait until it has ended, or give another",
+            "workdir",
+        ) from None
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):
+                workdir.rmdir()
+
+
+def how_to_resume(workdir: str | Path, newest: Mapping[str, Path]) -> str:
+    """What a signal leaves of a run, and how to go on.
+
+    Args:
+        workdir: of the run, as it is given to the command.
+        newest: the folders of the newest checkpoints, by phase, in the order of the phases.
+    """
+    for phase, folder in reversed(list(newest.items())):
+        found = (_CHECKPOINT.fullmatch(path.name) for path in folder.glob("ckpt-*"))
+        if steps := [int(name[1]) for name in found if name]:
+            where = f"step {max(steps):,}" + (f" of {phase}" if phase else "")
+            return f"the same command with <workdir>={workdir} resumes at {where}"
+    return "there is no checkpoint yet, so the same command begins anew"
 
 
 def _is_there(path: Path) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 import tqdm
 
-from align_keras import errors, paths
+from align_keras import errors, paths, signals
 from align_keras.data import shard_sets
 from align_keras.data.examples import Example, ExampleSet, open_images
 from align_keras.data.examples.columns import Columns, no_name
@@ -88,9 +88,17 @@ def prepare(
         with errors.concerning("language"):
             languages.check_language(rules.language)
     preparation = Preparation(source, rules, seed, evaluation_images, is_unsafe, output.table_only)
-    report = _run(preparation, output)
-    filter_report.write(report, output.output)
+    with signals.explaining(lambda: _outcome(output)):
+        report = _run(preparation, output)
+        filter_report.write(report, output.output)
     return report
+
+
+def _outcome(output: Output) -> str:
+    """What a signal leaves."""
+    if shard_sets.find_set(output.output):
+        return "the shards are complete, their report is not"
+    return "nothing was written, run it again"
 
 
 def _run(preparation: Preparation, output: Output) -> dict[str, Any]:
