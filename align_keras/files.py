@@ -105,8 +105,7 @@ def _lock_of_work(path: Path) -> Iterator[None]:
             stack.enter_context(locked(path / _LOCK))
         except LockedError as error:
             raise InputError(
-                f"{error.holder or 'another process'} is writing {path.with_suffix('')}",
-                remedy="wait until it has ended",
+                f"another run is writing {path.with_suffix('')}", remedy=error.remedy
             ) from None
         yield
 

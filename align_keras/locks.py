@@ -24,13 +24,13 @@ class LockedError(BlockingIOError):
     """Another process holds a lock.
 
     Attributes:
-        holder: that process and its machine, such as ``pretrain.py, process 123 on a-host``; empty
-            if it is not known.
+        remedy: says to wait for it, with its number and machine if they are known, such as
+            ``wait for pretrain.py, process 123 on host1``.
     """
 
     def __init__(self, path: Path, holder: str) -> None:
-        super().__init__(f"{path}: held by {holder or 'another process'}")
-        self.holder = holder
+        super().__init__(f"{path} is locked; wait for {holder}")
+        self.remedy = f"wait for {holder}"
 
 
 @contextlib.contextmanager
@@ -91,4 +91,4 @@ def _holder(path: Path) -> str:
         found = json.loads(path.read_text(encoding="utf-8"))
         return f"{found['command']}, process {found['process']} on {found['host']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        return "it to end"

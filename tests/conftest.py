@@ -75,20 +75,25 @@ TINY_EFFICIENTNET = {
 }
 
 
+def add_tiny_preset(patch):
+    """Adds a size ``tiny`` to those of ``pretrain.py``; ``patch`` is pytest's ``monkeypatch``."""
+    scale = {"width_coefficient": 1.0, "depth_coefficient": 1.0, "dropout": 0.1}
+    tower = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 32}
+    tables = {
+        "IMAGE_ENCODERS": TINY_EFFICIENTNET | scale,
+        "TEXT_ENCODERS": tower | {"dropout": 0.1},
+        "PRESETS": presets.PRESETS["align_nano_tiny"]
+        | {"image_encoder": "tiny", "text_encoder": "tiny", "projection_dim": 8},
+    }
+    for table, size in tables.items():
+        patch.setitem(getattr(presets, table), "tiny", size)
+
+
 @pytest.fixture(scope="module")
 def tiny_preset():
     """A size ``tiny`` of ``pretrain.py``, of two layers: most of a short run goes into tracing."""
     with pytest.MonkeyPatch.context() as patch:
-        scale = {"width_coefficient": 1.0, "depth_coefficient": 1.0, "dropout": 0.1}
-        tower = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 32}
-        tables = {
-            "IMAGE_ENCODERS": TINY_EFFICIENTNET | scale,
-            "TEXT_ENCODERS": tower | {"dropout": 0.1},
-            "PRESETS": presets.PRESETS["align_nano_tiny"]
-            | {"image_encoder": "tiny", "text_encoder": "tiny", "projection_dim": 8},
-        }
-        for table, size in tables.items():
-            patch.setitem(getattr(presets, table), "tiny", size)
+        add_tiny_preset(patch)
         yield "tiny"
 
 

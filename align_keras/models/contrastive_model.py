@@ -83,8 +83,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
                 "gradient_norm",
             )
         }
-        #: Gives further float32 scalars, which each training step exchanges with its metrics: their
-        #: means over the replicas are among its results.
+        #: Further float32 scalars of a step, whose means over the replicas are among its results.
         self.exchanged: Callable[[], dict[str, tf.Tensor]] = dict
         self.built = True
 
@@ -145,10 +144,8 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
                 cannot rematerialize.
         """
         layers = keras_internals.layers_of(self.backbone, include_self=False)
-        optimizer = for_summed_gradients(
-            keras.optimizers.get(optimizer),
-            scale_loss="float16" in {layer.compute_dtype for layer in layers},
-        )
+        is_half = "float16" in {layer.compute_dtype for layer in layers}
+        optimizer = for_summed_gradients(keras.optimizers.get(optimizer), scale_loss=is_half)
         self._trackers.pop("loss_scale", None)
         if inner_optimizer(optimizer) is not optimizer:
             self._trackers["loss_scale"] = keras.metrics.Mean(name="loss_scale")
@@ -238,8 +235,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         results = distribution.mean_of_replicas(results | exchanged)
         exchanged = {name: results.pop(name) for name in exchanged}
         scale = loss_scale(self.optimizer)
-        results["temperature"] = self.temperature
-        results["learning_rate"] = self.optimizer.learning_rate
+        results |= {"temperature": self.temperature, "learning_rate": self.optimizer.learning_rate}
         if scales := "loss_scale" in self._trackers:
             results["loss_scale"] = scale
         steps_before = tf.identity(self.optimizer.iterations.value)
@@ -254,7 +250,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         if not synchronized or self.micro_batch_size is not None:
             average_statistics(self.backbone)
         averaging.update_statistics(self, steps_before)
-        return self._for_keras(exchanged | self._means(self._trackers))
+        return self._means(self._trackers, exchanged)
 
     def test_step(self, batch: Any) -> dict[str, tf.Tensor]:
         """Losses and recalls of a batch in inference: Keras's hook for ``evaluate``.
@@ -274,7 +270,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         results["temperature"] = self.temperature
         _, count = distribution.place_of_rows(pairs["image_embeddings"])
         self._observe(results, tf.cast(count, tf.float32))
-        return self._for_keras(self._means(results))
+        return self._means(results)
 
     def _embed(self, batch):
         return distribution.on_a_share(
@@ -285,13 +281,10 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         for name, value in values.items():
             self._trackers[name].update_state(value, weight)
 
-    def _means(self, names):
-        """The means of some metrics so far."""
-        return {name: self._trackers[name].result() for name in names}
-
-    def _for_keras(self, results):
-        _, workers = distribution.worker_place(self.distribute_strategy)
-        if workers > 1:
+    def _means(self, names, others=()):
+        """The means of some metrics so far, and other results."""
+        results = dict(others) | {name: self._trackers[name].result() for name in names}
+        if distribution.worker_place(self.distribute_strategy)[1] > 1:
             # Keras averages over axis 0 there, and fails on scalars.
             results = {name: tf.reshape(value, [1]) for name, value in results.items()}
         return results

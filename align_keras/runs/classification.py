@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from align_keras import distribution, signals
+from align_keras import distribution
 from align_keras.data import labelled_images, pipeline
 from align_keras.errors import concerning
 from align_keras.evaluation.tasks.classes import embed_labelled
@@ -27,7 +27,7 @@ from align_keras.runs.log import TrainingLog
 from align_keras.runs.memory import keep_freed_memory
 from align_keras.runs.presets import from_preset, load_model
 from align_keras.runs.training import train
-from align_keras.runs.workdir import check_training_data, how_to_resume, open_workdir
+from align_keras.runs.workdir import check_training_data, open_workdir
 
 #: What JSON and the paper's figures are called after each phase.
 PHASES = {"head": ("frozen", "linear_probe_"), "full": ("finetuned", "finetuned_")}
@@ -86,24 +86,22 @@ def open_run(
 
     Args:
         settings: of the run.
-        held: keeps other processes away from the run's directory until it is closed; None lets
-            them in.
+        held: as of ``open_workdir``.
     """
-    held = held or contextlib.ExitStack()
     settings.check()
     with concerning("strategy"):
         strategy = distribution.make_strategy(settings.run.strategy, settings.run.tpu)
     with concerning("batch_size"):
         distribution.share_of(strategy, settings.training.batch_size)
-    workdir = open_workdir(settings, settings.run.workdir, written=WRITTEN, held=held)
-    newest = {name: workdir / name / "checkpoints" / "newest" for name in PHASES}
-    given = settings.run.workdir or workdir
-    held.enter_context(signals.explaining(lambda: how_to_resume(given, newest)))
+    workdir = open_workdir(
+        settings, settings.run.workdir, written=WRITTEN, held=held, phases=list(PHASES)
+    )
     data, train = classification_data.open_data(settings)
     print(f"{train.count:,} training images, {len(train.classes.names):,} classes", flush=True)
     keras.utils.set_random_seed(settings.run.seed)
     with strategy.scope(), precision.dtype_policy(settings.training.precision):
         classifier = make_classifier(settings, train.classes.names)
+    workdir.mkdir(parents=True, exist_ok=True)
     check_training_data(
         workdir / "train_images.json", train.summary(), classification_data.difference
     )

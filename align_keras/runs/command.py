@@ -8,10 +8,11 @@ import contextlib
 import dataclasses
 import os
 import re
+import signal
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
@@ -49,27 +50,26 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
                 align_keras.load()
             return main(settings)
         except KeyboardInterrupt as stop:
-            line, code = _end_of_interrupt(stop)
+            _end_interrupted(name, stop)
         except Exception as error:
             if is_users(error):
-                line, code = one_line(error), 1
-            elif signals.is_told():
-                # The signal came during an import, which made another error of it.
-                line, code = _end_of_interrupt(signals.interrupt())
-            else:
-                raise
-        # A terminal that was closed takes no line.
-        with contextlib.suppress(OSError):
-            print(f"{name}: {printable(line)}", file=sys.stderr, flush=True)
-        sys.exit(code)
+                sys.exit(f"{name}: {printable(one_line(error))}")
+            # An import may make another error of a signal.
+            if signals.is_told():
+                _end_interrupted(name, signals.interrupt())
+            raise
 
 
-def _end_of_interrupt(stop: KeyboardInterrupt) -> tuple[str, int]:
-    """The line and the exit code that a command ends with."""
+def _end_interrupted(name: str, stop: KeyboardInterrupt) -> NoReturn:
+    """Ends the process with a line and the exit code of a signal."""
+    # Without number where no handler of a command is, such as outside the main thread.
+    line, code = "interrupted", 128 + signal.SIGINT
     if isinstance(stop, signals.Interrupted):
-        return stop.describe(flag_of), stop.exit_code
-    # Raised where no handler of a command is, such as outside the main thread.
-    return "interrupted", 130
+        line, code = stop.describe(flag_of), stop.exit_code
+    # A closed terminal takes no line.
+    with contextlib.suppress(OSError):
+        print(f"{name}: {printable(line)}", file=sys.stderr, flush=True)
+    sys.exit(code)
 
 
 def parse(

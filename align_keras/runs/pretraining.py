@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from align_keras import distribution, optimizers, paths, signals
+from align_keras import distribution, optimizers
 from align_keras.data import pipeline
-from align_keras.errors import InputError, concerning
+from align_keras.errors import concerning
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
 from align_keras.files import read_json, whole_folder, write_whole
 from align_keras.models import precision
@@ -26,7 +26,8 @@ from align_keras.runs.model import make_model, with_gelu
 from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
 from align_keras.runs.training import train
-from align_keras.runs.workdir import check_training_data, how_to_resume, open_workdir
+from align_keras.runs.workdir import check_training_data
+from align_keras.runs.worker_folder import open_folder
 
 Metrics = dict[str, Any]
 #: What a run writes into its directory after ``settings.json``, by which a later one knows it.
@@ -97,17 +98,15 @@ def open_run(
 
     Args:
         settings: of the run.
-        held: keeps other processes away from the run's directory until it is closed; None lets
-            them in.
+        held: as of ``open_workdir``.
     """
-    held = held or contextlib.ExitStack()
     data = pretraining_data.with_sizes(settings.data, settings.model.model)
     settings = dataclasses.replace(settings, data=data)
     settings.check()
     settings = dataclasses.replace(settings, model=with_gelu(settings.model))
     with concerning("strategy"):
         strategy = distribution.make_strategy(settings.run.strategy, settings.run.tpu)
-    workdir = find_workdir(settings, strategy, held)
+    workdir = open_folder(settings, strategy, WRITTEN, held)
     keras.utils.set_random_seed(settings.run.seed)
     run_data = pretraining_data.open_data(
         data, settings.model, workdir, settings.run.batch_size, settings.run.seed
@@ -124,39 +123,6 @@ def open_run(
     )
     write_whole(workdir / "settings.json", settings.as_json())
     return PretrainingRun(settings, workdir, strategy, run_data, model, checkpoints)
-
-
-def find_workdir(
-    settings: PretrainSettings, strategy: tf.distribute.Strategy, held: contextlib.ExitStack
-) -> Path:
-    """The directory of this process, which ``held`` holds.
-
-    Worker 0 uses the run's directory; every other worker uses a subfolder.
-    """
-    with concerning("batch_size"):
-        share = distribution.share_of(strategy, settings.run.batch_size)
-    micro_batch_size = settings.optimizer.micro_batch_size
-    if micro_batch_size and share % micro_batch_size:
-        raise InputError(
-            f"{micro_batch_size} does not divide the {share} pairs of a replica",
-            remedy=f"choose a divisor of {share}",
-            setting="micro_batch_size",
-        )
-    worker, workers = distribution.worker_place(strategy)
-    if workers > 1 and not settings.run.workdir:
-        raise InputError(
-            "several workers need one", remedy="give the same to each", setting="workdir"
-        )
-    part = f"worker-{worker}" if worker else ""
-    if settings.run.workdir:
-        # Before the settings are compared: such a run resumes with none.
-        own = paths.local(settings.run.workdir) / part
-        pretraining_data.check_order(own / "train_shards.json")
-    workdir = open_workdir(settings, settings.run.workdir, part, written=WRITTEN, held=held)
-    newest = {"": workdir / "checkpoints" / "newest"}
-    given = settings.run.workdir or workdir
-    held.enter_context(signals.explaining(lambda: how_to_resume(given, newest)))
-    return workdir
 
 
 def restore(run: PretrainingRun) -> int:

@@ -5,11 +5,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from align_keras import files, paths
+from align_keras import files, paths, signals
 from align_keras.errors import InputError, Place, concerning
 from align_keras.locks import LockedError, locked
 from align_keras.runs.settings import Settings
@@ -23,7 +23,8 @@ def open_workdir(
     part: str = "",
     *,
     written: Sequence[str],
-    held: contextlib.ExitStack,
+    held: contextlib.ExitStack | None = None,
+    phases: Sequence[str] = ("",),
 ) -> Path:
     """Opens the directory of a run, which need not exist.
 
@@ -32,7 +33,9 @@ def open_workdir(
         workdir: the directory; empty for a new one below ``runs/``, named after time and process.
         part: a folder in it that is used in its place, such as a worker's.
         written: what the run writes or replaces there once it has begun.
-        held: keeps other processes away from the directory until it is closed.
+        held: until it is closed, other processes are kept away from the directory, and a signal
+            says how to resume. None lets them in.
+        phases: folders with ``checkpoints/`` in them, in order.
 
     Raises:
         InputError: if it is not on this machine, a file is in its place, another process uses it,
@@ -46,17 +49,23 @@ def open_workdir(
     for path in (found, *found.parents):
         if path.is_file():
             raise InputError(f"{path} is a file", remedy="give a directory", setting="workdir")
-    held.enter_context(_in_use(found))
-    path = found / "settings.json"
-    if path.exists():
-        settings.check_resumable(files.read_json(path, dict), found)
-    elif there := [name for name in written if _is_there(found / name)]:
-        raise InputError(
-            f"is there already, and {found} has no settings.json of a run",
-            Place(str(found / there[0])),
-            "give another",
-            "workdir",
-        )
+    with contextlib.ExitStack() as own:
+        own.enter_context(_in_use(found))
+        path = found / "settings.json"
+        if path.exists():
+            settings.check_resumable(files.read_json(path, dict), found)
+        elif there := [name for name in written if _is_there(found / name)]:
+            raise InputError(
+                f"is there already, and {found} has no settings.json of a run",
+                Place(str(found / there[0])),
+                "give another",
+                "workdir",
+            )
+        if held is not None:
+            held.push(own.pop_all())
+            held.enter_context(
+                signals.explaining(lambda: how_to_resume(workdir or found, found, phases))
+            )
     return found
 
 
@@ -70,9 +79,9 @@ def _in_use(workdir: Path) -> Iterator[None]:
             yield
     except LockedError as error:
         raise InputError(
-            f"{error.holder or 'another process'} uses it",
+            "another run is using it",
             Place(str(workdir)),
-            "wait until it has ended, or give another",
+            f"{error.remedy}, or give another",
             "workdir",
         ) from None
     finally:
@@ -81,18 +90,19 @@ def _in_use(workdir: Path) -> Iterator[None]:
                 workdir.rmdir()
 
 
-def how_to_resume(workdir: str | Path, newest: Mapping[str, Path]) -> str:
+def how_to_resume(given: str | Path, found: Path, phases: Sequence[str] = ("",)) -> str:
     """What a signal leaves of a run, and how to go on.
 
     Args:
-        workdir: of the run, as it is given to the command.
-        newest: the folders of the newest checkpoints, by phase, in the order of the phases.
+        given: the directory, as it is given to the command.
+        found: the directory that is used.
+        phases: folders with ``checkpoints/`` in them, in order.
     """
-    for phase, folder in reversed(list(newest.items())):
-        found = (_CHECKPOINT.fullmatch(path.name) for path in folder.glob("ckpt-*"))
-        if steps := [int(name[1]) for name in found if name]:
+    for phase in reversed(phases):
+        names = (path.name for path in (found / phase / "checkpoints" / "newest").glob("ckpt-*"))
+        if steps := [int(own[1]) for own in map(_CHECKPOINT.fullmatch, names) if own]:
             where = f"step {max(steps):,}" + (f" of {phase}" if phase else "")
-            return f"the same command with <workdir>={workdir} resumes at {where}"
+            return f"the same command with <workdir>={given} resumes at {where}"
     return "there is no checkpoint yet, so the same command begins anew"
 
 

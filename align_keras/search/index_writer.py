@@ -81,11 +81,8 @@ class IndexWriter:
         try:
             self._stack.enter_context(locked(self.directory / _LOCK))
         except LockedError as error:
-            raise InputError(
-                f"{error.holder or 'another process'} is writing it",
-                Place(str(self.directory)),
-                "wait until it has ended",
-            ) from None
+            place = Place(str(self.directory))
+            raise InputError("another run is writing it", place, error.remedy) from None
         try:
             if self._restart:
                 # First: a part of it that a kill leaves is still known as an index's.
