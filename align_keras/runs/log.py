@@ -81,6 +81,7 @@ class TrainingLog(keras.callbacks.Callback):
         self._writer = tf.summary.create_file_writer(str(self.workdir / "logs"))
         self._seconds: list[float] = []
         self._unwritten: dict[str, Any] = {}
+        self._bar: Any = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Opens the bar."""
@@ -121,7 +122,6 @@ class TrainingLog(keras.callbacks.Callback):
         # Weights are spoilt by the gradient at the latest, one step before the loss.
         for name in ("loss", "gradient_norm"):
             if not np.isfinite(logs.get(name, 0.0)).all():
-                self._bar.close()
                 raise DivergedError(self.step, name, float(np.mean(logs[name])))
 
     def _log(self, logs: dict[str, Any]) -> None:
@@ -153,7 +153,6 @@ class TrainingLog(keras.callbacks.Callback):
         """Saves a checkpoint of the step under way, with the metrics since the last line."""
         if self._unwritten:
             self._log(self._unwritten)
-        self._bar.close()
         self.save()
 
     def lacks_evaluation(self, interval: int) -> bool:
@@ -164,9 +163,10 @@ class TrainingLog(keras.callbacks.Callback):
             line["kind"] == "eval" and line["step"] == self.step for line in lines
         )
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def close(self) -> None:
         """Closes the bar."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def write(self, kind: str, metrics: dict[str, Any]) -> None:
         """Writes metrics of this step, ``kind`` being ``train`` or ``eval``; None is left out."""

@@ -59,6 +59,9 @@ def train(
             if stop.has_stepped:
                 log.save_now()
             raise
+        finally:
+            # Else it would be drawn once more, after the line that the command ends with.
+            log.close()
 
 
 class StopWhenTold(keras.callbacks.Callback):
