@@ -143,6 +143,17 @@ def deferred() -> Iterator[None]:
     check()
 
 
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Within ``deferred``, work of which nothing is to be kept: a signal raises ``Interrupted``."""
+    before, _state.is_deferred = _state.is_deferred, False
+    try:
+        check()
+        yield
+    finally:
+        _state.is_deferred = before
+
+
 def is_told() -> bool:
     """Whether a signal has told the process to end."""
     return _state.told is not None

@@ -56,6 +56,14 @@ def test_deferred_work_ends_where_it_asks():
     signals.check()
 
 
+def test_in_deferred_work_a_part_may_end_anywhere():
+    with signals.handled("x.py"), pytest.raises(signals.Interrupted), signals.deferred():
+        with pytest.raises(signals.Interrupted), signals.interruptible():
+            tell(signal.SIGTERM)
+        with pytest.raises(signals.Interrupted), signals.interruptible():
+            pass  # told before
+
+
 def test_a_signal_that_is_ignored_stays_so():
     """As SIGHUP is below nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

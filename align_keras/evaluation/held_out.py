@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from align_keras import distribution, signals
+from align_keras import distribution
 from align_keras.data import pipeline, records
 from align_keras.errors import InputError
 from align_keras.evaluation import retrieval, zero_shot
@@ -75,7 +74,7 @@ class HeldOutPairs:
     def _predict(self, model: Any) -> dict[str, np.ndarray]:
         _, workers = distribution.worker_place(model.distribute_strategy)
         if workers == 1:
-            return model.predict(self.dataset, verbose=0, callbacks=[_EndWhenTold()])
+            return model.predict(self.dataset, verbose=0)
         # Keras would share the data out; here every worker embeds all of it by itself.
         predict = tf.function(model.predict_step)
         batches = [tf.nest.map_structure(np.array, predict(batch)) for batch in self.dataset]
@@ -123,13 +122,6 @@ class HeldOutPairs:
                 image = self.preprocessor.decode_image(encoded)
                 images[row] = self.preprocessor.unscale(image)
         return np.stack([images[row] for row in np.asarray(rows).tolist()])
-
-
-class _EndWhenTold(keras.callbacks.Callback):
-    """Ends an evaluation between batches, which a run must not wait for after a signal."""
-
-    def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        signals.check()
 
 
 def _text_fields(record: bytes | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from align_keras import distribution, optimizers
+from align_keras import distribution, optimizers, signals
 from align_keras.data import pipeline
 from align_keras.errors import concerning
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
@@ -179,8 +179,12 @@ def fit(run: PretrainingRun, start: Metrics) -> None:
     if start and checkpoints.step == 0:
         log.write("eval", start)
 
+    # Several workers must end after the same step, and not in the evaluation of one.
+    alone = distribution.worker_place(run.strategy)[1] == 1
+    interruptible = signals.interruptible if alone else contextlib.nullcontext
+
     def evaluate() -> None:
-        with optimizers.averaged_weights(run.model):
+        with optimizers.averaged_weights(run.model), interruptible():
             metrics, _, _ = evaluate_held_out(run)
         log.write("eval", metrics)
         recalls = [metrics[name] for name in RECALLS]

@@ -23,7 +23,6 @@ pytestmark = pytest.mark.faults
 
 #: Seconds until a process counts as hanging: a busy machine makes ten of one.
 LIMIT = 600
-#: Every evaluation takes a second, so that signals come during one.
 OPTIONS = {"steps": 200, "batch_size": 8, "eval_every": 50, "checkpoint_every": 1_000}
 
 
@@ -107,9 +106,8 @@ def test_a_run_that_signals_end_goes_on_to_the_same_weights(scene_shards, tmp_pa
         run.signal_at(step, number)
         with pytest.raises(InputError, match=f"another run is using it.* {run.processes[0].pid} "):
             open_workdir(settings_of(scene_shards, workdir), str(workdir), written=())
-        told = time.monotonic()
         (code,), (line,) = run.end()
-        assert (code, time.monotonic() - told < 30) == (128 + number, True)
+        assert code == 128 + number, line
         found = re.search(rf"--workdir={re.escape(str(workdir))} resumes at step (\d+)$", line)
         assert last < int(found[1]) < step + 30, line
         last = int(found[1])
