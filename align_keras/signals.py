@@ -77,7 +77,7 @@ def end_at_once() -> None:
     trace, or be taken for a failed import.
     """
     _state.name = os.path.basename(sys.argv[0])
-    if threading.current_thread() is threading.main_thread():
+    if _is_main_thread():
         _install()
 
 
@@ -92,7 +92,7 @@ def handled(name: str) -> Iterator[None]:
     Args:
         name: of the command; begins its line.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _is_main_thread():
         yield
         return
     before = vars(_state).copy()
@@ -115,6 +115,17 @@ def handled(name: str) -> Iterator[None]:
         os.close(reader)
         vars(_state).clear()
         vars(_state).update(before)
+
+
+def take_back() -> None:
+    """Takes back the signals of ``handled`` from TensorFlow.
+
+    Its strategies of several machines put a handler of their own, in C++, in the place of that of
+    SIGTERM. Python does not know of it, and it only notes the signal.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) is _handle and _is_main_thread():
+            signal.signal(number, _handle)
 
 
 @contextlib.contextmanager
@@ -179,6 +190,10 @@ def explaining(outcome: Callable[[], str]) -> Iterator[None]:
     except Interrupted as stop:
         stop.outcome = stop.outcome or outcome()
         raise
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _install() -> dict[int, Any]:

@@ -1,4 +1,5 @@
 import ast
+import ctypes
 import os
 import signal
 import subprocess
@@ -73,6 +74,19 @@ def test_a_signal_that_is_ignored_stays_so():
             assert not signals.is_told()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_handler_that_a_library_puts_in_its_place_is_replaced():
+    """As TensorFlow's for several workers, of which Python does not know."""
+    c_library = ctypes.CDLL(None)
+    c_library.signal.argtypes, c_library.signal.restype = (ctypes.c_int, ctypes.c_void_p), None
+    with signals.handled("x.py"):
+        c_library.signal(signal.SIGTERM, 1)  # SIG_IGN
+        tell(signal.SIGTERM)
+        assert not signals.is_told()
+        signals.take_back()
+        with pytest.raises(signals.Interrupted):
+            tell(signal.SIGTERM)
 
 
 def test_outside_the_main_thread_nothing_is_handled():
