@@ -155,14 +155,6 @@ class TrainingLog(keras.callbacks.Callback):
             self._log(self._unwritten)
         self.save()
 
-    def lacks_evaluation(self, interval: int) -> bool:
-        """Whether the evaluation of this step was due and did not end, before a signal."""
-        is_due = self.step > 0 and (self.step % interval == 0 or self.step == self.total_steps)
-        lines = read_log(self.workdir) if is_due else []
-        return is_due and not any(
-            line["kind"] == "eval" and line["step"] == self.step for line in lines
-        )
-
     def close(self) -> None:
         """Closes the bar."""
         if self._bar is not None:
@@ -211,3 +203,11 @@ def read_log(workdir: str | Path) -> list[dict[str, Any]]:
                 continue
             lines[line["kind"], line["step"]] = line
     return sorted(lines.values(), key=lambda line: line["step"])
+
+
+def lacks_evaluation(workdir: str | Path, step: int, interval: int, last_step: int) -> bool:
+    """Whether the evaluation of a checkpoint's step was due, and a signal has ended it."""
+    if not step or (step % interval and step != last_step):
+        return False
+    lines = read_log(workdir)
+    return not any(line["kind"] == "eval" and line["step"] == step for line in lines)

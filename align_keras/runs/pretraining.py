@@ -20,7 +20,7 @@ from align_keras.models import precision
 from align_keras.models.dual_encoder import AlignDualEncoder
 from align_keras.runs import pretraining_data, report
 from align_keras.runs.checkpoints import RunCheckpoints
-from align_keras.runs.log import TrainingLog, read_log
+from align_keras.runs.log import TrainingLog, lacks_evaluation, read_log
 from align_keras.runs.memory import keep_freed_memory
 from align_keras.runs.model import make_model, with_gelu
 from align_keras.runs.pretraining_data import RunData
@@ -77,7 +77,10 @@ def pretrain(settings: PretrainSettings) -> Metrics:
 def _pretrain(run: PretrainingRun, started: float) -> Metrics:
     first_step = restore(run)
     start = evaluate_start(run, first_step)
-    fit(run, start)
+    steps, interval = run.settings.run.steps, run.settings.run.eval_every
+    lacks = lacks_evaluation(run.workdir, first_step, interval, steps)
+    if first_step < steps or lacks:
+        fit(run, start, lacks)
     metrics, chance, held_out = evaluate_and_save(run)
     seconds = float(run.checkpoints.seconds.numpy())
     pairs = int(run.checkpoints.timed_pairs.numpy())
@@ -163,16 +166,16 @@ def evaluate_start(run: PretrainingRun, step: int) -> Metrics:
     return before["metrics"]
 
 
-def fit(run: PretrainingRun, start: Metrics) -> None:
-    """Trains from the checkpoint's step to the last one, if that is to come.
+def fit(run: PretrainingRun, start: Metrics, evaluates_first: bool = False) -> None:
+    """Trains from the checkpoint's step to the last one.
 
     Args:
         run: an opened run.
         start: metrics of ``evaluate_start``, for the log.
+        evaluates_first: whether to evaluate at the checkpoint's step, as ``lacks_evaluation``.
     """
     settings, checkpoints = run.settings.run, run.checkpoints
     skipped = pipeline.SkippedPairs()
-    dataset = training_data(run, skipped)
     log = TrainingLog(
         run.workdir, checkpoints, settings.steps, settings.batch_size, settings.log_every, skipped
     )
@@ -191,7 +194,7 @@ def fit(run: PretrainingRun, start: Metrics) -> None:
         if None not in recalls:
             checkpoints.save_if_best(float(np.mean(recalls)))
 
-    if log.lacks_evaluation(settings.eval_every):
+    if evaluates_first:
         evaluate()
         log.save()
     if checkpoints.step == settings.steps:
@@ -199,7 +202,7 @@ def fit(run: PretrainingRun, start: Metrics) -> None:
     try:
         train(
             run.model,
-            dataset,
+            training_data(run, skipped),
             log,
             [(settings.eval_every, evaluate), (settings.checkpoint_every, log.save)],
             "lower <learning_rate> or set <global_clipnorm> and resume, which goes on from the "

@@ -69,9 +69,9 @@ class Run:
         self.processes[worker].send_signal(number)
 
     def end(self):
-        """Exit codes, and the last line of each worker."""
+        """Exit codes, and the line with which each worker ends, beside those of TensorFlow's log."""
         printed = [process.communicate(timeout=LIMIT)[0] for process in self.processes]
-        lines = [text.strip().splitlines()[-1] for text in printed]
+        lines = ["".join(re.findall(r"(?m)^pretrain\.py: .*", text)) for text in printed]
         return [process.returncode for process in self.processes], lines
 
 

@@ -13,7 +13,7 @@ from align_keras import Lamb, signals
 from align_keras.data.pipeline import SkippedPairs
 from align_keras.runs import training
 from align_keras.runs.checkpoints import RunCheckpoints
-from align_keras.runs.log import TOLD, TrainingLog, read_log
+from align_keras.runs.log import TOLD, TrainingLog, lacks_evaluation, read_log
 from align_keras.runs.workdir import how_to_resume
 
 
@@ -69,15 +69,17 @@ def test_an_evaluation_that_a_signal_ends_is_repeated(tmp_path):
         run.train((2, evaluate))
     log = Run(tmp_path).log
     assert log.step == 4
-    assert log.lacks_evaluation(2)
-    assert not log.lacks_evaluation(3)
+    assert lacks_evaluation(tmp_path, 4, 2, 6)
+    assert lacks_evaluation(tmp_path, 4, 3, 4)
+    assert not lacks_evaluation(tmp_path, 4, 3, 6)
+    assert not lacks_evaluation(tmp_path, 2, 2, 6)
     log.write("eval", {"recall": 0.5})
-    assert not log.lacks_evaluation(2)
+    assert not lacks_evaluation(tmp_path, 4, 2, 6)
 
 
 def test_before_the_first_step_there_is_nothing_to_keep(tmp_path, monkeypatch):
     run = Run(tmp_path)
-    assert not run.log.lacks_evaluation(2)
+    assert not lacks_evaluation(tmp_path, 0, 2, 6)
     monkeypatch.setattr(run.model, "train_step", lambda _: tell())
     with pytest.raises(signals.Interrupted):
         run.train()
