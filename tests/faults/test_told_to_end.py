@@ -69,7 +69,7 @@ class Run:
         self.processes[worker].send_signal(number)
 
     def end(self):
-        """Exit codes, and the line with which each worker ends, beside those of TensorFlow's log."""
+        """Exit codes, and the line that each worker ends with, without TensorFlow's log."""
         printed = [process.communicate(timeout=LIMIT)[0] for process in self.processes]
         lines = ["".join(re.findall(r"(?m)^pretrain\.py: .*", text)) for text in printed]
         return [process.returncode for process in self.processes], lines
