@@ -2,7 +2,7 @@
 
 Importing the package imports every public name, so that saved ``.keras`` files load. Commands set
 ``ALIGN_KERAS_IMPORT=lazy`` first: then names are imported when they are used, and flags are read
-without TensorFlow.
+without TensorFlow, and until then a signal ends the process in one line.
 """
 
 import importlib
@@ -10,6 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from align_keras import signals
 from align_keras.errors import BackendError
 from align_keras.version import __version__
 
@@ -17,6 +18,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 # Taken out of the environment: child processes import as usual.
 _LAZY = os.environ.pop("ALIGN_KERAS_IMPORT", "") == "lazy"
+if _LAZY:
+    signals.end_at_once()
 
 if TYPE_CHECKING or not _LAZY:
     # Keras may have been imported before; a backend that is not installed fails in its import.

@@ -1,7 +1,6 @@
 """Files and folders that are written whole or not at all, and JSON that is checked when read."""
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from typing import Any
 
 from align_keras import full_disk, paths
 from align_keras.errors import InputError, MissingInputError, Place
+from align_keras.locks import LockedError, locked
 
 _LOCK = "lock"
 #: What to do about a file of a run that is damaged or gone.
@@ -146,8 +146,10 @@ def _lock_of_work(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(path / _LOCK))
-        except BlockingIOError:
-            raise InputError(f"another run is writing {path.with_suffix('')}") from None
+        except LockedError as error:
+            raise InputError(
+                f"another run is writing {path.with_suffix('')}", remedy=error.remedy
+            ) from None
         yield
 
 
@@ -199,23 +201,3 @@ def damaged(path: Path, remedy: str = RESTORE) -> InputError:
 def missing(path: Path) -> MissingInputError:
     """The error about a file that the run in its folder wrote and that is gone."""
     return MissingInputError("missing, though there is a run", Place(str(path)), RESTORE)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds the lock of a file, which is made here and removed at the end.
-
-    The system frees the lock of a process that is killed; the file that stays is no obstacle.
-
-    Raises:
-        BlockingIOError: if another process holds it.
-    """
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # A process that ended meanwhile has removed it.
-        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            raise BlockingIOError(f"{path}: removed by the process that held it")
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)

@@ -40,9 +40,4 @@ def main(settings):
 
 
 if __name__ == "__main__":
-    command.run(
-        "finetune_retrieval.py",
-        parse,
-        main,
-        on_interrupt="the same --workdir resumes at the last checkpoint",
-    )
+    command.run("finetune_retrieval.py", parse, main)

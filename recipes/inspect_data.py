@@ -10,6 +10,9 @@ import os
 
 os.environ["ALIGN_KERAS_IMPORT"] = "lazy"  # flags are read without TensorFlow
 
+import align_keras  # noqa: F401, before others: a signal ends their imports in one line
+
+# isort: split
 import dataclasses
 import sys
 from collections.abc import Sequence

@@ -187,4 +187,4 @@ def parse(arguments: Sequence[str] | None = None) -> PrepareSettings:
 
 
 if __name__ == "__main__":
-    command.run("prepare_data.py", parse, main, "nothing was written, run it again")
+    command.run("prepare_data.py", parse, main)

@@ -32,9 +32,4 @@ def main(settings):
 
 
 if __name__ == "__main__":
-    command.run(
-        "pretrain.py",
-        parse,
-        main,
-        on_interrupt="the same --workdir resumes at the last checkpoint",
-    )
+    command.run("pretrain.py", parse, main)

@@ -13,6 +13,9 @@ import os
 
 os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
 
+import align_keras  # noqa: F401, before others: a signal ends their imports in one line
+
+# isort: split
 import dataclasses
 import sys
 import time

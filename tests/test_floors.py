@@ -14,7 +14,8 @@ from conftest import ROOT
 #: and on its own floor what ``BESIDE`` names.
 FLOORS = (
     (
-        *("errors", "paths", "full_disk", "files", "checksums", "figures", "hub", "version"),
+        *("errors", "paths", "full_disk", "locks", "files", "checksums", "figures", "hub"),
+        *("signals", "version"),
         "keras_internals",
     ),
     ("losses", "optimizers", "layers", "distribution"),
@@ -27,10 +28,11 @@ FLOORS = (
 BESIDE = {
     "paths": {"errors"},
     "full_disk": {"errors"},
-    "files": {"errors", "paths", "full_disk"},
+    "files": {"errors", "paths", "full_disk", "locks"},
     "checksums": {"errors", "files", "full_disk"},
     "figures": {"files"},
     "hub": {"errors", "paths", "files", "checksums", "keras_internals"},
+    "signals": {"errors"},
     "keras_internals": {"errors"},
     "losses": {"distribution"},
     "layers": {"distribution"},

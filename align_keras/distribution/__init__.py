@@ -16,11 +16,13 @@ from align_keras.distribution.strategies import (
     share_of,
     worker_place,
 )
+from align_keras.distribution.workers import lost_workers
 
 __all__ = [
     "STRATEGIES",
     "gather_from_workers",
     "gather_replicas",
+    "lost_workers",
     "make_strategy",
     "mean_of_replicas",
     "mirrored_strategy",

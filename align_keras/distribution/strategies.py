@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from align_keras import signals
 from align_keras.errors import InputError
 
 STRATEGIES = ("auto", "cpu", "mirrored", "multi_worker", "tpu")
@@ -30,9 +31,13 @@ def make_strategy(name: str, tpu: str = "local") -> tf.distribute.Strategy:
     # as asking for its devices.
     if name == "multi_worker":
         _check_tf_config()
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        signals.take_back()
+        return strategy
     if name == "tpu":
-        return _make_tpu_strategy(tpu)
+        strategy = _make_tpu_strategy(tpu)
+        signals.take_back()
+        return strategy
     gpus = tf.config.list_logical_devices("GPU")
     devices = gpus or tf.config.list_logical_devices("CPU")
     if name == "cpu" or (name == "auto" and not gpus):

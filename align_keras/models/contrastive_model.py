@@ -1,7 +1,7 @@
 """The contrastive training step: a learned temperature, negatives from every replica."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -83,6 +83,8 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
                 "gradient_norm",
             )
         }
+        #: Further float32 scalars of a step, whose means over the replicas are among its results.
+        self.exchanged: Callable[[], dict[str, tf.Tensor]] = dict
         self.built = True
 
     @property
@@ -142,10 +144,8 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
                 cannot rematerialize.
         """
         layers = keras_internals.layers_of(self.backbone, include_self=False)
-        optimizer = for_summed_gradients(
-            keras.optimizers.get(optimizer),
-            scale_loss="float16" in {layer.compute_dtype for layer in layers},
-        )
+        is_half = "float16" in {layer.compute_dtype for layer in layers}
+        optimizer = for_summed_gradients(keras.optimizers.get(optimizer), scale_loss=is_half)
         self._trackers.pop("loss_scale", None)
         if inner_optimizer(optimizer) is not optimizer:
             self._trackers["loss_scale"] = keras.metrics.Mean(name="loss_scale")
@@ -231,10 +231,11 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         if self.global_clipnorm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self.global_clipnorm, norm)
         # On TPUs Keras reports the first replica's metrics: give every replica the mean.
-        results = distribution.mean_of_replicas(results)
+        exchanged = self.exchanged()
+        results = distribution.mean_of_replicas(results | exchanged)
+        exchanged = {name: results.pop(name) for name in exchanged}
         scale = loss_scale(self.optimizer)
-        results["temperature"] = self.temperature
-        results["learning_rate"] = self.optimizer.learning_rate
+        results |= {"temperature": self.temperature, "learning_rate": self.optimizer.learning_rate}
         if scales := "loss_scale" in self._trackers:
             results["loss_scale"] = scale
         steps_before = tf.identity(self.optimizer.iterations.value)
@@ -249,7 +250,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         if not synchronized or self.micro_batch_size is not None:
             average_statistics(self.backbone)
         averaging.update_statistics(self, steps_before)
-        return self._means(self._trackers)
+        return self._means(self._trackers, exchanged)
 
     def test_step(self, batch: Any) -> dict[str, tf.Tensor]:
         """Losses and recalls of a batch in inference: Keras's hook for ``evaluate``.
@@ -280,11 +281,10 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         for name, value in values.items():
             self._trackers[name].update_state(value, weight)
 
-    def _means(self, names):
-        """The means of some metrics so far."""
-        results = {name: self._trackers[name].result() for name in names}
-        _, workers = distribution.worker_place(self.distribute_strategy)
-        if workers > 1:
+    def _means(self, names, others=()):
+        """The means of some metrics so far, and other results."""
+        results = dict(others) | {name: self._trackers[name].result() for name in names}
+        if distribution.worker_place(self.distribute_strategy)[1] > 1:
             # Keras averages over axis 0 there, and fails on scalars.
             results = {name: tf.reshape(value, [1]) for name, value in results.items()}
         return results

@@ -1,5 +1,6 @@
 """Fine-tunes the image tower of a trained model to classify: a new head first, then all weights."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -65,28 +66,39 @@ def finetune(settings: ClassificationSettings) -> dict[str, dict[str, float]]:
     Raises:
         InputError: names the setting that is wrong.
         DivergedError: if the run diverged.
+        Interrupted: after a signal, if the caller handles signals.
         LostDataError: if too many images were skipped, or a file of theirs has changed.
     """
     keep_freed_memory()  # before TensorFlow starts its threads
-    run = open_run(settings)
-    metrics = {}
-    for name in PHASES:
-        fit(run, name)
-        metrics[name] = evaluate(run, name)
-    write_whole(run.workdir / "classifier.keras", run.classifier.save)
-    checksums.write_folder(run.workdir, ["classifier.keras"])
+    with contextlib.ExitStack() as held:
+        run = open_run(settings, held)
+        metrics = {}
+        for name in PHASES:
+            fit(run, name)
+            metrics[name] = evaluate(run, name)
+        write_whole(run.workdir / "classifier.keras", run.classifier.save)
+        checksums.write_folder(run.workdir, ["classifier.keras"])
     print(f"run directory: {run.workdir} (classifier.keras, *.json, *.png, head/, full/)")
     return metrics
 
 
-def open_run(settings: ClassificationSettings) -> ClassificationRun:
-    """Opens data and model; finds all that can be wrong with the settings, images excepted."""
+def open_run(
+    settings: ClassificationSettings, held: contextlib.ExitStack | None = None
+) -> ClassificationRun:
+    """Opens data and model; finds all that can be wrong with the settings, images excepted.
+
+    Args:
+        settings: of the run.
+        held: as of ``open_workdir``.
+    """
     settings.check()
     with concerning("strategy"):
         strategy = distribution.make_strategy(settings.run.strategy, settings.run.tpu)
     with concerning("batch_size"):
         distribution.share_of(strategy, settings.training.batch_size)
-    workdir = open_workdir(settings, settings.run.workdir, written=WRITTEN)
+    workdir = open_workdir(
+        settings, settings.run.workdir, written=WRITTEN, held=held, phases=list(PHASES)
+    )
     data, train = classification_data.open_data(settings)
     print(f"{train.count:,} training images, {len(train.classes.names):,} classes", flush=True)
     keras.utils.set_random_seed(settings.run.seed)

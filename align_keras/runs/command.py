@@ -4,42 +4,38 @@ Importing this module loads neither TensorFlow nor Keras, so that flags, setting
 answer at once.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
+import signal
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
 import align_keras
-from align_keras import full_disk
+from align_keras import full_disk, signals
 from align_keras.errors import InputError, concerning
 from align_keras.paths import PathMark
 
 T = TypeVar("T")
 
 
-def run(
-    name: str,
-    parse: Callable[[], T],
-    main: Callable[[T], Any],
-    on_interrupt: str = "",
-    loads: bool = True,
-) -> Any:
+def run(name: str, parse: Callable[[], T], main: Callable[[T], Any], loads: bool = True) -> Any:
     """Runs a recipe: ``main(parse())``, with TensorFlow loaded in between.
 
     ValueError, OSError, FloatingPointError and TensorFlow's errors end the process with one line
     on standard error and exit code 1, and so does a full disk, whatever its error; others keep
-    their stack trace.
+    their stack trace. After Ctrl-C, SIGTERM and SIGHUP what was begun is cleaned up, and the
+    process ends with one line and exit code 130, 143 or 129; a second signal ends it at once.
 
     Args:
         name: of the recipe, such as ``pretrain.py``; it begins the line.
         parse: reads the settings; without TensorFlow.
         main: does the work.
-        on_interrupt: follows ``interrupted`` after Ctrl-C, such as how to resume.
         loads: whether TensorFlow is loaded at all.
 
     Returns:
@@ -48,19 +44,36 @@ def run(
     # If align_keras was imported first, this variable is still set.
     os.environ.pop("ALIGN_KERAS_IMPORT", None)
     full_disk.ignore_unraisable()
-    try:
-        settings = parse()
-        if loads:
-            load_quietly()
-            align_keras.load()
-        return main(settings)
-    except KeyboardInterrupt:
-        sys.exit(f"{name}: " + "; ".join(filter(None, ("interrupted", on_interrupt))))
-    except Exception as error:
-        told = full_disk.as_no_space(error) or error
-        if not is_users(told):
+    with signals.handled(name):
+        try:
+            settings = parse()
+            if loads:
+                load_quietly()
+                with signals.ending_at_once():
+                    align_keras.load()
+            return main(settings)
+        except KeyboardInterrupt as stop:
+            _end_interrupted(name, stop)
+        except Exception as error:
+            told = full_disk.as_no_space(error) or error
+            if is_users(told):
+                sys.exit(f"{name}: {printable(one_line(told))}")
+            # An import may make another error of a signal.
+            if signals.is_told():
+                _end_interrupted(name, signals.interrupt())
             raise
-        sys.exit(f"{name}: {printable(one_line(told))}")
+
+
+def _end_interrupted(name: str, stop: KeyboardInterrupt) -> NoReturn:
+    """Ends the process with a line and the exit code of a signal."""
+    # Without number where no handler of a command is, such as outside the main thread.
+    line, code = "interrupted", 128 + signal.SIGINT
+    if isinstance(stop, signals.Interrupted):
+        line, code = stop.describe(flag_of), stop.exit_code
+    # A closed terminal takes no line.
+    with contextlib.suppress(OSError):
+        print(f"{name}: {printable(line)}", file=sys.stderr, flush=True)
+    sys.exit(code)
 
 
 def parse(
@@ -156,7 +169,11 @@ def _is_tensorflows(error: BaseException) -> bool:
 
 
 def _without_the_graph(error: Any) -> str:
-    """The message of a TensorFlow error, less the graph that TensorFlow puts around it."""
+    """The message of a TensorFlow error, without the graph that TensorFlow puts around it."""
+    from align_keras import distribution
+
+    if lost := distribution.lost_workers(error):
+        return f"{lost}; start all workers again with the same command"
     if asserted := re.search(r"assertion failed: \[(.*?)[\s.]*\]", error.message):
         return asserted[1]
     noise = ("Graph execution error", "Detected at", "<stack traces", "\t")
@@ -180,7 +197,8 @@ def load_quietly() -> None:
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
-        import tensorflow as tf
+        with signals.ending_at_once(kept):
+            import tensorflow as tf
 
         # Physical ones: asking for logical ones would start the runtime, which strategies of
         # several workers and TPUs must do themselves.

@@ -19,6 +19,8 @@ from align_keras.runs.skipped import LostDataError, SkippedInRun
 
 # A number in the log is below.
 _LARGEST = 1e100
+#: A result of each step that is no metric: whether a worker was told to end.
+TOLD = "told"
 # Short names for the bar.
 _BAR_NAMES = {
     "loss": "loss",
@@ -81,6 +83,8 @@ class TrainingLog(keras.callbacks.Callback):
         self.step = checkpoints.step
         self._writer = tf.summary.create_file_writer(str(self.workdir / "logs"))
         self._seconds: list[float] = []
+        self._unwritten: dict[str, Any] = {}
+        self._bar: Any = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Opens the bar."""
@@ -106,13 +110,14 @@ class TrainingLog(keras.callbacks.Callback):
             LostDataError: as ``SkippedInRun.check``. A checkpoint was saved: other pairs of the
                 batches took the places of what was lost, so the weights are sound.
         """
-        logs = logs or {}
+        logs = {name: value for name, value in (logs or {}).items() if name != TOLD}
         self.step += 1
         self.checkpoints.count_steps(self.step)
         self._check_finite(logs)
         if self._traced:
             self._seconds.append(time.perf_counter() - self._start)
         self._traced = True
+        self._unwritten = logs
         is_last = self.step == self.total_steps
         is_line = self.step % self.log_every == 0 or is_last
         try:
@@ -131,11 +136,11 @@ class TrainingLog(keras.callbacks.Callback):
         # Weights are spoilt by the gradient at the latest, one step before the loss.
         for name in ("loss", "gradient_norm"):
             if not np.isfinite(logs.get(name, 0.0)).all():
-                self._bar.close()
                 raise DivergedError(self.step, name, float(np.mean(logs[name])))
 
     def _log(self, logs: dict[str, Any]) -> None:
         """Writes a line and shows it in the bar."""
+        self._unwritten = {}
         metrics: dict[str, Any] = {name: float(np.mean(value)) for name, value in logs.items()}
         metrics["skipped_pairs"] = self.skipped.count
         if self._seconds:
@@ -159,9 +164,16 @@ class TrainingLog(keras.callbacks.Callback):
         self.skipped.keep(self.step)
         self.checkpoints.save()
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def save_now(self) -> None:
+        """Saves a checkpoint of the step under way, with the metrics since the last line."""
+        if self._unwritten:
+            self._log(self._unwritten)
+        self.save()
+
+    def close(self) -> None:
         """Closes the bar."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def write(self, kind: str, metrics: dict[str, Any]) -> None:
         """Writes metrics of this step, ``kind`` being ``train`` or ``eval``; None is left out."""
@@ -221,3 +233,11 @@ def _parse_line(text: bytes) -> dict[str, Any] | None:
         return None
     step = line.get("step")
     return line if type(step) is int and step >= 0 else None
+
+
+def lacks_evaluation(workdir: str | Path, step: int, interval: int, last_step: int) -> bool:
+    """Whether the evaluation of a checkpoint's step was due, and a signal has ended it."""
+    if not step or (step % interval and step != last_step):
+        return False
+    lines = read_log(workdir)
+    return not any(line["kind"] == "eval" and line["step"] == step for line in lines)

@@ -1,5 +1,6 @@
 """A pretraining run: opens its data and its model, trains, evaluates, reports."""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -10,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from align_keras import distribution, optimizers, paths
+from align_keras import distribution, optimizers, signals
 from align_keras.data import pipeline
 from align_keras.errors import InputError, concerning
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
@@ -19,7 +20,7 @@ from align_keras.models import precision
 from align_keras.models.dual_encoder import AlignDualEncoder
 from align_keras.runs import pretraining_data, report, start
 from align_keras.runs.checkpoints import RunCheckpoints
-from align_keras.runs.log import TrainingLog, read_log
+from align_keras.runs.log import TrainingLog, lacks_evaluation, read_log
 from align_keras.runs.memory import keep_freed_memory
 from align_keras.runs.model import make_model, with_gelu
 from align_keras.runs.pretraining_batches import count_skipped, training_data
@@ -27,7 +28,8 @@ from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
 from align_keras.runs.skipped import skipped_before
 from align_keras.runs.training import train
-from align_keras.runs.workdir import check_training_data, open_workdir
+from align_keras.runs.workdir import check_training_data
+from align_keras.runs.worker_folder import open_folder
 
 Metrics = dict[str, Any]
 #: What a run writes into its directory after ``settings.json``, by which a later one knows it.
@@ -68,19 +70,26 @@ def pretrain(settings: PretrainSettings) -> Metrics:
         InputError: names the setting that is wrong.
         DivergedError: if the run diverged.
         LostDataError: if too many pairs were skipped, or a shard has changed.
+        Interrupted: after a signal, if the caller handles signals.
     """
     started = time.perf_counter()
     keep_freed_memory()  # before TensorFlow starts its threads
-    run = open_run(settings)
+    with contextlib.ExitStack() as held:
+        return _pretrain(open_run(settings, held), started)
+
+
+def _pretrain(run: PretrainingRun, started: float) -> Metrics:
     first_step = restore(run)
     at_start = evaluate_start(run, first_step)
-    if first_step < settings.run.steps:
-        fit(run, at_start)
+    steps, interval = run.settings.run.steps, run.settings.run.eval_every
+    lacks = lacks_evaluation(run.workdir, first_step, interval, steps)
+    if first_step < steps or lacks:
+        fit(run, at_start, lacks)
     metrics, chance, held_out = evaluate_and_save(run)
     seconds = float(run.checkpoints.seconds.numpy())
     pairs = int(run.checkpoints.timed_pairs.numpy())
     metrics["train_pairs_per_second"] = pairs / seconds if seconds else None
-    metrics["skipped_pairs"] = skipped_before(run.workdir, settings.run.steps)
+    metrics["skipped_pairs"] = skipped_before(run.workdir, steps)
     # Both are about this process, which began at that step.
     metrics["resumed_at_step"] = first_step
     metrics["seconds"] = time.perf_counter() - started
@@ -90,15 +99,22 @@ def pretrain(settings: PretrainSettings) -> Metrics:
     return metrics
 
 
-def open_run(settings: PretrainSettings) -> PretrainingRun:
-    """Opens data and model; finds all that can be wrong with the settings before it returns."""
+def open_run(
+    settings: PretrainSettings, held: contextlib.ExitStack | None = None
+) -> PretrainingRun:
+    """Opens data and model; finds all that can be wrong with the settings before it returns.
+
+    Args:
+        settings: of the run.
+        held: as of ``open_workdir``.
+    """
     data = pretraining_data.with_sizes(settings.data, settings.model.model)
     settings = dataclasses.replace(settings, data=data)
     settings.check()
     settings = dataclasses.replace(settings, model=with_gelu(settings.model))
     with concerning("strategy"):
         strategy = distribution.make_strategy(settings.run.strategy, settings.run.tpu)
-    workdir = find_workdir(settings, strategy)
+    workdir = open_folder(settings, strategy, WRITTEN, held)
     keras.utils.set_random_seed(settings.run.seed)
     run_data = pretraining_data.open_data(
         data, settings.model, workdir, settings.run.batch_size, settings.run.seed
@@ -115,33 +131,6 @@ def open_run(settings: PretrainSettings) -> PretrainingRun:
     )
     write_whole(workdir / "settings.json", settings.as_json())
     return PretrainingRun(settings, workdir, strategy, run_data, model, checkpoints)
-
-
-def find_workdir(settings: PretrainSettings, strategy: tf.distribute.Strategy) -> Path:
-    """The directory of this process.
-
-    Worker 0 uses the run's directory; every other worker uses a subfolder.
-    """
-    with concerning("batch_size"):
-        share = distribution.share_of(strategy, settings.run.batch_size)
-    micro_batch_size = settings.optimizer.micro_batch_size
-    if micro_batch_size and share % micro_batch_size:
-        raise InputError(
-            f"{micro_batch_size} does not divide the {share} pairs of a replica",
-            remedy=f"choose a divisor of {share}",
-            setting="micro_batch_size",
-        )
-    worker, workers = distribution.worker_place(strategy)
-    if workers > 1 and not settings.run.workdir:
-        raise InputError(
-            "several workers need one", remedy="give the same to each", setting="workdir"
-        )
-    part = f"worker-{worker}" if worker else ""
-    if settings.run.workdir:
-        # Before the settings are compared: such a run resumes with none.
-        own = paths.local(settings.run.workdir) / part
-        pretraining_data.check_order(own / "train_shards.json")
-    return open_workdir(settings, settings.run.workdir, part, written=WRITTEN)
 
 
 def restore(run: PretrainingRun) -> int:
@@ -177,12 +166,13 @@ def evaluate_start(run: PretrainingRun, step: int) -> Metrics:
     return metrics
 
 
-def fit(run: PretrainingRun, at_start: Metrics) -> None:
+def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -> None:
     """Trains from the checkpoint's step to the last one.
 
     Args:
         run: an opened run.
         at_start: metrics of ``evaluate_start``, for the log.
+        evaluates_first: whether to evaluate at the checkpoint's step, as ``lacks_evaluation``.
     """
     settings, checkpoints = run.settings.run, run.checkpoints
     skipped = pipeline.SkippedPairs()
@@ -194,9 +184,13 @@ def fit(run: PretrainingRun, at_start: Metrics) -> None:
     if at_start and checkpoints.step == 0:
         log.write("eval", at_start)
 
+    # Several workers must end after the same step, and not in the evaluation of one.
+    alone = distribution.worker_place(run.strategy)[1] == 1
+    interruptible = signals.interruptible if alone else contextlib.nullcontext
+
     def evaluate() -> None:
         try:
-            with optimizers.averaged_weights(run.model):
+            with optimizers.averaged_weights(run.model), interruptible():
                 metrics, _, _ = evaluate_held_out(run)
         except InputError:  # the held-out data have changed; the weights are sound
             log.save()
@@ -207,6 +201,11 @@ def fit(run: PretrainingRun, at_start: Metrics) -> None:
             in_run.keep(log.step)  # a run whose newest checkpoints are damaged resumes at the best
             checkpoints.save_if_best(float(np.mean(recalls)))
 
+    if evaluates_first:
+        evaluate()
+        log.save()
+    if checkpoints.step == settings.steps:
+        return
     try:
         train(
             run.model,

@@ -1,11 +1,16 @@
 """The training loop that pretraining and fine-tuning share."""
 
+import contextlib
+import signal
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
-from align_keras.runs.log import DivergedError, EveryNSteps, TrainingLog
+from align_keras import distribution, signals
+from align_keras.runs.log import TOLD, DivergedError, EveryNSteps, TrainingLog
 
 
 def train(
@@ -17,6 +22,9 @@ def train(
 ) -> None:
     """Trains a compiled model from the step of its checkpoint to the last one.
 
+    A signal ends it after the step under way, or in an evaluation, with a checkpoint; before the
+    first step of this process, which may be traced for minutes, at once.
+
     Args:
         model: trained in place.
         dataset: endless batches, distributed, from that step on.
@@ -26,19 +34,76 @@ def train(
 
     Raises:
         DivergedError: if the loss or the gradient is not finite.
+        Interrupted: after a signal.
     """
     first, last = log.step, log.total_steps
-    try:
-        model.fit(
-            dataset,
-            steps_per_epoch=last - first,
-            callbacks=[
-                log,
-                *(EveryNSteps(interval, first, last, action) for interval, action in actions),
-            ],
-            shuffle=False,
-            verbose=0,
-        )
-    except DivergedError as error:
-        error.remedy = if_diverged
-        raise
+    with contextlib.ExitStack() as deferred:
+        stop = StopWhenTold(log, distribution.worker_place(model.distribute_strategy)[1], deferred)
+        try:
+            model.fit(
+                dataset,
+                steps_per_epoch=last - first,
+                callbacks=[
+                    log,
+                    *(EveryNSteps(interval, first, last, action) for interval, action in actions),
+                    stop,
+                ],
+                shuffle=False,
+                verbose=0,
+            )
+        except DivergedError as error:
+            error.remedy = if_diverged
+            raise
+        except signals.Interrupted:
+            # Before, this process has done nothing to keep.
+            if stop.has_stepped:
+                log.save_now()
+            raise
+        finally:
+            # Else it would be drawn once more, after the line that the command ends with.
+            log.close()
+
+
+class StopWhenTold(keras.callbacks.Callback):
+    """Ends training after a step when a signal has told the process, or another worker, to end.
+
+    All workers must end after the same step. Each puts whether it was told into the exchange of
+    metrics that every step makes anyway (``ContrastiveModel.exchanged``), so all see the same
+    number after the same step, at the cost of one float. The number is needed on the host; a loop
+    that does not wait for each step may read it a fixed number of steps later, as long as every
+    worker does.
+
+    Args:
+        log: is closed by the step.
+        workers: processes that train together.
+        deferred: from the first step on, holds ``signals.deferred``.
+    """
+
+    def __init__(self, log: TrainingLog, workers: int, deferred: contextlib.ExitStack) -> None:
+        super().__init__()
+        self.log = log
+        self.workers = workers
+        self.deferred = deferred
+        self.has_stepped = False
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Lets the model exchange whether a worker was told to end."""
+        if self.workers > 1:
+            self._is_told = tf.Variable(0.0, trainable=False)
+            self.model.exchanged = lambda: {TOLD: self._is_told.read_value()}
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Tells the other workers with the next step."""
+        if self.workers > 1 and signals.is_told():
+            self._is_told.assign(1.0)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Raises ``Interrupted`` if it is time to end."""
+        if not self.has_stepped:
+            self.deferred.enter_context(signals.deferred())
+            self.has_stepped = True
+        if self.workers == 1:
+            signals.check()
+        elif np.any((logs or {})[TOLD]):
+            signals.check()
+            raise signals.Interrupted(signal.SIGTERM, "another worker was told to end")

@@ -1,31 +1,46 @@
-"""The directory of a run: where it is, and that it goes on as it began."""
+"""The directory of a run: where it is, whose it is, and that it goes on as it began."""
 
+import contextlib
 import json
 import os
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from align_keras import files, paths
+from align_keras import files, paths, signals
 from align_keras.errors import InputError, Place, concerning
+from align_keras.locks import LockedError, locked
 from align_keras.runs.settings import Settings
+
+_CHECKPOINT = re.compile(r"ckpt-(\d+)\.index")
 
 
 def open_workdir(
-    settings: Settings, workdir: str, part: str = "", *, written: Sequence[str]
+    settings: Settings,
+    workdir: str,
+    part: str = "",
+    *,
+    written: Sequence[str],
+    held: contextlib.ExitStack | None = None,
+    phases: Sequence[str] = ("",),
 ) -> Path:
-    """Finds the directory of a run, which need not exist.
+    """Opens the directory of a run, which need not exist.
 
     Args:
         settings: of this run.
         workdir: the directory; empty for a new one below ``runs/``, named after time and process.
         part: a folder in it that is used in its place, such as a worker's.
         written: what the run writes or replaces there once it has begun.
+        held: until it is closed, other processes are kept away from the directory, and a signal
+            says how to resume. None lets them in.
+        phases: folders with ``checkpoints/`` in them, in order.
 
     Raises:
-        InputError: if it is not on this machine, a file is in its place, a run in it began with
-            other settings, or it holds one of ``written`` without being a run's.
+        InputError: if it is not on this machine, a file is in its place, another process uses it,
+            a run in it began with other settings, or it holds one of ``written`` without being a
+            run's.
     """
     with concerning("workdir"):
         # Two runs that begin in one second must not share it.
@@ -34,16 +49,23 @@ def open_workdir(
     for path in (found, *found.parents):
         if path.is_file():
             raise InputError(f"{path} is a file", remedy="give a directory", setting="workdir")
-    path = found / "settings.json"
-    if path.exists():
-        settings.check_resumable(_read_settings(path, settings), found)
-    elif there := [name for name in written if _is_there(found / name)]:
-        raise InputError(
-            f"is there already, and {found} has no settings.json of a run",
-            Place(str(found / there[0])),
-            "restore it, or give another",
-            "workdir",
-        )
+    with contextlib.ExitStack() as own:
+        own.enter_context(_in_use(found))
+        path = found / "settings.json"
+        if path.exists():
+            settings.check_resumable(_read_settings(path, settings), found)
+        elif there := [name for name in written if _is_there(found / name)]:
+            raise InputError(
+                f"is there already, and {found} has no settings.json of a run",
+                Place(str(found / there[0])),
+                "restore it, or give another",
+                "workdir",
+            )
+        if held is not None:
+            held.push(own.pop_all())
+            held.enter_context(
+                signals.explaining(lambda: how_to_resume(workdir or found, found, phases))
+            )
     return found
 
 
@@ -57,6 +79,43 @@ def _read_settings(path: Path, settings: Settings) -> dict[str, Any]:
     ):
         return before
     raise files.damaged(path)
+
+
+@contextlib.contextmanager
+def _in_use(workdir: Path) -> Iterator[None]:
+    """Makes and locks a directory; what is empty at the end and was made here is removed."""
+    is_new = not workdir.exists()
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(workdir / "lock"):
+            yield
+    except LockedError as error:
+        raise InputError(
+            "another run is using it",
+            Place(str(workdir)),
+            f"{error.remedy}, or give another",
+            "workdir",
+        ) from None
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):
+                workdir.rmdir()
+
+
+def how_to_resume(given: str | Path, found: Path, phases: Sequence[str] = ("",)) -> str:
+    """What a signal leaves of a run, and how to go on.
+
+    Args:
+        given: the directory, as it is given to the command.
+        found: the directory that is used.
+        phases: folders with ``checkpoints/`` in them, in order.
+    """
+    for phase in reversed(phases):
+        names = (path.name for path in (found / phase / "checkpoints" / "newest").glob("ckpt-*"))
+        if steps := [int(own[1]) for own in map(_CHECKPOINT.fullmatch, names) if own]:
+            where = f"step {max(steps):,}" + (f" of {phase}" if phase else "")
+            return f"the same command with <workdir>={given} resumes at {where}"
+    return "there is no checkpoint yet, so the same command begins anew"
 
 
 def _is_there(path: Path) -> bool:

@@ -11,7 +11,8 @@ import numpy as np
 
 from align_keras import checksums, full_disk, paths
 from align_keras.errors import InputError, Place, concerning
-from align_keras.files import locked, write_whole
+from align_keras.files import write_whole
+from align_keras.locks import LockedError, locked
 from align_keras.search import image_index, inverted_lists
 from align_keras.search.growing_file import GrowingFile, read_progress
 from align_keras.search.image_index import Header
@@ -82,8 +83,9 @@ class IndexWriter:
         self._check_is_ours()
         try:
             self._stack.enter_context(locked(self.directory / _LOCK))
-        except BlockingIOError:
-            raise InputError("another run is writing it", Place(str(self.directory))) from None
+        except LockedError as error:
+            place = Place(str(self.directory))
+            raise InputError("another run is writing it", place, error.remedy) from None
         try:
             if self._restart:
                 # First: a part of it that a kill leaves is still known as an index's.

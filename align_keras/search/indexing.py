@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from align_keras import signals
 from align_keras.data.examples import Example, ExampleSet
 from align_keras.data.examples.image_files import UNREADABLE
 from align_keras.errors import InputError, concerning
@@ -85,7 +86,12 @@ def build_index(
         thumbnail_size=thumbnail_size,
     )
     is_same_model = lambda found: is_fingerprint_of(found, model)  # noqa: E731
-    with IndexWriter(directory, header, restart, is_same_model) as writer:
+    with (
+        IndexWriter(directory, header, restart, is_same_model) as writer,
+        signals.explaining(
+            lambda: f"{writer.consumed:,} images are done, and the same command goes on there"
+        ),
+    ):
         done = writer.rows
         if not writer.is_finished:
             left = itertools.islice(source.images(), writer.consumed, None)

@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import os
+import signal
 import zipfile
 
 import pytest
@@ -99,14 +101,20 @@ def test_a_packing_of_nothing_can_be_mended(scene_shards, tmp_path):
     assert names == [*shard, "train-checksums.json", "train-report.html", "train-report.json"]
 
 
-def test_an_interrupted_packing_says_so_in_one_line(monkeypatch, tmp_path):
-    def interrupt(*_):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_packing_that_is_told_to_end_leaves_nothing(number, monkeypatch, tmp_path, capsys):
+    def tell(*_):
+        assert (tmp_path / "out" / "b.unfinished").exists()
+        os.kill(os.getpid(), number)
 
-    monkeypatch.setattr("align_keras.data.examples.table_examples.read_table", interrupt)
-    (tmp_path / "a.csv").write_text("image,caption\n")
-    line = prepare_data(f"--captions={tmp_path}/a.csv", f"--output={tmp_path}/b")
-    assert line.startswith("prepare_data.py: interrupted; ")
+    monkeypatch.setattr("align_keras.data.preparation.single_machine.RecordSorter", tell)
+    (tmp_path / "a.csv").write_text("image,caption\na.jpg,a b\n")
+    flags = (f"--captions={tmp_path}/a.csv", f"--output={tmp_path}/out/b")
+    assert prepare_data(*flags) == 128 + number
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("prepare_data.py: ")
+    assert line.endswith("; nothing was written, run it again")
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.fixture

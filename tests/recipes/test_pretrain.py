@@ -1,6 +1,8 @@
 """The command: its flags without TensorFlow, its one line, its workers."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ from in_process import run_recipe_here
 from ports import free_ports
 from short_runs import run_recipe, settings_of, users_environment
 
+from align_keras import signals
 from align_keras.runs.log import read_log
 
 
@@ -78,18 +81,21 @@ def test_the_command_ends_in_one_line(flags, line):
 
 
 @pytest.mark.usefixtures("tiny_preset")
-def test_an_interrupted_command_says_how_to_go_on(monkeypatch, scene_shards, tmp_path):
-    def interrupt(settings):
+def test_a_command_that_is_told_to_end_says_how_to_go_on(
+    monkeypatch, scene_shards, tmp_path, capsys
+):
+    def pretrain(settings):
         assert settings == expected
-        raise KeyboardInterrupt
+        with signals.explaining(lambda: "<workdir>=runs/a resumes"):
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("align_keras.runs.pretraining.pretrain", interrupt)
+    monkeypatch.setattr("align_keras.runs.pretraining.pretrain", pretrain)
     expected = settings_of(scene_shards, tmp_path, preset="align_nano_tiny")
     changed = ("train_data", "eval_data", "workdir", "steps", "warmup_steps", "batch_size")
     changed += ("image_size", "resize_size", "vocabulary_size", "eval_every", "checkpoint_every")
-    assert run_recipe_here("pretrain.py", *flags_of(expected, *changed, "log_every")) == (
-        "pretrain.py: interrupted; the same --workdir resumes at the last checkpoint"
-    )
+    assert run_recipe_here("pretrain.py", *flags_of(expected, *changed, "log_every")) == 143
+    line = "pretrain.py: terminated (SIGTERM); --workdir=runs/a resumes\n"
+    assert capsys.readouterr().err == line
 
 
 def run_two_workers(settings):

@@ -13,14 +13,14 @@ from align_keras.errors import InputError, Place
 from align_keras.runs import command
 
 
-def end_of(error, on_interrupt=""):
+def end_of(error):
     """What the process ends with if ``main`` raises an error."""
 
     def main(_):
         raise error
 
     with pytest.raises(SystemExit) as stopped:
-        command.run("recipe.py", dict, main, on_interrupt)
+        command.run("recipe.py", dict, main)
     return stopped.value.code
 
 
@@ -43,8 +43,6 @@ def test_other_errors_of_the_user_end_in_one_line():
     )
     assert end_of(FileNotFoundError(2, "No such file", "x.csv")) == "recipe.py: x.csv: No such file"
     assert end_of(FloatingPointError("nan")) == "recipe.py: nan"
-    assert end_of(KeyboardInterrupt()) == "recipe.py: interrupted"
-    assert end_of(KeyboardInterrupt(), "run it again") == "recipe.py: interrupted; run it again"
 
 
 def test_of_a_tensorflow_error_only_the_reason_is_printed():

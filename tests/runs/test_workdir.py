@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import pytest
@@ -13,7 +14,7 @@ from align_keras.runs.pretraining_data import (
     open_vocabulary,
 )
 from align_keras.runs.pretraining_settings import DataSettings, PretrainSettings
-from align_keras.runs.workdir import check_training_data, open_workdir
+from align_keras.runs.workdir import check_training_data, how_to_resume, open_workdir
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"]
 
@@ -146,6 +147,33 @@ def test_damaged_records_of_the_training_data_are_named(found, describe, field, 
     with pytest.raises(InputError, match=r"train.json: missing, though there is a run; restore"):
         check_training_data(path, found, describe)
     assert not path.exists()
+
+
+def test_one_process_at_a_time_uses_a_directory(tmp_path):
+    settings, workdir = PretrainSettings(), tmp_path / "run"
+    with contextlib.ExitStack() as held:
+        open_workdir(settings, str(workdir), written=(), held=held)
+        with pytest.raises(
+            InputError, match="another run is using it; wait for .*, process "
+        ) as raised:
+            open_workdir(settings, str(workdir), written=())
+        assert (raised.value.setting, raised.value.place.file) == ("workdir", str(workdir))
+        # Each worker has its own.
+        open_workdir(settings, str(workdir), "worker-1", written=(), held=held)
+    # Nothing was begun in it.
+    assert not workdir.exists()
+
+
+def test_a_signal_says_truly_how_to_go_on(tmp_path):
+    nothing = "there is no checkpoint yet, so the same command begins anew"
+    assert how_to_resume("runs/a", tmp_path, ("head", "full")) == nothing
+    folder = tmp_path / "head" / "checkpoints" / "newest"
+    folder.mkdir(parents=True)
+    for name in ("ckpt-9.index", "ckpt-10.index", "ckpt-11.index.damaged", "ckpt-12_temp"):
+        (folder / name).touch()
+    assert how_to_resume("runs/a", tmp_path, ("head", "full")) == (
+        "the same command with <workdir>=runs/a resumes at step 10 of head"
+    )
 
 
 def test_a_directory_on_another_machine_is_refused():

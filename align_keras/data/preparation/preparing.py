@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 import tqdm
 
-from align_keras import errors, paths
+from align_keras import errors, paths, signals
 from align_keras.data import shard_sets
 from align_keras.data.examples import Example, ExampleSet, open_images
 from align_keras.data.examples.columns import Columns, no_name
@@ -88,7 +88,15 @@ def prepare(
         with errors.concerning("language"):
             languages.check_language(rules.language)
     preparation = Preparation(source, rules, seed, evaluation_images, is_unsafe, output.table_only)
-    return _run(preparation, output)
+    with signals.explaining(lambda: _outcome(output)):
+        return _run(preparation, output)
+
+
+def _outcome(output: Output) -> str:
+    """What a signal leaves."""
+    if shard_sets.find_set(output.output):
+        return "the shards are complete"
+    return "nothing was written, run it again"
 
 
 def _run(preparation: Preparation, output: Output) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""Locks by which one process at a time works in a directory.
+
+The system frees the lock of a process that ends in any way; the file that stays is no obstacle.
+Between machines it holds where the file system passes ``flock`` on: NFS (unless mounted with
+``nolock`` or ``local_lock``), GPFS, CephFS, Lustre mounted with ``flock``. Where a file system has
+no locks, a line says so and the work goes on.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# What flock fails with on file systems without locks.
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+class LockedError(BlockingIOError):
+    """Another process holds a lock.
+
+    Attributes:
+        remedy: says to wait for it, with its number and machine if they are known, such as
+            ``wait for pretrain.py, process 123 on host1``.
+    """
+
+    def __init__(self, path: Path, holder: str) -> None:
+        super().__init__(f"{path} is locked; wait for {holder}")
+        self.remedy = f"wait for {holder}"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock of a file, which is made here and removed at the end.
+
+    Raises:
+        LockedError: if another process holds it, or this one does already.
+    """
+    with contextlib.ExitStack() as stack:
+        while True:
+            file = stack.enter_context(path.open("a+", encoding="utf-8"))
+            # A process that ended since this one opened the file may have removed it.
+            if not _lock(file.fileno(), path) or _is_there(path, file.fileno()):
+                break
+        file.truncate(0)
+        file.write(_own_name())
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    """Locks an open file; False, and a line, if its file system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LockedError(path, _holder(path)) from None
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        print(
+            f"{path.parent} is on a file system without locks ({error.strerror}): "
+            "see that no other process works there",
+            file=sys.stderr,
+        )
+        return False
+    return True
+
+
+def _is_there(path: Path, descriptor: int) -> bool:
+    """Whether a path leads to an open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _own_name() -> str:
+    command = os.path.basename(sys.argv[0]) or "python"
+    return json.dumps({"command": command, "process": os.getpid(), "host": socket.gethostname()})
+
+
+def _holder(path: Path) -> str:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return f"{found['command']}, process {found['process']} on {found['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "it to end"
