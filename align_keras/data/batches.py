@@ -17,6 +17,10 @@ from align_keras.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+#: For functions that a data set maps: AutoGraph would rewrite all that they call, which takes a
+#: process seconds, and change none, since no Python `if` or `for` there depends on a tensor.
+as_written = tf.autograph.experimental.do_not_convert
+
 # Decoding works on chunks, each in one thread. A chunk holds its images in memory (64 MB at 289
 # pixels); putting several together for a larger batch copies them once more.
 _CHUNK = 64
@@ -114,6 +118,7 @@ def endless(
     """
     first_epoch, skip = place_of(position)
 
+    @as_written
     def epoch_in_order(epoch: tf.Tensor) -> tf.data.Dataset:
         # Of this traced function alone: makes the order independent of the global seed, which
         # `shuffle` would mix in, and fail on where it is 0 beside a tensor.
@@ -150,6 +155,7 @@ def decoded(
     def decode_record(position: tf.Tensor, record: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         return {**decode(position, record), "kept": record[-1]}
 
+    @as_written
     def decode_chunk(positions: tf.Tensor, records: tuple[tf.Tensor, ...]) -> tf.data.Dataset:
         examples = tf.data.Dataset.from_tensor_slices((positions, records)).map(decode_record)
         blanks = tf.data.Dataset.from_tensors({**blank, "kept": ""}).repeat(chunk)
@@ -165,11 +171,12 @@ def decoded(
     )
     if chunk == batch_size:
         return dataset
-    return dataset.batch(batch_size // chunk, drop_remainder=True).map(
-        lambda batch: {
-            name: tf.reshape(value, [batch_size, *value.shape[2:]]) for name, value in batch.items()
-        }
-    )
+
+    @as_written
+    def join_chunks(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {n: tf.reshape(v, [batch_size, *v.shape[2:]]) for n, v in batch.items()}
+
+    return dataset.batch(batch_size // chunk, drop_remainder=True).map(join_chunks)
 
 
 def without_sources(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

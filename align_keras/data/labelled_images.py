@@ -72,6 +72,7 @@ def training_dataset(
     )
     dataset = batches.decoded(dataset, decode, blank, batch_size).enumerate(start_batch)
 
+    @batches.as_written
     def finish(number: tf.Tensor, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         batch = batches.fill_gaps(number, batch, counted)
         return batch["images"], batch["labels"]

@@ -80,6 +80,7 @@ def training_dataset(
 
     counted = SkippedPairs() if skipped is None else skipped
 
+    @batches.as_written
     def finish(number: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         batch.pop("positions")
         return _tokenize(batches.fill_gaps(number, batch, counted), preprocessor)
@@ -105,7 +106,7 @@ def evaluation_dataset(
     start = tf.constant(0, tf.int64)
     read_block = _block_reader(counts)
     dataset = tf.data.Dataset.from_tensor_slices((shards, sizes)).flat_map(
-        lambda shard, size: read_block(shard, start, start, size)
+        batches.as_written(lambda shard, size: read_block(shard, start, start, size))
     )
     total = sum(counts.values())
     num_batches = math.ceil(total / batch_size)
@@ -118,7 +119,12 @@ def evaluation_dataset(
         preprocessor,
         batch_size,
     )
-    dataset = dataset.map(lambda batch: _tokenize(batches.without_sources(batch), preprocessor))
+
+    @batches.as_written
+    def finish(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return _tokenize(batches.without_sources(batch), preprocessor)
+
+    dataset = dataset.map(finish)
     # Keras warns at the end of data whose length it was not told.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
     return batches.with_options(dataset)

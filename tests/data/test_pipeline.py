@@ -149,7 +149,7 @@ def test_corrupt_pairs_are_counted_and_the_rest_is_kept(damaged, preprocessor, c
 def test_a_record_on_which_tensorflows_parser_crashes_is_a_skipped_pair(
     scene_shards, quick, tmp_path
 ):
-    """In a child process it was seen to: SIGSEGV. See ``tests/faults/test_records.py``."""
+    """In a child process it was seen to: SIGSEGV. See ``tests/faults/test_damaged_records.py``."""
     path = str(tmp_path / "malformed.tfrecord")
     frames = list(records.read_frames(scene_shards[0][0]))
     write_shard(path, [*frames[:9], crashing(frames[9])])

@@ -1,6 +1,6 @@
 """Damaged records and lost shards, in processes of their own: nothing crashes, all is counted.
 
-More records: ``CASES=20000 pytest -m faults tests/faults/test_records.py``; ``SEED`` gives others.
+More records: ``CASES=20000 pytest -m faults tests/faults/test_damaged_records.py``; ``SEED`` gives others.
 """
 
 import json
