@@ -33,7 +33,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-pretrain: $(READY)  ## Train the quickstart model on rendered scenes; about 5 minutes on 2 cores.
+pretrain: $(READY)  ## Train the quickstart model on rendered scenes; about 7 minutes on 2 cores.
 	$(BIN)/python recipes/pretrain.py $(ARGS)
 
 test: $(READY)  ## Run the tests.

@@ -94,7 +94,8 @@ def writing_into(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields an empty folder, whose files take their places in ``folder`` at the end.
 
     The list of ``folder`` then has their checksums, and keeps those of its other files. After an
-    error ``folder`` is unchanged. What is written with this function inside is not read again.
+    error in the body ``folder`` is unchanged; if the moving itself is cut off, the list tells which
+    files are not the new ones. What is written with this function inside is not read again.
 
     Args:
         folder: need not exist.

@@ -62,6 +62,10 @@ def flush(path: Path) -> None:
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
+    except OSError:
+        # Some network file systems cannot for a folder.
+        if not path.is_dir():
+            raise
     finally:
         os.close(number)
 
@@ -97,11 +101,13 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
             folder.rename(path)
             return
         # Moved, which takes no time; it is removed with the work.
-        path.rename(replaced)
         try:
+            path.rename(replaced)
             folder.rename(path)
         except BaseException:
-            replaced.rename(path)
+            # A signal may come between any two lines.
+            if replaced.exists() and not path.exists():
+                replaced.rename(path)
             raise
 
 

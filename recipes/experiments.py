@@ -18,7 +18,7 @@ from align_keras.runs.pretraining_settings import (
 
 # === Pretraining, and fine-tuning for retrieval ===
 
-# `make pretrain`: rendered scenes; two CPU cores, about five minutes.
+# `make pretrain`: rendered scenes; two CPU cores, about seven minutes.
 QUICKSTART = PretrainSettings().replace(
     preset="align_nano_tiny",
     prompts=("{}", "a {}", "photo of a {}"),

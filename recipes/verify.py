@@ -16,6 +16,9 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
+import align_keras  # noqa: F401  handles signals from here on
+
+# isort: split
 import tyro
 
 from align_keras import paths

@@ -276,8 +276,10 @@ def exported(pieces, tmp_path_factory):
 
 @pytest.fixture
 def checkpoint(exported, tmp_path):
-    """A copy of it, to damage."""
-    return shutil.copytree(exported[0], tmp_path / "checkpoint")
+    """A copy of it, to change; without its checksums, as of other programs."""
+    folder = shutil.copytree(exported[0], tmp_path / "checkpoint")
+    (folder / "checksums.json").unlink()
+    return folder
 
 
 def make_batch():

@@ -38,6 +38,7 @@ def test_private_names_stand_in_one_module():
             if isinstance(node, ast.Attribute):
                 own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
                 own = own or ast.unparse(node.value) == "super()"
+                own = own or ast.unparse(node) == "os._exit"  # documented, whatever its name
                 dunder = node.attr.startswith("__")
                 private = node.attr.startswith("_") and not dunder and not own
                 if private or (node.attr == "__class__" and isinstance(node.ctx, ast.Store)):

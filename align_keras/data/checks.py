@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from align_keras.data import records, shard_checksums
+from align_keras.data import records, shard_checksums, shard_names
 from align_keras.errors import InputError, Place
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def check_shards(shards: Sequence[str], max_records: int = 100_000) -> None:
             raise foreign or InputError(fault, Place(shard), remedy)
         stated = records.stated_alone(shard)
         if stated is not None and count > stated:
-            fault = f"more records than the {stated:,} of {records.stats_path(shard)}"
+            fault = f"more records than the {stated:,} of {shard_names.stats_path(shard)}"
             remedy = "delete that file"
         if stated is not None and (not intact or count > stated):
             logger.warning("%s", InputError(fault, Place(shard), remedy))

@@ -17,7 +17,6 @@ Protobuf, which ``parse_pair`` and ``pairs`` use, refuses those.
 import json
 import logging
 import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,10 @@ import tensorflow as tf
 from align_keras import paths
 from align_keras.data import file_kinds, framing
 from align_keras.data.matching import matching_files
+from align_keras.data.shard_names import NO_EXAMPLE, stats_path
 from align_keras.errors import InputError, MissingInputError, Place
 
 logger = logging.getLogger(__name__)
-
-#: Why a record cannot be read: its checksum is wrong or it is cut off, or protobuf refuses it.
-CORRUPT, NO_EXAMPLE = "corrupt record", "not a tf.train.Example"
 
 
 def find_shards(pattern: str | Path) -> list[str]:
@@ -78,11 +75,6 @@ def read_frames(shard: str, start: int = 0) -> Iterator[bytes | None]:
         yield None
 
 
-def stats_path(shard: str) -> str:
-    """Where the statistics of a shard stand: ``00000.tfrecord.gz`` -> ``00000_stats.json``."""
-    return re.sub(r"(\.tfrecords?)?(\.gz)?$", "", shard) + "_stats.json"
-
-
 def count_records(shard: str) -> int:
     """The number of a shard's records, as ``index_records`` finds it."""
     return index_records(shard).records
@@ -108,7 +100,7 @@ def index_records(shard: str) -> framing.ShardIndex:
             index.records - 1,
             lost,
         )
-    return index._replace(records=max(index.records, stated or 0))
+    return framing.ShardIndex(max(index.records, stated or 0), index.starts, index.digest)
 
 
 def stated_alone(shard: str) -> int | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from align_keras import checksums, paths
+from align_keras.data import shard_names
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def check_statistics(shards: Iterable[str]) -> None:
             sets.setdefault(output, []).append(shard)
     for output, own in sets.items():
         # Without statistics the records are counted.
-        beside = (shard.replace(".tfrecord", "_stats.json") for shard in own)
+        beside = (shard_names.stats_path(shard) for shard in own)
         stats = {os.path.basename(path) for path in beside if os.path.exists(path)}
         for fault in checksums.faults(list_of(output), names=stats.__contains__):
             fault.remedy = "restore it, or delete it: then the records are counted"

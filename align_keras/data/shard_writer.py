@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from align_keras import files, full_disk
-from align_keras.data import records
+from align_keras.data import shard_names
 from align_keras.data.shard_sets import shard_path
 
 
@@ -90,4 +90,4 @@ def write_shard(path: str, frames: Sequence[bytes]) -> None:
 
 
 def _write_count(shard: str, count: int) -> None:
-    files.write_text(records.stats_path(shard), json.dumps({"successes": count}) + "\n")
+    files.write_text(shard_names.stats_path(shard), json.dumps({"successes": count}) + "\n")

@@ -59,11 +59,16 @@ class CheckpointFolder:
         work = self.path / _UNFINISHED
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        save(f"{self.address}/{_UNFINISHED}/ckpt-{step}")
-        names = [path.name for path in work.iterdir()]
-        checksums.write(
-            work / f"ckpt-{step}{_SUMS}", {name: checksums.of_file(work / name) for name in names}
-        )
+        try:
+            save(f"{self.address}/{_UNFINISHED}/ckpt-{step}")
+            names = [path.name for path in work.iterdir()]
+            checksums.write(
+                work / f"ckpt-{step}{_SUMS}",
+                {name: checksums.of_file(work / name) for name in names},
+            )
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)  # on a full disk it would take the rest
+            raise
         # Else a machine that loses power may keep the names without the bytes.
         for path in (*work.iterdir(), work):
             files.flush(path)

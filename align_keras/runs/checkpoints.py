@@ -109,6 +109,8 @@ class RunCheckpoints:
             self._set_aside_all_but(step)
             if not self._best.steps():
                 self.best_score.assign(-1.0)  # what was the best is lost
+        else:
+            self._set_aside_all_but(_NONE)
         self.saved_step = self.step
         return self.step
 
@@ -138,6 +140,11 @@ class RunCheckpoints:
             if limit == max(steps) and limit != _UNFIT:
                 return limit
             if limit < 0:
+                kept = len({step for step, _ in self._kept()})
+                most = max(distribution.gather_from_workers(strategy, kept))
+                # Killed while some wrote their first one, and others had not yet.
+                if limit == _NONE and most == 1 and _UNFIT not in newest:
+                    return _NONE
                 raise self._no_common_step(newest)
 
     def _no_common_step(self, newest: list[int]) -> InputError:
@@ -156,7 +163,10 @@ class RunCheckpoints:
                 "there is no step of which every worker has a sound checkpoint; by worker, the "
                 f"newest are of {told}" + (f"; damaged here: {faults}" if faults else "")
             )
-            remedy = "copy checkpoints/ of one worker to the others, or give another <workdir>"
+            remedy = (
+                "copy checkpoints/ and skipped.json of one worker to the others, or give another "
+                "<workdir>"
+            )
         return InputError(problem, Place(str(self._directory)), remedy)
 
     def _read(self, step: int, folder: CheckpointFolder) -> None:

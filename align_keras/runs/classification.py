@@ -26,7 +26,7 @@ from align_keras.runs.classification_settings import ClassificationSettings, Pha
 from align_keras.runs.log import TrainingLog
 from align_keras.runs.memory import keep_freed_memory
 from align_keras.runs.presets import from_preset, load_model
-from align_keras.runs.skipped import SkippedInRun
+from align_keras.runs.skipped import SkippedInRun, check_finished
 from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data, open_workdir
 
@@ -183,6 +183,7 @@ def fit(run: ClassificationRun, name: str) -> None:
     elif (workdir / "log.jsonl").exists():
         print(f"no checkpoint in {workdir}: the phase begins again at step 0", flush=True)
     if first_step == steps:
+        check_finished(workdir, steps, settings.data.max_skipped_share, batch_size)
         return
     skipped = pipeline.SkippedPairs()
     dataset = training_data(run, run.phase(name).image_size, first_step, skipped)

@@ -55,12 +55,12 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any], loads: bool
         except KeyboardInterrupt as stop:
             _end_interrupted(name, stop)
         except Exception as error:
+            # A library may make another error of a signal.
+            if signals.is_told():
+                _end_interrupted(name, signals.interrupt())
             told = full_disk.as_no_space(error) or error
             if is_users(told):
                 sys.exit(f"{name}: {printable(one_line(told))}")
-            # An import may make another error of a signal.
-            if signals.is_told():
-                _end_interrupted(name, signals.interrupt())
             raise
 
 

@@ -26,7 +26,7 @@ from align_keras.runs.model import make_model, with_gelu
 from align_keras.runs.pretraining_batches import count_skipped, training_data
 from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
-from align_keras.runs.skipped import skipped_before
+from align_keras.runs.skipped import check_finished, skipped_before
 from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data
 from align_keras.runs.worker_folder import open_folder
@@ -83,6 +83,9 @@ def _pretrain(run: PretrainingRun, started: float) -> Metrics:
     at_start = evaluate_start(run, first_step)
     steps, interval = run.settings.run.steps, run.settings.run.eval_every
     lacks = lacks_evaluation(run.workdir, first_step, interval, steps)
+    if first_step == steps:
+        limit = run.settings.data.max_skipped_share
+        check_finished(run.workdir, steps, limit, run.settings.run.batch_size)
     if first_step < steps or lacks:
         fit(run, at_start, lacks)
     metrics, chance, held_out = evaluate_and_save(run)

@@ -61,7 +61,7 @@ class SkippedInRun:
         self._batches = replicas // self._workers
         before = _read(workdir).get(step, {})
         self.count = self._before = before.get("skipped_pairs", 0)
-        # Pairs of which an error has told do not end the run once more.
+        # An error has named these pairs already. Before the last step they end the run only once.
         self._told = before.get("told", 0)
         self._epoch_number = self._epoch_of(step)
         self._epoch_began = before.get("epoch_began", self.count)
@@ -97,8 +97,8 @@ class SkippedInRun:
             self._epoch_number, self._epoch_began = self._epoch_of(step), began
         problem, of = "", self.epoch
         in_epoch = self.count - max(self._epoch_began, self._told)
-        if is_last and self.count - self._told > self.limit * step * self.batch_size:
-            in_epoch, of = self.count - self._told, step * self.batch_size
+        if is_last and self.count > self.limit * step * self.batch_size:
+            in_epoch, of = self.count, step * self.batch_size
         if in_epoch > self.limit * of:
             problem = (
                 f"{in_epoch:,} of {of:,} pairs were skipped ({in_epoch / of:.2%}), more than "
@@ -152,6 +152,29 @@ def _lost(problem: str, changed: Mapping[str, str], changes: int, step: int) -> 
     others = f" (and {len(changed) - 1:,} more have changed)" if len(changed) > 1 else ""
     problem = f"{change} since the run opened it{others}"
     return LostDataError(problem, Place(file), remedy, "train_data")
+
+
+def check_finished(workdir: Path, step: int, limit: float, batch_size: int) -> None:
+    """Checks a run that is at its last step, as ``SkippedInRun.check`` does when it gets there.
+
+    Args:
+        workdir: as of ``SkippedInRun``.
+        step: the last one.
+        limit: the largest share of pairs that may be skipped.
+        batch_size: pairs a step, over all replicas.
+
+    Raises:
+        LostDataError: if the run has skipped more than that share.
+    """
+    count, total = skipped_before(workdir, step), step * batch_size
+    if count > limit * total:
+        raise LostDataError(
+            f"{count:,} of {total:,} pairs were skipped ({count / total:.2%}), more than "
+            f"{limit:.2%}",
+            None,
+            "train again on whole data, or raise <max_skipped_share> to accept the run as it is",
+            "train_data",
+        )
 
 
 def skipped_before(workdir: Path, step: int) -> int:

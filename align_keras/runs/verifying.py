@@ -22,7 +22,9 @@ _SET = "set of shards"
 # What has a list of its own in a folder of several, by the end of the list's name.
 _OWN_LISTS = {shard_checksums.END: _SET, f".{checksums.NAME}": "checkpoint"}
 # Folders for unfinished work.
-_UNFINISHED = (".partial", ".unfinished")
+_UNFINISHED = (".partial", ".unfinished", "unfinished")
+# Of a damaged checkpoint, which its run has put aside.
+_ASIDE = ".aside"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +79,9 @@ def verify(path: str) -> list[Verified]:
 def _verify_folder(folder: str) -> list[Verified]:
     lists: list[str] = []
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.endswith(_UNFINISHED))
+        folders[:] = sorted(
+            name for name in folders if not name.endswith(_UNFINISHED) and _ASIDE not in name
+        )
         ends = (checksums.NAME, shard_checksums.END)
         lists.extend(os.path.join(place, name) for name in sorted(names) if name.endswith(ends))
     found = [_verify_list(path) for path in lists]

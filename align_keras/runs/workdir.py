@@ -14,6 +14,8 @@ from align_keras.errors import InputError, Place, concerning
 from align_keras.locks import LockedError, locked
 from align_keras.runs.settings import Settings
 
+# Not a name that a user's file has: the lock is removed at the end.
+_LOCK = ".align_keras.lock"
 _CHECKPOINT = re.compile(r"ckpt-(\d+)\.index")
 
 
@@ -87,7 +89,7 @@ def _in_use(workdir: Path) -> Iterator[None]:
     is_new = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(workdir / "lock"):
+        with locked(workdir / _LOCK):
             yield
     except LockedError as error:
         raise InputError(

@@ -117,8 +117,8 @@ class BoundedProtocol(H11Protocol):
     503.
     """
 
-    _clock: asyncio.TimerHandle | None = None
-    _is_silent = False
+    clock: asyncio.TimerHandle | None = None
+    is_silent = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Asyncio's hook: a client has connected."""
@@ -128,9 +128,9 @@ class BoundedProtocol(H11Protocol):
         own = [other for other in everyone if _host(other) == _host(self)]
         for crowd, most in ((own, _OF_A_CLIENT), (everyone, _MAX_CONNECTIONS)):
             if len(crowd) > most and not transport.is_closing():
-                silent = [other for other in crowd if other._is_silent and other is not self]
+                silent = [other for other in crowd if other.is_silent and other is not self]
                 if silent:
-                    min(silent, key=lambda other: other._clock.when()).transport.abort()
+                    min(silent, key=lambda other: other.clock.when()).transport.abort()
                 else:
                     self._refuse(503, "Service Unavailable", "too many requests at a time")
 
@@ -160,18 +160,18 @@ class BoundedProtocol(H11Protocol):
     def _watch(self) -> None:
         """Sets the clock whenever a request has begun or been answered."""
         is_silent = self.cycle is None or self.cycle.response_complete
-        if self.transport.is_closing() or (self._clock and is_silent == self._is_silent):
+        if self.transport.is_closing() or (self.clock and is_silent == self.is_silent):
             return
         self._unset_clock()
-        self._is_silent = is_silent
+        self.is_silent = is_silent
         seconds = _HEAD_SECONDS if is_silent else _REQUEST_SECONDS
         # Closing would wait for a client that does not read its answer.
-        self._clock = self.loop.call_later(seconds, self.transport.abort)
+        self.clock = self.loop.call_later(seconds, self.transport.abort)
 
     def _unset_clock(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
+        if self.clock is not None:
+            self.clock.cancel()
+            self.clock = None
 
     def _refuse(self, status: int, reason: str, line: str) -> None:
         """Answers by hand, whatever state the request is in, and hangs up."""

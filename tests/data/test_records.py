@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from align_keras.data import records
+from align_keras.data import records, shard_names
 from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError, MissingInputError, Place
 
@@ -71,7 +71,7 @@ def test_a_cut_gzip_file_costs_the_rest(shard, tmp_path):
 
 
 def test_counts_come_from_statistics_or_headers(shard):
-    statistics = Path(records.stats_path(shard))
+    statistics = Path(shard_names.stats_path(shard))
     assert json.loads(statistics.read_text()) == {"successes": 10}
     assert records.count_records(shard) == 10
     statistics.unlink()
@@ -104,7 +104,7 @@ def test_a_shard_that_ends_early_is_named(shard, tmp_path, caplog):
     (line,) = warnings_of(caplog)
     assert line.startswith(f"{shard}: ends early, in record 4: ")
     assert "10 records were written" in line
-    Path(records.stats_path(shard)).unlink()
+    Path(shard_names.stats_path(shard)).unlink()
     assert records.count_records(shard) == 5
     (line,) = warnings_of(caplog)
     assert "what followed is lost" in line
@@ -128,7 +128,7 @@ def test_a_shard_that_ends_early_is_named(shard, tmp_path, caplog):
     ],
 )
 def test_statistics_stand_where_img2dataset_writes_them(shard, statistics):
-    assert records.stats_path(shard) == statistics
+    assert shard_names.stats_path(shard) == statistics
 
 
 def test_find_shards_joins_patterns_and_names_the_one_without_files(shard, tmp_path):

@@ -22,7 +22,7 @@ import short_runs
 import tensorflow as tf
 from conftest import ROOT, TINY_IMAGE_SIZE, TINY_SEQUENCE, add_tiny_preset, build_tiny_model
 
-from align_keras import AlignPreprocessor
+from align_keras import AlignPreprocessor, checksums
 from align_keras.data import records, scenes, vocabulary
 from align_keras.runs import checkpoints, classification, command, pretraining
 from align_keras.runs.classification_settings import Phase
@@ -221,7 +221,10 @@ def digest(folder, output):
         name = str(path.relative_to(folder))
         if _FOLDERS_LEFT_OUT & set(path.relative_to(folder).parts) or name.endswith(_LEFT_OUT):
             continue
-        if path.name == "log.jsonl":
+        if path.name.endswith(checksums.NAME):
+            # It has those of files that hold times.
+            assert not list(checksums.faults(path)), path
+        elif path.name == "log.jsonl":
             found[name] = _log(path)
         elif path.suffix == ".h5":
             found |= {f"{name}/{key}": value for key, value in _arrays(path).items()}

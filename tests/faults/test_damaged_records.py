@@ -1,6 +1,7 @@
 """Damaged records and lost shards, in processes of their own: nothing crashes, all is counted.
 
-More records: ``CASES=20000 pytest -m faults tests/faults/test_damaged_records.py``; ``SEED`` gives others.
+More records: ``CASES=20000 pytest -m faults tests/faults/test_damaged_records.py``; ``SEED`` gives
+others.
 """
 
 import json
@@ -16,7 +17,7 @@ from conftest import ROOT
 from malformed import crashing, mutated
 from short_runs import users_environment
 
-from align_keras.data import records
+from align_keras.data import records, shard_names
 from align_keras.data.shard_writer import write_shard
 
 pytestmark = pytest.mark.faults
@@ -89,7 +90,7 @@ def shards(scene_shards, tmp_path):
     (tmp_path / "data").mkdir()
     for shard in scene_shards[0]:
         shutil.copy(shard, tmp_path / "data")
-        shutil.copy(records.stats_path(shard), tmp_path / "data")
+        shutil.copy(shard_names.stats_path(shard), tmp_path / "data")
     return f"{tmp_path}/data/train-*.tfrecord"
 
 

@@ -129,7 +129,7 @@ def test_before_the_first_step_no_resuming_is_promised(scene_shards, tmp_path):
         "pretrain.py: interrupted; there is no checkpoint yet, so the same command begins anew",
     )
     # What a killed process leaves keeps nobody away.
-    (tmp_path / "run" / "lock").touch()
+    (tmp_path / "run" / ".align_keras.lock").touch()
     open_workdir(settings_of(scene_shards, tmp_path / "run"), str(tmp_path / "run"), written=())
 
 

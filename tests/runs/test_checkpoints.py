@@ -10,6 +10,7 @@ from align_keras.models import precision
 from align_keras.runs import training
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.log import TrainingLog, read_log
+from align_keras.runs.skipped import SkippedInRun
 
 
 def make_run(build_tiny, directory, **options):
@@ -89,7 +90,14 @@ def test_steps_that_overflow_float16_count_when_a_run_resumes(build_tiny, batch,
     for one in (model, again):
         one.compile(keras.optimizers.LossScaleOptimizer(Lamb(0.02), initial_scale=2.0**60))
     checkpoints = RunCheckpoints(tmp_path / "checkpoints", model)
-    log = TrainingLog(tmp_path, checkpoints, 2, 8, 1, SkippedPairs())
+    log = TrainingLog(
+        tmp_path,
+        checkpoints,
+        2,
+        8,
+        1,
+        SkippedInRun(tmp_path, SkippedPairs(), 0.01, 1_000, 8, 0),
+    )
     before = model.get_weights()
     dataset = tf.data.Dataset.from_tensors(batch).repeat()
     training.train(model, dataset, log, [(2, checkpoints.save)], "")

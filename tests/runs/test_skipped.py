@@ -9,7 +9,7 @@ import pytest
 from align_keras.data.pipeline import SkippedPairs
 from align_keras.errors import InputError, Place
 from align_keras.runs.command import one_line
-from align_keras.runs.skipped import LostDataError, SkippedInRun, skipped_before
+from align_keras.runs.skipped import LostDataError, SkippedInRun, check_finished, skipped_before
 
 
 def in_run(workdir, skipped=None, step=0, limit=0.01, **options):
@@ -50,7 +50,14 @@ def test_what_was_told_once_does_not_stop_the_run_again(tmp_path):
     resumed = in_run(tmp_path, step=1)
     resumed.check(2, True, False)
     assert resumed.count == 11
-    resumed.check(100, True, True)
+    # In the end the whole run is judged.
+    with pytest.raises(LostDataError, match=r"11 of 1,000 pairs were skipped \(1.10%\)"):
+        resumed.check(100, True, True)
+    resumed.keep(100)
+    with pytest.raises(LostDataError, match=r"11 of 1,000 pairs .* raise max_skipped_share"):
+        check_finished(tmp_path, 100, 0.01, 10)
+    check_finished(tmp_path, 100, 0.02, 10)
+    in_run(tmp_path, step=99, limit=0.02).check(100, True, True)
 
 
 def test_an_epoch_does_not_answer_for_the_one_before(tmp_path):

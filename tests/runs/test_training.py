@@ -14,6 +14,7 @@ from align_keras.data.pipeline import SkippedPairs
 from align_keras.runs import training
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.log import TOLD, TrainingLog, lacks_evaluation, read_log
+from align_keras.runs.skipped import SkippedInRun
 from align_keras.runs.workdir import how_to_resume
 
 
@@ -27,7 +28,14 @@ class Run:
         self.workdir = workdir
         self.checkpoints = RunCheckpoints(workdir / "checkpoints", model)
         self.checkpoints.restore()
-        self.log = TrainingLog(workdir, self.checkpoints, 6, 1, 5, SkippedPairs())
+        self.log = TrainingLog(
+            workdir,
+            self.checkpoints,
+            6,
+            1,
+            5,
+            SkippedInRun(workdir, SkippedPairs(), 0.01, 1_000, 1, self.checkpoints.step),
+        )
         self.model = model
 
     def train(self, *actions):

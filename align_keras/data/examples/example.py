@@ -4,12 +4,12 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from align_keras.data import records
+from align_keras.data import shard_names
 from align_keras.data.paper_rules import has_words
 from align_keras.errors import InputError, Place
 
 #: Faults of records that cannot be read.
-DAMAGED = (records.CORRUPT, records.NO_EXAMPLE)
+DAMAGED = (shard_names.CORRUPT, shard_names.NO_EXAMPLE)
 
 
 @dataclasses.dataclass(frozen=True)

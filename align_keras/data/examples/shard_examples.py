@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from align_keras.data import records
+from align_keras.data import records, shard_names
 from align_keras.data.examples.columns import PACKED, Columns, example_of, listing
 from align_keras.data.examples.example import Example, as_id, decoded
 from align_keras.data.examples.example_set import ExampleSet, digest
@@ -69,7 +69,7 @@ class ShardExamples(ExampleSet):
                     records.check_kind(part)
             try:
                 if record is None:
-                    raise ValueError(records.CORRUPT)
+                    raise ValueError(shard_names.CORRUPT)
                 fields = records.parse_pair(record)
             except ValueError as error:
                 yield Entry({}, no_image(), str(error))

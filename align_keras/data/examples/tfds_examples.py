@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from align_keras.data import records
+from align_keras.data import records, shard_names
 from align_keras.data.examples.columns import Columns, example_of
 from align_keras.data.examples.example import Example, as_id, as_label, decoded
 from align_keras.data.examples.example_set import ExampleSet, digest
@@ -73,7 +73,7 @@ class TFDSExamples(ExampleSet):
                 key=key,
                 image_id=next(filter(None, ids), key),
                 load=functools.partial(bytes, jpg),
-                fault=None if example else records.CORRUPT,
+                fault=None if example else shard_names.CORRUPT,
                 found=found,
                 noun="field",
             )
