@@ -204,6 +204,7 @@ WORKERS = [
     (((), ()), 0),
     (((3,), (1, 2)), None),
     (((1, 2, 3), ()), None),
+    (((3,), ()), 0),  # killed while the first ones were written
 ]
 
 
