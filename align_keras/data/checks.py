@@ -83,9 +83,12 @@ def check_pair(shard: str, index: int, record: bytes) -> dict[str, Any]:
     if missing:
         found = ", ".join(sorted(fields)) or "nothing"
         raise InputError(f"no field {' and no '.join(missing)}, only {found}", place, remedy)
+    for name in ("jpg", "txt"):
+        if not isinstance(fields[name], bytes):
+            raise InputError(f"the field {name} holds a number, not bytes", place, remedy)
     try:
         fields["txt"].decode("utf-8")
-    except (UnicodeDecodeError, AttributeError):
+    except UnicodeDecodeError:
         raise InputError(
             "the caption (txt) is not UTF-8",
             place,

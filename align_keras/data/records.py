@@ -172,7 +172,7 @@ def read_captions(shards: Iterable[str], limit: int) -> Iterator[str]:
                 continue
             try:
                 yield parse_pair(record)["txt"].decode("utf-8")
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, AttributeError):  # a number has no `decode`
                 continue
             limit -= 1
 

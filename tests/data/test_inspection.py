@@ -49,6 +49,8 @@ def judge(report, max_unusable=0.01):
         (None, "corrupt record"),
         (b"\xff\xff\xffnonsense", "corrupt record"),
         (make_pair(RED, "Café".encode("latin-1")), "not a pair"),
+        (make_pair(0.5, "a"), "not a pair"),
+        (make_pair(RED, 3), "not a pair"),
         (make_pair(RED, " \n\u3000"), "empty caption"),
         (make_pair(b"no image", "a"), "image does not decode"),
         (make_pair(RED[:200], "a"), "image does not decode"),

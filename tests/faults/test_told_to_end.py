@@ -130,7 +130,8 @@ def test_before_the_first_step_no_resuming_is_promised(scene_shards, tmp_path):
     )
     # What a killed process leaves keeps nobody away.
     (tmp_path / "run" / ".align_keras.lock").touch()
-    open_workdir(settings_of(scene_shards, tmp_path / "run"), str(tmp_path / "run"), written=())
+    settings = settings_of(scene_shards, tmp_path / "run", text_gelu="tanh")
+    open_workdir(settings, str(tmp_path / "run"), written=())
 
 
 def test_all_workers_end_at_the_step_at_which_one_is_told(scene_shards, tmp_path):

@@ -68,10 +68,11 @@ def hugging_face(shared, folder):
     """A checkpoint in Hugging Face's layout."""
     pieces = materials.model(shared).preprocessor.vocabulary
     small_checkpoints.small_model(pieces).export_to_transformers(folder)
+    (folder / "checksums.json").unlink()  # those of other programs have none
 
 
 class HuggingFace(Family):
-    """One JSON file or the vocabulary of such a checkpoint is damaged; it has no checksums."""
+    """One JSON file or the vocabulary of a checkpoint of another program is damaged."""
 
     name, share, batch, seconds = "checkpoints: Hugging Face", 0.008, 10, 300.0
 

@@ -289,6 +289,7 @@ def _opened_parquet(path: str | Path) -> Iterator[Any]:
         with pyarrow.parquet.ParquetFile(path) as file:
             check_header(file.schema_arrow.names, Place(str(path)))
             yield file
-    except (pyarrow.ArrowException, OSError) as error:
+    # pyarrow decodes texts only when they are read.
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"not readable as Parquet ({reason})", Place(str(path))) from None

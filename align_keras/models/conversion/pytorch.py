@@ -45,7 +45,8 @@ class PyTorchFile:
                     order = archive.read(self._member("byteorder", 16))
                     if order != b"little":
                         raise self._error(f"byte order {order!r}, only little is supported")
-        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+        # A UnicodeDecodeError comes of a member's name.
+        except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, UnicodeDecodeError) as error:
             raise self._error(f"not readable as PyTorch's zip format ({error})") from None
         self.tensors = self._read_entries(content)
 

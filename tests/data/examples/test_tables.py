@@ -2,6 +2,7 @@ import csv
 import gzip
 import json
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -155,3 +156,12 @@ def test_json_that_no_row_can_be_is_a_fault_of_its_line(tmp_path):
     deep = "[" * 100_000
     found = rows_of(tmp_path / "t.jsonl", f'{{"n": {"9" * 5000}}}\n{{"n": {deep}\n{{"n": 1}}\n')
     assert [row for _, row in found] == [NO_OBJECT, NO_OBJECT, {"n": 1}]
+
+
+def test_parquet_with_a_text_that_is_no_utf8_is_one_line(tmp_path):
+    """pyarrow takes such bytes for a text and fails when it is read."""
+    offsets, data = np.array([0, 2], "int32"), b"\xd9a"
+    text = pyarrow.StringArray.from_buffers(1, pyarrow.py_buffer(offsets), pyarrow.py_buffer(data))
+    pyarrow.parquet.write_table(pyarrow.table({"caption": text}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"t.parquet: not readable as Parquet \('utf-8' codec"):
+        list(read_table(tmp_path / "t.parquet"))

@@ -3,6 +3,7 @@
 import collections
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,6 +175,20 @@ def test_files_of_another_kind(content, problem, tmp_path):
     (tmp_path / "a.bin").write_bytes(content)
     with pytest.raises(InputError, match=problem):
         PyTorchFile(str(tmp_path / "a.bin"))
+
+
+def test_a_member_whose_name_is_no_utf8_is_one_line(tmp_path):
+    """``zipfile`` decodes the name in the member's own header only when it is read."""
+    path = write(tmp_path / "a.bin", {}, {})
+    content = Path(path).read_bytes()
+    own = content.index(b"archive/data.pkl")
+    flags = content.rindex(b"PK\x03\x04", 0, own) + 6
+    changed = bytearray(content)
+    changed[flags + 1] |= 0x08  # says that the name is UTF-8
+    changed[own] = 0xF7
+    Path(path).write_bytes(changed)
+    with pytest.raises(InputError, match="not readable as PyTorch's zip format"):
+        PyTorchFile(str(path))
 
 
 @pytest.mark.parametrize(
