@@ -61,7 +61,8 @@ def test_a_part_that_is_saved_anew_keeps_the_others_checksums(copy, preprocessor
         checksums.check(copy)
 
 
-def test_a_hugging_face_checkpoint_has_checksums_too(checkpoint):
+def test_a_hugging_face_checkpoint_has_checksums_too(exported, tmp_path):
+    checkpoint = shutil.copytree(exported[0], tmp_path / "checkpoint")
     assert not list(checksums.faults(checksums.list_of(checkpoint)))
     path = checkpoint / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
