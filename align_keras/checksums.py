@@ -220,7 +220,7 @@ def _difference(path: str, before: Checksum, read_up_to: int | None) -> str:
             return f"damaged: {size:,} bytes, not the {before.bytes:,} that were written"
         is_read = read_up_to is None or size <= read_up_to
         if is_read and of_file(path).sha256 != before.sha256:
-            return "damaged: its checksum is not the one of what was written"
+            return "damaged: its checksum has changed"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     return ""

@@ -30,7 +30,7 @@ def test_each_file_that_is_not_as_it_was_written_is_named(folder):
     (folder / "another").touch()  # is none of ours
     remedy = "restore it, or write it again; if the change is meant, delete checksums.json"
     assert found(folder) == [
-        f"{folder}/a: damaged: its checksum is not the one of what was written; {remedy}",
+        f"{folder}/a: damaged: its checksum has changed; {remedy}",
         f"{folder}/b: damaged: 7 bytes, not the 12 that were written; {remedy}",
         f"{folder}/below/c: it is gone, 18 bytes were written; {remedy}",
     ]
@@ -41,7 +41,7 @@ def test_each_file_that_is_not_as_it_was_written_is_named(folder):
 def test_large_files_are_compared_by_size_where_asked(folder):
     (folder / "a").write_bytes(b"a holds that")
     assert found(folder, read_up_to=11) == []
-    assert "its checksum is not the one of what was written" in found(folder, read_up_to=12)[0]
+    assert "its checksum has changed" in found(folder, read_up_to=12)[0]
 
 
 def test_what_a_list_must_have_is_missed(folder):

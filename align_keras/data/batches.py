@@ -14,12 +14,9 @@ from typing import Any
 import tensorflow as tf
 
 from align_keras.errors import InputError
+from align_keras.preprocessing.tracing import as_written
 
 logger = logging.getLogger(__name__)
-
-#: For functions that a data set maps: AutoGraph would rewrite all that they call, which takes a
-#: process seconds, and change none, since no Python `if` or `for` there depends on a tensor.
-as_written = tf.autograph.experimental.do_not_convert
 
 # Decoding works on chunks, each in one thread. A chunk holds its images in memory (64 MB at 289
 # pixels); putting several together for a larger batch copies them once more.

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from align_keras import paths
 
-#: ``walk`` finds where every so many-th record begins.
+#: Records between two of the places that ``walk`` finds.
 BLOCK = 128
 #: What is raised where a file cannot be opened, ends early or cannot be decompressed.
 ENDS_EARLY = (EOFError, OSError, zlib.error, tf.errors.OpError)

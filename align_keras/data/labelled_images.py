@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from align_keras.data import batches
+from align_keras.preprocessing.tracing import as_written
 
 
 def training_dataset(
@@ -72,7 +73,7 @@ def training_dataset(
     )
     dataset = batches.decoded(dataset, decode, blank, batch_size).enumerate(start_batch)
 
-    @batches.as_written
+    @as_written
     def finish(number: tf.Tensor, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         batch = batches.fill_gaps(number, batch, counted)
         return batch["images"], batch["labels"]

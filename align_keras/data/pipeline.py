@@ -18,6 +18,7 @@ from align_keras.data.pairs import read_pair
 from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
+from align_keras.preprocessing.tracing import as_written
 
 __all__ = ["SkippedPairs", "evaluation_dataset", "shard_counts", "training_dataset"]
 
@@ -80,7 +81,7 @@ def training_dataset(
 
     counted = SkippedPairs() if skipped is None else skipped
 
-    @batches.as_written
+    @as_written
     def finish(number: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         batch.pop("positions")
         return _tokenize(batches.fill_gaps(number, batch, counted), preprocessor)
@@ -106,7 +107,7 @@ def evaluation_dataset(
     start = tf.constant(0, tf.int64)
     read_block = _block_reader(counts)
     dataset = tf.data.Dataset.from_tensor_slices((shards, sizes)).flat_map(
-        batches.as_written(lambda shard, size: read_block(shard, start, start, size))
+        as_written(lambda shard, size: read_block(shard, start, start, size))
     )
     total = sum(counts.values())
     num_batches = math.ceil(total / batch_size)
@@ -120,7 +121,7 @@ def evaluation_dataset(
         batch_size,
     )
 
-    @batches.as_written
+    @as_written
     def finish(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return _tokenize(batches.without_sources(batch), preprocessor)
 

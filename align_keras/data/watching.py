@@ -47,7 +47,7 @@ class WatchedFiles:
     def change_of(self, file: str) -> str:
         """Looks at a file: how it has changed, such as ``is gone``; empty if it has not.
 
-        What was found once stays.
+        A change that was found stays found.
         """
         before, now = self._states.get(file), _state_of(file)
         if file in self._changes or before in (None, now) or now is None:

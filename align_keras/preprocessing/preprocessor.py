@@ -21,12 +21,9 @@ from align_keras.preprocessing.tokenizer import (
     read_vocabulary,
     write_vocabulary,
 )
+from align_keras.preprocessing.tracing import as_written
 
 _VOCABULARY_FILE = "vocabulary.txt"
-
-# AutoGraph would rewrite a hundred functions, which takes a process four seconds, and change none:
-# no Python `if` or `for` here depends on a tensor.
-_as_written = tf.autograph.experimental.do_not_convert
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
@@ -128,7 +125,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
             raise InputError("the preprocessor has no vocabulary", remedy="call set_vocabulary")
         return self._word_pieces
 
-    @_as_written
+    @as_written
     def tokenize(self, captions: Any) -> dict[str, tf.Tensor]:
         """Cuts captions into word pieces, a batch at a time (many times faster than singly).
 
@@ -155,7 +152,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
             "padding_mask": tf.ensure_shape(padding_mask, shape),
         }
 
-    @_as_written
+    @as_written
     def decode_image(self, encoded: tf.Tensor) -> tf.Tensor:
         """Decodes one image and crops its centre, as in evaluation.
 
@@ -170,13 +167,13 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         """
         return self.crop_image(decoder.decode(encoded, self.upright))
 
-    @_as_written
+    @as_written
     def crop_image(self, image: Any) -> tf.Tensor:
         """Resizes uint8 pixels ``(height, width, 3)``, crops the centre and scales."""
         image = images.resize(image, self.resize_size, self.antialias)
         return self._scale(images.centre_crop(image, self.image_size))
 
-    @_as_written
+    @as_written
     def decode_and_augment_image(self, encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Decodes one image, crops at random and flips it every other time, as in training.
 
@@ -196,7 +193,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         )
         return self._scale(images.flip(image, draws[2] < 0.5))
 
-    @_as_written
+    @as_written
     def decode_random_area(
         self, encoded: tf.Tensor, seed: tf.Tensor, min_area: float = 0.08
     ) -> tf.Tensor:
@@ -249,18 +246,11 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         """The constructor's arguments, serialised; the vocabulary is an asset of its own."""
         config = super().get_config()
         config.pop("config_file", None)
-        return {
-            **config,
-            "image_size": self.image_size,
-            "resize_size": self.resize_size,
-            "sequence_length": self.sequence_length,
-            "antialias": self.antialias,
-            "lowercase": self.lowercase,
-            "strip_accents": self.strip_accents,
-            "pixel_scale": self.pixel_scale,
-            "pixel_offset": self.pixel_offset,
-            "upright": self.upright,
-        }
+        names = [
+            *("image_size", "resize_size", "sequence_length", "antialias", "lowercase"),
+            *("strip_accents", "pixel_scale", "pixel_offset", "upright"),
+        ]
+        return {**config, **{name: getattr(self, name) for name in names}}
 
     @classmethod
     def from_preset(cls, preset: str | os.PathLike, **options) -> Self:

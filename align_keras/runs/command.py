@@ -29,7 +29,7 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any], loads: bool
 
     ValueError, OSError, FloatingPointError and TensorFlow's errors end the process with one line
     on standard error and exit code 1, and so does a full disk, whatever its error; others keep
-    their stack trace. After Ctrl-C, SIGTERM and SIGHUP what was begun is cleaned up, and the
+    their stack trace. After Ctrl-C, SIGTERM and SIGHUP unfinished work is removed, and the
     process ends with one line and exit code 130, 143 or 129; a second signal ends it at once.
 
     Args:

@@ -36,7 +36,7 @@ class GrowingFile:
             while chunk := file.read(1 << 20):
                 self._digest.update(chunk)
         if sha256 not in ("", self._digest.hexdigest()):
-            problem = "damaged: its checksum is not the one of what was written"
+            problem = "damaged: its checksum has changed"
             raise InputError(problem, Place(str(path)), remedy)
         self.size = size
         # Not buffered: a failed write would come up again while the file is closed.

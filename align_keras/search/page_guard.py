@@ -1,4 +1,4 @@
-"""What stands before every answer of the page: the names it is called by, and its headers."""
+"""Checks on every request to the page: the host it asks for; and the security headers."""
 
 import ipaddress
 import logging

@@ -71,7 +71,7 @@ def hugging_face(shared, folder):
     (folder / "checksums.json").unlink()  # those of other programs have none
 
 
-class HuggingFace(Family):
+class HuggingFace(Presets):
     """One JSON file or the vocabulary of a checkpoint of another program is damaged."""
 
     name, share, batch, seconds = "checkpoints: Hugging Face", 0.008, 10, 300.0
@@ -81,12 +81,6 @@ class HuggingFace(Family):
         self.sound = hugging_face(folder.parent)
         files = materials.files_of(self.sound)
         self.files = [file for file in files if not file[0].endswith(".safetensors")]
-
-    def make_case(self, rng):
-        return damaged_file(rng, self.files)
-
-    def run(self, cases):
-        return list(map(self.run_one, cases))
 
     def run_one(self, case):
         copy = materials.with_file(self.sound, self.folder, *case)
