@@ -1,5 +1,6 @@
 """LAMB as published."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,25 @@ import tensorflow as tf
 from align_keras import keras_internals
 from align_keras.optimizers.exclusions import is_kernel
 from align_keras.optimizers.schedules import LearningRate
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scalars:
+    """What the updates of all variables share in one step: float32 scalars.
+
+    Made once a step. Made for each variable, they were a third of the ops of the optimizer.
+    """
+
+    beta_1: tf.Tensor
+    beta_2: tf.Tensor
+    one_minus_beta_1: tf.Tensor
+    one_minus_beta_2: tf.Tensor
+    correction_1: tf.Tensor
+    correction_2: tf.Tensor
+    epsilon: tf.Tensor
+    decay: tf.Tensor
+    zero: tf.Tensor
+    one: tf.Tensor
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
@@ -80,30 +100,50 @@ class Lamb(keras.optimizers.Optimizer):
         name = f"{variable.path.replace('/', '_')}_{name}"
         return self.add_variable(variable.shape, dtype="float32", name=name)
 
+    def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> None:
+        """Moves all variables by one step, as ``keras.optimizers.Optimizer.apply`` does."""
+        step = tf.cast(self.iterations + 1, tf.float32)
+        constants = {
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "one_minus_beta_1": 1.0 - self.beta_1,
+            "one_minus_beta_2": 1.0 - self.beta_2,
+            "epsilon": self.epsilon,
+            "decay": self.decay,
+            "zero": 0.0,
+            "one": 1.0,
+        }
+        self._scalars = _Scalars(
+            correction_1=1.0 - self.beta_1**step,
+            correction_2=1.0 - self.beta_2**step,
+            **{name: tf.constant(value, tf.float32) for name, value in constants.items()},
+        )
+        super().apply(grads, trainable_variables)
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Moves one variable: ``w -= rate * |w| / |r + decay * w| * (r + decay * w)``."""
         index = keras_internals.variable_index(self, variable)
         first, second = self._first_moments[index], self._second_moments[index]
+        scalars = self._scalars
         # An embedding's sparse gradient becomes dense: untouched rows decay as well.
         gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
         weight = tf.cast(tf.convert_to_tensor(variable), tf.float32)
-        step = tf.cast(self.iterations + 1, tf.float32)
 
-        self.assign(first, self.beta_1 * first + (1.0 - self.beta_1) * gradient)
-        self.assign(second, self.beta_2 * second + (1.0 - self.beta_2) * tf.square(gradient))
-        update = (first / (1.0 - self.beta_1**step)) / (
-            tf.sqrt(second / (1.0 - self.beta_2**step)) + self.epsilon
+        mean = scalars.beta_1 * first + scalars.one_minus_beta_1 * gradient
+        mean_square = scalars.beta_2 * second + scalars.one_minus_beta_2 * tf.square(gradient)
+        self.assign(first, mean)
+        self.assign(second, mean_square)
+        update = (mean / scalars.correction_1) / (
+            tf.sqrt(mean_square / scalars.correction_2) + scalars.epsilon
         )
-        ratio = 1.0
-        if self._decays[index]:
-            update += self.decay * weight
-        if self._adapts[index]:
-            weight_norm, update_norm = tf.norm(weight), tf.norm(update)
-            ratio = tf.where(
-                (weight_norm > 0.0) & (update_norm > 0.0), weight_norm / update_norm, 1.0
-            )
         rate = tf.cast(learning_rate, tf.float32)
-        self.assign_sub(variable, tf.cast(rate * ratio * update, variable.dtype))
+        if self._decays[index]:
+            update += scalars.decay * weight
+        if self._adapts[index]:
+            weight_norm, update_norm = _norm(weight), _norm(update)
+            both = (weight_norm > scalars.zero) & (update_norm > scalars.zero)
+            rate *= tf.where(both, weight_norm / update_norm, scalars.one)
+        self.assign_sub(variable, tf.cast(rate * update, variable.dtype))
 
     def get_config(self) -> dict:
         """The constructor's arguments, serialised."""
@@ -116,3 +156,8 @@ class Lamb(keras.optimizers.Optimizer):
             "exclude_from_decay": self.exclude_from_decay,
             "exclude_from_adaptation": self.exclude_from_adaptation,
         }
+
+
+def _norm(value):
+    """The Euclidean norm; ``tf.norm`` takes three times the ops."""
+    return tf.sqrt(tf.reduce_sum(tf.square(value)))
