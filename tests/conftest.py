@@ -122,9 +122,11 @@ def preprocessor(pieces):
     return AlignPreprocessor(pieces, TINY_IMAGE_SIZE, 20, TINY_SEQUENCE)
 
 
-def build_tiny_model(dropout=0.0, synchronized=False, vocabulary_size=300, **options):
+def build_tiny_model(
+    dropout=0.0, synchronized=False, vocabulary_size=300, image_tower=TINY_EFFICIENTNET, **options
+):
     """A dual encoder of two layers, with an 8-wide space."""
-    image_backbone = keras_hub.models.EfficientNetBackbone(**TINY_EFFICIENTNET, dropout=dropout)
+    image_backbone = keras_hub.models.EfficientNetBackbone(**image_tower, dropout=dropout)
     text_backbone = keras_hub.models.BertBackbone(
         vocabulary_size=vocabulary_size,
         num_layers=1,

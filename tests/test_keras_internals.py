@@ -11,7 +11,8 @@ import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, TINY_EFFICIENTNET
+from conftest import ROOT
+from tiny_sizes import THREE_BLOCKS, TINY_EFFICIENTNET
 
 import align_keras
 from align_keras import Lamb, keras_internals
@@ -81,7 +82,7 @@ def test_layers_are_found_at_any_depth(build_tiny):
     assert backbone not in keras_internals.layers_of(backbone, include_self=False)
     assert {id(backbone.image_encoder), id(backbone.normalization)} <= {id(e) for e in layers}
     names = [layer.name for layer in layers]
-    for name in ("stem_bn", "block2a_expand_bn", "query"):
+    for name in ("stem_bn", "block1a_expand_bn", "query"):
         assert sum(found.endswith(name) for found in names) == 1, name
 
 
@@ -220,7 +221,7 @@ def test_a_transformer_block_is_made_of_known_layers():
 @pytest.mark.parametrize("kind", ["v1", "unfused", "fused"])
 def test_a_block_is_made_of_known_layers(kind):
     options = {"stackwise_expansion_ratios": [1, 2], "stackwise_block_types": [kind] * 2}
-    backbone = keras_hub.models.EfficientNetBackbone(**TINY_EFFICIENTNET | options)
+    backbone = keras_hub.models.EfficientNetBackbone(**THREE_BLOCKS | options)
     blocks = efficientnet.blocks(backbone)
     assert len(blocks) == 3
     layers = [layer for block in blocks for layer in block.values()]
@@ -235,7 +236,7 @@ def test_a_batch_norm_takes_the_output_of_the_convolution_before_it(kind, monkey
     """Seen from the calls of all layers, not from their names."""
     options = {"stackwise_expansion_ratios": [1, 2], "stackwise_block_types": [kind] * 2}
     encoder = align_keras.ImageEncoder(
-        keras_hub.models.EfficientNetBackbone(**TINY_EFFICIENTNET | options)
+        keras_hub.models.EfficientNetBackbone(**THREE_BLOCKS | options)
     )
     calls = []
     original = keras.layers.Layer.__call__

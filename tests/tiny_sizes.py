@@ -2,8 +2,27 @@
 
 from align_keras.models import presets
 
-#: Arguments of a keras-hub EfficientNetBackbone of three blocks.
+#: Arguments of a keras-hub EfficientNetBackbone of one block, with all that a block can have: an
+#: expansion, squeeze-and-excitation and a residual.
 TINY_EFFICIENTNET = {
+    "stackwise_width_coefficients": [1.0],
+    "stackwise_depth_coefficients": [1.0],
+    "stackwise_kernel_sizes": [3],
+    "stackwise_num_repeats": [1],
+    "stackwise_input_filters": [16],
+    "stackwise_output_filters": [16],
+    "stackwise_expansion_ratios": [2],
+    "stackwise_strides": [1],
+    "stackwise_squeeze_and_excite_ratios": [0.25],
+    "stackwise_block_types": ["v1"],
+    "stackwise_force_input_filters": [0],
+    "stackwise_nores_option": [False],
+}
+
+
+#: The same of three blocks, for what looks at several: without an expansion, without a residual and
+#: with both; of two types.
+THREE_BLOCKS = TINY_EFFICIENTNET | {
     "stackwise_width_coefficients": [1.0] * 2,
     "stackwise_depth_coefficients": [1.0] * 2,
     "stackwise_kernel_sizes": [3, 3],

@@ -24,13 +24,13 @@ def half_and_full(build_tiny, **options):
     return half, full
 
 
-@pytest.mark.parametrize("options", [{}, {"micro_batch_size": 4}, {"rematerialize": True}])
+@pytest.mark.parametrize("options", [{}, {"micro_batch_size": 4, "rematerialize": True}])
 def test_scaled_gradients_are_those_of_float32(options, build_tiny, batch):
     half, full = half_and_full(build_tiny, **options)
     half.optimizer.dynamic_scale.assign(64.0)  # the first 2**15 is too large for these weights
     batch = {name: tf.constant(value) for name, value in batch.items()}
     (losses, gradients), (expected, wanted_gradients) = (
-        tf.function(model.compute_gradients)(batch) for model in (half, full)
+        tf.function(model.compute_gradients, autograph=False)(batch) for model in (half, full)
     )
     assert float(losses["loss"]) == pytest.approx(float(expected["loss"]), rel=2e-3)
     norm = float(tf.linalg.global_norm(wanted_gradients))
@@ -70,7 +70,7 @@ def test_a_step_that_overflows_is_skipped_and_halves_the_scale(build_tiny, batch
 def test_two_replicas_skip_and_take_the_same_steps(build_tiny, batch, mirrored):
     with mirrored.scope(), precision.dtype_policy("mixed_float16"):
         model = build_tiny()
-        model.compile(Lamb(0.01))
+        model.compile(keras.optimizers.SGD(0.01))
         model.optimizer.build(model.trainable_variables)
     shares = mirrored.experimental_distribute_values_from_function(
         lambda context: {
@@ -78,7 +78,7 @@ def test_two_replicas_skip_and_take_the_same_steps(build_tiny, batch, mirrored):
             for name, value in batch.items()
         }
     )
-    step = tf.function(lambda: mirrored.run(model.train_step, args=(shares,)))
+    step = tf.function(lambda: mirrored.run(model.train_step, args=(shares,)), autograph=False)
     weight = model.trainable_variables[0]
     start = weight.numpy()
     for scale, moves in ((TOO_LARGE, False), (2.0**10, True)):

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import freeze_batch_norm
+from conftest import build_tiny_model, freeze_batch_norm, make_batch
 
 from align_keras import AlignBackbone, AlignDualEncoder, Lamb
 from align_keras.models import micro_batches, precision
@@ -10,18 +10,26 @@ from align_keras.models import micro_batches, precision
 
 def gradients_of(model, batch, **options):
     model.compile(Lamb(1e-3), **options)
-    compute = tf.function(model.compute_gradients)
+    compute = tf.function(model.compute_gradients, autograph=False)
     return compute({name: tf.constant(value) for name, value in batch.items()})
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    """A model with frozen batch norm, and what a whole batch gives."""
+    # A fixture of the module comes before what seeds each test.
+    keras.utils.set_random_seed(1)
+    model = build_tiny_model()
+    # Its statistics would be those of the micro-batches.
+    freeze_batch_norm(model)
+    return model, *gradients_of(model, make_batch())
 
 
 @pytest.mark.parametrize(("micro_batch_size", "loss_tile_rows"), [(1, 0), (4, 3), (8, 0)])
 def test_micro_batches_give_the_gradients_of_the_whole(
-    micro_batch_size, loss_tile_rows, build_tiny, batch
+    micro_batch_size, loss_tile_rows, frozen, batch
 ):
-    model = build_tiny()
-    # Its statistics would be those of the micro-batches.
-    freeze_batch_norm(model)
-    results, gradients = gradients_of(model, batch)
+    model, results, gradients = frozen
     options = {"micro_batch_size": micro_batch_size, "loss_tile_rows": loss_tile_rows}
     found, found_gradients = gradients_of(model, batch, **options)
     for name, value in results.items():
@@ -65,7 +73,7 @@ def test_dropout_and_batch_norm_are_replayed(build_tiny, batch):
     assert {"moving_mean", "moving_variance", "seed_generator_state"} <= set(moved)
 
 
-@pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
+@pytest.mark.parametrize("micro_batch_size", [1, 4])
 def test_averages_of_batch_norm_move_once_to_the_mean_of_the_parts(
     micro_batch_size, build_tiny, batch
 ):
@@ -93,15 +101,13 @@ def run_halves(strategy, batch, function):
             for name, value in batch.items()
         }
     )
-    return tf.function(lambda: strategy.run(function, args=(shares,)))()
+    return tf.function(lambda: strategy.run(function, args=(shares,)), autograph=False)()
 
 
 def test_two_replicas_with_micro_batches_and_tiles_give_the_gradients_of_one(
-    build_tiny, mirrored, batch
+    frozen, build_tiny, mirrored, batch
 ):
-    single = build_tiny()
-    freeze_batch_norm(single)
-    expected, expected_gradients = gradients_of(single, batch)
+    single, expected, expected_gradients = frozen
     with mirrored.scope():
         double = build_tiny()
         freeze_batch_norm(double)
@@ -134,7 +140,8 @@ def test_two_replicas_in_float16_that_keep_little_give_the_gradients_of_one(
     for variable, source in zip(double.variables, single.variables, strict=True):
         variable.assign(source.numpy())
     whole = {name: tf.constant(value) for name, value in batch.items()}
-    expected, expected_gradients = tf.function(single.compute_gradients)(whole)
+    compute = tf.function(single.compute_gradients, autograph=False)
+    expected, expected_gradients = compute(whole)
     results, gradients = run_halves(mirrored, batch, double.compute_gradients)
     for name, value in expected.items():
         mean = mirrored.reduce("MEAN", results[name], axis=None)
