@@ -15,6 +15,10 @@ from align_keras.files import write_whole
 # Above so many classes a name an axis tick would not be readable.
 _NAMED_CLASSES = 40
 
+# Of a sheet of predictions, in inches.
+_CELL_WIDTH, _CELL_HEIGHT = 1.7, 2.1
+_PICTURE = 1.6
+
 
 def format_table(
     title: str,
@@ -128,18 +132,25 @@ def draw_predictions(
         columns: images a row.
     """
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.7 * columns, 2.1 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.axis("off")
-    for axes, image, name, predicted in zip(grid, images, names, predictions, strict=False):
+    figure = Figure(figsize=(_CELL_WIDTH * columns, _CELL_HEIGHT * rows))
+    # One coordinate system in inches, as axes for every picture take far longer.
+    axes = figure.add_axes((0, 0, 1, 1))
+    for index, (image, name, predicted) in enumerate(zip(images, names, predictions, strict=True)):
+        left = _CELL_WIDTH * (index % columns) + (_CELL_WIDTH - _PICTURE) / 2
+        bottom = _CELL_HEIGHT * (index // columns + 1)
+        top = bottom - _PICTURE
         right = name == predicted
-        axes.imshow(image)
-        axes.set_title(
+        axes.imshow(image, extent=(left, left + _PICTURE, bottom, top))
+        axes.text(
+            left + _PICTURE / 2,
+            top - 0.06,
             _short(name) if right else f"{_short(name)}\ntaken for {_short(predicted)}",
             color="tab:green" if right else "tab:red",
             fontsize=9,
+            ha="center",
         )
+    axes.set(xlim=(0, _CELL_WIDTH * columns), ylim=(_CELL_HEIGHT * rows, 0))
+    axes.axis("off")
     figures.save(figure, path)
 
 

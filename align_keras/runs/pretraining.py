@@ -32,6 +32,9 @@ from align_keras.runs.workdir import check_training_data
 from align_keras.runs.worker_folder import open_folder
 
 Metrics = dict[str, Any]
+#: The metrics, None for metrics that the data does not support; their chance; and the embeddings
+#: of the held-out pairs, as of ``HeldOutPairs.embed``.
+Evaluated = tuple[Metrics, Metrics, dict[str, Any] | None]
 #: What a run writes into its directory after ``settings.json``, by which a later one knows it.
 WRITTEN = (
     "preset",
@@ -86,9 +89,8 @@ def _pretrain(run: PretrainingRun, started: float) -> Metrics:
     if first_step == steps:
         limit = run.settings.data.max_skipped_share
         check_finished(run.workdir, steps, limit, run.settings.run.batch_size)
-    if first_step < steps or lacks:
-        fit(run, at_start, lacks)
-    metrics, chance, held_out = evaluate_and_save(run)
+    evaluated = fit(run, at_start, lacks) if first_step < steps or lacks else None
+    metrics, chance, held_out = evaluate_and_save(run, evaluated)
     seconds = float(run.checkpoints.seconds.numpy())
     pairs = int(run.checkpoints.timed_pairs.numpy())
     metrics["train_pairs_per_second"] = pairs / seconds if seconds else None
@@ -169,13 +171,18 @@ def evaluate_start(run: PretrainingRun, step: int) -> Metrics:
     return metrics
 
 
-def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -> None:
+def fit(
+    run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False
+) -> Evaluated | None:
     """Trains from the checkpoint's step to the last one.
 
     Args:
         run: an opened run.
         at_start: metrics of ``evaluate_start``, for the log.
         evaluates_first: whether to evaluate at the checkpoint's step, as ``lacks_evaluation``.
+
+    Returns:
+        The evaluation after the last step.
     """
     settings, checkpoints = run.settings.run, run.checkpoints
     skipped = pipeline.SkippedPairs()
@@ -191,13 +198,17 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
     alone = distribution.worker_place(run.strategy)[1] == 1
     interruptible = signals.interruptible if alone else contextlib.nullcontext
 
+    evaluated = None
+
     def evaluate() -> None:
+        nonlocal evaluated
         try:
             with optimizers.averaged_weights(run.model), interruptible():
-                metrics, _, _ = evaluate_held_out(run)
+                evaluated = evaluate_held_out(run)
         except InputError:  # the held-out data have changed; the weights are sound
             log.save()
             raise
+        metrics = evaluated[0]
         log.write("eval", metrics)
         recalls = [metrics[name] for name in RECALLS]
         if None not in recalls:
@@ -208,7 +219,7 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
         evaluate()
         log.save()
     if checkpoints.step == settings.steps:
-        return
+        return evaluated
     try:
         train(
             run.model,
@@ -224,15 +235,11 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
         raise
     if in_run.count:
         print(f"skipped {in_run.count:,} corrupt or unreadable pairs", flush=True)
+    return evaluated
 
 
-def evaluate_held_out(run: PretrainingRun) -> tuple[Metrics, Metrics, dict[str, Any] | None]:
-    """Evaluates on the held-out data.
-
-    Returns:
-        The metrics, None for metrics that the data does not support; their chance; and the
-        embeddings of the held-out pairs, as of ``HeldOutPairs.embed``.
-    """
+def evaluate_held_out(run: PretrainingRun) -> Evaluated:
+    """Evaluates on the held-out data."""
     data, model = run.data, run.model
     metrics: Metrics = dict.fromkeys(RECALLS + ACCURACIES)
     chance: Metrics = {}
@@ -253,10 +260,10 @@ def evaluate_held_out(run: PretrainingRun) -> tuple[Metrics, Metrics, dict[str, 
     return metrics, chance, held_out
 
 
-def evaluate_and_save(run: PretrainingRun) -> tuple[Metrics, Metrics, dict[str, Any] | None]:
-    """Evaluates as ``evaluate_held_out``, with the averaged weights, and saves the preset."""
+def evaluate_and_save(run: PretrainingRun, evaluated: Evaluated | None) -> Evaluated:
+    """Evaluates with the averaged weights, unless ``fit`` has, and saves the preset with them."""
     with optimizers.averaged_weights(run.model):
-        metrics, chance, held_out = evaluate_held_out(run)
+        metrics, chance, held_out = evaluated or evaluate_held_out(run)
         with whole_folder(run.workdir / "preset", replace=True) as folder:
             run.model.save_to_preset(folder)
     metrics["num_pairs"] = len(held_out["rows"]) if held_out else 0

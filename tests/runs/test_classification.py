@@ -181,9 +181,10 @@ def test_two_replicas_take_the_same_steps(start, coloured, tmp_path, mirrored, m
 
 
 def test_a_run_that_diverges_names_the_learning_rate_of_its_phase(start, coloured, tmp_path):
-    phases = {"head": Phase(0.1, steps=1), "full": Phase(1e30, steps=9)}
+    settings = settings_of(start, coloured, tmp_path / "run", full=Phase(1e30, steps=9))
+    run = classification.open_run(settings)
     with pytest.raises(DivergedError, match="the run diverged: loss is ") as raised:
-        train_both(settings_of(start, coloured, tmp_path / "run", **phases))
+        classification.fit(run, "full")
     assert one_line(raised.value).endswith(
         "; lower --full.learning-rate and give another --workdir"
     )

@@ -1,37 +1,36 @@
 """Fine-tuning for retrieval: pretraining that goes on from a trained model."""
 
+import contextlib
+import io
 import itertools
 import json
 
-import keras
 import numpy as np
 import pytest
-from conftest import TINY_IMAGE_SIZE, TINY_SEQUENCE, build_tiny_model
 from experiments import PRETRAINING
 from PIL import Image
 
-from align_keras import AlignDualEncoder, AlignPreprocessor, Lamb, distribution
+from align_keras import AlignDualEncoder, Lamb, distribution, optimizers
 from align_keras.data import pipeline, records, scenes
 from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
 from align_keras.evaluation import retrieval
 from align_keras.evaluation.metrics import RECALLS
 from align_keras.runs.log import read_log
-from align_keras.runs.pretraining import open_run, pretrain
+from align_keras.runs.pretraining import (
+    PretrainingRun,
+    evaluate_held_out,
+    evaluate_start,
+    open_run,
+    pretrain,
+    restore,
+)
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory, pieces, scene_shards):
-    """A preset that has seen 120 scenes for a few steps, in a run's directory."""
-    run = tmp_path_factory.mktemp("start")
-    keras.utils.set_random_seed(1)
-    preprocessor = AlignPreprocessor(pieces, TINY_IMAGE_SIZE, 20, TINY_SEQUENCE)
-    model = build_tiny_model(preprocessor=preprocessor, vocabulary_size=len(pieces))
-    model.compile(Lamb(3e-3))
-    dataset = pipeline.training_dataset(pipeline.shard_counts(scene_shards[0]), preprocessor, 40)
-    model.fit(dataset, steps_per_epoch=30, shuffle=False, verbose=0)
-    model.save_to_preset(run / "preset")
-    return run
+def start(tiny_run):
+    """A preset in a run's directory."""
+    return tiny_run
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +94,12 @@ def tuned(start, captioned, tmp_path_factory):
         log_every=100,
         checkpoint_every=250,
     )
-    return workdir, pretrain(settings), settings
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        metrics = pretrain(settings)
+    # The start's figures stand in the closing table.
+    assert "model    chance     start" in printed.getvalue()
+    return workdir, metrics, settings
 
 
 def recalls(preset, captioned):
@@ -123,10 +127,10 @@ def test_the_starts_figures_stand_beside_and_in_the_log(tuned, capsys):
     workdir, metrics, settings = tuned
     (first,) = [line for line in read_log(workdir) if line["step"] == 0]
     assert first["i2t_recall_at_5"] == metrics["start"]["i2t_recall_at_5"]
-    again = pretrain(settings)
-    assert again["start"] == metrics["start"]
-    printed = capsys.readouterr().out
-    assert "model    chance     start" in printed
+    # A run that resumes finds them, without the starting model.
+    resumed = PretrainingRun(settings, workdir, None, None, None, None)
+    assert evaluate_start(resumed, 250) == metrics["start"]
+    assert metrics["start"]
     # Other held-out data have other figures of the start, which is not there any more.
     assert "start" not in pretrain(settings.replace(prompts=("{}",)))
     assert "no figures of the starting model on these held-out data" in capsys.readouterr().out
@@ -188,10 +192,20 @@ def test_two_replicas_fine_tune_in_float16_keeping_little_and_resume(
     assert "loss_scale" in lines[0]
     # Steps were taken, not all skipped.
     assert lines[-1]["learning_rate"] < lines[0]["learning_rate"]
-    # A finished run reports the same once more, of the averaged weights.
-    again = pretrain(settings)
-    for name in RECALLS:
-        assert again[name] == metrics[name]
+    # It resumes where it ended, and the preset has its averaged weights, which were evaluated.
+    run = open_run(settings)
+    assert restore(run) == 4
+    backbone = run.model.backbone
+    own = [weight.numpy() for weight in backbone.weights]
+    with optimizers.averaged_weights(run.model):
+        averaged = [weight.numpy() for weight in backbone.weights]
+        again, _, _ = evaluate_held_out(run)
+    assert [again[name] for name in RECALLS] == [metrics[name] for name in RECALLS]
+    backbone.load_weights(tmp_path / "run" / "preset" / "model.weights.h5")
+    for weight, value in zip(backbone.weights, averaged, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), value, err_msg=weight.path)
+    moved = [np.any(value != other) for value, other in zip(averaged, own, strict=True)]
+    assert sum(moved) > len(moved) / 2
 
 
 @pytest.mark.parametrize(
