@@ -158,7 +158,7 @@ class WordPieceTokenizer:
 
 @functools.cache
 def _traced_mark():
-    """``_mark_long_words``, traced once a process: its ragged ops take longer than all others."""
+    """``_mark_long_words``, traced once a process: its ragged ops take longer than the others."""
     spec = tf.TensorSpec([None], tf.string)
     return tf.function(_mark_long_words, input_signature=[spec], autograph=False)
 
@@ -166,6 +166,9 @@ def _traced_mark():
 def _mark_long_words(text):
     """Replaces the words of over ``WORD_LIMIT`` characters by ``_MARK``, in ``(captions,)``."""
     # One expression for such a word takes RE2 more memory than it allows itself.
-    words = tf_text.regex_split(text, _WORD_END, _WORD_END)
+    ragged = tf_text.regex_split(text, _WORD_END, _WORD_END)
+    # Not `tf.where` and `reduce_join` of the ragged tensor: they take a second to be traced.
+    words = ragged.flat_values
     words = tf.where(tf.strings.length(words, "UTF8_CHAR") > WORD_LIMIT, _MARK, words)
-    return tf.strings.reduce_join(words, axis=-1)
+    captions = tf.cast(ragged.nrows(), tf.int32)
+    return tf.strings.unsorted_segment_join(words, ragged.value_rowids(), captions)
