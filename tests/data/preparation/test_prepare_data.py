@@ -79,7 +79,7 @@ def test_exactly_the_planted_pairs_are_dropped_each_under_its_rule(planted, tmp_
 def test_the_order_follows_from_the_seed_alone(planted, tmp_path):
     with open(planted.table) as file:
         (planted.folder / "few.jsonl").write_text("".join(itertools.islice(file, 60)))
-    source = preparing.open_pairs(str(planted.folder / "few.jsonl"), columns=COLUMNS)
+    source = preparing.open_pairs(str(planted.folder / "few.jsonl"))
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         planted.prepare(tmp_path / name, source, filters.NO_RULES, seed, images=False)
     a, b, c = ([pair["txt"] for pair in read_pairs(tmp_path / name)] for name in "abc")
