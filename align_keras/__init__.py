@@ -21,18 +21,23 @@ _LAZY = os.environ.pop("ALIGN_KERAS_IMPORT", "") == "lazy"
 if _LAZY:
     signals.end_at_once()
 
-if TYPE_CHECKING or not _LAZY:
-    # Keras may have been imported before; a backend that is not installed fails in its import.
-    _backend = os.environ["KERAS_BACKEND"]
-    if _backend == "tensorflow":
-        import keras
 
-        _backend = keras.backend.backend()
-    if _backend != "tensorflow":
+def check_backend(backend: str) -> None:
+    """Raises BackendError unless it is the backend that the package needs."""
+    if backend != "tensorflow":
         raise BackendError(
-            f"align_keras needs Keras's TensorFlow backend, not {_backend}",
+            f"align_keras needs Keras's TensorFlow backend, not {backend}",
             remedy="set KERAS_BACKEND=tensorflow",
         )
+
+
+if TYPE_CHECKING or not _LAZY:
+    # First what the environment says: a backend that is not installed fails in Keras's import.
+    check_backend(os.environ["KERAS_BACKEND"])
+    import keras
+
+    # Keras may have been imported before.
+    check_backend(keras.backend.backend())
 
     from align_keras.models.backbone import AlignBackbone, build_backbone
     from align_keras.models.dual_encoder import AlignDualEncoder

@@ -1,5 +1,6 @@
 """The examples in docstrings and in the README run as they stand."""
 
+import functools
 import inspect
 import re
 import textwrap
@@ -77,27 +78,39 @@ def readme_block(word):
     return block
 
 
+@pytest.fixture(scope="module")
+def a_preset(tiny_run):
+    """A checkpoint that stands for the published one."""
+    small = SHARED / "parity" / "small"
+    return str(small if small.exists() else tiny_run / "preset")
+
+
+@pytest.fixture(scope="module")
+def load_once():
+    """Loads a preset for the first example that asks for it; the others have it from there."""
+    return functools.cache(align_keras.AlignDualEncoder.from_preset)
+
+
 @pytest.fixture
-def a_preset(tmp_path, monkeypatch, preprocessor, build_tiny):
-    """A checkpoint that stands for the published one, in a folder with photographs."""
+def photographs(tmp_path, monkeypatch):
+    """A folder with photographs, to work in."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
     for name in ("cat", "dog", "beach"):
-        (tmp_path / "photos").mkdir(exist_ok=True)
         pixels = rng.integers(0, 255, (300, 200, 3)).astype("uint8")
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{name}.jpg")
-    if (SHARED / "parity").exists():
-        return str(SHARED / "parity" / "small")
-    model = build_tiny(preprocessor=preprocessor, vocabulary_size=len(preprocessor.vocabulary))
-    model.save_to_preset(tmp_path / "preset")
-    return str(tmp_path / "preset")
 
 
+@pytest.mark.usefixtures("photographs")
 @pytest.mark.parametrize("use", ["probabilities", "best", "composed"])
-def test_readme_examples_with_the_published_weights_run(use, a_preset, capsys):
+def test_readme_examples_with_the_published_weights_run(
+    use, a_preset, load_once, monkeypatch, capsys
+):
     code = readme_block(use)
     assert len([line for line in code.splitlines() if line.strip()]) < 10
     assert '"hf://kakaobrain/align-base"' in code
+    monkeypatch.setattr(align_keras.AlignDualEncoder, "from_preset", load_once)
     run(code.replace("hf://kakaobrain/align-base", a_preset))
     assert ".jpg" in capsys.readouterr().out
 

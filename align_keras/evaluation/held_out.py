@@ -1,6 +1,6 @@
 """Evaluates a model on shards of held-out pairs, while it trains and after."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class HeldOutPairs:
         self.batch_size = batch_size
         self.dataset = pipeline.evaluation_dataset(counts, preprocessor, batch_size)
         self._counts = counts
+        self._traced: tuple[Any, Callable] | None = None
         # Row i of the embeddings is record i of the shards.
         fields = [_text_fields(record) for record in self._read()]
         self.captions = [_text(pair.get("txt", b"")) for pair in fields]
@@ -80,7 +81,9 @@ class HeldOutPairs:
         if workers == 1:
             return model.predict(self.dataset, verbose=0)
         # Keras would share the data out; here every worker embeds all of it by itself.
-        predict = tf.function(model.predict_step, autograph=False)
+        if self._traced is None or self._traced[0] is not model:
+            self._traced = model, tf.function(model.predict_step, autograph=False)
+        _, predict = self._traced
         batches = [tf.nest.map_structure(np.array, predict(batch)) for batch in self.dataset]
         return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 

@@ -91,6 +91,8 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
                 x = raw_datasets.check_images(x, self.preprocessor)
             else:
                 x = raw_datasets.prepare_pairs(x, self.preprocessor, batch_size or 32)
+            if not isinstance(given := kwargs.get("callbacks"), keras.callbacks.CallbackList):
+                kwargs["callbacks"] = [*([given] if given else []), _EndsWithItsData()]
             with raw_datasets.one_line(self.preprocessor):
                 return super().predict(x, batch_size=batch_size, **kwargs)
         elif isinstance(x, dict) and not raw_inputs.are_model_inputs(x):
@@ -259,3 +261,12 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         if not config.get("trainable", True):
             model.trainable = False
         return model
+
+
+class _EndsWithItsData(keras.callbacks.Callback):
+    """Ends ``predict`` after the last batch; else Keras starts the data set again, for nothing."""
+
+    def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Tells the model, which looks after every batch."""
+        if batch + 1 == self.params["steps"]:
+            self.model.stop_predicting = True

@@ -11,6 +11,7 @@ from align_keras.preprocessing import pixel_ranges
 from align_keras.preprocessing.decoding.faults import FORMATS, fault_of
 from align_keras.preprocessing.fields import TEXT_INPUTS
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
+from align_keras.preprocessing.tracing import as_written
 
 
 def prepare_pairs(
@@ -50,18 +51,18 @@ def prepare(
     """Maps the raw ``fields`` of a dataset to batches of model inputs; others stay or go."""
     if not isinstance(dataset.element_spec, dict):
         # As TensorFlow Datasets gives (image, label).
-        first = lambda value, *_: {fields[0]: value}  # noqa: E731
-        dataset = dataset.map(first)
+        dataset = dataset.map(as_written(lambda value, *_: {fields[0]: value}))
     spec = dataset.element_spec
     kept = [name for name in spec if keep_others or name in fields]
     if not kept:
         raise InputError(f"the dataset has no field {' or '.join(fields)}")
-    dataset = dataset.map(lambda value: {name: value[name] for name in kept})
+    dataset = dataset.map(as_written(lambda value: {name: value[name] for name in kept}))
     raw_images = "images" in kept and not spec["images"].dtype.is_floating
     if raw_images or "captions" in kept:
         preprocessor = check_preprocessor(preprocessor)
     is_batched = _is_batched({name: spec[name] for name in kept})
 
+    @as_written
     def prepare_images(batch):
         images = batch["images"]
         each = _preparing(images.dtype, preprocessor)
@@ -76,7 +77,7 @@ def prepare(
         dataset = dataset.batch(batch_size)
     if "captions" in kept:
         tokenizing = check_preprocessor(preprocessor)
-        dataset = dataset.map(lambda batch: tokenizing(batch))
+        dataset = dataset.map(as_written(lambda batch: tokenizing(batch)))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
@@ -85,6 +86,7 @@ def check_images(
 ) -> tf.data.Dataset:
     """The dataset itself, of dicts with images as model inputs; one out of range is an error."""
 
+    @as_written
     def check(batch):
         return {**batch, "images": pixel_ranges.checked(batch["images"], preprocessor)}
 

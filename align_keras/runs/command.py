@@ -48,6 +48,7 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any], loads: bool
         try:
             settings = parse()
             if loads:
+                align_keras.check_backend(os.environ["KERAS_BACKEND"])
                 load_quietly()
                 with signals.ending_at_once():
                     align_keras.load()

@@ -1,4 +1,4 @@
-"""Packing with ``prepare_data.py``, and training on what it packs."""
+"""Packing with ``prepare_data.py``, and what a run reads of that; a notebook trains on it too."""
 
 import csv
 import dataclasses
@@ -12,9 +12,9 @@ from conftest import SHARED
 from in_process import run_recipe_here
 from short_runs import settings_of
 
-from align_keras.data import records
+from align_keras.data import pipeline, records
 from align_keras.data.preparation import filters, preparing
-from align_keras.runs.pretraining import pretrain
+from align_keras.runs import pretraining, pretraining_data
 
 
 def prepare_data(*flags):
@@ -22,7 +22,7 @@ def prepare_data(*flags):
     return run_recipe_here("prepare_data.py", *flags)
 
 
-def test_a_packed_folder_is_trained_on(tiny_preset, scene_shards, tmp_path):
+def test_a_packed_folder_is_read_whole_by_a_run(tiny_model, tiny_run, scene_shards, tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     with (folder / "table.csv").open("w", newline="") as file:
@@ -38,9 +38,20 @@ def test_a_packed_folder_is_trained_on(tiny_preset, scene_shards, tmp_path):
     flags = (f"--captions={folder / 'table.csv'}", f"--output={output}")
     assert prepare_data(*flags, "--carry", "class_name=kind") is None
     pattern = [f"{output}-*.tfrecord"]
-    metrics = pretrain(settings_of((pattern, pattern), tmp_path / "run", steps=1, warmup_steps=0))
-    assert metrics["num_pairs"] == 40
-    assert metrics["num_classes"] > 10
+    sizes = dict.fromkeys(("image_size", "resize_size", "sequence_length"))
+    settings = settings_of((pattern, pattern), tmp_path / "run", model=str(tiny_run), **sizes)
+    data = pretraining_data.with_sizes(settings.data, settings.model.model)
+    opened = pretraining_data.open_data(data, settings.model, tmp_path / "run", 40, seed=0)
+    skipped = pipeline.SkippedPairs()
+    batches = pipeline.training_dataset(opened.counts, opened.preprocessor, 40, skipped=skipped)
+    (batch,) = batches.take(1)
+    assert len(set(batch["image_ids"].numpy().tolist())) == 40
+    assert skipped.count == 0
+    run = pretraining.PretrainingRun(settings, tmp_path, None, opened, tiny_model, None)
+    metrics, _, held_out = pretraining.evaluate_held_out(run)
+    assert len(held_out["rows"]) == 40
+    assert len(opened.zero_shot.class_names) > 10
+    assert metrics["i2t_recall_at_10"] is not None
     assert metrics["zero_shot_top_1"] is not None
     assert metrics["zero_shot_unseen_top_1"] is None
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from conftest import ROOT
+from faults.fork_server import ForkServer
 from in_process import run_recipe_here
 from ports import free_ports
 from short_runs import run_recipe, settings_of, users_environment
@@ -98,32 +99,31 @@ def test_a_command_that_is_told_to_end_says_how_to_go_on(
     assert capsys.readouterr().err == line
 
 
-def run_two_workers(settings):
+def run_two_workers(settings, folder):
     """Runs the recipe in two processes: their exit codes and what they print."""
     workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    names = ("train_data", "eval_data", "workdir", "steps", "warmup_steps", "batch_size")
+    names = ("preset", "train_data", "eval_data", "workdir", "steps", "warmup_steps", "batch_size")
     names += ("image_size", "resize_size", "vocabulary_size", "eval_every", "log_every")
-    processes = []
-    for index in range(2):
-        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        command = [sys.executable, "recipes/pretrain.py", "--strategy=multi_worker"]
-        processes.append(
-            subprocess.Popen(
-                command + flags_of(settings, *names),
-                cwd=ROOT,
-                env=users_environment(TF_CONFIG=json.dumps(task)),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    return [process.returncode for process in processes], outputs
+    flags = ["--strategy=multi_worker", *flags_of(settings, *names)]
+    outputs = [folder / f"worker-{index}.txt" for index in range(2)]
+    server = ForkServer(["short_runs"])
+    try:
+        processes = []
+        for index, output in enumerate(outputs):
+            task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+            environment = {"TF_CONFIG": json.dumps(task)}
+            function = "short_runs:pretrain_tiny"
+            process = server.start(function, *flags, output=output, environment=environment)
+            processes.append(process)
+        codes = [process.wait(timeout=300) for process in processes]
+    finally:
+        server.close()
+    return codes, [output.read_text() for output in outputs]
 
 
 def test_two_workers_train_alike(scene_shards, tmp_path):
     settings = settings_of(scene_shards, tmp_path / "run", steps=2)
-    codes, outputs = run_two_workers(settings)
+    codes, outputs = run_two_workers(settings, tmp_path)
     assert codes == [0, 0], outputs
     first, second = (read_log(tmp_path / "run" / place) for place in ("", "worker-1"))
     assert len(first) == len(second) == 3

@@ -1,6 +1,7 @@
 """The whole preparation, on pairs with one known fault each."""
 
 import collections
+import itertools
 import json
 import os
 import signal
@@ -76,8 +77,11 @@ def test_exactly_the_planted_pairs_are_dropped_each_under_its_rule(planted, tmp_
 
 
 def test_the_order_follows_from_the_seed_alone(planted, tmp_path):
+    with open(planted.table) as file:
+        (planted.folder / "few.jsonl").write_text("".join(itertools.islice(file, 60)))
+    source = preparing.open_pairs(str(planted.folder / "few.jsonl"))
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        planted.prepare(tmp_path / name, rules=filters.NO_RULES, seed=seed, images=False)
+        planted.prepare(tmp_path / name, source, filters.NO_RULES, seed, images=False)
     a, b, c = ([pair["txt"] for pair in read_pairs(tmp_path / name)] for name in "abc")
     assert (tmp_path / "a-00000.tfrecord").read_bytes() == (
         tmp_path / "b-00000.tfrecord"
