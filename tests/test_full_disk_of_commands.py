@@ -62,7 +62,7 @@ def test_the_report_of_packing_belongs_to_the_set(scene_photos, tmp_path):
     assert names(tmp_path) == []
 
 
-def told(limit, call, *arguments, **options):
+def refused(limit, call, *arguments, **options):
     with small_files(limit), pytest.raises(NoSpaceError) as raised:
         call(*arguments, **options)
     return str(raised.value)
@@ -72,7 +72,7 @@ def test_an_index_goes_on(tiny_model, scene_photos, tmp_path, monkeypatch):
     monkeypatch.setattr(indexing, "_COMMIT_SECONDS", 0.0)
     source, index = examples.open_images(scene_photos / "test"), tmp_path / "index"
     build = functools.partial(indexing.build_index, tiny_model, source, index, batch_size=4)
-    assert told(8_192, build).startswith(f"{index}/thumbnails.bin: ")
+    assert refused(8_192, build).startswith(f"{index}/thumbnails.bin: ")
     assert "progress.json" in names(index)
     header, embedded = build()
     assert 0 < embedded <= header.count == 15
@@ -82,7 +82,7 @@ def test_an_index_goes_on(tiny_model, scene_photos, tmp_path, monkeypatch):
 def test_a_picture_is_whole_or_not_there(tmp_path):
     figure = Figure()
     figure.subplots().imshow(np.random.default_rng(0).random((99, 99)))
-    line = told(4_096, figures.save, figure, tmp_path / "sheets" / "found.png")
+    line = refused(4_096, figures.save, figure, tmp_path / "sheets" / "found.png")
     assert line.startswith(f"{tmp_path}/sheets/found.png: ")
     assert names(tmp_path) == ["sheets"]
 
@@ -92,7 +92,7 @@ def test_exporting(tiny_model, tmp_path, monkeypatch):
         np.save(folder / "weights.npy", np.zeros(10_000))
 
     monkeypatch.setattr(writing, "write_saved_model", write)
-    line = told(8_192, tiny_model.export, tmp_path / "1")
+    line = refused(8_192, tiny_model.export, tmp_path / "1")
     assert line.startswith(f"{tmp_path}/1: no space left")
     assert names(tmp_path) == []
     tiny_model.export(tmp_path / "1")

@@ -146,12 +146,12 @@ class CheckpointFolder:
             if checksums.read(sums) is None:
                 return self._find_fault_by_tensorflow(step)
             for fault in checksums.faults(sums, needed=[f"ckpt-{step}.index"]):
-                return self._told(fault)
+                return self._reported(fault)
         except InputError as error:
-            return self._told(error)
+            return self._reported(error)
         return ""
 
-    def _told(self, fault: InputError) -> str:
+    def _reported(self, fault: InputError) -> str:
         name = os.path.basename(fault.place.file) if fault.place else ""
         return f"{name}: {fault.problem}"
 

@@ -1,7 +1,7 @@
 """The commands that are killed, on small data, as functions of a process of their own.
 
 Each runs the command's ``main`` by ``runs/command.py``, as the recipe does, with settings that make
-it short. ``moment`` says where in its work the process kills itself; empty leaves it alone.
+it short. ``moment`` says where in its work the process signals itself; empty leaves it alone.
 """
 
 import functools
@@ -22,14 +22,18 @@ import short_runs
 import tensorflow as tf
 from conftest import ROOT, TINY_IMAGE_SIZE, TINY_SEQUENCE, add_tiny_preset, build_tiny_model
 
-from align_keras import AlignPreprocessor, checksums
+from align_keras import AlignPreprocessor, checksums, figures, files
 from align_keras.data import records, scenes, vocabulary
-from align_keras.runs import checkpoints, classification, command, pretraining
+from align_keras.runs import checkpoints, classification, command, log, pretraining
 from align_keras.runs.classification_settings import Phase
 from align_keras.search import indexing
 
-#: Functions within which processes kill themselves, as ``module or class`` and name.
+#: Functions within which processes signal themselves, as ``module or class`` and name.
 CALLS = {
+    "the beginning": (checkpoints.RunCheckpoints, "restore"),
+    "a step": (log.TrainingLog, "on_train_batch_end"),
+    "an evaluation": (pretraining, "evaluate_held_out"),
+    "an evaluation of classes": (classification, "evaluate"),
     "a checkpoint": (checkpoints.RunCheckpoints, "save"),
     "the best checkpoint": (checkpoints.RunCheckpoints, "save_if_best"),
     "a replacement": (os, "replace"),
@@ -73,7 +77,7 @@ def run(name, material, workdir, moment=None):
     with pytest.MonkeyPatch.context() as patch:
         make_quick(patch)
         if moment:
-            kill_within(patch, **moment)
+            signal_within(patch, **moment)
         parse, main = COMMANDS[name](Path(material), str(workdir))
         command.run(RECIPES[name], parse, main)
 
@@ -83,6 +87,7 @@ def make_quick(patch):
     add_tiny_preset(patch)
     # Commits after every batch: there are few images.
     patch.setattr(indexing, "_COMMIT_SECONDS", 0.0)
+    patch.setattr(figures, "save", save_nothing)
 
     def decode(self, image):
         pixels = tf.image.resize(tf.io.decode_jpeg(image, channels=3), [self.image_size] * 2)
@@ -97,20 +102,30 @@ def make_quick(patch):
     patch.setattr(AlignPreprocessor, "decode_random_area", augment)
 
 
-def kill_within(patch, call, number, delay):
-    """The process kills itself ``delay`` seconds after a function was called for the n-th time."""
+def save_nothing(_, path):
+    """Writes an empty picture; pictures are not compared."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    files.write_whole(Path(path), "")
+
+
+def signal_within(patch, call, number, delay=0.0, sent=signal.SIGKILL):
+    """The process signals itself ``delay`` seconds after a function's n-th call began.
+
+    It prints when it did.
+    """
     owner, name = CALLS[call]
     original, left = getattr(owner, name), [number]
 
-    def kill():
+    def send():
         time.sleep(delay)
-        os.kill(os.getpid(), signal.SIGKILL)
+        print(f"signalled at {time.time()}", flush=True)
+        os.kill(os.getpid(), sent)
 
     @functools.wraps(original)
     def watched(*arguments, **options):
         left[0] -= 1
         if left[0] == 0:
-            threading.Thread(target=kill).start()
+            threading.Thread(target=send).start()
         return original(*arguments, **options)
 
     patch.setattr(owner, name, watched)
@@ -189,6 +204,7 @@ def _prepare_data(material, workdir):
 def _pretrain_as_worker(material, workdir):
     """With ``TF_CONFIG``: as one of several workers. Enough steps to be stopped in."""
     options = {"strategy": "multi_worker", "checkpoint_every": 4, "eval_every": 1_000}
+    options["log_every"] = int(os.environ.get("LOG_EVERY", "1"))
     return _pretrain(material, workdir, steps=30, **options)
 
 
