@@ -87,15 +87,17 @@ def test_a_picture_is_whole_or_not_there(tmp_path):
     assert names(tmp_path) == ["sheets"]
 
 
-def test_exporting(tiny_model, tmp_path, monkeypatch):
-    def write(model, folder, **_):
+@pytest.mark.parametrize("format", ["tf_saved_model", "onnx", "litert"])
+def test_exporting(format, tiny_model, tmp_path, monkeypatch):
+    def write(model, folder, *_, **options):
         np.save(folder / "weights.npy", np.zeros(10_000))
 
     monkeypatch.setattr(writing, "write_saved_model", write)
-    line = refused(8_192, tiny_model.export, tmp_path / "1")
+    monkeypatch.setattr(writing.towers, "write_towers", write)
+    line = refused(8_192, tiny_model.export, tmp_path / "1", format)
     assert line.startswith(f"{tmp_path}/1: no space left")
     assert names(tmp_path) == []
-    tiny_model.export(tmp_path / "1")
+    tiny_model.export(tmp_path / "1", format)
     assert list(checksums.read(checksums.list_of(tmp_path / "1"))) == ["weights.npy"]
 
 

@@ -187,13 +187,15 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
     if at_start and checkpoints.step == 0:
         log.write("eval", at_start)
 
-    # Several workers must end after the same step, and not in the evaluation of one.
-    alone = distribution.worker_place(run.strategy)[1] == 1
-    interruptible = signals.interruptible if alone else contextlib.nullcontext
+    _, workers = distribution.worker_place(run.strategy)
 
     def evaluate() -> None:
+        if workers > 1:
+            # A signal ends one worker's evaluation, and the others fail in the next step: all have
+            # this one to resume at.
+            log.save()
         try:
-            with optimizers.averaged_weights(run.model), interruptible():
+            with optimizers.averaged_weights(run.model), signals.interruptible():
                 metrics, _, _ = evaluate_held_out(run)
         except InputError:  # the held-out data have changed; the weights are sound
             log.save()

@@ -15,7 +15,8 @@ LIMIT = 600
 @functools.cache
 def shared_server():
     """The server of all tests of this process."""
-    server = ForkServer(["commands", "lost_run", "harness", "planted_families", *MODULES])
+    others = ("commands", "digests", "lost_run", "harness", "planted_families")
+    server = ForkServer([*others, *MODULES])
     atexit.register(server.close)
     return server
 
@@ -34,7 +35,7 @@ def shared_material(server, tmp_path_factory):
 def left_by(server, workdir):
     """A digest of what a finished command left."""
     output = workdir.with_suffix(".json")
-    process = server.start("commands:digest", str(workdir), str(output), output=os.devnull)
+    process = server.start("digests:digest", str(workdir), str(output), output=os.devnull)
     assert process.wait(LIMIT) == 0
     return json.loads(output.read_text())
 

@@ -23,10 +23,10 @@ pytestmark = pytest.mark.faults
 SECONDS_TO_END = 10
 
 
-def start_here(server, material, workdir, **variables):
+def start_here(server, material, workdir, **of_worker_1):
     """Two workers on this machine."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    return Workers([server] * 2, material, workdir, addresses, **variables)
+    return Workers([server] * 2, material, workdir, addresses, **of_worker_1)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,29 @@ def test_all_workers_end_at_the_step_at_which_one_is_signalled(
         record_property,
         "workers",
         fault=f"SIGTERM to worker 1, both ended after {seconds:.1f} s, both run again",
+        result="bit-equal",
+        seconds=round(time.monotonic() - began),
+        seed=SEED,
+    )
+
+
+def test_a_signal_does_not_wait_for_an_evaluation(
+    whole, server, material, tmp_path, record_property
+):
+    began, moment = time.monotonic(), {"call": "an evaluation", "number": 1, "sent": signal.SIGTERM}
+    workers = start_here(server, material, tmp_path / "run", moment=moment)
+    assert workers.wait() == [1, 143], workers.printed()
+    assert workers.last_line(1).endswith("resumes at step 20")
+    gone = f"worker 1 ({workers.addresses[1]}) is gone"
+    assert workers.last_line(0).startswith(f"pretrain.py: {gone}; start all workers again")
+    again = start_here(server, material, tmp_path / "run")
+    assert again.wait() == [0, 0], again.printed()
+    assert "at step 20 of 30" in again.outputs[0].read_text()
+    assert_same(whole, left_by(server, tmp_path / "run"))
+    add_row(
+        record_property,
+        "workers",
+        fault="SIGTERM to worker 1 in an evaluation, both run again",
         result="bit-equal",
         seconds=round(time.monotonic() - began),
         seed=SEED,

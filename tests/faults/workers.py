@@ -14,10 +14,11 @@ class Workers:
         material: folder of the data.
         workdir: of the run.
         addresses: ``host:port`` of each.
+        moment: of ``commands.run``, for worker 1 alone.
         variables: of the environment of worker 1 alone.
     """
 
-    def __init__(self, servers, material, workdir, addresses, **variables):
+    def __init__(self, servers, material, workdir, addresses, moment=None, **variables):
         self.workdir, self.addresses = workdir, addresses
         self.outputs = [workdir.with_name(f"{workdir.name}-{n}.txt") for n in (0, 1)]
         self.processes = []
@@ -26,7 +27,7 @@ class Workers:
             config = {"cluster": {"worker": addresses}, "task": task}
             process = server.start(
                 "commands:run",
-                *("pretrain_as_worker", str(material), str(workdir)),
+                *("pretrain_as_worker", str(material), str(workdir), moment if place else None),
                 output=output,
                 environment={"TF_CONFIG": json.dumps(config)} | (variables if place else {}),
             )
