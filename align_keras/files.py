@@ -88,7 +88,7 @@ def _is_being_written(partial: Path, host: str | None, process: int) -> bool:
     if host == _HOST:
         try:
             os.kill(process, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):
             return False
         except PermissionError:  # it is another user's
             pass

@@ -254,5 +254,5 @@ def test_other_training_images_do_not_resume(finished, coloured):
     path.unlink()
     with pytest.raises(InputError, match="images of 3 classes, not the .* of 3,") as raised:
         finetune(settings)
-    assert raised.value.setting == "train_data"
+    assert raised.value.setting == "data"
     path.write_bytes(image)
