@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from in_process import run_recipe_here
 from matplotlib.figure import Figure
 from small_files import small_files
@@ -13,6 +14,7 @@ from align_keras import checksums, figures
 from align_keras.data import examples, records
 from align_keras.errors import NoSpaceError
 from align_keras.export import writing
+from align_keras.runs.checkpoint_files import CheckpointFolder
 from align_keras.runs.verifying import verify
 from align_keras.search import indexing
 
@@ -85,6 +87,18 @@ def test_a_picture_is_whole_or_not_there(tmp_path):
     line = refused(4_096, figures.save, figure, tmp_path / "sheets" / "found.png")
     assert line.startswith(f"{tmp_path}/sheets/found.png: ")
     assert names(tmp_path) == ["sheets"]
+
+
+def test_a_checkpoint(tmp_path):
+    checkpoint = tf.train.Checkpoint(weights=tf.Variable(tf.zeros(10_000)))
+    folder = CheckpointFolder(tmp_path, str(tmp_path), 3)
+    folder.write(1, checkpoint.write)
+    before = names(tmp_path)
+    # Keras would take TensorFlow's own error for the end of the data.
+    assert refused(8_192, folder.write, 2, checkpoint.write).startswith(f"{tmp_path}/")
+    assert names(tmp_path) == before
+    folder.write(2, checkpoint.write)
+    assert folder.steps() == [2, 1]
 
 
 @pytest.mark.parametrize("format", ["tf_saved_model", "onnx", "litert"])

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from align_keras import distribution, signals
+from align_keras.errors import InputError
 from align_keras.runs.log import STOP_REQUESTED, DivergedError, EveryNSteps, TrainingLog
 
 
@@ -34,6 +35,7 @@ def train(
 
     Raises:
         DivergedError: if the loss or the gradient is not finite.
+        InputError: if the batches end before the last step.
         Interrupted: after a signal.
     """
     first, last = log.step, log.total_steps
@@ -63,6 +65,9 @@ def train(
         finally:
             # Else it would be drawn once more, after the line that the command ends with.
             log.close()
+    if log.step < last:
+        # Keras ends training with a warning where anything in a step raises OutOfRangeError.
+        raise InputError(f"training ended at step {log.step:,} of {last:,}")
 
 
 class StopOnSignal(keras.callbacks.Callback):

@@ -38,9 +38,9 @@ def partial_files(folder):
 @pytest.mark.parametrize(
     ("name", "limits", "files"),
     [
-        # A checkpoint is larger than the first limit, the preset than the second.
-        ("finetune_retrieval", (60_000, 180_000), ("checkpoints/newest/ckpt-", "preset")),
-        ("finetune_classification", (20_000,), ("head/checkpoints/newest/ckpt-",)),
+        # A checkpoint is larger than the first limit, what the run leaves than the second.
+        ("finetune_retrieval", (60_000, 180_000), ("checkpoints/newest/", "preset")),
+        ("finetune_classification", (20_000, 80_000), ("head/checkpoints/", "classifier.keras")),
     ],
 )
 def test_fine_tuning(name, limits, files, server, material, tmp_path):

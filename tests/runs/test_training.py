@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from align_keras import Lamb, signals
 from align_keras.data.pipeline import SkippedPairs
+from align_keras.errors import InputError
 from align_keras.runs import training
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.log import STOP_REQUESTED, TrainingLog, lacks_evaluation, read_log
@@ -95,6 +96,17 @@ def test_a_signal_after_the_first_step_of_a_process_keeps_that_step(tmp_path):
     resumed.checkpoints.save_if_best(0.5)
     assert run.outcome().endswith("resumes at step 2")
     assert Run(tmp_path).log.step == 2
+
+
+def test_training_that_ends_early_is_no_success(tmp_path):
+    def fail():
+        raise tf.errors.OutOfRangeError(None, None, "a file would be too large")
+
+    with (
+        pytest.warns(UserWarning, match="Your input ran out of data"),
+        pytest.raises(InputError, match="training ended at step 2 of 6"),
+    ):
+        Run(tmp_path).train((2, fail))
 
 
 def test_before_the_first_step_there_is_nothing_to_keep(tmp_path, monkeypatch):
