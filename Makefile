@@ -40,10 +40,10 @@ test: $(READY)  ## Run the tests.
 	$(BIN)/python -m pytest $(ARGS)
 
 # CASES, KILLS and SEED: how many damaged items and kills, and of which seed. FIGURES: a file for the
-# tables that it prints.
+# tables that it prints. Whoever is done takes tests from the other process: some take a minute.
 test-faults: $(READY)  ## Kill runs and damage data; CASES=100000 KILLS=1000 SEED=1 for other numbers.
 	CASES=$(CASES) KILLS=$(KILLS) SEED=$(SEED) FIGURES=$(FIGURES) \
-		$(BIN)/python -m pytest -m faults $(or $(ARGS),tests/faults)
+		$(BIN)/python -m pytest -m faults --dist worksteal $(or $(ARGS),tests/faults)
 
 $(DATA_READY): requirements-data.lock pyproject.toml
 	$(PYTHON) -m venv .venv-data

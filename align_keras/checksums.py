@@ -111,14 +111,14 @@ def writing_into(folder: str | os.PathLike[str]) -> Iterator[Path]:
         files.empty(work)
         new = work / "new"
         new.mkdir()
-        with full_disk.told(folder):
+        with full_disk.reported(folder):
             yield new
             names = files_below(new)
             found = read(list_of(new)) or {}
             found = {name: found.get(name) or of_file(new / name) for name in names}
             with contextlib.suppress(InputError):
                 found = (read(list_of(folder)) or {}) | found
-            # First: a folder where only some files are new is told apart from a sound one.
+            # First: a folder where only some files are new is distinguished from a sound one.
             write(list_of(folder), found)
             for name in names:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,13 @@
 """Files and folders that are written whole or not at all, and JSON that is checked when read."""
 
 import contextlib
+import itertools
 import json
 import os
+import re
 import shutil
+import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,15 @@ from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.locks import LockedError, locked
 
 _LOCK = "lock"
+# A partial file's name has its process, which another process can look for on the same machine. On
+# another machine the process counts as ended when nothing was written for a day.
+_HOST = re.sub(r"\W", "_", socket.gethostname())[:32]
+_SECONDS_OF_OTHER_HOSTS = 86_400
+_PARTIAL = re.compile(
+    r"(?P<stem>.+?)(?:\.(?P<host>\w+)-(?P<process>\d+)-\d+)?\.partial(?P<suffix>\.[^.]+|)"
+)
+_numbers = itertools.count()
+_written: set[Path] = set()
 #: What to do about a file of a run that is damaged or gone.
 RESTORE = "restore it, or give another <workdir>"
 
@@ -20,7 +33,8 @@ RESTORE = "restore it, or give another <workdir>"
 def write_whole(path: Path, content: str | Callable[[Path], Any]) -> None:
     """Writes a file so that it is never seen half-written.
 
-    After an error ``path`` is unchanged and no partial file is left.
+    After an error ``path`` is unchanged and no partial file is left. Several processes may write it
+    at a time; the last one stays. What killed processes have left of it is removed.
 
     Args:
         path: of the file.
@@ -30,9 +44,13 @@ def write_whole(path: Path, content: str | Callable[[Path], Any]) -> None:
     Raises:
         NoSpaceError: if its disk is full.
     """
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    _sweep(path)
+    partial = path.with_name(
+        f"{path.stem}.{_HOST}-{os.getpid()}-{next(_numbers)}.partial{path.suffix}"
+    )
+    _written.add(partial)
     try:
-        with full_disk.told(path):
+        with full_disk.reported(path):
             if isinstance(content, str):
                 partial.write_text(content, encoding="utf-8")
             else:
@@ -41,6 +59,44 @@ def write_whole(path: Path, content: str | Callable[[Path], Any]) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    finally:
+        _written.discard(partial)
+
+
+def whole_name(name: str) -> str:
+    """The name of the file of which a partial one is called ``name``; another name as it is."""
+    found = _PARTIAL.fullmatch(name)
+    return found["stem"] + found["suffix"] if found else name
+
+
+def _sweep(path: Path) -> None:
+    """Removes the partial files of a path whose processes have ended."""
+    if not path.parent.is_dir():
+        return
+    for name in os.listdir(path.parent):
+        found = _PARTIAL.fullmatch(name)
+        if found and found["stem"] + found["suffix"] == path.name:
+            partial = path.with_name(name)
+            if not _is_being_written(partial, found["host"], int(found["process"] or 0)):
+                partial.unlink(missing_ok=True)
+
+
+def _is_being_written(partial: Path, host: str | None, process: int) -> bool:
+    if process == os.getpid() and host == _HOST:
+        # In a container every process may have the number of the one before.
+        return partial in _written
+    if host == _HOST:
+        try:
+            os.kill(process, 0)
+        except (ProcessLookupError, OverflowError):
+            return False
+        except PermissionError:  # it is another user's
+            pass
+        return True
+    try:
+        return time.time() - partial.stat().st_mtime < _SECONDS_OF_OTHER_HOSTS
+    except FileNotFoundError:
+        return False
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -93,7 +149,7 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
         empty(work)
         folder = work / path.name
         folder.mkdir()
-        with full_disk.told(path):
+        with full_disk.reported(path):
             yield folder
         if not replace or not path.is_dir():
             if path.is_dir():
@@ -137,7 +193,7 @@ def work_folder(path: Path) -> Iterator[Path]:
     try:
         with _lock_of_work(path):
             try:
-                with full_disk.told(path):
+                with full_disk.reported(path):
                     yield path
             finally:
                 empty(path)

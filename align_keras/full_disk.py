@@ -33,7 +33,7 @@ _REMEDY = "make room, then run the same command again"
 
 
 @contextlib.contextmanager
-def told(path: str | os.PathLike[str]) -> Iterator[None]:
+def reported(path: str | os.PathLike[str]) -> Iterator[None]:
     """Within, an error that means a full disk becomes a ``NoSpaceError``.
 
     Args:
@@ -52,11 +52,11 @@ def told(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def as_no_space(error: BaseException, path: str | os.PathLike[str] = "") -> NoSpaceError | None:
-    """What ``told`` makes of an error; None of one that does not mean a full disk."""
+    """What ``reported`` makes of an error; None of one that does not mean a full disk."""
     causes = list(_causes(error))
     # A file that is closed fails once more, and then the error names no file.
-    if told := [cause for cause in causes if isinstance(cause, NoSpaceError)]:
-        return told[0]
+    if known := [cause for cause in causes if isinstance(cause, NoSpaceError)]:
+        return known[0]
     found = [cause for cause in causes if _number(cause) is not None]
     if not found:
         return None

@@ -188,10 +188,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _is_network(error: BaseException) -> bool:
     """Whether an error of huggingface_hub, kagglehub or a socket says that none answered."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    told = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "TransportError", "ConnectionError"}
-    told |= {"TimeoutError", "Timeout", "ChunkedEncodingError", "SSLError", "ProxyError"}
+    known = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "TransportError", "ConnectionError"}
+    known |= {"TimeoutError", "Timeout", "ChunkedEncodingError", "SSLError", "ProxyError"}
     unreachable = (errno.ENETUNREACH, errno.EHOSTUNREACH)
-    return bool(names & told) or getattr(error, "errno", None) in unreachable
+    return bool(names & known) or getattr(error, "errno", None) in unreachable
 
 
 def _first_line(error: BaseException) -> str:

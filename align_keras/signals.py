@@ -59,7 +59,7 @@ class _State:
     """Whether a signal ends the process without cleaning up."""
     is_deferred = False
     """Whether a signal is only noted."""
-    told: int | None = None
+    received: int | None = None
     """The first signal."""
     standard_error = 2
     """A descriptor of standard error."""
@@ -96,7 +96,7 @@ def handled(name: str) -> Iterator[None]:
         yield
         return
     before = vars(_state).copy()
-    _state.name, _state.at_once, _state.told = name, False, None
+    _state.name, _state.at_once, _state.received = name, False, None
     _state.terminals = tuple(number for number in (1, 2) if os.isatty(number))
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -145,7 +145,7 @@ def ending_at_once(standard_error: int = 2) -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Within, a signal is only noted: the work asks ``is_told`` where it can end."""
+    """Within, a signal is only noted: the work asks ``stop_requested`` where it can end."""
     _state.is_deferred = True
     try:
         yield
@@ -165,21 +165,21 @@ def interruptible() -> Iterator[None]:
         _state.is_deferred = before
 
 
-def is_told() -> bool:
-    """Whether a signal has told the process to end."""
-    return _state.told is not None
+def stop_requested() -> bool:
+    """Whether a signal has asked the process to stop."""
+    return _state.received is not None
 
 
 def check() -> None:
-    """Raises ``Interrupted`` if a signal has told the process to end."""
-    if is_told():
+    """Raises ``Interrupted`` if a signal has asked the process to stop."""
+    if stop_requested():
         raise interrupt()
 
 
 def interrupt() -> Interrupted:
-    """The exception for the signal that has told the process to end."""
-    assert _state.told is not None
-    return Interrupted(_state.told)
+    """The exception for the signal that has asked the process to stop."""
+    assert _state.received is not None
+    return Interrupted(_state.received)
 
 
 @contextlib.contextmanager
@@ -212,8 +212,8 @@ def _handle(number: int, _: FrameType | None) -> None:
         _leave_terminals()
     if _state.at_once:
         _end(number, SIGNALS[signal.Signals(number)])
-    if _state.told is None:
-        _state.told = number
+    if _state.received is None:
+        _state.received = number
         if not _state.is_deferred:
             raise Interrupted(number)
 

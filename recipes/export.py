@@ -57,7 +57,7 @@ def main(settings):
     from align_keras.export.writing import CARD, check_output
     from align_keras.runs.presets import load_model
 
-    # What is wrong with the flags is told before a model is loaded.
+    # What is wrong with the flags is reported before a model is loaded.
     names = [field.name for field in dataclasses.fields(ExportOptions)]
     arguments = ExportOptions(*(getattr(settings, name) for name in names)).arguments()
     with concerning("output"):

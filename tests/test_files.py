@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,44 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert path.read_text(encoding="utf-8") == "äöü"
     files.write_whole(path, lambda partial: partial.write_text(partial.suffix))
     assert path.read_text() == ".json"
+
+
+def test_processes_that_write_one_file_at_a_time_do_not_meet(tmp_path):
+    path = tmp_path / "one.json"
+
+    def write_another(partial):
+        partial.write_text("first")
+        files.write_whole(path, "second")  # as another process would
+        assert partial.read_text() == "first"
+
+    files.write_whole(path, write_another)
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_processes_left_of_a_file_is_removed(tmp_path, monkeypatch):
+    partials = []
+
+    def be_killed(partial):
+        partial.write_text("half")
+        partials.append(partial.name)
+
+    path = tmp_path / "one.json"
+    files.write_whole(path, be_killed)
+    own = partials[0]
+    assert files.whole_name(own) == "one.json"
+    assert files.whole_name("a.b.partial.npy") == "a.b.npy"  # as earlier versions called it
+    assert files.whole_name("partial.json") == "partial.json"
+    process = f"-{os.getpid()}-"
+    parent, dead = own.replace(process, f"-{os.getppid()}-"), own.replace(process, f"-{2**22 + 1}-")
+    elsewhere = own.replace(own.split(".")[1].split("-")[0], "another_host")
+    old = elsewhere.replace("-", "-9")
+    kept = [parent, elsewhere, own.replace("one", "other")]
+    for name in (own, dead, old, *kept):
+        (tmp_path / name).write_text("half")
+    os.utime(tmp_path / old, (0, 0))
+    files.write_whole(path, "whole")
+    assert sorted(found.name for found in tmp_path.iterdir()) == sorted([path.name, *kept])
 
 
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path):

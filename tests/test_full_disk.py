@@ -52,9 +52,9 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("library", WRITERS)
-def test_every_writer_is_told_in_one_way(library, tmp_path):
+def test_every_writer_is_reported_in_one_way(library, tmp_path):
     path = tmp_path / "file"
-    with pytest.raises(NoSpaceError) as raised, small_files(), full_disk.told(path):
+    with pytest.raises(NoSpaceError) as raised, small_files(), full_disk.reported(path):
         WRITERS[library](path)
     line = str(raised.value)
     assert line.startswith(str(path))
@@ -104,11 +104,11 @@ def test_the_space_that_is_left_is_said(number, tmp_path):
 
 
 def test_other_errors_stay_as_they_are(tmp_path):
-    with pytest.raises(PermissionError), full_disk.told(tmp_path):
+    with pytest.raises(PermissionError), full_disk.reported(tmp_path):
         raise PermissionError(errno.EACCES, "no")
     assert full_disk.as_no_space(ValueError("3 requested")) is None
     first = NoSpaceError("first")
-    with pytest.raises(NoSpaceError) as raised, full_disk.told(tmp_path):
+    with pytest.raises(NoSpaceError) as raised, full_disk.reported(tmp_path):
         raise first
     assert raised.value is first
 

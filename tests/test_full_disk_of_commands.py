@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from in_process import run_recipe_here
 from matplotlib.figure import Figure
 from small_files import small_files
@@ -13,6 +14,7 @@ from align_keras import checksums, figures
 from align_keras.data import examples, records
 from align_keras.errors import NoSpaceError
 from align_keras.export import writing
+from align_keras.runs.checkpoint_files import CheckpointFolder
 from align_keras.runs.verifying import verify
 from align_keras.search import indexing
 
@@ -62,7 +64,7 @@ def test_the_report_of_packing_belongs_to_the_set(scene_photos, tmp_path):
     assert names(tmp_path) == []
 
 
-def told(limit, call, *arguments, **options):
+def refused(limit, call, *arguments, **options):
     with small_files(limit), pytest.raises(NoSpaceError) as raised:
         call(*arguments, **options)
     return str(raised.value)
@@ -72,7 +74,7 @@ def test_an_index_goes_on(tiny_model, scene_photos, tmp_path, monkeypatch):
     monkeypatch.setattr(indexing, "_COMMIT_SECONDS", 0.0)
     source, index = examples.open_images(scene_photos / "test"), tmp_path / "index"
     build = functools.partial(indexing.build_index, tiny_model, source, index, batch_size=4)
-    assert told(8_192, build).startswith(f"{index}/thumbnails.bin: ")
+    assert refused(8_192, build).startswith(f"{index}/thumbnails.bin: ")
     assert "progress.json" in names(index)
     header, embedded = build()
     assert 0 < embedded <= header.count == 15
@@ -82,20 +84,34 @@ def test_an_index_goes_on(tiny_model, scene_photos, tmp_path, monkeypatch):
 def test_a_picture_is_whole_or_not_there(tmp_path):
     figure = Figure()
     figure.subplots().imshow(np.random.default_rng(0).random((99, 99)))
-    line = told(4_096, figures.save, figure, tmp_path / "sheets" / "found.png")
+    line = refused(4_096, figures.save, figure, tmp_path / "sheets" / "found.png")
     assert line.startswith(f"{tmp_path}/sheets/found.png: ")
     assert names(tmp_path) == ["sheets"]
 
 
-def test_exporting(tiny_model, tmp_path, monkeypatch):
-    def write(model, folder, **_):
+def test_a_checkpoint(tmp_path):
+    checkpoint = tf.train.Checkpoint(weights=tf.Variable(tf.zeros(10_000)))
+    folder = CheckpointFolder(tmp_path, str(tmp_path), 3)
+    folder.write(1, checkpoint.write)
+    before = names(tmp_path)
+    # Keras would take TensorFlow's own error for the end of the data.
+    assert refused(8_192, folder.write, 2, checkpoint.write).startswith(f"{tmp_path}/")
+    assert names(tmp_path) == before
+    folder.write(2, checkpoint.write)
+    assert folder.steps() == [2, 1]
+
+
+@pytest.mark.parametrize("format", ["tf_saved_model", "onnx", "litert"])
+def test_exporting(format, tiny_model, tmp_path, monkeypatch):
+    def write(model, folder, *_, **options):
         np.save(folder / "weights.npy", np.zeros(10_000))
 
     monkeypatch.setattr(writing, "write_saved_model", write)
-    line = told(8_192, tiny_model.export, tmp_path / "1")
+    monkeypatch.setattr(writing.towers, "write_towers", write)
+    line = refused(8_192, tiny_model.export, tmp_path / "1", format)
     assert line.startswith(f"{tmp_path}/1: no space left")
     assert names(tmp_path) == []
-    tiny_model.export(tmp_path / "1")
+    tiny_model.export(tmp_path / "1", format)
     assert list(checksums.read(checksums.list_of(tmp_path / "1"))) == ["weights.npy"]
 
 

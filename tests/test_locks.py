@@ -44,7 +44,7 @@ def test_a_file_that_its_holder_removes_meanwhile_is_made_anew(tmp_path, monkeyp
         pass
 
 
-def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys):
+def test_a_file_system_without_locks_is_reported(tmp_path, monkeypatch, capsys):
     def fail(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 

@@ -48,12 +48,12 @@ def test_deferred_work_ends_where_it_asks():
             signals.check()
             tell(signal.SIGTERM)
             tell(signal.SIGTERM)  # forwarded by another program, not a second one
-            assert signals.is_told()
+            assert signals.stop_requested()
             signals.check()
         # Also if it does not ask.
         with pytest.raises(signals.Interrupted), signals.deferred():
             pass
-    assert not signals.is_told()
+    assert not signals.stop_requested()
     signals.check()
 
 
@@ -62,7 +62,7 @@ def test_in_deferred_work_a_part_may_end_anywhere():
         with pytest.raises(signals.Interrupted), signals.interruptible():
             tell(signal.SIGTERM)
         with pytest.raises(signals.Interrupted), signals.interruptible():
-            pass  # told before
+            pass  # signalled before
 
 
 def test_a_signal_that_is_ignored_stays_so():
@@ -71,7 +71,7 @@ def test_a_signal_that_is_ignored_stays_so():
     try:
         with signals.handled("x.py"):
             tell(signal.SIGHUP)
-            assert not signals.is_told()
+            assert not signals.stop_requested()
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -83,7 +83,7 @@ def test_a_handler_that_a_library_puts_in_its_place_is_replaced():
     with signals.handled("x.py"):
         c_library.signal(signal.SIGTERM, 1)  # SIG_IGN
         tell(signal.SIGTERM)
-        assert not signals.is_told()
+        assert not signals.stop_requested()
         signals.take_back()
         with pytest.raises(signals.Interrupted):
             tell(signal.SIGTERM)

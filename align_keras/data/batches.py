@@ -220,6 +220,6 @@ def with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """The data set prefetched, with a limit on its memory, and never shared out by files."""
     options = tf.data.Options()
     options.autotune.ram_budget = _MEMORY_BUDGET
-    # Each reader is told its own share; tf.distribute must not share it out again.
+    # Each reader is given its own share; tf.distribute must not share it out again.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)

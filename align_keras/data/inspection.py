@@ -229,8 +229,8 @@ class Inspection:
         found["image_ids_missing"] = int(np.count_nonzero(image_id == 0))
         # Copies that training takes for different images, each a negative of the other's caption.
         rows = np.arange(len(image), dtype="u8")
-        told_apart = image ^ (np.where(image_id == 0, rows, image_id) * np.uint64(_ODD))
-        _, first = np.unique(told_apart, return_index=True)
+        distinct = image ^ (np.where(image_id == 0, rows, image_id) * np.uint64(_ODD))
+        _, first = np.unique(distinct, return_index=True)
         found["images_under_several_ids"] = repeats_of(image[first])["records"]
         return found
 

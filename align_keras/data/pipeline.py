@@ -126,7 +126,7 @@ def evaluation_dataset(
         return _tokenize(batches.without_sources(batch), preprocessor)
 
     dataset = dataset.map(finish)
-    # Keras warns at the end of data whose length it was not told.
+    # Keras warns at the end of data whose length it does not know.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
     return batches.with_options(dataset)
 

@@ -42,7 +42,7 @@ class ShardWriter:
             tf.io.gfile.makedirs(os.path.dirname(self.prefix) or ".")
             self._path = shard_path(self.prefix, len(self.shards))
             self._writer = tf.io.TFRecordWriter(self._path + ".partial")
-        with full_disk.told(self._path):
+        with full_disk.reported(self._path):
             self._writer.write(record)
         self.count += 1
         self._in_shard += 1
@@ -51,7 +51,7 @@ class ShardWriter:
 
     def _finish_shard(self) -> None:
         assert self._writer is not None
-        with full_disk.told(self._path):
+        with full_disk.reported(self._path):
             self._writer.close()
         _write_count(self._path, self._in_shard)
         tf.io.gfile.rename(self._path + ".partial", self._path, overwrite=True)

@@ -42,10 +42,10 @@ def lost_workers(error: Any) -> str:
     others = [number for number in range(len(addresses)) if number != own]
     gone = [number for number in others if number in named]
     gone = gone or [number for number in others if not _answers(addresses[number])]
-    told = ", ".join(f"{number} ({addresses[number]})" for number in gone)
-    if not told:
+    listed = ", ".join(f"{number} ({addresses[number]})" for number in gone)
+    if not listed:
         return "another worker is gone"
-    return f"workers {told} are gone" if len(gone) > 1 else f"worker {told} is gone"
+    return f"workers {listed} are gone" if len(gone) > 1 else f"worker {listed} is gone"
 
 
 def _answers(address: str) -> bool:

@@ -56,7 +56,7 @@ def write_json(
     model: str,
     task: str,
     metrics: Mapping[str, float],
-    **others: Mapping[str, float],
+    **others: Mapping[str, float] | int,
 ) -> None:
     """Writes a result with CLIP_benchmark's names.
 
@@ -66,7 +66,7 @@ def write_json(
         model: name or address of the preset.
         task: ``zeroshot_retrieval``, ``zeroshot_classification``, ``linear_probe``, ...
         metrics: by the names of ``metrics.TITLES``.
-        **others: further metrics, such as ``chance``.
+        **others: further metrics, such as ``chance``, and counts.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,10 @@ def write_json(
         "task": task,
         "metrics": json_names(metrics, task),
         "language": "en",
-        **{name: json_names(values, task) for name, values in others.items()},
+        **{
+            name: value if isinstance(value, int) else json_names(value, task)
+            for name, value in others.items()
+        },
     }
     write_whole(path, json.dumps(result, indent=2) + "\n")
 

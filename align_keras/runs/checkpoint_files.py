@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from align_keras import checksums, files
+from align_keras import checksums, files, full_disk
 from align_keras.errors import InputError
 
 _SUMS = ".checksums.json"
@@ -55,17 +55,23 @@ class CheckpointFolder:
         Args:
             step: of the run. A checkpoint of that step is replaced.
             save: writes TensorFlow's files, given the prefix of their paths.
+
+        Raises:
+            NoSpaceError: if the disk is full.
         """
         work = self.path / _UNFINISHED
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         try:
-            save(f"{self.address}/{_UNFINISHED}/ckpt-{step}")
-            names = [path.name for path in work.iterdir()]
-            checksums.write(
-                work / f"ckpt-{step}{_SUMS}",
-                {name: checksums.of_file(work / name) for name in names},
-            )
+            # Here: Keras takes TensorFlow's error about a limit on a file's size, OutOfRangeError,
+            # for the end of the data, and ends training as if it were done.
+            with full_disk.reported(self.path / f"ckpt-{step}"):
+                save(f"{self.address}/{_UNFINISHED}/ckpt-{step}")
+                names = [path.name for path in work.iterdir()]
+                checksums.write(
+                    work / f"ckpt-{step}{_SUMS}",
+                    {name: checksums.of_file(work / name) for name in names},
+                )
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)  # on a full disk it would take the rest
             raise
@@ -146,12 +152,12 @@ class CheckpointFolder:
             if checksums.read(sums) is None:
                 return self._find_fault_by_tensorflow(step)
             for fault in checksums.faults(sums, needed=[f"ckpt-{step}.index"]):
-                return self._told(fault)
+                return self._reported(fault)
         except InputError as error:
-            return self._told(error)
+            return self._reported(error)
         return ""
 
-    def _told(self, fault: InputError) -> str:
+    def _reported(self, fault: InputError) -> str:
         name = os.path.basename(fault.place.file) if fault.place else ""
         return f"{name}: {fault.problem}"
 

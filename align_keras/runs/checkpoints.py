@@ -86,8 +86,8 @@ class RunCheckpoints:
     def restore(self, strategy: Any = None) -> int:
         """Restores the newest sound checkpoint, if there is one.
 
-        Damaged ones above it, or in ``best/``, are renamed and told. Several workers resume at the
-        newest step of which each has a sound checkpoint; every worker must call this.
+        Damaged ones above it, or in ``best/``, are renamed and reported. Several workers resume at
+        the newest step of which each has a sound checkpoint; every worker must call this.
 
         Args:
             strategy: of the run; None for one worker.
@@ -158,10 +158,10 @@ class RunCheckpoints:
             problem = f"no checkpoint is sound: {faults}"
             remedy = "restore one, or give another <workdir>"
         else:
-            told = ", ".join("none" if step < 0 else f"{step:,}" for step in newest)
+            steps = ", ".join("none" if step < 0 else f"{step:,}" for step in newest)
             problem = (
                 "there is no step of which every worker has a sound checkpoint; by worker, the "
-                f"newest are of {told}" + (f"; damaged here: {faults}" if faults else "")
+                f"newest are of {steps}" + (f"; damaged here: {faults}" if faults else "")
             )
             remedy = (
                 "copy checkpoints/ and skipped.json of one worker to the others, or give another "

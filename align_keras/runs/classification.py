@@ -26,7 +26,7 @@ from align_keras.runs.classification_settings import ClassificationSettings, Pha
 from align_keras.runs.log import TrainingLog
 from align_keras.runs.memory import keep_freed_memory
 from align_keras.runs.presets import from_preset, load_model
-from align_keras.runs.skipped import SkippedInRun, check_finished
+from align_keras.runs.skipped import Items, SkippedInRun, check_finished, skipped_before
 from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data, open_workdir
 
@@ -52,6 +52,15 @@ class ClassificationRun:
     def phase(self, name: str) -> Phase:
         """The settings of ``head`` or ``full``."""
         return {"head": self.settings.head, "full": self.settings.full}[name]
+
+    def num_steps(self, name: str) -> int:
+        """The steps of a phase."""
+        return self.phase(name).num_steps(self.train.count, self.settings.training.batch_size)
+
+    @property
+    def items(self) -> Items:
+        """What is trained on, for messages."""
+        return Items("images", self.settings.data.trained_on)
 
 
 def finetune(settings: ClassificationSettings) -> dict[str, dict[str, float]]:
@@ -106,7 +115,10 @@ def open_run(
         classifier = make_classifier(settings, train.classes.names)
     workdir.mkdir(parents=True, exist_ok=True)
     check_training_data(
-        workdir / "train_images.json", train.summary(), classification_data.difference
+        workdir / "train_images.json",
+        train.summary(),
+        classification_data.difference,
+        settings.data.trained_on,
     )
     write_whole(workdir / "settings.json", settings.as_json())
     return ClassificationRun(settings, workdir, strategy, data, train, classifier)
@@ -172,7 +184,7 @@ def fit(run: ClassificationRun, name: str) -> None:
     """Trains one phase from its newest sound checkpoint to its last step."""
     settings, workdir = run.settings, run.workdir / name
     batch_size = settings.training.batch_size
-    steps = run.phase(name).num_steps(run.train.count, batch_size)
+    steps = run.num_steps(name)
     workdir.mkdir(exist_ok=True)
     with run.strategy.scope():
         compile_phase(run, name, steps)
@@ -183,7 +195,7 @@ def fit(run: ClassificationRun, name: str) -> None:
     elif (workdir / "log.jsonl").exists():
         print(f"no checkpoint in {workdir}: the phase begins again at step 0", flush=True)
     if first_step == steps:
-        check_finished(workdir, steps, settings.data.max_skipped_share, batch_size)
+        check_finished(workdir, steps, settings.data.max_skipped_share, batch_size, run.items)
         return
     skipped = pipeline.SkippedPairs()
     dataset = training_data(run, run.phase(name).image_size, first_step, skipped)
@@ -195,6 +207,7 @@ def fit(run: ClassificationRun, name: str) -> None:
         batch_size,
         first_step,
         look=run.train.watched.look,
+        items=run.items,
     )
     log = TrainingLog(workdir, checkpoints, steps, batch_size, settings.run.log_every, in_run)
     try:
@@ -208,7 +221,7 @@ def fit(run: ClassificationRun, name: str) -> None:
     except tf.errors.OpError:
         # TensorFlow does not say which image it was.
         in_run.check_files(checkpoints.saved_step)
-        with concerning("train_data"):
+        with concerning(run.items.setting):
             run.train.check_readable()
         raise
     if in_run.count:
@@ -263,5 +276,6 @@ def evaluate(run: ClassificationRun, name: str) -> dict[str, float]:
         kind, task, title, scored.features, scored, run.data, classifier.preprocessor, run.workdir
     )
     result.paper_prefix = prefix
+    result.skipped_images = skipped_before(run.workdir / name, run.num_steps(name))
     report_result(result, task, settings.start.model, run.workdir / f"{kind}-{task}.json")
     return result.metrics

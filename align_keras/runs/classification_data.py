@@ -115,7 +115,7 @@ def open_data(settings: ClassificationSettings) -> tuple[ExampleSet, LabelledIma
         train_data=data.train_data,
         train_split=data.train_split,
     ).open()
-    with concerning("train_data"):
+    with concerning(data.trained_on):
         train = LabelledImages(task, train_examples, data.class_names, settings.run.seed)
     with concerning("data"):
         check_classes(train.classes, test)

@@ -89,6 +89,11 @@ class LabelledDataSettings(Part):
     """A phase stops, with a checkpoint, once more than this share of the training images of an
     epoch was skipped: images that do not decode, corrupt records, lost files."""
 
+    @property
+    def trained_on(self) -> str:
+        """The setting that gives the training images."""
+        return "train_data" if self.train_data else "data"
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings(Part):

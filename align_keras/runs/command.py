@@ -57,11 +57,11 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any], loads: bool
             _end_interrupted(name, stop)
         except Exception as error:
             # A library may make another error of a signal.
-            if signals.is_told():
+            if signals.stop_requested():
                 _end_interrupted(name, signals.interrupt())
-            told = full_disk.as_no_space(error) or error
-            if is_users(told):
-                sys.exit(f"{name}: {printable(one_line(told))}")
+            shown = full_disk.as_no_space(error) or error
+            if is_users(shown):
+                sys.exit(f"{name}: {printable(one_line(shown))}")
             raise
 
 

@@ -19,8 +19,8 @@ from align_keras.runs.skipped import LostDataError, SkippedInRun
 
 # A number in the log is below.
 _LARGEST = 1e100
-#: A result of each step that is no metric: whether a worker was told to end.
-TOLD = "told"
+#: A result of each step that is no metric: whether a worker was asked to stop.
+STOP_REQUESTED = "stop_requested"
 # Short names for the bar.
 _BAR_NAMES = {
     "loss": "loss",
@@ -110,7 +110,7 @@ class TrainingLog(keras.callbacks.Callback):
             LostDataError: as ``SkippedInRun.check``. A checkpoint was saved: other pairs of the
                 batches took the places of what was lost, so the weights are sound.
         """
-        logs = {name: value for name, value in (logs or {}).items() if name != TOLD}
+        logs = {name: value for name, value in (logs or {}).items() if name != STOP_REQUESTED}
         self.step += 1
         self.checkpoints.count_steps(self.step)
         self._check_finite(logs)

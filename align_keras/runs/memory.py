@@ -8,7 +8,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to keep the memory that TensorFlow frees.
+    """Makes glibc keep the memory that TensorFlow frees.
 
     A training step on a CPU allocates and frees gigabytes. Given back, each page is cleared by the
     kernel before its next use, which takes up to half of a step (``benchmarks/README.md``).
@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
     library is another one.
 
     Returns:
-        Whether it was told.
+        Whether it does.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False
@@ -31,5 +31,5 @@ def keep_freed_memory() -> bool:
         # Other arenas end at 64 MiB, and large tensors would be mapped and unmapped again.
         (_ARENA_MAX, 1),
     )
-    told = [mallopt(name, value) for name, value in settings]
-    return all(told)
+    done = [mallopt(name, value) for name, value in settings]
+    return all(done)

@@ -171,9 +171,7 @@ def evaluate_start(run: PretrainingRun, step: int) -> Metrics:
     return metrics
 
 
-def fit(
-    run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False
-) -> Evaluated | None:
+def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -> Evaluated | None:
     """Trains from the checkpoint's step to the last one.
 
     Args:
@@ -194,16 +192,18 @@ def fit(
     if at_start and checkpoints.step == 0:
         log.write("eval", at_start)
 
-    # Several workers must end after the same step, and not in the evaluation of one.
-    alone = distribution.worker_place(run.strategy)[1] == 1
-    interruptible = signals.interruptible if alone else contextlib.nullcontext
+    _, workers = distribution.worker_place(run.strategy)
 
     evaluated = None
 
     def evaluate() -> None:
         nonlocal evaluated
+        if workers > 1:
+            # A signal ends one worker's evaluation, and the others fail in the next step: all have
+            # this one to resume at.
+            log.save()
         try:
-            with optimizers.averaged_weights(run.model), interruptible():
+            with optimizers.averaged_weights(run.model), signals.interruptible():
                 evaluated = evaluate_held_out(run)
         except InputError:  # the held-out data have changed; the weights are sound
             log.save()

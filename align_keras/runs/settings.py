@@ -81,6 +81,14 @@ class Settings:
         """Every setting by its name, those of a group as ``head.steps``."""
         return {name: value for name, value, _ in _leaves(self)}
 
+    def of_all_workers(self) -> dict[str, Any]:
+        """What all workers of a run must have alike: of a path, ``given`` or ``none``."""
+        found = {}
+        for name, value, marks in _leaves(self):
+            is_path = any(isinstance(mark, PathMark) for mark in marks)
+            found[name] = ("given" if value else "none") if is_path else value
+        return found
+
     def replace(self, **values: Any) -> Self:
         """A copy with other values, by the names of flags: ``settings.replace(steps=5)``.
 

@@ -1,5 +1,6 @@
-"""What a run loses of its training data: pairs that it skips, shards that change under it."""
+"""What a run loses of its training data: what it skips, and files that change under it."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,27 +18,42 @@ _LOOKS = 1_000
 
 
 class LostDataError(InputError):
-    """Training data was lost: too many pairs were skipped, or a file has changed."""
+    """Training data was lost: too much of it was skipped, or a file has changed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Items:
+    """What a run trains on, for messages."""
+
+    name: str
+    """In the plural."""
+    setting: str
+    """Where they are given."""
+
+
+#: Of pretraining.
+PAIRS = Items("pairs", "train_data")
 
 
 class SkippedInRun:
-    """Counts the pairs that a run has skipped since its first step, and bounds their share.
+    """Counts the items that a run has skipped since its first step, and bounds their share.
 
-    The count goes by the pairs of the steps done, not by those prepared ahead, so that a run which
+    The count goes by the items of the steps done, not by those prepared ahead, so that a run which
     resumes has the same count. It is kept in ``skipped.json`` beside the checkpoints, by their
     steps; there is no such file where nothing was skipped.
 
     Args:
         workdir: the directory of the run, or of a phase of it.
         skipped: counts them as they are read.
-        limit: the largest share of pairs that may be skipped.
-        epoch: pairs of an epoch, over all workers.
-        batch_size: pairs a step, over all replicas.
+        limit: the largest share of items that may be skipped.
+        epoch: items of an epoch, over all workers.
+        batch_size: items a step, over all replicas.
         step: steps done before.
         strategy: of which every replica takes its own batch a step. None if a batch of the pipeline
             is shared out to all.
         look: looks at files and says which have changed, and how: ``is gone``. Its argument is
             the number of files to look at beside those that were opened; None for all.
+        items: what is counted.
     """
 
     def __init__(
@@ -51,9 +67,10 @@ class SkippedInRun:
         *,
         strategy: tf.distribute.Strategy | None = None,
         look: Callable[[int | None], Mapping[str, str]] = lambda _: {},
+        items: Items = PAIRS,
     ) -> None:
         self.workdir, self.limit, self.epoch, self.batch_size = workdir, limit, epoch, batch_size
-        self._skipped, self._strategy, self._look = skipped, strategy, look
+        self._skipped, self._strategy, self._look, self._items = skipped, strategy, look, items
         self._workers, replicas = 1, 1
         if strategy is not None:
             _, self._workers = distribution.worker_place(strategy)
@@ -62,7 +79,7 @@ class SkippedInRun:
         before = _read(workdir).get(step, {})
         self.count = self._before = before.get("skipped_pairs", 0)
         # An error has named these pairs already. Before the last step they end the run only once.
-        self._told = before.get("told", 0)
+        self._reported = before.get("reported", 0)
         self._epoch_number = self._epoch_of(step)
         self._epoch_began = before.get("epoch_began", self.count)
 
@@ -96,17 +113,17 @@ class SkippedInRun:
         if self._epoch_of(step) != self._epoch_number:
             self._epoch_number, self._epoch_began = self._epoch_of(step), began
         problem, of = "", self.epoch
-        in_epoch = self.count - max(self._epoch_began, self._told)
+        in_epoch = self.count - max(self._epoch_began, self._reported)
         if is_last and self.count > self.limit * step * self.batch_size:
             in_epoch, of = self.count, step * self.batch_size
         if in_epoch > self.limit * of:
             problem = (
-                f"{in_epoch:,} of {of:,} pairs were skipped ({in_epoch / of:.2%}), more than "
-                f"{self.limit:.2%}: {most_of(lost) or 'see the other workers'}"
+                f"{_share(in_epoch, of, self.limit, self._items)}: "
+                f"{most_of(lost) or 'see the other workers'}"
             )
         if changes or problem:
-            self._told = self.count
-            raise _lost(problem, changed, changes, step)
+            self._reported = self.count
+            raise _lost(problem, changed, changes, step, self._items)
 
     def check_files(self, step: int) -> None:
         """Raises LostDataError, after an error of TensorFlow's, if files have changed.
@@ -115,7 +132,7 @@ class SkippedInRun:
             step: of the newest checkpoint: after an error inside a step the weights are not saved.
         """
         if changed := self._look(_LOOKS):
-            raise _lost("", changed, len(changed), step)
+            raise _lost("", changed, len(changed), step, self._items)
 
     def explain(self, step: int) -> None:
         """As ``check_files``; raises LostDataError also after a batch without a readable pair."""
@@ -124,7 +141,7 @@ class SkippedInRun:
             self._skipped.check()
         except InputError as error:
             remedy = f"{error.remedy}; the same command resumes at step {step:,}"
-            raise LostDataError(error.problem, None, remedy, "train_data") from None
+            raise LostDataError(error.problem, None, remedy, self._items.setting) from None
 
     def keep(self, step: int) -> None:
         """Writes the count for a checkpoint of a step; later ones of the file go."""
@@ -132,36 +149,47 @@ class SkippedInRun:
         if self.count or found or (self.workdir / _FILE).exists():
             found[step] = {
                 "skipped_pairs": self.count,
-                "told": self._told,
+                "reported": self._reported,
                 "epoch_began": self._epoch_began,
             }
             text = json.dumps({str(own): counts for own, counts in found.items()}, indent=2)
             files.write_whole(self.workdir / _FILE, text + "\n")
 
 
-def _lost(problem: str, changed: Mapping[str, str], changes: int, step: int) -> LostDataError:
+def _share(number: int, of: int, limit: float, items: Items) -> str:
+    return (
+        f"{number:,} of {of:,} {items.name} were skipped ({number / of:.2%}), more than {limit:.2%}"
+    )
+
+
+def _lost(
+    problem: str, changed: Mapping[str, str], changes: int, step: int, items: Items
+) -> LostDataError:
     resume = f"the same command resumes at step {step:,}"
     if not changes:
         remedy = f"write those files again or raise <max_skipped_share>; {resume}"
-        return LostDataError(problem, None, remedy, "train_data")
+        return LostDataError(problem, None, remedy, items.setting)
     remedy = f"put it back as it was; {resume}"
     if not changed:
         problem = "training files have changed since the run opened them; see the other workers"
-        return LostDataError(problem, None, remedy, "train_data")
+        return LostDataError(problem, None, remedy, items.setting)
     file, change = min(changed.items())
     others = f" (and {len(changed) - 1:,} more have changed)" if len(changed) > 1 else ""
     problem = f"{change} since the run opened it{others}"
-    return LostDataError(problem, Place(file), remedy, "train_data")
+    return LostDataError(problem, Place(file), remedy, items.setting)
 
 
-def check_finished(workdir: Path, step: int, limit: float, batch_size: int) -> None:
+def check_finished(
+    workdir: Path, step: int, limit: float, batch_size: int, items: Items = PAIRS
+) -> None:
     """Checks a run that is at its last step, as ``SkippedInRun.check`` does when it gets there.
 
     Args:
         workdir: as of ``SkippedInRun``.
         step: the last one.
-        limit: the largest share of pairs that may be skipped.
-        batch_size: pairs a step, over all replicas.
+        limit: the largest share of items that may be skipped.
+        batch_size: items a step, over all replicas.
+        items: what is counted.
 
     Raises:
         LostDataError: if the run has skipped more than that share.
@@ -169,16 +197,15 @@ def check_finished(workdir: Path, step: int, limit: float, batch_size: int) -> N
     count, total = skipped_before(workdir, step), step * batch_size
     if count > limit * total:
         raise LostDataError(
-            f"{count:,} of {total:,} pairs were skipped ({count / total:.2%}), more than "
-            f"{limit:.2%}",
+            _share(count, total, limit, items),
             None,
             "train again on whole data, or raise <max_skipped_share> to accept the run as it is",
-            "train_data",
+            items.setting,
         )
 
 
 def skipped_before(workdir: Path, step: int) -> int:
-    """The pairs that a run had skipped at its checkpoint of a step."""
+    """The items that a run had skipped at its checkpoint of a step."""
     return _read(workdir).get(step, {}).get("skipped_pairs", 0)
 
 

@@ -17,7 +17,7 @@ def write(workdir: Path, held_out: dict[str, Any], metrics: dict[str, Any]) -> N
 
 
 def read(workdir: Path, held_out: dict[str, Any]) -> dict[str, Any]:
-    """The metrics as of ``write``; empty if there are none of these held-out data, which is told.
+    """The metrics as of ``write``; empty, and a line, if there are none of these held-out data.
 
     Raises:
         InputError: if the file is damaged.

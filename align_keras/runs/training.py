@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from align_keras import distribution, signals
-from align_keras.runs.log import TOLD, DivergedError, EveryNSteps, TrainingLog
+from align_keras.errors import InputError
+from align_keras.runs.log import STOP_REQUESTED, DivergedError, EveryNSteps, TrainingLog
 
 
 def train(
@@ -34,16 +35,18 @@ def train(
 
     Raises:
         DivergedError: if the loss or the gradient is not finite.
+        InputError: if the batches end before the last step.
         Interrupted: after a signal.
     """
     first, last = log.step, log.total_steps
     with contextlib.ExitStack() as deferred:
-        stop = StopWhenTold(log, distribution.worker_place(model.distribute_strategy)[1], deferred)
+        stop = StopOnSignal(log, distribution.worker_place(model.distribute_strategy)[1], deferred)
         try:
             model.fit(
                 dataset,
                 steps_per_epoch=last - first,
                 callbacks=[
+                    keras.callbacks.LambdaCallback(on_train_batch_end=stop.defer),
                     log,
                     *(EveryNSteps(interval, first, last, action) for interval, action in actions),
                     stop,
@@ -62,12 +65,15 @@ def train(
         finally:
             # Else it would be drawn once more, after the line that the command ends with.
             log.close()
+    if log.step < last:
+        # Keras ends training with a warning where anything in a step raises OutOfRangeError.
+        raise InputError(f"training ended at step {log.step:,} of {last:,}")
 
 
-class StopWhenTold(keras.callbacks.Callback):
-    """Ends training after a step when a signal has told the process, or another worker, to end.
+class StopOnSignal(keras.callbacks.Callback):
+    """Ends training after a step when a signal has asked the process, or another worker, to stop.
 
-    All workers must end after the same step. Each puts whether it was told into the exchange of
+    All workers must end after the same step. Each puts whether it was asked to into the exchange of
     metrics that every step makes anyway (``ContrastiveModel.exchanged``), so all see the same
     number after the same step, at the cost of one float. The number is needed on the host; a loop
     that does not wait for each step may read it a fixed number of steps later, as long as every
@@ -87,23 +93,26 @@ class StopWhenTold(keras.callbacks.Callback):
         self.has_stepped = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Lets the model exchange whether a worker was told to end."""
+        """Lets the model exchange whether a worker was asked to stop."""
         if self.workers > 1:
-            self._is_told = tf.Variable(0.0, trainable=False)
-            self.model.exchanged = lambda: {TOLD: self._is_told.read_value()}
+            self._stop_requested = tf.Variable(0.0, trainable=False)
+            self.model.exchanged = lambda: {STOP_REQUESTED: self._stop_requested.read_value()}
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Tells the other workers with the next step."""
-        if self.workers > 1 and signals.is_told():
-            self._is_told.assign(1.0)
+        if self.workers > 1 and signals.stop_requested():
+            self._stop_requested.assign(1.0)
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Raises ``Interrupted`` if it is time to end."""
+    def defer(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called at the end of a step before all else: from here on there is something to keep."""
         if not self.has_stepped:
             self.deferred.enter_context(signals.deferred())
             self.has_stepped = True
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Raises ``Interrupted`` if it is time to end."""
         if self.workers == 1:
             signals.check()
-        elif np.any((logs or {})[TOLD]):
+        elif np.any((logs or {})[STOP_REQUESTED]):
             signals.check()
-            raise signals.Interrupted(signal.SIGTERM, "another worker was told to end")
+            raise signals.Interrupted(signal.SIGTERM, "another worker was asked to stop")

@@ -113,7 +113,8 @@ def how_to_resume(given: str | Path, found: Path, phases: Sequence[str] = ("",))
         phases: folders with ``checkpoints/`` in them, in order.
     """
     for phase in reversed(phases):
-        names = (path.name for path in (found / phase / "checkpoints" / "newest").glob("ckpt-*"))
+        # The best one may be newer than the newest of the others.
+        names = (path.name for path in (found / phase / "checkpoints").glob("*/ckpt-*"))
         if steps := [int(own[1]) for own in map(_CHECKPOINT.fullmatch, names) if own]:
             where = f"step {max(steps):,}" + (f" of {phase}" if phase else "")
             return f"the same command with <workdir>={given} resumes at {where}"
@@ -125,7 +126,9 @@ def _is_there(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
-def check_training_data(path: Path, found: Any, difference: Callable[[Any, Any], str]) -> None:
+def check_training_data(
+    path: Path, found: Any, difference: Callable[[Any, Any], str], setting: str = "train_data"
+) -> None:
     """Records a run's training data; on resume, compares with the record.
 
     A run that resumes on other data would not go on, but begin somewhere in them. Called before
@@ -136,6 +139,7 @@ def check_training_data(path: Path, found: Any, difference: Callable[[Any, Any],
         found: the training data, for JSON.
         difference: describes, from the data before and now, how they differ; empty if in nothing
             that counts.
+        setting: where the training data are given.
 
     Raises:
         InputError: if they are others, or if the record of a run is damaged or gone.
@@ -156,5 +160,5 @@ def check_training_data(path: Path, found: Any, difference: Callable[[Any, Any],
         raise InputError(
             f"{changed} since the run in {path.parent} began",
             remedy=f"give the same data again, which {path.name} lists, or another <workdir>",
-            setting="train_data",
+            setting=setting,
         )

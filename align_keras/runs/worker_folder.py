@@ -1,8 +1,10 @@
-"""The directory of each worker of a pretraining run."""
+"""The directory and the settings of each worker of a pretraining run."""
 
 import contextlib
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -10,6 +12,7 @@ from align_keras import distribution, paths
 from align_keras.errors import InputError, concerning
 from align_keras.runs import pretraining_data
 from align_keras.runs.pretraining_settings import PretrainSettings
+from align_keras.runs.settings import Settings
 from align_keras.runs.workdir import open_workdir
 
 
@@ -30,8 +33,10 @@ def open_folder(
         held: likewise.
 
     Raises:
-        InputError: as ``open_workdir``, or if a batch does not divide among the workers.
+        InputError: as ``open_workdir``, if the workers have different settings, or if a batch does
+            not divide among them.
     """
+    check_same_settings(settings, strategy)
     with concerning("batch_size"):
         share = distribution.share_of(strategy, settings.run.batch_size)
     micro_batch_size = settings.optimizer.micro_batch_size
@@ -52,3 +57,33 @@ def open_folder(
         own = paths.local(settings.run.workdir) / part
         pretraining_data.check_order(own / "train_shards.json")
     return open_workdir(settings, settings.run.workdir, part, written=written, held=held)
+
+
+def check_same_settings(settings: Settings, strategy: tf.distribute.Strategy) -> None:
+    """Compares the settings of all workers.
+
+    Workers exchange numbers at certain steps, such as those of a line of the log. With other
+    settings one would do so at other steps, and each would wait for the other.
+
+    Args:
+        settings: of this worker; each of them must call this.
+        strategy: knows the workers.
+
+    Raises:
+        InputError: in every worker, if a setting differs. Paths may differ.
+    """
+    values = settings.of_all_workers()
+    if _is_same(strategy, values):
+        return
+    first, *others = [name for name, value in values.items() if not _is_same(strategy, value)]
+    more = "".join(f", <{name}>" for name in others)
+    raise InputError(
+        f"{values[first]} here, and something else for another worker",
+        remedy="give all workers the same" + (f", also of {more[2:]}" if more else ""),
+        setting=first,
+    )
+
+
+def _is_same(strategy: tf.distribute.Strategy, value: Any) -> bool:
+    found = distribution.gather_from_workers(strategy, zlib.crc32(repr(value).encode()))
+    return len(set(found)) == 1

@@ -65,7 +65,7 @@ class GrowingFile:
             NoSpaceError: if the disk is full.
         """
         left = memoryview(data)
-        with full_disk.told(self.path):
+        with full_disk.reported(self.path):
             while left:
                 left = left[self._file.write(left) :]
         self._digest.update(data)
@@ -73,7 +73,7 @@ class GrowingFile:
 
     def sync(self) -> None:
         """Returns once the bytes are on the disk."""
-        with full_disk.told(self.path):
+        with full_disk.reported(self.path):
             os.fsync(self._file.fileno())
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from align_keras import checksums, full_disk, paths
 from align_keras.errors import InputError, Place, concerning
-from align_keras.files import write_whole
+from align_keras.files import whole_name, write_whole
 from align_keras.locks import LockedError, locked
 from align_keras.search import image_index, inverted_lists
 from align_keras.search.growing_file import GrowingFile, read_progress
@@ -74,7 +74,7 @@ class IndexWriter:
         self._restart = restart
 
     def __enter__(self) -> "IndexWriter":
-        with concerning("output"), full_disk.told(self.directory):
+        with concerning("output"), full_disk.reported(self.directory):
             self._open()
         return self
 
@@ -199,7 +199,7 @@ class IndexWriter:
         return image_index.PRECISIONS[self.header.precision]
 
     def _check_is_ours(self) -> None:
-        found = {path.name.replace(".partial", "") for path in self.directory.iterdir()}
+        found = {whole_name(path.name) for path in self.directory.iterdir()}
         if strange := sorted(found - {*_GROWING, *_OTHERS}):
             raise InputError(
                 f"it holds {strange[0]}, which is not part of an index",

@@ -46,7 +46,7 @@ class BodyReader:
 
     @contextlib.asynccontextmanager
     async def read(self, request: Any) -> AsyncIterator[bytearray]:
-        """Within, the body of a request is in memory; its size is told before any of it is read.
+        """Within, the body of a request is in memory; its size is known before any of it is read.
 
         Args:
             request: a ``starlette.requests.Request``.

@@ -1,23 +1,46 @@
 """Commands as processes of a ``ForkServer``: their data, and what they leave."""
 
+import atexit
+import functools
 import json
 import os
+
+from fork_server import ForkServer
+from harness import MODULES, SEED
 
 #: Seconds until a command counts as hanging: a busy machine makes ten of one.
 LIMIT = 600
 
 
-def make_material(server, folder):
-    """The folder, with the data that ``commands`` run on."""
-    output = folder / "output.txt"
-    process = server.start("commands:make_material", str(folder), output=output)
-    assert process.wait(LIMIT) == 0, output.read_text()
+@functools.cache
+def shared_server():
+    """The server of all tests of this process."""
+    others = ("commands", "digests", "lost_run", "harness", "planted_families")
+    server = ForkServer([*others, *MODULES])
+    atexit.register(server.close)
+    return server
+
+
+def shared_material(server, tmp_path_factory):
+    """A folder with the data that ``commands`` run on, made once for all tests of this process."""
+    folder = tmp_path_factory.getbasetemp() / "material"
+    if not folder.exists():
+        folder.mkdir()
+        output = folder / "output.txt"
+        process = server.start("commands:make_material", str(folder), output=output)
+        assert process.wait(LIMIT) == 0, output.read_text()
     return folder
 
 
 def left_by(server, workdir):
     """A digest of what a finished command left."""
     output = workdir.with_suffix(".json")
-    process = server.start("commands:digest", str(workdir), str(output), output=os.devnull)
+    process = server.start("digests:digest", str(workdir), str(output), output=os.devnull)
     assert process.wait(LIMIT) == 0
     return json.loads(output.read_text())
+
+
+def assert_same(expected, found):
+    """Compares two digests."""
+    differs = [key for key in {*expected, *found} if expected.get(key) != found.get(key)]
+    assert not differs, f"seed {SEED}: {sorted(differs)[:20]}"

@@ -1,13 +1,13 @@
 """The commands that are killed, on small data, as functions of a process of their own.
 
 Each runs the command's ``main`` by ``runs/command.py``, as the recipe does, with settings that make
-it short. ``moment`` says where in its work the process kills itself; empty leaves it alone.
+it short. ``moment`` says where in its work the process signals itself; empty leaves it alone.
 """
 
 import functools
-import hashlib
 import json
 import os
+import resource
 import runpy
 import signal
 import threading
@@ -16,20 +16,23 @@ from pathlib import Path
 
 import experiments
 import keras
-import numpy as np
 import pytest
 import short_runs
 import tensorflow as tf
 from conftest import ROOT, TINY_IMAGE_SIZE, TINY_SEQUENCE, add_tiny_preset, build_tiny_model
 
-from align_keras import AlignPreprocessor, checksums
+from align_keras import AlignPreprocessor, figures, files
 from align_keras.data import records, scenes, vocabulary
-from align_keras.runs import checkpoints, classification, command, pretraining
+from align_keras.runs import checkpoints, classification, command, log, pretraining
 from align_keras.runs.classification_settings import Phase
 from align_keras.search import indexing
 
-#: Functions within which processes kill themselves, as ``module or class`` and name.
+#: Functions within which processes signal themselves, as ``module or class`` and name.
 CALLS = {
+    "the beginning": (checkpoints.RunCheckpoints, "restore"),
+    "a step": (log.TrainingLog, "on_train_batch_end"),
+    "an evaluation": (pretraining, "evaluate_held_out"),
+    "an evaluation of classes": (classification, "evaluate"),
     "a checkpoint": (checkpoints.RunCheckpoints, "save"),
     "the best checkpoint": (checkpoints.RunCheckpoints, "save_if_best"),
     "a replacement": (os, "replace"),
@@ -39,7 +42,13 @@ CALLS = {
 RECIPES = {
     name: f"{name}.py"
     for name in ("pretrain", "finetune_retrieval", "finetune_classification", "prepare_data")
-} | {"index": "search.py", "pretrain_as_worker": "pretrain.py"}
+} | {
+    "index": "search.py",
+    "pretrain_as_worker": "pretrain.py",
+    "export_saved_model": "export.py",
+    "export_onnx": "export.py",
+    "export_litert": "export.py",
+}
 
 
 def make_material(folder):
@@ -68,12 +77,17 @@ def make_material(folder):
     model.save_to_preset(folder / "start" / "preset")
 
 
-def run(name, material, workdir, moment=None):
-    """Runs a command; the same again goes on where it was cut off."""
+def run(name, material, workdir, moment=None, limit=0):
+    """Runs a command; the same again goes on where it was cut off.
+
+    With a limit no file may have more bytes, as on a full disk.
+    """
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     with pytest.MonkeyPatch.context() as patch:
         make_quick(patch)
         if moment:
-            kill_within(patch, **moment)
+            signal_within(patch, **moment)
         parse, main = COMMANDS[name](Path(material), str(workdir))
         command.run(RECIPES[name], parse, main)
 
@@ -83,6 +97,7 @@ def make_quick(patch):
     add_tiny_preset(patch)
     # Commits after every batch: there are few images.
     patch.setattr(indexing, "_COMMIT_SECONDS", 0.0)
+    patch.setattr(figures, "save", save_nothing)
 
     def decode(self, image):
         pixels = tf.image.resize(tf.io.decode_jpeg(image, channels=3), [self.image_size] * 2)
@@ -97,20 +112,30 @@ def make_quick(patch):
     patch.setattr(AlignPreprocessor, "decode_random_area", augment)
 
 
-def kill_within(patch, call, number, delay):
-    """The process kills itself ``delay`` seconds after a function was called for the n-th time."""
+def save_nothing(_, path):
+    """Writes an empty picture; pictures are not compared."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    files.write_whole(Path(path), "")
+
+
+def signal_within(patch, call, number, delay=0.0, sent=signal.SIGKILL):
+    """The process signals itself ``delay`` seconds after a function's n-th call began.
+
+    It prints when it did.
+    """
     owner, name = CALLS[call]
     original, left = getattr(owner, name), [number]
 
-    def kill():
+    def send():
         time.sleep(delay)
-        os.kill(os.getpid(), signal.SIGKILL)
+        print(f"signalled at {time.time()}", flush=True)
+        os.kill(os.getpid(), sent)
 
     @functools.wraps(original)
     def watched(*arguments, **options):
         left[0] -= 1
         if left[0] == 0:
-            threading.Thread(target=kill).start()
+            threading.Thread(target=send).start()
         return original(*arguments, **options)
 
     patch.setattr(owner, name, watched)
@@ -188,8 +213,15 @@ def _prepare_data(material, workdir):
 
 def _pretrain_as_worker(material, workdir):
     """With ``TF_CONFIG``: as one of several workers. Enough steps to be stopped in."""
-    options = {"strategy": "multi_worker", "checkpoint_every": 4, "eval_every": 1_000}
+    options = {"strategy": "multi_worker", "checkpoint_every": 4, "eval_every": 20}
+    options["log_every"] = int(os.environ.get("LOG_EVERY", "1"))
     return _pretrain(material, workdir, steps=30, **options)
+
+
+def _export(material, output, format):
+    recipe = runpy.run_path(str(ROOT / "recipes" / "export.py"))
+    settings = recipe["ExportSettings"](str(material / "start"), output, format)
+    return lambda: settings, recipe["main"]
 
 
 COMMANDS = {
@@ -199,85 +231,7 @@ COMMANDS = {
     "finetune_classification": _finetune_classification,
     "index": _index,
     "prepare_data": _prepare_data,
+    "export_saved_model": functools.partial(_export, format="saved_model"),
+    "export_onnx": functools.partial(_export, format="onnx"),
+    "export_litert": functools.partial(_export, format="litert"),
 }
-
-
-# === What a command leaves ===
-
-#: What tells of times, and of the process and the place, not of the work.
-_NOT_COMPARED = (
-    *("seconds", "train_pairs_per_second", "pairs_per_second", "resumed_at_step"),
-    *("date_saved", "workdir"),
-)
-# Pictures show times too; archives hold them. TensorBoard's files are a log of each process.
-_LEFT_OUT = (".png", ".html", ".keras")
-_FOLDERS_LEFT_OUT = {"logs", "checkpoints", "newest", "best"}
-
-
-def digest(folder, output):
-    """Writes a digest of all that a finished command left, by name, as JSON to ``output``."""
-    folder, found = Path(folder), {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = str(path.relative_to(folder))
-        if _FOLDERS_LEFT_OUT & set(path.relative_to(folder).parts) or name.endswith(_LEFT_OUT):
-            continue
-        if path.name.endswith(checksums.NAME):
-            # It has those of files that hold times.
-            assert not list(checksums.faults(path)), path
-        elif path.name == "log.jsonl":
-            found[name] = _log(path)
-        elif path.suffix == ".h5":
-            found |= {f"{name}/{key}": value for key, value in _arrays(path).items()}
-        elif path.suffix == ".json":
-            found[name] = _without_clocks(json.loads(path.read_text()))
-        else:
-            found[name] = _hash(path.read_bytes())
-    for newest in sorted(folder.rglob("newest")):
-        found |= _checkpoint(newest, str(newest.relative_to(folder)))
-    Path(output).write_text(json.dumps(found))
-
-
-def _hash(data):
-    return hashlib.sha256(data).hexdigest()
-
-
-def _arrays(path):
-    import h5py
-
-    found = {}
-    with h5py.File(path) as file:
-        file.visititems(
-            lambda name, item: (
-                found.update({name: _hash(np.asarray(item).tobytes())})
-                if isinstance(item, h5py.Dataset)
-                else None
-            )
-        )
-    return found
-
-
-def _checkpoint(newest, name):
-    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(newest)))
-    return {
-        f"{name}/{key}": _hash(reader.get_tensor(key).tobytes())
-        for key in reader.get_variable_to_shape_map()
-        # Clocks, and the object graph, which is text.
-        if not key.startswith(("seconds", "timed_pairs", "_CHECKPOINTABLE", "save_counter"))
-    }
-
-
-def _log(path):
-    lines = {}
-    for text in path.read_text().splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:  # cut off by a kill
-            continue
-        lines[f"{line['kind']} {line['step']}"] = _without_clocks(line)
-    return dict(sorted(lines.items()))
-
-
-def _without_clocks(value):
-    if isinstance(value, dict):
-        return {k: _without_clocks(v) for k, v in value.items() if k not in _NOT_COMPARED}
-    return [_without_clocks(item) for item in value] if isinstance(value, list) else value

@@ -48,8 +48,8 @@ class Indexes(Family):
             return "refused"
         if repr(found) == repr(self.answers):
             return "sound"
-        # It opens, and answers otherwise: then its checksums must tell.
-        materials.check_told(copy, case[0])
+        # It opens, and answers otherwise: its checksums must find the damage.
+        materials.check_reported(copy, case[0])
         return "refused"
 
 

@@ -1,17 +1,11 @@
-"""A short pretraining run that damages one of its shards after a step; ends as the command does.
-
-python lost_run.py WORKDIR SHARDS DAMAGE STEP [BOUND]
-"""
+"""A short pretraining run that damages one of its shards after a step; ends as the command does."""
 
 import glob
 import os
 import shutil
-import sys
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # as a command has it
-
-import keras
-import tensorflow as tf
+import pytest
+from commands import make_quick
 
 from align_keras.runs import command, log, pretraining
 from align_keras.runs.pretraining_settings import PretrainSettings
@@ -27,13 +21,13 @@ DAMAGE = {
 }
 
 
-def main(workdir, pattern, damage, step, bound="0.01"):
+def run(workdir, pattern, damage, step, bound=0.01):
     """Trains 12 steps of 20 pairs on the shards of a pattern."""
     shards = sorted(glob.glob(pattern))
     settings = PretrainSettings().replace(
         train_data=pattern,
         workdir=workdir,
-        preset="align_nano_tiny",
+        preset="tiny",
         batch_size=20,
         steps=12,
         warmup_steps=1,
@@ -45,7 +39,7 @@ def main(workdir, pattern, damage, step, bound="0.01"):
         initial_temperature=0.1,
         checkpoint_every=4,
         log_every=1,
-        max_skipped_share=float(bound),
+        max_skipped_share=bound,
     )
 
     class Damaging(log.TrainingLog):
@@ -53,14 +47,10 @@ def main(workdir, pattern, damage, step, bound="0.01"):
 
         def on_train_batch_end(self, batch, logs=None):
             super().on_train_batch_end(batch, logs)
-            if self.step == int(step):
+            if self.step == step:
                 DAMAGE[damage](shards)
 
-    pretraining.TrainingLog = Damaging
-    command.run("pretrain.py", lambda: settings, pretraining.pretrain)
-
-
-if __name__ == "__main__":
-    keras.utils.disable_interactive_logging()
-    tf.get_logger().setLevel("ERROR")
-    main(*sys.argv[1:])
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        patch.setattr(pretraining, "TrainingLog", Damaging)
+        command.run("pretrain.py", lambda: settings, pretraining.pretrain)

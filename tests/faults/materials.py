@@ -91,13 +91,13 @@ def files_of(folder):
     return [(str(path.relative_to(folder)), path.read_bytes()) for path in paths]
 
 
-def check_told(folder, name):
-    """Asserts that the checksums of a folder tell which file of it is damaged."""
+def check_reported(folder, name):
+    """Asserts that the checksums of a folder name the file that is damaged."""
     from align_keras import checksums
 
     try:
         checksums.check(folder)
     except InputError as error:
-        assert name in str(error), f"{name} is damaged, told is: {error}"
+        assert name in str(error), f"{name} is damaged, reported is: {error}"
     else:
-        raise AssertionError(f"{name} is damaged, it is used, and nothing tells")
+        raise AssertionError(f"{name} is damaged, it is used, and nothing is reported")

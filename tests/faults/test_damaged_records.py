@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_runs import LIMIT, shared_server
 from conftest import ROOT
 from malformed import crashing, mutated
 from short_runs import users_environment
@@ -27,9 +28,23 @@ RECORDS = min(int(os.environ.get("CASES") or 400), 50_000)
 FOLDER = Path(__file__).parent
 
 
-def run(script, *arguments):
+def run(*arguments):
+    """The exit code of ``lost_run.run``, and what it printed."""
+    output = Path(arguments[0]).with_suffix(".txt")
+    output.write_text("")
+    arguments = [str(own) if isinstance(own, Path) else own for own in arguments]
+    process = shared_server().start("lost_run:run", *arguments, output=output)
+    return process.wait(LIMIT), output.read_text(errors="replace")
+
+
+def last_line(printed):
+    """The line that the command ended with; TensorFlow may log after it."""
+    return [line for line in printed.splitlines() if line.startswith("pretrain.py: ")][-1]
+
+
+def run_child(*arguments):
     return subprocess.run(
-        [sys.executable, str(script), *map(str, arguments)],
+        [sys.executable, str(FOLDER / "records_child.py"), *map(str, arguments)],
         cwd=ROOT,
         env=users_environment(TF_CPP_MIN_LOG_LEVEL="3"),
         capture_output=True,
@@ -56,7 +71,7 @@ def test_mutated_records_pass_through_everything_that_reads_shards(scene_shards,
     mixed = [frame for n, own in enumerate(damaged) for frame in (own, sound[n % len(sound)])]
     shard = tmp_path / "mutated-00000.tfrecord"
     write_shard(str(shard), mixed)
-    result = run(FOLDER / "records_child.py", shard, tmp_path)
+    result = run_child(shard, tmp_path)
     assert result.returncode == 0, f"SEED={SEED}: {result.stderr[-3_000:]}"
     found = json.loads(result.stdout.splitlines()[-1])
     print(found)
@@ -107,21 +122,21 @@ def test_a_run_that_loses_shards_stops_at_a_checkpoint_and_resumes(
     damage, message, shards, tmp_path
 ):
     kept = shutil.copytree(tmp_path / "data", tmp_path / "kept")
-    lost = run(FOLDER / "lost_run.py", tmp_path / "run", shards, damage, 2)
-    assert lost.returncode == 1, lost.stderr
-    line = lost.stderr.splitlines()[-1]
+    status, printed = run(tmp_path / "run", shards, damage, 2)
+    assert status == 1, printed
+    line = last_line(printed)
     assert line.startswith("pretrain.py: --train-data: ")
     assert message in line
     assert "; put it back as it was; the same command resumes at step 3" in line
     assert not (tmp_path / "run" / "metrics.json").exists()
-    refused = run(FOLDER / "lost_run.py", tmp_path / "run", shards, "nothing", 2)
-    assert refused.returncode == 1
-    assert "train-00000.tfrecord" in refused.stderr
+    status, printed = run(tmp_path / "run", shards, "nothing", 2)
+    assert status == 1
+    assert "train-00000.tfrecord" in last_line(printed)
     shutil.rmtree(tmp_path / "data")
     shutil.copytree(kept, tmp_path / "data")
-    resumed = run(FOLDER / "lost_run.py", tmp_path / "run", shards, "touched", 6)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "at step 3 of 12" in resumed.stdout
+    status, printed = run(tmp_path / "run", shards, "touched", 6)
+    assert status == 0, printed
+    assert "at step 3 of 12" in printed
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["skipped_pairs"] == 0
 
@@ -132,14 +147,14 @@ def test_a_run_stops_at_its_share_of_skipped_pairs_and_counts_the_same_when_resu
     shard = shards.replace("*", "00003")
     frames = list(records.read_frames(shard))
     write_shard(shard, [crashing(frames[0]), *frames[1:8], b"\xff" * 50, frames[9]])
-    stopped = run(FOLDER / "lost_run.py", tmp_path / "run", shards, "nothing", 2)
-    assert stopped.returncode == 1
-    line = stopped.stderr.splitlines()[-1]
+    status, printed = run(tmp_path / "run", shards, "nothing", 2)
+    assert status == 1, printed
+    line = last_line(printed)
     assert "2 of 120 pairs were skipped (1.67%), more than 1.00%: " in line
     assert f"{shard} (2); write those files again or raise --max-skipped-share; the same" in line
     for workdir in ("run", "whole"):
-        done = run(FOLDER / "lost_run.py", tmp_path / workdir, shards, "nothing", 2, "0.05")
-        assert done.returncode == 0, done.stderr
-        assert "skipped 4 corrupt or unreadable pairs" in done.stdout
+        status, printed = run(tmp_path / workdir, shards, "nothing", 2, 0.05)
+        assert status == 0, printed
+        assert "skipped 4 corrupt or unreadable pairs" in printed
         metrics = json.loads((tmp_path / workdir / "metrics.json").read_text())
         assert metrics["skipped_pairs"] == 4

@@ -1,10 +1,8 @@
 """Damaged data of every kind: no crash, no hang, bounded memory, and every item counted."""
 
-import contextlib
-
 import pytest
-from fork_server import ForkServer
-from harness import CASES, MODULES, OUTCOMES, SEED, Search, families
+from command_runs import shared_server
+from harness import CASES, OUTCOMES, SEED, Search, families
 from tables import add_row
 
 pytestmark = pytest.mark.faults
@@ -14,8 +12,7 @@ FAMILIES = families()
 
 @pytest.fixture(scope="module")
 def server():
-    with contextlib.closing(ForkServer(["harness", *MODULES])) as server:
-        yield server
+    return shared_server()
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +40,6 @@ def test_damage_is_counted_or_refused(name, server, folder, record_property):
         **{"peak MiB": round(result.peak)},
         seed=SEED,
     )
-    told = [f"{name}, seed {SEED}, case {number}: {what}" for number, what in result.faults]
-    assert not told, "\n" + "\n".join(told)
+    faults = [f"{name}, seed {SEED}, case {number}: {what}" for number, what in result.faults]
+    assert not faults, "\n" + "\n".join(faults)
     assert sum(result.outcomes.values()) == result.cases == round(family.share * CASES)

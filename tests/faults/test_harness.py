@@ -1,9 +1,7 @@
 """The harness finds the cases at fault, whatever becomes of their process; it counts the others."""
 
-import contextlib
-
 import pytest
-from fork_server import ForkServer
+from command_runs import shared_server
 from harness import Search, families
 
 pytestmark = pytest.mark.faults
@@ -20,8 +18,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def server():
-    with contextlib.closing(ForkServer(["harness", "planted_families"])) as server:
-        yield server
+    return shared_server()
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from command_runs import LIMIT, left_by, make_material
+from command_runs import LIMIT, assert_same, left_by, shared_material, shared_server
 from fork_server import ForkServer
 from harness import SEED
 from ports import free_ports
@@ -18,22 +19,24 @@ from workers import Workers
 
 pytestmark = pytest.mark.faults
 
+#: From a signal to the end of a process, which a pre-emptible machine grants.
+SECONDS_TO_END = 10
 
-def start_here(server, material, workdir):
+
+def start_here(server, material, workdir, **of_worker_1):
     """Two workers on this machine."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    return Workers([server] * 2, material, workdir, addresses)
+    return Workers([server] * 2, material, workdir, addresses, **of_worker_1)
 
 
 @pytest.fixture(scope="module")
 def server():
-    with contextlib.closing(ForkServer(["commands"])) as server:
-        yield server
+    return shared_server()
 
 
 @pytest.fixture(scope="module")
 def material(server, tmp_path_factory):
-    return make_material(server, tmp_path_factory.mktemp("material"))
+    return shared_material(server, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +46,6 @@ def whole(server, material, tmp_path_factory):
     workers = start_here(server, material, workdir)
     assert workers.wait() == [0, 0], workers.printed()
     return left_by(server, workdir)
-
-
-def assert_same(expected, found):
-    differs = [key for key in {*expected, *found} if expected.get(key) != found.get(key)]
-    assert not differs, f"seed {SEED}: {sorted(differs)[:20]}"
 
 
 def test_a_stopped_worker_holds_the_others_up_and_all_go_on(
@@ -72,31 +70,93 @@ def test_a_stopped_worker_holds_the_others_up_and_all_go_on(
     )
 
 
-@pytest.mark.parametrize("place", [1, 0])
 def test_a_killed_worker_is_named_and_the_run_resumes(
-    place, whole, server, material, tmp_path, record_property
+    whole, server, material, tmp_path, record_property
 ):
-    rng = np.random.default_rng([SEED, 20 + place])
-    began, workers = time.monotonic(), start_here(server, material, tmp_path / "run")
-    workers.wait_for_steps(int(rng.integers(2, 12)))
-    workers.processes[place].kill()
-    killed = time.monotonic()
-    statuses = workers.wait()
-    told, message = time.monotonic() - killed, workers.told_by(1 - place)
-    assert statuses[place] == -signal.SIGKILL
-    assert statuses[1 - place] not in (0, -signal.SIGABRT), workers.printed()
+    rng = np.random.default_rng([SEED, 20])
+    began, waited = time.monotonic(), []
+    for place in (1, 0):
+        workers = start_here(server, material, tmp_path / "run")
+        workers.wait_for_steps(int(rng.integers(2, 8)))
+        workers.processes[place].kill()
+        killed = time.monotonic()
+        statuses = workers.wait()
+        waited.append(f"{time.monotonic() - killed:.0f}")
+        assert statuses[place] == -signal.SIGKILL
+        assert statuses[1 - place] == 1, workers.printed()
+        gone = f"worker {place} ({workers.addresses[place]}) is gone"
+        message = workers.last_line(1 - place)
+        assert message.startswith(f"pretrain.py: {gone}; start all workers again"), message
     again = start_here(server, material, tmp_path / "run")
     assert again.wait() == [0, 0], again.printed()
     assert_same(whole, left_by(server, tmp_path / "run"))
-    assert f"worker {place}" in message, message
     add_row(
         record_property,
         "workers",
-        fault=f"worker {place} killed, told after {told:.0f} s, both run again",
+        fault=f"worker 1, then 0 killed, named after {' and '.join(waited)} s, both run again",
         result="bit-equal",
         seconds=round(time.monotonic() - began),
         seed=SEED,
     )
+
+
+def test_all_workers_end_at_the_step_at_which_one_is_signalled(
+    whole, server, material, tmp_path, record_property
+):
+    began, workers = time.monotonic(), start_here(server, material, tmp_path / "run")
+    workers.wait_for_steps(3)
+    workers.processes[1].signal(signal.SIGTERM)
+    signalled = time.monotonic()
+    assert workers.wait() == [143, 143], workers.printed()
+    seconds = time.monotonic() - signalled
+    assert seconds < SECONDS_TO_END
+    lines = [workers.last_line(place) for place in (0, 1)]
+    assert lines[0].startswith("pretrain.py: another worker was asked to stop; the same command")
+    assert lines[1].startswith("pretrain.py: terminated (SIGTERM); the same command with")
+    first, second = (int(re.search(r"(\d+)$", line)[1]) for line in lines)
+    assert 3 <= first == second < 30
+    again = start_here(server, material, tmp_path / "run")
+    assert again.wait() == [0, 0], again.printed()
+    assert_same(whole, left_by(server, tmp_path / "run"))
+    add_row(
+        record_property,
+        "workers",
+        fault=f"SIGTERM to worker 1, both ended after {seconds:.1f} s, both run again",
+        result="bit-equal",
+        seconds=round(time.monotonic() - began),
+        seed=SEED,
+    )
+
+
+def test_a_signal_does_not_wait_for_an_evaluation(
+    whole, server, material, tmp_path, record_property
+):
+    began, moment = time.monotonic(), {"call": "an evaluation", "number": 1, "sent": signal.SIGTERM}
+    workers = start_here(server, material, tmp_path / "run", moment=moment)
+    assert workers.wait() == [1, 143], workers.printed()
+    assert workers.last_line(1).endswith("resumes at step 20")
+    gone = f"worker 1 ({workers.addresses[1]}) is gone"
+    assert workers.last_line(0).startswith(f"pretrain.py: {gone}; start all workers again")
+    again = start_here(server, material, tmp_path / "run")
+    assert again.wait() == [0, 0], again.printed()
+    assert "at step 20 of 30" in again.outputs[0].read_text()
+    assert_same(whole, left_by(server, tmp_path / "run"))
+    add_row(
+        record_property,
+        "workers",
+        fault="SIGTERM to worker 1 in an evaluation, both run again",
+        result="bit-equal",
+        seconds=round(time.monotonic() - began),
+        seed=SEED,
+    )
+
+
+def test_workers_with_different_settings_are_refused(server, material, tmp_path):
+    workers = start_here(server, material, tmp_path / "run", LOG_EVERY="7")
+    assert workers.wait() == [1, 1], workers.printed()
+    for place, value in enumerate((1, 7)):
+        expected = f"pretrain.py: --log-every: {value} here, and something else for another worker"
+        assert workers.last_line(place).startswith(expected)
 
 
 # === Hosts: two network namespaces with a cable between them ===
@@ -184,10 +244,10 @@ def test_a_host_that_is_cut_off_is_named_by_the_other(hosts, material, tmp_path,
     cut = time.monotonic()
     try:
         status = workers.processes[0].wait(LIMIT)
-        told = time.monotonic() - cut
+        seconds = time.monotonic() - cut
         assert not workers.processes[0].ended_by, f"hangs for {LIMIT} s: {workers.printed()}"
         assert status != 0
-        assert "worker 1" in workers.told_by(0), workers.printed()
+        assert "worker 1" in workers.last_line(0), workers.printed()
     finally:
         run_ip("ip", "-n", names[1], "link", "set", cables[1], "up")
         for process in workers.processes:
@@ -195,7 +255,7 @@ def test_a_host_that_is_cut_off_is_named_by_the_other(hosts, material, tmp_path,
     add_row(
         record_property,
         "workers",
-        fault=f"worker 1 cut off, told after {told:.0f} s",
+        fault=f"worker 1 cut off, named after {seconds:.0f} s",
         result="named",
         seconds=round(time.monotonic() - began),
         seed=SEED,

@@ -23,7 +23,7 @@ def damaged_file(rng, files):
 
 
 def one_line(error):
-    """``refused``, if an error is told in one line."""
+    """``refused``, if an error is one line."""
     text = str(error)
     assert text and "\n" not in text, f"not one line: {text!r}"
     return "refused"
@@ -59,7 +59,7 @@ class Presets(Family):
             return one_line(error)
         if repr(found) == repr(self.weights):
             return "sound"
-        materials.check_told(copy, case[0])
+        materials.check_reported(copy, case[0])
         return "refused"
 
 

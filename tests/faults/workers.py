@@ -14,10 +14,12 @@ class Workers:
         material: folder of the data.
         workdir: of the run.
         addresses: ``host:port`` of each.
+        moment: of ``commands.run``, for worker 1 alone.
+        variables: of the environment of worker 1 alone.
     """
 
-    def __init__(self, servers, material, workdir, addresses):
-        self.workdir = workdir
+    def __init__(self, servers, material, workdir, addresses, moment=None, **variables):
+        self.workdir, self.addresses = workdir, addresses
         self.outputs = [workdir.with_name(f"{workdir.name}-{n}.txt") for n in (0, 1)]
         self.processes = []
         for place, (server, output) in enumerate(zip(servers, self.outputs, strict=True)):
@@ -25,9 +27,9 @@ class Workers:
             config = {"cluster": {"worker": addresses}, "task": task}
             process = server.start(
                 "commands:run",
-                *("pretrain_as_worker", str(material), str(workdir)),
+                *("pretrain_as_worker", str(material), str(workdir), moment if place else None),
                 output=output,
-                environment={"TF_CONFIG": json.dumps(config)},
+                environment={"TF_CONFIG": json.dumps(config)} | (variables if place else {}),
             )
             self.processes.append(process)
 
@@ -48,7 +50,7 @@ class Workers:
         """The statuses of both, which must end in time."""
         return [process.wait(LIMIT) for process in self.processes]
 
-    def told_by(self, place):
+    def last_line(self, place):
         """The line that a worker ended with; TensorFlow may log after it."""
         lines = self.outputs[place].read_text(errors="replace").splitlines()
         return next((line for line in reversed(lines) if line.startswith("pretrain.py: ")), "")

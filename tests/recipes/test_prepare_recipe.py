@@ -113,7 +113,7 @@ def test_a_packing_of_nothing_can_be_mended(scene_shards, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_packing_that_is_told_to_end_leaves_nothing(number, monkeypatch, tmp_path, capsys):
+def test_packing_that_a_signal_ends_leaves_nothing(number, monkeypatch, tmp_path, capsys):
     def tell(*_):
         assert (tmp_path / "out" / "b.unfinished").exists()
         os.kill(os.getpid(), number)

@@ -82,7 +82,7 @@ def test_the_command_ends_in_one_line(flags, line):
 
 
 @pytest.mark.usefixtures("tiny_preset")
-def test_a_command_that_is_told_to_end_says_how_to_go_on(
+def test_a_command_that_a_signal_ends_says_how_to_go_on(
     monkeypatch, scene_shards, tmp_path, capsys
 ):
     def pretrain(settings):

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import types
 
 import keras
 import numpy as np
@@ -13,6 +14,8 @@ from experiments import CLASSIFICATION
 from align_keras import AlignPreprocessor, distribution
 from align_keras.data import records, scenes
 from align_keras.errors import InputError
+from align_keras.evaluation.tasks.result import Result
+from align_keras.locks import locked
 from align_keras.runs import classification
 from align_keras.runs.classification import finetune
 from align_keras.runs.classification_settings import Phase
@@ -99,6 +102,7 @@ def test_fine_tuning_learns_and_leaves_what_the_readme_names(finished):
         result = json.loads((workdir / f"{kind}-colours.json").read_text())
         assert result["metrics"]["acc1"] == metrics[phase]["top_1"]
         assert result["chance"]["acc1"] == pytest.approx(1 / 3)
+        assert result["skipped_images"] == 0
         for picture in ("confusion", "images"):
             assert (workdir / f"{kind}-colours-{picture}.png").stat().st_size > 5_000
     steps = [line["step"] for line in read_log(workdir / "full")]
@@ -208,8 +212,34 @@ def test_training_images_that_do_not_decode_are_left_out_and_counted(
     train_both(settings_of(start, data, tmp_path / "run", **options))
     [head, full] = re.findall(r"skipped (\d+) images that do not decode", capsys.readouterr().out)
     assert int(head) and int(full)
-    with pytest.raises(LostDataError, match=r"pairs were skipped .*train/\w+/\d+.jpg \(1\)"):
+    lost = r"images were skipped .*train/\w+/\d+.jpg \(1\)"
+    with pytest.raises(LostDataError, match=lost) as raised:
         train_both(settings_of(start, data, tmp_path / "other", split="test"))
+    assert raised.value.setting == "data"
+
+
+def test_the_report_counts_the_images_that_a_phase_has_skipped(tmp_path, monkeypatch):
+    counts = {"2": {"skipped_pairs": 4}, "3": {"skipped_pairs": 7}}
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "skipped.json").write_text(json.dumps(counts))
+    result = Result("finetuned", "", {"top_1": 0.5}, {"top_1": 0.3})
+    nothing = types.SimpleNamespace(features=None)
+    monkeypatch.setattr(classification, "make_preprocessor", lambda *_: None)
+    monkeypatch.setattr(classification, "embed_labelled", lambda *_: nothing)
+    monkeypatch.setattr(classification, "classification_result", lambda *_: result)
+    settings = settings_of("", "", tmp_path)
+    classes = types.SimpleNamespace(names=COLOURS)
+    train = types.SimpleNamespace(count=100, classes=classes)
+    model = types.SimpleNamespace(score=None, preprocessor=None)
+    run = classification.ClassificationRun(settings, tmp_path, None, None, train, model)
+    classification.evaluate(run, "full")
+    assert json.loads((tmp_path / "finetuned-colours.json").read_text())["skipped_images"] == 7
+
+
+def test_a_second_run_in_its_directory_is_refused(start, coloured, tmp_path):
+    with locked(tmp_path / ".align_keras.lock"), pytest.raises(InputError) as raised:
+        finetune(settings_of(start, coloured, tmp_path, split="test"))
+    assert one_line(raised.value).startswith(f"--workdir: {tmp_path}: another run is using it")
 
 
 def test_a_preprocessor_that_does_not_load_names_the_model():
@@ -225,5 +255,5 @@ def test_other_training_images_do_not_resume(finished, coloured):
     path.unlink()
     with pytest.raises(InputError, match="images of 3 classes, not the .* of 3,") as raised:
         finetune(settings)
-    assert raised.value.setting == "train_data"
+    assert raised.value.setting == "data"
     path.write_bytes(image)

@@ -52,7 +52,7 @@ def settings_of(**options):
         ({"split": "dev"}, "split", "no folder .*dev of the split dev"),
         ({"train_split": "dev"}, "train_split", "no folder .*dev of the split dev"),
         ({"class_names": "none.txt"}, "class_names", "none.txt: no such file"),
-        ({"data": "{folder}/one.jsonl"}, "train_data", "classification needs two classes"),
+        ({"data": "{folder}/one.jsonl"}, "data", "classification needs two classes"),
     ],
 )
 def test_wrong_data_are_named(options, setting, message, folder):

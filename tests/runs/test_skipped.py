@@ -40,7 +40,7 @@ def test_a_run_stops_once_an_epoch_has_lost_more_than_its_share(tmp_path):
     )
 
 
-def test_what_was_told_once_does_not_stop_the_run_again(tmp_path):
+def test_what_was_reported_once_does_not_stop_the_run_again(tmp_path):
     skipped = SkippedPairs()
     run = in_run(tmp_path, skipped)
     skipped.add(0, [b"a"] * 11, [])

@@ -1,4 +1,4 @@
-"""How training ends when a signal tells the process, or another worker, to."""
+"""How training ends when a signal asks the process, or another worker, to stop."""
 
 import contextlib
 import os
@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from align_keras import Lamb, signals
 from align_keras.data.pipeline import SkippedPairs
+from align_keras.errors import InputError
 from align_keras.runs import training
 from align_keras.runs.checkpoints import RunCheckpoints
-from align_keras.runs.log import TOLD, TrainingLog, lacks_evaluation, read_log
+from align_keras.runs.log import STOP_REQUESTED, TrainingLog, lacks_evaluation, read_log
 from align_keras.runs.skipped import SkippedInRun
 from align_keras.runs.workdir import how_to_resume
 
@@ -85,6 +86,29 @@ def test_an_evaluation_that_a_signal_ends_is_repeated(tmp_path):
     assert not lacks_evaluation(tmp_path, 4, 2, 6)
 
 
+def test_a_signal_after_the_first_step_of_a_process_keeps_that_step(tmp_path):
+    run = Run(tmp_path)
+    with pytest.raises(signals.Interrupted):
+        run.train((1, tell), (1, run.log.save))
+    assert run.outcome() == "the same command with <workdir>=a resumes at step 1"
+    resumed = Run(tmp_path)
+    resumed.checkpoints.count_steps(2)
+    resumed.checkpoints.save_if_best(0.5)
+    assert run.outcome().endswith("resumes at step 2")
+    assert Run(tmp_path).log.step == 2
+
+
+def test_training_that_ends_early_is_no_success(tmp_path):
+    def fail():
+        raise tf.errors.OutOfRangeError(None, None, "a file would be too large")
+
+    with (
+        pytest.warns(UserWarning, match="Your input ran out of data"),
+        pytest.raises(InputError, match="training ended at step 2 of 6"),
+    ):
+        Run(tmp_path).train((2, fail))
+
+
 def test_before_the_first_step_there_is_nothing_to_keep(tmp_path, monkeypatch):
     run = Run(tmp_path)
     assert not lacks_evaluation(tmp_path, 0, 2, 6)
@@ -94,10 +118,10 @@ def test_before_the_first_step_there_is_nothing_to_keep(tmp_path, monkeypatch):
     assert run.outcome() == "there is no checkpoint yet, so the same command begins anew"
 
 
-def test_a_worker_ends_after_the_step_in_which_another_was_told(tmp_path):
+def test_a_worker_ends_after_the_step_in_which_another_was_signalled(tmp_path):
     with contextlib.ExitStack() as deferred:
-        stop = training.StopWhenTold(Run(tmp_path).log, 2, deferred)
-        stop.on_train_batch_end(0, {TOLD: [0.0]})
-        with pytest.raises(signals.Interrupted, match="another worker was told to end") as raised:
-            stop.on_train_batch_end(1, {TOLD: [0.5]})
+        stop = training.StopOnSignal(Run(tmp_path).log, 2, deferred)
+        stop.on_train_batch_end(0, {STOP_REQUESTED: [0.0]})
+        with pytest.raises(signals.Interrupted, match="another worker was asked to stop") as raised:
+            stop.on_train_batch_end(1, {STOP_REQUESTED: [0.5]})
     assert raised.value.exit_code == 143

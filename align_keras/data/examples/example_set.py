@@ -61,7 +61,7 @@ class ExampleSet:
 
     def check_captions(self) -> None:
         """Raises InputError if none of the first images has a caption, or one is no text."""
-        # All captions, so that a faulty one is told before a model is loaded.
+        # All captions, so that a faulty one is reported before a model is loaded.
         texts = [len(example.queries) for example in itertools.islice(self, _FIRST_IMAGES)]
         if any(texts):
             return

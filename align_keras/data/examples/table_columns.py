@@ -1,6 +1,6 @@
 """Looks for the columns of a table before anything is read from it or loaded for it.
 
-No TensorFlow: a misspelt name is told at once.
+No TensorFlow: a misspelt name is reported at once.
 """
 
 from collections.abc import Collection, Sequence

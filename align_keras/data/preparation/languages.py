@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from align_keras.errors import InputError
 
-# The languages told apart: those of most of the web. Among all that py3langid knows, short English
-# captions are taken for rare ones: for Nigerian Pidgin, 7 % of an alt-text sample.
+# The languages distinguished: those of most of the web. Among all that py3langid knows, short
+# English captions are taken for rare ones: for Nigerian Pidgin, 7 % of an alt-text sample.
 _LANGUAGES = re.findall(
     r"\w+",
     "ar bg cs da de el en es et fa fi fr he hi hr hu id it ja ko lt lv nl no pl pt ro ru sk sl sv "
@@ -20,7 +20,7 @@ _BELIEVED = 0.5
 
 
 def check_language(code: str) -> None:
-    """Raises InputError if a language cannot be told, without loading anything."""
+    """Raises InputError if a language cannot be determined, without loading anything."""
     if code not in _LANGUAGES:
         raise InputError(f"{code!r} must be one of {' '.join(_LANGUAGES)}")
     if importlib.util.find_spec("py3langid") is None:
@@ -36,7 +36,7 @@ def language_detector(code: str) -> Callable[[str], bool]:
         code: ISO 639-1, such as ``en``.
 
     Raises:
-        InputError: if the code is not one of the languages told apart, or py3langid is missing.
+        InputError: if the code is not one of the languages distinguished, or py3langid is missing.
     """
     check_language(code)
     from py3langid.langid import MODEL_FILE, LanguageIdentifier

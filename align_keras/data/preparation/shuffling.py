@@ -43,14 +43,14 @@ class RecordSorter:
         bucket = key[:2]
         if bucket not in self._files:
             self._files[bucket] = (self._directory / f"records-{bucket}").open("w+b")
-        with full_disk.told(self._directory / f"records-{bucket}"):
+        with full_disk.reported(self._directory / f"records-{bucket}"):
             self._files[bucket].write(_HEADER.pack(bytes.fromhex(key), len(record)) + record)
 
     def sorted_records(self) -> Iterator[bytes]:
         """Yields the records by their keys."""
         for bucket in sorted(self._files):
             with self._files[bucket] as file:
-                with full_disk.told(self._directory / f"records-{bucket}"):
+                with full_disk.reported(self._directory / f"records-{bucket}"):
                     file.flush()
                 yield from _sorted_records(file)
 

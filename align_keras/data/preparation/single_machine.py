@@ -33,7 +33,7 @@ def prepare(
         preparation: what to do.
         output: path and start of the shards' names.
         shard_size: records a shard.
-        watch: wraps an iterator, such as to show progress; it is told what is counted.
+        watch: wraps an iterator, such as to show progress; it gets the name of what is counted.
 
     Returns:
         The report, as of ``filter_report.Tally.as_json``, which is also in ``OUTPUT-report.json``

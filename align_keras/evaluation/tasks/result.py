@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,8 @@ class Result:
     """Means over folds of the images; empty if there are none."""
     paper_prefix: str = ""
     """Before the names of the paper's figures, if another task has figures of the same names."""
+    skipped_images: int | None = None
+    """Training images that were skipped, each as often as it was; None if nothing was trained."""
 
 
 def report_result(result: Result, name: str, model_name: str, path: Path) -> None:
@@ -44,7 +47,9 @@ def report_result(result: Result, name: str, model_name: str, path: Path) -> Non
     figures = data_sets.known(name).paper
     paper = {own: figures.get(result.paper_prefix + own) for own in result.metrics}
     print(report.format_table(result.title, result.metrics, result.chance, paper))
-    others = {"folds": result.folds} if result.folds else {}
+    others: dict[str, Any] = {"folds": result.folds} if result.folds else {}
+    if result.skipped_images is not None:
+        others["skipped_images"] = result.skipped_images
     report.write_json(
         path, name, model_name, result.task, result.metrics, chance=result.chance, **others
     )

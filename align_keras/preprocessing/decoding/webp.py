@@ -14,7 +14,7 @@ _BYTES = [bytes([value]) for value in range(256)]
 def decode_webp(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes a WebP; of an animated one, the first picture.
 
-    TensorFlow wants to be told whether there is an opacity, and refuses what it is told wrongly;
+    TensorFlow has to be given whether there is an opacity, and refuses a wrong value;
     an animated file must have the flag of one, and left to find out it ends the process.
 
     Args:
