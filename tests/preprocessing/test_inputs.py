@@ -53,6 +53,19 @@ def reference_images(model, images):
     return pixels, model.backbone.encode_images(pixels).numpy()
 
 
+@pytest.fixture(scope="module")
+def reference(tiny_model, images):
+    """Pixels and embeddings of the five images."""
+    return reference_images(tiny_model, images)
+
+
+@pytest.fixture(scope="module")
+def expected_texts(tiny_model):
+    """Embeddings of the captions by the backbone alone."""
+    tokens = tiny_model.preprocessor.tokenize(CAPTIONS)
+    return tiny_model.backbone.encode_texts(tokens).numpy()
+
+
 def slices(values):
     return tf.data.Dataset.from_tensor_slices(values)
 
@@ -77,8 +90,8 @@ def slices(values):
         lambda images, encoded, paths: slices((images, np.arange(5))).batch(2),
     ],
 )
-def test_images_in_every_form_embed_the_same(form, model, images, encoded, paths):
-    _, expected = reference_images(model, images)
+def test_images_in_every_form_embed_the_same(form, model, images, encoded, paths, reference):
+    _, expected = reference
     embeddings = model.encode_images(form(images, encoded, paths), batch_size=2)
     assert isinstance(embeddings, np.ndarray)
     assert embeddings.dtype == np.float32
@@ -86,8 +99,8 @@ def test_images_in_every_form_embed_the_same(form, model, images, encoded, paths
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-6)
 
 
-def test_pixels_are_taken_as_they_are(model, images):
-    pixels, expected = reference_images(model, images)
+def test_pixels_are_taken_as_they_are(model, reference):
+    pixels, expected = reference
     for form in (pixels, tf.constant(pixels), slices(pixels), slices(pixels).batch(2)):
         np.testing.assert_allclose(model.encode_images(form), expected, atol=1e-6)
     model.preprocessor = None
@@ -107,16 +120,16 @@ def test_pixels_are_taken_as_they_are(model, images):
         lambda captions: slices({"captions": captions, "key": captions}).batch(3),
     ],
 )
-def test_captions_in_every_form_embed_the_same(form, model):
+def test_captions_in_every_form_embed_the_same(form, model, expected_texts):
+    found = model.encode_texts(form(CAPTIONS), batch_size=2)
+    np.testing.assert_allclose(found, expected_texts, atol=1e-6)
+
+
+def test_word_pieces_are_taken_as_they_are(model, expected_texts):
     tokens = model.preprocessor.tokenize(CAPTIONS)
-    expected = model.backbone.encode_texts(tokens).numpy()
-    np.testing.assert_allclose(
-        model.encode_texts(form(CAPTIONS), batch_size=2), expected, atol=1e-6
-    )
-    np.testing.assert_allclose(model.encode_texts(tokens, batch_size=2), expected, atol=1e-6)
-    np.testing.assert_allclose(
-        model.encode_texts(slices(tokens).batch(2), batch_size=2), expected, atol=1e-6
-    )
+    for form in (tokens, slices(tokens).batch(2)):
+        found = model.encode_texts(form, batch_size=2)
+        np.testing.assert_allclose(found, expected_texts, atol=1e-6)
 
 
 def test_single_ones_are_a_batch_of_one(model, paths):
@@ -145,12 +158,12 @@ def test_nothing_gives_nothing(model):
         lambda images, paths: slices({"images": paths, "captions": CAPTIONS}).batch(2),
     ],
 )
-def test_pairs_are_predicted_from_every_form(form, model, images, paths):
-    _, expected_images = reference_images(model, images)
+def test_pairs_are_predicted_from_every_form(form, model, images, paths, reference, expected_texts):
+    _, expected_images = reference
     outputs = model.predict(form(images, paths), batch_size=None, verbose=0)
     assert outputs.keys() == {"image_embeddings", "text_embeddings"}
     np.testing.assert_allclose(outputs["image_embeddings"], expected_images, atol=1e-5)
-    np.testing.assert_allclose(outputs["text_embeddings"], model.encode_texts(CAPTIONS), atol=1e-5)
+    np.testing.assert_allclose(outputs["text_embeddings"], expected_texts, atol=1e-5)
 
 
 def test_further_fields_of_a_dataset_pass_through_predict(model, images):
