@@ -171,9 +171,7 @@ def evaluate_start(run: PretrainingRun, step: int) -> Metrics:
     return metrics
 
 
-def fit(
-    run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False
-) -> Evaluated | None:
+def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -> Evaluated | None:
     """Trains from the checkpoint's step to the last one.
 
     Args:
