@@ -157,14 +157,27 @@ class BuiltBeforeFit(keras.Model):
     """A model that is built when ``fit`` begins; only its optimizer may not be.
 
     Keras would draw and average a batch over the replicas to build the model, which fails under
-    ``MultiWorkerMirroredStrategy``.
+    ``MultiWorkerMirroredStrategy``, and trace the model. It still does for a loss or metrics of
+    Keras's that ``build_losses`` has not built.
     """
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Keras's hook before a step is traced."""
+        compiled = (self._compile_loss, self._compile_metrics)
+        if not all(one is None or one.built for one in compiled):
+            super()._maybe_symbolic_build(iterator, data_batch)
         if self.optimizer is not None and not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
+
+
+def build_losses(
+    model: keras.Model, targets: keras.KerasTensor, outputs: keras.KerasTensor
+) -> None:
+    """Builds the loss and the metrics of a compiled model for such targets and outputs."""
+    for compiled in (model._compile_loss, model._compile_metrics):
+        if compiled is not None and not compiled.built:
+            compiled.build(targets, outputs)
 
 
 # === keras-hub's blocks ===

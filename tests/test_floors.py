@@ -204,9 +204,10 @@ def test_the_package_knows_no_recipe():
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_package_alone_loads_nothing_of_the_uses_of_a_model():
+def test_the_package_alone_registers_classes_and_loads_nothing_of_the_uses_of_a_model():
     code = (
-        "import sys, align_keras\n"
+        "import sys, align_keras, keras\n"
+        "assert keras.saving.get_registered_object('align_keras>Lamb') is not None\n"
         "above = ('export', 'search', 'evaluation', 'data', 'runs')\n"
         "names = tuple(f'align_keras.{name}' for name in above)\n"
         "print([name for name in sys.modules if name.startswith(names)])"

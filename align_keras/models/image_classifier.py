@@ -7,13 +7,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from align_keras import distribution
+from align_keras import distribution, keras_internals
 from align_keras.preprocessing import raw_inputs
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
-class AlignImageClassifier(keras.Model):
+class AlignImageClassifier(keras_internals.BuiltBeforeFit):
     """The image tower's features and a linear layer: the paper's transfer.
 
     Trains by Keras's own ``fit`` on batches of images and classes. While the tower is frozen,

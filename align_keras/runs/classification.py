@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from align_keras import checksums, distribution
+from align_keras import checksums, distribution, keras_internals
 from align_keras.data import labelled_images, pipeline
 from align_keras.errors import concerning
 from align_keras.evaluation.tasks.classes import embed_labelled
@@ -178,6 +178,10 @@ def compile_phase(run: ClassificationRun, name: str, steps: int) -> None:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
+    # Else Keras would draw a batch and trace the model once more for them.
+    labels = keras.KerasTensor((None,), "int32")
+    logits = keras.KerasTensor((None, len(run.classifier.class_names)), "float32")
+    keras_internals.build_losses(run.classifier, labels, logits)
 
 
 def fit(run: ClassificationRun, name: str) -> None:

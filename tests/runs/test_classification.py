@@ -172,6 +172,8 @@ def test_a_killed_run_resumes_to_the_same_weights(pieces, coloured, tmp_path, mo
 
 def test_two_replicas_take_the_same_steps(start, coloured, tmp_path, mirrored, monkeypatch):
     """Two halves give the gradients and the batch-norm statistics of the whole batch."""
+    # Keras would draw a batch and trace the model once more, to build what is compiled.
+    monkeypatch.setattr(keras.Model, "_symbolic_build", lambda *_, **__: pytest.fail("built twice"))
     phases = {"head": Phase(0.1, steps=1), "full": Phase(0.1, steps=2)}
     one = train_both(settings_of(start, coloured, tmp_path / "one", split="test", **phases))
     monkeypatch.setattr(distribution, "make_strategy", lambda *_: mirrored)

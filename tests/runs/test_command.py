@@ -112,16 +112,3 @@ def test_importing_the_package_lazily_loads_no_tensorflow():
         ALIGN_KERAS_IMPORT="lazy",
     )
     assert found == ["False", "False", "True", "None", "False", "True", "Lamb", "AlignBackbone"]
-
-
-def test_importing_the_package_registers_classes_and_loads_no_use_of_a_model():
-    found = python(
-        "import sys, align_keras, keras\n"
-        "print(keras.saving.get_registered_object('align_keras>Lamb') is not None)\n"
-        "print(*sorted({'.'.join(name.split('.')[:2]) for name in sys.modules "
-        "if name.startswith('align_keras.')}))"
-    )
-    assert found[0] == "True"
-    assert not {f"align_keras.{name}" for name in ("export", "search", "evaluation", "runs")} & set(
-        found
-    )

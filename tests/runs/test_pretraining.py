@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from unittest import mock
 
 import keras
 import numpy as np
@@ -25,12 +26,19 @@ pytestmark = pytest.mark.usefixtures("tiny_preset")
 @pytest.fixture(scope="module")
 def finished(tiny_preset, scene_shards, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    return workdir, pretrain(settings_of(scene_shards, workdir))
+    evaluate = pretraining.evaluate_held_out
+    with mock.patch.object(pretraining, "evaluate_held_out", side_effect=evaluate) as evaluated:
+        metrics = pretrain(settings_of(scene_shards, workdir))
+    # After the last step, and not once more for the report.
+    assert evaluated.call_count == 1
+    return workdir, metrics
 
 
 def test_a_run_leaves_what_the_readme_names(finished):
     workdir, metrics = finished
     assert json.loads((workdir / "metrics.json").read_text()) == metrics
+    (evaluated,) = [line for line in read_log(workdir) if line["kind"] == "eval"]
+    assert evaluated["i2t_recall_at_10"] == metrics["i2t_recall_at_10"]
     names = [f"{way}_recall_at_{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
     for name in [*names, "zero_shot_top_1", "zero_shot_unseen_top_1"]:
         assert 0.0 <= metrics[name] <= 1.0, name
