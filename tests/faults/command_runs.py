@@ -4,6 +4,7 @@ import atexit
 import functools
 import json
 import os
+import time
 
 from fork_server import ForkServer
 from harness import MODULES, SEED
@@ -30,6 +31,18 @@ def shared_material(server, tmp_path_factory):
         process = server.start("commands:make_material", str(folder), output=output)
         assert process.wait(LIMIT) == 0, output.read_text()
     return folder
+
+
+@functools.cache
+def undisturbed(server, name, material):
+    """The digest of a command's run that nothing happens to, and its seconds; run once."""
+    workdir = material.with_name(f"undisturbed-{name}")
+    output = workdir.with_suffix(".txt")
+    began = time.monotonic()
+    process = server.start("commands:run", name, str(material), str(workdir), output=output)
+    assert process.wait(LIMIT) == 0, output.read_text(errors="replace")
+    seconds = time.monotonic() - began
+    return left_by(server, workdir), seconds
 
 
 def left_by(server, workdir):

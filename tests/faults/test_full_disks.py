@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from command_runs import LIMIT, assert_same, left_by, shared_material, shared_server
+from command_runs import LIMIT, assert_same, left_by, shared_material, shared_server, undisturbed
 from commands import RECIPES
 
 from align_keras.runs.verifying import verify
@@ -44,7 +44,6 @@ def partial_files(folder):
     ],
 )
 def test_fine_tuning(name, limits, files, server, material, tmp_path):
-    assert run(server, name, material, tmp_path / "whole") == (0, [])
     for limit, file in zip(limits, files, strict=True):
         status, (line,) = run(server, name, material, tmp_path / "run", limit)
         assert status == 1
@@ -52,7 +51,8 @@ def test_fine_tuning(name, limits, files, server, material, tmp_path):
         assert line.endswith("make room, then run the same command again"), line
         assert not partial_files(tmp_path / "run")
     assert run(server, name, material, tmp_path / "run") == (0, [])
-    assert_same(left_by(server, tmp_path / "whole"), left_by(server, tmp_path / "run"))
+    expected, _ = undisturbed(server, name, material)
+    assert_same(expected, left_by(server, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("name", ["export_saved_model", "export_onnx", "export_litert"])

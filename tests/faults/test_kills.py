@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from command_runs import LIMIT, assert_same, left_by, shared_material, shared_server
+from command_runs import LIMIT, assert_same, left_by, shared_material, shared_server, undisturbed
 from harness import SEED
 from tables import add_row
 
@@ -73,10 +73,7 @@ def draw_moment(rng, name, seconds):
 def test_killed_and_run_again_it_leaves_the_same(name, server, material, tmp_path, record_property):
     rng = np.random.default_rng([SEED, list(SHARES).index(name)])
     began, wanted = time.monotonic(), round(KILLS * SHARES[name])
-    whole = tmp_path / "whole"
-    assert run(server, name, material, whole) == 0, whole.with_suffix(".txt").read_text()
-    seconds = time.monotonic() - began
-    expected = left_by(server, whole)
+    expected, seconds = undisturbed(server, name, material)
     assert len(expected) > 5
     kills = {"at a time": 0, "in a call": 0}
     lives = 0

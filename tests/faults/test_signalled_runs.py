@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from command_runs import LIMIT, assert_same, left_by, shared_material, shared_server
+from command_runs import LIMIT, assert_same, left_by, shared_material, shared_server, undisturbed
 from commands import RECIPES
 from harness import SEED
 from tables import add_row
@@ -72,8 +72,7 @@ class Run:
 def test_a_run_that_signals_end_goes_on_to_the_same(
     name, server, material, tmp_path, record_property
 ):
-    began, whole = time.monotonic(), Run(server, name, material, tmp_path / "whole")
-    assert whole.end()[:2] == (0, "")
+    began, (expected, _) = time.monotonic(), undisturbed(server, name, material)
     run, before, longest = Run(server, name, material, tmp_path / "run"), ("", 0), 0.0
     for moment in MOMENTS[name]:
         status, line, seconds = run.end(*moment)
@@ -86,7 +85,7 @@ def test_a_run_that_signals_end_goes_on_to_the_same(
         assert after >= before, line
         before, longest = after, max(longest, seconds)
     assert run.end()[:2] == (0, "")
-    assert_same(left_by(server, whole.workdir), left_by(server, run.workdir))
+    assert_same(expected, left_by(server, run.workdir))
     add_row(
         record_property,
         "signals",
