@@ -4,12 +4,8 @@ import os
 import subprocess
 import sys
 
-import pytest
-import tensorflow as tf
 from conftest import ROOT
 from experiments import PRETRAINING
-from in_process import run_recipe_here
-from tiny_sizes import add_tiny_preset
 
 
 def settings_of(scene_shards, workdir, **options):
@@ -51,12 +47,3 @@ def run_recipe(name, *arguments):
         text=True,
         timeout=300,
     )
-
-
-def pretrain_tiny(*flags):
-    """``pretrain.py`` with a size ``tiny`` to choose, in a process of a ``ForkServer``."""
-    # As users have it; conftest.py switches it off.
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
-    with pytest.MonkeyPatch.context() as patch:
-        add_tiny_preset(patch)
-        sys.exit(run_recipe_here("pretrain.py", *flags))

@@ -1,6 +1,5 @@
-"""The command: its flags without TensorFlow, its one line, its workers."""
+"""The command: its flags without TensorFlow, its one line."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,13 +7,10 @@ import sys
 
 import pytest
 from conftest import ROOT
-from faults.fork_server import ForkServer
 from in_process import run_recipe_here
-from ports import free_ports
 from short_runs import run_recipe, settings_of, users_environment
 
 from align_keras import signals
-from align_keras.runs.log import read_log
 
 
 def flags_of(settings, *names):
@@ -97,36 +93,3 @@ def test_a_command_that_a_signal_ends_says_how_to_go_on(
     assert run_recipe_here("pretrain.py", *flags_of(expected, *changed, "log_every")) == 143
     line = "pretrain.py: terminated (SIGTERM); --workdir=runs/a resumes\n"
     assert capsys.readouterr().err == line
-
-
-def run_two_workers(settings, folder):
-    """Runs the recipe in two processes: their exit codes and what they print."""
-    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    names = ("preset", "train_data", "eval_data", "workdir", "steps", "warmup_steps", "batch_size")
-    names += ("image_size", "resize_size", "vocabulary_size", "eval_every", "log_every")
-    flags = ["--strategy=multi_worker", *flags_of(settings, *names)]
-    outputs = [folder / f"worker-{index}.txt" for index in range(2)]
-    server = ForkServer(["short_runs"])
-    try:
-        processes = []
-        for index, output in enumerate(outputs):
-            task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-            environment = {"TF_CONFIG": json.dumps(task)}
-            function = "short_runs:pretrain_tiny"
-            process = server.start(function, *flags, output=output, environment=environment)
-            processes.append(process)
-        codes = [process.wait(timeout=300) for process in processes]
-    finally:
-        server.close()
-    return codes, [output.read_text() for output in outputs]
-
-
-def test_two_workers_train_alike(scene_shards, tmp_path):
-    settings = settings_of(scene_shards, tmp_path / "run", steps=2)
-    codes, outputs = run_two_workers(settings, tmp_path)
-    assert codes == [0, 0], outputs
-    first, second = (read_log(tmp_path / "run" / place) for place in ("", "worker-1"))
-    assert len(first) == len(second) == 3
-    for line, other in zip(first, second, strict=True):
-        for name in line.keys() - {"pairs_per_second", "kind"}:
-            assert other[name] == pytest.approx(line[name], rel=1e-5), name
