@@ -70,7 +70,7 @@ def shown(tab):
 
 
 def test_a_sentence_is_searched_in_a_browser(tab, page_search):
-    assert "30 images, exact search" in tab.inner_text("#about")
+    tab.wait_for_selector("#about:has-text('30 images, exact search')")
     assert tab.inner_text("#search-status") == "Type a sentence, drop an image, or both."
     tab.fill("#text", "a red ring")
     tab.select_option("#count", "48")
