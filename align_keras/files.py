@@ -1,13 +1,15 @@
 """Files and folders that are written whole or not at all, and JSON that is checked when read."""
 
 import contextlib
-import itertools
+import functools
+import hashlib
 import json
 import os
 import re
 import shutil
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,16 @@ from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.locks import LockedError, locked
 
 _LOCK = "lock"
-# A partial file's name has its process, which another process can look for on the same machine. On
-# another machine the process counts as ended when nothing was written for a day.
-_HOST = re.sub(r"\W", "_", socket.gethostname())[:32]
-_SECONDS_OF_OTHER_HOSTS = 86_400
+# A partial file's name has its process, which another process of the same machine and container can
+# look for. Elsewhere the process counts as ended when nothing was written for a day.
+_SECONDS_ELSEWHERE = 86_400
 _PARTIAL = re.compile(
-    r"(?P<stem>.+?)(?:\.(?P<host>\w+)-(?P<process>\d+)-\d+)?\.partial(?P<suffix>\.[^.]+|)"
+    r"(?P<stem>.+?)\.(?P<place>[0-9a-f]{8})-(?P<process>\d{1,10})-(?P<write>[0-9a-f]{8})"
+    r"\.partial(?P<suffix>\.[^.]+|)"
 )
-_numbers = itertools.count()
-_written: set[Path] = set()
+_EARLIER_PARTIAL = re.compile(r"(?P<stem>.+?)\.partial(?P<suffix>\.[^.]+|)")
+#: Names of the partial files that this process is writing.
+_written: set[str] = set()
 #: What to do about a file of a run that is damaged or gone.
 RESTORE = "restore it, or give another <workdir>"
 
@@ -45,10 +48,9 @@ def write_whole(path: Path, content: str | Callable[[Path], Any]) -> None:
         NoSpaceError: if its disk is full.
     """
     _sweep(path)
-    partial = path.with_name(
-        f"{path.stem}.{_HOST}-{os.getpid()}-{next(_numbers)}.partial{path.suffix}"
-    )
-    _written.add(partial)
+    write = uuid.uuid4().hex[:8]
+    partial = path.with_name(f"{path.stem}.{_place()}-{os.getpid()}-{write}.partial{path.suffix}")
+    _written.add(partial.name)
     try:
         with full_disk.reported(path):
             if isinstance(content, str):
@@ -60,43 +62,51 @@ def write_whole(path: Path, content: str | Callable[[Path], Any]) -> None:
         partial.unlink(missing_ok=True)
         raise
     finally:
-        _written.discard(partial)
+        _written.discard(partial.name)
 
 
 def whole_name(name: str) -> str:
     """The name of the file of which a partial one is called ``name``; another name as it is."""
-    found = _PARTIAL.fullmatch(name)
+    found = _PARTIAL.fullmatch(name) or _EARLIER_PARTIAL.fullmatch(name)
     return found["stem"] + found["suffix"] if found else name
 
 
+@functools.cache
+def _place() -> str:
+    """Eight digits for what sees the same processes: a machine since its start, or a container."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # another system than Linux
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
 def _sweep(path: Path) -> None:
-    """Removes the partial files of a path whose processes have ended."""
-    if not path.parent.is_dir():
-        return
-    for name in os.listdir(path.parent):
-        found = _PARTIAL.fullmatch(name)
-        if found and found["stem"] + found["suffix"] == path.name:
+    """Removes the partial files of a path whose processes have ended, as far as it may."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(path.parent):
+            found = _PARTIAL.fullmatch(name)
+            if not found or found["stem"] + found["suffix"] != path.name:
+                continue
             partial = path.with_name(name)
-            if not _is_being_written(partial, found["host"], int(found["process"] or 0)):
-                partial.unlink(missing_ok=True)
+            if not _is_being_written(partial, found["place"], int(found["process"])):
+                with contextlib.suppress(OSError):
+                    partial.unlink()
 
 
-def _is_being_written(partial: Path, host: str | None, process: int) -> bool:
-    if process == os.getpid() and host == _HOST:
-        # In a container every process may have the number of the one before.
-        return partial in _written
-    if host == _HOST:
-        try:
-            os.kill(process, 0)
-        except (ProcessLookupError, OverflowError):
-            return False
-        except PermissionError:  # it is another user's
-            pass
-        return True
+def _is_being_written(partial: Path, place: str, process: int) -> bool:
+    if place != _place():
+        return time.time() - partial.stat().st_mtime < _SECONDS_ELSEWHERE
+    if process == os.getpid():
+        # Of this process, or of an ended one that had its number.
+        return partial.name in _written
     try:
-        return time.time() - partial.stat().st_mtime < _SECONDS_OF_OTHER_HOSTS
-    except FileNotFoundError:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
         return False
+    except PermissionError:  # it is another user's
+        pass
+    return True
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -71,6 +71,13 @@ class PathMark:
         self.check(value)
         return ",".join(start + os.path.expanduser(path) for start, path in self._parts(value))
 
+    def is_name(self, value: str) -> bool:
+        """Whether it is a name, the same on every machine: of a hub, of TFDS or of a preset."""
+        if self.is_list and value.startswith(_TFDS):
+            return True
+        is_known = set(HUB_SCHEMES) <= set(self.schemes)
+        return is_known and (scheme(value) in HUB_SCHEMES or (bool(value) and os.sep not in value))
+
     def _parts(self, value: str) -> list[tuple[str, str]]:
         """The paths, each with its prefix."""
         if not self.is_list:

@@ -29,7 +29,7 @@ import tensorflow as tf
 
 # pytest finds the hook here: it prints the figures of `make test-faults`.
 from faults.tables import pytest_terminal_summary  # noqa: F401
-from tiny_sizes import TINY_EFFICIENTNET, add_tiny_preset
+from tiny_sizes import THREE_BLOCKS, TINY_EFFICIENTNET, add_tiny_preset
 
 # Before anything runs: replicas of a MirroredStrategy without a GPU.
 LOGICAL_CPUS = int(os.environ.get("LOGICAL_CPUS", "2"))
@@ -149,7 +149,8 @@ def tiny_model(preprocessor):
     """A dual encoder with its preprocessor; a test that changes it must change it back."""
     keras.utils.set_random_seed(1)
     pieces = len(preprocessor.vocabulary)
-    model = build_tiny_model(preprocessor=preprocessor, vocabulary_size=pieces)
+    options = {"vocabulary_size": pieces, "image_tower": THREE_BLOCKS}
+    model = build_tiny_model(preprocessor=preprocessor, **options)
     # Batch-norm statistics and scales as of a trained model, not ones and zeros.
     rng = np.random.default_rng(5)
     ranges = {"gamma": (0.4, 1.6), "moving_variance": (0.4, 1.6)}

@@ -78,14 +78,14 @@ def test_no_damage_passes(seed, folder, tmp_path):
     copy, done = damaged_copy(folder, tmp_path / "copy", seed)
     before = {name: (folder / name).read_bytes() for name in checksums.files_below(folder)}
     try:
-        told = found(copy)
+        faults = found(copy)
     except InputError as error:
-        told = [str(error)]
+        faults = [str(error)]
     now = {name: (copy / name) for name in before}
     is_equal = all(
         path.exists() and path.read_bytes() == before[name] for name, path in now.items()
     )
-    assert told or is_equal, done
+    assert faults or is_equal, done
 
 
 def test_files_take_their_places_once_all_are_written(folder):

@@ -51,12 +51,14 @@ def test_what_killed_processes_left_of_a_file_is_removed(tmp_path, monkeypatch):
     assert files.whole_name("partial.json") == "partial.json"
     process = f"-{os.getpid()}-"
     parent, dead = own.replace(process, f"-{os.getppid()}-"), own.replace(process, f"-{2**22 + 1}-")
-    elsewhere = own.replace(own.split(".")[1].split("-")[0], "another_host")
-    old = elsewhere.replace("-", "-9")
-    kept = [parent, elsewhere, own.replace("one", "other")]
+    elsewhere = own.replace(own.split(".")[1].split("-")[0], "0123abcd")
+    old = elsewhere.replace("0123abcd", "0123abce")
+    # The last is somebody's own file.
+    kept = [parent, elsewhere, own.replace("one", "other"), "one.partial.json"]
     for name in (own, dead, old, *kept):
         (tmp_path / name).write_text("half")
-    os.utime(tmp_path / old, (0, 0))
+    for name in (old, kept[-1]):
+        os.utime(tmp_path / name, (0, 0))
     files.write_whole(path, "whole")
     assert sorted(found.name for found in tmp_path.iterdir()) == sorted([path.name, *kept])
 

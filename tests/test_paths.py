@@ -6,7 +6,7 @@ from align_keras import paths
 from align_keras.errors import InputError
 
 
-def test_addresses_are_told_from_paths():
+def test_addresses_are_reported_from_paths():
     for path in ("a/b", "/a", "a://", "C:/x", "dir/gs://x", "tfds:name", "gs:/x", "://x", ""):
         assert paths.scheme(path) == ("a" if path == "a://" else "")
     assert paths.scheme("GS://bucket/x") == "gs"

@@ -92,7 +92,7 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
             else:
                 x = raw_datasets.prepare_pairs(x, self.preprocessor, batch_size or 32)
             if not isinstance(given := kwargs.get("callbacks"), keras.callbacks.CallbackList):
-                kwargs["callbacks"] = [*([given] if given else []), _EndsWithItsData()]
+                kwargs["callbacks"] = [*keras.tree.flatten(given or []), _EndsWithItsData()]
             with raw_datasets.one_line(self.preprocessor):
                 return super().predict(x, batch_size=batch_size, **kwargs)
         elif isinstance(x, dict) and not raw_inputs.are_model_inputs(x):
@@ -268,5 +268,6 @@ class _EndsWithItsData(keras.callbacks.Callback):
 
     def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Tells the model, which looks after every batch."""
-        if batch + 1 == self.params["steps"]:
+        steps = self.params["steps"]
+        if steps is not None and batch + 1 >= steps:
             self.model.stop_predicting = True

@@ -77,6 +77,7 @@ class Lamb(keras.optimizers.Optimizer):
         self.epsilon = epsilon
         self.exclude_from_decay = tuple(exclude_from_decay)
         self.exclude_from_adaptation = tuple(exclude_from_adaptation)
+        self._scalars: _Scalars | None = None
 
     def build(self, variables: list[keras.Variable]) -> None:
         """Makes both moments of each variable."""
@@ -118,13 +119,18 @@ class Lamb(keras.optimizers.Optimizer):
             correction_2=1.0 - self.beta_2**step,
             **{name: tf.constant(value, tf.float32) for name, value in constants.items()},
         )
-        super().apply(grads, trainable_variables)
+        try:
+            super().apply(grads, trainable_variables)
+        finally:
+            self._scalars = None  # of a graph, which they would keep
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Moves one variable: ``w -= rate * |w| / |r + decay * w| * (r + decay * w)``."""
         index = keras_internals.variable_index(self, variable)
         first, second = self._first_moments[index], self._second_moments[index]
         scalars = self._scalars
+        if scalars is None:
+            raise RuntimeError("call apply(), which moves all variables by one step")
         # An embedding's sparse gradient becomes dense: untouched rows decay as well.
         gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
         weight = tf.cast(tf.convert_to_tensor(variable), tf.float32)

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
+from align_keras import full_disk
 from align_keras.errors import InputError
 from align_keras.files import append_line
 from align_keras.runs.checkpoints import RunCheckpoints
@@ -178,10 +179,11 @@ class TrainingLog(keras.callbacks.Callback):
     def write(self, kind: str, metrics: dict[str, Any]) -> None:
         """Writes metrics of this step, ``kind`` being ``train`` or ``eval``; None is left out."""
         metrics = {name: value for name, value in metrics.items() if value is not None}
-        with self._writer.as_default(step=self.step):
-            for name, value in metrics.items():
-                tf.summary.scalar(f"{kind}/{name}", value)
-        self._writer.flush()
+        with full_disk.reported(self.workdir / "logs"):
+            with self._writer.as_default(step=self.step):
+                for name, value in metrics.items():
+                    tf.summary.scalar(f"{kind}/{name}", value)
+            self._writer.flush()
         line = {"step": self.step, "kind": kind, **metrics}
         append_line(self.workdir / "log.jsonl", json.dumps(line))
 

@@ -204,20 +204,29 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
             log.save()
         try:
             with optimizers.averaged_weights(run.model), signals.interruptible():
-                evaluated = evaluate_held_out(run)
+                found = evaluate_held_out(run)
         except InputError:  # the held-out data have changed; the weights are sound
             log.save()
             raise
-        metrics = evaluated[0]
+        metrics = found[0]
         log.write("eval", metrics)
         recalls = [metrics[name] for name in RECALLS]
         if None not in recalls:
             in_run.keep(log.step)  # a run whose newest checkpoints are damaged resumes at the best
             checkpoints.save_if_best(float(np.mean(recalls)))
+        if workers > 1:
+            log.save()  # once more, with the best score
+        if log.step == settings.steps:
+            evaluated = found
+
+    def save() -> None:
+        if checkpoints.saved_step != log.step:
+            log.save()
 
     if evaluates_first:
         evaluate()
-        log.save()
+        if workers == 1:
+            log.save()
     if checkpoints.step == settings.steps:
         return evaluated
     try:
@@ -225,7 +234,7 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
             run.model,
             dataset,
             log,
-            [(settings.eval_every, evaluate), (settings.checkpoint_every, log.save)],
+            [(settings.eval_every, evaluate), (settings.checkpoint_every, save)],
             "lower <learning_rate> or set <global_clipnorm> and resume, which goes on from the "
             "last checkpoint",
         )

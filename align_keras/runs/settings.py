@@ -82,10 +82,14 @@ class Settings:
         return {name: value for name, value, _ in _leaves(self)}
 
     def of_all_workers(self) -> dict[str, Any]:
-        """What all workers of a run must have alike: of a path, ``given`` or ``none``."""
+        """What all workers of a run must have alike: of a path, ``given`` or ``none``.
+
+        A name of a hub, of TFDS or of a preset stands as it is.
+        """
         found = {}
         for name, value, marks in _leaves(self):
-            is_path = any(isinstance(mark, PathMark) for mark in marks)
+            path_marks = [mark for mark in marks if isinstance(mark, PathMark)]
+            is_path = path_marks and not any(mark.is_name(value) for mark in path_marks)
             found[name] = ("given" if value else "none") if is_path else value
         return found
 

@@ -48,8 +48,9 @@ def train(
                 callbacks=[
                     keras.callbacks.LambdaCallback(on_train_batch_end=stop.defer),
                     log,
+                    stop,  # before an evaluation: the run repeats it when it is resumed
                     *(EveryNSteps(interval, first, last, action) for interval, action in actions),
-                    stop,
+                    keras.callbacks.LambdaCallback(on_train_batch_end=stop.check_alone),
                 ],
                 shuffle=False,
                 verbose=0,
@@ -67,7 +68,10 @@ def train(
             log.close()
     if log.step < last:
         # Keras ends training with a warning where anything in a step raises OutOfRangeError.
-        raise InputError(f"training ended at step {log.step:,} of {last:,}")
+        raise InputError(
+            f"training ended at step {log.step:,} of {last:,}",
+            remedy="the same command resumes; a warning above may name the cause",
+        )
 
 
 class StopOnSignal(keras.callbacks.Callback):
@@ -116,3 +120,8 @@ class StopOnSignal(keras.callbacks.Callback):
         elif np.any((logs or {})[STOP_REQUESTED]):
             signals.check()
             raise signals.Interrupted(signal.SIGTERM, "another worker was asked to stop")
+
+    def check_alone(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called after all else of a step: one worker need not wait for the next one."""
+        if self.workers == 1:
+            signals.check()

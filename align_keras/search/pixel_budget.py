@@ -12,7 +12,8 @@ from align_keras.preprocessing.decoding.faults import MAX_PIXELS
 _SEGMENT = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 # SOF0 to SOF15, without the tables and arithmetic coding's settings that lie between them.
 _FRAMES = {bytes([0xC0 + number]) for number in range(16) if number not in (4, 8, 12)}
-_PROGRESSIVE = b"\xc2"
+# By Huffman and by arithmetic coding.
+_PROGRESSIVE = {b"\xc2", b"\xca"}
 # Colour types of PNG.
 _GREY_ALPHA, _RGB_ALPHA = b"\x04", b"\x06"
 
@@ -54,7 +55,7 @@ def pixels_of(encoded: bytes) -> int:
         frame = _frame_of_jpeg(encoded)
         pixels = int.from_bytes(frame[5:7]) * int.from_bytes(frame[7:9])
         # A height of 0 is given at the end of the file.
-        pixels, is_large = pixels or MAX_PIXELS, frame[1:2] == _PROGRESSIVE
+        pixels, is_large = pixels or MAX_PIXELS, frame[1:2] in _PROGRESSIVE
     else:
         return MAX_PIXELS
     return pixels * 4 if is_large else pixels

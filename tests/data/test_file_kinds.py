@@ -93,7 +93,7 @@ def test_a_shard_that_is_another_file_is_named(data, kind, remedy, write):
         ("t.xlsx", ZIP, "unpack it, or save the table as CSV"),
     ],
 )
-def test_a_table_by_another_name_is_told_the_ending(name, data, remedy, write):
+def test_a_table_by_another_name_is_reported_the_ending(name, data, remedy, write):
     with pytest.raises(InputError, match="must end in .jsonl, .csv, .tsv or .parquet") as caught:
         list(read_table(write(name, data)))
     assert caught.value.remedy.startswith(remedy)

@@ -11,6 +11,7 @@ import replica_run
 import tensorflow as tf
 from conftest import ROOT, build_tiny_model
 from ports import free_ports
+from tiny_sizes import THREE_BLOCKS, TINY_EFFICIENTNET
 
 from align_keras import Lamb, distribution
 from align_keras.errors import InputError
@@ -239,7 +240,8 @@ def test_who_asks_again_gets_the_same_mirrored_strategy(mirrored, monkeypatch):
 @pytest.mark.parametrize("options", [{}, {"loss_tile_rows": 3, "micro_batch_size": 4}])
 def test_the_whole_step_compiles_with_xla_and_gives_the_same(options, build_tiny, batch):
     """As on a TPU: static shapes, no op of the host."""
-    plain, compiled = build_tiny(), build_tiny()
+    tower = TINY_EFFICIENTNET if options else THREE_BLOCKS
+    plain, compiled = build_tiny(image_tower=tower), build_tiny(image_tower=tower)
     batch = {name: tf.constant(value) for name, value in batch.items()}
     for model in (plain, compiled):
         model.compile(Lamb(0.01), global_clipnorm=0.5, **options)

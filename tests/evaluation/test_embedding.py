@@ -72,7 +72,7 @@ def test_class_weights_are_cached_by_model_names_and_prompts(tiny_model, tmp_pat
     assert len(embedding.class_weights(tiny_model, ["b"], ["a {} a", "a {} b"], tmp_path)) == 1
 
 
-def test_cached_classes_are_told_apart_by_word_pieces_and_a_damaged_file_is_made_anew(
+def test_cached_classes_are_distinguished_by_word_pieces_and_a_damaged_file_is_made_anew(
     tiny_model, tmp_path, monkeypatch
 ):
     names, prompts = ["red ring", "blue cross"], ["a {}"]

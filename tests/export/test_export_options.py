@@ -30,14 +30,14 @@ def test_options_are_the_arguments_of_export(tmp_path):
         ({"format": "litert", "class_names": "pets"}, "class_names", "<format>=saved_model"),
     ],
 )
-def test_options_that_do_not_go_together_are_told(options, setting, message):
+def test_options_that_do_not_go_together_are_reported(options, setting, message):
     with pytest.raises(InputError) as caught:
         ExportOptions(**options).arguments()
     assert caught.value.setting == setting
     assert message in f"{caught.value.problem}; {caught.value.remedy}"
 
 
-def test_a_name_that_stands_twice_is_told(tmp_path):
+def test_a_name_that_stands_twice_is_reported(tmp_path):
     path = tmp_path / "names.txt"
     path.write_text("a\nb\n")
     assert read_class_names(str(path)) == ["a", "b"]

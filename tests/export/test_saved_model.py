@@ -206,7 +206,7 @@ def test_long_and_broken_captions(served, tiny_model):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_wrong_dtypes_are_told(served):
+def test_wrong_dtypes_are_reported(served):
     with pytest.raises((TypeError, tf.errors.InvalidArgumentError), match="string"):
         served["encode_text"](captions=tf.constant([1, 2]))
     with pytest.raises((TypeError, tf.errors.InvalidArgumentError), match="uint8"):

@@ -92,7 +92,7 @@ def test_a_model_without_preprocessor_is_refused(build_tiny, tmp_path):
         ("tf2onnx", "onnx", "onnx", "format"),
     ],
 )
-def test_what_is_not_installed_is_told(
+def test_what_is_not_installed_is_reported(
     tiny_model, tmp_path, monkeypatch, module, format, extra, setting
 ):
     monkeypatch.setitem(sys.modules, module, None)

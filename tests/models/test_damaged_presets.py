@@ -1,4 +1,4 @@
-"""Damage to a preset is told before a model is loaded."""
+"""Damage to a preset is reported before a model is loaded."""
 
 import shutil
 
@@ -10,7 +10,7 @@ from align_keras.errors import InputError
 
 
 @pytest.mark.parametrize("seed", range(8 * len(KINDS)))
-def test_damage_is_told_or_changes_no_file(seed, tiny_run, tmp_path):
+def test_damage_is_reported_or_changes_no_file(seed, tiny_run, tmp_path):
     preset = tiny_run / "preset"
     copy, done = damaged_copy(preset, tmp_path / "copy", seed)
     try:

@@ -50,7 +50,7 @@ def test_an_offline_kaggle_is_one_clear_line(monkeypatch):
         (503, "the hub fails (status 503)"),
     ],
 )
-def test_what_a_hub_answers_is_told(status, message, monkeypatch):
+def test_what_a_hub_answers_is_reported(status, message, monkeypatch):
     class AnswerError(Exception):
         response = types.SimpleNamespace(status_code=status)
 
@@ -64,7 +64,7 @@ def test_what_a_hub_answers_is_told(status, message, monkeypatch):
 @pytest.mark.parametrize(
     "name", ["ConnectError", "ReadTimeout", "ProxyError", "RemoteProtocolError", "ReadError"]
 )
-def test_what_cuts_the_line_is_told(name, monkeypatch):
+def test_what_cuts_the_line_is_reported(name, monkeypatch):
     client = importlib.import_module("huggingface_hub.utils._http")
     httpx = next(
         value
@@ -109,6 +109,6 @@ def test_what_is_missing_is_a_missing_input(tmp_path):
         raise FileNotFoundError("not there\nat all")
 
 
-def test_network_errors_are_told_from_others():
+def test_network_errors_are_reported_from_others():
     assert hub._is_network(ConnectionRefusedError())
     assert not hub._is_network(FileNotFoundError("x"))

@@ -70,7 +70,7 @@ def test_a_step_that_overflows_is_skipped_and_halves_the_scale(build_tiny, batch
 def test_two_replicas_skip_and_take_the_same_steps(build_tiny, batch, mirrored):
     with mirrored.scope(), precision.dtype_policy("mixed_float16"):
         model = build_tiny()
-        model.compile(keras.optimizers.SGD(0.01))
+        model.compile(Lamb(0.01))
         model.optimizer.build(model.trainable_variables)
     shares = mirrored.experimental_distribute_values_from_function(
         lambda context: {

@@ -161,7 +161,7 @@ def test_a_micro_batch_must_divide_the_batch(build_tiny, batch):
 
 
 @pytest.mark.parametrize("options", [{"micro_batch_size": 4}, {"loss_tile_rows": 4}])
-def test_batches_of_no_fixed_size_are_told_how_to_be_made(options, build_tiny, batch):
+def test_batches_of_no_fixed_size_are_reported_how_to_be_made(options, build_tiny, batch):
     model = build_tiny()
     model.compile(Lamb(1e-3), **options)
     inputs = tf.data.Dataset.from_tensor_slices(batch).batch(8)

@@ -46,7 +46,7 @@ def test_lamb_matches_its_paper(shape, adapt):
 
 
 @pytest.mark.parametrize(("decays", "adapts"), [(False, True), (True, False), (False, False)])
-def test_lamb_leaves_out_what_it_is_told(decays, adapts):
+def test_lamb_leaves_out_what_it_is_reported(decays, adapts):
     start, gradients = steps_of((3, 4))
     optimizer = Lamb(
         0.02,
@@ -126,7 +126,7 @@ def test_named_optimizers_match_their_references(name, reference, shape, exclude
         ("lamb", {"exclude_from_adaptation": ["b"]}, "", "'b' matches the path of no variable"),
     ],
 )
-def test_a_wrong_optimizer_is_told_in_one_line(name, options, setting, message):
+def test_a_wrong_optimizer_is_refused_in_one_line(name, options, setting, message):
     with pytest.raises(InputError, match=message) as raised:
         make_optimizer(name, 0.1, [keras.Variable([1.0], name="weight")], **options)
     # The argument that is at fault.

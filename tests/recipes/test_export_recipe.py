@@ -27,7 +27,7 @@ def test_a_run_is_exported(tiny_model, tiny_run, scene_images, tmp_path, capsys)
     assert line == f"export.py: --output: {output}: it exists; give a new folder, or remove it"
 
 
-def test_what_warm_up_needs_is_told(tiny_run, tmp_path, monkeypatch):
+def test_what_warm_up_needs_is_reported(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     line = run_recipe_here("export.py", f"--model={tiny_run}", f"--output={tmp_path / '1'}")
     assert line == (

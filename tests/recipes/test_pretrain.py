@@ -54,7 +54,7 @@ def test_bad_input_ends_without_a_stack_trace():
     assert line.startswith("pretrain.py: --train-data: no file matches '/none/x-*'")
 
 
-def test_another_backend_is_told_in_one_line(monkeypatch):
+def test_another_backend_is_refused_in_one_line(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     result = run_recipe("pretrain.py")
     assert (result.returncode, result.stderr) == (

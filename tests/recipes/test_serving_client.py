@@ -107,7 +107,7 @@ def test_a_predict_request_holds_what_the_server_parses():
     assert tf.make_ndarray(tensor).tolist() == BYTES
 
 
-def test_what_the_server_says_is_told(rest_server, grpc_server):
+def test_what_the_server_says_is_reported(rest_server, grpc_server):
     with pytest.raises(RuntimeError, match="no such signature"):
         ask_rest(rest_server, "align", "other", BYTES)
     with pytest.raises(RuntimeError, match="no such signature"):

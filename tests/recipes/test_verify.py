@@ -10,9 +10,9 @@ def test_damage_is_a_line_a_file_and_exit_code_1(page_search, tmp_path, capsys):
     for name in ("embeddings.bin", "thumbnails.bin"):
         (index / name).write_bytes((index / name).read_bytes()[:-1])
     assert run_recipe_here("verify.py", index, index) == 1
-    told = capsys.readouterr()
-    assert told.out.splitlines()[0].endswith("2 damaged")
-    assert [line.split(":")[:3] for line in told.err.splitlines()[:2]] == [
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0].endswith("2 damaged")
+    assert [line.split(":")[:3] for line in printed.err.splitlines()[:2]] == [
         ["verify.py", f" {index}/{name}", " damaged"]
         for name in ("embeddings.bin", "thumbnails.bin")
     ]

@@ -218,10 +218,10 @@ def test_workers_resume_at_the_newest_step_that_all_have(
     model.optimizer.iterations.assign(0)
     results = restore_as_workers(folders, model, monkeypatch)
     if step is None:
-        told = ", ".join(str(max(own)) if own else "none" for own in steps)
+        newest = ", ".join(str(max(own)) if own else "none" for own in steps)
         for folder, result in zip(folders, results, strict=True):
             assert "no step of which every worker has a sound checkpoint" in str(result)
-            assert f"by worker, the newest are of {told}; copy checkpoints/" in str(result)
+            assert f"by worker, the newest are of {newest}; copy checkpoints/" in str(result)
             assert result.place.file == str(folder)
         return
     assert results == [step] * len(steps)

@@ -1,4 +1,4 @@
-"""What is wrong with labelled images is told in one line that names the setting and the place."""
+"""What is wrong with labelled images is one line that names the setting and the place."""
 
 import json
 
@@ -75,7 +75,7 @@ def test_the_first_image_that_cannot_be_read_is_named(name, message, folder):
     assert f"{name}.jsonl" in str(raised.value.place)
 
 
-def test_images_of_no_class_are_told_before_anything_is_trained(tmp_path):
+def test_images_of_no_class_are_reported_before_anything_is_trained(tmp_path):
     rows = [{"image": "1.jpg", "class_name": name, "split": "train"} for name in "ab"]
     rows += [{"image": "2.jpg", "class_name": "c", "split": "test"}]
     table = tmp_path / "table.jsonl"

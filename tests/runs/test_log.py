@@ -44,8 +44,10 @@ def test_odd_lines_are_left_out_and_counted_and_the_curves_are_drawn(tmp_path, c
     lines = log.read_log(tmp_path)
     assert [line["loss"] for line in lines] == [4.0]
     report.draw_curves(tmp_path / "curves.png", lines)
-    told = f"{tmp_path / 'log.jsonl'}: {len(ODD)} of {len(ODD) + 1} lines left out, torn or damaged"
-    assert capsys.readouterr().out == f"{told}\n"
+    printed = (
+        f"{tmp_path / 'log.jsonl'}: {len(ODD)} of {len(ODD) + 1} lines left out, torn or damaged"
+    )
+    assert capsys.readouterr().out == f"{printed}\n"
 
 
 def test_a_torn_line_does_not_cost_the_next(tmp_path, capsys):

@@ -166,8 +166,8 @@ def test_data_without_a_readable_image_end_in_one_line(scene_shards, tmp_path, m
     with pytest.raises(InputError) as raised:
         pretrain(settings_of((writer.shards, scene_shards[1]), tmp_path / "run"))
     # Batches are prepared ahead.
-    told = re.sub(r"\(\d+\)", "(N)", one_line(raised.value))
-    assert told == (
+    printed = re.sub(r"\(\d+\)", "(N)", one_line(raised.value))
+    assert printed == (
         "--train-data: no pair of a whole batch is readable; "
         f"skipped so far: {writer.shards[0]} (N); "
         "look into the shards with recipes/inspect_data.py; the same command resumes at step 0"

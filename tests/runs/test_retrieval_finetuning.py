@@ -117,6 +117,9 @@ def test_fine_tuning_beats_its_start_on_held_out_pairs(tuned, start, captioned):
     before = recalls(start / "preset", captioned)
     after = recalls(workdir / "preset", captioned)
     # By the report and by the images themselves.
+    assert {name: metrics["start"][name] for name in RECALLS} == pytest.approx(
+        {name: before[name] for name in RECALLS}
+    )
     for name in ("i2t_recall_at_10", "t2i_recall_at_10"):
         assert metrics[name] > metrics["start"][name] + 0.15
         assert after[name] > before[name] + 0.15

@@ -17,8 +17,8 @@ def test_figures_are_read_back_for_the_same_data_alone(tmp_path, capsys):
     start.write(tmp_path, DATA, METRICS)
     assert start.read(tmp_path, DATA) == METRICS
     assert start.read(tmp_path, {**DATA, "eval_data": "other"}) == {}
-    told = f"no figures of the starting model on these held-out data in {tmp_path}/start.json\n"
-    assert capsys.readouterr().out == 2 * told
+    line = f"no figures of the starting model on these held-out data in {tmp_path}/start.json\n"
+    assert capsys.readouterr().out == 2 * line
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_what_has_no_checksums_is_said_to_have_none(tiny_run, shards, tmp_path):
         verify(str(tmp_path / "none"))
 
 
-def test_damaged_statistics_are_told_before_training(shards, caplog):
+def test_damaged_statistics_are_reported_before_training(shards, caplog):
     found = records.find_shards(f"{shards}/train-*.tfrecord")
     shard_checksums.check_statistics(found)
     (shards / "train-00000.tfrecord").write_bytes(b"cut")

@@ -207,7 +207,7 @@ def test_a_damaged_vocabulary_of_a_run_is_named(content, is_listed, tmp_path):
         path.unlink()
     else:
         path.write_text(content, errors="surrogatepass")
-    # Of an earlier version, a list of other pieces can be told by the settings' own alone.
+    # Of an earlier version, a list of other pieces is known by the settings' own alone.
     reads = [lambda: keep_vocabulary(PIECES, tmp_path)]
     if is_listed or content != CHANGED:
         reads.append(lambda: open_vocabulary(DataSettings(), tmp_path, []))

@@ -51,6 +51,19 @@ def test_workers_may_have_their_data_in_other_places(check):
     assert check(SETTINGS, SETTINGS.replace(train_data="b/*", workdir="/run")) == ["", ""]
 
 
+def test_names_are_no_places(check):
+    """As of towers and of a hub: another one is another model."""
+    for name, values in {
+        "image_encoder": ("efficientnet_b0_ra_imagenet", "efficientnet_b1_ft_imagenet"),
+        "model": ("hf://kakaobrain/align-base", "hf://somebody/else"),
+        "train_data": ("tfds:coco_captions", "tfds:another"),
+    }.items():
+        first, second = check(*(SETTINGS.replace(**{name: value}) for value in values))
+        flag = name.replace("_", "-")
+        assert first.startswith(f"--{flag}: {values[0]} here")
+        assert second.startswith(f"--{flag}: {values[1]} here")
+
+
 def test_another_setting_is_refused_in_every_worker(check):
     first, second = check(SETTINGS.replace(log_every=7), SETTINGS.replace(log_every=9))
     assert first == (

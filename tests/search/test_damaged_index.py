@@ -1,4 +1,4 @@
-"""Damage to an index is told, or changes no answer."""
+"""Damage to an index is reported, or changes no answer."""
 
 import shutil
 
@@ -38,7 +38,7 @@ def expected(folder):
 
 @pytest.mark.parametrize("read_up_to", [1 << 25, 0])
 @pytest.mark.parametrize("seed", range(5 * len(KINDS)))
-def test_damage_is_told_or_changes_no_answer(
+def test_damage_is_reported_or_changes_no_answer(
     seed, read_up_to, folder, expected, tmp_path, monkeypatch
 ):
     # 0: as of a large index, of which only the sizes are compared when it is opened.
@@ -46,12 +46,12 @@ def test_damage_is_told_or_changes_no_answer(
     copy, done = damaged_copy(folder, tmp_path / "copy", seed)
     try:
         index = ImageIndex(copy)
-        told = [str(fault) for fault in index.faults()]
-        if not told:
+        faults = [str(fault) for fault in index.faults()]
+        if not faults:
             assert answers(index) == expected, done
     except InputError as error:
-        told = [str(error)]
-    assert all(str(copy) in line and "\n" not in line for line in told)
+        faults = [str(error)]
+    assert all(str(copy) in line and "\n" not in line for line in faults)
 
 
 def test_an_index_of_an_earlier_version_opens(folder, expected, tmp_path):
@@ -96,7 +96,7 @@ def test_a_large_index_is_verified_in_the_background(folder, tmp_path, monkeypat
     copy = shutil.copytree(folder, tmp_path / "copy")
     flip_last_byte(copy / "thumbnails.bin")
     monkeypatch.setattr(image_index, "READ_UP_TO", 0)
-    told = []
-    ImageIndex(copy).verify_in_background(told.append).join()
-    (fault,) = map(str, told)
+    faults = []
+    ImageIndex(copy).verify_in_background(faults.append).join()
+    (fault,) = map(str, faults)
     assert fault.startswith(f"{copy}/thumbnails.bin: damaged: its checksum has changed")

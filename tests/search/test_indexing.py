@@ -85,7 +85,7 @@ def test_two_runs_do_not_write_one_index(tiny_model, photos, tmp_path):
     assert not (tmp_path / "index" / "lock").exists()
 
 
-def test_a_model_that_has_diverged_is_told(tiny_model, photos, tmp_path, monkeypatch):
+def test_a_model_that_has_diverged_is_reported(tiny_model, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(
         tiny_model, "encode_images", lambda images, _: np.full((len(images), 8), np.nan)
     )

@@ -35,7 +35,7 @@ def test_connections_that_send_nothing_give_way(page_address, monkeypatch):
         connection.close()
 
 
-def test_where_all_ask_the_next_is_told_to_come_again(page_address, monkeypatch):
+def test_where_all_ask_the_next_is_reported_to_come_again(page_address, monkeypatch):
     monkeypatch.setattr(page_server, "_OF_A_CLIENT", 2)
     asking = [open_socket(page_address) for _ in range(2)]
     for connection in asking:

@@ -63,7 +63,7 @@ def test_a_run_that_was_cut_off_goes_on(after, tiny_model, photos, tmp_path, mon
 
 
 @pytest.mark.parametrize("name", ["progress.json", "labels.bin"])
-def test_damaged_progress_is_told(name, tiny_model, photos, tmp_path, monkeypatch):
+def test_damaged_progress_is_reported(name, tiny_model, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(indexing, "_COMMIT_SECONDS", 0.0)
     source = examples.open_images(photos)
 

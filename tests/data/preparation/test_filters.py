@@ -149,7 +149,7 @@ def test_the_cutoff_takes_the_most_frequent_and_room_for_some_of_the_next():
         ("IMG_0042.jpg", True),
     ],
 )
-def test_captions_clearly_in_another_language_are_told(caption, english):
+def test_captions_clearly_in_another_language_are_reported(caption, english):
     assert language_detector("en")(caption) is english
 
 

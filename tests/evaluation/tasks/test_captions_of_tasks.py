@@ -1,4 +1,4 @@
-"""Captions and classes that cannot be used are told with their places, before a model is loaded."""
+"""Captions and classes that cannot be used are reported with their places, before a model loads."""
 
 import json
 import types

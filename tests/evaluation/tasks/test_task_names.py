@@ -28,7 +28,7 @@ def test_a_kind_may_name_its_data_set(kind):
         ("knn:../coco", "knn needs the name of a data set"),
     ],
 )
-def test_what_is_no_task_is_told(task, message):
+def test_what_is_no_task_is_reported(task, message):
     with pytest.raises(InputError, match=message):
         make_task(task, {})
 

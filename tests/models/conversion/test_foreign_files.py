@@ -113,7 +113,7 @@ def test_missing_values_of_a_configuration_are_those_of_the_original():
         ("tokenizer_config.json", {"model_max_length": "64"}, "model_max_length", "above 0, not"),
     ],
 )
-def test_what_is_not_supported_is_told_by_its_place(file, values, column, problem, checkpoint):
+def test_what_is_not_supported_is_reported_by_its_place(file, values, column, problem, checkpoint):
     change(checkpoint / file, **values)
     with pytest.raises(InputError) as raised:
         AlignDualEncoder.from_preset(checkpoint)

@@ -69,7 +69,7 @@ def test_safetensors_come_first(exported, checkpoint):
     assert_the_same(loaded, exported[1])
 
 
-def test_a_checkpoint_without_weights_is_told(checkpoint):
+def test_a_checkpoint_without_weights_is_reported(checkpoint):
     (checkpoint / "model.safetensors").unlink()
     with pytest.raises(MissingInputError, match=r"no model\.safetensors and no pytorch_model\.bin"):
         AlignDualEncoder.from_preset(checkpoint)
