@@ -107,6 +107,8 @@ class RunCheckpoints:
             assert found is not None
             self._read(*found)
             self._set_aside_all_but(step)
+            if found[1] is self._best and step not in self._newest.steps():
+                self.save()  # killed between the two: later runs look for the last step there
             if not self._best.steps():
                 self.best_score.assign(-1.0)  # what was the best is lost
         else:

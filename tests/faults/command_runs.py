@@ -3,7 +3,6 @@
 import atexit
 import functools
 import json
-import os
 import time
 
 from fork_server import ForkServer
@@ -48,8 +47,9 @@ def undisturbed(server, name, material):
 def left_by(server, workdir):
     """A digest of what a finished command left."""
     output = workdir.with_suffix(".json")
-    process = server.start("digests:digest", str(workdir), str(output), output=os.devnull)
-    assert process.wait(LIMIT) == 0
+    printed = workdir.with_suffix(".digest.txt")
+    process = server.start("digests:digest", str(workdir), str(output), output=printed)
+    assert process.wait(LIMIT) == 0, printed.read_text()
     return json.loads(output.read_text())
 
 

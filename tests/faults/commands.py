@@ -23,6 +23,7 @@ from conftest import ROOT, TINY_IMAGE_SIZE, TINY_SEQUENCE, add_tiny_preset, buil
 
 from align_keras import AlignPreprocessor, figures, files
 from align_keras.data import records, scenes, vocabulary
+from align_keras.errors import InputError
 from align_keras.runs import checkpoints, classification, command, log, pretraining
 from align_keras.runs.classification_settings import Phase
 from align_keras.search import indexing
@@ -204,9 +205,12 @@ def _prepare_data(material, workdir):
     )
 
     def prepare(settings):
-        # A set that is there is never written over: the command is done.
-        if not (Path(workdir) / "set-report.json").exists():
+        try:
             recipe["main"](settings)
+        except InputError as error:
+            # A set that is whole is never written over: the command is done.
+            if not error.problem.endswith("is there already"):
+                raise
 
     return lambda: settings, prepare
 

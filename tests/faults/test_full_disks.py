@@ -40,7 +40,7 @@ def partial_files(folder):
     [
         # A checkpoint is larger than the first limit, what the run leaves than the second.
         ("finetune_retrieval", (60_000, 180_000), ("checkpoints/newest/", "preset")),
-        ("finetune_classification", (20_000, 80_000), ("head/checkpoints/", "classifier.keras")),
+        ("finetune_classification", (10_000, 80_000), ("head/checkpoints/", "classifier.keras")),
     ],
 )
 def test_fine_tuning(name, limits, files, server, material, tmp_path):

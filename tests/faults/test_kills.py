@@ -78,16 +78,18 @@ def test_killed_and_run_again_it_leaves_the_same(name, server, material, tmp_pat
     kills = {"at a time": 0, "in a call": 0}
     lives = 0
     for life in itertools.count():
-        workdir, died = tmp_path / f"life{life}", True
+        workdir, died, statuses = tmp_path / f"life{life}", True, []
         while died and sum(kills.values()) < wanted:
             moment = draw_moment(rng, name, seconds)
             status = run(server, name, material, workdir, **moment)
             assert status in (0, -signal.SIGKILL), tail(workdir, moment)
             died = status != 0
+            statuses.append((status, moment))
             kills["at a time" if "after" in moment else "in a call"] += died
         if died:
             assert run(server, name, material, workdir) == 0, tail(workdir, {})
         lives += 1
+        print(workdir.name, statuses)  # for a failure
         assert_same(expected, left_by(server, workdir))
         leftovers = [path for path in workdir.rglob("*") if "partial" in path.name]
         assert not leftovers
