@@ -132,6 +132,17 @@ def test_a_run_resumes_at_the_newest_sound_checkpoint(case, model, copy, capsys)
         assert printed == ""
 
 
+def test_a_run_that_resumes_at_its_best_has_it_among_the_newest(model, copy):
+    """As after a kill between the two."""
+    for step in (2, 3):
+        for path in (copy / "newest").glob(f"ckpt-{step}.*"):
+            path.unlink()
+    assert RunCheckpoints(copy, model).restore() == 2
+    shutil.rmtree(copy / "best")
+    assert RunCheckpoints(copy, model).restore() == 2
+    assert float(model.layers[0].kernel.numpy()[0, 0]) == 2.0
+
+
 def test_a_damaged_best_is_kept_aside_and_the_next_is_the_best(model, copy, capsys):
     flip(copy / "best" / f"ckpt-2.{DATA}")
     checkpoints = RunCheckpoints(copy, model)
