@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tiny_sizes import THREE_BLOCKS
 
 from align_keras import AlignPreprocessor
 from align_keras.errors import InputError, Place
@@ -197,7 +198,9 @@ def test_another_backbone_embeds_for_itself(build_tiny, preprocessor, images):
 def test_replicas_do_not_double_pairs(model, build_tiny, mirrored, images):
     with mirrored.scope():
         double = build_tiny(
-            preprocessor=model.preprocessor, vocabulary_size=len(model.preprocessor.vocabulary)
+            preprocessor=model.preprocessor,
+            vocabulary_size=len(model.preprocessor.vocabulary),
+            image_tower=THREE_BLOCKS,
         )
     for variable, source in zip(double.weights, model.weights, strict=True):
         variable.assign(source.numpy())
