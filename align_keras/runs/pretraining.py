@@ -192,32 +192,12 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
     if at_start and checkpoints.step == 0:
         log.write("eval", at_start)
 
-    _, workers = distribution.worker_place(run.strategy)
-
     evaluated = None
 
     def evaluate() -> None:
         nonlocal evaluated
-        if workers > 1:
-            # A signal ends one worker's evaluation, and the others fail in the next step: all have
-            # this one to resume at.
-            log.save()
-        try:
-            with optimizers.averaged_weights(run.model), signals.interruptible():
-                found = evaluate_held_out(run)
-        except InputError:  # the held-out data have changed; the weights are sound
-            log.save()
-            raise
-        metrics = found[0]
-        log.write("eval", metrics)
-        recalls = [metrics[name] for name in RECALLS]
-        if None not in recalls:
-            in_run.keep(log.step)  # a run whose newest checkpoints are damaged resumes at the best
-            checkpoints.save_if_best(float(np.mean(recalls)))
-        if workers > 1:
-            log.save()  # once more, with the best score
-        if log.step == settings.steps:
-            evaluated = found
+        found = evaluate_and_log(run, log)
+        evaluated = found if log.step == settings.steps else None
 
     def save() -> None:
         if checkpoints.saved_step != log.step:
@@ -225,8 +205,7 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
 
     if evaluates_first:
         evaluate()
-        if workers == 1:
-            log.save()
+        log.save()
     if checkpoints.step == settings.steps:
         return evaluated
     try:
@@ -244,6 +223,30 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
         raise
     if in_run.count:
         print(f"skipped {in_run.count:,} corrupt or unreadable pairs", flush=True)
+    return evaluated
+
+
+def evaluate_and_log(run: PretrainingRun, log: TrainingLog) -> Evaluated:
+    """Evaluates while a run trains; keeps a checkpoint if it is the best."""
+    several = distribution.worker_place(run.strategy)[1] > 1
+    if several:
+        # A signal ends one worker's evaluation, and the others fail in the next step: all have this
+        # checkpoint to resume at.
+        log.save()
+    try:
+        with optimizers.averaged_weights(run.model), signals.interruptible():
+            evaluated = evaluate_held_out(run)
+    except InputError:  # the held-out data have changed; the weights are sound
+        log.save()
+        raise
+    metrics = evaluated[0]
+    log.write("eval", metrics)
+    recalls = [metrics[name] for name in RECALLS]
+    if None not in recalls:
+        log.skipped.keep(log.step)  # a run whose newest checkpoints are damaged resumes at the best
+        run.checkpoints.save_if_best(float(np.mean(recalls)))
+    if several:
+        log.save()  # once more, with the best score
     return evaluated
 
 
