@@ -113,12 +113,13 @@ def open_run(
         settings: of the run.
         held: as of ``open_workdir``.
     """
-    data = pretraining_data.with_sizes(settings.data, settings.model.model)
-    settings = dataclasses.replace(settings, data=data)
     settings.check()
-    settings = dataclasses.replace(settings, model=with_gelu(settings.model))
+    # Before a model is read: TensorFlow takes several workers only before its first operation.
     with concerning("strategy"):
         strategy = distribution.make_strategy(settings.run.strategy, settings.run.tpu)
+    data = pretraining_data.with_sizes(settings.data, settings.model.model)
+    settings = dataclasses.replace(settings, data=data, model=with_gelu(settings.model))
+    settings.check()
     workdir = open_folder(settings, strategy, WRITTEN, held)
     keras.utils.set_random_seed(settings.run.seed)
     run_data = pretraining_data.open_data(

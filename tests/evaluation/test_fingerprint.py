@@ -39,7 +39,7 @@ def test_options_that_change_embeddings_change_it(tiny_model):
         "gelu": lambda config: text_tower(config).update(approximate_gelu=False),
         "heads": lambda config: text_tower(config)["backbone"]["config"].update(num_heads=4),
         "strides": lambda config: image_tower(config)["backbone"]["config"].update(
-            stackwise_strides=[2]
+            stackwise_strides=[1, 1]
         ),
         "residuals": lambda config: image_tower(config).update(first_block_residuals=False),
     }

@@ -36,7 +36,7 @@ def test_two_workers_train_alike(scene_shards, tiny_run, tmp_path):
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     first, second = (read_log(tmp_path / "run" / place) for place in ("", "worker-1"))
-    assert [line["step"] for line in first] == [1, 2, 3, 4, 4]
+    assert [line["step"] for line in first] == [0, 1, 2, 3, 4, 4]
     assert len(first) == len(second)
     for line, other in zip(first, second, strict=True):
         for name in line.keys() - {"pairs_per_second", "kind"}:

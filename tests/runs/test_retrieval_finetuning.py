@@ -228,6 +228,14 @@ def test_bad_settings_are_one_clear_line(options, setting, message, start, capti
     assert not (tmp_path / "run" / "settings.json").exists()
 
 
+def test_the_strategy_is_made_before_a_model_is_read(captioned, tmp_path):
+    """TensorFlow takes several workers only before its first operation."""
+    settings = settings_of("none", captioned, tmp_path / "run", strategy="nothing")
+    with pytest.raises(InputError) as raised:
+        pretrain(settings)
+    assert raised.value.setting == "strategy"
+
+
 def test_a_run_goes_on_in_a_directory_of_its_own(tuned, captioned):
     workdir, _, _ = tuned
     with pytest.raises(InputError, match="the run in .* began with ") as raised:
