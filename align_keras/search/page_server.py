@@ -25,6 +25,8 @@ _MAX_CONNECTIONS, _OF_A_CLIENT = 512, 256
 _M_MMAP_THRESHOLD, _KEPT_BLOCK = -3, 1 << 20
 # From the connection, or the answer before, to the end of a request's head; a request in all.
 _HEAD_SECONDS, _REQUEST_SECONDS = 10, 300
+# For requests under way, once the server is to end.
+_ENDING_SECONDS = 5
 
 
 def serve(
@@ -105,6 +107,7 @@ def build_server(app: Any) -> uvicorn.Server:
             log_level="error",
             access_log=False,
             server_header=False,
+            timeout_graceful_shutdown=_ENDING_SECONDS,
         )
     )
 

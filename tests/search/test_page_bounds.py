@@ -9,7 +9,7 @@ import types
 import pytest
 from page_client import ask, exchange, open_socket, read_all
 
-from align_keras.search import page_server, requests
+from align_keras.search import page, page_server, requests
 from align_keras.search.page_guard import HEADERS
 from align_keras.search.pixel_budget import PixelBudget, pixels_of
 from align_keras.search.text_batches import Batches
@@ -242,3 +242,19 @@ def test_it_listens_on_ipv6():
         pytest.skip("no IPv6 address")
     with listener:
         assert listener.getsockname()[0] == "::1"
+
+
+def test_a_request_under_way_does_not_keep_it_from_ending(page_search, monkeypatch):
+    monkeypatch.setattr(page_server, "_ENDING_SECONDS", 1)
+    with page_server.listen("127.0.0.1", 0) as listener:
+        server = page_server.build_server(page.build_page(page_search))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        still_answers(address)
+        with open_socket(address) as connection:
+            connection.sendall(POST + b"Content-Length: 99\r\n\r\n{")
+            time.sleep(0.2)
+            server.should_exit = True
+            thread.join(4)
+            assert not thread.is_alive()
