@@ -226,6 +226,21 @@ def page_address(page_search):
         thread.join()
 
 
+# `faults/` cannot have a file of this name, which modules of tests import.
+@pytest.fixture(scope="session")
+def server():
+    from command_runs import shared_server
+
+    return shared_server()
+
+
+@pytest.fixture(scope="session")
+def material(server, tmp_path_factory):
+    from command_runs import shared_material
+
+    return shared_material(server, tmp_path_factory)
+
+
 @pytest.fixture
 def build_tiny():
     return build_tiny_model

@@ -3,22 +3,12 @@
 import re
 
 import pytest
-from command_runs import LIMIT, assert_same, left_by, shared_material, shared_server, undisturbed
+from command_runs import LIMIT, assert_same, left_by, undisturbed
 from commands import RECIPES
 
 from align_keras.runs.verifying import verify
 
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture(scope="module")
-def server():
-    return shared_server()
-
-
-@pytest.fixture(scope="module")
-def material(server, tmp_path_factory):
-    return shared_material(server, tmp_path_factory)
 
 
 def run(server, name, material, workdir, limit=0):

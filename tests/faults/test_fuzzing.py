@@ -1,18 +1,12 @@
 """Damaged data of every kind: no crash, no hang, bounded memory, and every item counted."""
 
 import pytest
-from command_runs import shared_server
 from harness import CASES, OUTCOMES, SEED, Search, families
 from tables import add_row
 
 pytestmark = pytest.mark.faults
 
 FAMILIES = families()
-
-
-@pytest.fixture(scope="module")
-def server():
-    return shared_server()
 
 
 @pytest.fixture(scope="module")

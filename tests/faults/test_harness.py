@@ -1,7 +1,6 @@
 """The harness finds the cases at fault, whatever becomes of their process; it counts the others."""
 
 import pytest
-from command_runs import shared_server
 from harness import Search, families
 
 pytestmark = pytest.mark.faults
@@ -14,11 +13,6 @@ FAULTS = {
     "swells": [[2, "memory"]],
     "sound": [],
 }
-
-
-@pytest.fixture(scope="module")
-def server():
-    return shared_server()
 
 
 @pytest.mark.parametrize("name", FAULTS)

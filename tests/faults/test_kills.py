@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from command_runs import LIMIT, assert_same, left_by, shared_material, shared_server, undisturbed
+from command_runs import LIMIT, assert_same, left_by, undisturbed
 from harness import SEED
 from tables import add_row
 
@@ -33,16 +33,6 @@ CALLS_OF = {
     "index": CALLS,
     "prepare_data": CALLS,
 }
-
-
-@pytest.fixture(scope="module")
-def server():
-    return shared_server()
-
-
-@pytest.fixture(scope="module")
-def material(server, tmp_path_factory):
-    return shared_material(server, tmp_path_factory)
 
 
 def run(server, name, material, workdir, moment=None, after=float("inf")):

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from command_runs import LIMIT, assert_same, left_by, shared_material, shared_server, undisturbed
+from command_runs import LIMIT, assert_same, left_by, undisturbed
 from commands import RECIPES
 from harness import SEED
 from tables import add_row
@@ -31,16 +31,6 @@ MOMENTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def server():
-    return shared_server()
-
-
-@pytest.fixture(scope="module")
-def material(server, tmp_path_factory):
-    return shared_material(server, tmp_path_factory)
-
-
 class Run:
     """A command on a directory, as often as it is started."""
 
@@ -49,7 +39,7 @@ class Run:
         self.starts = 0
 
     def start(self, *moment):
-        """A process, and the file of what it prints."""
+        """A process, and the file that it prints to."""
         self.starts += 1
         output = self.workdir.with_name(f"{self.workdir.name}-{self.starts}.txt")
         call = dict(zip(("call", "number", "sent"), moment, strict=True)) if moment else None

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from command_runs import LIMIT, assert_same, left_by, shared_material, shared_server
+from command_runs import LIMIT, assert_same, left_by
 from fork_server import ForkServer
 from harness import SEED
 from ports import free_ports
@@ -29,14 +29,10 @@ def start_here(server, material, workdir, **of_worker_1):
     return Workers([server] * 2, material, workdir, addresses, **of_worker_1)
 
 
-@pytest.fixture(scope="module")
-def server():
-    return shared_server()
-
-
-@pytest.fixture(scope="module")
-def material(server, tmp_path_factory):
-    return shared_material(server, tmp_path_factory)
+def record(record_property, began, fault, result="bit-equal"):
+    """A row of the table of workers."""
+    seconds = round(time.monotonic() - began)
+    add_row(record_property, "workers", fault=fault, result=result, seconds=seconds, seed=SEED)
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +56,7 @@ def test_a_stopped_worker_holds_the_others_up_and_all_go_on(
         workers.processes[place].signal(signal.SIGCONT)
     assert workers.wait() == [0, 0], workers.printed()
     assert_same(whole, left_by(server, tmp_path / "run"))
-    add_row(
-        record_property,
-        "workers",
-        fault="each stopped for 3 s",
-        result="bit-equal",
-        seconds=round(time.monotonic() - began),
-        seed=SEED,
-    )
+    record(record_property, began, "each stopped for 3 s")
 
 
 def test_a_killed_worker_is_named_and_the_run_resumes(
@@ -90,13 +79,10 @@ def test_a_killed_worker_is_named_and_the_run_resumes(
     again = start_here(server, material, tmp_path / "run")
     assert again.wait() == [0, 0], again.printed()
     assert_same(whole, left_by(server, tmp_path / "run"))
-    add_row(
+    record(
         record_property,
-        "workers",
-        fault=f"worker 1, then 0 killed, named after {' and '.join(waited)} s, both run again",
-        result="bit-equal",
-        seconds=round(time.monotonic() - began),
-        seed=SEED,
+        began,
+        f"worker 1, then 0 killed, named after {' and '.join(waited)} s, both run again",
     )
 
 
@@ -118,13 +104,10 @@ def test_all_workers_end_at_the_step_at_which_one_is_signalled(
     again = start_here(server, material, tmp_path / "run")
     assert again.wait() == [0, 0], again.printed()
     assert_same(whole, left_by(server, tmp_path / "run"))
-    add_row(
+    record(
         record_property,
-        "workers",
-        fault=f"SIGTERM to worker 1, both ended after {seconds:.1f} s, both run again",
-        result="bit-equal",
-        seconds=round(time.monotonic() - began),
-        seed=SEED,
+        began,
+        f"SIGTERM to worker 1, both ended after {seconds:.1f} s, both run again",
     )
 
 
@@ -141,14 +124,7 @@ def test_a_signal_does_not_wait_for_an_evaluation(
     assert again.wait() == [0, 0], again.printed()
     assert "at step 20 of 30" in again.outputs[0].read_text()
     assert_same(whole, left_by(server, tmp_path / "run"))
-    add_row(
-        record_property,
-        "workers",
-        fault="SIGTERM to worker 1 in an evaluation, both run again",
-        result="bit-equal",
-        seconds=round(time.monotonic() - began),
-        seed=SEED,
-    )
+    record(record_property, began, "SIGTERM to worker 1 in an evaluation, both run again")
 
 
 def test_workers_with_different_settings_are_refused(server, material, tmp_path):
@@ -226,14 +202,7 @@ def test_two_hosts_far_apart_train_to_the_same_weights(
     workers = start_apart(hosts, material, tmp_path / "run")
     assert workers.wait() == [0, 0], workers.printed()
     assert_same(whole, left_by(server, tmp_path / "run"))
-    add_row(
-        record_property,
-        "workers",
-        fault="two hosts, 20 ms there and back",
-        result="bit-equal",
-        seconds=round(time.monotonic() - began),
-        seed=SEED,
-    )
+    record(record_property, began, "two hosts, 20 ms there and back")
 
 
 def test_a_host_that_is_cut_off_is_named_by_the_other(hosts, material, tmp_path, record_property):
@@ -252,11 +221,4 @@ def test_a_host_that_is_cut_off_is_named_by_the_other(hosts, material, tmp_path,
         run_ip("ip", "-n", names[1], "link", "set", cables[1], "up")
         for process in workers.processes:
             process.kill()
-    add_row(
-        record_property,
-        "workers",
-        fault=f"worker 1 cut off, named after {seconds:.0f} s",
-        result="named",
-        seconds=round(time.monotonic() - began),
-        seed=SEED,
-    )
+    record(record_property, began, f"worker 1 cut off, named after {seconds:.0f} s", "named")
