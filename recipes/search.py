@@ -128,7 +128,7 @@ def index(settings):
     most = {"thumbnail_size": MAX_THUMBNAIL_SIZE}
     for name, least in (("batch_size", 1), ("thumbnail_size", 0), ("lists", 0)):
         check_range(settings, name, least, most.get(name))
-    # What is wrong with the images is reported before a model is loaded.
+    # Before a model is loaded: faults in the images are reported at once.
     with concerning("images"):
         source = examples.open_images(settings.images, settings.select)
     with concerning("model"):
@@ -167,7 +167,7 @@ def index(settings):
 
 
 def open_search(settings):
-    """An ``ImageSearch``; what is wrong with the index is reported before a model is loaded."""
+    """An ``ImageSearch``; faults in the index are reported before a model is loaded."""
     from align_keras.runs.presets import load_model
     from align_keras.search.image_search import ImageSearch, model_to_load
 

@@ -88,7 +88,7 @@ def write_saved_model(
             warm-up requests need, is not installed.
     """
     if warm_up_requests:
-        warm_up.import_apis()  # what is missing is reported before the long part
+        warm_up.import_apis()  # a missing package is reported before the long part
     classes = None
     if class_names is not None:
         class_names = list(class_names)

@@ -59,7 +59,7 @@ class ClassificationRun:
 
     @property
     def items(self) -> Items:
-        """What is trained on, for messages."""
+        """The name of the training data in messages."""
         return Items("images", self.settings.data.trained_on)
 
 

@@ -53,7 +53,7 @@ class SkippedInRun:
             is shared out to all.
         look: looks at files and says which have changed, and how: ``is gone``. Its argument is
             the number of files to look at beside those that were opened; None for all.
-        items: what is counted.
+        items: name of the data in messages.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ def check_finished(
         step: the last one.
         limit: the largest share of items that may be skipped.
         batch_size: items a step, over all replicas.
-        items: what is counted.
+        items: name of the data in messages.
 
     Raises:
         LostDataError: if the run has skipped more than that share.

@@ -62,7 +62,7 @@ def open_folder(
 def check_same_settings(settings: Settings, strategy: tf.distribute.Strategy) -> None:
     """Compares the settings of all workers.
 
-    Workers exchange numbers at certain steps, such as those of a line of the log. With other
+    Workers exchange numbers at the steps that the log has a line of, among others. With other
     settings one would do so at other steps, and each would wait for the other.
 
     Args:

@@ -1,4 +1,4 @@
-"""What is wrong with labelled images is one line that names the setting and the place."""
+"""A fault in labelled images is one line that names the setting and the place."""
 
 import json
 

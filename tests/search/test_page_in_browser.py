@@ -143,7 +143,7 @@ def test_errors_are_one_line_in_the_page(tab, held_out_images, bomb):
     assert tab.locator("#matches li").count() == 0
     tab.set_input_files("#search-drop input", image_file(bomb, "bomb.png"))
     tab.wait_for_selector("#search-status.fault:has-text('too many pixels')")
-    # Made in the browser: on their way into it so many bytes take seconds.
+    # Made in the browser: sending so many bytes into it takes seconds.
     drop_file(tab, "new Uint8Array(21 << 20)", "large.jpg")
     tab.wait_for_selector("#search-status.fault:has-text('the image has more than 20 MiB')")
     tab.click("#search-drop button:has-text('Remove')")
