@@ -6,85 +6,58 @@ Shapes are static.
 """
 
 import collections
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from align_keras.errors import InputError
 from align_keras.preprocessing.tracing import as_written
-
-logger = logging.getLogger(__name__)
 
 # Decoding works on chunks, each in one thread. A chunk holds its images in memory (64 MB at 289
 # pixels); putting several together for a larger batch copies them once more.
 _CHUNK = 64
 # So many files are named in a message.
 _MOST_FILES = 5
+_UNREADABLE = "no record of a whole batch is readable"
 # Autotuning would take half the memory of the machine (bytes).
 _MEMORY_BUDGET = 2 << 30
 
 
-class SkippedPairs:
-    """Counts the pairs left out: corrupt record or image, caption empty or not UTF-8.
+class SkippedRecords:
+    """Counts the records left out that the host sees, by the batches that lack them.
 
     Batches are prepared ahead of the step that takes them, so each batch is counted by itself.
     Safe to call from several threads.
-
-    Attributes:
-        whole_batches: batches without any readable pair. The first one ends the data set with an
-            error.
     """
 
     def __init__(self) -> None:
-        self.whole_batches = 0
         self._lock = threading.Lock()
         self._by_batch: dict[int, collections.Counter[str]] = {}
         self._taken: collections.Counter[str] = collections.Counter()
 
-    @property
-    def count(self) -> int:
-        """Pairs so far, those of batches included that no step has taken yet."""
-        with self._lock:
-            return sum(found.total() for found in (self._taken, *self._by_batch.values()))
-
-    def add(self, batch: int, sources: Sequence[bytes], kept: Sequence[bytes]) -> None:
-        """Counts the pairs of a batch that are left out, by file, and logs how many so far.
+    def add(self, batch: int, lost: Sequence[bytes]) -> None:
+        """Counts the records of a batch that are left out.
 
         Args:
             batch: its number.
-            sources: the file of each of its records.
-            kept: the file of each of those that are readable.
+            lost: the file of each, and empty strings.
         """
-        lost = collections.Counter(list(sources)) - collections.Counter(list(kept))
+        files = (file.decode(errors="replace") for file in lost if file)
         with self._lock:
-            by_name = {file.decode(errors="replace"): number for file, number in lost.items()}
-            self._by_batch[int(batch)] = collections.Counter(by_name)
-            self.whole_batches += not len(kept)
-        logger.warning("skipped %d corrupt or unreadable pairs so far", self.count)
+            self._by_batch[int(batch)] = collections.Counter(files)
 
     def take(self, batch: int) -> collections.Counter[str]:
-        """The pairs of all batches before one, by file: what steps have met so far."""
+        """The records of all batches before one, by file: what steps have met so far."""
         with self._lock:
             for number in [number for number in self._by_batch if number < batch]:
                 self._taken += self._by_batch.pop(number)
             return collections.Counter(self._taken)
 
-    def check(self) -> None:
-        """Raises InputError after a batch without any readable pair.
 
-        TensorFlow ends such a run with an error of its own, which does not name the data. Call
-        this when training fails, not after it succeeds: batches are prepared ahead.
-        """
-        if self.whole_batches:
-            with self._lock:
-                lost = sum(self._by_batch.values(), self._taken)
-            raise InputError(
-                f"no pair of a whole batch is readable; skipped so far: {most_of(lost)}",
-                remedy="look into the shards with recipes/inspect_data.py",
-            )
+def is_unreadable_batch(error: tf.errors.OpError) -> bool:
+    """Whether an error is that of ``fill_gaps`` about a batch without a readable record."""
+    return _UNREADABLE in error.message
 
 
 def most_of(lost: collections.Counter[str]) -> str:
@@ -132,33 +105,44 @@ def decoded(
     decode: Callable[..., dict[str, tf.Tensor]],
     blank: dict[str, Any],
     batch_size: int,
+    read: Callable[..., tf.data.Dataset] | None = None,
 ) -> tf.data.Dataset:
     """Batches of records decoded in parallel chunks.
 
     Args:
-        dataset: of positions and records; a record is a tuple whose last string names its file.
+        dataset: of positions and records; a record is a tuple whose last part tells its file,
+            a string that is not empty or a number above 0.
         decode: a function of both that gives a dict of tensors, ``valid`` among them.
         blank: the same dict, not ``valid``. A record whose ``decode`` raises leaves one at the
             end of its chunk.
         batch_size: records a batch; a last one that is smaller is dropped.
+        read: makes of the records of a chunk a data set of those that ``decode`` takes.
 
     Returns:
-        Batches of what ``decode`` gives, with two fields more, which ``fill_gaps`` and
-        ``without_sources`` take out: ``sources``, the file of each record of the batch in the order
-        of the records, and ``kept``, the file of the record that was decoded.
+        Batches of what ``decode`` gives, with one field more, ``lost``: the file of each record
+        that is not ``valid``, and zeros or empty strings beside.
     """
     chunk = max(size for size in range(1, _CHUNK + 1) if batch_size % size == 0)
+    nowhere = tf.constant(-1, tf.int64)
 
     def decode_record(position: tf.Tensor, record: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
-        return {**decode(position, record), "kept": record[-1]}
+        example = decode(position, record)
+        return {**example, "kept": tf.where(example["valid"], position, nowhere)}
 
     @as_written
     def decode_chunk(positions: tf.Tensor, records: tuple[tf.Tensor, ...]) -> tf.data.Dataset:
-        examples = tf.data.Dataset.from_tensor_slices((positions, records)).map(decode_record)
-        blanks = tf.data.Dataset.from_tensors({**blank, "kept": ""}).repeat(chunk)
-        examples = examples.ignore_errors().concatenate(blanks)
+        each = read(*records) if read else tf.data.Dataset.from_tensor_slices(records)
+        examples = tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(positions), each)
+        blanks = tf.data.Dataset.from_tensors({**blank, "kept": nowhere}).repeat(chunk)
+        examples = examples.map(decode_record).ignore_errors().concatenate(blanks)
         examples = examples.take(chunk).batch(chunk, drop_remainder=True)
-        return examples.map(lambda batch: {**batch, "sources": records[-1]})
+
+        def with_lost(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            is_kept = tf.reduce_any(positions[:, None] == batch.pop("kept")[None, :], axis=1)
+            files = tf.ensure_shape(records[-1], [chunk])
+            return {**batch, "lost": tf.where(is_kept, tf.zeros_like(files), files)}
+
+        return examples.map(as_written(with_lost))
 
     dataset = dataset.batch(chunk, drop_remainder=True).interleave(
         decode_chunk,
@@ -176,44 +160,34 @@ def decoded(
     return dataset.batch(batch_size // chunk, drop_remainder=True).map(join_chunks)
 
 
-def without_sources(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """A batch of ``decoded`` without the files of its records."""
-    return {name: value for name, value in batch.items() if name not in ("sources", "kept")}
-
-
-def fill_gaps(
-    number: tf.Tensor, batch: dict[str, tf.Tensor], skipped: SkippedPairs
-) -> dict[str, tf.Tensor]:
-    """Puts other records of the batch in the places of corrupt ones, and counts those.
+def fill_gaps(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Puts other records of the batch in the places of corrupt ones.
 
     Shapes stay static and the batches after stay the same. Where false negatives are masked, a
     pair and its copy are not each other's negatives.
 
     Args:
-        number: of the batch, int64, by which its skipped pairs are counted.
         batch: as of ``decoded``.
-        skipped: counts them.
+
+    Returns:
+        The batch without ``valid``. One without any readable record raises an
+        InvalidArgumentError, see ``is_unreadable_batch``.
     """
-    sources, kept = batch["sources"], batch["kept"]
-    batch = without_sources(batch)
-    valid = batch.pop("valid")
+    batch = dict(batch)
+    valid, lost = batch.pop("valid"), batch.pop("lost")
 
     def fill() -> dict[str, tf.Tensor]:
         readable = tf.cast(tf.where(valid)[:, 0], tf.int32)
-        lost = [number, sources, tf.boolean_mask(kept, valid)]
-        counted = tf.numpy_function(skipped.add, lost, [], stateful=True)
-        with tf.control_dependencies([counted]):
-            some = tf.debugging.assert_positive(
-                tf.size(readable), "no pair of a whole batch is readable"
-            )
+        found = tf.debugging.Assert(tf.size(readable) > 0, [_UNREADABLE])
         places = tf.range(tf.size(valid))
-        with tf.control_dependencies([some]):
+        with tf.control_dependencies([found]):
             substitutes = tf.gather(readable, places % tf.size(readable))
         source = tf.where(valid, places, substitutes)
         return {name: tf.gather(value, source) for name, value in batch.items()}
 
     filled = tf.cond(tf.reduce_all(valid), lambda: dict(batch), fill)
-    return {name: tf.ensure_shape(filled[name], value.shape) for name, value in batch.items()}
+    filled = {name: tf.ensure_shape(filled[name], value.shape) for name, value in batch.items()}
+    return {**filled, "lost": lost}
 
 
 def with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:

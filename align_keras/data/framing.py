@@ -19,6 +19,8 @@ from align_keras import paths
 
 #: Records between two of the places that ``walk`` finds.
 BLOCK = 128
+#: Bytes of a record in a file beside its own: its length, and two checksums.
+RECORD_OVERHEAD = 16
 #: What is raised where a file cannot be opened, ends early or cannot be decompressed.
 ENDS_EARLY = (EOFError, OSError, zlib.error, tf.errors.OpError)
 
@@ -37,6 +39,8 @@ class ShardIndex(NamedTuple):
     """The bytes where every 128th record begins; empty of a shard that is not walked through."""
     digest: str = ""
     """Of the lengths and checksums of all records; empty of a shard that is not walked through."""
+    whole: int | None = None
+    """Records before the one in which the file ends early; None where that is not known."""
 
 
 def read(shard: str, start: int = 0) -> Iterator[bytes | None]:
@@ -70,8 +74,8 @@ def count(shard: str) -> tuple[ShardIndex, bool]:
         for _ in read(shard):
             number += 1
     except ENDS_EARLY:
-        return ShardIndex(number + 1, []), True
-    return ShardIndex(number, []), False
+        return ShardIndex(number + 1, [], whole=number), True
+    return ShardIndex(number, [], whole=number), False
 
 
 def walk(shard: str) -> tuple[ShardIndex, bool]:
@@ -93,7 +97,8 @@ def walk(shard: str) -> tuple[ShardIndex, bool]:
             position += _HEADER.size + (length or 0) + _CHECKSUM.size
         file.seek(max(0, size - _CHECKSUM.size))
         seen.update(file.read(_CHECKSUM.size))
-    return ShardIndex(number, starts, seen.hexdigest()), not is_sound or position > size
+    ends_early = not is_sound or position > size
+    return ShardIndex(number, starts, seen.hexdigest(), number - ends_early), ends_early
 
 
 def _masked_crc(data: bytes) -> int:

@@ -18,7 +18,7 @@ def training_dataset(
     seed: int = 0,
     start_batch: int = 0,
     buffer: int = 4096,
-    skipped: batches.SkippedPairs | None = None,
+    skipped: batches.SkippedRecords | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of augmented images and their classes.
 
@@ -63,7 +63,7 @@ def training_dataset(
         "labels": tf.constant(0, tf.int32),
         "valid": False,
     }
-    counted = batches.SkippedPairs() if skipped is None else skipped
+    counted = batches.SkippedRecords() if skipped is None else skipped
     dataset = batches.endless(
         epoch_records,
         lambda position: divmod(position, epoch_length),
@@ -75,7 +75,14 @@ def training_dataset(
 
     @as_written
     def finish(number: tf.Tensor, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        batch = batches.fill_gaps(number, batch, counted)
-        return batch["images"], batch["labels"]
+        batch = batches.fill_gaps(batch)
+        lost = batch["lost"]
+
+        def count() -> tf.Operation:
+            return tf.group(tf.numpy_function(counted.add, [number, lost], [], stateful=True))
+
+        done = tf.cond(tf.reduce_any(lost != ""), count, tf.no_op)
+        with tf.control_dependencies([done]):
+            return tf.identity(batch["images"]), batch["labels"]
 
     return batches.with_options(dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE))

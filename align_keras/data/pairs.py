@@ -1,14 +1,18 @@
 """What training and evaluation take from a record: an image, a caption and the image's id.
 
-Protobuf reads the record in Python, and the pipeline gets bytes that need no parser.
-``tf.io.parse_single_example`` in its place ends the process (SIGSEGV) on some malformed records
-whose checksums are right; whatever reads shards with it must have shown each record to protobuf
-before.
+``parse_pairs`` reads many records in TensorFlow's ops, ``read_pair`` one of them in Python; both
+refuse what protobuf refuses. ``tf.io.parse_example`` in their place ends the process (SIGSEGV) on
+some malformed records whose checksums are right.
 """
 
 from typing import Any, NamedTuple
 
+import tensorflow as tf
+
 from align_keras.data import records
+
+# What `str.strip` takes off, in RE2's syntax.
+_WHITE_SPACE = r"[\s\x0b\x1c-\x1f\x{85}\pZ]*"
 
 
 class Pair(NamedTuple):
@@ -53,3 +57,90 @@ def _as_id(feature: Any) -> bytes:
     for value in feature.float_list.value[:1]:
         return b"%d" % value if value.is_integer() and abs(value) < 1 << 24 else b""
     return b""
+
+
+# Traced once a process: its hundred ops are part of every data set.
+@tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+def parse_pairs(serialized: tf.Tensor) -> Pair:
+    """The pairs of serialised records, in TensorFlow's ops: what ``read_pair`` gives of each.
+
+    Protobuf's wire format is read level by level, a level of all records in one op.
+
+    Args:
+        serialized: records, strings, ``(batch,)``.
+
+    Returns:
+        A ``Pair`` of strings, ``(batch,)``.
+
+    Raises:
+        tf.errors.OpError: if one of them is no ``tf.train.Example``.
+    """
+    (features,) = _decode(serialized, "tensorflow.Example", features=tf.string)
+    (entries,) = _decode(tf.squeeze(features, 1), "tensorflow.Features", feature=tf.string)
+    names, values = _decode(
+        entries, "tensorflow.Features.FeatureEntry", key=tf.string, value=tf.string
+    )
+    names = tf.strings.unicode_transcode(tf.squeeze(names, 2), "UTF-8", "UTF-8", errors="strict")
+    kinds = {"bytes_list": tf.string, "int64_list": tf.string, "float_list": tf.string}
+    lists = _decode(tf.squeeze(values, 2), "tensorflow.Feature", **kinds)
+    # Also of features that are not asked for: protobuf refuses a record with a malformed one.
+    strings, integers, floats = (
+        _first_values(tf.squeeze(own, 2), message_type, dtype)
+        for own, message_type, dtype in zip(
+            lists,
+            ("tensorflow.BytesList", "tensorflow.Int64List", "tensorflow.FloatList"),
+            (tf.string, tf.int64, tf.float32),
+            strict=True,
+        )
+    )
+    image, _ = _of_feature(names, "jpg", *strings)
+    caption, _ = _of_feature(names, "txt", *strings)
+    ids = (_of_feature(names, "image_id", *values) for values in (strings, integers, floats))
+    return Pair(image, caption, _as_ids(*ids))
+
+
+def _decode(messages: tf.Tensor, message_type: str, **fields: tf.DType) -> list[tf.Tensor]:
+    """Fields of messages, each ``(*messages.shape, values)``."""
+    return tf.io.decode_proto(messages, message_type, list(fields), list(fields.values())).values
+
+
+def _first_values(
+    lists: tf.Tensor, message_type: str, dtype: tf.DType
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The first value of each list, and whether it has one: ``(batch, features)``."""
+    sizes, (values,) = tf.io.decode_proto(lists, message_type, ["value"], [dtype])
+    # One value more, for where no list has any.
+    values = tf.concat([values, tf.fill(tf.shape(sizes), _blank(dtype))], axis=2)
+    return values[:, :, 0], sizes[:, :, 0] > 0
+
+
+def _of_feature(
+    names: tf.Tensor, name: str, values: tf.Tensor, has_value: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """What ``_first_values`` gives of the feature of a name: ``(batch,)``.
+
+    Of several the last one counts, as in protobuf.
+    """
+    place = tf.reduce_max(tf.where(names == name, tf.range(1, tf.shape(names)[1] + 1), 0), axis=1)
+    is_there = place > 0
+    # One more, for where no record has a feature.
+    values = tf.pad(values, [[0, 0], [0, 1]], constant_values=_blank(values.dtype))
+    has_value = tf.pad(has_value, [[0, 0], [0, 1]])
+    value, has_value = (
+        tf.gather(own, tf.maximum(place - 1, 0), batch_dims=1) for own in (values, has_value)
+    )
+    return tf.where(is_there, value, _blank(value.dtype)), is_there & has_value
+
+
+def _blank(dtype: tf.DType) -> tf.Tensor:
+    return tf.constant("" if dtype == tf.string else 0, dtype)
+
+
+def _as_ids(*kinds: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+    """As ``_as_id``, of strings, integers and floats."""
+    (text, is_text), (integer, is_integer), (number, is_number) = kinds
+    is_whole = is_number & (tf.floor(number) == number) & (tf.abs(number) < 1 << 24)
+    integer = tf.where(is_integer, integer, tf.cast(tf.where(is_whole, number, 0.0), tf.int64))
+    as_text = tf.where(is_integer | is_whole, tf.strings.as_string(integer), "")
+    has_letters = ~tf.strings.regex_full_match(text, _WHITE_SPACE)
+    return tf.where(is_text, tf.where(has_letters, text, ""), as_text)

@@ -5,22 +5,21 @@ flip -> batch -> tokenise -> prefetch. Batch N follows from N alone: see ``shard
 ``batches``.
 """
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from align_keras.data import batches, paper_rules, records, shard_order
-from align_keras.data.batches import SkippedPairs
-from align_keras.data.pairs import read_pair
+from align_keras.data import batches, paper_rules, shard_order
+from align_keras.data.block_reader import block_reader
+from align_keras.data.pairs import Pair, parse_pairs
 from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.preprocessing.tracing import as_written
 
-__all__ = ["SkippedPairs", "evaluation_dataset", "shard_counts", "training_dataset"]
+_NO_PAIR = Pair(*np.full((3, 1), b""))
 
 
 def shard_counts(shards: Sequence[str]) -> ShardCounts:
@@ -38,7 +37,6 @@ def training_dataset(
     shuffle_buffer: int = 10_000,
     worker: int = 0,
     num_workers: int = 1,
-    skipped: SkippedPairs | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of augmented pairs.
 
@@ -54,13 +52,14 @@ def training_dataset(
         worker: this reader's place, from 0, among ``num_workers`` that share the data.
         num_workers: readers in all; in every epoch each takes an equal part of the records,
             another one than before.
-        skipped: counts the pairs that are left out.
 
     Returns:
         A ``tf.data.Dataset`` of dicts: ``images`` ``(batch, size, size, 3)``, ``token_ids``,
         ``segment_ids``, ``padding_mask`` ``(batch, sequence)``, ``image_ids`` and
         ``caption_ids`` int64 ``(batch,)``, 0 for a record without ``image_id``; captions of
-        the same word pieces share an id.
+        the same word pieces share an id. ``lost``, int32 ``(batch,)``: for each pair that is left
+        out 1 + its shard's place in the order of the paths, and zeros beside. Other pairs of the
+        batch take their places. No Python runs while it is read.
 
     Raises:
         InputError: if this reader's share of the data is smaller than a batch.
@@ -73,23 +72,21 @@ def training_dataset(
             remedy="lower <batch_size> or give more data",
         )
 
-    epoch_records = shard_order.epoch_of(counts, _block_reader(counts), seed, share)
+    epoch_records = shard_order.epoch_of(counts, block_reader(counts), seed, share)
 
     def augment(image: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         example_seed = tf.stack([tf.cast(seed, tf.int64) + worker, position])
         return preprocessor.decode_and_augment_image(image, example_seed)
 
-    counted = SkippedPairs() if skipped is None else skipped
-
     @as_written
-    def finish(number: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def finish(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         batch.pop("positions")
-        return _tokenize(batches.fill_gaps(number, batch, counted), preprocessor)
+        return _tokenize(batches.fill_gaps(batch), preprocessor)
 
     dataset = batches.endless(
         epoch_records, share.place_of, start_batch * batch_size, seed, shuffle_buffer
     )
-    dataset = _decoded(dataset, augment, preprocessor, batch_size).enumerate(start_batch)
+    dataset = _decoded(dataset, augment, preprocessor, batch_size)
     return batches.with_options(dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE))
 
 
@@ -102,17 +99,12 @@ def evaluation_dataset(
     place of a pair among all records, and ``valid``, False for a pair that training would skip
     and for the padding of the last batch.
     """
-    shards = sorted(counts)
-    sizes = np.array([counts[shard] for shard in shards], np.int64)
-    start = tf.constant(0, tf.int64)
-    read_block = _block_reader(counts)
-    dataset = tf.data.Dataset.from_tensor_slices((shards, sizes)).flat_map(
-        as_written(lambda shard, size: read_block(shard, start, start, size))
-    )
+    blocks = tf.data.Dataset.from_tensor_slices(shard_order.every_block(counts))
+    dataset = blocks.flat_map(block_reader(counts))
     total = sum(counts.values())
     num_batches = math.ceil(total / batch_size)
     padding = num_batches * batch_size - total
-    blanks = tf.data.Dataset.from_tensors((b"",) * 4).repeat(padding)
+    blanks = tf.data.Dataset.from_tensors(("", tf.constant(0, tf.int64))).repeat(padding)
     dataset = dataset.concatenate(blanks).enumerate()
     dataset = _decoded(
         dataset,
@@ -123,43 +115,13 @@ def evaluation_dataset(
 
     @as_written
     def finish(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return _tokenize(batches.without_sources(batch), preprocessor)
+        batch.pop("lost")
+        return _tokenize(batch, preprocessor)
 
     dataset = dataset.map(finish)
     # Keras warns at the end of data whose length it does not know.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
     return batches.with_options(dataset)
-
-
-def _block_reader(counts: Mapping[str, int]) -> shard_order.ReadBlock:
-    """Reads the pairs of a block, as strings: image, caption, image id and the path of the shard.
-
-    Records that are corrupt or missing give empty pairs, and so does a shard that has changed since
-    it was counted: nothing of it is trained on. The generator hands over several pairs at a time,
-    which costs less.
-    """
-
-    def turns(path: bytes, start: int, skip: int, count: int) -> Iterator[tuple[list[bytes], ...]]:
-        shard = path.decode()
-        if isinstance(counts, ShardCounts) and counts.watched.change_of(shard):
-            frames: Iterator[bytes] = itertools.repeat(b"", count)
-        else:
-            frames = records.read_records(shard, count, start, skip)
-        while turn := [read_pair(record) for record in itertools.islice(frames, shard_order.TURN)]:
-            yield tuple(map(list, zip(*turn, strict=True)))
-
-    @tf.autograph.experimental.do_not_convert  # it holds a generator, which AutoGraph warns about
-    def read_block(
-        shard: tf.Tensor, start: tf.Tensor, skip: tf.Tensor, count: tf.Tensor
-    ) -> tf.data.Dataset:
-        pairs = tf.data.Dataset.from_generator(
-            turns,
-            args=(shard, start, skip, count),
-            output_signature=(tf.TensorSpec([None], tf.string),) * 3,
-        )
-        return pairs.map(lambda *pair: (*pair, tf.fill(tf.shape(pair[0]), shard))).unbatch()
-
-    return read_block
 
 
 def _decoded(
@@ -168,7 +130,7 @@ def _decoded(
     preprocessor: AlignPreprocessor,
     batch_size: int,
 ) -> tf.data.Dataset:
-    """Batches of decoded pairs from positions and what ``_block_reader`` reads.
+    """Batches of decoded pairs from positions and what ``block_reader`` reads.
 
     ``decode_image`` takes an encoded image and the position.
     """
@@ -181,8 +143,8 @@ def _decoded(
         "valid": False,
     }
 
-    def decode(position: tf.Tensor, pair: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
-        image, caption, image_id, _ = pair
+    def decode(position: tf.Tensor, pair: Pair) -> dict[str, tf.Tensor]:
+        image, caption, image_id = pair
         # Raises on a caption that is not UTF-8.
         caption = tf.strings.unicode_transcode(caption, "UTF-8", "UTF-8", errors="strict")
         # Without words it would be the caption of any image.
@@ -196,7 +158,28 @@ def _decoded(
             "valid": valid,
         }
 
-    return batches.decoded(dataset, decode, blank, batch_size)
+    dataset = dataset.map(lambda position, record: (position, (record[0], _mark(record[1]))))
+    return batches.decoded(dataset, decode, blank, batch_size, _read_pairs)
+
+
+def _mark(shard: tf.Tensor) -> tf.Tensor:
+    """The number that stands in ``lost`` for a shard."""
+    return tf.cast(shard + 1, tf.int32)
+
+
+def _read_pairs(records: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:
+    """The pairs of records, empty ones of those that are malformed."""
+    at_once = tf.data.Dataset.from_tensors(records).map(parse_pairs).ignore_errors()
+
+    @as_written
+    def read_one(record: tf.Tensor) -> tf.data.Dataset:
+        pair = tf.data.Dataset.from_tensors(record[None]).map(parse_pairs).ignore_errors()
+        return pair.concatenate(tf.data.Dataset.from_tensors(_NO_PAIR)).take(1)
+
+    # Read only where one of them is malformed.
+    one_by_one = tf.data.Dataset.from_tensor_slices(records).flat_map(read_one).unbatch()
+    one_by_one = one_by_one.batch(records.shape[0])
+    return at_once.concatenate(one_by_one).take(1).unbatch()
 
 
 def _fingerprint(string: tf.Tensor) -> tf.Tensor:

@@ -100,7 +100,7 @@ def index_records(shard: str) -> framing.ShardIndex:
             index.records - 1,
             lost,
         )
-    return framing.ShardIndex(max(index.records, stated or 0), index.starts, index.digest)
+    return index._replace(records=max(index.records, stated or 0))
 
 
 def stated_alone(shard: str) -> int | None:

@@ -16,6 +16,7 @@ reader of records can follow it.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -30,9 +31,24 @@ _OPEN_BLOCKS = 16
 #: Records that are taken from an open block in turn.
 TURN = 16
 
-#: Reads a block: its shard's path, the byte where it begins, how many records to pass over and how
-#: many to give. Scalar tensors.
-ReadBlock = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.data.Dataset]
+
+class Block(NamedTuple):
+    """Consecutive records of a shard: int64 tensors, scalars or of one length."""
+
+    shard: tf.Tensor
+    """The shard's number, its place in the order of the paths."""
+    start: tf.Tensor
+    """The byte where the block begins."""
+    whole: tf.Tensor
+    """How many of its records, from the first on, are not cut off as far as is known."""
+    skip: tf.Tensor
+    """How many records to pass over."""
+    count: tf.Tensor
+    """How many to give."""
+
+
+#: Reads a block.
+ReadBlock = Callable[[Block], tf.data.Dataset]
 
 
 class ShardCounts(dict[str, int]):
@@ -44,6 +60,8 @@ class ShardCounts(dict[str, int]):
     Attributes:
         starts: the bytes where the blocks of each shard begin, by path.
         digests: those of its records, as of ``framing.ShardIndex``.
+        whole: how many of its records are not cut off, where that is known.
+        sizes: of the shards, bytes; 0 where that is not known.
         watched: the shards as files. One that was touched, or put back from a copy, has not changed
             if its records are the same.
     """
@@ -56,6 +74,10 @@ class ShardCounts(dict[str, int]):
         super().__init__({shard: index.records for shard, index in indices.items()})
         self.starts = {shard: index.starts for shard, index in indices.items()}
         self.digests = {shard: index.digest for shard, index in indices.items()}
+        self.whole = {
+            shard: index.whole for shard, index in indices.items() if index.whole is not None
+        }
+        self.sizes = {shard: self.watched.size_of(shard) for shard in shards}
 
     def _holds_the_same(self, shard: str) -> bool:
         digest = self.digests[shard]
@@ -116,8 +138,7 @@ def epoch_of(
         seed: decides the order, with the epoch.
         share: the worker's part.
     """
-    shards = sorted(counts)
-    numbers, starts, sizes = _blocks(counts, shards)
+    numbers, starts, whole, _, sizes = every_block(counts)
     open_blocks = max(1, min(_OPEN_BLOCKS, len(sizes) // share.num_workers // 4))
 
     def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -130,25 +151,30 @@ def epoch_of(
         skipped = tf.clip_by_value(first - begin, 0, own_sizes)
         taken = tf.clip_by_value(end - begin, 0, own_sizes) - skipped
         own = tf.boolean_mask(order, taken > 0)
-        blocks = tf.data.Dataset.from_tensor_slices(
-            (
-                tf.gather(shards, tf.gather(numbers, own)),
-                tf.gather(starts, own),
-                tf.boolean_mask(skipped, taken > 0),
-                tf.boolean_mask(taken, taken > 0),
-            )
+        block = Block(
+            tf.gather(numbers, own),
+            tf.gather(starts, own),
+            tf.gather(whole, own),
+            tf.boolean_mask(skipped, taken > 0),
+            tf.boolean_mask(taken, taken > 0),
         )
-        return blocks.interleave(read_block, cycle_length=open_blocks, block_length=TURN)
+        return tf.data.Dataset.from_tensor_slices(block).interleave(
+            read_block,
+            cycle_length=open_blocks,
+            block_length=TURN,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
 
     return epoch_records
 
 
-def _blocks(
-    counts: Mapping[str, int], shards: list[str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every block: the number of its shard, the byte where it begins, its records; int64."""
+def every_block(counts: Mapping[str, int]) -> Block:
+    """Every block whole, in the shards' order: int64 arrays."""
     known = counts.starts if isinstance(counts, ShardCounts) else {}
-    numbers, starts, sizes = [], [], []
+    readable = counts.whole if isinstance(counts, ShardCounts) else {}
+    shards = sorted(counts)
+    numbers, starts, whole, sizes = [], [], [], []
     for number, shard in enumerate(shards):
         own = known.get(shard) or [0]
         # The last one also has what the statistics state beyond the end of the file.
@@ -156,5 +182,7 @@ def _blocks(
         numbers.append(np.full(len(own), number))
         starts.append(np.array(own))
         sizes.append(np.diff(ends, prepend=0))
-    joined = (np.concatenate(values).astype(np.int64) for values in (numbers, starts, sizes))
-    return next(joined), next(joined), next(joined)
+        first = framing.BLOCK * np.arange(len(own))
+        whole.append(np.clip(readable.get(shard, counts[shard]) - first, 0, sizes[-1]))
+    joined = [np.concatenate(own).astype(np.int64) for own in (numbers, starts, whole, sizes)]
+    return Block(joined[0], joined[1], joined[2], np.zeros_like(joined[3]), joined[3])

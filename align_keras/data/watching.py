@@ -62,6 +62,11 @@ class WatchedFiles:
             self._changes[file] = "was written again"
         return self._changes.get(file, "")
 
+    def size_of(self, file: str) -> int:
+        """Bytes of a file; 0 if it could not be found out."""
+        state = self._states[file]
+        return max(state.size, 0) if state else 0
+
     def look(self, most: int | None = None) -> dict[str, str]:
         """Looks at files in turn.
 

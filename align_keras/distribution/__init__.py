@@ -11,6 +11,7 @@ from align_keras.distribution.replicas import (
 from align_keras.distribution.strategies import (
     STRATEGIES,
     gather_from_workers,
+    is_on_cpu,
     make_strategy,
     mirrored_strategy,
     share_of,
@@ -22,6 +23,7 @@ __all__ = [
     "STRATEGIES",
     "gather_from_workers",
     "gather_replicas",
+    "is_on_cpu",
     "lost_workers",
     "make_strategy",
     "mean_of_replicas",

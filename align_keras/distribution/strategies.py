@@ -89,6 +89,15 @@ def _make_tpu_strategy(tpu: str) -> tf.distribute.TPUStrategy:
     return tf.distribute.TPUStrategy(resolver)
 
 
+def is_on_cpu(strategy: Any) -> bool:
+    """Whether the replicas of a strategy are CPUs."""
+    try:
+        devices = strategy.extended.worker_devices
+    except RuntimeError:  # TensorFlow's default strategy, which takes a GPU where there is one
+        return not tf.config.list_logical_devices("GPU")
+    return all("CPU" in device.upper() for device in devices)
+
+
 def worker_place(strategy: Any) -> tuple[int, int]:
     """This process's index and the number of them: 0 and 1 but for ``multi_worker``."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):

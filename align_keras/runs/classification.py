@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from align_keras import checksums, distribution, keras_internals
-from align_keras.data import labelled_images, pipeline
+from align_keras.data import batches, labelled_images
 from align_keras.errors import concerning
 from align_keras.evaluation.tasks.classes import embed_labelled
 from align_keras.evaluation.tasks.classification import classification_result
@@ -201,11 +201,11 @@ def fit(run: ClassificationRun, name: str) -> None:
     if first_step == steps:
         check_finished(workdir, steps, settings.data.max_skipped_share, batch_size, run.items)
         return
-    skipped = pipeline.SkippedPairs()
+    skipped = batches.SkippedRecords()
     dataset = training_data(run, run.phase(name).image_size, first_step, skipped)
     in_run = SkippedInRun(
         workdir,
-        skipped,
+        skipped.take,
         settings.data.max_skipped_share,
         run.train.count,
         batch_size,
@@ -236,7 +236,7 @@ def training_data(
     run: ClassificationRun,
     image_size: int | None,
     first_step: int,
-    skipped: pipeline.SkippedPairs,
+    skipped: batches.SkippedRecords,
 ) -> Any:
     """Batches of random crops, from a step on."""
     data = run.settings.data

@@ -39,22 +39,27 @@ class DivergedError(InputError, FloatingPointError):
     """The loss or the gradient is not a finite number.
 
     Attributes:
-        step: of the run, from 1.
+        steps: of the run, from 1: the first and the last of those among which it happened.
         metric: its name in the log.
-        value: what it is.
+        value: the metric's mean over the steps.
     """
 
-    def __init__(self, step: int, metric: str, value: float) -> None:
-        super().__init__(f"the run diverged: {metric} is {value} at step {step:,}")
-        self.step, self.metric, self.value = step, metric, value
+    def __init__(self, steps: tuple[int, int], metric: str, value: float) -> None:
+        first, last = steps
+        where = f"at step {last:,}" if first == last else f"between steps {first:,} and {last:,}"
+        super().__init__(f"the run diverged: {metric} is {value} {where}")
+        self.steps, self.metric, self.value = steps, metric, value
 
 
 class TrainingLog(keras.callbacks.Callback):
     """Shows a progress bar and writes TensorBoard summaries and ``log.jsonl``.
 
-    Metrics are means since the line before. Pairs per second leave out evaluation, saving and
-    the first step of a process, which traces the graph. A step whose loss or gradient is not a
-    finite number ends the run, before its weights are saved.
+    Metrics are means since the line before. They stay on the device, so that the host need not wait
+    for it, but at a line and in ``settle``, before an evaluation and before a checkpoint. There a
+    loss or gradient that is not a finite number ends the run, before its weights are saved.
+
+    Pairs per second leave out evaluation, saving and the first steps of a process, which trace the
+    graph.
 
     Args:
         workdir: the run's directory.
@@ -81,10 +86,13 @@ class TrainingLog(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.log_every = log_every
         self.skipped = skipped
-        self.step = checkpoints.step
+        self.step = self._first_step = checkpoints.step
         self._writer = tf.summary.create_file_writer(str(self.workdir / "logs"))
-        self._seconds: list[float] = []
-        self._unwritten: dict[str, Any] = {}
+        # Of the steps since the line before, without those that are not settled.
+        self._seconds, self._timed_steps = 0.0, 0
+        self._clock: tuple[float, int] | None = None
+        self._unsettled: dict[str, Any] = {}
+        self._settled_step = self.step
         self._bar: Any = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -97,79 +105,110 @@ class TrainingLog(keras.callbacks.Callback):
             dynamic_ncols=in_terminal,
             mininterval=0.2 if in_terminal else 10.0,
         )
-        self._traced = False
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Starts the clock."""
-        self._start = time.perf_counter()
+        """Starts the clock, unless it runs."""
+        if self._clock is None and self.step > self._first_step:
+            self._clock = time.perf_counter(), self.step
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Counts a step; every ``log_every`` steps writes a line.
+        """Counts the steps up to a batch; every ``log_every`` steps writes a line.
+
+        Args:
+            batch: the number of the last step, from 0 in this process.
+            logs: its metrics, which are not read here.
 
         Raises:
             DivergedError: if the loss or the gradient is not finite.
-            LostDataError: as ``SkippedInRun.check``. A checkpoint was saved: other pairs of the
-                batches took the places of what was lost, so the weights are sound.
+            LostDataError: as ``SkippedInRun.check``. A checkpoint was saved, unless files have
+                changed: other pairs of the batches took the places of what was lost, so the
+                weights are sound.
         """
-        logs = {name: value for name, value in (logs or {}).items() if name != STOP_REQUESTED}
-        self.step += 1
-        self.checkpoints.count_steps(self.step)
-        self._check_finite(logs)
-        if self._traced:
-            self._seconds.append(time.perf_counter() - self._start)
-        self._traced = True
-        self._unwritten = logs
+        before, self.step = self.step, self._first_step + batch + 1
+        results = logs or {}
+        self._unsettled = {name: results[name] for name in results if name != STOP_REQUESTED}
         is_last = self.step == self.total_steps
-        is_line = self.step % self.log_every == 0 or is_last
-        try:
-            self.skipped.check(self.step, is_line, is_last)
-        except LostDataError:
-            self._log(logs)
-            self._bar.close()
-            self.save()
-            raise
-        if is_line:
-            self._log(logs)
+        if is_last or self.step // self.log_every > before // self.log_every:
+            metrics = self._settle(is_saved=False, is_last=is_last)
+            self._log(metrics)
             self.model.reset_metrics()
-        self._bar.update(1)
+        self._bar.update(self.step - before)
 
-    def _check_finite(self, logs: dict[str, Any]) -> None:
+    def settle(self) -> dict[str, float]:
+        """Waits for the steps so far, before an evaluation or a checkpoint.
+
+        Returns:
+            The metrics since the last line; empty right after one.
+
+        Raises:
+            DivergedError: as ``on_train_batch_end``.
+            LostDataError: likewise.
+        """
+        return self._settle(is_saved=True, is_last=False)
+
+    def _settle(self, is_saved: bool, is_last: bool) -> dict[str, float]:
+        metrics = self._read()
+        self._stop_clock()
+        self.checkpoints.count_steps(self.step)
+        try:
+            self.skipped.check(self.step, is_saved, is_last, self.checkpoints.saved_step)
+        except LostDataError as error:
+            if metrics:
+                self._log(metrics)
+            self.close()
+            if not error.changes:
+                self._save()
+            raise
+        self._settled_step = self.step
+        return metrics
+
+    def _read(self) -> dict[str, float]:
+        """The metrics since the last line, once they are there and finite."""
+        found = {name: float(np.mean(value)) for name, value in self._unsettled.items()}
         # Weights are spoilt by the gradient at the latest, one step before the loss.
         for name in ("loss", "gradient_norm"):
-            if not np.isfinite(logs.get(name, 0.0)).all():
-                raise DivergedError(self.step, name, float(np.mean(logs[name])))
+            if not np.isfinite(found.get(name, 0.0)):
+                raise DivergedError((self._settled_step + 1, self.step), name, found[name])
+        return found
 
-    def _log(self, logs: dict[str, Any]) -> None:
+    def _stop_clock(self) -> None:
+        """Adds the steps since the clock was started to the run's totals."""
+        if self._clock is None:
+            return
+        start, step = self._clock
+        seconds, steps = time.perf_counter() - start, self.step - step
+        self._clock = None
+        self._seconds += seconds
+        self._timed_steps += steps
+        self.checkpoints.seconds.assign_add(seconds)
+        self.checkpoints.timed_pairs.assign_add(steps * self.batch_size)
+
+    def _log(self, metrics: dict[str, float]) -> None:
         """Writes a line and shows it in the bar."""
-        self._unwritten = {}
-        metrics: dict[str, Any] = {name: float(np.mean(value)) for name, value in logs.items()}
-        metrics["skipped_pairs"] = self.skipped.count
-        if self._seconds:
-            metrics["pairs_per_second"] = self.batch_size / float(np.mean(self._seconds))
-            self.account()
-        self.write("train", metrics)
-        shown = (
-            f"{short}={metrics[name]:.3g}" for name, short in _BAR_NAMES.items() if name in metrics
-        )
-        self._bar.set_postfix_str(" ".join(shown), refresh=False)
-
-    def account(self) -> None:
-        """Adds the steps since the last call to the run's totals, which checkpoints keep."""
-        self.checkpoints.seconds.assign_add(float(np.sum(self._seconds)))
-        self.checkpoints.timed_pairs.assign_add(len(self._seconds) * self.batch_size)
-        self._seconds = []
+        self._unsettled = {}
+        shown: dict[str, Any] = {**metrics, "skipped_pairs": self.skipped.count}
+        if self._timed_steps:
+            shown["pairs_per_second"] = self.batch_size * self._timed_steps / self._seconds
+        self._seconds, self._timed_steps = 0.0, 0
+        self.write("train", shown)
+        names = _BAR_NAMES.items()
+        line = " ".join(f"{short}={shown[name]:.3g}" for name, short in names if name in shown)
+        self._bar.set_postfix_str(line, refresh=False)
 
     def save(self) -> None:
-        """Saves a checkpoint."""
-        self.account()
+        """Saves a checkpoint; raises as ``settle``."""
+        self.settle()
+        self._save()
+
+    def _save(self) -> None:
         self.skipped.keep(self.step)
         self.checkpoints.save()
 
     def save_now(self) -> None:
         """Saves a checkpoint of the step under way, with the metrics since the last line."""
-        if self._unwritten:
-            self._log(self._unwritten)
-        self.save()
+        if metrics := self.settle():
+            self._log(metrics)
+        self._save()
 
     def close(self) -> None:
         """Closes the bar."""
@@ -189,21 +228,24 @@ class TrainingLog(keras.callbacks.Callback):
 
 
 class EveryNSteps(keras.callbacks.Callback):
-    """Calls ``action()`` after every ``interval`` steps of the run, and after the last one."""
+    """Calls ``action()`` after every ``interval`` steps of the run, and after the last one.
+
+    The steps of an execution must not go beyond a multiple of the interval.
+    """
 
     def __init__(
         self, interval: int, first_step: int, last_step: int, action: Callable[[], Any]
     ) -> None:
         super().__init__()
         self.interval = interval
-        self.step = first_step
+        self.first_step = first_step
         self.last_step = last_step
         self.action = action
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Counts a step, and acts if it is time."""
-        self.step += 1
-        if self.step % self.interval == 0 or self.step == self.last_step:
+        """Acts if it is time; ``batch`` is the number of the last step, from 0."""
+        step = self.first_step + batch + 1
+        if step % self.interval == 0 or step == self.last_step:
             self.action()
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 
 from align_keras import distribution, optimizers, signals
-from align_keras.data import pipeline
 from align_keras.errors import InputError, concerning
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
 from align_keras.files import whole_folder, write_whole
@@ -20,6 +19,7 @@ from align_keras.models import precision
 from align_keras.models.dual_encoder import AlignDualEncoder
 from align_keras.runs import pretraining_data, report, start
 from align_keras.runs.checkpoints import RunCheckpoints
+from align_keras.runs.executions import Executions
 from align_keras.runs.log import TrainingLog, lacks_evaluation, read_log
 from align_keras.runs.memory import keep_freed_memory
 from align_keras.runs.model import make_model, with_gelu
@@ -184,9 +184,8 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
         The evaluation after the last step.
     """
     settings, checkpoints = run.settings.run, run.checkpoints
-    skipped = pipeline.SkippedPairs()
-    parts = run.settings, run.data, run.strategy, checkpoints.step, skipped
-    dataset, in_run = training_data(*parts), count_skipped(*parts, run.workdir)
+    parts = run.settings, run.data, run.strategy, checkpoints.step
+    dataset, in_run = training_data(*parts), count_skipped(*parts, run.model, run.workdir)
     log = TrainingLog(
         run.workdir, checkpoints, settings.steps, settings.batch_size, settings.log_every, in_run
     )
@@ -217,10 +216,11 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
             [(settings.eval_every, evaluate), (settings.checkpoint_every, save)],
             "lower <learning_rate> or set <global_clipnorm> and resume, which goes on from the "
             "last checkpoint",
+            Executions(settings.steps_per_execution, settings.profile),
         )
-    except tf.errors.OpError:
+    except tf.errors.OpError as error:
         # TensorFlow does not say which data it was.
-        in_run.explain(checkpoints.saved_step)
+        in_run.explain(error, checkpoints.saved_step)
         raise
     if in_run.count:
         print(f"skipped {in_run.count:,} corrupt or unreadable pairs", flush=True)

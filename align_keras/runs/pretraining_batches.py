@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from align_keras.data import pipeline
 from align_keras.errors import concerning
+from align_keras.models.contrastive_model import ContrastiveModel
+from align_keras.runs.lost_records import LostRecords
 from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
 from align_keras.runs.skipped import SkippedInRun
@@ -17,7 +19,6 @@ def training_data(
     data: RunData,
     strategy: tf.distribute.Strategy,
     first_step: int,
-    skipped: pipeline.SkippedPairs,
 ) -> Any:
     """The batches from a step on, shared out to workers and replicas.
 
@@ -26,7 +27,6 @@ def training_data(
         data: of the run.
         strategy: of the run.
         first_step: steps done before.
-        skipped: counts the pairs that are left out.
     """
 
     def share_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -41,7 +41,6 @@ def training_data(
                 shuffle_buffer=settings.data.shuffle_buffer,
                 worker=context.input_pipeline_id,
                 num_workers=workers,
-                skipped=skipped,
             )
 
     return strategy.distribute_datasets_from_function(share_of)
@@ -52,7 +51,7 @@ def count_skipped(
     data: RunData,
     strategy: tf.distribute.Strategy,
     first_step: int,
-    skipped: pipeline.SkippedPairs,
+    model: ContrastiveModel,
     workdir: Path,
 ) -> SkippedInRun:
     """Counts what the batches of ``training_data`` lack, and watches the shards.
@@ -62,12 +61,14 @@ def count_skipped(
         data: likewise.
         strategy: likewise.
         first_step: likewise.
-        skipped: likewise.
+        model: counts in its training step.
         workdir: the directory of this process.
     """
+    lost = LostRecords(sorted(data.counts), strategy)
+    model.observed = lost.add
     return SkippedInRun(
         workdir,
-        skipped,
+        lost.taken,
         settings.data.max_skipped_share,
         sum(data.counts.values()),
         settings.run.batch_size,

@@ -174,6 +174,11 @@ class RunSettings(Part):
     """Steps between checkpoints; the newest three and the best are kept."""
     log_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 100
     """Steps between lines of the log."""
+    steps_per_execution: Annotated[int | None, AtLeast(1), FREE_ON_RESUME] = None
+    """Steps that the device does before the program looks again; a divisor of --log-every,
+    --eval-every, --checkpoint-every and --steps. None: up to 32 on TPUs and GPUs, 1 on a CPU."""
+    profile: Annotated[str, FREE_ON_RESUME] = ""
+    """START:STOP, the first and the last step of a trace for TensorBoard; empty for none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +198,11 @@ class PretrainSettings(Settings):
         """
         super().check()
         _check_prompts(self.data.prompts)
+        run = self.run
+        intervals = ("log_every", "eval_every", "checkpoint_every", "steps")
+        _check_divides(run.steps_per_execution, **{name: getattr(run, name) for name in intervals})
+        if run.profile:
+            read_steps(run.profile)
         if self.model.preset not in PRESETS:
             names = ", ".join(sorted(PRESETS))
             raise InputError(f"no {self.model.preset!r}", None, f"choose one of {names}", "preset")
@@ -222,6 +232,29 @@ class PretrainSettings(Settings):
                 raise InputError(
                     "it needs training data", remedy="give <train_data> too", setting=name
                 )
+
+
+def _check_divides(steps: int | None, **intervals: int) -> None:
+    """Raises InputError unless the steps of an execution divide some settings, by their names."""
+    for name, interval in intervals.items():
+        if steps is not None and interval % steps:
+            raise InputError(
+                f"{steps} does not divide the {interval:,} of <{name}>",
+                remedy=f"choose a divisor of it, or change <{name}>",
+                setting="steps_per_execution",
+            )
+
+
+def read_steps(text: str) -> tuple[int, int]:
+    """The two numbers of ``START:STOP``; an InputError for anything else."""
+    start, _, stop = text.partition(":")
+    if start.isdecimal() and stop.isdecimal() and 1 <= int(start) <= int(stop):
+        return int(start), int(stop)
+    raise InputError(
+        f"{text!r} is not START:STOP",
+        remedy="give the first and the last step, such as 20:25",
+        setting="profile",
+    )
 
 
 def brought_by_model(name: str) -> InputError:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from align_keras import distribution, files
-from align_keras.data.batches import SkippedPairs, most_of
+from align_keras.data.batches import is_unreadable_batch, most_of
 from align_keras.errors import InputError, Place
 
 _FILE = "skipped.json"
@@ -18,7 +20,14 @@ _LOOKS = 1_000
 
 
 class LostDataError(InputError):
-    """Training data was lost: too much of it was skipped, or a file has changed."""
+    """Training data was lost: too much of it was skipped, or files have changed.
+
+    Attributes:
+        changes: how many files have changed. The weights may then have learned from what was not
+            this run's data, and are not saved.
+    """
+
+    changes = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +53,8 @@ class SkippedInRun:
 
     Args:
         workdir: the directory of the run, or of a phase of it.
-        skipped: counts them as they are read.
+        taken: gives the items that this process's steps have lost, by file, from the number of
+            its batches that they took; called at lines of the log and at checkpoints.
         limit: the largest share of items that may be skipped.
         epoch: items of an epoch, over all workers.
         batch_size: items a step, over all replicas.
@@ -59,7 +69,7 @@ class SkippedInRun:
     def __init__(
         self,
         workdir: Path,
-        skipped: SkippedPairs,
+        taken: Callable[[int], Counter[str]],
         limit: float,
         epoch: int,
         batch_size: int,
@@ -70,7 +80,7 @@ class SkippedInRun:
         items: Items = PAIRS,
     ) -> None:
         self.workdir, self.limit, self.epoch, self.batch_size = workdir, limit, epoch, batch_size
-        self._skipped, self._strategy, self._look, self._items = skipped, strategy, look, items
+        self._taken, self._strategy, self._look, self._items = taken, strategy, look, items
         self._workers, replicas = 1, 1
         if strategy is not None:
             _, self._workers = distribution.worker_place(strategy)
@@ -81,28 +91,33 @@ class SkippedInRun:
         # An error has named these pairs already. Before the last step they end the run only once.
         self._reported = before.get("reported", 0)
         self._epoch_number = self._epoch_of(step)
+        # Of a checkpoint of an earlier version only the epoch is known.
         self._epoch_began = before.get("epoch_began", self.count)
+        first = -(-self._epoch_number * self.epoch // batch_size)
+        self._epoch_began_step = before.get("epoch_began_step", first)
+        self._checked_step = step
 
     def _epoch_of(self, step: int) -> int:
         return max(step * self.batch_size - 1, 0) // self.epoch
 
-    def check(self, step: int, is_line: bool, is_last: bool) -> None:
-        """Counts what the steps so far have skipped; several workers do so at lines of the log.
+    def check(self, step: int, is_saved: bool, is_last: bool, saved_step: int = 0) -> None:
+        """Counts what the steps so far have skipped, and looks whether files have changed.
+
+        Every worker must call it after the same steps. It waits for those steps.
 
         Args:
             step: steps done.
-            is_line: whether the log has a line of this step.
-            is_last: whether it was the run's last one; it has a line.
+            is_saved: whether a checkpoint will be saved of it: then all files are looked at.
+            is_last: whether it was the run's last one.
+            saved_step: of the newest checkpoint.
 
         Raises:
             LostDataError: if a file has changed, if this epoch has skipped more than ``limit`` of
                 all pairs of an epoch, or at the last step if the run has skipped more than that
                 share of the pairs it has read.
         """
-        if self._workers > 1 and not is_line:
-            return
-        lost = self._skipped.take(step * self._batches)
-        changed = self._look(None if is_last else _LOOKS if is_line else 0)
+        lost = self._taken(step * self._batches)
+        changed = self._look(None if is_saved or is_last else _LOOKS)
         number, changes = lost.total(), len(changed)
         if self._workers > 1:
             number, changes = (
@@ -112,7 +127,11 @@ class SkippedInRun:
         began, self.count = self.count, self._before + round(number)
         if self._epoch_of(step) != self._epoch_number:
             self._epoch_number, self._epoch_began = self._epoch_of(step), began
-        problem, of = "", self.epoch
+            self._epoch_began_step = self._checked_step
+        self._checked_step = step
+        # Between two looks several epochs may begin.
+        problem = ""
+        of = max(self.epoch, (step - self._epoch_began_step) * self.batch_size)
         in_epoch = self.count - max(self._epoch_began, self._reported)
         if is_last and self.count > self.limit * step * self.batch_size:
             in_epoch, of = self.count, step * self.batch_size
@@ -123,7 +142,7 @@ class SkippedInRun:
             )
         if changes or problem:
             self._reported = self.count
-            raise _lost(problem, changed, changes, step, self._items)
+            raise _lost(problem, changed, changes, saved_step if changes else step, self._items)
 
     def check_files(self, step: int) -> None:
         """Raises LostDataError, after an error of TensorFlow's, if files have changed.
@@ -134,14 +153,19 @@ class SkippedInRun:
         if changed := self._look(_LOOKS):
             raise _lost("", changed, len(changed), step, self._items)
 
-    def explain(self, step: int) -> None:
+    def explain(self, error: tf.errors.OpError, step: int) -> None:
         """As ``check_files``; raises LostDataError also after a batch without a readable pair."""
         self.check_files(step)
-        try:
-            self._skipped.check()
-        except InputError as error:
-            remedy = f"{error.remedy}; the same command resumes at step {step:,}"
-            raise LostDataError(error.problem, None, remedy, self._items.setting) from None
+        if is_unreadable_batch(error):
+            # Of the steps done: what the batch itself has lost is in no step's count.
+            lost = most_of(self._taken(sys.maxsize))
+            problem = f"no {self._items.name[:-1]} of a whole batch is readable"
+            problem += f"; skipped so far: {lost}" if lost else ""
+            remedy = (
+                "look into the shards with recipes/inspect_data.py; "
+                f"the same command resumes at step {step:,}"
+            )
+            raise LostDataError(problem, None, remedy, self._items.setting) from None
 
     def keep(self, step: int) -> None:
         """Writes the count for a checkpoint of a step; later ones of the file go."""
@@ -151,6 +175,7 @@ class SkippedInRun:
                 "skipped_pairs": self.count,
                 "reported": self._reported,
                 "epoch_began": self._epoch_began,
+                "epoch_began_step": self._epoch_began_step,
             }
             text = json.dumps({str(own): counts for own, counts in found.items()}, indent=2)
             files.write_whole(self.workdir / _FILE, text + "\n")
@@ -169,14 +194,16 @@ def _lost(
     if not changes:
         remedy = f"write those files again or raise <max_skipped_share>; {resume}"
         return LostDataError(problem, None, remedy, items.setting)
-    remedy = f"put it back as it was; {resume}"
-    if not changed:
+    remedy, place = f"put it back as it was; {resume}", None
+    if changed:
+        file, change = min(changed.items())
+        others = f" (and {len(changed) - 1:,} more have changed)" if len(changed) > 1 else ""
+        problem, place = f"{change} since the run opened it{others}", Place(file)
+    else:
         problem = "training files have changed since the run opened them; see the other workers"
-        return LostDataError(problem, None, remedy, items.setting)
-    file, change = min(changed.items())
-    others = f" (and {len(changed) - 1:,} more have changed)" if len(changed) > 1 else ""
-    problem = f"{change} since the run opened it{others}"
-    return LostDataError(problem, Place(file), remedy, items.setting)
+    error = LostDataError(problem, place, remedy, items.setting)
+    error.changes = changes
+    return error
 
 
 def check_finished(

@@ -1,5 +1,6 @@
 """The training loop that pretraining and fine-tuning share."""
 
+import collections
 import contextlib
 import signal
 from collections.abc import Callable
@@ -11,7 +12,11 @@ import tensorflow as tf
 
 from align_keras import distribution, signals
 from align_keras.errors import InputError
+from align_keras.runs.executions import Executions
 from align_keras.runs.log import STOP_REQUESTED, DivergedError, EveryNSteps, TrainingLog
+
+# Executions that the host may be ahead of the device where it reads a result of each.
+_AHEAD = 2
 
 
 def train(
@@ -20,11 +25,13 @@ def train(
     log: TrainingLog,
     actions: list[tuple[int, Callable[[], Any]]],
     if_diverged: str,
+    executions: Executions | None = None,
 ) -> None:
     """Trains a compiled model from the step of its checkpoint to the last one.
 
-    A signal ends it after the step under way, or in an evaluation, with a checkpoint; before the
-    first step of this process, which may be traced for minutes, at once.
+    The host does not wait for a step but where ``TrainingLog`` does. A signal ends training after
+    the execution under way, or in an evaluation, with a checkpoint; before the first step of this
+    process, which may be traced for minutes, at once.
 
     Args:
         model: trained in place.
@@ -32,6 +39,8 @@ def train(
         log: knows the first and the last step.
         actions: intervals in steps, and what is called at each and after the last step.
         if_diverged: what to do about a run that diverged; names settings as ``<batch_size>``.
+        executions: how many steps the device does at a time, and which are profiled; None for what
+            suits the device, and no profile.
 
     Raises:
         DivergedError: if the loss or the gradient is not finite.
@@ -39,6 +48,23 @@ def train(
         Interrupted: after a signal.
     """
     first, last = log.step, log.total_steps
+    intervals = [log.log_every, *(interval for interval, _ in actions)]
+    executions = executions or Executions()
+    steps = executions.steps(intervals, last - first, model.distribute_strategy)
+    model.steps_per_execution = steps
+
+    def settled(action: Callable[[], Any]) -> Callable[[], None]:
+        def act() -> None:
+            log.settle()
+            # `predict` would take several batches at a time.
+            model.steps_per_execution = 1
+            try:
+                action()
+            finally:
+                model.steps_per_execution = steps
+
+        return act
+
     with contextlib.ExitStack() as deferred:
         stop = StopOnSignal(log, distribution.worker_place(model.distribute_strategy)[1], deferred)
         try:
@@ -46,10 +72,11 @@ def train(
                 dataset,
                 steps_per_epoch=last - first,
                 callbacks=[
+                    *executions.profilers(first, steps, log.workdir / "logs"),
                     keras.callbacks.LambdaCallback(on_train_batch_end=stop.defer),
                     log,
                     stop,  # before an evaluation: the run repeats it when it is resumed
-                    *(EveryNSteps(interval, first, last, action) for interval, action in actions),
+                    *(EveryNSteps(every, first, last, settled(act)) for every, act in actions),
                     keras.callbacks.LambdaCallback(on_train_batch_end=stop.check_alone),
                 ],
                 shuffle=False,
@@ -64,6 +91,7 @@ def train(
                 log.save_now()
             raise
         finally:
+            model.steps_per_execution = 1
             # Else it would be drawn once more, after the line that the command ends with.
             log.close()
     if log.step < last:
@@ -79,9 +107,8 @@ class StopOnSignal(keras.callbacks.Callback):
 
     All workers must end after the same step. Each puts whether it was asked to into the exchange of
     metrics that every step makes anyway (``ContrastiveModel.exchanged``), so all see the same
-    number after the same step, at the cost of one float. The number is needed on the host; a loop
-    that does not wait for each step may read it a fixed number of steps later, as long as every
-    worker does.
+    number after the same step, at the cost of one float. The host reads it two executions later,
+    when it need not wait for it.
 
     Args:
         log: is closed by the step.
@@ -95,6 +122,7 @@ class StopOnSignal(keras.callbacks.Callback):
         self.workers = workers
         self.deferred = deferred
         self.has_stepped = False
+        self._unread: collections.deque[Any] = collections.deque()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Lets the model exchange whether a worker was asked to stop."""
@@ -117,7 +145,9 @@ class StopOnSignal(keras.callbacks.Callback):
         """Raises ``Interrupted`` if it is time to end."""
         if self.workers == 1:
             signals.check()
-        elif np.any((logs or {})[STOP_REQUESTED]):
+            return
+        self._unread.append((logs or {})[STOP_REQUESTED])
+        if len(self._unread) > _AHEAD and np.any(self._unread.popleft()):
             signals.check()
             raise signals.Interrupted(signal.SIGTERM, "another worker was asked to stop")
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from malformed import crashing
 from PIL import Image
 
-from align_keras.data import pipeline, records
+from align_keras.data import batches, pipeline, records
 from align_keras.data.shard_writer import write_shard
 from align_keras.errors import InputError, Place
 
@@ -19,9 +19,9 @@ def take(dataset, count):
     return [{name: value.numpy() for name, value in batch.items()} for batch in dataset.take(count)]
 
 
-def assert_same(batches, others):
-    assert len(batches) == len(others)
-    for batch, other in zip(batches, others, strict=True):
+def assert_same(found, others):
+    assert len(found) == len(others)
+    for batch, other in zip(found, others, strict=True):
         for name in batch:
             np.testing.assert_array_equal(batch[name], other[name])
 
@@ -69,11 +69,12 @@ def test_batches_are_static_and_complete(scene_shards, preprocessor):
         "padding_mask": (24, 12),
         "image_ids": (24,),
         "caption_ids": (24,),
+        "lost": (24,),
     }
-    batches = take(dataset, 1)
-    assert -1.0 <= batches[0]["images"].min() < batches[0]["images"].max() <= 1.0
+    found = take(dataset, 1)
+    assert -1.0 <= found[0]["images"].min() < found[0]["images"].max() <= 1.0
     tf.random.set_seed(5)
-    assert_same(batches, take(dataset_of(scene_shards[0], preprocessor), 1))
+    assert_same(found, take(dataset_of(scene_shards[0], preprocessor), 1))
 
 
 def test_an_epoch_holds_every_pair_once_and_the_next_another_order(first_batches):
@@ -134,16 +135,18 @@ def damaged(scene_shards, tmp_path):
     return str(path)
 
 
-def test_corrupt_pairs_are_counted_and_the_rest_is_kept(damaged, preprocessor, caplog):
-    skipped = pipeline.SkippedPairs()
-    dataset = dataset_of([damaged], preprocessor, 10, skipped=skipped)
-    (batch,) = take(dataset.take(1), 1)
+def lost_of(batch):
+    """How many pairs a batch lacks, by the numbers of their shards."""
+    return collections.Counter((batch["lost"][batch["lost"] > 0] - 1).tolist())
+
+
+def test_corrupt_pairs_are_counted_and_the_rest_is_kept(damaged, preprocessor):
+    (batch,) = take(dataset_of([damaged], preprocessor, 10), 1)
     counts = collections.Counter(batch["image_ids"].tolist())
     assert len(counts) == 7
     assert sorted(counts.values()) == [1] * 4 + [2] * 3
     assert np.abs(batch["images"]).reshape(10, -1).max(axis=1).min() > 0
-    assert skipped.count >= 3
-    assert "corrupt or unreadable pairs" in caplog.text
+    assert lost_of(batch) == {0: 3}
 
 
 def test_a_record_on_which_tensorflows_parser_crashes_is_a_skipped_pair(
@@ -153,15 +156,16 @@ def test_a_record_on_which_tensorflows_parser_crashes_is_a_skipped_pair(
     path = str(tmp_path / "malformed.tfrecord")
     frames = list(records.read_frames(scene_shards[0][0]))
     write_shard(path, [*frames[:9], crashing(frames[9])])
-    skipped = pipeline.SkippedPairs()
-    (batch,) = take(dataset_of([path], quick, 10, skipped=skipped), 1)
+    (batch,) = take(dataset_of([path], quick, 10), 1)
     assert len(set(batch["image_ids"].tolist())) == 9
-    assert skipped.take(1) == {path: 1}
+    assert lost_of(batch) == {0: 1}
     (batch,) = take(pipeline.evaluation_dataset(pipeline.shard_counts([path]), quick, 10), 1)
     assert batch["valid"].tolist() == [True] * 9 + [False]
 
 
-def test_nothing_of_a_shard_that_has_changed_is_read(scene_shards, quick, tmp_path):
+def test_a_shard_that_is_gone_costs_its_pairs_and_one_that_has_changed_is_found(
+    scene_shards, quick, tmp_path
+):
     for shard in scene_shards[0][:3]:
         shutil.copy(shard, tmp_path)
     first, second, third = shards = records.find_shards(f"{tmp_path}/*.tfrecord")
@@ -169,9 +173,9 @@ def test_nothing_of_a_shard_that_has_changed_is_read(scene_shards, quick, tmp_pa
     shutil.copy(scene_shards[0][5], first)
     pathlib.Path(second).unlink()
     os.utime(third)  # as of a copy that was put back: its records are the same
-    skipped = pipeline.SkippedPairs()
-    take(pipeline.training_dataset(counts, quick, 30, skipped=skipped), 1)
-    assert skipped.take(1) == {first: 10, second: 10}
+    (batch,) = take(pipeline.training_dataset(counts, quick, 30), 1)
+    assert lost_of(batch)[1] == 10
+    assert lost_of(batch)[2] == 0
     changes = counts.watched.look()
     assert changes.keys() == {first, second}
     assert changes[second] == "is gone"
@@ -182,8 +186,8 @@ def test_nothing_of_a_shard_that_has_changed_is_read(scene_shards, quick, tmp_pa
 
 def test_corrupt_pairs_do_not_move_the_batches_after(damaged, scene_shards, quick):
     shards = [damaged, *scene_shards[0][1:]]
-    batches = take(dataset_of(shards, quick), 6)
-    assert_same(batches[4:], take(dataset_of(shards, quick, start_batch=4), 2))
+    found = take(dataset_of(shards, quick), 6)
+    assert_same(found[4:], take(dataset_of(shards, quick, start_batch=4), 2))
 
 
 def test_a_batch_without_any_readable_pair_raises(tmp_path, quick):
@@ -191,24 +195,19 @@ def test_a_batch_without_any_readable_pair_raises(tmp_path, quick):
     with tf.io.TFRecordWriter(path) as writer:
         for _ in range(4):
             writer.write(records.make_record(b"no image", "a caption", "k"))
-    skipped = pipeline.SkippedPairs()
-    with pytest.raises(tf.errors.InvalidArgumentError, match="no pair of a whole batch"):
-        take(dataset_of([path], quick, 4, skipped=skipped), 1)
-    assert skipped.whole_batches >= 1
-    message = rf"^no pair of a whole batch is readable; skipped so far: {path} \(\d+\); look into"
-    with pytest.raises(InputError, match=message):
-        skipped.check()
-    pipeline.SkippedPairs().check()
+    with pytest.raises(tf.errors.InvalidArgumentError) as raised:
+        take(dataset_of([path], quick, 4), 1)
+    assert batches.is_unreadable_batch(raised.value)
 
 
 def test_evaluation_keeps_the_order_and_marks_what_is_not_valid(damaged, preprocessor):
     dataset = pipeline.evaluation_dataset(pipeline.shard_counts([damaged]), preprocessor, 4)
-    batches = take(dataset, 9)
-    assert len(batches) == 3
-    valid = np.concatenate([batch["valid"] for batch in batches])
-    positions = np.concatenate([batch["positions"] for batch in batches])
+    found = take(dataset, 9)
+    assert len(found) == 3
+    valid = np.concatenate([batch["valid"] for batch in found])
+    positions = np.concatenate([batch["positions"] for batch in found])
     assert positions[valid].tolist() == [0, 1, 3, 4, 6, 8, 9]
-    images = np.concatenate([batch["images"] for batch in batches])[valid]
+    images = np.concatenate([batch["images"] for batch in found])[valid]
     source = list(records.read_frames(damaged))
     for image, position in zip(images, positions[valid], strict=True):
         jpg = records.parse_pair(source[position])["jpg"]
@@ -245,9 +244,7 @@ def test_image_ids_of_every_type_serve_in_one_shard(scene_shards, quick, tmp_pat
     pairs = [(f"caption {index}", fields) for index, fields in enumerate(ids)]
     write_pairs(path, scene_shards, pairs)
     counts = pipeline.shard_counts([path])
-    skipped = pipeline.SkippedPairs()
-    take(dataset_of([path], quick, 10, skipped=skipped), 1)
-    assert skipped.count == 0
+    assert not lost_of(take(dataset_of([path], quick, 10), 1)[0])
     (batch,) = take(pipeline.evaluation_dataset(counts, quick, 10), 1)
     assert batch["valid"].all()
     groups = batch["image_ids"].tolist()
@@ -276,11 +273,9 @@ def test_empty_captions_are_skipped_and_counted(scene_shards, quick, tmp_path):
     captions = ["", " \t\n", "\u3000\u200b\u0301"] + [f"{'a ' * index} b" for index in range(7)]
     write_pairs(path, scene_shards, [(caption, {}) for caption in captions])
     counts = pipeline.shard_counts([path])
-    skipped = pipeline.SkippedPairs()
-    dataset = pipeline.training_dataset(counts, quick, 10, skipped=skipped)
-    (batch,) = take(dataset, 1)
+    (batch,) = take(pipeline.training_dataset(counts, quick, 10), 1)
     assert len(set(batch["caption_ids"].tolist())) == 7
-    assert skipped.count >= 3
+    assert lost_of(batch) == {0: 3}
     (batch,) = take(pipeline.evaluation_dataset(counts, quick, 10), 1)
     assert batch["valid"].tolist() == [False] * 3 + [True] * 7
 

@@ -9,6 +9,8 @@ import pytest
 import tensorflow as tf
 
 from align_keras.data import batches, framing, pipeline, records, shard_order
+from align_keras.data.block_reader import block_reader
+from align_keras.data.pairs import parse_pairs
 from align_keras.data.shard_writer import ShardWriter
 
 
@@ -27,11 +29,12 @@ def write_shards(folder, sizes):
 def stream_of(counts, worker=0, num_workers=1, buffer=1, start_batch=0, batch_size=10):
     """The endless records of a worker, by their keys, from a batch on."""
     share = shard_order.Share(sum(counts.values()), worker, num_workers)
-    epoch_records = shard_order.epoch_of(counts, pipeline._block_reader(counts), 3, share)
+    epoch_records = shard_order.epoch_of(counts, block_reader(counts), 3, share)
     position = start_batch * batch_size
     dataset = batches.endless(epoch_records, share.place_of, position, 3, buffer)
     # Many at a time: each turn to NumPy costs more than a record.
-    for positions, (_, _, image_ids, _) in dataset.batch(50).as_numpy_iterator():
+    dataset = dataset.batch(50).map(lambda place, record: (place, parse_pairs(record[0]).image_id))
+    for positions, image_ids in dataset.as_numpy_iterator():
         yield from zip(map(int, positions), map(int, image_ids), strict=True)
 
 
@@ -122,7 +125,7 @@ def test_a_worker_resumes_at_any_batch_with_what_would_have_come(worker, tmp_pat
 def test_blocks_begin_where_records_do_and_a_lost_end_is_of_the_last(tmp_path):
     (path,) = write_shards(tmp_path, [300])
     frames = list(records.read_frames(path))
-    count, starts, _ = records.index_records(path)
+    count, starts, *_ = records.index_records(path)
     assert (count, len(starts)) == (300, 3)
     for place, start in enumerate(starts):
         assert next(records.read_frames(path, start)) == frames[framing.BLOCK * place]
@@ -134,9 +137,9 @@ def test_blocks_begin_where_records_do_and_a_lost_end_is_of_the_last(tmp_path):
     counts = pipeline.shard_counts([path])
     assert (counts[path], len(counts.starts[path])) == (300, 2)
     epoch_records = shard_order.epoch_of(
-        counts, pipeline._block_reader(counts), 0, shard_order.Share(300, 0, 1)
+        counts, block_reader(counts), 0, shard_order.Share(300, 0, 1)
     )
     epoch = epoch_records(tf.constant(0, tf.int64))
-    found = [image_id for _, _, image_id, _ in epoch.as_numpy_iterator()]
+    found = [records.parse_pair(own).get("image_id") for own, _ in epoch.as_numpy_iterator()]
     assert len(found) == 300
     assert sorted(filter(None, found)) == sorted(str(key).encode() for key in range(200))

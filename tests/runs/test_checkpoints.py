@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from align_keras import Lamb, WarmupLinearDecay
-from align_keras.data.pipeline import SkippedPairs
+from align_keras.data.batches import SkippedRecords
 from align_keras.errors import InputError
 from align_keras.models import precision
 from align_keras.runs import training
@@ -96,7 +96,7 @@ def test_steps_that_overflow_float16_count_when_a_run_resumes(build_tiny, batch,
         2,
         8,
         1,
-        SkippedInRun(tmp_path, SkippedPairs(), 0.01, 1_000, 8, 0),
+        SkippedInRun(tmp_path, SkippedRecords().take, 0.01, 1_000, 8, 0),
     )
     before = model.get_weights()
     dataset = tf.data.Dataset.from_tensors(batch).repeat()

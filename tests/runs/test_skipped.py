@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from align_keras.data.pipeline import SkippedPairs
+from align_keras.data.batches import SkippedRecords
 from align_keras.errors import InputError, Place
 from align_keras.runs.command import one_line
 from align_keras.runs.skipped import LostDataError, SkippedInRun, check_finished, skipped_before
@@ -14,25 +14,22 @@ from align_keras.runs.skipped import LostDataError, SkippedInRun, check_finished
 
 def in_run(workdir, skipped=None, step=0, limit=0.01, **options):
     """A run of batches of 10 pairs, 1,000 an epoch."""
-    return SkippedInRun(workdir, skipped or SkippedPairs(), limit, 1_000, 10, step, **options)
-
-
-def lose(skipped, batch, number, file=b"a.tfrecord"):
-    skipped.add(batch, [file] * number + [b"b.tfrecord"] * (10 - number), [b"b.tfrecord"])
+    taken = (skipped or SkippedRecords()).take
+    return SkippedInRun(workdir, taken, limit, 1_000, 10, step, **options)
 
 
 def test_a_run_stops_once_an_epoch_has_lost_more_than_its_share(tmp_path):
-    skipped = SkippedPairs()
+    skipped = SkippedRecords()
     run = in_run(tmp_path, skipped)
-    skipped.add(0, [b"a"] * 6 + [b"b"] * 4, [b"b"] * 4)
-    skipped.add(1, [b"a"] * 3 + [b"b"] * 7, [b"a"] * 1 + [b"b"] * 5)
+    skipped.add(0, [b"a"] * 6 + [b""] * 4)
+    skipped.add(1, [b"a"] * 2 + [b"b"] * 2)
     run.check(1, True, False)
     assert run.count == 6  # the second batch is prepared, and no step has taken it
     run.check(2, True, False)
     assert run.count == 10
-    skipped.add(2, [b"c"] * 10, [b"c"] * 9)
+    skipped.add(2, [b"c"])
     with pytest.raises(LostDataError) as raised:
-        run.check(3, False, False)
+        run.check(3, True, False)
     assert one_line(raised.value) == (
         "--train-data: 11 of 1,000 pairs were skipped (1.10%), more than 1.00%: a (8), b (2), "
         "c (1); write those files again or raise --max-skipped-share; the same command resumes at "
@@ -41,9 +38,9 @@ def test_a_run_stops_once_an_epoch_has_lost_more_than_its_share(tmp_path):
 
 
 def test_what_was_reported_once_does_not_stop_the_run_again(tmp_path):
-    skipped = SkippedPairs()
+    skipped = SkippedRecords()
     run = in_run(tmp_path, skipped)
-    skipped.add(0, [b"a"] * 11, [])
+    skipped.add(0, [b"a"] * 11)
     with pytest.raises(LostDataError):
         run.check(1, True, False)
     run.keep(1)
@@ -61,10 +58,10 @@ def test_what_was_reported_once_does_not_stop_the_run_again(tmp_path):
 
 
 def test_an_epoch_does_not_answer_for_the_one_before(tmp_path):
-    skipped = SkippedPairs()
+    skipped = SkippedRecords()
     run = in_run(tmp_path, skipped)
     for batch in (98, 99, 100, 101):
-        skipped.add(batch, [b"a"] * 5, [])
+        skipped.add(batch, [b"a"] * 5)
         run.check(batch + 1, True, False)
     assert run.count == 20
     # Of the run's 1,100 pairs, though, it is more.
@@ -73,17 +70,17 @@ def test_an_epoch_does_not_answer_for_the_one_before(tmp_path):
 
 
 def test_the_count_survives_resuming_at_any_checkpoint(tmp_path):
-    skipped = SkippedPairs()
+    skipped = SkippedRecords()
     run = in_run(tmp_path, skipped, limit=0.1)
     for batch in range(6):
-        skipped.add(batch, [b"a"], [])
+        skipped.add(batch, [b"a"])
         run.check(batch + 1, True, False)
         run.keep(batch + 1)
     for step in (3, 6):
         assert skipped_before(tmp_path, step) == step
-    again = SkippedPairs()
+    again = SkippedRecords()
     resumed = in_run(tmp_path, again, step=3, limit=0.1)
-    again.add(3, [b"a"] * 2, [])
+    again.add(3, [b"a"] * 2)
     resumed.check(4, True, False)
     resumed.keep(4)
     # Steps beyond are those of another history.
@@ -111,11 +108,12 @@ def test_a_changed_file_stops_the_run_and_is_named(tmp_path):
     run.check(1, True, False)
     changes["a.tfrecord"] = "is gone"
     with pytest.raises(LostDataError) as raised:
-        run.check(2, False, False)
+        run.check(2, True, False, saved_step=1)
     assert raised.value.place == Place("a.tfrecord")
+    assert raised.value.changes == 1  # the weights are not saved
     assert one_line(raised.value) == (
         "--train-data: a.tfrecord: is gone since the run opened it; put it back as it was; the "
-        "same command resumes at step 2"
+        "same command resumes at step 1"
     )
     changes["b.tfrecord"] = "is a folder"
     with pytest.raises(LostDataError, match=r"opened it \(and 1 more have changed\)"):
@@ -130,12 +128,10 @@ def test_several_workers_judge_together(tmp_path, monkeypatch):
     monkeypatch.setattr(distribution, "worker_place", lambda _: (0, 2))
     others = itertools.cycle([8, 0])  # pairs skipped, files changed
     monkeypatch.setattr(distribution, "gather_from_workers", lambda _, own: [own, next(others)])
-    skipped = SkippedPairs()
+    skipped = SkippedRecords()
     run = in_run(tmp_path, skipped, strategy=strategy)
-    skipped.add(3, [b"a"] * 3, [])  # of this worker's two replicas in the second step
+    skipped.add(3, [b"a"] * 3)  # of this worker's two replicas in the second step
     run.check(1, True, False)
-    assert run.count == 8
-    run.check(2, False, False)
     assert run.count == 8
     with pytest.raises(LostDataError, match="11 of 1,000 pairs"):
         run.check(2, True, False)

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from align_keras import Lamb, signals
-from align_keras.data.pipeline import SkippedPairs
+from align_keras.data.batches import SkippedRecords
 from align_keras.errors import InputError
 from align_keras.runs import training
 from align_keras.runs.checkpoints import RunCheckpoints
@@ -35,7 +35,7 @@ class Run:
             6,
             1,
             5,
-            SkippedInRun(workdir, SkippedPairs(), 0.01, 1_000, 1, self.checkpoints.step),
+            SkippedInRun(workdir, SkippedRecords().take, 0.01, 1_000, 1, self.checkpoints.step),
         )
         self.model = model
 
@@ -121,7 +121,9 @@ def test_before_the_first_step_there_is_nothing_to_keep(tmp_path, monkeypatch):
 def test_a_worker_ends_after_the_step_in_which_another_was_signalled(tmp_path):
     with contextlib.ExitStack() as deferred:
         stop = training.StopOnSignal(Run(tmp_path).log, 2, deferred)
-        stop.on_train_batch_end(0, {STOP_REQUESTED: [0.0]})
+        # Read two executions later: by then the device is done with it.
+        for batch, number in enumerate((0.0, 0.5, 0.5)):
+            stop.on_train_batch_end(batch, {STOP_REQUESTED: [number]})
         with pytest.raises(signals.Interrupted, match="another worker was asked to stop") as raised:
-            stop.on_train_batch_end(1, {STOP_REQUESTED: [0.5]})
+            stop.on_train_batch_end(3, {STOP_REQUESTED: [0.5]})
     assert raised.value.exit_code == 143

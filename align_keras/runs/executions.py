@@ -1,0 +1,92 @@
+"""How many steps the device does before the host looks again, and which of them are profiled."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from align_keras import distribution
+from align_keras.runs.pretraining_settings import read_steps
+
+# At most, where it is not given: a second or so of steps.
+_MOST_STEPS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Executions:
+    """Steps that the device does at a time: Keras's ``steps_per_execution``."""
+
+    asked: int | None = None
+    """Steps of an execution; None for 1 on a CPU and up to 32 elsewhere."""
+    profile: str = ""
+    """``START:STOP``, the first and the last step of a trace; empty for none."""
+
+    def steps(self, intervals: Sequence[int], remaining: int, strategy: Any) -> int:
+        """The steps of an execution: a divisor of all intervals and of what remains.
+
+        Args:
+            intervals: steps between lines, checkpoints and evaluations.
+            remaining: steps to the end of the run.
+            strategy: of the run.
+        """
+        common = math.gcd(remaining, *intervals)
+        if self.asked is not None:
+            return math.gcd(self.asked, common)
+        if distribution.is_on_cpu(strategy):
+            return 1
+        return max(steps for steps in range(1, _MOST_STEPS + 1) if common % steps == 0)
+
+    def profilers(
+        self, first_step: int, steps: int, folder: Path
+    ) -> list[keras.callbacks.Callback]:
+        """The callback that writes the trace, if one is asked for.
+
+        Args:
+            first_step: steps done before.
+            steps: of an execution.
+            folder: of TensorBoard's logs.
+        """
+        if not self.profile:
+            return []
+        start, stop = read_steps(self.profile)
+        return [Profiler(start - first_step, stop - first_step, steps, folder)]
+
+
+class Profiler(keras.callbacks.Callback):
+    """Writes a trace of some executions, which TensorBoard opens (with its profile plugin).
+
+    Args:
+        start: the first step of the trace, from 1 in this process.
+        stop: the last one.
+        steps: of an execution; those that have steps of the trace are in it as a whole.
+        folder: of TensorBoard's logs.
+    """
+
+    def __init__(self, start: int, stop: int, steps: int, folder: Path) -> None:
+        super().__init__()
+        self.start, self.stop, self.steps, self.folder = start, stop, steps, folder
+        self.is_active = False
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Starts the trace if it is time; ``batch`` is the execution's first step, from 0."""
+        if not self.is_active and batch + 1 <= self.stop and batch + self.steps >= self.start:
+            tf.profiler.experimental.start(str(self.folder))
+            self.is_active = True
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Ends the trace if it is time."""
+        if self.is_active and batch + 1 >= self.stop:
+            for value in (logs or {}).values():
+                np.asarray(value)  # waits for the device
+            self.on_train_end()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Ends a trace that is under way."""
+        if self.is_active:
+            tf.profiler.experimental.stop()
+            self.is_active = False

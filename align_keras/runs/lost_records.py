@@ -1,0 +1,38 @@
+"""Counts the records that batches lack, in the training step: no host need wait for the count."""
+
+import collections
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+
+class LostRecords:
+    """Counts of lost records by file, which a replica's step adds to.
+
+    Args:
+        files: by the numbers that stand for them in a batch's ``lost``, from 1.
+        strategy: of the run.
+    """
+
+    def __init__(self, files: Sequence[str], strategy: tf.distribute.Strategy) -> None:
+        self._files, self._strategy = list(files), strategy
+        with strategy.scope():
+            # Each replica adds to its own, without an exchange.
+            self._counts = tf.Variable(
+                tf.zeros([len(self._files) + 1], tf.int32),
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.SUM,
+            )
+
+    def add(self, batch: Mapping[str, tf.Tensor]) -> None:
+        """Counts what a replica's batch lacks; called in its step."""
+        lost = batch["lost"]
+        number = len(self._files) + 1
+        self._counts.assign_add(tf.math.unsorted_segment_sum(tf.ones_like(lost), lost, number))
+
+    def taken(self, _: int) -> collections.Counter[str]:
+        """The records that the steps of this process have met, by file; waits for those steps."""
+        counts = sum(own.numpy() for own in self._strategy.experimental_local_results(self._counts))
+        pairs = zip(self._files, counts[1:], strict=True)
+        return collections.Counter({file: int(count) for file, count in pairs if count})
