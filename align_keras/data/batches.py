@@ -6,6 +6,7 @@ Shapes are static.
 """
 
 import collections
+import re
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -55,9 +56,13 @@ class SkippedRecords:
             return collections.Counter(self._taken)
 
 
-def is_unreadable_batch(error: tf.errors.OpError) -> bool:
-    """Whether an error is that of ``fill_gaps`` about a batch without a readable record."""
-    return _UNREADABLE in error.message
+def files_of_unreadable_batch(error: tf.errors.OpError) -> list[int] | None:
+    """The numbers of some files of a batch without a readable record.
+
+    None for another error than that of ``fill_gaps`` about such a batch.
+    """
+    found = re.search(rf"\[{_UNREADABLE}\] \[([^\]]*)\]", error.message)
+    return [int(number) for number in re.findall(r"\d+", found[1])] if found else None
 
 
 def most_of(lost: collections.Counter[str]) -> str:
@@ -171,14 +176,15 @@ def fill_gaps(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 
     Returns:
         The batch without ``valid``. One without any readable record raises an
-        InvalidArgumentError, see ``is_unreadable_batch``.
+        InvalidArgumentError, see ``files_of_unreadable_batch``.
     """
     batch = dict(batch)
     valid, lost = batch.pop("valid"), batch.pop("lost")
 
     def fill() -> dict[str, tf.Tensor]:
         readable = tf.cast(tf.where(valid)[:, 0], tf.int32)
-        found = tf.debugging.Assert(tf.size(readable) > 0, [_UNREADABLE])
+        files = tf.unique(lost).y
+        found = tf.debugging.Assert(tf.size(readable) > 0, [_UNREADABLE, files], _MOST_FILES)
         places = tf.range(tf.size(valid))
         with tf.control_dependencies([found]):
             substitutes = tf.gather(readable, places % tf.size(readable))

@@ -75,4 +75,5 @@ def count_skipped(
         first_step,
         strategy=strategy,
         look=data.counts.watched.look,
+        files=sorted(data.counts),
     )

@@ -200,7 +200,7 @@ class PretrainSettings(Settings):
         _check_prompts(self.data.prompts)
         run = self.run
         intervals = ("log_every", "eval_every", "checkpoint_every", "steps")
-        _check_divides(run.steps_per_execution, **{name: getattr(run, name) for name in intervals})
+        _check_divides(run.steps_per_execution, {name: getattr(run, name) for name in intervals})
         if run.profile:
             read_steps(run.profile)
         if self.model.preset not in PRESETS:
@@ -234,7 +234,7 @@ class PretrainSettings(Settings):
                 )
 
 
-def _check_divides(steps: int | None, **intervals: int) -> None:
+def _check_divides(steps: int | None, intervals: dict[str, int]) -> None:
     """Raises InputError unless the steps of an execution divide some settings, by their names."""
     for name, interval in intervals.items():
         if steps is not None and interval % steps:

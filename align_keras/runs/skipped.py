@@ -2,16 +2,15 @@
 
 import dataclasses
 import json
-import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from align_keras import distribution, files
-from align_keras.data.batches import is_unreadable_batch, most_of
+from align_keras.data.batches import files_of_unreadable_batch, most_of
 from align_keras.errors import InputError, Place
 
 _FILE = "skipped.json"
@@ -64,6 +63,7 @@ class SkippedInRun:
         look: looks at files and says which have changed, and how: ``is gone``. Its argument is
             the number of files to look at beside those that were opened; None for all.
         items: name of the data in messages.
+        files: by the numbers in ``lost`` of batches, from 1.
     """
 
     def __init__(
@@ -78,7 +78,9 @@ class SkippedInRun:
         strategy: tf.distribute.Strategy | None = None,
         look: Callable[[int | None], Mapping[str, str]] = lambda _: {},
         items: Items = PAIRS,
+        files: Sequence[str] = (),
     ) -> None:
+        self._files = files
         self.workdir, self.limit, self.epoch, self.batch_size = workdir, limit, epoch, batch_size
         self._taken, self._strategy, self._look, self._items = taken, strategy, look, items
         self._workers, replicas = 1, 1
@@ -156,11 +158,10 @@ class SkippedInRun:
     def explain(self, error: tf.errors.OpError, step: int) -> None:
         """As ``check_files``; raises LostDataError also after a batch without a readable pair."""
         self.check_files(step)
-        if is_unreadable_batch(error):
-            # Of the steps done: what the batch itself has lost is in no step's count.
-            lost = most_of(self._taken(sys.maxsize))
-            problem = f"no {self._items.name[:-1]} of a whole batch is readable"
-            problem += f"; skipped so far: {lost}" if lost else ""
+        numbers = files_of_unreadable_batch(error)
+        if numbers is not None:
+            files = ", ".join(self._files[number - 1] for number in numbers)
+            problem = f"no {self._items.name[:-1]} of a whole batch is readable, of {files}"
             remedy = (
                 "look into the shards with recipes/inspect_data.py; "
                 f"the same command resumes at step {step:,}"

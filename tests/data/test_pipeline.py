@@ -197,7 +197,7 @@ def test_a_batch_without_any_readable_pair_raises(tmp_path, quick):
             writer.write(records.make_record(b"no image", "a caption", "k"))
     with pytest.raises(tf.errors.InvalidArgumentError) as raised:
         take(dataset_of([path], quick, 4), 1)
-    assert batches.is_unreadable_batch(raised.value)
+    assert batches.files_of_unreadable_batch(raised.value) == [1]
 
 
 def test_evaluation_keeps_the_order_and_marks_what_is_not_valid(damaged, preprocessor):

@@ -35,10 +35,7 @@ class Records(Family):
         # Read anew for every batch; a graph is traced once. A sound record is always among them.
         counts = {self.shard: self.batch + 1}
         self.evaluation = pipeline.evaluation_dataset(counts, preprocessor, self.batch + 1)
-        self.skipped = pipeline.SkippedPairs()
-        self.training = pipeline.training_dataset(
-            counts, preprocessor, self.batch + 1, skipped=self.skipped
-        )
+        self.training = pipeline.training_dataset(counts, preprocessor, self.batch + 1)
 
     def make_case(self, rng):
         seed = int(rng.integers(1 << 30))
@@ -59,10 +56,9 @@ class Records(Family):
         # Those that do not decode leave blanks at the end of their part of the batch.
         valid = np.isin(np.arange(self.batch + 1), batch["positions"][batch["valid"]])
         assert valid[len(cases) :].all(), "a sound record is lost"
-        before = self.skipped.take(0).total()
-        next(iter(self.training))
+        lost = next(iter(self.training))["lost"].numpy() > 0
         # Training decodes a window of a JPEG, and may find no fault where evaluation does.
-        counted, missing = self.skipped.take(1).total() - before, int((~valid).sum())
+        counted, missing = int(lost.sum()), int((~valid).sum())
         least = sum(not self.is_pair(case) for case in cases)
         assert least <= counted <= missing, f"{counted} counted, not {least} .. {missing}"
         found = inspection.Inspection(None)

@@ -29,10 +29,8 @@ def main(shard, output):
     total = counts[shard]
     pieces = vocabulary.train_vocabulary(records.read_captions([shard], 1_000), 300)
     preprocessor = AlignPreprocessor(pieces, 16, 20, 12)
-    skipped = pipeline.SkippedPairs()
-    training = pipeline.training_dataset(counts, preprocessor, BATCH, skipped=skipped)
-    for _ in training.take(total // BATCH):
-        pass
+    training = pipeline.training_dataset(counts, preprocessor, BATCH).take(total // BATCH)
+    skipped = sum(int((batch["lost"].numpy() > 0).sum()) for batch in training)
     evaluation = HeldOutPairs(counts, preprocessor, BATCH)
     valid = sum(int(batch["valid"].numpy().sum()) for batch in evaluation.dataset)
     found = inspection.Inspection()
@@ -44,7 +42,7 @@ def main(shard, output):
     figures = {
         "records": total,
         # Of the epoch's whole batches.
-        "skipped in training": skipped.take(total // BATCH).total(),
+        "skipped in training": skipped,
         "valid in evaluation": valid,
         "usable in inspection": found.report()["usable"],
         "packed": report["pairs_out"],

@@ -65,7 +65,7 @@ def test_of_a_pipelines_error_only_the_reason_is_printed(preprocessor, tmp_path)
     counts = pipeline.shard_counts(writer.shards)
     with pytest.raises(tf.errors.OpError) as raised:
         next(iter(pipeline.training_dataset(counts, preprocessor, 8)))
-    assert command.one_line(raised.value) == "no pair of a whole batch is readable"
+    assert command.one_line(raised.value) == "no record of a whole batch is readable"
 
 
 @pytest.mark.parametrize("kind", [KeyError, ImportError])

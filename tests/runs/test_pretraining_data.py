@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from short_runs import settings_of
 
-from align_keras.data import pipeline, records
+from align_keras.data import records
 from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
 from align_keras.runs import pretraining_data
