@@ -10,7 +10,9 @@ from typing import Any
 
 import keras
 import keras_hub
+import tensorflow as tf
 from keras.src.backend.common import global_state
+from keras.src.backend.tensorflow import trainer
 from keras_hub.src.utils import preset_utils
 
 from align_keras.errors import MissingInputError, Place
@@ -178,6 +180,39 @@ def build_losses(
     for compiled in (model._compile_loss, model._compile_metrics):
         if compiled is not None and not compiled.built:
             compiled.build(targets, outputs)
+
+
+def train_function_of(model: keras.Model, steps: int) -> Callable[[Any], Any]:
+    """What ``fit`` calls for each execution: several training steps in one graph.
+
+    Keras's own puts the step into a ``tf.cond`` inside a ``tf.while_loop``, in which TensorFlow
+    cannot run several replicas.
+
+    Args:
+        model: compiled.
+        steps: of an execution; there must be as many batches.
+
+    Returns:
+        A function from an iterator to the results of the last step.
+    """
+    strategy = model.distribute_strategy
+
+    def step(batch: Any) -> Any:
+        outputs = strategy.run(model.train_step, args=(batch,))
+        return trainer.reduce_per_replica(outputs, strategy, reduction="auto")
+
+    step = tf.function(step, jit_compile=model.jit_compile, reduce_retracing=True, autograph=False)
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def execute(iterator: Any) -> Any:
+        def one_more(number: tf.Tensor) -> list[tf.Tensor]:
+            step(next(iterator))
+            return [number + 1]
+
+        tf.while_loop(lambda number: number < steps - 1, one_more, [0], parallel_iterations=1)
+        return step(next(iterator))
+
+    return execute
 
 
 # === keras-hub's blocks ===

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from align_keras import distribution, signals
+from align_keras import distribution, keras_internals, signals
 from align_keras.errors import InputError
 from align_keras.runs.executions import Executions
 from align_keras.runs.log import STOP_REQUESTED, DivergedError, EveryNSteps, TrainingLog
@@ -68,17 +68,20 @@ def train(
     with contextlib.ExitStack() as deferred:
         stop = StopOnSignal(log, distribution.worker_place(model.distribute_strategy)[1], deferred)
         try:
+            callbacks = [
+                *executions.profilers(first, steps, log.workdir / "logs"),
+                keras.callbacks.LambdaCallback(on_train_batch_end=stop.defer),
+                log,
+                stop,  # before an evaluation: the run repeats it when it is resumed
+                *(EveryNSteps(every, first, last, settled(act)) for every, act in actions),
+                keras.callbacks.LambdaCallback(on_train_batch_end=stop.check_alone),
+            ]
+            if steps > 1:
+                model.train_function = keras_internals.train_function_of(model, steps)
             model.fit(
                 dataset,
                 steps_per_epoch=last - first,
-                callbacks=[
-                    *executions.profilers(first, steps, log.workdir / "logs"),
-                    keras.callbacks.LambdaCallback(on_train_batch_end=stop.defer),
-                    log,
-                    stop,  # before an evaluation: the run repeats it when it is resumed
-                    *(EveryNSteps(every, first, last, settled(act)) for every, act in actions),
-                    keras.callbacks.LambdaCallback(on_train_batch_end=stop.check_alone),
-                ],
+                callbacks=_UnreadLogs(callbacks, add_history=True, model=model),
                 shuffle=False,
                 verbose=0,
             )
@@ -92,6 +95,7 @@ def train(
             raise
         finally:
             model.steps_per_execution = 1
+            model.train_function = None
             # Else it would be drawn once more, after the line that the command ends with.
             log.close()
     if log.step < last:
@@ -100,6 +104,15 @@ def train(
             f"training ended at step {log.step:,} of {last:,}",
             remedy="the same command resumes; a warning above may name the cause",
         )
+
+
+class _UnreadLogs(keras.callbacks.CallbackList):
+    """Hands the results of a step on as they are: Keras would wait for the device and read them."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called by ``fit`` after each execution."""
+        for callback in self.callbacks:
+            callback.on_train_batch_end(batch, logs)
 
 
 class StopOnSignal(keras.callbacks.Callback):

@@ -63,6 +63,23 @@ def test_tensorboard_has_the_training_and_held_out_curves(finished):
     assert {"eval/i2t_recall_at_1", "eval/zero_shot_top_1"} <= tags
 
 
+def test_steps_taken_several_at_a_time_end_in_the_same_weights(finished, scene_shards, tmp_path):
+    options = {"steps_per_execution": 2, "log_every": 2, "profile": "3:3"}
+    metrics = pretrain(settings_of(scene_shards, tmp_path / "run", **options))
+    expected, found = newest_weights(finished[0]), newest_weights(tmp_path / "run")
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, name)
+    assert metrics["i2t_recall_at_10"] == finished[1]["i2t_recall_at_10"]
+    lines = [line for line in read_log(tmp_path / "run") if line["kind"] == "train"]
+    each = [line["loss"] for line in read_log(finished[0]) if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == [2, 4]
+    np.testing.assert_allclose(
+        [line["loss"] for line in lines], np.mean(np.reshape(each, [2, 2]), 1), rtol=1e-6
+    )
+    assert list((tmp_path / "run").glob("logs/plugins/profile/*/*.xplane.pb"))
+
+
 def newest_weights(workdir):
     path = tf.train.latest_checkpoint(str(workdir / "checkpoints" / "newest"))
     reader = tf.train.load_checkpoint(path)

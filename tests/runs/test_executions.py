@@ -1,0 +1,58 @@
+"""How many steps an execution has, and which are profiled."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from experiments import PRETRAINING
+
+from align_keras import distribution
+from align_keras.errors import InputError
+from align_keras.runs.executions import Executions, Profiler
+
+
+def test_on_a_cpu_every_step_is_an_execution_unless_more_are_asked_for():
+    strategy = tf.distribute.get_strategy()
+    assert Executions().steps([100, 5_000], 60, strategy) == 1
+    assert Executions(20).steps([100, 5_000], 60, strategy) == 20
+    # A run that was stopped between two multiples.
+    assert Executions(20).steps([100, 5_000], 50, strategy) == 10
+
+
+def test_elsewhere_it_is_the_most_that_no_line_or_checkpoint_falls_into(monkeypatch):
+    monkeypatch.setattr(distribution, "is_on_cpu", lambda _: False)
+    assert Executions().steps([100, 5_000, 10_000], 1_200_000, None) == 25
+    assert Executions().steps([1], 100, None) == 1
+    assert Executions().steps([64], 32, None) == 32
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps_per_execution": 3, "log_every": 20}, "3 does not divide the 20 of <log_every>"),
+        ({"profile": "5"}, "'5' is not START:STOP; give the first and the last step"),
+        ({"profile": "5:4"}, "'5:4' is not START:STOP"),
+        ({"profile": "0:4"}, "'0:4' is not START:STOP"),
+    ],
+)
+def test_what_does_not_fit_is_one_clear_line(options, message):
+    with pytest.raises(InputError, match=message):
+        PRETRAINING["quickstart"].replace(**options).check()
+
+
+def test_a_profile_has_the_steps_that_were_asked_for(tmp_path):
+    """The trace names each step that Keras runs."""
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    dataset = tf.data.Dataset.from_tensors((np.ones((1, 1)), np.ones((1, 1)))).repeat()
+    model.fit(dataset, steps_per_epoch=1, verbose=0, shuffle=False)
+    folder = tmp_path / "logs"
+    profiler = Profiler(3, 4, 1, folder)
+    active = []
+    observe = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: active.append(profiler.is_active)
+    )
+    model.fit(dataset, steps_per_epoch=6, verbose=0, shuffle=False, callbacks=[observe, profiler])
+    assert active == [False, False, True, True, False, False]
+    (trace,) = folder.glob("plugins/profile/*/*.xplane.pb")
+    assert trace.stat().st_size > 1_000
