@@ -18,7 +18,7 @@ def gather_replicas(value: tf.Tensor, form: str | None = None) -> tf.Tensor:
 
     Args:
         value: ``(rows, ...)``, numbers; only the rows may differ between replicas. Both forms keep
-            the dtype and every bit, of int64 too.
+            the dtype and every value, of int64 too.
         form: one of ``GATHERINGS``; ``None`` for the one that suits the devices.
 
     Returns:
