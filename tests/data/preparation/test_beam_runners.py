@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -22,10 +23,10 @@ _SECONDS = 60
 
 @pytest.fixture(scope="module")
 def prepare(tmp_path_factory):
-    """A function that filters 300 planted pairs in many parts; it returns the files' contents."""
+    """A function that filters 300 planted pairs, of several parts; it returns the files."""
     folder = tmp_path_factory.mktemp("runners")
     planted = Planted(folder / "pairs")
-    with ShardWriter(str(folder / "raw"), 20) as writer:
+    with ShardWriter(str(folder / "raw"), 60) as writer:
         for number, row in enumerate(planted.rows[:300]):
             path = planted.folder / (row["image"] or "none")
             image = path.read_bytes() if path.exists() else b""
@@ -97,9 +98,21 @@ def test_a_runner_that_cannot_run_it_is_refused(prepare, runner, message):
     assert raised.value.setting == "beam_options"
 
 
-def test_a_runner_that_leaves_out_a_shard_is_noticed(prepare, monkeypatch):
+@pytest.mark.parametrize(
+    ("written", "missing"),
+    [
+        ({}, "train-report.json and others"),
+        ({"report.json": '{"pairs_out": 9}'}, "train-left_out.jsonl"),
+        ({"report.json": '{"pairs_out": 9}', "left_out.jsonl": ""}, "train-00000.tfrecord and oth"),
+    ],
+)
+def test_a_runner_that_leaves_out_an_output_is_noticed(prepare, written, missing, monkeypatch):
     from align_keras.data.preparation import beam_pipeline
 
-    monkeypatch.setattr(beam_pipeline, "write_shard", lambda *_: None)
-    with pytest.raises(InputError, match="without writing train-00000.tfrecord and others"):
+    def build(pipeline, preparation, output, shard_size):
+        for name, text in written.items():
+            Path(f"{output}-{name}").write_text(text)
+
+    monkeypatch.setattr(beam_pipeline, "build", build)
+    with pytest.raises(InputError, match=f"ended without writing {missing}"):
         prepare("missing", "beam", "--runner=FnApiRunner")
