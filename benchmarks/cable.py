@@ -8,11 +8,11 @@ iproute2.
 import contextlib
 import fcntl
 import heapq
-import multiprocessing
 import os
 import select
 import struct
 import subprocess
+import sys
 import time
 
 _TUNSETIFF = 0x400454CA
@@ -22,15 +22,36 @@ _MTU = 65_000
 ADDRESSES = ("10.78.0.1", "10.78.0.2")
 
 
-@contextlib.contextmanager
-def two_hosts(milliseconds):
-    """Makes the hosts; prepend ``["ip", "netns", "exec", name]`` to a command to run it on one.
+class Hosts:
+    """Two hosts with the addresses ``ADDRESSES``; a command begins with ``on(host)`` to run on one.
 
     Args:
-        milliseconds: there and back.
+        names: of their namespaces.
+        carrier: the process that carries packets.
+    """
+
+    def __init__(self, names, carrier):
+        self.names, self._carrier = names, carrier
+
+    def on(self, host):
+        """The beginning of a command that runs on host 0 or 1."""
+        return ["ip", "netns", "exec", self.names[host]]
+
+    def delay(self, milliseconds):
+        """Sets the time that a packet takes there and back."""
+        self._carrier.stdin.write(f"{milliseconds / 2e3}\n".encode())
+        self._carrier.stdin.flush()
+
+
+@contextlib.contextmanager
+def two_hosts(milliseconds):
+    """Makes the hosts.
+
+    Args:
+        milliseconds: that a packet takes there and back.
 
     Yields:
-        The names of the two namespaces, whose addresses are ``ADDRESSES``.
+        ``Hosts``.
 
     Raises:
         OSError: if this machine refuses namespaces or TUN devices.
@@ -48,15 +69,15 @@ def two_hosts(milliseconds):
             _run(*inside, "addr", "add", own, "peer", peer, "dev", device)
             _run(*inside, "link", "set", device, "mtu", str(_MTU), "up")
             _run(*inside, "link", "set", "lo", "up")
-        carrier = multiprocessing.get_context("fork").Process(
-            target=_carry, args=(devices, milliseconds / 2e3), daemon=True
-        )
-        carrier.start()
-        yield names
+        carry = [sys.executable, __file__, *map(str, devices)]
+        carrier = subprocess.Popen(carry, pass_fds=devices, stdin=subprocess.PIPE)
+        hosts = Hosts(names, carrier)
+        hosts.delay(milliseconds)
+        yield hosts
     finally:
         if carrier:
             carrier.kill()
-            carrier.join()
+            carrier.communicate()
         for device in devices:
             os.close(device)
         for name in names:
@@ -79,26 +100,31 @@ def _open_device(name):
     return device
 
 
-def _carry(devices, seconds):
-    """Carries packets both ways, each ``seconds`` after it came."""
+def _carry(devices):
+    """Carries packets both ways; lines of stdin are the seconds that each takes from then on."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, -15)  # its own delay should not be that of a busy core
     for device in devices:
         os.set_blocking(device, False)
-    waiting, count = [], 0
+    waiting, count, seconds = [], 0, 0.0
     while True:
         now = time.monotonic()
         while waiting and waiting[0][0] <= now:
             _, _, device, packet = heapq.heappop(waiting)
             with contextlib.suppress(OSError):  # a full queue loses it, as cables do
                 os.write(device, packet)
-        timeout = waiting[0][0] - time.monotonic() if waiting else None
-        ready, _, _ = select.select(
-            devices, [], [], timeout if timeout is None else max(timeout, 0)
-        )
+        timeout = max(waiting[0][0] - time.monotonic(), 0.0) if waiting else None
+        ready, _, _ = select.select([*devices, sys.stdin.fileno()], [], [], timeout)
+        if sys.stdin.fileno() in ready:
+            ready.remove(sys.stdin.fileno())
+            seconds = float(os.read(sys.stdin.fileno(), 100).split()[-1])
         for device in ready:
             other = devices[1 - devices.index(device)]
             with contextlib.suppress(BlockingIOError):
                 count += 1
                 packet = os.read(device, _MTU + 100)
                 heapq.heappush(waiting, (time.monotonic() + seconds, count, other, packet))
+
+
+if __name__ == "__main__":
+    _carry([int(device) for device in sys.argv[1:]])

@@ -95,10 +95,10 @@ def sizes_of(backbone):
 
 
 def sizes_of_preset(preset):
-    """The sizes of a named model with BERT's vocabulary."""
+    """The sizes of a named model with the 100,000 word pieces of the paper."""
     from align_keras import build_backbone
 
-    return sizes_of(build_backbone(preset, 30_522, 64))
+    return sizes_of(build_backbone(preset, 100_000, 64))
 
 
 def towers(pairs):

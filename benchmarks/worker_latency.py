@@ -4,8 +4,9 @@
 
 Two processes of ``MultiWorkerMirroredStrategy``, a core each, in two network namespaces with a
 cable between them (``cable.py``). Measured on the cable: a byte there and back, and 64 MiB one way.
-The model: the step of one replica on one core, and the exchanges of ``pod_model.py`` with the
-measured bandwidth, and the measured time there and back for each hop. It needs root and iproute2.
+The model: the exchanges of ``pod_model.py`` at the measured bandwidth, with the measured time there
+and back for each hop, and for all else what a step takes beside them without a delay. It needs root
+and iproute2.
 """
 
 import argparse
@@ -43,11 +44,16 @@ def train(pairs):
     shares = strategy.experimental_distribute_values_from_function(lambda _: make_batch(pairs))
     step = tf.function(lambda: strategy.run(model.train_step, args=(shares,)))
 
-    def take():
-        step()
-        return model.optimizer.iterations.numpy()
-
-    measure.report(take, rounds=ROUNDS)
+    step()
+    print(flush=True)
+    for _ in sys.stdin:
+        seconds = []
+        for _ in range(ROUNDS):
+            start = time.perf_counter()
+            step()
+            model.optimizer.iterations.numpy()
+            seconds.append(time.perf_counter() - start)
+        print(min(seconds), flush=True)
 
 
 def probe(is_server):
@@ -92,29 +98,23 @@ def _receive(connection, size):
         size -= len(connection.recv(min(size, 1 << 20)))
 
 
-def on_both(hosts, cases, environments=({}, {})):
-    """Runs a case on each host; what each printed last, parsed, or None."""
-    processes = [
+def start(hosts, cases, environments=({}, {})):
+    """Starts a case on each host."""
+    return [
         subprocess.Popen(
-            ["ip", "netns", "exec", host, sys.executable, __file__, "--case", json.dumps(case)],
+            [*hosts.on(number), sys.executable, __file__, "--case", json.dumps(case)],
             env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
         )
-        for host, case, environment in zip(hosts, cases, environments, strict=True)
+        for number, (case, environment) in enumerate(zip(cases, environments, strict=True))
     ]
-    results = []
-    for process in processes:
-        printed, errors = process.communicate()
-        if process.returncode:
-            sys.exit(f"a worker ended with {process.returncode}: {errors.strip()[-500:]}")
-        results.append(json.loads(printed.splitlines()[-1]) if printed.strip() else None)
-    return results
 
 
-def measure_workers(hosts, pairs):
-    """Seconds of a step of two workers."""
+def start_workers(hosts, pairs):
+    """Starts a worker on each host, which waits once it has traced its step."""
     workers = [f"{address}:{PORT + 1}" for address in cable.ADDRESSES]
     environments = [
         {
@@ -124,30 +124,61 @@ def measure_workers(hosts, pairs):
         }
         for index in (0, 1)
     ]
-    results = on_both(hosts, [{"pairs": pairs}] * 2, environments)
-    return max(result["seconds"] for result in results)
+    processes = start(hosts, [{"pairs": pairs}] * 2, environments)
+    for process in processes:
+        _line(process)
+    return processes
+
+
+def _line(process):
+    line = process.stdout.readline()
+    if not line:
+        sys.exit(f"a worker ended with {process.wait()}; run it alone to see why")
+    return line
+
+
+def measure_cable(hosts):
+    """What ``probe`` measures."""
+    processes = start(hosts, [{"is_server": True}, {"is_server": False}])
+    return [json.loads(process.communicate()[0] or "null") for process in processes][1]
+
+
+def measure_step(processes):
+    """Seconds of a step of two workers."""
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return max(float(_line(process)) for process in processes)
 
 
 def main(pairs, delays):
     """Prints a line for each delay."""
     tower = measure.in_child(pod_scale.__file__, part="towers", pairs=pairs, one_core=True)
     sizes = pod_scale.sizes_in(tower)
-    case = {"part": "step", "pairs": pairs, "replicas": 1, "form": "all_gather"}
-    alone = measure.in_child(pod_scale.__file__, **case, one_core=True)["seconds"]
-    print(
-        f"{measure.machine()}; {pod_scale.PRESET}, {pairs} pairs a worker; a step of one worker "
-        f"takes {alone:.3f} s\n"
-    )
+    with cable.two_hosts(0) as hosts:
+        workers = start_workers(hosts, pairs)
+        try:
+            print_steps(hosts, workers, pairs, sizes, delays)
+        finally:
+            for process in workers:
+                process.kill()
+
+
+def print_steps(hosts, workers, pairs, sizes, delays):
+    """The table. The step of one worker is one without delay, less its modelled exchanges."""
+    print(f"{measure.machine()}; {pod_scale.PRESET}, {pairs} pairs a worker\n")
     print(
         f"{'delay ms':>8}{'there and back ms':>19}{'MB/s':>7}{'links s':>9}{'s modelled':>12}"
         f"{'measured':>10}{'ratio':>7}"
     )
-    for delay in delays:
-        with cable.two_hosts(delay) as hosts:
-            _, found = on_both(hosts, [{"is_server": True}, {"is_server": False}])
-            seconds = measure_workers(hosts, pairs)
+    alone = None
+    for delay in (0, *delays):
+        hosts.delay(delay)
+        found = measure_cable(hosts)
+        seconds = measure_step(workers)
         bandwidth, latency = found["rate"] / 1e3, 1e3 * found["milliseconds"]
         links = link_seconds(2, pairs, sizes, bandwidth, latency)
+        alone = seconds - links if alone is None else alone
         print(
             f"{delay:>8g}{found['milliseconds']:>19.2f}{found['rate']:>7,.0f}{links:>9.3f}"
             f"{alone + links:>12.3f}{seconds:>10.3f}{seconds / (alone + links):>7.2f}",
