@@ -53,7 +53,8 @@ $(DATA_READY): requirements-data.lock pyproject.toml
 	@touch $@
 
 test-data: $(DATA_READY)  ## Run the tests with Apache Beam and img2dataset, in .venv-data.
-	$(DATA_BIN)/python -m pytest tests/data/preparation/test_beam_pipeline.py tests/recipes/test_img2dataset.py $(ARGS)
+	$(DATA_BIN)/python -m pytest tests/data/preparation/test_beam_pipeline.py \
+		tests/data/preparation/test_beam_runners.py tests/recipes/test_img2dataset.py $(ARGS)
 
 # Stops make where there is no Python 3.13.
 FIND_OLDEST_PYTHON = test -n "$(OLDEST_PYTHON)" || { echo "make: no Python 3.13 found; name it, as in" \

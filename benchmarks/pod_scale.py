@@ -1,15 +1,19 @@
 """A model of a training step's cost on 1 to 1,024 replicas, from parts measured here.
 
     python benchmarks/pod_scale.py
+    python benchmarks/pod_scale.py --step-seconds STEPS.json --bandwidth 50 --latency 1
 
 Measured on one device: towers, loss and optimizer of one replica, time and memory; the loss with as
-many columns as all replicas have pairs. Counted: what a replica receives, and checked against every
-collective of a real step on 2 and 4 replicas. Assumed: the bandwidth and latency of the links
-(flags), that bytes go round in rings and a collective waits for a tree of hops, that replicas are
-alike and nothing overlaps.
+many columns as all replicas have pairs. Counted: what a replica receives (``pod_model.py``), and
+checked against every collective of a real step on 2 and 4 replicas, in both forms of gathering.
+Assumed: the bandwidth and latency of the links (flags), and that replicas are alike.
 
 A real step on 2 and 4 logical CPU devices that share one core should take 2 and 4 times the towers,
 loss and optimizer of one replica on that core.
+
+With ``--step-seconds`` nothing is timed: a step's seconds on one core of a TPU come from a file,
+``{"preset": "align_b3_mini", "pairs": 16, "seconds": {"v4": 0.018, "v5e": 0.027}}``, such as the
+rooflines of a compiled step. The table has 8 to 1,024 cores of each kind.
 """
 
 import argparse
@@ -21,51 +25,37 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import measure
+from pod_model import (
+    BYTES,
+    MIB,
+    Sizes,
+    gathered_bytes,
+    link_seconds,
+    received_bytes,
+    ring,
+)
 
 PRESET, IMAGE_SIZE, SEQUENCE, PIECES = "align_nano_tiny", 64, 24, 2_000
 REPLICAS = (1, 2, 4, 16, 64, 256, 1_024)
+CORES = (8, 16, 32, 64, 128, 256, 512, 1_024)
 CHECKED = (2, 4)
-BYTES = 4
-# Gathers and sums of a step one after another, besides batch norm's five a layer: captions, two of
-# ids, own logits, weights of the gradient, powers, columns, captions' gradient, gradients, losses.
-COLLECTIVES = 10
-METRICS = 5
-MIB = 1 << 20
+FORMS = ("all_gather", "all_reduce")
 
 
-def received_bytes(replicas, pairs, width, weights, channels):
-    """What a replica receives in one step: ``(for the loss, for the rest)``, bytes.
-
-    For the loss it gathers the captions' embeddings, two ids and two numbers a pair; it sums five
-    numbers a column and the gradient of the captions' embeddings. Summed beside: the gradients,
-    and of each synchronised batch norm three numbers a channel and the gradients of two. In a
-    ring a sum passes every replica twice.
-    """
-    gathered = (replicas - 1) * pairs * (width * BYTES + 2 * 8 + 2 * BYTES)
-    summed = replicas * pairs * (5 + width) * BYTES
-    return (
-        gathered + ring(summed, replicas),
-        ring((weights + 5 * channels + METRICS) * BYTES, replicas),
-    )
-
-
-def ring(size, replicas):
-    """Bytes that a replica receives while ``size`` bytes are summed over all."""
-    return 2 * size * (replicas - 1) / replicas
-
-
-def run(part, pairs, replicas=1, one_core=False):
+def run(part, one_core=False, **case):
     """One part, in its own process."""
     if one_core:
         os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
     import tensorflow as tf
 
+    if part == "sizes":
+        return print(json.dumps(sizes_of_preset(**case)))
     if part == "step":
         cpu = tf.config.list_physical_devices("CPU")[0]
-        devices = [tf.config.LogicalDeviceConfiguration()] * replicas
+        devices = [tf.config.LogicalDeviceConfiguration()] * case["replicas"]
         tf.config.set_logical_device_configuration(cpu, devices)
     parts = {"towers": towers, "loss": loss, "optimizer": optimizer, "step": whole_step}
-    step, facts = parts[part](pairs, replicas)
+    step, facts = parts[part](**case)
     measure.report(step, rounds=4, **facts)
 
 
@@ -87,9 +77,32 @@ def make_model(**options):
     return model, make_batch
 
 
-def towers(pairs, _):
-    """Forward and backward pass of one replica's pairs, to an arbitrary gradient."""
+def sizes_of(backbone):
+    """A model's ``Sizes`` as a dict; the temperature is a weight too."""
     import keras
+
+    channels = [
+        layer.moving_mean.shape[0]
+        for layer in backbone.image_encoder._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    return {
+        "width": backbone.projection_dim,
+        "weights": sum(math.prod(v.shape) for v in backbone.trainable_variables) + 1,
+        "norms": len(channels),
+        "channels": sum(channels),
+    }
+
+
+def sizes_of_preset(preset):
+    """The sizes of a named model with the 100,000 word pieces of the paper."""
+    from align_keras import build_backbone
+
+    return sizes_of(build_backbone(preset, 100_000, 64))
+
+
+def towers(pairs):
+    """Forward and backward pass of one replica's pairs, to an arbitrary gradient."""
     import tensorflow as tf
 
     model, make_batch = make_model()
@@ -104,19 +117,7 @@ def towers(pairs, _):
             total = tf.add_n([tf.reduce_sum(value) for value in outputs.values()])
         return tf.linalg.global_norm(tape.gradient(total, variables))
 
-    weights = sum(math.prod(variable.shape) for variable in variables)
-    channels = [
-        layer.moving_mean.shape[0]
-        for layer in model.backbone.image_encoder._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    facts = {
-        "width": model.backbone.projection_dim,
-        "weights": weights + 1,  # the temperature
-        "norms": len(channels),
-        "channels": sum(channels),
-    }
-    return lambda: step().numpy(), facts
+    return lambda: step().numpy(), sizes_of(model.backbone)
 
 
 def loss(pairs, replicas):
@@ -154,7 +155,7 @@ def loss(pairs, replicas):
     return lambda: step()[0].numpy(), {}
 
 
-def optimizer(_, __):
+def optimizer():
     """LAMB's step for all weights."""
     import tensorflow as tf
 
@@ -170,10 +171,13 @@ def optimizer(_, __):
     return take, {}
 
 
-def whole_step(pairs, replicas):
+def whole_step(pairs, replicas, form):
     """A real training step on logical devices, with a count of what crosses them."""
     import tensorflow as tf
 
+    from align_keras import distribution
+
+    distribution.replicas.form_of_gathering = lambda _: form
     strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
     received = []
     context = tf.distribute.ReplicaContext
@@ -206,19 +210,25 @@ def whole_step(pairs, replicas):
     return take, {"received": sum(received) / replicas}
 
 
-def measure_parts(pairs, sizes, **options):
-    """What one replica does by itself: towers, optimizer, and the loss by number of replicas."""
-    alone = [
-        measure.in_child(__file__, part=part, pairs=pairs, **options)
-        for part in ("towers", "optimizer")
-    ]
-    for replicas in sizes:
-        options |= {"part": "loss", "pairs": pairs, "replicas": replicas}
-        yield replicas, *alone, measure.in_child(__file__, **options)
+def measure_parts(pairs, replicas, **options):
+    """What one replica does by itself: towers, loss, optimizer."""
+    parts = {
+        "towers": {"pairs": pairs},
+        "loss": {"pairs": pairs, "replicas": replicas},
+        "optimizer": {},
+    }
+    for part, case in parts.items():
+        yield measure.in_child(__file__, part=part, **case, **options)
+
+
+def sizes_in(facts):
+    """The ``Sizes`` among what a part reported."""
+    names = ("width", "weights", "norms", "channels")
+    return Sizes(**{name: facts[name] for name in names})
 
 
 def main(pairs, bandwidth, latency):
-    """Measures the parts, prints the table of the model, then the checks."""
+    """Measures the parts, prints the tables of the model, then the checks."""
     print(
         f"{measure.machine()}; {PRESET}, {pairs} pairs a replica; links of {bandwidth:g} GB/s and "
         f"{latency:g} us\n"
@@ -228,16 +238,17 @@ def main(pairs, bandwidth, latency):
         f"{'towers s':>10}{'loss s':>8}{'LAMB s':>8}{'links s':>9}{'step s':>8}{'scaling':>9}"
     )
     alone = None
-    for replicas, tower, update, softmax in measure_parts(pairs, REPLICAS):
+    tower, _, update = measure_parts(pairs, 1)
+    sizes = sizes_in(tower)
+    for replicas in REPLICAS:
+        softmax = measure.in_child(__file__, part="loss", pairs=pairs, replicas=replicas)
         seconds = [part["seconds"] for part in (tower, softmax, update)]
-        width, weights = tower["width"], tower["weights"]
-        received = received_bytes(replicas, pairs, width, weights, tower["channels"])
-        hops = (COLLECTIVES + 5 * tower["norms"]) * 2 * math.log2(replicas)
-        links = sum(received) / (bandwidth * 1e9) + hops * latency * 1e-6
+        received = received_bytes(replicas, pairs, sizes)
+        links = link_seconds(replicas, pairs, sizes, bandwidth, latency)
         # Weights and LAMB's two moments stay; gradients are in the towers' peak, and towers and
         # loss take turns.
         memory = max(tower["peak_mib"], softmax["peak_mib"])
-        memory += 3 * weights * BYTES / MIB
+        memory += 3 * sizes.weights * BYTES / MIB
         step = sum(seconds) + links
         alone = alone or step
         print(
@@ -247,27 +258,87 @@ def main(pairs, bandwidth, latency):
             f"{step:>8.3f}{alone / step:>9.0%}",
             flush=True,
         )
+    print_forms(pairs, sizes, REPLICAS[1:])
+    print_checks(pairs, sizes)
+
+
+def print_forms(pairs, sizes, numbers):
+    """What gathering costs in each form, by the number of replicas."""
+    print("\ngathered, MiB into a replica; of one device, MiB out of it:")
+    print(f"{'replicas':>8}{'all_gather':>12}{'all_reduce':>12}{'one device':>13}")
+    for replicas in numbers:
+        found = [
+            gathered_bytes(replicas, pairs, sizes.width, form) / MIB
+            for form in (*FORMS, "one device")
+        ]
+        print(f"{replicas:>8,}{found[0]:>12,.1f}{found[1]:>12,.1f}{found[2]:>13,.1f}")
+
+
+def print_checks(pairs, sizes):
+    """Bytes and seconds of the model beside those of real steps."""
     print("\nchecked on logical devices that share one core:")
-    print(f"{'replicas':>8}{'MiB modelled':>14}{'counted':>9}{'s modelled':>12}{'measured':>10}")
-    for replicas, *parts in measure_parts(pairs, CHECKED, one_core=True):
-        seconds = [part["seconds"] for part in parts]
-        case = {"part": "step", "pairs": pairs, "replicas": replicas, "one_core": True}
-        real = measure.in_child(__file__, **case)
-        modelled = sum(received_bytes(replicas, pairs, width, weights, parts[0]["channels"])) / MIB
-        print(
-            f"{replicas:>8,}{modelled:>14.3f}{real['received'] / MIB:>9.3f}"
-            f"{replicas * sum(seconds):>12.3f}{real['seconds']:>10.3f}",
-            flush=True,
-        )
+    print(
+        f"{'replicas':>8}{'gathered by':>13}{'MiB modelled':>14}{'counted':>9}{'s modelled':>12}"
+        f"{'measured':>10}"
+    )
+    for replicas in CHECKED:
+        parts = measure_parts(pairs, replicas, one_core=True)
+        alone = sum(part["seconds"] for part in parts)
+        for form in FORMS:
+            case = {"part": "step", "pairs": pairs, "replicas": replicas, "form": form}
+            real = measure.in_child(__file__, **case, one_core=True)
+            modelled = sum(received_bytes(replicas, pairs, sizes, form)) / MIB
+            print(
+                f"{replicas:>8,}{form:>13}{modelled:>14.3f}{real['received'] / MIB:>9.3f}"
+                f"{replicas * alone:>12.3f}{real['seconds']:>10.3f}",
+                flush=True,
+            )
+
+
+def scale_compiled(steps, bandwidth, latency):
+    """Prints how a compiled step scales over TPU cores.
+
+    Args:
+        steps: ``preset``, ``pairs`` of a core and ``seconds`` of a step by the kind of chip.
+        bandwidth: GB/s into a core.
+        latency: microseconds a hop.
+    """
+    preset, pairs = steps["preset"], steps["pairs"]
+    sizes = sizes_in(measure.in_child(__file__, part="sizes", preset=preset))
+    print(
+        f"{preset}, {sizes.weights / 1e6:,.1f} M weights, {pairs} pairs a core; links of "
+        f"{bandwidth:g} GB/s and {latency:g} us\n"
+    )
+    print(
+        f"{'chip':<6}{'cores':>6}{'pairs':>8}{'loss MiB':>10}{'rest MiB':>10}{'core s':>9}"
+        f"{'links s':>9}{'step s':>9}{'pairs/s':>11}{'scaling':>9}"
+    )
+    for chip, seconds in steps["seconds"].items():
+        for cores in CORES:
+            # TensorFlow's all_gather on TPUs is a sum of zero-padded rows.
+            received = received_bytes(cores, pairs, sizes, "all_reduce")
+            links = link_seconds(cores, pairs, sizes, bandwidth, latency, "all_reduce")
+            step = seconds + links
+            print(
+                f"{chip:<6}{cores:>6,}{cores * pairs:>8,}{received[0] / MIB:>10,.1f}"
+                f"{received[1] / MIB:>10,.1f}{seconds:>9.4f}{links:>9.4f}{step:>9.4f}"
+                f"{cores * pairs / step:>11,.0f}{seconds / step:>9.0%}"
+            )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--case", help="one part as JSON, in this process")
     parser.add_argument("--pairs", type=int, default=64, help="of a replica")
     parser.add_argument("--bandwidth", type=float, default=12.5, help="GB/s into a replica")
     parser.add_argument("--latency", type=float, default=20.0, help="microseconds a hop")
+    parser.add_argument("--step-seconds", help="JSON file with the seconds of a step on one core")
     arguments = parser.parse_args()
     if arguments.case:
         sys.exit(run(**json.loads(arguments.case)))
+    if arguments.step_seconds:
+        with open(arguments.step_seconds) as file:
+            sys.exit(scale_compiled(json.load(file), arguments.bandwidth, arguments.latency))
     sys.exit(main(arguments.pairs, arguments.bandwidth, arguments.latency))

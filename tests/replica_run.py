@@ -3,7 +3,7 @@
     LOGICAL_CPUS=4 python tests/replica_run.py FILE.npz [CASE ...]
 
 A process can have one MirroredStrategy only, so tests of several run this. With ``TF_CONFIG`` it is
-one of several workers.
+one of several workers. ``GATHERING`` forces a form of gathering, such as that of GPUs.
 """
 
 import os
@@ -80,17 +80,67 @@ def run(strategy, case):
     return {f"{case}/{name}": value for name, value in results.items()}
 
 
+def gather_both_ways(strategy, counts):
+    """Gathers rows in both forms; ``counts`` are the rows of each replica.
+
+    Returns:
+        ``(expected, found)``. Expected: ``rows`` and ``ids`` of all replicas and the ``gradients``
+        of all rows. Found: for each form the same, a list by this process's replicas, but the
+        gradients of a replica's own rows.
+    """
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(sum(counts), 3)).astype("float32")
+    ids = rng.integers(2**53, 2**63, sum(counts))
+    # Small integers: their sums are exact in any order.
+    weights = rng.integers(-8, 8, (len(counts), *rows.shape)).astype("float32")
+
+    def gather(form):
+        replica, _ = distribution.replica_place()
+        own = tf.where(tf.equal(np.repeat(range(len(counts)), counts), tf.cast(replica, tf.int64)))
+        own = tf.squeeze(own, 1)  # of a size that is not known while tracing
+        if len(set(counts)) == 1:
+            own = tf.ensure_shape(own, counts[0])
+        with tf.GradientTape() as tape:
+            own_rows = tf.gather(rows, own)
+            tape.watch(own_rows)
+            all_rows = distribution.gather_replicas(own_rows, form)
+            loss = tf.reduce_sum(all_rows * tf.gather(weights, replica))
+        return {
+            "rows": all_rows,
+            "ids": distribution.gather_replicas(tf.gather(ids, own), form),
+            "gradients": tape.gradient(loss, own_rows),
+        }
+
+    found = {}
+    for form in distribution.GATHERINGS:
+        run_step = tf.function(
+            lambda form=form: strategy.run(gather, args=(form,)), autograph=False
+        )
+        found[form] = {
+            name: [value.numpy() for value in strategy.experimental_local_results(values)]
+            for name, values in run_step().items()
+        }
+    # Each replica weighs all rows by numbers of its own: a gradient is the sum of those.
+    return {"rows": rows, "ids": ids, "gradients": weights.sum(axis=0)}, found
+
+
 def main(output, *cases):
     """Runs some cases, or all, on ``TF_CONFIG``'s workers, or on logical CPU devices."""
     if "TF_CONFIG" in os.environ:
         strategy = distribution.make_strategy("multi_worker")
     else:
         strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(LOGICAL_CPUS)])
+    if form := os.environ.get("GATHERING"):
+        distribution.replicas.form_of_gathering = lambda _: form
     worker, _ = distribution.worker_place(strategy)
     results = {"steps": distribution.gather_from_workers(strategy, (-2, 1_200_000)[worker])}
+    replicas = strategy.num_replicas_in_sync
+    expected, found = gather_both_ways(strategy, [2] * replicas)
+    for form, values in {"expected": expected, **found}.items():
+        results |= {f"gathered/{form}/{name}": value for name, value in values.items()}
     for case in cases or CASES:
         results |= run(strategy, case)
-    np.savez(output, replicas=strategy.num_replicas_in_sync, **results)
+    np.savez(output, replicas=replicas, **results)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Strategies by name, and what crosses replicas. No losses, no layers."""
 
 from align_keras.distribution.replicas import (
+    GATHERINGS,
+    form_of_gathering,
     gather_replicas,
     mean_of_replicas,
     on_a_share,
@@ -20,7 +22,9 @@ from align_keras.distribution.strategies import (
 from align_keras.distribution.workers import lost_workers
 
 __all__ = [
+    "GATHERINGS",
     "STRATEGIES",
+    "form_of_gathering",
     "gather_from_workers",
     "gather_replicas",
     "is_on_cpu",

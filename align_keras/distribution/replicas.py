@@ -7,17 +7,67 @@ import tensorflow as tf
 
 T = TypeVar("T")
 
+#: How rows can be gathered: by TensorFlow's operation, or as a sum of zero-padded rows.
+GATHERINGS = ("all_gather", "all_reduce")
 
-def gather_replicas(value: tf.Tensor) -> tf.Tensor:
+
+def gather_replicas(value: tf.Tensor, form: str | None = None) -> tf.Tensor:
     """Concatenates every replica's rows, in the order of the replicas; exact gradients.
 
     Outside a replica, and if there is only one, it returns the value itself.
+
+    Args:
+        value: ``(rows, ...)``, numbers; only the rows may differ between replicas. Both forms keep
+            the dtype and every value, of int64 too.
+        form: one of ``GATHERINGS``; ``None`` for the one that suits the devices.
+
+    Returns:
+        ``(all rows, ...)``, the same on every replica.
     """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return value
+    if (form or form_of_gathering(context.strategy)) == "all_reduce":
+        return _sum_of_padded(value)
     # A tensor of the input batch may carry no device, which gathering between workers needs.
     return context.all_gather(tf.identity(value), axis=0)
+
+
+def form_of_gathering(strategy: tf.distribute.Strategy) -> str:
+    """``all_reduce`` if the strategy's replicas are GPUs, else ``all_gather``.
+
+    A sum of zero-padded rows moves twice the bytes of a gather. On GPUs it is the better form
+    nevertheless. There, in TensorFlow 2.20 and 2.21, ``ReplicaContext.all_gather``
+
+    - cannot be traced in an XLA function of a replica. It always calls ``merge_call``, which
+      strategies forgo there (``_use_merge_call``); ``all_reduce`` does without.
+    - gathers on one device and broadcasts under ``NcclAllReduce`` and
+      ``HierarchicalCopyAllReduce`` (``AllReduceCrossDeviceOps._gather_implementation``), and
+      always for int32 (``MirroredExtended._get_cross_device_ops``). The default,
+      ``CollectiveAllReduce``, gathers by NCCL.
+    - exchanges more than rows: their number first, and again for the gradient, as int32. Slices
+      of unknown size follow, for which a GPU waits for the host.
+
+    On the CPUs of one machine ``all_gather`` is a ring, but a sum goes through one device
+    (``MirroredExtended._reduce_to``). On TPUs ``all_gather`` itself sums zero-padded rows, and has
+    another way for int64, which TPUs do not sum (``_TPUReplicaContext.all_gather``).
+    """
+    devices = strategy.extended.worker_devices
+    kinds = {tf.DeviceSpec.from_string(name).device_type for name in devices}
+    return "all_reduce" if kinds == {"GPU"} else "all_gather"
+
+
+def _sum_of_padded(value):
+    """``gather_replicas`` as a sum over replicas of whose terms at most one is not 0."""
+    first, total = place_of_rows(value)
+    # Not `tf.pad`: it has no kernel for int64 on GPUs. Not a product with a mask: it would carry
+    # one replica's NaN into everybody's rows.
+    before, after = (
+        tf.zeros([count, *value.shape[1:]], value.dtype)
+        for count in (first, total - first - tf.shape(value)[0])
+    )
+    (gathered,) = sum_replicas([tf.concat([before, value, after], axis=0)])
+    return tf.ensure_shape(gathered, [total if isinstance(total, int) else None, *value.shape[1:]])
 
 
 def sum_replicas(values: list[Any]) -> list[Any]:

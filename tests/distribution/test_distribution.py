@@ -116,7 +116,8 @@ def run_processes(outputs, environments, cases=()):
 def check_equal(results, expected, replicas):
     """Losses, gradients, clipped and averaged steps, optimizer state: as on one device."""
     assert results["replicas"] == replicas
-    assert results.keys() - {"replicas", "steps"} == expected.keys()
+    steps = {name for name in results if "/" in name and not name.startswith("gathered/")}
+    assert steps == expected.keys()
     largest = {}
     for name, wanted in expected.items():
         largest[kind_of(name)] = max(largest.get(kind_of(name), 0.0), np.abs(wanted).max())
@@ -130,6 +131,19 @@ def check_equal(results, expected, replicas):
         np.testing.assert_allclose(results[name], wanted, rtol=0, atol=limit, err_msg=name)
 
 
+def check_gathered(results, first, replicas):
+    """Both forms of gathering: the same bits, and gradients of the replicas from ``first`` on."""
+    expected = {name: results[f"gathered/expected/{name}"] for name in ("rows", "ids", "gradients")}
+    own = slice(2 * first, 2 * (first + replicas))
+    for form in distribution.GATHERINGS:
+        found = {name: results[f"gathered/{form}/{name}"] for name in expected}
+        for name in ("rows", "ids"):
+            assert found[name].dtype == expected[name].dtype
+            np.testing.assert_array_equal(found[name], [expected[name]] * replicas, err_msg=form)
+        gradients = np.concatenate(found["gradients"])
+        np.testing.assert_array_equal(gradients, expected["gradients"][own], err_msg=form)
+
+
 def kind_of(name):
     """``case/optimizer/.../first_moment`` -> ``case/optimizer/first_moment`` and so on."""
     case, kind, path = name.split("/", 2)
@@ -138,11 +152,14 @@ def kind_of(name):
 
 
 def test_four_replicas_train_as_one_device(one_device, tmp_path):
+    """They gather as GPUs do; the two workers below gather as CPUs do."""
     # The last case, which exchanges most: tracing four replicas takes long, and two run all below.
     *_, case = replica_run.CASES
-    [results] = run_processes([tmp_path / "four.npz"], [{"LOGICAL_CPUS": "4"}], [case])
+    environment = {"LOGICAL_CPUS": "4", "GATHERING": "all_reduce"}
+    [results] = run_processes([tmp_path / "four.npz"], [environment], [case])
     expected = {name: value for name, value in one_device.items() if name.startswith(case)}
     check_equal(results, expected, 4)
+    check_gathered(results, first=0, replicas=4)
 
 
 def test_two_workers_train_as_one_device(one_device, tmp_path):
@@ -156,8 +173,9 @@ def test_two_workers_train_as_one_device(one_device, tmp_path):
         for place in places
     ]
     outputs = [tmp_path / f"{index}.npz" for index in range(2)]
-    for results in run_processes(outputs, environments):
+    for index, results in enumerate(run_processes(outputs, environments)):
         check_equal(results, one_device, 2)
+        check_gathered(results, first=index, replicas=1)
         # By which workers find the newest checkpoint that all have.
         assert results["steps"].tolist() == [-2, 1_200_000]
 

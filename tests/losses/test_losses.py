@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from align_keras import losses
+from align_keras import distribution, losses
 from align_keras.losses.global_batch import global_losses
 
 
@@ -86,9 +86,14 @@ def test_recall_at_1_counts_ties_as_misses():
     )
 
 
-@pytest.mark.parametrize("counts", [(4, 2), (1, 0)])
-def test_replicas_with_unequal_shares_give_the_loss_and_gradients_of_one_device(counts, mirrored):
+@pytest.mark.parametrize(
+    ("counts", "form"), [((4, 2), "all_gather"), ((1, 0), "all_gather"), ((1, 0), "all_reduce")]
+)
+def test_replicas_with_unequal_shares_give_the_loss_and_gradients_of_one_device(
+    counts, form, mirrored, monkeypatch
+):
     """As a last batch that does not divide has them; ids are masked over replicas too."""
+    monkeypatch.setattr(distribution.replicas, "form_of_gathering", lambda _: form)
     rng = np.random.default_rng(4)
     rows = [tf.constant(unit_rows(rng, 8, 5), tf.float32) for _ in range(2)]
     ids = tf.constant([3, 0, 4, 9, 3, 4, 0, 9], tf.int64)

@@ -1,8 +1,10 @@
 """Whether a caption is in a language, by py3langid."""
 
+import functools
 import importlib.util
 import re
 from collections.abc import Callable
+from typing import Any
 
 from align_keras.errors import InputError
 
@@ -39,13 +41,19 @@ def language_detector(code: str) -> Callable[[str], bool]:
         InputError: if the code is not one of the languages distinguished, or py3langid is missing.
     """
     check_language(code)
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    identifier.set_languages(_LANGUAGES)
+    identifier = _identifier()
 
     def may_be_in_language(caption: str) -> bool:
         language, probability = identifier.classify(caption)
         return language == code or probability <= _BELIEVED
 
     return may_be_in_language
+
+
+@functools.cache  # its file takes half a second to decompress, and each part of a source asks
+def _identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier.set_languages(_LANGUAGES)
+    return identifier
