@@ -5,6 +5,7 @@ import os
 import tensorflow as tf
 
 from align_keras import paths
+from align_keras.remote_path import check_file_system
 
 
 def matching_files(pattern: str) -> list[str]:
@@ -16,7 +17,10 @@ def matching_files(pattern: str) -> list[str]:
     Raises:
         InputError: if they are where TensorFlow does not read.
     """
-    paths.check_scheme(pattern, paths.TENSORFLOW_SCHEMES)
+    pattern = paths.without_file_scheme(pattern)
+    paths.check_scheme(pattern, remote=True)
+    if paths.is_remote(pattern):
+        check_file_system(paths.scheme(pattern))
     found = []
     for path in _remote_files(pattern) if paths.scheme(pattern) else paths.matching(pattern):
         name = os.path.basename(path)

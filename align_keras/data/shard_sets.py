@@ -56,7 +56,7 @@ def check_output(output: str) -> None:
         )
 
 
-def find_set(output: str | Path) -> list[str]:
+def find_set(output: str | paths.AnyPath) -> list[str]:
     """The shards of a set, sorted, without those of longer names that begin with its name."""
     return _named_as(str(output), _SHARD)
 
@@ -66,7 +66,7 @@ def pattern_of(output: str) -> str:
     return f"{output}-?????.tfrecord"
 
 
-def check_is_new(output: str | Path) -> None:
+def check_is_new(output: str | paths.AnyPath) -> None:
     """Raises an InputError if a set is there, or a list of pairs in place of one."""
     if there := find_set(output) or _named_as(str(output), _KEPT):
         raise InputError(

@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from align_keras import full_disk
+from align_keras import full_disk, paths
 from align_keras.errors import InputError
-from align_keras.files import append_line
+from align_keras.line_files import LineFile
+from align_keras.paths import AnyPath
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.skipped import LostDataError, SkippedInRun
 
@@ -67,7 +67,7 @@ class TrainingLog(keras.callbacks.Callback):
 
     def __init__(
         self,
-        workdir: str | Path,
+        workdir: str | AnyPath,
         checkpoints: RunCheckpoints,
         total_steps: int,
         batch_size: int,
@@ -75,14 +75,18 @@ class TrainingLog(keras.callbacks.Callback):
         skipped: SkippedInRun,
     ) -> None:
         super().__init__()
-        self.workdir = Path(workdir)
+        self.workdir = paths.path_of(workdir)
         self.checkpoints = checkpoints
         self.total_steps = total_steps
         self.batch_size = batch_size
         self.log_every = log_every
         self.skipped = skipped
         self.step = checkpoints.step
-        self._writer = tf.summary.create_file_writer(str(self.workdir / "logs"))
+        self._lines = LineFile(self.workdir / "log.jsonl")
+        # Elsewhere a flush writes all of the file again: only with the lines below.
+        rarely = {"max_queue": 1 << 20, "flush_millis": 1 << 30}
+        options = rarely if paths.is_remote(self.workdir) else {}
+        self._writer = tf.summary.create_file_writer(str(self.workdir / "logs"), **options)
         self._seconds: list[float] = []
         self._unwritten: dict[str, Any] = {}
         self._bar: Any = None
@@ -162,6 +166,7 @@ class TrainingLog(keras.callbacks.Callback):
     def save(self) -> None:
         """Saves a checkpoint."""
         self.account()
+        self.flush()
         self.skipped.keep(self.step)
         self.checkpoints.save()
 
@@ -172,20 +177,27 @@ class TrainingLog(keras.callbacks.Callback):
         self.save()
 
     def close(self) -> None:
-        """Closes the bar."""
+        """Closes the bar; everything is written."""
         if self._bar is not None:
             self._bar.close()
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes what is kept in memory where files cannot grow, as ``LineFile`` says."""
+        with full_disk.reported(str(self.workdir / "logs")):
+            self._lines.flush()
+            self._writer.flush()
 
     def write(self, kind: str, metrics: dict[str, Any]) -> None:
         """Writes metrics of this step, ``kind`` being ``train`` or ``eval``; None is left out."""
         metrics = {name: value for name, value in metrics.items() if value is not None}
-        with full_disk.reported(self.workdir / "logs"):
-            with self._writer.as_default(step=self.step):
-                for name, value in metrics.items():
-                    tf.summary.scalar(f"{kind}/{name}", value)
-            self._writer.flush()
+        where = full_disk.reported(str(self.workdir / "logs"))
+        with where, self._writer.as_default(step=self.step):
+            for name, value in metrics.items():
+                tf.summary.scalar(f"{kind}/{name}", value)
         line = {"step": self.step, "kind": kind, **metrics}
-        append_line(self.workdir / "log.jsonl", json.dumps(line))
+        if self._lines.append(json.dumps(line)) or kind == "eval":
+            self.flush()
 
 
 class EveryNSteps(keras.callbacks.Callback):
@@ -207,12 +219,12 @@ class EveryNSteps(keras.callbacks.Callback):
             self.action()
 
 
-def read_log(workdir: str | Path) -> list[dict[str, Any]]:
+def read_log(workdir: str | AnyPath) -> list[dict[str, Any]]:
     """The lines of ``log.jsonl`` by step; later lines of a step and kind replace earlier ones.
 
     Torn and damaged lines are left out, and their number is printed.
     """
-    path = Path(workdir) / "log.jsonl"
+    path = paths.path_of(workdir) / "log.jsonl"
     texts = [text for text in path.read_bytes().split(b"\n") if text] if path.exists() else []
     found = [line for line in map(_parse_line, texts) if line]
     if left_out := len(texts) - len(found):
@@ -237,7 +249,7 @@ def _parse_line(text: bytes) -> dict[str, Any] | None:
     return line if type(step) is int and step >= 0 else None
 
 
-def lacks_evaluation(workdir: str | Path, step: int, interval: int, last_step: int) -> bool:
+def lacks_evaluation(workdir: str | AnyPath, step: int, interval: int, last_step: int) -> bool:
     """Whether the evaluation of a checkpoint's step was due, and a signal has ended it."""
     if not step or (step % interval and step != last_step):
         return False

@@ -1,12 +1,12 @@
 """The batches of a pretraining run, and the count of the pairs that they lack."""
 
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from align_keras.data import pipeline
 from align_keras.errors import concerning
+from align_keras.paths import AnyPath
 from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
 from align_keras.runs.skipped import SkippedInRun
@@ -53,7 +53,7 @@ def count_skipped(
     strategy: tf.distribute.Strategy,
     first_step: int,
     skipped: pipeline.SkippedPairs,
-    workdir: Path,
+    workdir: AnyPath,
 ) -> SkippedInRun:
     """Counts what the batches of ``training_data`` lack, and watches the shards.
 

@@ -1,0 +1,302 @@
+"""Files and folders that TensorFlow reaches: ``gs://BUCKET/FILE``, and others by its plug-ins.
+
+Importing this module loads no TensorFlow; the first look at a file does.
+"""
+
+import contextlib
+import errno
+import functools
+import importlib
+import io
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
+
+from align_keras.errors import InputError, Place
+
+
+class RemoteState(NamedTuple):
+    """What ``RemotePath.stat`` finds, by the names of ``os.stat_result``."""
+
+    st_size: int
+    st_mtime_ns: int
+    is_folder: bool
+
+
+class RemotePath:
+    """A path such as ``gs://BUCKET/FILE``, with those methods of ``pathlib.Path`` that are used.
+
+    It is no ``os.PathLike``: pathlib, ``os`` and ``open`` would make a local folder ``gs:`` of it.
+    TensorFlow's errors become OSErrors. etils.epath, which is alike, knows four schemes only.
+
+    Args:
+        address: ``SCHEME://...``.
+    """
+
+    __slots__ = ("_address",)
+
+    def __init__(self, address: str) -> None:
+        scheme, _, rest = address.partition("://")
+        parts = [part for part in rest.split("/") if part not in ("", ".")]
+        self._address = f"{scheme.lower()}://{'/'.join(parts)}"
+
+    def __str__(self) -> str:
+        return self._address
+
+    def __repr__(self) -> str:
+        return f"RemotePath({self._address!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemotePath) and self._address == other._address
+
+    def __lt__(self, other: "RemotePath") -> bool:
+        return self._address < other._address
+
+    def __hash__(self) -> int:
+        return hash(self._address)
+
+    # === Names ===
+
+    def __truediv__(self, name: object) -> "RemotePath":
+        return RemotePath(f"{self._address}/{name}")
+
+    @property
+    def scheme(self) -> str:
+        """What stands before ``://``."""
+        return self._address.partition("://")[0]
+
+    @property
+    def _parts(self) -> list[str]:
+        return self._address.partition("://")[2].split("/")
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self._parts[-1]
+
+    @property
+    def suffix(self) -> str:
+        """The name's last dot and what follows; empty without one."""
+        stem, dot, last = self.name.rpartition(".")
+        return dot + last if stem and last else ""
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix."""
+        return self.name.removesuffix(self.suffix)
+
+    @property
+    def parent(self) -> "RemotePath":
+        """The folder that it is in; a bucket is in itself."""
+        parts = self._parts
+        return RemotePath(f"{self.scheme}://{'/'.join(parts[:-1])}") if len(parts) > 1 else self
+
+    @property
+    def parents(self) -> list["RemotePath"]:
+        """The folders above, the nearest first, up to the bucket."""
+        found, path = [], self
+        while path.parent != path:
+            path = path.parent
+            found.append(path)
+        return found
+
+    def with_name(self, name: str) -> "RemotePath":
+        """Another file in the same folder."""
+        return self.parent / name
+
+    def with_suffix(self, suffix: str) -> "RemotePath":
+        """The same name with another suffix."""
+        return self.with_name(self.stem + suffix)
+
+    def resolve(self) -> "RemotePath":
+        """Itself: there are no links."""
+        return self
+
+    # === What is there ===
+
+    def stat(self) -> RemoteState:
+        """Bytes and time of change."""
+        with self._as_os_errors() as gfile:
+            found = gfile.stat(self._address)
+            return RemoteState(found.length, found.mtime_nsec, found.is_directory)
+
+    def exists(self) -> bool:
+        """Whether there is a file or a folder; a bucket without files is one."""
+        with self._as_os_errors() as gfile:
+            return gfile.exists(self._address)
+
+    def is_dir(self) -> bool:
+        """Whether it is a folder: on an object store, whether names begin with it and ``/``."""
+        with self._as_os_errors() as gfile:
+            return gfile.isdir(self._address)
+
+    def is_file(self) -> bool:
+        """Whether it is a file."""
+        return self.exists() and not self.is_dir()
+
+    def is_symlink(self) -> bool:
+        """Whether it is a link: never."""
+        return False
+
+    def iterdir(self) -> Iterator["RemotePath"]:
+        """What is in the folder."""
+        with self._as_os_errors() as gfile:
+            # Google's store ends the names of folders with a slash.
+            names = {name.strip("/") for name in gfile.listdir(self._address)}
+        return (self / name for name in sorted(names - {""}))
+
+    # === Reading and writing ===
+
+    def open(
+        self, mode: str = "r", encoding: str | None = None, newline: str | None = None
+    ) -> IO[Any]:
+        """The file for reading, as by ``open``: buffered, and with ``seek``."""
+        if mode not in ("r", "rt", "rb"):
+            raise ValueError(f"mode {mode!r}: files of a remote store are written whole")
+        with self._as_os_errors() as gfile:
+            size = gfile.stat(self._address).length
+            raw = io.BufferedReader(_Reader(self, gfile, size), 1 << 20)
+        return raw if mode == "rb" else io.TextIOWrapper(raw, encoding or "utf-8", newline=newline)
+
+    def read_bytes(self) -> bytes:
+        """The file's bytes."""
+        with self._as_os_errors() as gfile, gfile.GFile(self._address, "rb") as file:
+            return file.read()
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """The file's text."""
+        return self.read_bytes().decode(encoding)
+
+    def write_bytes(self, data: bytes) -> None:
+        """Writes the file, as one object."""
+        with self._as_os_errors() as gfile, gfile.GFile(self._address, "wb") as file:
+            file.write(data)
+
+    def write_text(self, text: str, encoding: str = "utf-8") -> None:
+        """Writes the file, as one object."""
+        self.write_bytes(text.encode(encoding))
+
+    def touch(self) -> None:
+        """Writes an empty file, unless there is one."""
+        if not self.exists():
+            self.write_bytes(b"")
+
+    def copy_from(self, source: "str | RemotePath") -> None:
+        """Writes the file with the bytes of another, of this machine or not."""
+        with self._as_os_errors() as gfile:
+            gfile.copy(str(source), self._address, overwrite=True)
+
+    def copy_to(self, target: str) -> None:
+        """Copies the file to this machine."""
+        with self._as_os_errors() as gfile:
+            gfile.copy(self._address, target, overwrite=True)
+
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        """Makes the folder and those above it; an object store needs none of them."""
+        with self._as_os_errors() as gfile:
+            if not exist_ok and gfile.exists(self._address):
+                raise FileExistsError(errno.EEXIST, "is there already", self._address)
+            gfile.makedirs(self._address)
+
+    def replace(self, target: "RemotePath") -> None:
+        """Moves the file. An object store copies and deletes: a kill between leaves both."""
+        with self._as_os_errors() as gfile:
+            gfile.rename(self._address, str(target), overwrite=True)
+
+    rename = replace
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Removes the file."""
+        with (
+            contextlib.suppress(FileNotFoundError) if missing_ok else contextlib.nullcontext(),
+            self._as_os_errors() as gfile,
+        ):
+            gfile.remove(self._address)
+
+    def rmdir(self) -> None:
+        """Removes the folder, which must be empty."""
+        if next(self.iterdir(), None) is not None:
+            raise OSError(errno.ENOTEMPTY, "it is not empty", self._address)
+        with self._as_os_errors() as gfile:
+            gfile.rmtree(self._address)
+
+    @contextlib.contextmanager
+    def _as_os_errors(self) -> Iterator[Any]:
+        """``tf.io.gfile``, whose errors become OSErrors that name the path."""
+        try:
+            check_file_system(self.scheme)
+        except InputError as error:
+            error.place = Place(self._address)
+            raise
+        import tensorflow as tf
+
+        try:
+            yield tf.io.gfile
+        except tf.errors.OpError as error:
+            raise _os_error(error, self._address) from error
+
+
+class _Reader(io.RawIOBase):
+    """A remote file's bytes, for ``io.BufferedReader``."""
+
+    def __init__(self, path: RemotePath, gfile: Any, size: int) -> None:
+        super().__init__()
+        self._path, self._size, self._place = path, size, 0
+        self._file = gfile.GFile(str(path), "rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        self._place = max(start + offset, 0)
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        with self._path._as_os_errors():
+            if self._file.tell() != self._place:
+                self._file.seek(min(self._place, self._size))
+            data = self._file.read(len(buffer)) if self._place < self._size else b""
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+@functools.cache
+def check_file_system(scheme: str) -> None:
+    """Raises an InputError unless TensorFlow, or tensorflow-io, has such a file system."""
+    import tensorflow as tf
+
+    def known() -> list[str]:
+        return sorted(name for name in tf.io.gfile.get_registered_schemes() if name)
+
+    problem = f"TensorFlow has no file system {scheme}://"
+    if scheme in known():
+        return
+    try:
+        importlib.import_module("tensorflow_io")
+    except ImportError:
+        raise InputError(
+            f"{problem}, only {', '.join(known())}",
+            remedy="correct it, or pip install tensorflow-io, which has others",
+        ) from None
+    if scheme not in known():
+        raise InputError(f"{problem}, only {', '.join(known())}")
+
+
+def _os_error(error: Any, address: str) -> OSError:
+    import tensorflow as tf
+
+    reason = next(iter(str(error.message).splitlines()), "") or type(error).__name__
+    if isinstance(error, tf.errors.NotFoundError):
+        return FileNotFoundError(errno.ENOENT, "no such file or folder", address)
+    if isinstance(error, tf.errors.PermissionDeniedError | tf.errors.UnauthenticatedError):
+        return PermissionError(errno.EACCES, reason, address)
+    return OSError(errno.EIO, reason, address)
