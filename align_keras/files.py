@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from align_keras import full_disk, paths, processes, uploads
 from align_keras.errors import InputError, MissingInputError, Place
@@ -233,7 +233,7 @@ def empty(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def opened(path: AnyPath, mode: str = "rt", **options: Any) -> Iterator[IO[Any]]:
+def opened(path: AnyPath, mode: str = "rt", **options: Any) -> Iterator[Any]:
     """Opens a file for reading; one whose name ends in ``.gz`` is unpacked.
 
     Args:

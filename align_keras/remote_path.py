@@ -168,8 +168,10 @@ class RemotePath:
 
     def write_bytes(self, data: bytes) -> None:
         """Writes the file, as one object."""
-        with self._as_os_errors() as gfile, gfile.GFile(self._address, "wb") as file:
-            file.write(data)
+        with self._as_os_errors() as gfile:
+            self._make_way(gfile)
+            with gfile.GFile(self._address, "wb") as file:
+                file.write(data)
 
     def write_text(self, text: str, encoding: str = "utf-8") -> None:
         """Writes the file, as one object."""
@@ -183,7 +185,13 @@ class RemotePath:
     def copy_from(self, source: "str | RemotePath") -> None:
         """Writes the file with the bytes of another, of this machine or not."""
         with self._as_os_errors() as gfile:
+            self._make_way(gfile)
             gfile.copy(str(source), self._address, overwrite=True)
+
+    def _make_way(self, gfile: Any) -> None:
+        # TensorFlow's file system in memory writes behind what is there.
+        if self.scheme == "ram" and gfile.exists(self._address):
+            gfile.remove(self._address)
 
     def copy_to(self, target: str) -> None:
         """Copies the file to this machine."""
