@@ -28,7 +28,7 @@ class LineFile:
 
     def __init__(self, path: AnyPath) -> None:
         self.path = path
-        self._text: str | None = None
+        self._lines: list[str] | None = None
         self._is_written = True
         self._due = 0.0
 
@@ -37,11 +37,10 @@ class LineFile:
         if not isinstance(self.path, RemotePath):
             append_line(self.path, line)
             return True
-        if self._text is None:
-            self._text = self.path.read_text() if self.path.is_file() else ""
-            if self._text and not self._text.endswith("\n"):
-                self._text += "\n"
-        self._text += f"{line}\n"
+        if self._lines is None:
+            text = self.path.read_text() if self.path.is_file() else ""
+            self._lines = text.removesuffix("\n").split("\n") if text else []
+        self._lines.append(line)
         self._is_written = False
         if time.monotonic() >= self._due:
             self.flush()
@@ -49,12 +48,12 @@ class LineFile:
 
     def flush(self) -> None:
         """Writes what is not in the file yet."""
-        if self._is_written or self._text is None:
+        if self._is_written or not isinstance(self.path, RemotePath):
             return
-        assert isinstance(self.path, RemotePath)
-        uploads.write(self.path, self._text)
+        text = "\n".join([*(self._lines or []), ""])
+        uploads.write(self.path, text)
         self._is_written = True
-        self._due = time.monotonic() + max(_LEAST_SECONDS, len(self._text) / _BYTES_A_SECOND)
+        self._due = time.monotonic() + max(_LEAST_SECONDS, len(text) / _BYTES_A_SECOND)
 
 
 def append_line(path: Path, line: str) -> None:

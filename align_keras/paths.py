@@ -106,9 +106,9 @@ class PathMark:
         for _, path in self._parts(value):
             check_scheme(path, self.remote, self.hubs)
 
-    def remote_schemes(self, value: str) -> set[str]:
-        """The file systems of TensorFlow's that it names."""
-        return {scheme(path) for _, path in self._parts(value) if is_remote(path)}
+    def remote_parts(self, value: str) -> list[str]:
+        """What it holds that is on a file system of TensorFlow's."""
+        return [path for _, path in self._parts(value) if is_remote(path)]
 
     def read(self, value: str) -> str:
         """The value with the home folder in place of ``~``, and without ``file://``.

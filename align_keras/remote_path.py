@@ -5,7 +5,6 @@ Importing this module loads no TensorFlow; the first look at a file does.
 
 import contextlib
 import errno
-import functools
 import importlib
 import io
 from collections.abc import Iterator
@@ -230,11 +229,7 @@ class RemotePath:
     @contextlib.contextmanager
     def _as_os_errors(self) -> Iterator[Any]:
         """``tf.io.gfile``, whose errors become OSErrors that name the path."""
-        try:
-            check_file_system(self.scheme)
-        except InputError as error:
-            error.place = Place(self._address)
-            raise
+        check_file_system(self._address)
         import tensorflow as tf
 
         try:
@@ -277,26 +272,30 @@ class _Reader(io.RawIOBase):
         super().close()
 
 
-@functools.cache
-def check_file_system(scheme: str) -> None:
-    """Raises an InputError unless TensorFlow, or tensorflow-io, has such a file system."""
+def check_file_system(address: str) -> None:
+    """Raises an InputError unless TensorFlow, or tensorflow-io, has an address's file system."""
+    scheme = address.partition("://")[0].lower()
+    if scheme in _file_systems() or (_loaded_plug_in() and scheme in _file_systems()):
+        return
+    raise InputError(
+        f"TensorFlow has no file system {scheme}://, only {', '.join(sorted(_file_systems()))}",
+        Place(address),
+        "correct it, or pip install tensorflow-io, which has others",
+    )
+
+
+def _file_systems() -> set[str]:
     import tensorflow as tf
 
-    def known() -> list[str]:
-        return sorted(name for name in tf.io.gfile.get_registered_schemes() if name)
+    return {name for name in tf.io.gfile.get_registered_schemes() if name}
 
-    problem = f"TensorFlow has no file system {scheme}://"
-    if scheme in known():
-        return
+
+def _loaded_plug_in() -> bool:
     try:
         importlib.import_module("tensorflow_io")
     except ImportError:
-        raise InputError(
-            f"{problem}, only {', '.join(known())}",
-            remedy="correct it, or pip install tensorflow-io, which has others",
-        ) from None
-    if scheme not in known():
-        raise InputError(f"{problem}, only {', '.join(known())}")
+        return False
+    return True
 
 
 def _os_error(error: Any, address: str) -> OSError:

@@ -87,7 +87,8 @@ def main(settings):
     with concerning("task"):
         task = make_task(settings.task, vars(settings))
     # Faults of the output and the data are reported before a model is loaded.
-    output = settings.output or default_output(settings.model)
+    with concerning("model"):
+        output = settings.output or default_output(settings.model)
     check_output(task, output, settings.model)
     data = task.open()
     with concerning("model"):

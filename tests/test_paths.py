@@ -34,9 +34,9 @@ def test_an_address_of_another_kind_is_one_line(mark, value, line):
 def test_a_file_system_of_tensorflows_is_known_later_and_a_file_is_local():
     for value in ("gs://b/x", "s3://b/x", "hdfs://b/x"):
         assert paths.FILES.read(value) == value
-        assert paths.FILES.remote_schemes(value) == {value.partition(":")[0]}
-    assert paths.DATA.remote_schemes("a-*,gs://b/x,ram://c") == {"gs", "ram"}
-    assert paths.PRESET.remote_schemes("hf://a/b") == set()
+        assert paths.FILES.remote_parts(value) == [value]
+    assert paths.DATA.remote_parts("a-*,gs://b/x,ram://c") == ["gs://b/x", "ram://c"]
+    assert paths.PRESET.remote_parts("hf://a/b") == []
     for mark in (paths.LOCAL, paths.FILES, paths.PRESET):
         assert mark.read("file:///a/b") == "/a/b"
     assert paths.DATA.read("file:///a-*,b") == "/a-*,b"

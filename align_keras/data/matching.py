@@ -20,7 +20,7 @@ def matching_files(pattern: str) -> list[str]:
     pattern = paths.without_file_scheme(pattern)
     paths.check_scheme(pattern, remote=True)
     if paths.is_remote(pattern):
-        check_file_system(paths.scheme(pattern))
+        check_file_system(pattern)
     found = []
     for path in _remote_files(pattern) if paths.scheme(pattern) else paths.matching(pattern):
         name = os.path.basename(path)

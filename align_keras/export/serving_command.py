@@ -18,9 +18,8 @@ def serving_command(folder: AnyPath) -> str:
     if not folder.name.isdecimal():
         return "TensorFlow Serving wants a number as the folder's name, as in EXPORTED/photos/1"
     model = folder.resolve().parent
-    start = (
-        f"docker run --rm -p 8500:8500 -p 8501:8501 -e MODEL_NAME={shlex.quote(model.name)} \\\n"
-    )
+    name = shlex.quote(model.name)
+    start = f"docker run --rm -p 8500:8500 -p 8501:8501 -e MODEL_NAME={name} \\\n"
     if isinstance(folder, RemotePath):
         base = shlex.quote(str(model.parent))
         return f"{start}    -e MODEL_BASE_PATH={base} tensorflow/serving"

@@ -145,8 +145,8 @@ def check_file_systems(settings: Any) -> None:
             check_file_systems(value)
             continue
         with concerning(name):
-            for scheme in mark.remote_schemes(value):
-                check_file_system(scheme)
+            for address in mark.remote_parts(value):
+                check_file_system(address)
 
 
 def _fields_of(settings: Any) -> Iterator[tuple[str, Any, PathMark | None]]:

@@ -127,7 +127,7 @@ def test_every_file_system_is_one_of_tensorflows(monkeypatch):
     ("name", "flags", "line"),
     [
         ("pretrain.py", ["--workdir=ftp://b/run"], "--workdir: ftp://b/run: ftp:// is not suppor"),
-        ("pretrain.py", ["--workdir=gss://b/r"], "--workdir: TensorFlow has no file system gss://"),
+        ("pretrain.py", ["--workdir=gss://b/r"], "--workdir: gss://b/r: TensorFlow has no file"),
         (
             "prepare_data.py",
             ["--captions=x.csv", "--output=gs://b/train"],
