@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib
 import io
+import os
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
@@ -303,7 +304,7 @@ def _os_error(error: Any, address: str) -> OSError:
 
     reason = next(iter(str(error.message).splitlines()), "") or type(error).__name__
     if isinstance(error, tf.errors.NotFoundError):
-        return FileNotFoundError(errno.ENOENT, "no such file or folder", address)
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), address)
     if isinstance(error, tf.errors.PermissionDeniedError | tf.errors.UnauthenticatedError):
         return PermissionError(errno.EACCES, reason, address)
     return OSError(errno.EIO, reason, address)
