@@ -168,7 +168,7 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         """Loads a model from a preset, or from a checkpoint in Hugging Face's layout.
 
         Args:
-            preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``; either what
+            preset: a folder, also ``"gs://..."``, ``"hf://USER/MODEL"`` or ``"kaggle://..."``; either what
                 ``save_to_preset`` wrote or an ``AlignModel`` of Hugging Face's, such as
                 ``"hf://kakaobrain/align-base"``.
             load_weights: whether to load the weights, or leave random ones.

@@ -257,7 +257,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         """Loads the preprocessor of a preset, or of a checkpoint in Hugging Face's layout.
 
         Args:
-            preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
+            preset: a folder, also ``"gs://..."``, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
             **options: of the constructor, in place of the preset's own, such as
                 ``image_size=256, resize_size=306``.
 

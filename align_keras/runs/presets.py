@@ -47,7 +47,8 @@ def load_model(model: str, **options: Any) -> AlignDualEncoder:
     """Loads a dual encoder with its preprocessor.
 
     Args:
-        model: a preset (a folder, ``hf://...`` or ``kaggle://...``), or the directory of a run.
+        model: a preset (a folder, also ``gs://...``, ``hf://...`` or ``kaggle://...``), or the
+            directory of a run.
         **options: of ``AlignDualEncoder.from_preset``.
 
     Raises:
