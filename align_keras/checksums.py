@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 from align_keras import files, full_disk, paths, uploads
-from align_keras.errors import InputError, MissingInputError, Place
+from align_keras.errors import InputError, MissingInputError, Place, UnreachableError
 from align_keras.paths import AnyPath
 from align_keras.remote_path import RemotePath
 
@@ -140,7 +140,7 @@ def _merged(folder: AnyPath, new: Path) -> dict[str, Checksum]:
     """The checksums of a folder's files once those of another have come to it."""
     listed = read(list_of(new)) or {}
     found = {name: listed.get(name) or of_file(new / name) for name in files_below(new)}
-    with contextlib.suppress(InputError):
+    with contextlib.suppress(InputError):  # a damaged list
         found = (read(list_of(folder)) or {}) | found
     return found
 
@@ -207,6 +207,7 @@ def faults(
 
     Raises:
         InputError: if the list is damaged.
+        UnreachableError: if the file system cannot be reached.
     """
     path = _text(path)
     found = read(path)
@@ -241,6 +242,8 @@ def _difference(path: str, before: Checksum, read_up_to: int | None) -> str:
         is_read = read_up_to is None or size <= read_up_to
         if is_read and of_file(path).sha256 != before.sha256:
             return "damaged: its checksum has changed"
+    except UnreachableError:  # which says nothing of the file
+        raise
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     return ""

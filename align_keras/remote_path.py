@@ -5,13 +5,11 @@ Importing this module loads no TensorFlow; the first look at a file does.
 
 import contextlib
 import errno
-import importlib
 import io
-import os
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
-from align_keras.errors import InputError, Place
+from align_keras.remote_files import RemoteReader, gfile_of
 
 
 class RemoteState(NamedTuple):
@@ -154,7 +152,7 @@ class RemotePath:
             raise ValueError(f"mode {mode!r}: files of a remote store are written whole")
         with self._as_os_errors() as gfile:
             size = gfile.stat(self._address).length
-            raw = io.BufferedReader(_Reader(self, gfile, size), 1 << 20)
+            raw = io.BufferedReader(RemoteReader(self._address, size), 1 << 20)
         return raw if mode == "rb" else io.TextIOWrapper(raw, encoding or "utf-8", newline=newline)
 
     def read_bytes(self) -> bytes:
@@ -227,84 +225,5 @@ class RemotePath:
         with self._as_os_errors() as gfile:
             gfile.rmtree(self._address)
 
-    @contextlib.contextmanager
-    def _as_os_errors(self) -> Iterator[Any]:
-        """``tf.io.gfile``, whose errors become OSErrors that name the path."""
-        check_file_system(self._address)
-        import tensorflow as tf
-
-        try:
-            yield tf.io.gfile
-        except tf.errors.OpError as error:
-            raise _os_error(error, self._address) from error
-
-
-class _Reader(io.RawIOBase):
-    """A remote file's bytes, for ``io.BufferedReader``."""
-
-    def __init__(self, path: RemotePath, gfile: Any, size: int) -> None:
-        super().__init__()
-        self._path, self._size, self._place = path, size, 0
-        self._file = gfile.GFile(str(path), "rb")
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
-        self._place = max(start + offset, 0)
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        with self._path._as_os_errors():
-            if self._file.tell() != self._place:
-                self._file.seek(min(self._place, self._size))
-            data = self._file.read(len(buffer)) if self._place < self._size else b""
-        buffer[: len(data)] = data
-        self._place += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
-
-
-def check_file_system(address: str) -> None:
-    """Raises an InputError unless TensorFlow, or tensorflow-io, has an address's file system."""
-    scheme = address.partition("://")[0].lower()
-    if scheme in _file_systems() or (_loaded_plug_in() and scheme in _file_systems()):
-        return
-    raise InputError(
-        f"TensorFlow has no file system {scheme}://, only {', '.join(sorted(_file_systems()))}",
-        Place(address),
-        "correct it, or pip install tensorflow-io, which has others",
-    )
-
-
-def _file_systems() -> set[str]:
-    import tensorflow as tf
-
-    return {name for name in tf.io.gfile.get_registered_schemes() if name}
-
-
-def _loaded_plug_in() -> bool:
-    try:
-        importlib.import_module("tensorflow_io")
-    except ImportError:
-        return False
-    return True
-
-
-def _os_error(error: Any, address: str) -> OSError:
-    import tensorflow as tf
-
-    reason = next(iter(str(error.message).splitlines()), "") or type(error).__name__
-    if isinstance(error, tf.errors.NotFoundError):
-        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), address)
-    if isinstance(error, tf.errors.PermissionDeniedError | tf.errors.UnauthenticatedError):
-        return PermissionError(errno.EACCES, reason, address)
-    return OSError(errno.EIO, reason, address)
+    def _as_os_errors(self) -> contextlib.AbstractContextManager[Any]:
+        return gfile_of(self._address)

@@ -14,7 +14,16 @@ from conftest import ROOT
 #: and on its own floor what ``BESIDE`` names.
 FLOORS = (
     (
-        *("errors", "remote_path", "paths", "full_disk", "processes", "leases", "locks"),
+        *(
+            "errors",
+            "remote_files",
+            "remote_path",
+            "paths",
+            "full_disk",
+            "processes",
+            "leases",
+            "locks",
+        ),
         *("uploads", "line_files", "files", "checksums", "figures", "preset_copies", "hub"),
         *("signals", "version", "keras_internals"),
     ),
@@ -26,7 +35,8 @@ FLOORS = (
 )
 #: Imports between folders of one floor that are allowed.
 BESIDE = {
-    "remote_path": {"errors"},
+    "remote_files": {"errors"},
+    "remote_path": {"remote_files"},
     "paths": {"errors", "remote_path"},
     "full_disk": {"errors"},
     "leases": {"errors", "processes", "remote_path"},

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from align_keras import files, paths
-from align_keras.errors import InputError
-from align_keras.remote_path import RemotePath, check_file_system
+from align_keras import checksums, files, paths
+from align_keras.errors import InputError, UnreachableError, concerning
+from align_keras.remote_files import check_file_system
+from align_keras.remote_path import RemotePath
 
 ROOM = RemotePath("ram://paths/room")
 
@@ -112,21 +113,27 @@ def test_an_unknown_file_system_is_one_line(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"),
+    "error",
     [
-        (tf.errors.PermissionDeniedError(None, None, "no access\nto it"), PermissionError),
-        (tf.errors.UnavailableError(None, None, "no network"), OSError),
+        tf.errors.PermissionDeniedError(None, None, "no access\nto it"),
+        tf.errors.UnavailableError(None, None, "no network"),
     ],
 )
-def test_errors_of_tensorflow_are_those_of_the_system(error, kind, monkeypatch):
-    def fail(*_, **__):
-        raise error
+def test_what_cannot_be_reached_is_one_line_and_no_damage(error, monkeypatch):
+    def fail(address):
+        if address.endswith("/sound"):
+            raise error
+        return stat(address)
 
-    monkeypatch.setattr(tf.io.gfile, "exists", fail)
-    with pytest.raises(kind) as raised:
-        ROOM.exists()
-    assert raised.value.filename == str(ROOM)
-    assert raised.value.strerror == error.message.splitlines()[0]
+    path, stat = ROOM / "sound", tf.io.gfile.stat
+    path.write_text("sound")
+    checksums.write_folder(ROOM, ["sound"])
+    line = f"workdir: {path}: {error.message.splitlines()[0]}"
+    monkeypatch.setattr(tf.io.gfile, "stat", fail)
+    with pytest.raises(OSError), concerning("workdir"):
+        path.open()
+    with pytest.raises(UnreachableError, match=f"^{line}$"), concerning("workdir"):
+        list(checksums.faults(checksums.list_of(ROOM)))
 
 
 def test_a_folder_is_whole_or_lacks_what_its_list_names(monkeypatch):

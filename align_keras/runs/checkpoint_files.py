@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from align_keras import checksums, files, full_disk
-from align_keras.errors import InputError
+from align_keras.errors import InputError, UnreachableError
 from align_keras.paths import AnyPath
 
 #: How the name of a checkpoint's list of checksums ends.
@@ -162,6 +162,8 @@ class CheckpointFolder:
                 return self._find_fault_by_tensorflow(step)
             for fault in checksums.faults(sums, needed=[f"ckpt-{step}.index"]):
                 return self._reported(fault)
+        except UnreachableError:
+            raise
         except InputError as error:
             return self._reported(error)
         return ""

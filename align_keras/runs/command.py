@@ -20,7 +20,7 @@ import align_keras
 from align_keras import full_disk, signals
 from align_keras.errors import InputError, concerning
 from align_keras.paths import PathMark
-from align_keras.remote_path import check_file_system
+from align_keras.remote_files import check_file_system
 
 T = TypeVar("T")
 

@@ -55,11 +55,12 @@ def open_workdir(
                 Place(str(found)),
                 "give a path without them",
             )
-    for path in (found, *found.parents):
-        if path.is_file():
-            raise InputError(f"{path} is a file", remedy="give a directory", setting="workdir")
+        for path in (found, *found.parents):
+            if path.is_file():
+                raise InputError(f"{path} is a file", remedy="give a directory")
     with contextlib.ExitStack() as own:
-        own.enter_context(_in_use(found))
+        with concerning("workdir"):
+            own.enter_context(_in_use(found))
         path = found / "settings.json"
         if path.exists():
             settings.check_resumable(_read_settings(path, settings), found)

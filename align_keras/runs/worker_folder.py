@@ -53,8 +53,9 @@ def open_folder(
     part = f"worker-{worker}" if worker else ""
     if settings.run.workdir:
         # Before the settings are compared: such a run resumes with none.
-        own = paths.path_of(settings.run.workdir) / part
-        pretraining_data.check_order(own / "train_shards.json")
+        with concerning("workdir"):
+            own = paths.path_of(settings.run.workdir) / part
+            pretraining_data.check_order(own / "train_shards.json")
     return open_workdir(settings, settings.run.workdir, part, written=written, held=held)
 
 
