@@ -168,16 +168,6 @@ def whole_folder(
 
 
 @contextlib.contextmanager
-def filled(path: AnyPath) -> Iterator[Path]:
-    """Yields a local folder for new files of ``path``: itself, or one that is copied at the end."""
-    if isinstance(path, RemotePath):
-        with full_disk.reported(str(path)), uploads.staged(path) as staged:
-            yield staged
-    else:
-        yield path
-
-
-@contextlib.contextmanager
 def work_folder(path: Path) -> Iterator[Path]:
     """A folder for the unfinished work of one process, which is removed at the end.
 

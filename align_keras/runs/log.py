@@ -83,8 +83,9 @@ class TrainingLog(keras.callbacks.Callback):
         self.skipped = skipped
         self.step = checkpoints.step
         self._lines = LineFile(self.workdir / "log.jsonl")
-        # Elsewhere a flush writes all of the file again: only with the lines below.
-        rarely = {"max_queue": 1 << 20, "flush_millis": 1 << 30}
+        # Elsewhere a flush writes all of the file again: only with the lines, or after half an hour.
+        # TensorFlow multiplies the milliseconds by 1,000 in 32 bits.
+        rarely = {"max_queue": 1 << 20, "flush_millis": 2_000_000}
         options = rarely if paths.is_remote(self.workdir) else {}
         self._writer = tf.summary.create_file_writer(str(self.workdir / "logs"), **options)
         self._seconds: list[float] = []

@@ -231,7 +231,7 @@ def quickstart_data(directory: AnyPath, seed: int) -> dict[str, list[str]]:
         print(f"no training data given: rendering scenes into {directory}", flush=True)
         with (
             _writing_into_workdir(),
-            files.filled(directory) as local,
+            shard_sets.made_here(directory, "train", "eval") as local,
             shard_sets.unfinished(local / "train", local / "eval") as work,
         ):
             scenes.write_scenes(work.folder, num_train=16_000, num_eval=500, seed=seed)

@@ -1,6 +1,6 @@
 """Packs a set of TensorFlow Datasets for training, without any rule."""
 
-from align_keras import files, paths
+from align_keras import paths
 from align_keras.data import shard_sets
 from align_keras.data.examples.columns import CAPTION_COLUMNS
 from align_keras.data.examples.tfds_examples import TFDSExamples
@@ -34,7 +34,7 @@ def training_shards(name: str, directory: str | paths.AnyPath, seed: int = 0) ->
         print(f"packing {name} into {directory}", flush=True)
         source = TFDSExamples(name)
         preparation = Preparation(source, filters.NO_RULES, seed)
-        with files.filled(folder) as local:
+        with shard_sets.made_here(folder, output.name) as local:
             report = single_machine.prepare(preparation, str(local / output.name), _SHARD_SIZE)
         if not report["pairs_out"]:
             reasons = ", ".join(report["reasons"])
