@@ -83,11 +83,10 @@ class TrainingLog(keras.callbacks.Callback):
         self.skipped = skipped
         self.step = checkpoints.step
         self._lines = LineFile(self.workdir / "log.jsonl")
-        # Elsewhere a flush writes all of the file again: only with the lines, or after half an hour.
-        # TensorFlow multiplies the milliseconds by 1,000 in 32 bits.
-        rarely = {"max_queue": 1 << 20, "flush_millis": 2_000_000}
-        options = rarely if paths.is_remote(self.workdir) else {}
+        # Elsewhere each time that the queue is full all of the file is written again.
+        options = {"max_queue": 1 << 20} if paths.is_remote(self.workdir) else {}
         self._writer = tf.summary.create_file_writer(str(self.workdir / "logs"), **options)
+        self._summaries: list[tuple[int, str, float]] = []
         self._seconds: list[float] = []
         self._unwritten: dict[str, Any] = {}
         self._bar: Any = None
@@ -185,19 +184,24 @@ class TrainingLog(keras.callbacks.Callback):
 
     def flush(self) -> None:
         """Writes what is kept in memory where files cannot grow, as ``LineFile`` says."""
+        if not self._summaries:
+            return
+        summaries, self._summaries = self._summaries, []
         with full_disk.reported(str(self.workdir / "logs")):
             self._lines.flush()
-            self._writer.flush()
+            # Its end writes the file.
+            with self._writer.as_default():
+                for step, name, value in summaries:
+                    tf.summary.scalar(name, value, step)
 
     def write(self, kind: str, metrics: dict[str, Any]) -> None:
         """Writes metrics of this step, ``kind`` being ``train`` or ``eval``; None is left out."""
         metrics = {name: value for name, value in metrics.items() if value is not None}
-        where = full_disk.reported(str(self.workdir / "logs"))
-        with where, self._writer.as_default(step=self.step):
-            for name, value in metrics.items():
-                tf.summary.scalar(f"{kind}/{name}", value)
+        self._summaries += [(self.step, f"{kind}/{name}", value) for name, value in metrics.items()]
         line = {"step": self.step, "kind": kind, **metrics}
-        if self._lines.append(json.dumps(line)) or kind == "eval":
+        with full_disk.reported(str(self._lines.path)):
+            is_written = self._lines.append(json.dumps(line))
+        if is_written or kind == "eval":
             self.flush()
 
 
