@@ -4,8 +4,7 @@
      "files": {"embeddings.bin": {"bytes": 5120, "sha256": "9f86d0..."}}}
 
 A folder's list is its ``checksums.json``. The names are relative to the list's folder, with ``/``.
-A list finds accidents, not attacks: whoever can change a file can change the list too. Only what is
-written on this machine has one; remote stores keep checksums of their own.
+A list finds accidents, not attacks: whoever can change a file can change the list too.
 """
 
 import contextlib
@@ -15,13 +14,17 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
-from align_keras import files, full_disk
-from align_keras.errors import InputError, MissingInputError, Place
+from align_keras import files, full_disk, paths, uploads
+from align_keras.errors import InputError, MissingInputError, Place, UnreachableError
+from align_keras.paths import AnyPath
+from align_keras.remote_path import RemotePath
 
+#: A path in whatever form.
+Given: TypeAlias = str | os.PathLike[str] | RemotePath
 #: The list of a folder.
-NAME = "checksums.json"
+NAME = uploads.LIST
 _FORMAT = "align_keras checksums 1"
 _REMEDY = "restore it, or write it again; if the change is meant, delete {}"
 _CHUNK = 1 << 20
@@ -36,10 +39,10 @@ class Checksum:
     sha256: str
 
 
-def of_file(path: str | os.PathLike[str]) -> Checksum:
+def of_file(path: Given) -> Checksum:
     """The checksum of a file as it is now."""
     digest, size = hashlib.sha256(), 0
-    with open(path, "rb") as file:
+    with paths.path_of(path).open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             size += len(chunk)
@@ -51,12 +54,16 @@ def of_bytes(data: bytes) -> Checksum:
     return Checksum(len(data), hashlib.sha256(data).hexdigest())
 
 
-def list_of(folder: str | os.PathLike[str]) -> str:
+def list_of(folder: Given) -> str:
     """Where the list of a folder stands."""
-    return os.path.join(os.fspath(folder), NAME)
+    return os.path.join(_text(folder), NAME)
 
 
-def write(path: str | os.PathLike[str], found: Mapping[str, Checksum]) -> None:
+def _text(path: Given) -> str:
+    return str(path) if isinstance(path, RemotePath) else os.fspath(path)
+
+
+def write(path: Given, found: Mapping[str, Checksum]) -> None:
     """Writes a list.
 
     Args:
@@ -65,33 +72,36 @@ def write(path: str | os.PathLike[str], found: Mapping[str, Checksum]) -> None:
     """
     sums = {name: dataclasses.asdict(found[name]) for name in sorted(found)}
     text = json.dumps({"format": _FORMAT, "files": sums}, indent=1) + "\n"
-    files.write_whole(Path(path), text)
+    files.write_whole(path, text)
 
 
-def write_folder(folder: str | os.PathLike[str], names: Iterable[str] | None = None) -> None:
+def write_folder(folder: Given, names: Iterable[str] | None = None) -> None:
     """Writes the list of a folder.
 
     Args:
         folder: what holds the files.
         names: of the files; None for all, also in folders below.
     """
-    folder = os.fspath(folder)
+    folder = _text(folder)
     names = files_below(folder) if names is None else names
     write(list_of(folder), {name: of_file(os.path.join(folder, name)) for name in names})
 
 
-def files_below(folder: str | os.PathLike[str]) -> list[str]:
+def files_below(folder: Given) -> list[str]:
     """The names of the files in a folder and below, sorted, without its list."""
+    path = paths.path_of(folder)
+    if isinstance(path, RemotePath):
+        return sorted(set(uploads.files_below(path)) - {NAME})
     found: list[str] = []
-    for place, _, names in os.walk(folder):
-        own = (os.path.relpath(os.path.join(place, name), folder) for name in names)
+    for place, _, names in os.walk(path):
+        own = (os.path.relpath(os.path.join(place, name), path) for name in names)
         found.extend(name.replace(os.sep, "/") for name in own)
     return sorted(set(found) - {NAME})
 
 
 @contextlib.contextmanager
-def writing_into(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields an empty folder, whose files take their places in ``folder`` at the end.
+def writing_into(folder: Given) -> Iterator[Path]:
+    """Yields an empty local folder, whose files take their places in ``folder`` at the end.
 
     The list of ``folder`` then has their checksums, and keeps those of its other files. After an
     error in the body ``folder`` is unchanged; if the moving itself is cut off, the list tells which
@@ -101,10 +111,15 @@ def writing_into(folder: str | os.PathLike[str]) -> Iterator[Path]:
         folder: need not exist.
 
     Raises:
-        InputError: if another process writes there.
+        InputError: if another process writes there; where there are locks.
         NoSpaceError: if its disk is full.
     """
-    folder = Path(folder)
+    folder = paths.path_of(folder)
+    if isinstance(folder, RemotePath):
+        with full_disk.reported(str(folder)), uploads.staged(folder) as new:
+            yield new
+            write(list_of(new), _merged(folder, new))
+        return
     is_new = not folder.exists()
     # Inside, since the folder may be a mounted disk of its own.
     with _removed_after_error(folder, is_new), files.work_folder(folder / ".partial") as work:
@@ -114,15 +129,20 @@ def writing_into(folder: str | os.PathLike[str]) -> Iterator[Path]:
         with full_disk.reported(folder):
             yield new
             names = files_below(new)
-            found = read(list_of(new)) or {}
-            found = {name: found.get(name) or of_file(new / name) for name in names}
-            with contextlib.suppress(InputError):
-                found = (read(list_of(folder)) or {}) | found
             # First: a folder where only some files are new is distinguished from a sound one.
-            write(list_of(folder), found)
+            write(list_of(folder), _merged(folder, new))
             for name in names:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (new / name).replace(folder / name)
+
+
+def _merged(folder: AnyPath, new: Path) -> dict[str, Checksum]:
+    """The checksums of a folder's files once those of another have come to it."""
+    listed = read(list_of(new)) or {}
+    found = {name: listed.get(name) or of_file(new / name) for name in files_below(new)}
+    with contextlib.suppress(InputError):  # a damaged list
+        found = (read(list_of(folder)) or {}) | found
+    return found
 
 
 @contextlib.contextmanager
@@ -136,17 +156,17 @@ def _removed_after_error(folder: Path, is_new: bool) -> Iterator[None]:
         raise
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, Checksum] | None:
+def read(path: Given) -> dict[str, Checksum] | None:
     """Reads a list: checksums by the names of their files; None if there is none.
 
     Raises:
         InputError: if it is damaged, or names a file outside of its folder.
     """
-    path = os.fspath(path)
+    path = _text(path)
     if _size(path) is None:
         return None
     try:
-        with open(path, "rb") as file:
+        with paths.path_of(path).open("rb") as file:
             content = json.loads(file.read(_MOST_BYTES))
         if content["format"] != _FORMAT:
             raise ValueError
@@ -169,7 +189,7 @@ def _is_checksum(found: Checksum) -> bool:
 
 
 def faults(
-    path: str | os.PathLike[str],
+    path: Given,
     read_up_to: int | None = None,
     needed: Iterable[str] = (),
     names: Callable[[str], bool] = lambda _: True,
@@ -187,8 +207,9 @@ def faults(
 
     Raises:
         InputError: if the list is damaged.
+        UnreachableError: if the file system cannot be reached.
     """
-    path = os.fspath(path)
+    path = _text(path)
     found = read(path)
     if found is None:
         return
@@ -200,11 +221,11 @@ def faults(
         if name in found:
             problem = _difference(place, found[name], read_up_to)
         if problem:
-            kind = InputError if os.path.exists(place) else MissingInputError
+            kind = InputError if paths.path_of(place).exists() else MissingInputError
             yield kind(problem, Place(place), remedy)
 
 
-def check(folder: str | os.PathLike[str], **options: Any) -> None:
+def check(folder: Given, **options: Any) -> None:
     """Raises the first of a folder's ``faults``, which also has the options."""
     for fault in faults(list_of(folder), **options):
         raise fault
@@ -221,6 +242,8 @@ def _difference(path: str, before: Checksum, read_up_to: int | None) -> str:
         is_read = read_up_to is None or size <= read_up_to
         if is_read and of_file(path).sha256 != before.sha256:
             return "damaged: its checksum has changed"
+    except UnreachableError:  # which says nothing of the file
+        raise
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     return ""
@@ -228,4 +251,5 @@ def _difference(path: str, before: Checksum, read_up_to: int | None) -> str:
 
 def _size(path: str) -> int | None:
     """The bytes of a file; None if there is none, or a pipe or device, which would block."""
-    return os.path.getsize(path) if os.path.isfile(path) else None
+    found = paths.path_of(path)
+    return found.stat().st_size if found.is_file() else None

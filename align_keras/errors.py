@@ -75,6 +75,10 @@ class MissingInputError(InputError, FileNotFoundError):
     """A file or folder that a user named is not there."""
 
 
+class UnreachableError(InputError, OSError):
+    """A file system of TensorFlow's, such as ``gs://``, cannot be reached or refuses access."""
+
+
 class NoSpaceError(InputError):
     """A disk is full, a quota is used up, or a file may not grow any more."""
 

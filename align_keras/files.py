@@ -1,22 +1,25 @@
-"""Files and folders that are written whole or not at all, and JSON that is checked when read."""
+"""Files and folders that are written whole or not at all, and JSON that is checked when read.
+
+On this machine by renames; ``uploads`` says how elsewhere.
+"""
 
 import contextlib
-import functools
-import hashlib
+import gzip
 import json
 import os
 import re
 import shutil
-import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from align_keras import full_disk, paths
+from align_keras import full_disk, paths, processes, uploads
 from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.locks import LockedError, locked
+from align_keras.paths import AnyPath
+from align_keras.remote_path import RemotePath
 
 _LOCK = "lock"
 # A partial file's name has its process, which another process of the same machine and container can
@@ -33,23 +36,32 @@ _written: set[str] = set()
 RESTORE = "restore it, or give another <workdir>"
 
 
-def write_whole(path: Path, content: str | Callable[[Path], Any]) -> None:
+def write_whole(
+    path: str | os.PathLike[str] | RemotePath, content: str | Callable[[Path], Any]
+) -> None:
     """Writes a file so that it is never seen half-written.
 
     After an error ``path`` is unchanged and no partial file is left. Several processes may write it
     at a time; the last one stays. What killed processes have left of it is removed.
 
     Args:
-        path: of the file.
-        content: its text, or a function that writes a file at the path that it gets, which has the
-            suffix of ``path``.
+        path: of the file, on this machine or where ``tf.io.gfile`` leads.
+        content: its text, or a function that writes a file at the local path that it gets, which
+            has the suffix of ``path``.
 
     Raises:
         NoSpaceError: if its disk is full.
     """
+    path = paths.path_of(path)
+    if isinstance(path, RemotePath):
+        with full_disk.reported(str(path)):
+            uploads.write(path, content)
+        return
     _sweep(path)
     write = uuid.uuid4().hex[:8]
-    partial = path.with_name(f"{path.stem}.{_place()}-{os.getpid()}-{write}.partial{path.suffix}")
+    partial = path.with_name(
+        f"{path.stem}.{processes.place()}-{os.getpid()}-{write}.partial{path.suffix}"
+    )
     _written.add(partial.name)
     try:
         with full_disk.reported(path):
@@ -71,16 +83,6 @@ def whole_name(name: str) -> str:
     return found["stem"] + found["suffix"] if found else name
 
 
-@functools.cache
-def _place() -> str:
-    """Eight digits for what sees the same processes: a machine since its start, or a container."""
-    parts = [socket.gethostname()]
-    with contextlib.suppress(OSError):  # another system than Linux
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
-
-
 def _sweep(path: Path) -> None:
     """Removes the partial files of a path whose processes have ended, as far as it may."""
     with contextlib.suppress(OSError):
@@ -95,32 +97,12 @@ def _sweep(path: Path) -> None:
 
 
 def _is_being_written(partial: Path, place: str, process: int) -> bool:
-    if place != _place():
+    if place != processes.place():
         return time.time() - partial.stat().st_mtime < _SECONDS_ELSEWHERE
     if process == os.getpid():
         # Of this process, or of an ended one that had its number.
         return partial.name in _written
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # it is another user's
-        pass
-    return True
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text whole, on this machine or where ``tf.io.gfile`` leads.
-
-    Objects of a remote store are whole or not there by themselves.
-    """
-    if not paths.scheme(path):
-        write_whole(Path(path), text)
-        return
-    import tensorflow as tf
-
-    with tf.io.gfile.GFile(os.fspath(path), "w") as file:
-        file.write(text)
+    return processes.is_running(process)
 
 
 def flush(path: Path) -> None:
@@ -137,10 +119,13 @@ def flush(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
-    """Yields a folder beside ``path``, which takes its name at the end.
+def whole_folder(
+    path: str | os.PathLike[str] | RemotePath, replace: bool = False
+) -> Iterator[Path]:
+    """Yields a local folder, which takes the place of ``path`` at the end.
 
-    After an error ``path`` is unchanged and no partial file is left.
+    After an error ``path`` is unchanged and no partial file is left. On this machine it changes in
+    one step; elsewhere file by file, as ``uploads`` says.
 
     Args:
         path: of the folder. What stands there must be absent or an empty folder.
@@ -149,8 +134,13 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     Raises:
         NoSpaceError: if its disk is full.
     """
+    path = paths.path_of(path)
+    if isinstance(path, RemotePath):
+        with full_disk.reported(str(path)), uploads.staged(path, replace) as staged:
+            yield staged
+        return
     # A link to a folder cannot be replaced, the folder can; "." has no name.
-    path = Path(path).resolve()
+    path = path.resolve()
     with work_folder(path.with_name(f"{path.name}.partial")) as work:
         replaced = work / "replaced"
         if replaced.exists() and not path.exists():
@@ -232,20 +222,24 @@ def empty(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def append_line(path: Path, line: str) -> None:
-    """Appends a line to a text file; one that a killed process has left torn does not touch it."""
-    with path.open("a+b") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                line = f"\n{line}"
-        # In one write, so that a kill tears no line that fits into a block.
-        file.write(f"{line}\n".encode())
-        file.flush()
-        os.fsync(file.fileno())
+@contextlib.contextmanager
+def opened(path: AnyPath, mode: str = "rt", **options: Any) -> Iterator[Any]:
+    """Opens a file for reading; one whose name ends in ``.gz`` is unpacked.
+
+    Args:
+        path: of the file.
+        mode: ``rt`` or ``rb``.
+        **options: of ``open``: ``encoding``, ``newline``.
+    """
+    if not path.name.lower().endswith(".gz"):
+        with path.open(mode, **options) as file:
+            yield file
+        return
+    with path.open("rb") as packed, gzip.open(packed, mode, **options) as unpacked:
+        yield unpacked
 
 
-def read_json(path: Path, kind: type | tuple[type, ...], remedy: str = RESTORE) -> Any:
+def read_json(path: AnyPath, kind: type | tuple[type, ...], remedy: str = RESTORE) -> Any:
     """Reads a JSON file of a run.
 
     Args:
@@ -265,11 +259,11 @@ def read_json(path: Path, kind: type | tuple[type, ...], remedy: str = RESTORE) 
     return value
 
 
-def damaged(path: Path, remedy: str = RESTORE) -> InputError:
+def damaged(path: AnyPath, remedy: str = RESTORE) -> InputError:
     """The error about a file of a run that does not hold what the run wrote."""
     return InputError("damaged", Place(str(path)), remedy)
 
 
-def missing(path: Path) -> MissingInputError:
+def missing(path: AnyPath) -> MissingInputError:
     """The error about a file that the run in its folder wrote and that is gone."""
     return MissingInputError("missing, though there is a run", Place(str(path)), RESTORE)

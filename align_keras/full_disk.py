@@ -130,6 +130,8 @@ def _file(error: BaseException) -> str:
 
 def _left(path: str) -> str:
     """How much space is needed at least: what is free where a file would be."""
+    if "://" in path:  # it is prepared on this machine
+        path = tempfile.gettempdir()
     for folder in (Path(path), *Path(path).parents):
         with contextlib.suppress(OSError):
             return f" (more than {_size(shutil.disk_usage(folder).free)} needed)"

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from align_keras import checksums, files, keras_internals, paths
+from align_keras import checksums, files, keras_internals, paths, preset_copies
 from align_keras.errors import InputError, MissingInputError, Place
 
 #: Where a preset keeps the vocabulary, as keras-hub's own tokenizers do.
@@ -40,7 +40,7 @@ def read_json(preset: str | os.PathLike, path: str) -> Any:
 
 def write_json(path: str | os.PathLike, name: str, content: Any) -> None:
     """Writes a JSON file into a local folder, whole."""
-    files.write_text(os.path.join(path, name), json.dumps(content, indent=2) + "\n")
+    files.write_whole(os.path.join(path, name), json.dumps(content, indent=2) + "\n")
 
 
 def check_files(preset: str | os.PathLike, read_up_to: int | None = None) -> None:
@@ -112,10 +112,14 @@ def keras_loader(preset: str | os.PathLike, config: dict | None) -> keras_intern
 
 
 @contextlib.contextmanager
-def one_line(preset: str | os.PathLike) -> Iterator[None]:
+def one_line(preset: str | os.PathLike) -> Iterator[str]:
     """Turns errors inside the block into one-line errors that name the preset.
 
     An ``InputError`` from inside may name a file of the preset as ``Place(member="config.json")``.
+
+    Yields:
+        The preset as the block is to read it: of one on a file system of TensorFlow's, such as
+        ``gs://``, a copy on this machine, which Keras and keras-hub need.
 
     Raises:
         InputError: if a hub cannot be reached or refuses, or what is inside raises.
@@ -126,15 +130,18 @@ def one_line(preset: str | os.PathLike) -> Iterator[None]:
             f"a preset is a folder or an address such as hf://USER/MODEL, not {preset!r}"
         )
     address = str(preset)
-    paths.check_scheme(address, paths.PRESET.schemes)
-    local = not paths.scheme(address) and address not in keras_internals.BUILTIN_PRESETS
-    if local and not os.path.isdir(preset):
+    paths.check_scheme(address, remote=True, hubs=True)
+    found = paths.without_file_scheme(address)
+    local = not paths.scheme(found) and found not in keras_internals.BUILTIN_PRESETS
+    if local and not os.path.isdir(found):
         remedy = "give one, or hf://USER/MODEL, or kaggle://..."
         raise MissingInputError("no such folder", Place(address), remedy)
+    if paths.is_remote(address):
+        local, found = True, preset_copies.of(address)
     try:
-        yield
+        yield found
     except InputError as error:
-        error.place = _inside(address, error.place or Place())
+        error.place = _inside(address, found, error.place or Place())
         raise
     except Exception as error:  # the hubs' clients raise a dozen kinds of their own
         problem, remedy = (None if local else _hub_reason(error)) or (_first_line(error), "")
@@ -142,15 +149,15 @@ def one_line(preset: str | os.PathLike) -> Iterator[None]:
         raise kind(problem, Place(address), remedy) from error
 
 
-def _inside(preset: str, place: Place) -> Place:
+def _inside(preset: str, folder: str, place: Place) -> Place:
     """The place of a fault in a preset; the file may be a cached copy from a hub.
 
     Such a file's path becomes the member of the preset.
     """
-    if not place.file or place.file == preset:
+    if not place.file or place.file in (preset, folder):
         return Place(preset, place.row, place.member, place.column)
-    within = place.file.startswith(preset + os.sep)
-    name = os.path.relpath(place.file, preset) if within else os.path.basename(place.file)
+    within = place.file.startswith(folder + os.sep)
+    name = os.path.relpath(place.file, folder) if within else os.path.basename(place.file)
     return Place(preset, place.row, place.member or name, place.column)
 
 

@@ -3,7 +3,8 @@
 The system frees the lock of a process that ends in any way; the file that stays is no obstacle.
 Between machines it holds where the file system passes ``flock`` on: NFS (unless mounted with
 ``nolock`` or ``local_lock``), GPFS, CephFS, Lustre mounted with ``flock``. Where a file system has
-no locks, a line says so and the work goes on.
+no locks, a line says so and the work goes on. On file systems of TensorFlow's, such as ``gs://``, a
+lease takes the lock's place.
 """
 
 import contextlib
@@ -11,10 +12,13 @@ import errno
 import fcntl
 import json
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from align_keras import leases, processes
+from align_keras.paths import AnyPath
+from align_keras.remote_path import RemotePath
 
 # What flock fails with on file systems without locks.
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -28,18 +32,34 @@ class LockedError(BlockingIOError):
             ``wait for pretrain.py, process 123 on host1``.
     """
 
-    def __init__(self, path: Path, holder: str) -> None:
+    def __init__(self, path: AnyPath, holder: str) -> None:
         super().__init__(f"{path} is locked; wait for {holder}")
         self.remedy = f"wait for {holder}"
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: AnyPath) -> Iterator[None]:
     """Holds the lock of a file, which is made here and removed at the end.
 
     Raises:
         LockedError: if another process holds it, or this one does already.
     """
+    with _leased(path) if isinstance(path, RemotePath) else _flocked(path):
+        yield
+
+
+@contextlib.contextmanager
+def _leased(path: RemotePath) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(leases.held(path))
+        except leases.TakenError as error:
+            raise LockedError(path, str(error)) from None
+        yield
+
+
+@contextlib.contextmanager
+def _flocked(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         while True:
             file = stack.enter_context(path.open("a+", encoding="utf-8"))
@@ -47,7 +67,7 @@ def locked(path: Path) -> Iterator[None]:
             if not _lock(file.fileno(), path) or _is_there(path, file.fileno()):
                 break
         file.truncate(0)
-        file.write(_own_name())
+        file.write(json.dumps(processes.own_name()))
         file.flush()
         try:
             yield
@@ -79,11 +99,6 @@ def _is_there(path: Path, descriptor: int) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _own_name() -> str:
-    command = os.path.basename(sys.argv[0]) or "python"
-    return json.dumps({"command": command, "process": os.getpid(), "host": socket.gethostname()})
 
 
 def _holder(path: Path) -> str:

@@ -13,7 +13,6 @@ import os
 os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated
 
 from align_keras import paths
@@ -45,9 +44,9 @@ class EvaluateSettings:
     data set's own, or test."""
     select: tuple[str, ...] = ()
     """Keep only the rows of a table with these values, as in: --select kids=False."""
-    images: Annotated[str, paths.LOCAL] = ""
+    images: Annotated[str, paths.FILES] = ""
     """Folder of the images. Empty: the folder of the table or of Karpathy's file."""
-    captions: Annotated[str, paths.LOCAL] = ""
+    captions: Annotated[str, paths.FILES] = ""
     """For crisscrossed: COCO's captions_val2014.json or Karpathy's dataset_coco.json, which say
     what the captions are."""
     train_data: Annotated[str, paths.DATA] = ""
@@ -59,10 +58,10 @@ class EvaluateSettings:
     prompts: tuple[str, ...] = ()
     """Prompts, separated by spaces; {} stands for the class name. Empty: CLIP's for the data set,
     or 'a photo of a {}.'"""
-    class_names: Annotated[str, paths.LOCAL] = ""
+    class_names: Annotated[str, paths.FILES] = ""
     """A text file with a class name a line, in the order of the labels. Empty: CLIP's for the data
     set, or the data's own."""
-    cache: Annotated[str, paths.LOCAL] = "runs/class_weights"
+    cache: Annotated[str, paths.FILES] = "runs/class_weights"
     """Folder where embedded classes are kept; empty for none."""
 
     # === Run ===
@@ -75,7 +74,7 @@ class EvaluateSettings:
     """Of the correlations of crisscrossed."""
     seed: int = 0
     """Decides the order of a probe's training images and what is sampled."""
-    output: Annotated[str, paths.LOCAL] = ""
+    output: Annotated[str, paths.FILES] = ""
     """Folder for JSON and pictures. Empty: evaluation/ of the run, or a folder of the preset's own
     below runs/evaluation/."""
 
@@ -88,7 +87,8 @@ def main(settings):
     with concerning("task"):
         task = make_task(settings.task, vars(settings))
     # Faults of the output and the data are reported before a model is loaded.
-    output = settings.output or default_output(settings.model)
+    with concerning("model"):
+        output = settings.output or default_output(settings.model)
     check_output(task, output, settings.model)
     data = task.open()
     with concerning("model"):
@@ -98,9 +98,11 @@ def main(settings):
 
 def default_output(model):
     """``evaluation/`` of a run's directory, else a folder of the preset's own."""
-    is_run = (Path(model) / "preset").is_dir()
-    own = Path("runs/evaluation") / paths.file_name_of(paths.absolute(model))
-    return Path(model) / "evaluation" if is_run else own
+    from align_keras.runs.presets import find_preset
+
+    if find_preset(model) != model:
+        return paths.path_of(model) / "evaluation"
+    return f"runs/evaluation/{paths.file_name_of(paths.absolute(model))}"
 
 
 def parse():

@@ -13,7 +13,6 @@ import os
 os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated, Literal
 
 from align_keras import paths
@@ -27,14 +26,14 @@ class ExportSettings:
 
     model: Annotated[str, paths.PRESET]
     """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has one."""
-    output: Annotated[str, paths.LOCAL]
+    output: Annotated[str, paths.FILES]
     """A new folder. TensorFlow Serving wants a number, the version, as in EXPORTED/photos/1."""
     format: Literal["saved_model", "onnx", "litert"] = "saved_model"
     """saved_model: from strings and image files on, for TensorFlow Serving. onnx, litert: the two
     towers apart, from pixels and word pieces on."""
 
     # === saved_model ===
-    class_names: Annotated[str, paths.LOCAL] = ""
+    class_names: Annotated[str, paths.FILES] = ""
     """Adds the signature classify: a text file with a class name a line, or a known data set
     (imagenet, pets, flowers, caltech101, eurosat). Empty: none."""
     prompts: tuple[str, ...] = ()
@@ -62,7 +61,7 @@ def main(settings):
     arguments = ExportOptions(*(getattr(settings, name) for name in names)).arguments()
     with concerning("output"):
         check_output(settings.output, arguments["format"])
-    output = Path(settings.output)
+    output = paths.path_of(settings.output)
     with concerning("model"):
         model = load_model(settings.model)
     model.export(output, **arguments)

@@ -31,7 +31,7 @@ class InspectSettings:
 
     data: Annotated[str, paths.DATA]
     """Pattern of the shards, or several joined by commas."""
-    output: Annotated[str, paths.LOCAL] = ""
+    output: Annotated[str, paths.FILES] = ""
     """Folder for report.json and samples.png. Empty: a folder of the pattern's own below
     inspection/."""
     training: OmitArgPrefixes[TrainingInput] = dataclasses.field(default_factory=TrainingInput)

@@ -30,9 +30,9 @@ class PrepareSettings:
     """Filters image-text pairs by the paper's rules, and packs them into TFRecord shards."""
 
     # === Source: a table, or what has its own layout ===
-    captions: Annotated[str, paths.LOCAL] = ""
+    captions: Annotated[str, paths.FILES] = ""
     """Table with one row an image: .jsonl, .csv, .tsv or .parquet."""
-    images: Annotated[str, paths.LOCAL] = ""
+    images: Annotated[str, paths.FILES] = ""
     """Folder of the table's images. Empty: the table's own folder."""
     source: Annotated[str, paths.DATA] = ""
     """In place of a table: a folder or quoted pattern of img2dataset's .tfrecord, .tar or
@@ -179,7 +179,8 @@ def parse(arguments: Sequence[str] | None = None) -> PrepareSettings:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     settings = command.parse(PrepareSettings, arguments[:end], description=__doc__)
     columns = choose_columns(settings)
-    if settings.captions:
+    # Other machines are asked later: that takes TensorFlow.
+    if settings.captions and not paths.is_remote(settings.captions):
         with errors.concerning("captions"):
             check_columns(settings.captions, columns, ("image", "captions"))
     beam_options = (*settings.beam_options, *arguments[end + 1 :])

@@ -80,7 +80,7 @@ class QuerySettings(SearchSettings):
 
     text: tyro.conf.Positional[str] = ""
     """A sentence; with --image what is added to the image."""
-    image: Annotated[str, paths.LOCAL] = ""
+    image: Annotated[str, paths.FILES] = ""
     """An image to look for."""
     weight: float = 2.0
     """Of the sentence beside the image; below 0 what it says is taken away."""
@@ -184,7 +184,8 @@ def query(settings):
     from align_keras.search.match_sheet import draw_matches
 
     with concerning("sheet"):
-        if settings.image and Path(settings.image).resolve() == Path(settings.sheet).resolve():
+        own, sheet = (paths.path_of(path).resolve() for path in (settings.image, settings.sheet))
+        if settings.image and own == sheet:
             raise InputError("the image itself would be written over", remedy="give another")
     with concerning("image"):
         image = read_image(settings.image) if settings.image else b""

@@ -38,8 +38,11 @@ def main(settings: VerifySettings) -> None:
     from align_keras.runs import verifying
 
     is_damaged = False
-    for path in settings.paths:
-        for found in verifying.verify(paths.LOCAL.read(path)):
+    given = [paths.FILES.read(path) for path in settings.paths]
+    if any(map(paths.is_remote, given)):
+        command.load_quietly()
+    for path in given:
+        for found in verifying.verify(path):
             print(command.printable(str(found)), flush=True)
             for fault in found.faults:
                 is_damaged = True

@@ -14,9 +14,18 @@ from conftest import ROOT
 #: and on its own floor what ``BESIDE`` names.
 FLOORS = (
     (
-        *("errors", "paths", "full_disk", "locks", "files", "checksums", "figures", "hub"),
-        *("signals", "version"),
-        "keras_internals",
+        *(
+            "errors",
+            "remote_files",
+            "remote_path",
+            "paths",
+            "full_disk",
+            "processes",
+            "leases",
+            "locks",
+        ),
+        *("uploads", "line_files", "files", "checksums", "figures", "preset_copies", "hub"),
+        *("signals", "version", "keras_internals"),
     ),
     ("losses", "optimizers", "layers", "distribution"),
     ("preprocessing", "models"),
@@ -26,12 +35,19 @@ FLOORS = (
 )
 #: Imports between folders of one floor that are allowed.
 BESIDE = {
-    "paths": {"errors"},
+    "remote_files": {"errors"},
+    "remote_path": {"remote_files"},
+    "paths": {"errors", "remote_path"},
     "full_disk": {"errors"},
-    "files": {"errors", "paths", "full_disk", "locks"},
-    "checksums": {"errors", "files", "full_disk"},
-    "figures": {"files"},
-    "hub": {"errors", "paths", "files", "checksums", "keras_internals"},
+    "leases": {"errors", "processes", "remote_path"},
+    "locks": {"leases", "paths", "processes", "remote_path"},
+    "uploads": {"remote_path"},
+    "line_files": {"paths", "remote_path", "uploads"},
+    "files": {"errors", "full_disk", "locks", "paths", "processes", "remote_path", "uploads"},
+    "checksums": {"errors", "files", "full_disk", "paths", "remote_path", "uploads"},
+    "figures": {"files", "paths", "remote_path"},
+    "preset_copies": {"errors", "full_disk", "remote_path", "uploads"},
+    "hub": {"errors", "paths", "files", "checksums", "keras_internals", "preset_copies"},
     "signals": {"errors"},
     "keras_internals": {"errors"},
     "losses": {"distribution"},

@@ -17,10 +17,9 @@ def test_addresses_are_reported_from_paths():
     ("mark", "value", "line"),
     [
         (paths.LOCAL, "gs://b/x", "gs://b/x: gs:// is not supported here; give a path on this ma"),
-        (paths.LOCAL, "file:///x", "file:///x: file:// is not supported here"),
-        (paths.FILES, "s3://b/x", "machine or gs://...$"),
+        (paths.FILES, "http://b/x", "machine or gs://...$"),
         (paths.DATA, "a-*,hf://b/x", "^hf://b/x: hf:// is not"),
-        (paths.DATA, "tfds:s3://b/x", "^s3://b/x: s3:// is not"),
+        (paths.DATA, "tfds:ftp://b/x", "^ftp://b/x: ftp:// is not"),
         (paths.PRESET, "https://x/y", "or hf://... or kaggle://... or modelscope://... or gs://"),
     ],
 )
@@ -30,6 +29,18 @@ def test_an_address_of_another_kind_is_one_line(mark, value, line):
     assert "\n" not in str(raised.value)
     with pytest.raises(InputError):
         mark.check(value)
+
+
+def test_a_file_system_of_tensorflows_is_known_later_and_a_file_is_local():
+    for value in ("gs://b/x", "s3://b/x", "hdfs://b/x"):
+        assert paths.FILES.read(value) == value
+        assert paths.FILES.remote_parts(value) == [value]
+    assert paths.DATA.remote_parts("a-*,gs://b/x,ram://c") == ["gs://b/x", "ram://c"]
+    assert paths.PRESET.remote_parts("hf://a/b") == []
+    for mark in (paths.LOCAL, paths.FILES, paths.PRESET):
+        assert mark.read("file:///a/b") == "/a/b"
+    assert paths.DATA.read("file:///a-*,b") == "/a-*,b"
+    assert paths.absolute("gs://b//x/") == "gs://b/x"
 
 
 def test_a_tilde_is_the_home_folder_where_a_path_begins(monkeypatch):

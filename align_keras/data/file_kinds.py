@@ -5,9 +5,10 @@ No TensorFlow: commands look at tables before they load it.
 
 import codecs
 import dataclasses
-from pathlib import Path
 
+from align_keras import paths
 from align_keras.errors import InputError, Place
+from align_keras.paths import AnyPath
 
 #: How many of a file's first bytes ``kind_of`` looks at.
 HEAD_BYTES = 512
@@ -58,9 +59,9 @@ _MARKS = (
 )
 
 
-def head_of(path: str | Path) -> bytes:
-    """The first bytes of a local file."""
-    with Path(path).open("rb") as file:
+def head_of(path: str | AnyPath) -> bytes:
+    """The first bytes of a file."""
+    with paths.path_of(path).open("rb") as file:
         return file.read(HEAD_BYTES)
 
 
@@ -110,7 +111,7 @@ def check_shard(shard: str, head: bytes, wanted: Kind = TFRECORD) -> None:
         raise InputError(f"is {kind.name}, not {wanted.name}", Place(shard), remedy)
 
 
-def check_table(path: str | Path, head: bytes, ending: str) -> None:
+def check_table(path: str | AnyPath, head: bytes, ending: str) -> None:
     """Raises InputError if a file is of another kind than its ending says.
 
     Args:

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -19,7 +18,7 @@ from align_keras.preprocessing.tokenizer import WordPieceTokenizer, read_vocabul
 
 def inspect(
     shards: Sequence[str],
-    output: str | Path,
+    output: str | paths.AnyPath,
     sampling: Sampling | None = None,
     training: TrainingInput | None = None,
 ) -> dict[str, Any]:
@@ -58,7 +57,7 @@ def inspect(
         )
     report |= {"errors": errors, "warnings": notes}
     with concerning("output"):
-        output = paths.local(output)
+        output = paths.path_of(output)
     output.mkdir(parents=True, exist_ok=True)
     files.write_whole(output / "report.json", json.dumps(report, indent=2) + "\n")
     if found.samples:

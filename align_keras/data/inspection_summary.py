@@ -1,7 +1,6 @@
 """An ``Inspection`` for people: errors and warnings, a table, a sheet of pairs."""
 
 import textwrap
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -9,6 +8,7 @@ from PIL import Image
 
 from align_keras import figures
 from align_keras.data.inspection import REFUSED, SKIPPED
+from align_keras.paths import AnyPath
 from align_keras.preprocessing.decoding.decoder import decode_pixels
 
 _TITLES = {"width": "width, pixels", "height": "height, pixels"}
@@ -114,7 +114,7 @@ def format_summary(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def draw_sheet(path: str | Path, samples: list[dict[str, Any]], columns: int = 6) -> None:
+def draw_sheet(path: str | AnyPath, samples: list[dict[str, Any]], columns: int = 6) -> None:
     """Draws pairs: each image whole, its caption below, its size above.
 
     Args:

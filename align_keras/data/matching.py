@@ -5,6 +5,7 @@ import os
 import tensorflow as tf
 
 from align_keras import paths
+from align_keras.remote_files import gfile_of
 
 
 def matching_files(pattern: str) -> list[str]:
@@ -14,9 +15,10 @@ def matching_files(pattern: str) -> list[str]:
     passed over, as are a shard's statistics and what a run that was cut off left half-written.
 
     Raises:
-        InputError: if they are where TensorFlow does not read.
+        InputError: if they are where TensorFlow does not read, or cannot be reached.
     """
-    paths.check_scheme(pattern, paths.TENSORFLOW_SCHEMES)
+    pattern = paths.without_file_scheme(pattern)
+    paths.check_scheme(pattern, remote=True)
     found = []
     for path in _remote_files(pattern) if paths.scheme(pattern) else paths.matching(pattern):
         name = os.path.basename(path)
@@ -28,4 +30,5 @@ def matching_files(pattern: str) -> list[str]:
 
 def _remote_files(pattern: str) -> list[str]:
     tries = dict.fromkeys((paths.literal_brackets(pattern), pattern))
-    return next(filter(None, map(tf.io.gfile.glob, tries)), [])
+    with gfile_of(pattern) as gfile:
+        return next(filter(None, map(gfile.glob, tries)), [])

@@ -19,9 +19,9 @@ _FILE = re.compile(
 )
 
 
-def list_of(output: str | Path) -> Path:
+def list_of(output: str | paths.AnyPath) -> paths.AnyPath:
     """Where the checksums of a set stand, which is called as in ``DIR/train``."""
-    return Path(f"{output}{END}")
+    return paths.path_of(f"{output}{END}")
 
 
 def set_of(file: str) -> str | None:
@@ -31,7 +31,7 @@ def set_of(file: str) -> str | None:
 
 
 def write(output: str | Path) -> None:
-    """Writes the checksums of a set, if it has files."""
+    """Writes the checksums of a set on this machine, if it has files."""
     folder = Path(output).parent
     own = sorted(path for path in folder.iterdir() if set_of(str(path)) == str(output))
     if own:

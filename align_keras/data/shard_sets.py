@@ -14,9 +14,10 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from align_keras import files, paths
+from align_keras import files, full_disk, paths, uploads
 from align_keras.data import shard_checksums
 from align_keras.errors import InputError, concerning
+from align_keras.remote_path import RemotePath
 
 _MOST_SHARDS = 100_000
 _JOURNAL = "moved.json"
@@ -56,7 +57,7 @@ def check_output(output: str) -> None:
         )
 
 
-def find_set(output: str | Path) -> list[str]:
+def find_set(output: str | paths.AnyPath) -> list[str]:
     """The shards of a set, sorted, without those of longer names that begin with its name."""
     return _named_as(str(output), _SHARD)
 
@@ -66,7 +67,7 @@ def pattern_of(output: str) -> str:
     return f"{output}-?????.tfrecord"
 
 
-def check_is_new(output: str | Path) -> None:
+def check_is_new(output: str | paths.AnyPath) -> None:
     """Raises an InputError if a set is there, or a list of pairs in place of one."""
     if there := find_set(output) or _named_as(str(output), _KEPT):
         raise InputError(
@@ -95,6 +96,31 @@ class UnfinishedSet:
     """For temporary files of the work."""
     folder: Path
     """For the files of the set, by their own names."""
+
+
+@contextlib.contextmanager
+def made_here(folder: paths.AnyPath, *names: str) -> Iterator[Path]:
+    """Yields a local folder for new sets of a run: the folder itself, or one that is copied.
+
+    Args:
+        folder: where the sets go.
+        *names: what the sets are called.
+
+    Raises:
+        InputError: if a set of such a name is there that was not begun here.
+    """
+    if not isinstance(folder, RemotePath):
+        yield folder
+        return
+    begun = folder / "unfinished"
+    if not begun.exists():
+        for name in names:
+            check_is_new(folder / name)
+    with full_disk.reported(str(folder)), uploads.staged(folder) as staged:
+        yield staged
+        folder.mkdir(parents=True, exist_ok=True)
+        begun.touch()
+    begun.unlink()
 
 
 @contextlib.contextmanager

@@ -90,4 +90,4 @@ def write_shard(path: str, frames: Sequence[bytes]) -> None:
 
 
 def _write_count(shard: str, count: int) -> None:
-    files.write_text(shard_names.stats_path(shard), json.dumps({"successes": count}) + "\n")
+    files.write_whole(shard_names.stats_path(shard), json.dumps({"successes": count}) + "\n")

@@ -6,15 +6,12 @@ Pure functions on arrays, and a reader of the published files.
 """
 
 import csv
-import gzip
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from align_keras import paths
+from align_keras import files, paths
 from align_keras.errors import InputError, MissingInputError, Place
 
 # Pairs judged so or higher are right answers to each other.
@@ -27,7 +24,7 @@ _COLUMNS = {
 
 
 def read_judgements(
-    directory: str | Path, kind: str, split: str = "test"
+    directory: str | paths.AnyPath, kind: str, split: str = "test"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Reads ``KIND_SPLIT.csv``, or the same ``.gz``, of the published data.
 
@@ -44,15 +41,14 @@ def read_judgements(
         MissingInputError: if there is no such file.
         InputError: if it is not such a table.
     """
-    plain = paths.local(directory) / f"{kind}_{split}.csv"
+    plain = paths.path_of(directory) / f"{kind}_{split}.csv"
     found = [path for path in (plain, plain.with_name(plain.name + ".gz")) if path.is_file()]
     if not found:
         raise MissingInputError(f"no {plain.name} or {plain.name}.gz", Place(str(directory)))
     first, second = _COLUMNS[kind]
     place = Place(str(found[0]))
-    opener: Any = gzip.open if found[0].suffix == ".gz" else open
     try:
-        with opener(found[0], "rt", encoding="utf-8", newline="") as file:
+        with files.opened(found[0], encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     except (UnicodeDecodeError, EOFError, OSError, zlib.error, csv.Error) as error:
         raise InputError(f"not readable ({error})", place, "download it again") from None

@@ -6,10 +6,9 @@ import gzip
 import importlib.resources
 import json
 import zlib
-from pathlib import Path
 from typing import Any
 
-from align_keras import paths
+from align_keras import files, paths
 from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.evaluation.metrics import RECALLS
 
@@ -137,7 +136,7 @@ def class_names_of(name: str) -> list[str] | None:
     return json.loads(_shipped("class_names.json"))[key] if key else None
 
 
-def read_names(path: str | Path) -> list[str]:
+def read_names(path: str | paths.AnyPath) -> list[str]:
     """The lines of a text file, less empty ones at its end.
 
     Raises:
@@ -154,15 +153,15 @@ def read_names(path: str | Path) -> list[str]:
     return lines
 
 
-def read_lines(path: str | Path) -> list[str]:
+def read_lines(path: str | paths.AnyPath) -> list[str]:
     """The stripped lines of a text file, plain or ``.gz``; raises as ``read_names``."""
     place = Place(str(path))
-    if not paths.local(path).is_file():
+    found = paths.path_of(path)
+    if not found.is_file():
         raise MissingInputError("no such file", place, "give a text file with a name a line")
-    opener: Any = gzip.open if Path(path).suffix == ".gz" else open
     try:
         # Not `splitlines`: it also divides at letters that a line may hold.
-        with opener(path, "rt", encoding="utf-8-sig") as file:
+        with files.opened(found, encoding="utf-8-sig") as file:
             return [line.strip() for line in file]
     except UnicodeDecodeError:
         raise InputError("not UTF-8", place, "convert it") from None

@@ -17,6 +17,7 @@ from align_keras.errors import InputError, Place
 from align_keras.evaluation import zero_shot
 from align_keras.evaluation.fingerprint import fingerprint
 from align_keras.files import write_whole
+from align_keras.paths import AnyPath
 from align_keras.preprocessing import raw_inputs
 from align_keras.preprocessing.decoding.faults import FORMATS, fault_of
 from align_keras.preprocessing.double_buffer import prepared_batches
@@ -145,7 +146,7 @@ def class_weights(
     model: Any,
     class_names: Sequence[str],
     prompts: Sequence[str],
-    cache: str | Path = "",
+    cache: str | AnyPath = "",
 ) -> np.ndarray:
     """Embeds classes, the mean of their prompts normalised, or finds them on disk.
 
@@ -166,7 +167,7 @@ def class_weights(
     filled = zero_shot.fill_prompts(class_names, prompts)
     if not cache:
         return _embed_classes(model, filled, len(class_names))
-    path = paths.local(cache) / f"{_cache_key(model, filled, len(class_names))}.npy"
+    path = paths.path_of(cache) / f"{_cache_key(model, filled, len(class_names))}.npy"
     found = _read_classes(path, (len(class_names), model.backbone.projection_dim))
     if found is not None:
         return found
@@ -184,7 +185,7 @@ def _cache_key(model: Any, filled: list[str], num_classes: int) -> str:
     return digest.hexdigest()[:32]
 
 
-def _read_classes(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+def _read_classes(path: AnyPath, shape: tuple[int, int]) -> np.ndarray | None:
     """The result that an earlier evaluation has written; None if there is no sound one."""
     try:
         data = path.read_bytes()

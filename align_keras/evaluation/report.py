@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from align_keras import figures
+from align_keras import figures, paths
 from align_keras.evaluation.metrics import json_names, title_of
 from align_keras.files import write_whole
+from align_keras.paths import AnyPath
 
 # Above so many classes a name an axis tick would not be readable.
 _NAMED_CLASSES = 40
@@ -51,7 +51,7 @@ def _cell(name: str, value: float | None) -> str:
 
 
 def write_json(
-    path: str | Path,
+    path: str | AnyPath,
     dataset: str,
     model: str,
     task: str,
@@ -68,7 +68,7 @@ def write_json(
         metrics: by the names of ``metrics.TITLES``.
         **others: further metrics, such as ``chance``, and counts.
     """
-    path = Path(path)
+    path = paths.path_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
         "dataset": dataset,
@@ -85,7 +85,7 @@ def write_json(
     write_whole(path, json.dumps(result, indent=2) + "\n")
 
 
-def draw_confusion(path: str | Path, matrix: np.ndarray, class_names: Sequence[str]) -> None:
+def draw_confusion(path: str | AnyPath, matrix: np.ndarray, class_names: Sequence[str]) -> None:
     """Draws which classes (rows) are taken for which (columns), in shares of each row.
 
     Args:
@@ -119,7 +119,7 @@ def draw_confusion(path: str | Path, matrix: np.ndarray, class_names: Sequence[s
 
 
 def draw_predictions(
-    path: str | Path,
+    path: str | AnyPath,
     images: Sequence[np.ndarray] | np.ndarray,
     names: Sequence[str],
     predictions: Sequence[str],

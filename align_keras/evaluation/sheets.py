@@ -2,13 +2,13 @@
 
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from align_keras import figures
+from align_keras.paths import AnyPath
 
 # Inches.
 _CAPTION_WIDTH = 2.5
@@ -19,7 +19,7 @@ _TITLE = 0.25
 
 
 def draw_retrievals(
-    path: str | Path,
+    path: str | AnyPath,
     captions: Sequence[str],
     images: np.ndarray,
     right: np.ndarray,

@@ -2,9 +2,9 @@
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from align_keras import paths
 from align_keras.errors import InputError, Place, concerning
 from align_keras.evaluation import data_sets, zero_shot
 
@@ -77,7 +77,7 @@ def read_class_names(class_names: str) -> list[str] | None:
     """
     if not class_names:
         return None
-    if Path(class_names).is_file():
+    if paths.path_of(class_names).is_file():
         names = data_sets.read_names(class_names)
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"{twice[0]!r} stands twice in it", Place(class_names))

@@ -1,10 +1,12 @@
 """How an exported SavedModel is served."""
 
 import shlex
-from pathlib import Path
+
+from align_keras.paths import AnyPath
+from align_keras.remote_path import RemotePath
 
 
-def serving_command(folder: Path) -> str:
+def serving_command(folder: AnyPath) -> str:
     """The command that serves a SavedModel by TensorFlow Serving in Docker.
 
     Args:
@@ -16,7 +18,9 @@ def serving_command(folder: Path) -> str:
     if not folder.name.isdecimal():
         return "TensorFlow Serving wants a number as the folder's name, as in EXPORTED/photos/1"
     model = folder.resolve().parent
-    return (
-        f"docker run --rm -p 8500:8500 -p 8501:8501 -e MODEL_NAME={shlex.quote(model.name)} \\\n"
-        f"    -v {shlex.quote(f'{model}:/models/{model.name}')} tensorflow/serving"
-    )
+    name = shlex.quote(model.name)
+    start = f"docker run --rm -p 8500:8500 -p 8501:8501 -e MODEL_NAME={name} \\\n"
+    if isinstance(folder, RemotePath):
+        base = shlex.quote(str(model.parent))
+        return f"{start}    -e MODEL_BASE_PATH={base} tensorflow/serving"
+    return f"{start}    -v {shlex.quote(f'{model}:/models/{model.name}')} tensorflow/serving"

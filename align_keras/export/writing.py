@@ -16,6 +16,7 @@ from align_keras.export.signatures import Signatures
 from align_keras.files import whole_folder
 from align_keras.preprocessing import raw_datasets
 from align_keras.preprocessing.tokenizer import write_vocabulary
+from align_keras.remote_path import RemotePath
 
 #: What ``export`` writes, by Keras's names.
 FORMATS = ("tf_saved_model", "onnx", "litert")
@@ -35,7 +36,7 @@ _PARTS_OF_A_SAVED_MODEL = {
 
 def export(
     model: Any,
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | RemotePath,
     format: str = "tf_saved_model",
     replace: bool = False,
     **options: Any,
@@ -44,7 +45,7 @@ def export(
 
     Args:
         model: an ``AlignDualEncoder``.
-        path: of the folder.
+        path: of the folder, also ``gs://...``.
         format: one of ``FORMATS``.
         replace: whether a SavedModel that is there is replaced.
         **options: of ``write_saved_model`` or ``towers.write_towers``.
@@ -57,7 +58,7 @@ def export(
     """
     raw_datasets.check_preprocessor(model.preprocessor)
     check_output(path, format, replace)
-    with whole_folder(Path(path), replace) as folder:
+    with whole_folder(path, replace) as folder:
         if format == "tf_saved_model":
             write_saved_model(model, folder, **options)
         else:
@@ -114,15 +115,17 @@ def write_saved_model(
 
 
 def check_output(
-    path: str | os.PathLike[str], format: str = "tf_saved_model", replace: bool = False
+    path: str | os.PathLike[str] | RemotePath,
+    format: str = "tf_saved_model",
+    replace: bool = False,
 ) -> None:
-    """Raises an InputError unless ``path`` is a new or an empty folder on this machine.
+    """Raises an InputError unless ``path`` is a new or an empty folder.
 
     A SavedModel's has no character that ``tf.saved_model.load`` would take for a pattern. With
     ``replace`` it may hold a SavedModel and nothing else.
     """
     place = Place(str(path))
-    path = paths.local(path)
+    path = paths.path_of(path)
     if format == "tf_saved_model" and not paths.is_plain(path):
         found = next(letter for letter in str(path) if letter in paths.PATTERN_CHARACTERS)
         raise InputError(

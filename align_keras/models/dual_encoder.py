@@ -168,8 +168,8 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         """Loads a model from a preset, or from a checkpoint in Hugging Face's layout.
 
         Args:
-            preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``; either what
-                ``save_to_preset`` wrote or an ``AlignModel`` of Hugging Face's, such as
+            preset: a folder, also ``"gs://..."``, ``"hf://USER/MODEL"`` or ``"kaggle://..."``;
+                either what ``save_to_preset`` wrote or an ``AlignModel`` of Hugging Face's, such as
                 ``"hf://kakaobrain/align-base"``.
             load_weights: whether to load the weights, or leave random ones.
             dtype: precision policy, such as ``"mixed_bfloat16"``; the global one by default.

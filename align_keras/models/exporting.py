@@ -1,10 +1,14 @@
 """Keras's names, ``export`` and ``save``, for what ``align_keras.export`` writes."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import keras
+
+from align_keras import files, paths
+from align_keras.errors import InputError, Place
+from align_keras.paths import AnyPath
+from align_keras.remote_path import RemotePath
 
 
 class Exportable(keras.Model):
@@ -75,9 +79,26 @@ class Exportable(keras.Model):
             InputError: as of ``export``.
             ValueError: if the name has another suffix, or there is no preprocessor.
         """
-        if zipped is not None or Path(filepath).suffix or str(filepath).startswith("hf://"):
+        if str(filepath).startswith("hf://"):
             super().save(filepath, overwrite=overwrite, zipped=zipped, **options)
+            return
+        path = paths.path_of(filepath)
+        if zipped is not None or path.suffix:
+            self._save_as_keras(path, overwrite, zipped, options)
             return
         from align_keras.export import writing
 
-        writing.export(self, filepath, replace=overwrite, **options)
+        writing.export(self, path, replace=overwrite, **options)
+
+    def _save_as_keras(
+        self, path: AnyPath, overwrite: bool, zipped: bool | None, options: dict[str, Any]
+    ) -> None:
+        if not isinstance(path, RemotePath):
+            super().save(path, overwrite=overwrite, zipped=zipped, **options)
+            return
+        # Of the file systems of TensorFlow's Keras knows Google's and Hadoop's alone.
+        if path.exists() and not overwrite:
+            raise InputError("it exists", Place(str(path)), "give a new name")
+        files.write_whole(
+            path, lambda local: super(Exportable, self).save(local, zipped=zipped, **options)
+        )

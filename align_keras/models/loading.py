@@ -25,7 +25,7 @@ def opened(
     The files of a local folder with ``checksums`` are held against them first.
 
     Args:
-        preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
+        preset: a folder, also ``"gs://..."``, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
         backbone_cls: the class of the backbone that it must hold; None if none need be in it.
         task_cls: the class of the task that it must hold, if it holds one.
         dtype: the precision policy inside the ``with``; None leaves the global one.
@@ -40,9 +40,9 @@ def opened(
         MissingInputError: if there is no such folder, or a file in it is missing.
     """
     preset = str(preset) if isinstance(preset, os.PathLike) else preset
-    with hub.one_line(preset), forced_policy(dtype):
-        hub.check_files(preset)
-        yield _loader(preset, backbone_cls, task_cls)
+    with hub.one_line(preset) as found, forced_policy(dtype):
+        hub.check_files(found)
+        yield _loader(found, backbone_cls, task_cls)
 
 
 def _loader(preset, backbone_cls, task_cls):

@@ -27,8 +27,8 @@ def load_image_encoder(preset: str | os.PathLike, **options) -> ImageEncoder:
         InputError: if it is not a preset of this class, or a hub cannot be reached.
         MissingInputError: if the folder is missing.
     """
-    with hub.one_line(preset):
-        backbone = keras_hub.models.EfficientNetBackbone.from_preset(preset)
+    with hub.one_line(preset) as found:
+        backbone = keras_hub.models.EfficientNetBackbone.from_preset(found)
     return ImageEncoder(backbone, **{"name": "image_encoder", **options})
 
 
@@ -38,14 +38,14 @@ def pixel_scaling(preset: str | os.PathLike) -> dict:
     They stand in ``image_converter.json`` or, in timm's layout, which keras-hub reads too, in
     ``config.json``. Empty if the preset does not say.
     """
-    with hub.one_line(preset):
-        if hub.has_file(preset, "image_converter.json"):
-            converter = keras_hub.layers.EfficientNetImageConverter.from_preset(preset)
+    with hub.one_line(preset) as found:
+        if hub.has_file(found, "image_converter.json"):
+            converter = keras_hub.layers.EfficientNetImageConverter.from_preset(found)
             return {
                 "pixel_scale": 1.0 if converter.scale is None else converter.scale,
                 "pixel_offset": 0.0 if converter.offset is None else converter.offset,
             }
-        trained = (hub.read_config(preset) or {}).get("pretrained_cfg") or {}
+        trained = (hub.read_config(found) or {}).get("pretrained_cfg") or {}
         if "mean" not in trained or "std" not in trained:
             return {}
         channels = list(zip(trained["mean"], trained["std"], strict=True))
@@ -78,10 +78,10 @@ def load_text_encoder(
         MissingInputError: if the folder, or a file in it, is missing.
     """
     options = {"name": "text_encoder", **options}
-    with hub.one_line(preset):
+    with hub.one_line(preset) as found:
         if (config := _hugging_face_config(preset)) is not None:
-            return bert.load(preset, config, approximate_gelu, **options)
-        backbone = keras_hub.models.BertBackbone.from_preset(preset)
+            return bert.load(found, config, approximate_gelu, **options)
+        backbone = keras_hub.models.BertBackbone.from_preset(found)
     return TextEncoder(backbone, approximate_gelu is not False, **options)
 
 
@@ -97,8 +97,8 @@ def has_approximate_gelu(preset: str | os.PathLike) -> bool:
         InputError: if it has another activation, or is no BERT.
         MissingInputError: if the folder, or a file in it, is missing.
     """
-    with hub.one_line(preset):
-        config = _hugging_face_config(preset)
+    with hub.one_line(preset) as found:
+        config = _hugging_face_config(found)
         return True if config is None else bert.arguments(config)[1]
 
 
@@ -111,11 +111,11 @@ def word_pieces(preset: str | os.PathLike) -> dict:
         InputError: if its tokenizer is not BERT's WordPiece, or has settings of its own.
         MissingInputError: if the folder, or a file in it, is missing.
     """
-    with hub.one_line(preset):
+    with hub.one_line(preset) as found:
         if (config := _hugging_face_config(preset)) is not None:
             bert.arguments(config)
-            return hugging_face_tokenizer.arguments(preset, config)
-        tokenizer = keras_hub.tokenizers.BertTokenizer.from_preset(preset)
+            return hugging_face_tokenizer.arguments(found, config)
+        tokenizer = keras_hub.tokenizers.BertTokenizer.from_preset(found)
     return {"vocabulary": tokenizer.get_vocabulary(), "lowercase": tokenizer.lowercase}
 
 

@@ -257,7 +257,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         """Loads the preprocessor of a preset, or of a checkpoint in Hugging Face's layout.
 
         Args:
-            preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
+            preset: a folder, also ``"gs://..."``, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
             **options: of the constructor, in place of the preset's own, such as
                 ``image_size=256, resize_size=306``.
 
@@ -268,12 +268,12 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
             InputError: if it is not a preset of this class, or a hub cannot be reached.
             MissingInputError: if the folder, or a file in it, is missing.
         """
-        with hub.one_line(preset):
-            hub.check_files(preset, hub.WITHOUT_WEIGHTS)
-            config = hub.read_config(preset)
+        with hub.one_line(preset) as found:
+            hub.check_files(found, hub.WITHOUT_WEIGHTS)
+            config = hub.read_config(found)
             if config and config.get("model_type") == hugging_face.MODEL_TYPE:
-                return cls(**{**hugging_face.arguments(preset, config), **options})
-            return hub.keras_loader(preset, config).load_preprocessor(cls, **options)
+                return cls(**{**hugging_face.arguments(found, config), **options})
+            return hub.keras_loader(found, config).load_preprocessor(cls, **options)
 
     def save_to_preset(self, preset_dir: str | os.PathLike) -> None:
         """Writes ``preprocessor.json`` and the vocabulary into a folder, with ``checksums``."""

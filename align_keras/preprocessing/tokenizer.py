@@ -83,7 +83,7 @@ def check_vocabulary(pieces: Sequence[str], place: Place | None = None) -> None:
 
 def write_vocabulary(pieces: Iterable[str], path: str) -> None:
     """Writes a BERT ``vocab.txt``, whole or not at all: one piece a line."""
-    files.write_text(path, "\n".join(pieces) + "\n")
+    files.write_whole(path, "\n".join(pieces) + "\n")
 
 
 class WordPieceTokenizer:

@@ -6,19 +6,19 @@ earlier versions lack the last. These files alone say what is there: the file ``
 """
 
 import itertools
-import os
 import re
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from align_keras import checksums, files, full_disk
-from align_keras.errors import InputError
+from align_keras.errors import InputError, UnreachableError
+from align_keras.paths import AnyPath
 
-_SUMS = ".checksums.json"
+#: How the name of a checkpoint's list of checksums ends.
+LIST_END = ".checksums.json"
 _STEP = "(0|[1-9][0-9]{0,17})"
 _FILE = re.compile(rf"ckpt-{_STEP}\.(index|data-[0-9]{{5}}-of-[0-9]{{5}}|checksums\.json)")
 #: What a process leaves that was killed while TensorFlow wrote; earlier versions wrote in place.
@@ -27,7 +27,7 @@ _UNFINISHED = "unfinished"
 
 
 class CheckpointFolder:
-    """Checkpoints by step.
+    """Checkpoints by step, on this machine; ``remote_checkpoints`` has those elsewhere.
 
     Args:
         path: of the folder, which need not exist.
@@ -35,7 +35,9 @@ class CheckpointFolder:
         max_to_keep: how many of the newest to keep.
     """
 
-    def __init__(self, path: Path, address: str, max_to_keep: int) -> None:
+    path: Any  # of the subclass a RemotePath
+
+    def __init__(self, path: AnyPath, address: str, max_to_keep: int) -> None:
         self.path = path
         self.address = address
         self.max_to_keep = max_to_keep
@@ -69,7 +71,7 @@ class CheckpointFolder:
                 save(f"{self.address}/{_UNFINISHED}/ckpt-{step}")
                 names = [path.name for path in work.iterdir()]
                 checksums.write(
-                    work / f"ckpt-{step}{_SUMS}",
+                    work / f"ckpt-{step}{LIST_END}",
                     {name: checksums.of_file(work / name) for name in names},
                 )
         except BaseException:
@@ -78,8 +80,12 @@ class CheckpointFolder:
         # Else a machine that loses power may keep the names without the bytes.
         for path in (*work.iterdir(), work):
             files.flush(path)
-        self._faults.pop(step, None)
         self._move_finished()
+        self._written(step)
+
+    def _written(self, step: int) -> None:
+        """Removes the oldest after a write."""
+        self._faults.pop(step, None)
         others = [own for own in self.steps() if own != step]
         for own in others[self.max_to_keep - 1 :]:
             self._remove(own)
@@ -100,22 +106,21 @@ class CheckpointFolder:
             self._faults[step] = self._find_fault(step)
         return self._faults[step]
 
-    def set_aside(self, step: int) -> Path:
+    def set_aside(self, step: int) -> AnyPath:
         """Moves a checkpoint into a folder beside, which nothing reads or removes; its path."""
         numbers = itertools.count(2)
         aside = self.path / f"ckpt-{step}.aside"
         while aside.exists():
             aside = self.path / f"ckpt-{step}.aside-{next(numbers)}"
         aside.mkdir()
-        for own, name in self._files():
-            if own == step:
-                (self.path / name).rename(aside / name)
+        for name in self._names_of(step, list_last=True):
+            (self.path / name).rename(aside / name)
         self._write_state()
         return aside
 
     def _files(self) -> list[tuple[int, str]]:
         """Step and name of every file of a checkpoint."""
-        names = os.listdir(self.path) if self.path.is_dir() else []
+        names = [path.name for path in self.path.iterdir()] if self.path.is_dir() else []
         return [(int(match[1]), match[0]) for match in map(_FILE.fullmatch, sorted(names)) if match]
 
     def _move_finished(self) -> None:
@@ -125,18 +130,22 @@ class CheckpointFolder:
         a kill the next call moves the rest.
         """
         work = self.path / _UNFINISHED
-        written = sorted(work.iterdir(), key=lambda path: path.name.endswith(_SUMS))
-        if written and written[-1].name.endswith(_SUMS):
+        written = sorted(work.iterdir(), key=lambda path: path.name.endswith(LIST_END))
+        if written and written[-1].name.endswith(LIST_END):
             for path in written:
                 path.replace(self.path / path.name)
             files.flush(self.path)
             self._write_state()
         shutil.rmtree(work, ignore_errors=True)
 
+    def _names_of(self, step: int, list_last: bool) -> list[str]:
+        names = [name for own, name in self._files() if own == step]
+        return sorted(names, key=lambda name: name.endswith(LIST_END) == list_last)
+
     def _remove(self, step: int) -> None:
-        for own, name in self._files():
-            if own == step:
-                (self.path / name).unlink()
+        # The list first: without it the rest is no checkpoint elsewhere than on this machine.
+        for name in self._names_of(step, list_last=False):
+            (self.path / name).unlink()
 
     def _write_state(self) -> None:
         """Names the newest checkpoint to ``tf.train.latest_checkpoint``."""
@@ -147,18 +156,20 @@ class CheckpointFolder:
             state.unlink(missing_ok=True)
 
     def _find_fault(self, step: int) -> str:
-        sums = self.path / f"ckpt-{step}{_SUMS}"
+        sums = self.path / f"ckpt-{step}{LIST_END}"
         try:
             if checksums.read(sums) is None:
                 return self._find_fault_by_tensorflow(step)
             for fault in checksums.faults(sums, needed=[f"ckpt-{step}.index"]):
                 return self._reported(fault)
+        except UnreachableError:
+            raise
         except InputError as error:
             return self._reported(error)
         return ""
 
     def _reported(self, fault: InputError) -> str:
-        name = os.path.basename(fault.place.file) if fault.place else ""
+        name = fault.place.file.rpartition("/")[2] if fault.place else ""
         return f"{name}: {fault.problem}"
 
     def _find_fault_by_tensorflow(self, step: int) -> str:

@@ -12,7 +12,10 @@ import tensorflow as tf
 
 from align_keras import distribution, keras_internals, paths
 from align_keras.errors import InputError, Place
+from align_keras.paths import AnyPath
+from align_keras.remote_path import RemotePath
 from align_keras.runs.checkpoint_files import CheckpointFolder
+from align_keras.runs.remote_checkpoints import RemoteCheckpointFolder
 
 #: In place of a step where workers compare theirs: no checkpoint, and none that can be restored.
 _NONE, _UNFIT = -1, -2
@@ -35,7 +38,7 @@ class RunCheckpoints:
         saved_step: the step of the newest checkpoint; 0 without one.
     """
 
-    def __init__(self, directory: str | Path, model: keras.Model, max_to_keep: int = 3) -> None:
+    def __init__(self, directory: str | AnyPath, model: keras.Model, max_to_keep: int = 3) -> None:
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         self.model = model
@@ -53,25 +56,27 @@ class RunCheckpoints:
             seconds=self.seconds,
             timed_pairs=self.timed_pairs,
         )
-        self._directory = Path(directory)
-        folder = self._as_tensorflow_takes_it()
-        self._newest, self._best = (
-            CheckpointFolder(self._directory / name, f"{folder}/{name}", most)
-            for name, most in (("newest", max_to_keep), ("best", 1))
-        )
+        self._directory = paths.path_of(directory)
+        self._newest, self._best = self._folder("newest", max_to_keep), self._folder("best", 1)
 
-    def _as_tensorflow_takes_it(self) -> Path:
+    def _folder(self, name: str, max_to_keep: int) -> CheckpointFolder:
+        if isinstance(self._directory, RemotePath):
+            return RemoteCheckpointFolder(self._directory / name, max_to_keep)
+        address = f"{self._as_tensorflow_takes_it(self._directory)}/{name}"
+        return CheckpointFolder(self._directory / name, address, max_to_keep)
+
+    def _as_tensorflow_takes_it(self, directory: Path) -> Path:
         """The directory, or a link to it whose path is no pattern.
 
         Below ``runs [v2]`` TensorFlow would find no checkpoint, or those of ``runs v``.
         """
-        if paths.is_plain(self._directory):
-            return self._directory
-        self._directory.mkdir(parents=True, exist_ok=True)
+        if paths.is_plain(directory):
+            return directory
+        directory.mkdir(parents=True, exist_ok=True)
         folder = tempfile.mkdtemp()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         link = Path(folder) / "checkpoints"
-        link.symlink_to(self._directory.resolve())
+        link.symlink_to(directory.resolve())
         return link
 
     @property
@@ -174,7 +179,7 @@ class RunCheckpoints:
     def _read(self, step: int, folder: CheckpointFolder) -> None:
         place = Place(str(folder.path / f"ckpt-{step}"))
         try:
-            status = self._checkpoint.read(folder.prefix(step))
+            status = self._checkpoint.read(folder.prefix(step), self._options())
             status.assert_existing_objects_matched()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
             raise InputError(
@@ -202,7 +207,7 @@ class RunCheckpoints:
 
     def save(self) -> None:
         """Saves the newest checkpoint and drops the oldest."""
-        self._newest.write(self.step, self._checkpoint.write)
+        self._newest.write(self.step, self._write)
         self.saved_step = self.step
 
     def save_if_best(self, score: float) -> bool:
@@ -211,5 +216,14 @@ class RunCheckpoints:
         if not score > float(self.best_score.numpy()):
             return False
         self.best_score.assign(score)
-        self._best.write(self.step, self._checkpoint.write)
+        self._best.write(self.step, self._write)
         return True
+
+    def _write(self, prefix: str) -> None:
+        self._checkpoint.write(prefix, self._options())
+
+    def _options(self) -> tf.train.CheckpointOptions | None:
+        """Of a TPU: all goes through this process, as its hosts have disks of their own."""
+        if isinstance(self.model.distribute_strategy, tf.distribute.TPUStrategy):
+            return tf.train.CheckpointOptions(experimental_io_device="/job:localhost")
+        return None

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,6 +17,7 @@ from align_keras.files import write_whole
 from align_keras.models import precision
 from align_keras.models.image_classifier import AlignImageClassifier
 from align_keras.optimizers import LayerwiseSGD
+from align_keras.paths import AnyPath
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.runs import classification_data
 from align_keras.runs.checkpoints import RunCheckpoints
@@ -42,7 +42,7 @@ class ClassificationRun:
     """An opened run."""
 
     settings: ClassificationSettings
-    workdir: Path
+    workdir: AnyPath
     strategy: tf.distribute.Strategy
     data: Any
     """The images to evaluate."""
@@ -189,7 +189,7 @@ def fit(run: ClassificationRun, name: str) -> None:
     settings, workdir = run.settings, run.workdir / name
     batch_size = settings.training.batch_size
     steps = run.num_steps(name)
-    workdir.mkdir(exist_ok=True)
+    workdir.mkdir(parents=True, exist_ok=True)
     with run.strategy.scope():
         compile_phase(run, name, steps)
         checkpoints = RunCheckpoints(workdir / "checkpoints", run.classifier)

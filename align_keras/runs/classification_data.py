@@ -2,12 +2,12 @@
 
 import contextlib
 import itertools
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
 
+from align_keras import paths
 from align_keras.data.examples.example import Example, storable
 from align_keras.data.examples.example_set import ExampleSet, usable
 from align_keras.data.watching import WatchedFiles
@@ -48,7 +48,7 @@ class LabelledImages:
             self.classes.label_of(*values)
         # With damaged records, which have no class: the pipeline skips and counts them.
         self.count = examples.count
-        self.watched = WatchedFiles(part for part in data.parts if os.path.isfile(part))
+        self.watched = WatchedFiles(part for part in data.parts if _is_file(part))
         if len(names) < 2:
             raise InputError("classification needs two classes at least")
 
@@ -85,6 +85,10 @@ class LabelledImages:
     def summary(self) -> dict[str, Any]:
         """Number and classes, for the file of the run that says what it is trained on."""
         return {"images": self.count, "classes": self.classes.names}
+
+
+def _is_file(part: str) -> bool:
+    return not part.startswith("tfds:") and paths.path_of(part).is_file()
 
 
 class _Counted:

@@ -74,9 +74,9 @@ class LabelledDataSettings(Part):
     """As --split, for the training images. Empty: the data set's own, or train."""
     select: tuple[str, ...] = ()
     """Keep only the rows of a table with these values, as in: --select kids=False."""
-    images: Annotated[str, paths.LOCAL] = ""
+    images: Annotated[str, paths.FILES] = ""
     """Folder of the images. Empty: the folder of the table."""
-    class_names: Annotated[str, paths.LOCAL] = ""
+    class_names: Annotated[str, paths.FILES] = ""
     """A text file with a class name a line, in the order of the labels. Empty: CLIP's for the data
     set, or the data's own."""
     min_crop_area: Annotated[float, Above(0.0), AtMost(1.0)] = 0.08
@@ -126,9 +126,9 @@ class RunSettings(Part):
     """Where it runs: auto takes all GPUs or else the CPU."""
     tpu: Annotated[str, FREE_ON_RESUME] = "local"
     """Name or address of the TPU for --strategy=tpu; local is this machine's."""
-    workdir: Annotated[str, paths.LOCAL, FREE_ON_RESUME] = ""
-    """The run's directory; the same command with the same directory resumes. Empty: a new one
-    below runs/."""
+    workdir: Annotated[str, paths.FILES, FREE_ON_RESUME] = ""
+    """The run's directory, also gs://...; the same command with the same directory resumes. Empty:
+    a new one below runs/."""
     checkpoint_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 1_000
     """Steps between checkpoints; each phase keeps its newest three."""
     log_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 50

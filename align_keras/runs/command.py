@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import tyro
@@ -20,6 +20,7 @@ import align_keras
 from align_keras import full_disk, signals
 from align_keras.errors import InputError, concerning
 from align_keras.paths import PathMark
+from align_keras.remote_files import check_file_system
 
 T = TypeVar("T")
 
@@ -52,6 +53,7 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any], loads: bool
                 load_quietly()
                 with signals.ending_at_once():
                     align_keras.load()
+                check_file_systems(settings)
             return main(settings)
         except KeyboardInterrupt as stop:
             _end_interrupted(name, stop)
@@ -118,16 +120,45 @@ def with_paths(settings: T) -> T:
         InputError: names the field that holds an address of a kind that is not supported.
     """
     read: dict[str, Any] = {}
+    for name, value, mark in _fields_of(settings):
+        if mark is None:
+            read[name] = with_paths(value)
+        else:
+            with concerning(name):
+                read[name] = mark.read(value)
+    return dataclasses.replace(settings, **read)  # type: ignore[type-var]
+
+
+def check_file_systems(settings: Any) -> None:
+    """Checks that TensorFlow has the file system of every path, such as ``gs://``.
+
+    Args:
+        settings: as of ``with_paths``; what is no dataclass has no paths.
+
+    Raises:
+        InputError: names the field that holds an address of an unknown one.
+    """
+    if not dataclasses.is_dataclass(settings):
+        return
+    for name, value, mark in _fields_of(settings):
+        if mark is None:
+            check_file_systems(value)
+            continue
+        with concerning(name):
+            for address in mark.remote_parts(value):
+                check_file_system(address)
+
+
+def _fields_of(settings: Any) -> Iterator[tuple[str, Any, PathMark | None]]:
+    """Name, value and mark of the fields that are paths, and of those that hold others."""
     hints = typing.get_type_hints(type(settings), include_extras=True)
-    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+    for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
-            read[field.name] = with_paths(value)
+            yield field.name, value, None
         for mark in getattr(hints[field.name], "__metadata__", ()):
             if isinstance(mark, PathMark):
-                with concerning(field.name):
-                    read[field.name] = mark.read(value)
-    return dataclasses.replace(settings, **read)  # type: ignore[type-var]
+                yield field.name, value, mark
 
 
 def flag_of(name: str) -> str:

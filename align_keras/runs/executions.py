@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from align_keras import distribution
+from align_keras.paths import AnyPath
 from align_keras.runs.pretraining_settings import read_steps
 
 # At most, where it is not given: a second or so of steps.
@@ -42,7 +42,7 @@ class Executions:
         return max(steps for steps in range(1, _MOST_STEPS + 1) if common % steps == 0)
 
     def profilers(
-        self, first_step: int, steps: int, folder: Path
+        self, first_step: int, steps: int, folder: AnyPath
     ) -> list[keras.callbacks.Callback]:
         """The callback that writes the trace, if one is asked for.
 
@@ -67,7 +67,7 @@ class Profiler(keras.callbacks.Callback):
         folder: of TensorBoard's logs.
     """
 
-    def __init__(self, start: int, stop: int, steps: int, folder: Path) -> None:
+    def __init__(self, start: int, stop: int, steps: int, folder: AnyPath) -> None:
         super().__init__()
         self.start, self.stop, self.steps, self.folder = start, stop, steps, folder
         self.is_active = False

@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from align_keras import full_disk
+from align_keras import full_disk, paths
 from align_keras.errors import InputError
-from align_keras.files import append_line
+from align_keras.line_files import LineFile
+from align_keras.paths import AnyPath
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.skipped import LostDataError, SkippedInRun
 
@@ -72,7 +72,7 @@ class TrainingLog(keras.callbacks.Callback):
 
     def __init__(
         self,
-        workdir: str | Path,
+        workdir: str | AnyPath,
         checkpoints: RunCheckpoints,
         total_steps: int,
         batch_size: int,
@@ -80,14 +80,18 @@ class TrainingLog(keras.callbacks.Callback):
         skipped: SkippedInRun,
     ) -> None:
         super().__init__()
-        self.workdir = Path(workdir)
+        self.workdir = paths.path_of(workdir)
         self.checkpoints = checkpoints
         self.total_steps = total_steps
         self.batch_size = batch_size
         self.log_every = log_every
         self.skipped = skipped
         self.step = self._first_step = checkpoints.step
-        self._writer = tf.summary.create_file_writer(str(self.workdir / "logs"))
+        self._lines = LineFile(self.workdir / "log.jsonl")
+        # Elsewhere each time that the queue is full all of the file is written again.
+        options = {"max_queue": 1 << 20} if paths.is_remote(self.workdir) else {}
+        self._writer = tf.summary.create_file_writer(str(self.workdir / "logs"), **options)
+        self._summaries: list[tuple[int, str, float]] = []
         # Of the steps since the line before, without those that are not settled.
         self._seconds, self._timed_steps = 0.0, 0
         self._clock: tuple[float, int] | None = None
@@ -201,6 +205,7 @@ class TrainingLog(keras.callbacks.Callback):
         self._save()
 
     def _save(self) -> None:
+        self.flush()
         self.skipped.keep(self.step)
         self.checkpoints.save()
 
@@ -211,20 +216,32 @@ class TrainingLog(keras.callbacks.Callback):
         self._save()
 
     def close(self) -> None:
-        """Closes the bar."""
+        """Closes the bar; everything is written."""
         if self._bar is not None:
             self._bar.close()
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes what is kept in memory where files cannot grow, as ``LineFile`` says."""
+        if not self._summaries:
+            return
+        summaries, self._summaries = self._summaries, []
+        with full_disk.reported(str(self.workdir / "logs")):
+            self._lines.flush()
+            # Its end writes the file.
+            with self._writer.as_default():
+                for step, name, value in summaries:
+                    tf.summary.scalar(name, value, step)
 
     def write(self, kind: str, metrics: dict[str, Any]) -> None:
         """Writes metrics of this step, ``kind`` being ``train`` or ``eval``; None is left out."""
         metrics = {name: value for name, value in metrics.items() if value is not None}
-        with full_disk.reported(self.workdir / "logs"):
-            with self._writer.as_default(step=self.step):
-                for name, value in metrics.items():
-                    tf.summary.scalar(f"{kind}/{name}", value)
-            self._writer.flush()
+        self._summaries += [(self.step, f"{kind}/{name}", value) for name, value in metrics.items()]
         line = {"step": self.step, "kind": kind, **metrics}
-        append_line(self.workdir / "log.jsonl", json.dumps(line))
+        with full_disk.reported(str(self._lines.path)):
+            is_written = self._lines.append(json.dumps(line))
+        if is_written or kind == "eval":
+            self.flush()
 
 
 class EveryNSteps(keras.callbacks.Callback):
@@ -249,12 +266,12 @@ class EveryNSteps(keras.callbacks.Callback):
             self.action()
 
 
-def read_log(workdir: str | Path) -> list[dict[str, Any]]:
+def read_log(workdir: str | AnyPath) -> list[dict[str, Any]]:
     """The lines of ``log.jsonl`` by step; later lines of a step and kind replace earlier ones.
 
     Torn and damaged lines are left out, and their number is printed.
     """
-    path = Path(workdir) / "log.jsonl"
+    path = paths.path_of(workdir) / "log.jsonl"
     texts = [text for text in path.read_bytes().split(b"\n") if text] if path.exists() else []
     found = [line for line in map(_parse_line, texts) if line]
     if left_out := len(texts) - len(found):
@@ -279,7 +296,7 @@ def _parse_line(text: bytes) -> dict[str, Any] | None:
     return line if type(step) is int and step >= 0 else None
 
 
-def lacks_evaluation(workdir: str | Path, step: int, interval: int, last_step: int) -> bool:
+def lacks_evaluation(workdir: str | AnyPath, step: int, interval: int, last_step: int) -> bool:
     """Whether the evaluation of a checkpoint's step was due, and a signal has ended it."""
     if not step or (step % interval and step != last_step):
         return False

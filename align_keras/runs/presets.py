@@ -1,7 +1,6 @@
 """The trained model that a setting names: a preset, or the preset of a run's directory."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from align_keras import paths
@@ -17,11 +16,12 @@ def find_preset(model: str) -> str:
     Raises:
         MissingInputError: if it is the directory of a run that has no preset yet.
     """
-    if paths.scheme(model):
+    if paths.scheme(model) and not paths.is_remote(model):
         return str(model)
-    if (Path(model) / "preset").is_dir():
-        return str(Path(model) / "preset")
-    if (Path(model) / "settings.json").is_file():
+    folder = paths.path_of(model)
+    if (folder / "preset").is_dir():
+        return str(folder / "preset")
+    if (folder / "settings.json").is_file():
         raise MissingInputError(f"the run {model} has no preset/ yet", remedy="let it finish")
     return str(model)
 
@@ -47,7 +47,8 @@ def load_model(model: str, **options: Any) -> AlignDualEncoder:
     """Loads a dual encoder with its preprocessor.
 
     Args:
-        model: a preset (a folder, ``hf://...`` or ``kaggle://...``), or the directory of a run.
+        model: a preset (a folder, also ``gs://...``, ``hf://...`` or ``kaggle://...``), or the
+            directory of a run.
         **options: of ``AlignDualEncoder.from_preset``.
 
     Raises:

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,6 +16,7 @@ from align_keras.evaluation.metrics import ACCURACIES, RECALLS
 from align_keras.files import whole_folder, write_whole
 from align_keras.models import precision
 from align_keras.models.dual_encoder import AlignDualEncoder
+from align_keras.paths import AnyPath
 from align_keras.runs import pretraining_data, report, start
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.executions import Executions
@@ -53,7 +53,7 @@ class PretrainingRun:
     """An opened run."""
 
     settings: PretrainSettings
-    workdir: Path
+    workdir: AnyPath
     strategy: tf.distribute.Strategy
     data: RunData
     model: AlignDualEncoder

@@ -1,6 +1,5 @@
 """The batches of a pretraining run, and the count of the pairs that they lack."""
 
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -8,6 +7,7 @@ import tensorflow as tf
 from align_keras.data import pipeline
 from align_keras.errors import concerning
 from align_keras.models.contrastive_model import ContrastiveModel
+from align_keras.paths import AnyPath
 from align_keras.runs.lost_records import LostRecords
 from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
@@ -52,7 +52,7 @@ def count_skipped(
     strategy: tf.distribute.Strategy,
     first_step: int,
     model: ContrastiveModel,
-    workdir: Path,
+    workdir: AnyPath,
 ) -> SkippedInRun:
     """Counts what the batches of ``training_data`` lack, and watches the shards.
 

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -24,6 +23,7 @@ from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.models import pretrained
+from align_keras.paths import AnyPath
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.preprocessing.tokenizer import read_vocabulary, write_vocabulary
 from align_keras.runs.presets import from_preset
@@ -66,7 +66,7 @@ def with_sizes(data: DataSettings, model: str) -> DataSettings:
 
 
 def open_data(
-    data: DataSettings, model: ModelSettings, workdir: Path, batch_size: int, seed: int
+    data: DataSettings, model: ModelSettings, workdir: AnyPath, batch_size: int, seed: int
 ) -> RunData:
     """Finds and checks the shards, or renders them, and opens everything.
 
@@ -115,7 +115,7 @@ def open_data(
     return RunData(counts["train_data"], preprocessor, evaluation, zero_shot)
 
 
-def find_shards(data: DataSettings, workdir: Path, seed: int) -> dict[str, list[str]]:
+def find_shards(data: DataSettings, workdir: AnyPath, seed: int) -> dict[str, list[str]]:
     """Finds and checks the shards that are given, by the names of their settings."""
     shards = {}
     for name in ("train_data", "eval_data", "zero_shot_data"):
@@ -149,7 +149,7 @@ def check_vocabulary(path: str) -> None:
 
 
 def make_preprocessor(
-    data: DataSettings, model: ModelSettings, workdir: Path, train_shards: list[str]
+    data: DataSettings, model: ModelSettings, workdir: AnyPath, train_shards: list[str]
 ) -> AlignPreprocessor:
     """Prepares what the towers expect, which presets say where the towers start from them."""
     sizes: dict[str, Any] = {
@@ -176,7 +176,7 @@ def make_preprocessor(
     return preprocessor
 
 
-def keep_vocabulary(pieces: list[str], workdir: Path) -> None:
+def keep_vocabulary(pieces: list[str], workdir: AnyPath) -> None:
     """Writes the run's ``vocab.txt``; never over another, and not again if there is a run.
 
     Raises:
@@ -203,7 +203,7 @@ def keep_vocabulary(pieces: list[str], workdir: Path) -> None:
         checksums.write(sums, {path.name: checksums.of_file(path)})
 
 
-def open_vocabulary(data: DataSettings, workdir: Path, train_shards: list[str]) -> list[str]:
+def open_vocabulary(data: DataSettings, workdir: AnyPath, train_shards: list[str]) -> list[str]:
     """Reads the given vocabulary or, on resuming, the run's own; else trains one."""
     if data.vocabulary:
         return read_vocabulary(data.vocabulary)
@@ -214,7 +214,7 @@ def open_vocabulary(data: DataSettings, workdir: Path, train_shards: list[str]) 
         return vocabulary.train_vocabulary(captions, data.vocabulary_size)
 
 
-def _vocabulary_of_run(workdir: Path) -> list[str]:
+def _vocabulary_of_run(workdir: AnyPath) -> list[str]:
     try:
         for fault in checksums.faults(workdir / "checksums.json"):
             raise fault
@@ -224,14 +224,15 @@ def _vocabulary_of_run(workdir: Path) -> list[str]:
         raise
 
 
-def quickstart_data(directory: Path, seed: int) -> dict[str, list[str]]:
+def quickstart_data(directory: AnyPath, seed: int) -> dict[str, list[str]]:
     """Renders the quickstart's scenes unless they are there."""
     finished = directory / "finished"
     if not finished.exists():
         print(f"no training data given: rendering scenes into {directory}", flush=True)
         with (
             _writing_into_workdir(),
-            shard_sets.unfinished(directory / "train", directory / "eval") as work,
+            shard_sets.made_here(directory, "train", "eval") as local,
+            shard_sets.unfinished(local / "train", local / "eval") as work,
         ):
             scenes.write_scenes(work.folder, num_train=16_000, num_eval=500, seed=seed)
         finished.touch()
@@ -257,7 +258,7 @@ def list_shards(counts: dict[str, int]) -> dict[str, Any]:
     return {"order": shard_order.VERSION, "shards": shards}
 
 
-def check_order(path: Path) -> None:
+def check_order(path: AnyPath) -> None:
     """Raises InputError if a run began with a version that reads records in another order.
 
     Args:

@@ -1,7 +1,6 @@
 """The settings of a pretraining run. Every field of a part is a flag: ``--batch-size=64``."""
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes
@@ -165,9 +164,9 @@ class RunSettings(Part):
     """Where it runs: auto takes all GPUs or else the CPU."""
     tpu: Annotated[str, FREE_ON_RESUME] = "local"
     """Name or address of the TPU for --strategy=tpu; local is this machine's."""
-    workdir: Annotated[str, paths.LOCAL, FREE_ON_RESUME] = ""
-    """The run's directory; the same command with the same directory resumes. Empty: a new one
-    below runs/."""
+    workdir: Annotated[str, paths.FILES, FREE_ON_RESUME] = ""
+    """The run's directory, also gs://...; the same command with the same directory resumes. Empty:
+    a new one below runs/."""
     eval_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 10_000
     """Steps between evaluations."""
     checkpoint_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 5_000
@@ -208,7 +207,7 @@ class PretrainSettings(Settings):
             raise InputError(f"no {self.model.preset!r}", None, f"choose one of {names}", "preset")
         self._check_origins()
 
-    def check_resumable(self, before: dict[str, Any], workdir: Path) -> None:
+    def check_resumable(self, before: dict[str, Any], workdir: paths.AnyPath) -> None:
         """As ``Settings.check_resumable``."""
         # The GELU of a run from before it could be chosen.
         gelu = None if before.get("model") else "tanh"

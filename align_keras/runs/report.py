@@ -1,6 +1,5 @@
 """What a run shows at its end: pictures and a table."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from align_keras import figures
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS, TITLES
 from align_keras.evaluation.sheets import draw_retrievals
+from align_keras.paths import AnyPath
 
 
 def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
@@ -36,7 +36,7 @@ def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
 
 
 def draw_retrieval_sheet(
-    path: str | Path,
+    path: str | AnyPath,
     evaluation: HeldOutPairs,
     embeddings: dict[str, np.ndarray],
     rows: int = 8,
@@ -67,7 +67,7 @@ def draw_retrieval_sheet(
     )
 
 
-def draw_curves(path: str | Path, lines: list[dict[str, Any]]) -> None:
+def draw_curves(path: str | AnyPath, lines: list[dict[str, Any]]) -> None:
     """Draws loss, recalls, temperature and learning rate over the steps.
 
     Args:

@@ -13,11 +13,10 @@ import dataclasses
 import json
 import typing
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Self
 
 from align_keras.errors import InputError, concerning
-from align_keras.paths import PathMark
+from align_keras.paths import AnyPath, PathMark
 
 #: Marks a setting that a resumed run may change: where it runs, what it reports and when.
 FREE_ON_RESUME = "free on resume"
@@ -144,7 +143,7 @@ class Settings:
             values |= own if isinstance(value, Part) else {field.name: own}
         return json.dumps(values, indent=2) + "\n"
 
-    def check_resumable(self, before: dict[str, Any], workdir: Path) -> None:
+    def check_resumable(self, before: dict[str, Any], workdir: AnyPath) -> None:
         """Checks that a run that began with other settings may go on with these.
 
         Args:

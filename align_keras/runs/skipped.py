@@ -4,7 +4,6 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -12,6 +11,7 @@ import tensorflow as tf
 from align_keras import distribution, files
 from align_keras.data.batches import files_of_unreadable_batch, most_of
 from align_keras.errors import InputError, Place
+from align_keras.paths import AnyPath
 
 _FILE = "skipped.json"
 # So many files are looked at for each line of the log, beside those that were opened.
@@ -68,7 +68,7 @@ class SkippedInRun:
 
     def __init__(
         self,
-        workdir: Path,
+        workdir: AnyPath,
         taken: Callable[[int], Counter[str]],
         limit: float,
         epoch: int,
@@ -208,7 +208,7 @@ def _lost(
 
 
 def check_finished(
-    workdir: Path, step: int, limit: float, batch_size: int, items: Items = PAIRS
+    workdir: AnyPath, step: int, limit: float, batch_size: int, items: Items = PAIRS
 ) -> None:
     """Checks a run that is at its last step, as ``SkippedInRun.check`` does when it gets there.
 
@@ -232,12 +232,12 @@ def check_finished(
         )
 
 
-def skipped_before(workdir: Path, step: int) -> int:
+def skipped_before(workdir: AnyPath, step: int) -> int:
     """The items that a run had skipped at its checkpoint of a step."""
     return _read(workdir).get(step, {}).get("skipped_pairs", 0)
 
 
-def _read(workdir: Path) -> dict[int, dict[str, Any]]:
+def _read(workdir: AnyPath) -> dict[int, dict[str, Any]]:
     path = workdir / _FILE
     if not path.exists():
         return {}

@@ -1,22 +1,22 @@
 """``start.json``: the figures of the trained model that a run started from."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from align_keras import files
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
+from align_keras.paths import AnyPath
 
 _REMEDY = "restore it, or remove it, which leaves out the figures of the starting model"
 
 
-def write(workdir: Path, held_out: dict[str, Any], metrics: dict[str, Any]) -> None:
+def write(workdir: AnyPath, held_out: dict[str, Any], metrics: dict[str, Any]) -> None:
     """Keeps the metrics of the starting model, and the data that they are of."""
     content = {"held_out": held_out, "metrics": metrics}
     files.write_whole(workdir / "start.json", json.dumps(content, indent=2) + "\n")
 
 
-def read(workdir: Path, held_out: dict[str, Any]) -> dict[str, Any]:
+def read(workdir: AnyPath, held_out: dict[str, Any]) -> dict[str, Any]:
     """The metrics as of ``write``; empty, and a line, if there are none of these held-out data.
 
     Raises:

@@ -2,11 +2,12 @@
 
 import dataclasses
 import os
-from pathlib import Path
+from collections.abc import Iterator
 
-from align_keras import checksums, paths
+from align_keras import checksums, paths, uploads
 from align_keras.data import shard_checksums
 from align_keras.errors import InputError, MissingInputError, Place
+from align_keras.remote_path import RemotePath
 
 #: What a folder is, by a file in it; the first that is there.
 _KINDS = {
@@ -65,33 +66,61 @@ def verify(path: str) -> list[Verified]:
     Raises:
         MissingInputError: if there is nothing of that name.
     """
-    if os.path.isdir(path):
+    is_remote = paths.is_remote(path)
+    path = paths.absolute(path) if is_remote else paths.without_file_scheme(path)
+    if paths.path_of(path).is_dir():
         return _verify_folder(path)
-    if os.path.exists(shard_checksums.list_of(path)):
+    if shard_checksums.list_of(path).exists():
         return [_verify_list(str(shard_checksums.list_of(path)))]
-    files = [path] if os.path.exists(path) else sorted(paths.matching(path))
+    files = [path] if paths.path_of(path).exists() else _matching(path)
     if not files:
         raise MissingInputError("no such file or folder", Place(path))
     outputs = dict.fromkeys(shard_checksums.set_of(file) or file for file in files)
     return [_verify_set(output) for output in outputs]
 
 
+def _matching(pattern: str) -> list[str]:
+    if not paths.is_remote(pattern):
+        return sorted(paths.matching(pattern))
+    from align_keras.data.matching import matching_files  # with TensorFlow
+
+    return matching_files(pattern)
+
+
 def _verify_folder(folder: str) -> list[Verified]:
-    lists: list[str] = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(
-            name for name in folders if not name.endswith(_UNFINISHED) and _ASIDE not in name
-        )
-        ends = (checksums.NAME, shard_checksums.END)
-        lists.extend(os.path.join(place, name) for name in sorted(names) if name.endswith(ends))
+    ends = (checksums.NAME, shard_checksums.END)
+    lists = [
+        os.path.join(place, name)
+        for place, names in _folders(folder)
+        for name in sorted(names)
+        if name.endswith(ends)
+    ]
     found = [_verify_list(path) for path in lists]
     # A run is the folder of several things; its preset may be of an older version.
     expected = [folder]
     if _kind_of(folder) == "run":
         preset = os.path.join(folder, "preset")
-        expected = [preset] if os.path.isdir(preset) else [] if found else [folder]
+        is_there = paths.path_of(preset).is_dir()
+        expected = [preset] if is_there else [] if found else [folder]
     without = [path for path in expected if not _has_list(path, lists)]
     return found + [Verified(path, _kind_of(path), None, 0, ()) for path in without]
+
+
+def _folders(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """A folder and those below with their files, less what is unfinished or put aside."""
+    path = paths.path_of(folder)
+    if isinstance(path, RemotePath):
+        for found, names in uploads.walk(path):
+            if not any(map(_is_passed_over, str(found).removeprefix(str(path)).split("/"))):
+                yield str(found), names
+        return
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not _is_passed_over(name))
+        yield place, names
+
+
+def _is_passed_over(name: str) -> bool:
+    return name.endswith(_UNFINISHED) or _ASIDE in name
 
 
 def _has_list(folder: str, lists: list[str]) -> bool:
@@ -104,7 +133,8 @@ def _verify_set(output: str) -> Verified:
     path = shard_checksums.list_of(output)
     if path.exists():
         return _verify_list(str(path))
-    return Verified(output, "file" if os.path.exists(output) else _SET, None, 0, ())
+    kind = "file" if paths.path_of(output).exists() else _SET
+    return Verified(output, kind, None, 0, ())
 
 
 def _verify_list(path: str) -> Verified:
@@ -122,5 +152,6 @@ def _verify_list(path: str) -> Verified:
 
 
 def _kind_of(folder: str) -> str:
-    is_there = (kind for name, kind in _KINDS.items() if (Path(folder) / name).is_file())
+    path = paths.path_of(folder)
+    is_there = (kind for name, kind in _KINDS.items() if (path / name).is_file())
     return next(is_there, "folder")

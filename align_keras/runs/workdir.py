@@ -6,12 +6,12 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from align_keras import files, paths, signals
 from align_keras.errors import InputError, Place, concerning
 from align_keras.locks import LockedError, locked
+from align_keras.paths import AnyPath
 from align_keras.runs.settings import Settings
 
 # Not a name that a user's file has: the lock is removed at the end.
@@ -27,7 +27,7 @@ def open_workdir(
     written: Sequence[str],
     held: contextlib.ExitStack | None = None,
     phases: Sequence[str] = ("",),
-) -> Path:
+) -> AnyPath:
     """Opens the directory of a run, which need not exist.
 
     Args:
@@ -40,19 +40,27 @@ def open_workdir(
         phases: folders with ``checkpoints/`` in them, in order.
 
     Raises:
-        InputError: if it is not on this machine, a file is in its place, another process uses it,
-            a run in it began with other settings, or it holds one of ``written`` without being a
-            run's.
+        InputError: if it is an address that TensorFlow does not write to, a file is in its place,
+            another process uses it, a run in it began with other settings, or it holds one of
+            ``written`` without being a run's.
     """
     with concerning("workdir"):
         # Two runs that begin in one second must not share it.
         new = f"{time.strftime('runs/%Y%m%d-%H%M%S')}-{os.getpid()}"
-        found = paths.local(workdir or new) / part
-    for path in (found, *found.parents):
-        if path.is_file():
-            raise InputError(f"{path} is a file", remedy="give a directory", setting="workdir")
+        found = paths.path_of(workdir or new) / part
+        if paths.is_remote(found) and not paths.is_plain(found):
+            raise InputError(
+                f"TensorFlow takes {paths.PATTERN_CHARACTERS} for a pattern, and would find no "
+                "checkpoints there",
+                Place(str(found)),
+                "give a path without them",
+            )
+        for path in (found, *found.parents):
+            if path.is_file():
+                raise InputError(f"{path} is a file", remedy="give a directory")
     with contextlib.ExitStack() as own:
-        own.enter_context(_in_use(found))
+        with concerning("workdir"):
+            own.enter_context(_in_use(found))
         path = found / "settings.json"
         if path.exists():
             settings.check_resumable(_read_settings(path, settings), found)
@@ -71,7 +79,7 @@ def open_workdir(
     return found
 
 
-def _read_settings(path: Path, settings: Settings) -> dict[str, Any]:
+def _read_settings(path: AnyPath, settings: Settings) -> dict[str, Any]:
     """The settings of the run in a directory; an InputError if these are those of no run."""
     before, now = files.read_json(path, dict), json.loads(settings.as_json())
     known = before.keys() & now.keys()
@@ -84,7 +92,7 @@ def _read_settings(path: Path, settings: Settings) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _in_use(workdir: Path) -> Iterator[None]:
+def _in_use(workdir: AnyPath) -> Iterator[None]:
     """Makes and locks a directory; what is empty at the end and was made here is removed."""
     is_new = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
@@ -104,7 +112,7 @@ def _in_use(workdir: Path) -> Iterator[None]:
                 workdir.rmdir()
 
 
-def how_to_resume(given: str | Path, found: Path, phases: Sequence[str] = ("",)) -> str:
+def how_to_resume(given: str | AnyPath, found: AnyPath, phases: Sequence[str] = ("",)) -> str:
     """What a signal leaves of a run, and how to go on.
 
     Args:
@@ -114,20 +122,22 @@ def how_to_resume(given: str | Path, found: Path, phases: Sequence[str] = ("",))
     """
     for phase in reversed(phases):
         # The best one may be newer than the newest of the others.
-        names = (path.name for path in (found / phase / "checkpoints").glob("*/ckpt-*"))
+        place = found / phase / "checkpoints"
+        folders = [folder for folder in (place / "newest", place / "best") if folder.is_dir()]
+        names = (path.name for folder in folders for path in folder.iterdir())
         if steps := [int(own[1]) for own in map(_CHECKPOINT.fullmatch, names) if own]:
             where = f"step {max(steps):,}" + (f" of {phase}" if phase else "")
             return f"the same command with <workdir>={given} resumes at {where}"
     return "there is no checkpoint yet, so the same command begins anew"
 
 
-def _is_there(path: Path) -> bool:
+def _is_there(path: AnyPath) -> bool:
     """Whether there is a file, or a folder with something in it."""
     return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def check_training_data(
-    path: Path, found: Any, difference: Callable[[Any, Any], str], setting: str = "train_data"
+    path: AnyPath, found: Any, difference: Callable[[Any, Any], str], setting: str = "train_data"
 ) -> None:
     """Records a run's training data; on resume, compares with the record.
 

@@ -3,7 +3,6 @@
 import contextlib
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -21,7 +20,7 @@ def open_folder(
     strategy: tf.distribute.Strategy,
     written: Sequence[str],
     held: contextlib.ExitStack | None,
-) -> Path:
+) -> paths.AnyPath:
     """Opens the directory of this process.
 
     Worker 0 uses the run's directory; every other worker uses a subfolder.
@@ -54,8 +53,9 @@ def open_folder(
     part = f"worker-{worker}" if worker else ""
     if settings.run.workdir:
         # Before the settings are compared: such a run resumes with none.
-        own = paths.local(settings.run.workdir) / part
-        pretraining_data.check_order(own / "train_shards.json")
+        with concerning("workdir"):
+            own = paths.path_of(settings.run.workdir) / part
+            pretraining_data.check_order(own / "train_shards.json")
     return open_workdir(settings, settings.run.workdir, part, written=written, held=held)
 
 

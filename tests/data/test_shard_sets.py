@@ -147,5 +147,5 @@ def test_a_set_elsewhere_is_found_by_its_own_name():
         with tf.io.gfile.GFile(f"ram://sets/{name}", "w") as file:
             file.write("x")
     assert shard_sets.find_set("ram://sets/cc") == ["ram://sets/cc-00000.tfrecord"]
-    with pytest.raises(InputError, match="ram:// is not supported here"):
+    with pytest.raises(InputError, match="ram:// is not supported here; give a path"):
         write("ram://sets/new", "00000.tfrecord")

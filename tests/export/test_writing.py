@@ -8,6 +8,7 @@ import pytest
 from align_keras.errors import InputError
 from align_keras.export import towers, writing
 from align_keras.files import whole_folder
+from align_keras.remote_path import RemotePath
 
 
 def test_nothing_is_overwritten_or_left_half_written(tiny_model, tmp_path, monkeypatch):
@@ -116,10 +117,16 @@ def test_a_single_class_is_refused(tiny_model, tmp_path):
     assert caught.value.setting == "class_names"
 
 
-def test_an_address_is_no_folder():
-    with pytest.raises(InputError, match="gs:// is not supported here") as caught:
-        writing.check_output("gs://bucket/1")
-    assert caught.value.place.file == "gs://bucket/1"
+def test_an_address_is_a_folder_where_tensorflow_writes():
+    writing.check_output("ram://exports/none/1")
+    (RemotePath("ram://exports/1") / "a").touch()
+    with pytest.raises(InputError, match="^ram://exports/1: it exists"):
+        writing.check_output("ram://exports/1")
+    with pytest.raises(InputError, match=r"^ram://\[2\]/1: TensorFlow takes \["):
+        writing.check_output("ram://[2]/1")
+    with pytest.raises(InputError, match="https:// is not supported here") as caught:
+        writing.check_output("https://bucket/1")
+    assert caught.value.place.file == "https://bucket/1"
 
 
 def test_a_link_to_an_empty_folder_is_written_through(tmp_path):

@@ -1,7 +1,8 @@
-"""Every flag with a path is read as one: ``~`` is the home folder, other machines are refused."""
+"""Every flag with a path is read as one: ``~`` is the home folder, addresses where they may be."""
 
 import dataclasses
 import runpy
+import sys
 import typing
 
 import experiments
@@ -94,7 +95,8 @@ def test_every_path_is_read_as_one(all_fields, monkeypatch):
         assert read("~/x") == "/home/me/x", (settings_class, name)
         if address := SUPPORTED[mark]:
             assert read(address) == address
-        for address in ("s3://b/x", "https://x/y"):
+        refused = ("https://x/y",) if mark.remote else ("gs://b/x", "https://x/y")
+        for address in refused:
             with pytest.raises(InputError, match="is not supported here") as raised:
                 read(address)
             assert raised.value.setting == name
@@ -107,14 +109,25 @@ def test_flags_are_read_so_and_settings_of_the_library_checked(monkeypatch):
     assert settings.run.workdir == "/home/me/run"
     assert settings.data.train_data == "/home/me/a-*,tfds/~"
     assert settings.data.prompts == ("~ {}",)
-    with pytest.raises(InputError, match="workdir: gs://b/x: gs:// is not supported here"):
-        settings.replace(workdir="gs://b/x").check()
+    with pytest.raises(InputError, match="workdir: http://b/x: http:// is not supported here"):
+        settings.replace(workdir="http://b/x").check()
+
+
+def test_every_file_system_is_one_of_tensorflows(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_io", None)
+    command.check_file_systems(None)
+    flags = ["--workdir=ram://run", "--train-data=gs://b/x,gss://c"]
+    settings = experiments.read_pretraining(flags, "quickstart", "")
+    with pytest.raises(InputError, match="TensorFlow has no file system gss://, only ") as raised:
+        command.check_file_systems(settings)
+    assert raised.value.setting == "train_data"
 
 
 @pytest.mark.parametrize(
     ("name", "flags", "line"),
     [
-        ("pretrain.py", ["--workdir=gs://b/run"], "--workdir: gs://b/run: gs:// is not supported"),
+        ("pretrain.py", ["--workdir=ftp://b/run"], "--workdir: ftp://b/run: ftp:// is not suppor"),
+        ("pretrain.py", ["--workdir=gss://b/r"], "--workdir: gss://b/r: TensorFlow has no file"),
         (
             "prepare_data.py",
             ["--captions=x.csv", "--output=gs://b/train"],

@@ -1,6 +1,7 @@
 import json
 from types import SimpleNamespace
 
+from align_keras.remote_path import RemotePath
 from align_keras.runs import log, report
 
 
@@ -61,6 +62,28 @@ def test_a_torn_line_does_not_cost_the_next(tmp_path, capsys):
     assert [line["loss"] for line in log.read_log(tmp_path)] == [1.0, 2.0]
     assert "1 of 3 lines left out" in capsys.readouterr().out
     assert path.read_bytes().count(b"\n") == 3
+
+
+def test_where_files_cannot_grow_lines_and_events_are_written_together():
+    workdir = RemotePath("ram://logs/run")
+    training = log.TrainingLog(workdir, SimpleNamespace(step=0), 9, 8, 1, None)
+
+    def written():
+        (events,) = (workdir / "logs").iterdir()
+        return [line["step"] for line in log.read_log(workdir)], events.stat().st_size
+
+    sizes = []
+    for step, kind, steps in ((1, "train", [1]), (2, "train", [1]), (3, "eval", [1, 2, 3])):
+        training.step = step
+        training.write(kind, {"loss": float(step)})
+        lines, size = written()
+        assert lines == steps
+        sizes.append(size)
+    assert sizes[0] == sizes[1] < sizes[2]
+    training.step = 4
+    training.write("train", {"loss": 4.0})
+    training.close()
+    assert written()[0] == [1, 2, 3, 4]
 
 
 def test_actions_fall_on_multiples_of_the_interval_and_the_end_after_resuming():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 from unittest import mock
 
 import keras
@@ -10,14 +11,17 @@ import pytest
 import tensorflow as tf
 from short_runs import settings_of
 
-from align_keras import distribution
+from align_keras import distribution, uploads
 from align_keras.data import records
 from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
+from align_keras.remote_path import RemotePath
 from align_keras.runs import pretraining
 from align_keras.runs.command import one_line
 from align_keras.runs.log import DivergedError, TrainingLog, read_log
+from align_keras.runs.presets import load_model
 from align_keras.runs.pretraining import pretrain
+from align_keras.runs.verifying import verify
 
 pytestmark = pytest.mark.usefixtures("tiny_preset")
 
@@ -122,6 +126,55 @@ def test_a_run_with_torn_files_resumes_to_the_same_weights(
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
     for line, other in zip(read_log(finished[0]), read_log(workdir), strict=True):
         assert line.get("loss") == other.get("loss")
+
+
+def put(folder, address):
+    """Copies a local folder to a file system of TensorFlow's."""
+    for path in folder.rglob("*"):
+        target = RemotePath(f"{address}/{path.relative_to(folder)}")
+        if path.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            uploads.put(path, target)
+
+
+def test_a_run_on_a_file_system_of_tensorflows_resumes_to_the_same_weights(
+    finished, scene_shards, tmp_path, capsys
+):
+    """With its shards there, and with half of a checkpoint that was being written."""
+    copy_as_of_step_2(finished[0], tmp_path / "before")
+    settings = json.loads((tmp_path / "before" / "settings.json").read_text())
+    settings["train_data"] = "ram://bucket/shards/train-*"
+    (tmp_path / "before" / "settings.json").write_text(json.dumps(settings))
+    put(tmp_path / "before", "ram://bucket/run")
+    put(Path(scene_shards[0][0]).parent, "ram://bucket/shards")
+    half = finished[0] / "checkpoints" / "newest" / "ckpt-4.data-00000-of-00001"
+    newest = RemotePath("ram://bucket/run/checkpoints/newest")
+    uploads.put(half, newest / half.name)
+    shards = (["ram://bucket/shards/train-*"], ["ram://bucket/shards/eval-*"])
+    metrics = pretrain(settings_of(shards, "ram://bucket/run"))
+    assert "resuming ram://bucket/run at step 2 of 4" in capsys.readouterr().out
+    assert metrics["resumed_at_step"] == 2
+    after = RemotePath("ram://bucket/run")
+    uploads.fetched(after, tmp_path / "after", uploads.files_below(after))
+    local, remote = newest_weights(finished[0]), newest_weights(tmp_path / "after")
+    assert local.keys() == remote.keys()
+    for name, value in local.items():
+        np.testing.assert_array_equal(remote[name], value, err_msg=name)
+    for line, other in zip(read_log(finished[0]), read_log(after), strict=True):
+        assert line.get("loss") == other.get("loss")
+    # Everything else is there too, and nothing more: no lock, no partial file.
+    left = [
+        {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+        for run in (finished[0], tmp_path / "after")
+    ]
+    assert {name for name in left[0] ^ left[1] if not name.startswith("logs/")} == set()
+    found = verify("ram://bucket/run/")
+    assert sorted(own.kind for own in found) == ["checkpoint"] * 3 + ["preset", "run"]
+    assert not any(own.faults for own in found)
+    one, other = (load_model(str(run)) for run in (finished[0], after))
+    np.testing.assert_array_equal(
+        one.encode_texts(["a red ring"]), other.encode_texts(["a red ring"])
+    )
 
 
 def test_a_finished_run_reports_again_without_training(finished, scene_shards, capsys):

@@ -6,9 +6,11 @@ import pytest
 import tensorflow as tf
 from short_runs import settings_of
 
+from align_keras import uploads
 from align_keras.data import records
 from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
+from align_keras.remote_path import RemotePath
 from align_keras.runs import pretraining_data
 from align_keras.runs.pretraining import open_run
 from align_keras.runs.pretraining_batches import training_data
@@ -69,11 +71,12 @@ def test_a_worker_with_less_than_a_batch_names_the_batch_size(scene_shards, prep
     assert raised.value.setting == "batch_size"
 
 
-def test_scenes_are_rendered_whole_and_over_nobodys_shards(tmp_path, monkeypatch):
-    def render(directory, **_):
-        for name in ("train-00000.tfrecord", "eval-00000.tfrecord"):
-            (directory / name).write_text("scenes")
+def render(directory, **_):
+    for name in ("train-00000.tfrecord", "eval-00000.tfrecord"):
+        (directory / name).write_text("scenes")
 
+
+def test_scenes_are_rendered_whole_and_over_nobodys_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(pretraining_data.scenes, "write_scenes", render)
     theirs = tmp_path / "data" / "eval-00000.tfrecord"
     theirs.parent.mkdir()
@@ -88,3 +91,28 @@ def test_scenes_are_rendered_whole_and_over_nobodys_shards(tmp_path, monkeypatch
     assert found == pretraining_data.quickstart_data(theirs.parent, seed=0)
     names = {"train_data": "train-00000.tfrecord", "eval_data": "eval-00000.tfrecord"}
     assert found == {key: [str(theirs.parent / name)] for key, name in names.items()}
+
+
+def test_scenes_are_rendered_elsewhere_too_also_after_a_kill(monkeypatch):
+    monkeypatch.setattr(pretraining_data.scenes, "write_scenes", render)
+    folder, put = RemotePath("ram://scenes/data"), uploads.put
+    theirs = folder / "eval-00000.tfrecord"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("somebody's")
+    with pytest.raises(InputError, match="is there already; remove it, or give another"):
+        pretraining_data.quickstart_data(folder, seed=0)
+    theirs.unlink()
+
+    def be_killed(local, target):
+        put(local, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(uploads, "put", be_killed)
+    with pytest.raises(KeyboardInterrupt):
+        pretraining_data.quickstart_data(folder, seed=0)
+    monkeypatch.setattr(uploads, "put", put)
+    found = pretraining_data.quickstart_data(folder, seed=0)
+    assert found["eval_data"] == [str(theirs)]
+    ends = ("00000.tfrecord", "checksums.json")
+    names = [f"{part}-{end}" for part in ("eval", "train") for end in reversed(ends)]
+    assert [path.name for path in folder.iterdir()] == sorted([*names, "finished"])

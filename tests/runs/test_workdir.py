@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from align_keras import leases
 from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError
 from align_keras.runs.classification_data import difference as difference_of_images
@@ -176,10 +177,35 @@ def test_a_signal_says_truly_how_to_go_on(tmp_path):
     )
 
 
-def test_a_directory_on_another_machine_is_refused():
-    with pytest.raises(InputError, match="gs:// is not supported here") as raised:
-        open_workdir(PretrainSettings(), "gs://bucket/run", written=())
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("https://bucket/run", "https:// is not supported here"),
+        ("ram://runs/[a]", "TensorFlow takes .* for a pattern"),
+    ],
+)
+def test_an_address_where_no_run_can_be_is_refused(address, problem):
+    with pytest.raises(InputError, match=problem) as raised:
+        open_workdir(PretrainSettings(), address, written=())
     assert raised.value.setting == "workdir"
+
+
+def test_a_directory_on_another_machine_is_one_runs(monkeypatch):
+    monkeypatch.setattr(leases, "LEFT_AFTER", 0.2)
+    monkeypatch.setattr(leases, "RENEWED_EVERY", 0.01)
+    address = "ram://runs/a"
+    with contextlib.ExitStack() as held:
+        found = open_workdir(PretrainSettings(), address, "worker-1", written=(), held=held)
+        assert str(found) == f"{address}/worker-1"
+        with pytest.raises(InputError, match="another run is using it; wait for ") as raised:
+            open_workdir(PretrainSettings(), address, "worker-1", written=())
+        assert raised.value.setting == "workdir"
+        (found / "checkpoints/newest").mkdir(parents=True)
+        (found / "checkpoints/newest/ckpt-12.index").touch()
+        assert "resumes at step 12" in how_to_resume(address, found)
+    assert [path.name for path in found.iterdir()] == ["checkpoints"]
+    with pytest.raises(InputError, match="is there already, and .* has no settings.json"):
+        open_workdir(PretrainSettings(), str(found), written=["checkpoints"])
 
 
 def test_another_vocabulary_is_not_written_over(tmp_path):

@@ -4,12 +4,14 @@ import functools
 import logging
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
+from align_keras import paths
 from align_keras.data.examples import image_files
 from align_keras.data.examples.example import Example
 from align_keras.data.examples.example_set import ExampleSet, digest, in_order
 from align_keras.errors import Place
+from align_keras.paths import AnyPath
 
 logger = logging.getLogger(__name__)
 
@@ -23,20 +25,26 @@ class FolderExamples(ExampleSet):
             folders are left out, which the log says.
     """
 
-    def __init__(self, folder: str | Path, classes: bool = False) -> None:
-        self.parts = [os.fspath(folder)]
+    def __init__(self, folder: str | AnyPath, classes: bool = False) -> None:
+        self.parts = [str(folder)]
         self._names: tuple[str, ...] | None = None
         if not classes:
             self._files = sorted(image_files.walk(folder))
             return
-        found = sorted(p for p in Path(folder).iterdir() if not image_files.is_hidden(p.name))
+        found = self._shown_in(folder)
         folders = [path for path in found if path.is_dir()]
         if beside := sum(image_files.is_image(path.name) for path in found if path.is_file()):
             logger.warning("%s: %d images in no folder of a class are left out", folder, beside)
         self._names = tuple(path.name for path in folders)
         # Each by itself: two classes may link to the same images.
-        files = (sorted(map(Path, image_files.walk(path))) for path in folders)
-        self._files = [os.fspath(file) for of_class in files for file in of_class]
+        files = (sorted(map(paths.path_of, image_files.walk(path))) for path in folders)
+        self._files = [str(file) for of_class in files for file in of_class]
+
+    @staticmethod
+    def _shown_in(folder: str | AnyPath) -> list[Any]:
+        """What is in a folder and not hidden, sorted."""
+        found: Any = paths.path_of(folder).iterdir()
+        return sorted(path for path in found if not image_files.is_hidden(path.name))
 
     def read(self, part: str) -> Iterator[Example]:
         """Yields the images in the order of their names."""

@@ -7,11 +7,12 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from align_keras import paths
+from align_keras import paths, uploads
 from align_keras.data import file_kinds
 from align_keras.errors import MissingInputError
+from align_keras.paths import AnyPath
+from align_keras.remote_path import RemotePath, RemoteState
 
 #: Endings of image files, in lower case.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp")
@@ -64,13 +65,17 @@ def foreign_format(name: str) -> str | None:
     return f"{ending} is a format that is not read" if ending in FOREIGN_SUFFIXES else None
 
 
-def walk(folder: str | Path) -> Iterator[str]:
+def walk(folder: str | AnyPath) -> Iterator[str]:
     """Yields the paths of all images below a folder.
 
     Links are followed; a folder that they lead to again is read once. Hidden files and folders
     are passed over.
     """
-    seen, waiting = set(), [os.fspath(folder)]
+    found_in = paths.path_of(folder)
+    if isinstance(found_in, RemotePath):
+        yield from _walk_remote(found_in)
+        return
+    seen, waiting = set(), [str(folder)]
     while waiting:
         current = waiting.pop()
         found = os.stat(current)
@@ -86,6 +91,14 @@ def walk(folder: str | Path) -> Iterator[str]:
                 yield entry.path
 
 
+def _walk_remote(folder: RemotePath) -> Iterator[str]:
+    for place, names in uploads.walk(folder):
+        below = str(place).removeprefix(str(folder)).split("/")
+        if not any(map(is_hidden, below)):
+            shown = (name for name in names if is_image(name) and not is_hidden(name))
+            yield from (str(place / name) for name in shown)
+
+
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
@@ -93,29 +106,34 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def state(file: str | Path) -> tuple[int, ...]:
+def state(file: str | AnyPath) -> tuple[int, ...]:
     """Size and time of change of a file; empty if it is not there or a link to itself."""
     try:
-        found = os.stat(file)
+        found = paths.path_of(file).stat()
     except (OSError, ValueError):
         return ()
     return found.st_size, found.st_mtime_ns
 
 
-def read_file(path: str | Path) -> bytes:
+def read_file(path: str | AnyPath) -> bytes:
     """The bytes of a regular file of a photograph's size; OSError otherwise."""
+    file = paths.path_of(path)
     try:
-        found = os.stat(path)
+        found = file.stat()
     except ValueError:  # letters that no file's name has
         raise FileNotFoundError(f"no file can be called {str(path)!r}") from None
-    if stat.S_ISDIR(found.st_mode):
+    if isinstance(found, RemoteState):
+        is_folder, is_file = found.is_folder, not found.is_folder
+    else:
+        is_folder, is_file = stat.S_ISDIR(found.st_mode), stat.S_ISREG(found.st_mode)
+    if is_folder:
         raise NoImageError("image is a folder")
     # A pipe would block for ever.
-    if not stat.S_ISREG(found.st_mode):
+    if not is_file:
         raise OSError("not a file")
     if found.st_size > MAX_FILE_BYTES:
         raise OSError(f"more than {MAX_FILE_BYTES >> 20} MiB")
-    return Path(path).read_bytes()
+    return file.read_bytes()
 
 
 class ImageFolder:
@@ -128,14 +146,16 @@ class ImageFolder:
         MissingInputError: if it does not exist.
     """
 
-    def __init__(self, directory: str | Path) -> None:
-        self.directory = paths.local(directory)
+    def __init__(self, directory: str | AnyPath) -> None:
+        self.directory = paths.path_of(directory)
         if not self.directory.is_dir():
             raise MissingInputError(f"no folder {directory}")
         self._archives: dict[str, zipfile.ZipFile] = {}
 
     def read(self, image: str, archive: str = "") -> bytes:
         """The bytes of a file, or of a member of ``archive``; raises one of ``UNREADABLE``."""
+        if not archive and paths.is_remote(image):
+            return read_file(image)
         if not archive and "://" in image:
             raise NoImageError("image is a URL; download it first")
         if not archive:
@@ -152,7 +172,8 @@ class ImageFolder:
     def _open(self, archive: str) -> zipfile.ZipFile:
         # Once: opening reads the list of all members.
         try:
-            return zipfile.ZipFile(self.directory / archive)
+            file = self.directory / archive
+            return zipfile.ZipFile(file.open("rb") if isinstance(file, RemotePath) else file)
         except (FileNotFoundError, ValueError):
             raise NoImageError("archive missing") from None
         except zipfile.BadZipFile:

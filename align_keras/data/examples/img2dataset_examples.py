@@ -5,10 +5,10 @@ import json
 import os
 import tarfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import tensorflow as tf
 
+from align_keras import paths
 from align_keras.data import file_kinds
 from align_keras.data.examples import image_files
 from align_keras.data.examples.columns import Columns, listing
@@ -139,7 +139,7 @@ class ParquetExamples(ShardExamples):
     default_columns = Columns()
 
     def _entries(self, part: str) -> Iterator[Entry]:
-        folder = Path(part).with_suffix("")
+        folder = paths.path_of(part).with_suffix("")
         for _, row in read_table(part):
             if isinstance(row, RowFault):
                 yield Entry({}, image_files.no_image(), row.reason)

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from align_keras import paths
 from align_keras.data import file_kinds
 from align_keras.data.examples import image_files
 from align_keras.data.examples.columns import listing
 from align_keras.data.examples.example import Example, storable
 from align_keras.data.examples.example_set import ExampleSet, digest, in_order
 from align_keras.errors import InputError, MissingInputError, Place
+from align_keras.paths import AnyPath
 
 
 class KarpathyExamples(ExampleSet):
@@ -27,8 +29,8 @@ class KarpathyExamples(ExampleSet):
         InputError: if it is not such a file, or has no image of the split.
     """
 
-    def __init__(self, path: str | Path, images: str | Path = "", split: str = "") -> None:
-        path = Path(path)
+    def __init__(self, path: str | AnyPath, images: str | AnyPath = "", split: str = "") -> None:
+        path = paths.path_of(path)
         if not path.is_file():
             raise MissingInputError(f"no file {path}", remedy="give a file of Karpathy's splits")
         self.parts = [str(path)]
@@ -73,7 +75,7 @@ class KarpathyExamples(ExampleSet):
         )
 
 
-def _images_in(path: Path) -> list:
+def _images_in(path: AnyPath) -> list:
     """The list of images in the file."""
     try:
         table = json.loads(path.read_bytes())

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import tensorflow as tf
@@ -26,14 +25,15 @@ from align_keras.data.examples.table_examples import TableExamples
 from align_keras.data.examples.tables import ending_of
 from align_keras.data.matching import matching_files
 from align_keras.errors import InputError, MissingInputError, Place
+from align_keras.paths import AnyPath
 
 _KINDS = "a table, a quoted pattern of shards or tfds:NAME"
 
 
 def open_examples(
-    data: str | Path,
+    data: str | AnyPath,
     split: str = "",
-    images: str | Path = "",
+    images: str | AnyPath = "",
     select: Sequence[str] = (),
     *,
     default_split: str = "test",
@@ -61,16 +61,13 @@ def open_examples(
         InputError: if there is no such data, split or row, or a row of a table cannot be used.
     """
     columns = Columns(select=tuple(select))
-    path = Path(data)
-    if paths.scheme(data) and (ending_of(path) or path.suffix.lower() == ".json"):
-        raise InputError(
-            "only shards are read from another machine", Place(str(data)), "copy it to this one"
-        )
     if str(data).startswith("tfds:"):
         # It takes seconds to import, and may be missing.
         from align_keras.data.examples.tfds_examples import TFDSExamples
 
         return TFDSExamples(str(data), split or default_split, columns)
+    paths.check_scheme(data, remote=True)
+    path = paths.path_of(data)
     if ending_of(path) and not path.is_dir():
         return _open_table(path, split, images, columns, default_split)
     if select:
@@ -82,7 +79,7 @@ def open_examples(
     if path.suffix.lower() == ".json":
         return KarpathyExamples(path, images, split or default_split)
     try:
-        files = records.find_shards(data)
+        files = records.find_shards(str(data))
     except MissingInputError as error:
         remedy = "give a folder, a table, or a quoted pattern of shards"
         raise MissingInputError(error.problem, remedy=remedy) from None
@@ -95,7 +92,7 @@ def open_examples(
     return ShardExamples(files)
 
 
-def open_images(images: str | Path, select: Sequence[str] = ()) -> ExampleSet:
+def open_images(images: str | AnyPath, select: Sequence[str] = ()) -> ExampleSet:
     """Opens every image there is, of all splits and at any depth of a folder.
 
     Args:
@@ -151,7 +148,7 @@ def open_downloads(source: str, columns: Columns | None = None) -> ExampleSet:
 
 
 def _open_table(
-    path: Path, split: str, images: str | Path, columns: Columns, default_split: str
+    path: AnyPath, split: str, images: str | AnyPath, columns: Columns, default_split: str
 ) -> TableExamples:
     if images:
         with errors.concerning("images"):
@@ -168,11 +165,11 @@ def _open_table(
     return table
 
 
-def _open_folder(path: Path, split: str, default_split: str, folders: str) -> FolderExamples:
+def _open_folder(path: AnyPath, split: str, default_split: str, folders: str) -> FolderExamples:
     if split and not (path / split).is_dir():
         raise MissingInputError(f"no folder {path / split} of the split {split}", setting="split")
     if split or (default_split and (path / default_split).is_dir()):
-        path /= split or default_split
+        path = path / (split or default_split)
     if folders == "images":
         return FolderExamples(path)
     found = FolderExamples(path, classes=True)

@@ -4,7 +4,6 @@ No TensorFlow: a misspelt name is reported at once.
 """
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from align_keras import paths
 from align_keras.data.examples.columns import Columns
@@ -20,12 +19,14 @@ def check_data(data: str, select: Sequence[str], needs: str = "") -> None:
         select: ``COLUMN=VALUE``.
         needs: ``captions`` or ``class``, beside the image; empty for neither.
     """
-    # A table on another machine is refused when it is opened.
-    if ending_of(data) and not paths.scheme(data) and not Path(data).is_dir():
+    # Other machines are asked when the table is opened: that takes TensorFlow.
+    if ending_of(data) and not paths.is_remote(data) and not paths.path_of(data).is_dir():
         check_columns(data, Columns(select=tuple(select)), ("image", needs))
 
 
-def check_columns(path: str | Path, columns: Columns, needs: Collection[str] = ("image",)) -> None:
+def check_columns(
+    path: str | paths.AnyPath, columns: Columns, needs: Collection[str] = ("image",)
+) -> None:
     """Raises InputError if a table lacks a column that is needed or was named.
 
     Of a CSV, TSV or Parquet file the header is read; of JSONL the rows until all are found.

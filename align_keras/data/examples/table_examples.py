@@ -2,15 +2,16 @@
 
 import functools
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
+from align_keras import paths
 from align_keras.data.examples import image_files
 from align_keras.data.examples.columns import Columns, example_of, listing, no_name
 from align_keras.data.examples.example import Example, is_absent
 from align_keras.data.examples.example_set import ExampleSet, digest, in_order, usable
 from align_keras.data.examples.tables import Row, RowFault, read_table
 from align_keras.errors import Place
+from align_keras.paths import AnyPath
 
 
 class TableExamples(ExampleSet):
@@ -25,11 +26,11 @@ class TableExamples(ExampleSet):
     """
 
     def __init__(
-        self, table: str | Path, images: str | Path = "", columns: Columns | None = None
+        self, table: str | AnyPath, images: str | AnyPath = "", columns: Columns | None = None
     ) -> None:
         self.columns = columns or Columns()
         self.parts = [str(table)]
-        self.images_folder = str(images or Path(table).parent)
+        self.images_folder = str(images or paths.path_of(table).parent)
         self._rows: list[tuple[str, Row]] | None = None
         self._folder: image_files.ImageFolder | None = None
 
@@ -98,7 +99,7 @@ class TableExamples(ExampleSet):
             texts = () if isinstance(row, RowFault) else self.columns.texts_of(row)
             text = next((text for text in texts if text and isinstance(text, str)), "")
             rows.setdefault((archive, name), text)
-        folder = Path(self.images_folder)
+        folder = paths.path_of(self.images_folder)
         state = functools.cache(lambda file: image_files.state(folder / file))
         return digest((*row, caption, *state(row[0] or row[1])) for row, caption in rows.items())
 

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-from align_keras import paths
+from align_keras import files, paths
 from align_keras.data import file_kinds
 from align_keras.errors import InputError, MissingInputError, Place
+from align_keras.paths import AnyPath
 
 #: Endings of tables, in lower case; all but Parquet may have ``.gz`` behind.
 TABLE_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
@@ -43,16 +44,16 @@ FEWER_FIELDS = RowFault("fewer fields than the header has; quote those with a li
 LINE_BREAK = RowFault("a line break within quotes, which a TSV cannot have")
 
 
-def ending_of(path: str | Path) -> str:
+def ending_of(path: str | AnyPath) -> str:
     """One of ``TABLE_SUFFIXES`` without ``.gz``; empty if the name is not that of a table."""
-    name = Path(path).name.lower()
+    name = Path(str(path)).name.lower()
     plain = name.removesuffix(".gz")
     ending = Path(plain).suffix
     is_table = ending in TABLE_SUFFIXES and (plain == name or ending != ".parquet")
     return ending if is_table else ""
 
 
-def read_table(path: str | Path) -> Iterator[tuple[str, Row]]:
+def read_table(path: str | AnyPath) -> Iterator[tuple[str, Row]]:
     """Reads rows from JSONL, CSV, TSV or Parquet, by the file's extension.
 
     A CSV whose header holds no comma may be separated by semicolons, tabs or bars. A TSV holds
@@ -80,7 +81,7 @@ def read_table(path: str | Path) -> Iterator[tuple[str, Row]]:
         yield from _read_jsonl(file) if ending == ".jsonl" else _read_lines(file, path, ending)
 
 
-def header_of(path: str | Path) -> list[str] | None:
+def header_of(path: str | AnyPath) -> list[str] | None:
     """The names of a table's columns, without reading its rows; None for JSONL.
 
     Raises:
@@ -96,9 +97,9 @@ def header_of(path: str | Path) -> list[str] | None:
         return _header(_LINES[ending](file, path), path)
 
 
-def _check_kind(path: str | Path) -> str:
+def _check_kind(path: str | AnyPath) -> str:
     """The ending of a table, once it is known to exist and to be what its ending says."""
-    if not paths.local(path).is_file():
+    if not paths.path_of(path).is_file():
         raise MissingInputError(f"no file {path}", remedy="give a JSONL, CSV, TSV or Parquet table")
     ending = ending_of(path)
     if not ending:
@@ -117,14 +118,13 @@ def _check_kind(path: str | Path) -> str:
     return ending
 
 
-def _open(path: str | Path, mode: str = "rt") -> IO:
+def _open(path: str | AnyPath, mode: str = "rt") -> contextlib.AbstractContextManager[IO]:
     options = {} if mode == "rb" else {"encoding": "utf-8-sig", "newline": ""}
-    opener: Any = gzip.open if str(path).lower().endswith(".gz") else open
-    return opener(path, mode, **options)
+    return files.opened(paths.path_of(path), mode, **options)
 
 
 @contextlib.contextmanager
-def _read_as_text(path: str | Path) -> Iterator[IO[str]]:
+def _read_as_text(path: str | AnyPath) -> Iterator[IO[str]]:
     """The opened table; raises InputError if it cannot be read."""
     try:
         with _open(path) as file:
@@ -135,7 +135,7 @@ def _read_as_text(path: str | Path) -> Iterator[IO[str]]:
         raise InputError(f"not readable ({error})", Place(str(path)), "write it again") from None
 
 
-def _not_utf8(path: str | Path) -> InputError:
+def _not_utf8(path: str | AnyPath) -> InputError:
     """The error about the first line that is not UTF-8."""
     number, found = 0, ""
     with _open(path, "rb") as file:
@@ -172,7 +172,7 @@ def _parse_object(line: str) -> Row:
 # === CSV and TSV ===
 
 
-def _read_lines(file: IO[str], path: str | Path, ending: str) -> Iterator[tuple[str, Row]]:
+def _read_lines(file: IO[str], path: str | AnyPath, ending: str) -> Iterator[tuple[str, Row]]:
     """The rows of a CSV or TSV."""
     lines = _LINES[ending](file, path)
     header = _header(lines, path)
@@ -185,7 +185,7 @@ def _read_lines(file: IO[str], path: str | Path, ending: str) -> Iterator[tuple[
             yield where, MORE_FIELDS if len(fields) > len(header) else FEWER_FIELDS
 
 
-def _header(lines: Iterator[tuple[str, list[str]]], path: str | Path) -> list[str]:
+def _header(lines: Iterator[tuple[str, list[str]]], path: str | AnyPath) -> list[str]:
     """The names in the first line, which is consumed."""
     where, header = next(lines, ("", []))
     header = [name.strip() for name in header]
@@ -200,7 +200,7 @@ def check_header(names: Sequence[str], place: Place) -> None:
         raise InputError(f"two columns are called {twice[0]}", place, "rename one")
 
 
-def _csv_fields(file: IO[str], path: str | Path) -> Iterator[tuple[str, list[str]]]:
+def _csv_fields(file: IO[str], path: str | AnyPath) -> Iterator[tuple[str, list[str]]]:
     """The fields of each row of a CSV that is not blank, with its last line."""
     start = []  # the header, and blank lines before it
     for line in file:
@@ -226,7 +226,7 @@ def _csv_fields(file: IO[str], path: str | Path) -> Iterator[tuple[str, list[str
         ) from None
 
 
-def _tsv_fields(file: IO[str], _: str | Path) -> Iterator[tuple[str, list[str] | RowFault]]:
+def _tsv_fields(file: IO[str], _: str | AnyPath) -> Iterator[tuple[str, list[str] | RowFault]]:
     """The fields of each line of a TSV that is not blank; a RowFault for half of a row."""
     width = 0
     before: tuple[str, list[str]] | None = None
@@ -266,7 +266,7 @@ _LINES: dict[str, Callable[..., Iterator]] = {".csv": _csv_fields, ".tsv": _tsv_
 # === Parquet ===
 
 
-def _read_parquet(path: str | Path) -> Iterator[tuple[str, Row]]:
+def _read_parquet(path: str | AnyPath) -> Iterator[tuple[str, Row]]:
     with _opened_parquet(path) as file:
         number = 0
         for batch in file.iter_batches():
@@ -276,7 +276,7 @@ def _read_parquet(path: str | Path) -> Iterator[tuple[str, Row]]:
 
 
 @contextlib.contextmanager
-def _opened_parquet(path: str | Path) -> Iterator[Any]:
+def _opened_parquet(path: str | AnyPath) -> Iterator[Any]:
     """A ``pyarrow.parquet.ParquetFile``; raises an InputError if it is not readable."""
     try:
         import pyarrow
@@ -286,7 +286,10 @@ def _opened_parquet(path: str | Path) -> Iterator[Any]:
             "Parquet needs pyarrow", Place(str(path)), "pip install 'align-keras[data]'"
         ) from None
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        found = paths.path_of(path)
+        # pyarrow has file systems of its own, which know other addresses and logins.
+        source = found.open("rb") if paths.is_remote(found) else str(path)
+        with pyarrow.parquet.ParquetFile(source) as file:
             check_header(file.schema_arrow.names, Place(str(path)))
             yield file
     # pyarrow decodes texts only when they are read.

@@ -1,7 +1,5 @@
 """Packs a set of TensorFlow Datasets for training, without any rule."""
 
-from pathlib import Path
-
 from align_keras import paths
 from align_keras.data import shard_sets
 from align_keras.data.examples.columns import CAPTION_COLUMNS
@@ -13,7 +11,7 @@ from align_keras.errors import InputError
 _SHARD_SIZE = 4_096
 
 
-def training_shards(name: str, directory: str | Path, seed: int = 0) -> list[str]:
+def training_shards(name: str, directory: str | paths.AnyPath, seed: int = 0) -> list[str]:
     """Packs a TFDS set for training, unless that is done.
 
     Args:
@@ -29,13 +27,15 @@ def training_shards(name: str, directory: str | Path, seed: int = 0) -> list[str
             are there that were not packed here.
     """
     own = name.removeprefix("tfds:")
-    output = Path(directory) / (own if own.isidentifier() else paths.file_name_of(own))
-    finished = Path(f"{output}.finished")
+    folder = paths.path_of(directory)
+    output = folder / (own if own.isidentifier() else paths.file_name_of(own))
+    finished = output.with_name(f"{output.name}.finished")
     if not finished.exists():
         print(f"packing {name} into {directory}", flush=True)
         source = TFDSExamples(name)
         preparation = Preparation(source, filters.NO_RULES, seed)
-        report = single_machine.prepare(preparation, str(output), _SHARD_SIZE)
+        with shard_sets.made_here(folder, output.name) as local:
+            report = single_machine.prepare(preparation, str(local / output.name), _SHARD_SIZE)
         if not report["pairs_out"]:
             reasons = ", ".join(report["reasons"])
             raise InputError(
@@ -43,4 +43,4 @@ def training_shards(name: str, directory: str | Path, seed: int = 0) -> list[str
                 remedy=f"captions are looked for in {', '.join(CAPTION_COLUMNS)}",
             )
         finished.touch()
-    return shard_sets.find_set(output)
+    return shard_sets.find_set(str(output))

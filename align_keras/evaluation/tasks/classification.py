@@ -1,7 +1,6 @@
 """Classifies images: zero-shot, by nearest neighbours, by a linear probe."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from align_keras.evaluation import data_sets, embedding, probes, report, zero_sh
 from align_keras.evaluation.tasks.classes import Labelled, embed_labelled, read_class_names
 from align_keras.evaluation.tasks.data import ImageData, SplitData
 from align_keras.evaluation.tasks.result import Result, pictures_of, some_right_and_wrong
+from align_keras.paths import AnyPath
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
 
@@ -35,7 +35,7 @@ class ZeroShot(ImageData):
             data.check_classes()
         return data
 
-    def run(self, model: Any, data: ExampleSet, output: Path) -> Result:
+    def run(self, model: Any, data: ExampleSet, output: AnyPath) -> Result:
         """Embeds images and prompts, and draws; InputError if an image has no known class."""
         prompts = self.prompts or data_sets.prompts_of(self.name)
         with concerning("prompts"):
@@ -88,7 +88,7 @@ class NearestNeighbours(Probe):
 
     kind: ClassVar[str] = "knn"
 
-    def run(self, model: Any, data: tuple[ExampleSet, ExampleSet], output: Path) -> Result:
+    def run(self, model: Any, data: tuple[ExampleSet, ExampleSet], output: AnyPath) -> Result:
         """Embeds both parts; InputError if an image or its class is not usable."""
         images, train = self.embed(data, model.encode_images, model.preprocessor)
         with concerning("train_data"):
@@ -112,7 +112,7 @@ class LinearProbe(Probe):
     seed: int = 0
     """Decides the order of the training images."""
 
-    def run(self, model: Any, data: tuple[ExampleSet, ExampleSet], output: Path) -> Result:
+    def run(self, model: Any, data: tuple[ExampleSet, ExampleSet], output: AnyPath) -> Result:
         """Embeds both parts, trains the layer, draws; InputError as of ``NearestNeighbours``."""
         images, train = self.embed(data, embedding.feature_encoder(model), model.preprocessor)
         weights, bias = probes.fit_linear_probe(
@@ -135,7 +135,7 @@ def classification_result(
     images: Labelled,
     data: ExampleSet,
     preprocessor: AlignPreprocessor,
-    output: Path,
+    output: AnyPath,
 ) -> Result:
     """The metrics of scores, and two pictures: a confusion matrix and some predictions.
 

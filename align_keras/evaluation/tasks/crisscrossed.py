@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from align_keras.evaluation import crisscrossed, embedding, retrieval
 from align_keras.evaluation.metrics import RECALL_AT
 from align_keras.evaluation.tasks.data import image_file
 from align_keras.evaluation.tasks.result import Result
+from align_keras.paths import AnyPath
 
 _COCO = re.compile(r"(?:.*_)?[0-9]+\.jpg")
 #: ``(first, second, scores)`` of ``read_judgements``, by kind.
@@ -30,7 +30,7 @@ class JudgedItems:
     judgements: Judgements
     captions: dict[int, tuple[int, str]]
     """``(image id, text)`` by caption id, in the order of the ids."""
-    files: dict[int, Path]
+    files: dict[int, AnyPath]
     """By image id, in the order of the ids."""
     num_captions: int
     """Judged captions, also those that are not there."""
@@ -91,7 +91,7 @@ class Crisscrossed:
             )
         return items
 
-    def run(self, model: Any, data: JudgedItems, output: Path) -> Result:
+    def run(self, model: Any, data: JudgedItems, output: AnyPath) -> Result:
         """Embeds the captions and images that were given; notes name the missing comparisons."""
         result = Result(
             "crisscrossed",
@@ -173,7 +173,7 @@ def _ids(*ids: np.ndarray) -> list[int]:
     return np.unique(np.concatenate(ids)).tolist()
 
 
-def read_coco_captions(path: str | Path) -> dict[int, tuple[int, str]]:
+def read_coco_captions(path: str | AnyPath) -> dict[int, tuple[int, str]]:
     """Captions of COCO's annotations or Karpathy's file: ``{id: (image id, text)}``.
 
     Raises:
@@ -181,10 +181,11 @@ def read_coco_captions(path: str | Path) -> dict[int, tuple[int, str]]:
         InputError: if it is neither, or a caption is empty or no text.
     """
     place = Place(file=str(path))
-    if not paths.local(path).is_file():
+    file = paths.path_of(path)
+    if not file.is_file():
         raise MissingInputError("no such file", place)
     try:
-        table = json.loads(Path(path).read_bytes())
+        table = json.loads(file.read_bytes())
         if "annotations" in table:
             rows = [(row["id"], row["image_id"], row["caption"]) for row in table["annotations"]]
         else:
@@ -203,13 +204,14 @@ def read_coco_captions(path: str | Path) -> dict[int, tuple[int, str]]:
     return {own: (image, text.strip()) for own, image, text in rows}
 
 
-def find_coco_images(folder: str | Path) -> dict[int, Path]:
+def find_coco_images(folder: str | AnyPath) -> dict[int, AnyPath]:
     """The files of a folder by COCO's number: ``{391895: .../COCO_val2014_000000391895.jpg}``."""
-    if not paths.local(folder).is_dir():
+    found = paths.path_of(folder)
+    if not found.is_dir():
         raise MissingInputError("no such folder", Place(file=str(folder)))
-    found = (path for path in Path(folder).glob("*[0-9].jpg") if not is_hidden(path.name))
+    images = (path for path in found.iterdir() if not is_hidden(path.name))
     # Other images may stand beside COCO's.
-    return {crisscrossed.coco_id(path.name): path for path in found if _COCO.fullmatch(path.name)}
+    return {crisscrossed.coco_id(path.name): path for path in images if _COCO.fullmatch(path.name)}
 
 
 def right_answers(

@@ -1,12 +1,12 @@
 """The data of a task: opened from its settings, or from the data set's own place in TFDS."""
 
 import dataclasses
-from pathlib import Path
 
 from align_keras.data import examples
 from align_keras.data.examples import Example, ExampleSet
 from align_keras.errors import InputError, Place, concerning
 from align_keras.evaluation import data_sets
+from align_keras.paths import AnyPath
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +106,6 @@ def _check_place(name: str, data: str) -> None:
         raise InputError(f"give the data of {name}; {what}")
 
 
-def image_file(path: Path) -> Example:
+def image_file(path: AnyPath) -> Example:
     """An example of nothing but an image."""
     return Example(Place(str(path)), path.name, path.read_bytes)

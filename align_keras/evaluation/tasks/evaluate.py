@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from align_keras import paths
@@ -15,6 +14,7 @@ from align_keras.evaluation.tasks.crisscrossed import Crisscrossed
 from align_keras.evaluation.tasks.multi30k import Multi30k
 from align_keras.evaluation.tasks.result import Result, report_result
 from align_keras.evaluation.tasks.retrieval import Retrieval
+from align_keras.paths import AnyPath
 
 
 class Task(Protocol):
@@ -29,7 +29,7 @@ class Task(Protocol):
     def open(self) -> Any:
         """Opens the data; InputError, with the field in ``setting``, if they cannot be used."""
 
-    def run(self, model: Any, data: Any, output: Path) -> Result:
+    def run(self, model: Any, data: Any, output: AnyPath) -> Result:
         """Measures a model on what ``open`` returned; draws pictures into ``output``."""
 
 
@@ -62,7 +62,7 @@ def make_task(task: str, settings: Mapping[str, Any]) -> Task:
 
 
 def evaluate(
-    model: Any, task: Task, output: str | Path, model_name: str = "", data: Any = None
+    model: Any, task: Task, output: str | AnyPath, model_name: str = "", data: Any = None
 ) -> Result:
     """Measures a model, prints a table, and writes JSON and pictures.
 
@@ -77,7 +77,7 @@ def evaluate(
         InputError: if the data cannot be used, or as ``check_output``.
     """
     check_output(task, output, model_name)
-    output = Path(output)
+    output = paths.path_of(output)
     result = task.run(model, task.open() if data is None else data, output)
     name = _json_of(task)
     report_result(result, task.name, model_name, output / name)
@@ -85,10 +85,10 @@ def evaluate(
     return result
 
 
-def check_output(task: Task, output: str | Path, model_name: str = "") -> None:
+def check_output(task: Task, output: str | AnyPath, model_name: str = "") -> None:
     """Raises an InputError if a folder holds what the task found of another model."""
     with concerning("output"):
-        path = paths.local(output) / _json_of(task)
+        path = paths.path_of(output) / _json_of(task)
         own = paths.absolute(model_name) if model_name else ""
         # What lies in a run's directory is of that run, wherever it was when it was written.
         if not own or not path.exists() or paths.absolute(path).startswith(f"{own}{os.sep}"):

@@ -1,7 +1,6 @@
 """Multi30K: the same captions in four languages."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.evaluation import data_sets, embedding, retrieval
 from align_keras.evaluation.tasks.data import image_file
 from align_keras.evaluation.tasks.result import Result
+from align_keras.paths import AnyPath
 
 _LANGUAGES = ("en", "de", "fr", "cs")
 
@@ -62,7 +62,7 @@ class Multi30k:
                 raise InputError(
                     f"{len(names):,} names for {count:,} captions", Place(self.captions)
                 )
-        folder = paths.local(self.images)
+        folder = paths.path_of(self.images)
         if missing := [name for name in names if not (folder / name).is_file()]:
             raise MissingInputError(
                 f"no such file ({len(missing):,} missing)",
@@ -71,7 +71,7 @@ class Multi30k:
             )
         return [image_file(folder / name) for name in names]
 
-    def run(self, model: Any, data: ParallelCaptions, output: Path) -> Result:
+    def run(self, model: Any, data: ParallelCaptions, output: AnyPath) -> Result:
         """Embeds every language and the images, and ranks."""
         texts = {own: embedding.embed_texts(model, lines) for own, lines in data.captions.items()}
         places = np.arange(len(next(iter(texts.values()))))
@@ -112,7 +112,7 @@ def read_parallel_captions(folder: str, split: str) -> dict[str, list[str]]:
         raise InputError(f"give Multi30K's folder of {split}.en, {split}.de and others")
     captions = {}
     for language in _LANGUAGES:
-        for path in (paths.local(folder) / f"{split}.{language}{end}" for end in ("", ".gz")):
+        for path in (paths.path_of(folder) / f"{split}.{language}{end}" for end in ("", ".gz")):
             if path.is_file():
                 captions[language] = data_sets.read_lines(path)
                 for number, caption in enumerate(captions[language], 1):

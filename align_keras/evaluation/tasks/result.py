@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from align_keras.data.examples import Example
 from align_keras.evaluation import data_sets, embedding, report
+from align_keras.paths import AnyPath
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
 
@@ -35,7 +35,7 @@ class Result:
     """Training images that were skipped, each as often as it was; None if nothing was trained."""
 
 
-def report_result(result: Result, name: str, model_name: str, path: Path) -> None:
+def report_result(result: Result, name: str, model_name: str, path: AnyPath) -> None:
     """Prints the table and writes the JSON.
 
     Args:

@@ -1,7 +1,6 @@
 """Searches images by captions and captions by images."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +10,7 @@ from align_keras.errors import concerning
 from align_keras.evaluation import data_sets, embedding, report, retrieval, sheets
 from align_keras.evaluation.tasks.data import ImageData
 from align_keras.evaluation.tasks.result import Result, pictures_of, some_right_and_wrong
+from align_keras.paths import AnyPath
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
 
@@ -30,7 +30,7 @@ class Retrieval(ImageData):
             data.check_captions()
         return data
 
-    def run(self, model: Any, data: ExampleSet, output: Path) -> Result:
+    def run(self, model: Any, data: ExampleSet, output: AnyPath) -> Result:
         """Embeds every image and caption, and ranks; InputError if an image has no caption."""
         with concerning("data"):
             pairs = embedding.embed_pairs(model, data, self.batch_size)
@@ -53,7 +53,7 @@ class Retrieval(ImageData):
 
 
 def draw_retrievals(
-    path: Path,
+    path: AnyPath,
     pairs: embedding.Pairs,
     data: ExampleSet,
     preprocessor: AlignPreprocessor,

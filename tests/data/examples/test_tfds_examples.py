@@ -48,6 +48,9 @@ def test_training_reads_a_set_by_its_name(tfds_folder, tmp_path):
     before = tf.io.gfile.stat(shards[0]).mtime_nsec
     assert tfds_shards.training_shards(name, tmp_path) == shards
     assert tf.io.gfile.stat(shards[0]).mtime_nsec == before
+    (elsewhere,) = tfds_shards.training_shards(name, "ram://tfds")
+    assert records.count_records(elsewhere) == 80
+    assert tfds_shards.training_shards(name, "ram://tfds") == [elsewhere]
 
 
 def test_a_missing_set_or_split_is_one_line(tfds_folder):

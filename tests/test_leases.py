@@ -1,0 +1,83 @@
+"""Leases, which keep a second run out of a directory where there are no locks."""
+
+import json
+import os
+import socket
+import time
+
+import pytest
+
+from align_keras import leases, locks, processes
+from align_keras.errors import InputError
+from align_keras.remote_path import RemotePath
+
+FOLDER = RemotePath("ram://leases/run")
+LEASE = FOLDER / "lock"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(leases, "RENEWED_EVERY", 0.01)
+    monkeypatch.setattr(leases, "LEFT_AFTER", 0.1)
+    yield
+    LEASE.unlink(missing_ok=True)
+
+
+def write(**changes):
+    lease = {**processes.own_name(), "place": "0123abcd", "token": "another", "renewed": 0}
+    LEASE.write_text(json.dumps({**lease, **changes}))
+
+
+def test_a_lease_is_renewed_and_removed_and_refuses_its_own_process():
+    with locks.locked(LEASE):
+        first = json.loads(LEASE.read_text())
+        with pytest.raises(locks.LockedError) as raised, locks.locked(LEASE):
+            pass
+        assert f", process {os.getpid()} on {socket.gethostname()}" in raised.value.remedy
+        end = time.monotonic() + 5
+        while json.loads(LEASE.read_bytes() or "{}").get("renewed", 0) < 2:
+            assert time.monotonic() < end
+        leases.check(FOLDER / "checkpoints" / "newest")
+    assert first["renewed"] == 0
+    assert not LEASE.exists()
+
+
+def test_a_lease_that_changes_is_anothers(monkeypatch):
+    write()
+    monkeypatch.setattr(leases.time, "sleep", lambda _: write(renewed=1, host="there"))
+    with pytest.raises(locks.LockedError, match="on there"), locks.locked(LEASE):
+        pass
+    assert json.loads(LEASE.read_text())["token"] == "another"
+
+
+def test_a_lease_that_stays_was_left_behind(capsys):
+    write(host="gone")
+    with locks.locked(LEASE):
+        assert json.loads(LEASE.read_text())["token"] != "another"
+    assert "on gone: looking for 0 s whether it still is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "[", "[]", "{}"])
+def test_a_damaged_lease_is_left_behind(content):
+    LEASE.write_text(content)
+    with locks.locked(LEASE):
+        pass
+    assert not LEASE.exists()
+
+
+def test_the_lease_of_a_dead_process_of_this_machine_takes_no_wait(monkeypatch):
+    monkeypatch.setattr(leases, "LEFT_AFTER", 1e9)
+    write(place=processes.place(), process=2**22 + 1)
+    with locks.locked(LEASE):
+        pass
+
+
+def test_who_loses_the_lease_writes_no_more(monkeypatch):
+    monkeypatch.setattr(leases, "RENEWED_EVERY", 1e9)
+    with locks.locked(LEASE):
+        write(command="pretrain.py", process=7, host="other")
+        line = "^ram://leases/run: another run has begun to use it: pretrain.py, process 7 on other"
+        with pytest.raises(InputError, match=line):
+            leases.check(FOLDER / "checkpoints")
+        leases.check(RemotePath("ram://leases/another"))
+    assert LEASE.exists()  # it is the other's
