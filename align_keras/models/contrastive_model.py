@@ -18,6 +18,10 @@ from align_keras.preprocessing.fields import MODEL_INPUTS
 
 #: The floor of the temperature, below the 1/64 that the paper converges to.
 MIN_TEMPERATURE = 0.005
+_METRICS = (
+    *("loss", "loss_i2t", "loss_t2i", "i2t_recall_at_1", "t2i_recall_at_1"),
+    *("temperature", "learning_rate", "gradient_norm"),
+)
 
 
 class ContrastiveModel(keras_internals.BuiltBeforeFit):
@@ -70,19 +74,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
             # would leave no gradient below the floor, and so no way back.
             constraint=AtLeast(math.log(min_temperature)),
         )
-        self._trackers = {
-            name: keras.metrics.Mean(name=name)
-            for name in (
-                "loss",
-                "loss_i2t",
-                "loss_t2i",
-                "i2t_recall_at_1",
-                "t2i_recall_at_1",
-                "temperature",
-                "learning_rate",
-                "gradient_norm",
-            )
-        }
+        self._trackers = {name: keras.metrics.Mean(name=name) for name in _METRICS}
         #: Further float32 scalars of a step, whose means over the replicas are among its results.
         self.exchanged: Callable[[], dict[str, tf.Tensor]] = dict
         #: Called with a replica's batch in each training step.

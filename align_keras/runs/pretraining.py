@@ -20,7 +20,8 @@ from align_keras.paths import AnyPath
 from align_keras.runs import pretraining_data, report, start
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.executions import Executions
-from align_keras.runs.log import TrainingLog, lacks_evaluation, read_log
+from align_keras.runs.log import TrainingLog
+from align_keras.runs.log_lines import lacks_evaluation, read_log
 from align_keras.runs.memory import keep_freed_memory
 from align_keras.runs.model import make_model, with_gelu
 from align_keras.runs.pretraining_batches import count_skipped, training_data

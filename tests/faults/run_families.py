@@ -15,7 +15,7 @@ from align_keras.errors import InputError
 from align_keras.preprocessing.tokenizer import read_vocabulary, write_vocabulary
 from align_keras.runs import pretraining, pretraining_data, report
 from align_keras.runs.checkpoints import RunCheckpoints
-from align_keras.runs.log import read_log
+from align_keras.runs.log_lines import read_log
 from align_keras.runs.workdir import check_training_data, open_workdir
 
 

@@ -9,7 +9,7 @@ from conftest import ROOT
 from ports import free_ports
 from short_runs import settings_of, users_environment
 
-from align_keras.runs.log import read_log
+from align_keras.runs.log_lines import read_log
 
 pytestmark = pytest.mark.faults
 

@@ -9,7 +9,8 @@ from align_keras.errors import InputError
 from align_keras.models import precision
 from align_keras.runs import training
 from align_keras.runs.checkpoints import RunCheckpoints
-from align_keras.runs.log import TrainingLog, read_log
+from align_keras.runs.log import TrainingLog
+from align_keras.runs.log_lines import read_log
 from align_keras.runs.skipped import SkippedInRun
 
 

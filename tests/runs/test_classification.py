@@ -20,7 +20,8 @@ from align_keras.runs import classification
 from align_keras.runs.classification import finetune
 from align_keras.runs.classification_settings import Phase
 from align_keras.runs.command import one_line
-from align_keras.runs.log import DivergedError, TrainingLog, read_log
+from align_keras.runs.log import DivergedError, TrainingLog
+from align_keras.runs.log_lines import read_log
 from align_keras.runs.skipped import LostDataError
 
 COLOURS = ("white", "black", "blue")

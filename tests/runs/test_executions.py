@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from experiments import PRETRAINING
 
-from align_keras import distribution
+from align_keras import distribution, keras_internals
 from align_keras.errors import InputError
 from align_keras.runs.executions import Executions, Profiler
 
@@ -56,3 +56,26 @@ def test_a_profile_has_the_steps_that_were_asked_for(tmp_path):
     assert active == [False, False, True, True, False, False]
     (trace,) = folder.glob("plugins/profile/*/*.xplane.pb")
     assert trace.stat().st_size > 1_000
+
+
+def test_replicas_take_several_steps_in_one_execution(mirrored):
+    """In Keras's own loop TensorFlow asks for a placeholder that nobody feeds."""
+    trained = []
+    for steps in (1, 3):
+        with mirrored.scope():
+            model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+            model.compile("adam", "mse")
+            model.optimizer.build(model.trainable_variables)
+        model.set_weights([np.ones((3, 2)), np.zeros(2)])
+        examples = np.arange(36.0).reshape(6, 2, 3), np.ones((6, 2, 2))
+        dataset = tf.data.Dataset.from_tensor_slices(examples)
+        iterator = iter(mirrored.experimental_distribute_dataset(dataset))
+        execute = keras_internals.train_function_of(model, steps)
+        for _ in range(6 // steps):
+            results = execute(iterator)
+        assert "loss" in results
+        assert int(model.optimizer.iterations.numpy()) == 6
+        trained.append(model.get_weights())
+    for one, several in zip(*trained, strict=True):
+        np.testing.assert_allclose(one, several, rtol=1e-6)
+    assert not np.allclose(trained[0][0], 1.0)

@@ -2,7 +2,7 @@ import json
 from types import SimpleNamespace
 
 from align_keras.remote_path import RemotePath
-from align_keras.runs import log, report
+from align_keras.runs import log, log_lines, report
 
 
 def test_the_log_keeps_the_last_line_of_a_step_and_skips_a_cut_one(tmp_path):
@@ -13,7 +13,7 @@ def test_the_log_keeps_the_last_line_of_a_step_and_skips_a_cut_one(tmp_path):
     ]
     text = "\n".join(json.dumps(line) for line in lines) + '\n{"kind": "tr'
     (tmp_path / "log.jsonl").write_text(text)
-    assert [line["loss"] for line in log.read_log(tmp_path)] == [4.0, 2.0]
+    assert [line["loss"] for line in log_lines.read_log(tmp_path)] == [4.0, 2.0]
 
 
 ODD = [
@@ -42,7 +42,7 @@ ODD = [
 def test_odd_lines_are_left_out_and_counted_and_the_curves_are_drawn(tmp_path, capsys):
     good = b'{"kind": "train", "step": 1, "loss": 4.0}'
     (tmp_path / "log.jsonl").write_bytes(b"\n".join([*ODD, b"", good]))
-    lines = log.read_log(tmp_path)
+    lines = log_lines.read_log(tmp_path)
     assert [line["loss"] for line in lines] == [4.0]
     report.draw_curves(tmp_path / "curves.png", lines)
     printed = (
@@ -59,7 +59,7 @@ def test_a_torn_line_does_not_cost_the_next(tmp_path, capsys):
             file.write(start)
         training.step = step
         training.write("train", {"loss": float(step)})
-    assert [line["loss"] for line in log.read_log(tmp_path)] == [1.0, 2.0]
+    assert [line["loss"] for line in log_lines.read_log(tmp_path)] == [1.0, 2.0]
     assert "1 of 3 lines left out" in capsys.readouterr().out
     assert path.read_bytes().count(b"\n") == 3
 
@@ -70,7 +70,7 @@ def test_where_files_cannot_grow_lines_and_events_are_written_together():
 
     def written():
         (events,) = (workdir / "logs").iterdir()
-        return [line["step"] for line in log.read_log(workdir)], events.stat().st_size
+        return [line["step"] for line in log_lines.read_log(workdir)], events.stat().st_size
 
     sizes = []
     for step, kind, steps in ((1, "train", [1]), (2, "train", [1]), (3, "eval", [1, 2, 3])):

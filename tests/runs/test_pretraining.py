@@ -18,7 +18,8 @@ from align_keras.errors import InputError
 from align_keras.remote_path import RemotePath
 from align_keras.runs import pretraining
 from align_keras.runs.command import one_line
-from align_keras.runs.log import DivergedError, TrainingLog, read_log
+from align_keras.runs.log import DivergedError, TrainingLog
+from align_keras.runs.log_lines import read_log
 from align_keras.runs.presets import load_model
 from align_keras.runs.pretraining import pretrain
 from align_keras.runs.verifying import verify

@@ -16,7 +16,7 @@ from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
 from align_keras.evaluation import retrieval
 from align_keras.evaluation.metrics import RECALLS
-from align_keras.runs.log import read_log
+from align_keras.runs.log_lines import read_log
 from align_keras.runs.pretraining import (
     PretrainingRun,
     evaluate_held_out,

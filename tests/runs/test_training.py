@@ -14,7 +14,8 @@ from align_keras.data.batches import SkippedRecords
 from align_keras.errors import InputError
 from align_keras.runs import training
 from align_keras.runs.checkpoints import RunCheckpoints
-from align_keras.runs.log import STOP_REQUESTED, TrainingLog, lacks_evaluation, read_log
+from align_keras.runs.log import STOP_REQUESTED, TrainingLog
+from align_keras.runs.log_lines import lacks_evaluation, read_log
 from align_keras.runs.skipped import SkippedInRun
 from align_keras.runs.workdir import how_to_resume
 
