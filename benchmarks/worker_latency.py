@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -151,38 +152,43 @@ def measure_step(processes):
     return max(float(_line(process)) for process in processes)
 
 
-def main(pairs, delays):
-    """Prints a line for each delay."""
+def main(pairs, delays, turns):
+    """Starts the workers and prints a line for each delay."""
     tower = measure.in_child(pod_scale.__file__, part="towers", pairs=pairs, one_core=True)
     sizes = pod_scale.sizes_in(tower)
     with cable.two_hosts(0) as hosts:
         workers = start_workers(hosts, pairs)
         try:
-            print_steps(hosts, workers, pairs, sizes, delays)
+            print_steps(hosts, workers, pairs, sizes, delays, turns)
         finally:
             for process in workers:
                 process.kill()
 
 
-def print_steps(hosts, workers, pairs, sizes, delays):
-    """The table. The step of one worker is one without delay, less its modelled exchanges."""
+def print_steps(hosts, workers, pairs, sizes, delays, turns):
+    """The table: the delays take turns, so that what else the machine does falls on all alike."""
+    found = {delay: [] for delay in (0, *delays)}
+    for _ in range(turns):
+        for delay, measured in found.items():
+            hosts.delay(delay)
+            measured.append({**measure_cable(hosts), "seconds": measure_step(workers)})
     print(f"{measure.machine()}; {pod_scale.PRESET}, {pairs} pairs a worker\n")
     print(
         f"{'delay ms':>8}{'there and back ms':>19}{'MB/s':>7}{'links s':>9}{'s modelled':>12}"
         f"{'measured':>10}{'ratio':>7}"
     )
     alone = None
-    for delay in (0, *delays):
-        hosts.delay(delay)
-        found = measure_cable(hosts)
-        seconds = measure_step(workers)
-        bandwidth, latency = found["rate"] / 1e3, 1e3 * found["milliseconds"]
-        links = link_seconds(2, pairs, sizes, bandwidth, latency)
+    for delay, measured in found.items():
+        milliseconds = min(turn["milliseconds"] for turn in measured)
+        rate = max(turn["rate"] for turn in measured)
+        seconds = min(turn["seconds"] for turn in measured)
+        links = link_seconds(2, pairs, sizes, rate / 1e3, 1e3 * milliseconds)
+        # What a step takes beside its exchanges is known where there is no delay.
         alone = seconds - links if alone is None else alone
+        modelled = alone + links
         print(
-            f"{delay:>8g}{found['milliseconds']:>19.2f}{found['rate']:>7,.0f}{links:>9.3f}"
-            f"{alone + links:>12.3f}{seconds:>10.3f}{seconds / (alone + links):>7.2f}",
-            flush=True,
+            f"{delay:>8g}{milliseconds:>19.2f}{rate:>7,.0f}{links:>9.3f}{modelled:>12.3f}"
+            f"{seconds:>10.3f}{seconds / modelled:>7.2f}"
         )
 
 
@@ -193,11 +199,13 @@ if __name__ == "__main__":
     parser.add_argument("--case", help="one process of a host as JSON")
     parser.add_argument("--pairs", type=int, default=64, help="of a worker")
     parser.add_argument("--delays", type=float, nargs="+", default=[0.1, 1, 20], help="ms")
+    parser.add_argument("--turns", type=int, default=5, help="of all delays; the best one counts")
     arguments = parser.parse_args()
     if arguments.case:
         case = json.loads(arguments.case)
         sys.exit(train(**case) if "pairs" in case else probe(**case))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # else hosts would stay behind
     try:
-        sys.exit(main(arguments.pairs, arguments.delays))
+        sys.exit(main(arguments.pairs, arguments.delays, arguments.turns))
     except OSError as error:
         sys.exit(f"worker_latency.py: {error}")

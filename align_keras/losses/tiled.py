@@ -89,7 +89,7 @@ def tiled_losses(
 
     @tf.custom_gradient
     def losses(images, texts, temperature):
-        # TPUs know how many rows they gather, others do not.
+        # CPUs do not know how many rows they gather.
         all_texts = tf.ensure_shape(gather(texts), [replicas * rows, texts.shape[1]])
         problem = _Problem(
             images, all_texts, temperature, replica * rows, all_ids, min(tile_rows, rows)
