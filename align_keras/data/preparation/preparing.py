@@ -103,12 +103,12 @@ def _run(preparation: Preparation, output: Output) -> dict[str, Any]:
     if output.engine == "single_machine":
         return single_machine.prepare(preparation, output.output, output.shard_size, _with_progress)
     try:
-        from align_keras.data.preparation import beam_pipeline
+        from align_keras.data.preparation import beam_engine
     except ImportError:
         raise InputError(
             "beam needs apache-beam", remedy="pip install 'align-keras[beam]'", setting="engine"
         ) from None
-    return beam_pipeline.prepare(preparation, output.output, output.shard_size, output.beam_options)
+    return beam_engine.prepare(preparation, output.output, output.shard_size, output.beam_options)
 
 
 def _with_progress(pairs: _Items, what: str) -> Any:

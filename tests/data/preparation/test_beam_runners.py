@@ -107,12 +107,12 @@ def test_a_runner_that_cannot_run_it_is_refused(prepare, runner, message):
     ],
 )
 def test_a_runner_that_leaves_out_an_output_is_noticed(prepare, written, missing, monkeypatch):
-    from align_keras.data.preparation import beam_pipeline
+    from align_keras.data.preparation import beam_engine
 
     def build(pipeline, preparation, output, shard_size):
         for name, text in written.items():
             Path(f"{output}-{name}").write_text(text)
 
-    monkeypatch.setattr(beam_pipeline, "build", build)
+    monkeypatch.setattr(beam_engine, "build", build)
     with pytest.raises(InputError, match=f"ended without writing {missing}"):
         prepare("missing", "beam", "--runner=FnApiRunner")

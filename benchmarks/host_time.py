@@ -1,0 +1,122 @@
+"""What the host does for a training step, with a model that costs nothing.
+
+    python benchmarks/host_time.py
+
+The loop of a run without evaluations and checkpoints, over a batch that is there already: what is
+left is Python and TensorFlow's calls. "Before" reads all metrics and assigns a variable after each
+step, as the runs did. Every case is a process of its own, one after another; the least of several
+rounds counts.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from types import SimpleNamespace
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import measure
+
+STEPS, ROUNDS = 2_000, 5
+METRICS = 8
+CASES = {
+    "every result read, as before": {"steps": 1, "before": True},
+    "results read at lines": {"steps": 1},
+    "10 steps an execution": {"steps": 10},
+    "25 steps an execution": {"steps": 25},
+    "100 steps an execution": {"steps": 100},
+}
+
+
+def make_model():
+    """A model whose step adds to its metrics and does no more."""
+    import keras
+    import tensorflow as tf
+
+    class Idle(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.counter = self.add_weight(shape=(), name="counter")
+            self.built = True
+
+        def train_step(self, batch):
+            self.counter.assign_add(tf.reduce_sum(batch))
+            return {f"metric_{n}": self.counter.value * n for n in range(METRICS)}
+
+    model = Idle()
+    model.compile()
+    return model, tf.data.Dataset.from_tensors(tf.zeros([4])).repeat()
+
+
+def fit_as_before(model, dataset, folder):
+    """Keras's loop with what ``TrainingLog`` did at the end of each step."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    done = tf.Variable(0, dtype=tf.int64, trainable=False)
+    counted = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    class Reading(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            done.assign(batch + 1 - int(counted.numpy()))
+            assert all(np.isfinite(value).all() for value in logs.values())
+
+    model.fit(dataset, steps_per_epoch=STEPS, verbose=0, shuffle=False, callbacks=[Reading()])
+
+
+def fit_as_now(model, dataset, folder, steps):
+    """The loop of a run."""
+    import tensorflow as tf
+
+    from align_keras.runs import training
+    from align_keras.runs.executions import Executions
+    from align_keras.runs.log import TrainingLog
+
+    checkpoints = SimpleNamespace(
+        step=0,
+        saved_step=0,
+        seconds=tf.Variable(0.0, dtype=tf.float64),
+        timed_pairs=tf.Variable(0, dtype=tf.int64),
+        count_steps=lambda steps: None,
+    )
+    skipped = SimpleNamespace(check=lambda *_: None, count=0)
+    log = TrainingLog(folder, checkpoints, STEPS, 1, 100, skipped)
+    training.train(model, dataset, log, [], "", Executions(steps))
+
+
+def run(steps, before=False):
+    """One case, in its own process."""
+    model, dataset = make_model()
+    seconds = []
+    # What a process traces first is not counted.
+    for _ in range(ROUNDS + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            if before:
+                fit_as_before(model, dataset, folder)
+            else:
+                fit_as_now(model, dataset, folder, steps)
+            seconds.append(time.perf_counter() - start)
+    print(json.dumps({"seconds": min(seconds[1:])}))
+
+
+def main():
+    """Measures every case and prints the table."""
+    print(f"{measure.machine()}\n{STEPS:,} steps, {METRICS} metrics\n")
+    print(f"{'':<32}{'microseconds a step':>20}{'of before':>11}")
+    first = None
+    for name, case in CASES.items():
+        found = measure.in_child(__file__, **case)["seconds"] / STEPS * 1e6
+        first = first or found
+        print(f"{name:<32}{found:>20,.0f}{found / first:>11.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", help="one case as JSON, in this process")
+    arguments = parser.parse_args()
+    sys.exit(run(**json.loads(arguments.case)) if arguments.case else main())
