@@ -44,10 +44,10 @@ class RemotePath:
         return f"RemotePath({self._address!r})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, RemotePath) and self._address == other._address
+        return isinstance(other, RemotePath) and self._address == str(other)
 
     def __lt__(self, other: "RemotePath") -> bool:
-        return self._address < other._address
+        return self._address < str(other)
 
     def __hash__(self) -> int:
         return hash(self._address)

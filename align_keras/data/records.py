@@ -100,7 +100,8 @@ def index_records(shard: str) -> framing.ShardIndex:
             index.records - 1,
             lost,
         )
-    return index._replace(records=max(index.records, stated or 0))
+    count = max(index.records, stated or 0)
+    return framing.ShardIndex(count, index.starts, index.digest, index.whole)
 
 
 def stated_alone(shard: str) -> int | None:
