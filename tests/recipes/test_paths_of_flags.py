@@ -146,8 +146,8 @@ def test_every_file_system_is_one_of_tensorflows(monkeypatch):
         ),
         (
             "search.py",
-            ["index", "--model=m", "--output=o", "--images=gs://b/x.csv"],
-            "--images: gs://b/x.csv: only shards are read from another machine; copy it to this",
+            ["index", "--model=m", "--output=o", "--images=ftp://b/x.csv"],
+            "--images: ftp://b/x.csv: ftp:// is not supported here; give a path on this machine",
         ),
         (
             "search.py",
