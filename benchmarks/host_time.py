@@ -83,7 +83,7 @@ def fit_as_now(model, dataset, folder, steps):
         timed_pairs=tf.Variable(0, dtype=tf.int64),
         count_steps=lambda steps: None,
     )
-    skipped = SimpleNamespace(check=lambda *_: None, count=0)
+    skipped = SimpleNamespace(check=lambda *_: None, count=0, is_alone=True)
     log = TrainingLog(folder, checkpoints, STEPS, 1, 100, skipped)
     training.train(model, dataset, log, [], "", Executions(steps))
 

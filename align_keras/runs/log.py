@@ -136,22 +136,20 @@ class TrainingLog(keras.callbacks.Callback):
             self.model.reset_metrics()
         self._bar.update(self.step - before)
 
-    def settle(self) -> dict[str, float]:
+    def settle(self) -> None:
         """Waits for the steps so far, before an evaluation or a checkpoint.
 
-        Returns:
-            The metrics since the last line; empty right after one.
+        Every worker must call it after the same steps.
 
         Raises:
             DivergedError: as ``on_train_batch_end``.
             LostDataError: likewise.
         """
-        return self._settle(is_saved=True, is_last=False)
+        self._settle(is_saved=True, is_last=False)
 
     def _settle(self, is_saved: bool, is_last: bool) -> dict[str, float]:
-        metrics = self._read()
-        self._stop_clock()
-        self.checkpoints.count_steps(self.step)
+        """As ``settle``; returns the metrics since the last line, none right after one."""
+        metrics = self._await()
         try:
             self.skipped.check(self.step, is_saved, is_last, self.checkpoints.saved_step)
         except LostDataError as error:
@@ -161,16 +159,18 @@ class TrainingLog(keras.callbacks.Callback):
             if not error.changes:
                 self._save()
             raise
-        self._settled_step = self.step
         return metrics
 
-    def _read(self) -> dict[str, float]:
-        """The metrics since the last line, once they are there and finite."""
+    def _await(self) -> dict[str, float]:
+        """Waits for the steps so far; returns their metrics since the last line, if finite."""
         found = {name: float(np.mean(value)) for name, value in self._unsettled.items()}
         # Weights are spoilt by the gradient at the latest, one step before the loss.
         for name in ("loss", "gradient_norm"):
             if not np.isfinite(found.get(name, 0.0)):
                 raise DivergedError((self._settled_step + 1, self.step), name, found[name])
+        self._stop_clock()
+        self.checkpoints.count_steps(self.step)
+        self._settled_step = self.step
         return found
 
     def _stop_clock(self) -> None:
@@ -198,9 +198,13 @@ class TrainingLog(keras.callbacks.Callback):
         self._bar.set_postfix_str(line, refresh=False)
 
     def save(self) -> None:
-        """Saves a checkpoint; raises as ``settle``."""
-        self.settle()
+        """Saves a checkpoint; raises as ``save_now``."""
+        self._settle_alone()
         self._save()
+
+    def _settle_alone(self) -> dict[str, float]:
+        """As ``_settle``, but without an exchange: other workers may be elsewhere."""
+        return self._settle(True, False) if self.skipped.is_alone else self._await()
 
     def _save(self) -> None:
         self.flush()
@@ -208,8 +212,13 @@ class TrainingLog(keras.callbacks.Callback):
         self.checkpoints.save()
 
     def save_now(self) -> None:
-        """Saves a checkpoint of the step under way, with the metrics since the last line."""
-        if metrics := self.settle():
+        """Saves a checkpoint of the step under way, with the metrics since the last line.
+
+        Raises:
+            DivergedError: as ``on_train_batch_end``.
+            LostDataError: likewise, where there is one worker.
+        """
+        if metrics := self._settle_alone():
             self._log(metrics)
         self._save()
 

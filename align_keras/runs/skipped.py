@@ -99,6 +99,11 @@ class SkippedInRun:
         self._epoch_began_step = before.get("epoch_began_step", first)
         self._checked_step = step
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is one worker, so that ``check`` waits for no other."""
+        return self._workers == 1
+
     def _epoch_of(self, step: int) -> int:
         return max(step * self.batch_size - 1, 0) // self.epoch
 
