@@ -1,0 +1,296 @@
+"""What reads and writes a chip's memory in a compiled step: its HLO text, op by op. Pure Python.
+
+    python benchmarks/hlo_bytes.py RESULTS/cc3m_b3_mini-plain-16x1-v5e-libtpuVERSION.hlo.gz
+
+The compiler's own "bytes accessed" counts what it keeps in the fast memory of the core too. Here
+only what lies in HBM counts, with the padding of its tiles, and a loop's body as often as it runs.
+"""
+
+import argparse
+import collections
+import dataclasses
+import gzip
+import math
+import re
+import sys
+
+_WIDTHS = {"pred": 1, "bf16": 2, "f16": 2, "c64": 8, "c128": 16, "token": 0, "opaque": 0}
+_ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,<=]*)\](?:\{([^{}]*)\})?")
+_HEADER = re.compile(r"^(ENTRY )?%?([^\s(]+) \(.*\) -> .* \{$")
+_CALLED = re.compile(r"\b(calls|to_apply|body|condition)=%?([^\s,{}]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_NAME = re.compile(r'op_name="([^"]*)"')
+#: Ops that move nothing.
+_FREE = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "iota",
+    "partition-id", "replica-id", "opt-barrier", "domain",
+}  # fmt: skip
+_SLICES = {"slice", "dynamic-slice", "gather"}
+_UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """One instruction: ``shape`` is its type as written, ``operands`` names."""
+
+    name: str
+    shape: str
+    kind: str
+    operands: tuple[str, ...]
+    rest: str
+    is_root: bool
+
+    @property
+    def path(self):
+        """Where TensorFlow made it: scopes of layers, joined by slashes."""
+        found = _NAME.search(self.rest)
+        return found[1] if found else ""
+
+
+def array_bytes(shape):
+    """Bytes of HBM that a type takes, all arrays of a tuple together, tiles padded.
+
+    Arrays in another memory space, ``S(1)`` and so on, take none.
+    """
+    total = 0
+    for dtype, dims, layout in _ARRAY.findall(shape):
+        if re.search(r"S\([1-9]", layout):
+            continue
+        sizes = [int(size.lstrip("<=")) for size in dims.split(",") if size]
+        order, _, tiles = layout.partition(":")
+        tile = re.search(r"T\(([\d,]+)\)", tiles)
+        if order and tile:
+            sizes = [sizes[int(axis)] for axis in reversed(order.split(","))]
+        tile = [int(size) for size in tile[1].split(",")] if tile else []
+        sizes = [1] * (len(tile) - len(sizes)) + sizes
+        for place, size in enumerate(reversed(tile), 1):
+            sizes[-place] = -(-sizes[-place] // size) * size
+        total += math.prod(sizes) * _width(dtype)
+    return total
+
+
+def _width(dtype):
+    if dtype in _WIDTHS:
+        return _WIDTHS[dtype]
+    bits = re.match(r"[a-z]+(\d+)", dtype)
+    return max(1, int(bits[1]) // 8) if bits else 4
+
+
+def read(text):
+    """The computations of a module: ``(entry's name, {name: {op's name: Op}})``."""
+    computations, entry, ops = {}, None, None
+    for line in text.splitlines():
+        if header := _HEADER.match(line):
+            ops = computations.setdefault(header[2], {})
+            entry = header[2] if header[1] else entry
+        elif ops is not None and " = " in line:
+            op = _read_op(line)
+            ops[op.name] = op
+    return entry, computations
+
+
+def _read_op(line):
+    name, _, rest = line.strip().partition(" = ")
+    is_root = name.startswith("ROOT ")
+    shape, rest = _split_type(rest)
+    kind, _, rest = rest.partition("(")
+    inside = _until_closed(rest)
+    operands = tuple(re.findall(r"%([^\s,()]+)", inside))
+    name = name.removeprefix("ROOT ").removeprefix("%")
+    return Op(name, shape, kind, operands, rest[len(inside) :], is_root)
+
+
+def _split_type(text):
+    end = len(_until_closed(text[1:])) + 2 if text.startswith("(") else text.index(" ")
+    return text[:end], text[end:].lstrip()
+
+
+def _until_closed(text):
+    depth = 1
+    for place, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if not depth:
+            return text[:place]
+    return text
+
+
+def accesses(text):
+    """Yields each op of a run of the program that touches HBM, and its bytes.
+
+    Yields:
+        ``(Op, what it mostly is, bytes)``, a loop's ops with the bytes of all its rounds.
+    """
+    entry, computations = read(text)
+    yield from _of_computation(entry, computations, 1)
+
+
+def _of_computation(name, computations, times):
+    ops = computations[name]
+    for op in ops.values():
+        called = dict(_CALLED.findall(op.rest))
+        if op.kind == "while":
+            trips = _TRIPS.search(op.rest)
+            rounds = times * (int(trips[1]) if trips else 1)
+            yield from _of_computation(called["body"], computations, rounds)
+        elif op.kind == "conditional":
+            # The dearest branch.
+            branches = re.findall(r"%([^\s,]+)", _BRANCHES.search(op.rest)[1])
+            found = [list(_of_computation(one, computations, times)) for one in branches]
+            yield from max(found, key=lambda one: sum(size for *_, size in one))
+        elif op.kind == "call":
+            yield from _of_computation(called["to_apply"], computations, times)
+        elif op.kind not in _FREE and not op.kind.endswith("-done"):
+            inner = computations.get(called.get("calls"), {})
+            size = op_bytes(op, ops, inner)
+            if size:
+                yield op, what_it_is(op, inner), times * size
+
+
+def op_bytes(op, ops, inner):
+    """Bytes of HBM that one op reads and writes.
+
+    Args:
+        op: of the computation ``ops``.
+        ops: its neighbours by name, among which its operands are.
+        inner: of a fusion the ops that it fuses, else empty.
+    """
+    operands = [ops[name] for name in op.operands if name in ops]
+    if op.kind.endswith("-start"):
+        # Its type repeats its operands beside its results.
+        read_bytes = sum(array_bytes(operand.shape) for operand in operands)
+        return max(read_bytes, array_bytes(op.shape))
+    if op.kind in _SLICES:
+        return 2 * array_bytes(op.shape)
+    if op.kind in _UPDATES:
+        return 2 * array_bytes(operands[_UPDATES[op.kind]].shape)
+    if not inner:
+        return array_bytes(op.shape) + sum(array_bytes(operand.shape) for operand in operands)
+    parameters = {
+        int(_until_closed(one.rest) or 0) if one.rest[:1].isdigit() else place: one
+        for place, one in enumerate(o for o in inner.values() if o.kind == "parameter")
+    }
+    size, updated = _written_by(op, inner)
+    for place, operand in enumerate(operands):
+        size += _read_by(parameters.get(place), operand, inner, updated)
+    return size
+
+
+def _written_by(op, inner):
+    """Bytes that a fusion writes, and the names of the parameters that it updates in place."""
+    root = next((one for one in inner.values() if one.is_root), None)
+    while root and root.kind == "bitcast":
+        root = inner[root.operands[0]]
+    if root and root.kind in _UPDATES:
+        target = inner[root.operands[0]]
+        update = inner[root.operands[_UPDATES[root.kind]]]
+        return _unspaced_bytes(update.shape), {target.name}
+    return array_bytes(op.shape), set()
+
+
+def _read_by(parameter, operand, inner, updated):
+    """Bytes that a fusion reads of one operand: all, or what it slices."""
+    whole = array_bytes(operand.shape)
+    if parameter is None:
+        return whole
+    if parameter.name in updated:
+        return 0
+    users = [one for one in inner.values() if parameter.name in one.operands]
+    if users and all(one.kind in _SLICES and one.operands[0] == parameter.name for one in users):
+        return min(whole, sum(_unspaced_bytes(one.shape) for one in users))
+    return whole
+
+
+def _unspaced_bytes(shape):
+    """As ``array_bytes``; inside a fusion, memory spaces say nothing."""
+    return array_bytes(re.sub(r"S\(\d+\)", "", shape))
+
+
+def what_it_is(op, inner):
+    """What an op mostly is: of a fusion the dearest thing that it fuses."""
+    kinds = {one.kind for one in inner.values()} | {op.kind.removesuffix("-start")}
+    if op.kind == "custom-call":
+        return "custom call"
+    for name in ("convolution", "dot", "scatter", "gather", "all-reduce", "reduce-window", "sort"):
+        if name in kinds:
+            return name
+    if "reduce" in kinds:
+        return "reduce"
+    moves = {"copy", "transpose", "reshape", "slice", "pad", "concatenate", "dynamic-slice"}
+    computes = kinds - moves - _FREE - {"fusion", "broadcast", "dynamic-update-slice"}
+    return "elementwise" if computes else "copy, transpose, slice"
+
+
+_LAYERS = (
+    ("optimizer", r"^(lamb|adamw?|sgd|adafactor)\b|^global_norm|^clip_by_global_norm"),
+    ("batch norm", r"(^|_)bn(_|\b)|batch_norm"),
+    ("squeeze and excite", r"_se_"),
+    ("drop-connect, dropout", r"drop"),
+    ("depthwise convolution", r"dwconv|depthwise"),
+    ("activation", r"activation|swish|silu|gelu|_act(_|\b)"),
+    ("convolution", r"conv"),
+    ("layer norm", r"layer_norm"),
+    ("attention", r"attention"),
+    ("embeddings", r"embedding"),
+    ("feed-forward", r"feedforward"),
+    ("residual sum", r"_add(_|\b)|residual"),
+    ("mean over space", r"pool|image_encoder[^/]*/[^/]*mean"),
+)
+
+
+def layer_of(path):
+    """Which kind of layer an op's path names, and of which pass: forward, backward, update."""
+    backward = "gradient_tape" in path
+    layers = [part for part in path.split("/") if part != "gradient_tape"]
+    for name, pattern in _LAYERS:
+        if any(re.search(pattern, part) for part in layers[: len(layers)]):
+            if name == "optimizer":
+                return name
+            return f"{name}, {'backward' if backward else 'forward'}"
+    return ("other, " + ("backward" if backward else "forward")) if path else "unnamed"
+
+
+def total_of_file(path):
+    """Bytes of HBM that one run of a gzipped HLO text reads and writes."""
+    with gzip.open(path, "rt") as file:
+        return sum(size for *_, size in accesses(file.read()))
+
+
+def grouped(found):
+    """Sums bytes: ``(total, {kind: bytes}, {layer: bytes}, the largest ops)``."""
+    found = list(found)
+    kinds, layers = collections.Counter(), collections.Counter()
+    for op, kind, size in found:
+        kinds[kind] += size
+        layers[layer_of(op.path)] += size
+    largest = sorted(found, key=lambda one: -one[-1])
+    return sum(size for *_, size in found), kinds, layers, largest
+
+
+def report(text, ops):
+    """Lines: bytes by what the ops are, by layer, and the largest ops."""
+    total, kinds, layers, largest = grouped(accesses(text))
+    lines = [f"{total / 1e9:.2f} GB of HBM a step", ""]
+    for title, counter in (("by op", kinds), ("by layer", layers)):
+        lines += [f"{title:<36}{'GB':>8}{'share':>8}"]
+        lines += [
+            f"{name:<36}{size / 1e9:>8.2f}{size / total:>8.1%}"
+            for name, size in counter.most_common()
+        ]
+        lines.append("")
+    lines.append(f"the largest ops{'MB':>11}")
+    lines += [
+        f"{size / 1e6:>26,.1f}  {kind:<24}{op.shape.partition('{')[0]:<28}{op.path[-60:]}"
+        for op, kind, size in largest[:ops]
+    ]
+    return lines
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("hlo", help="the compiled step, gzipped, beside its result")
+    parser.add_argument("--ops", type=int, default=20, help="how many single ops to list")
+    arguments = parser.parse_args()
+    with gzip.open(arguments.hlo, "rt") as hlo:
+        print("\n".join(report(hlo.read(), arguments.ops)))
+    sys.exit()
