@@ -1,18 +1,13 @@
 """What reads and writes a chip's memory in a compiled step: its HLO text, op by op. Pure Python.
 
-    python benchmarks/hlo_bytes.py RESULTS/cc3m_b3_mini-plain-16x1-v5e-libtpuVERSION.hlo.gz
-
 The compiler's own "bytes accessed" counts what it keeps in the fast memory of the core too. Here
 only what lies in HBM counts, with the padding of its tiles, and a loop's body as often as it runs.
 """
 
-import argparse
-import collections
 import dataclasses
 import gzip
 import math
 import re
-import sys
 
 _WIDTHS = {"pred": 1, "bf16": 2, "f16": 2, "c64": 8, "c128": 16, "token": 0, "opaque": 0}
 _ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,<=]*)\](?:\{([^{}]*)\})?")
@@ -43,9 +38,19 @@ class Op:
 
     @property
     def path(self):
-        """Where TensorFlow made it: scopes of layers, joined by slashes."""
+        """Where TensorFlow made it: scopes of layers, joined by slashes; arguments have none."""
         found = _NAME.search(self.rest)
-        return found[1] if found else ""
+        return found[1] if found and not found[1].startswith("XLA_") else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Access:
+    """What one op moves: ``kind`` is what it mostly is, ``path`` the layer that it serves."""
+
+    op: Op
+    kind: str
+    path: str
+    size: int
 
 
 def array_bytes(shape):
@@ -116,11 +121,7 @@ def _until_closed(text):
 
 
 def accesses(text):
-    """Yields each op of a run of the program that touches HBM, and its bytes.
-
-    Yields:
-        ``(Op, what it mostly is, bytes)``, a loop's ops with the bytes of all its rounds.
-    """
+    """Yields an ``Access`` for each op that touches HBM, a loop's with the bytes of all rounds."""
     entry, computations = read(text)
     yield from _of_computation(entry, computations, 1)
 
@@ -137,14 +138,32 @@ def _of_computation(name, computations, times):
             # The dearest branch.
             branches = re.findall(r"%([^\s,]+)", _BRANCHES.search(op.rest)[1])
             found = [list(_of_computation(one, computations, times)) for one in branches]
-            yield from max(found, key=lambda one: sum(size for *_, size in one))
+            yield from max(found, key=total)
         elif op.kind == "call":
             yield from _of_computation(called["to_apply"], computations, times)
         elif op.kind not in _FREE and not op.kind.endswith("-done"):
             inner = computations.get(called.get("calls"), {})
             size = op_bytes(op, ops, inner)
             if size:
-                yield op, what_it_is(op, inner), times * size
+                path = op.path or _path_beside(op, ops)
+                yield Access(op, what_it_is(op, inner), path, times * size)
+
+
+def _path_beside(op, ops):
+    """Of a copy to or from the fast memory, which has no name: what made it or what it is for."""
+    made_by = [ops[name].path for name in op.operands if name in ops]
+    used_by, names = [], {op.name}
+    for other in ops.values():  # in the order in which they run
+        if names & set(other.operands):
+            used_by.append(other.path)
+            if not other.path:
+                names.add(other.name)
+    return next((path for path in (*made_by, *used_by) if path), "")
+
+
+def total(found):
+    """Bytes of some accesses."""
+    return sum(access.size for access in found)
 
 
 def op_bytes(op, ops, inner):
@@ -211,6 +230,8 @@ def what_it_is(op, inner):
     kinds = {one.kind for one in inner.values()} | {op.kind.removesuffix("-start")}
     if op.kind == "custom-call":
         return "custom call"
+    if op.kind in ("copy-start", "slice-start"):
+        return "to or from fast memory"
     for name in ("convolution", "dot", "scatter", "gather", "all-reduce", "reduce-window", "sort"):
         if name in kinds:
             return name
@@ -221,76 +242,13 @@ def what_it_is(op, inner):
     return "elementwise" if computes else "copy, transpose, slice"
 
 
-_LAYERS = (
-    ("optimizer", r"^(lamb|adamw?|sgd|adafactor)\b|^global_norm|^clip_by_global_norm"),
-    ("batch norm", r"(^|_)bn(_|\b)|batch_norm"),
-    ("squeeze and excite", r"_se_"),
-    ("drop-connect, dropout", r"drop"),
-    ("depthwise convolution", r"dwconv|depthwise"),
-    ("activation", r"activation|swish|silu|gelu|_act(_|\b)"),
-    ("convolution", r"conv"),
-    ("layer norm", r"layer_norm"),
-    ("attention", r"attention"),
-    ("embeddings", r"embedding"),
-    ("feed-forward", r"feedforward"),
-    ("residual sum", r"_add(_|\b)|residual"),
-    ("mean over space", r"pool|image_encoder[^/]*/[^/]*mean"),
-)
-
-
-def layer_of(path):
-    """Which kind of layer an op's path names, and of which pass: forward, backward, update."""
-    backward = "gradient_tape" in path
-    layers = [part for part in path.split("/") if part != "gradient_tape"]
-    for name, pattern in _LAYERS:
-        if any(re.search(pattern, part) for part in layers[: len(layers)]):
-            if name == "optimizer":
-                return name
-            return f"{name}, {'backward' if backward else 'forward'}"
-    return ("other, " + ("backward" if backward else "forward")) if path else "unnamed"
-
-
 def total_of_file(path):
     """Bytes of HBM that one run of a gzipped HLO text reads and writes."""
     with gzip.open(path, "rt") as file:
-        return sum(size for *_, size in accesses(file.read()))
+        return total(accesses(file.read()))
 
 
-def grouped(found):
-    """Sums bytes: ``(total, {kind: bytes}, {layer: bytes}, the largest ops)``."""
-    found = list(found)
-    kinds, layers = collections.Counter(), collections.Counter()
-    for op, kind, size in found:
-        kinds[kind] += size
-        layers[layer_of(op.path)] += size
-    largest = sorted(found, key=lambda one: -one[-1])
-    return sum(size for *_, size in found), kinds, layers, largest
-
-
-def report(text, ops):
-    """Lines: bytes by what the ops are, by layer, and the largest ops."""
-    total, kinds, layers, largest = grouped(accesses(text))
-    lines = [f"{total / 1e9:.2f} GB of HBM a step", ""]
-    for title, counter in (("by op", kinds), ("by layer", layers)):
-        lines += [f"{title:<36}{'GB':>8}{'share':>8}"]
-        lines += [
-            f"{name:<36}{size / 1e9:>8.2f}{size / total:>8.1%}"
-            for name, size in counter.most_common()
-        ]
-        lines.append("")
-    lines.append(f"the largest ops{'MB':>11}")
-    lines += [
-        f"{size / 1e6:>26,.1f}  {kind:<24}{op.shape.partition('{')[0]:<28}{op.path[-60:]}"
-        for op, kind, size in largest[:ops]
-    ]
-    return lines
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("hlo", help="the compiled step, gzipped, beside its result")
-    parser.add_argument("--ops", type=int, default=20, help="how many single ops to list")
-    arguments = parser.parse_args()
-    with gzip.open(arguments.hlo, "rt") as hlo:
-        print("\n".join(report(hlo.read(), arguments.ops)))
-    sys.exit()
+def first_array(shape):
+    """The first array of a type, without its layout."""
+    dtype, dims, _ = _ARRAY.findall(shape)[0]
+    return f"{dtype}[{dims}]"

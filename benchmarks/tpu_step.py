@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import measure
 
 ROOT = Path(__file__).parent.parent
-_LAZY_BYTES = 1 << 20
+_LARGE = 1 << 20
 _SPECIAL_PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -48,7 +48,7 @@ def write(experiment, settings, pairs, replicas, path):
 
 
 def make_model_and_batch(run, pairs):
-    """The model of a run, compiled as its recipe does, and random pairs of its sizes."""
+    """The model of a run, compiled as its recipe does, and a batch of its sizes."""
     import tensorflow as tf
 
     from align_keras import AlignPreprocessor
@@ -64,23 +64,31 @@ def make_model_and_batch(run, pairs):
     with precision.dtype_policy(run.model.precision):
         model = make_model(with_gelu(run.model), run.optimizer, preprocessor, run.run.steps)
     model.optimizer.build(model.trainable_variables)
-    batch = measure.random_batch(pairs, data.image_size, data.sequence_length, data.vocabulary_size)
-    ids = tf.range(1, pairs + 1, dtype=tf.int64)
-    return model, {**batch, "image_ids": ids, "caption_ids": ids}
+    one = measure.random_batch(1, data.image_size, data.sequence_length, data.vocabulary_size)
+    one |= dict.fromkeys(("image_ids", "caption_ids"), tf.ones([1], tf.int64))
+    batch = {name: untouched([pairs, *value.shape[1:]], value.dtype) for name, value in one.items()}
+    return model, batch
 
 
 def without_values(next_creator, **options):
-    """Makes a large variable of memory that nobody touches: ALIGN's largest has 10 GB with LAMB.
-
-    The step is only traced, and the system gives a page once it is written to.
-    """
+    """Makes a large variable of untouched memory: ALIGN's largest has 10 GB of them with LAMB."""
     import tensorflow as tf
 
     value = options["initial_value"]
     value = tf.convert_to_tensor(value() if callable(value) else value)
-    if value.dtype.size * math.prod(value.shape) > _LAZY_BYTES:
-        value = tf.raw_ops.Empty(shape=value.shape, dtype=value.dtype, init=False)
+    if value.dtype.size * math.prod(value.shape) > _LARGE:
+        value = untouched(value.shape, value.dtype)
     return next_creator(**{**options, "initial_value": value})
+
+
+def untouched(shape, dtype):
+    """A tensor whose values nobody needs, since the step is only traced.
+
+    The system gives a page of memory once it is written to.
+    """
+    import tensorflow as tf
+
+    return tf.raw_ops.Empty(shape=shape, dtype=dtype, init=False)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 import gzip
 
 import hlo_bytes
+import hlo_report
 import pytest
 
 # As libtpu writes a compiled module, in short.
@@ -65,13 +66,27 @@ def test_bytes_are_those_of_whole_tiles_in_hbm(shape, size):
 
 
 def test_what_an_op_reads_and_writes():
-    found = {op.name: (kind, size) for op, kind, size in hlo_bytes.accesses(MODULE)}
+    found = {one.op.name: (one.kind, one.size) for one in hlo_bytes.accesses(MODULE)}
     assert found == {
         "fast": ("copy, transpose, slice", 4_096),  # read; what it writes is fast memory
         "sum": ("elementwise", 8_192),  # one operand and the result
         "rows": ("gather", 2 * 4_096 + 512),  # eight rows of the table, not the table
         "twice": ("elementwise", 3 * 3 * 4_096),  # three rounds
     }
+
+
+def test_a_copy_belongs_to_the_layer_beside_it():
+    text = """ENTRY %main (a: f32[8,128]) -> f32[8,128] {
+  %a = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %start = (f32[8,128]{1,0:T(8,128)S(1)}, f32[8,128]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%a)
+  %done = f32[8,128]{1,0:T(8,128)S(1)} copy-done(%start)
+  %twice = f32[8,128]{1,0:T(8,128)S(1)} add(%done, %done), metadata={op_name="lamb/mul_1"}
+  %back = (f32[8,128]{1,0:T(8,128)}, f32[8,128]{1,0:T(8,128)S(1)}, u32[]{:S(2)}) copy-start(%twice)
+  ROOT %out = f32[8,128]{1,0:T(8,128)} copy-done(%back)
+}
+"""
+    found = [(one.op.name, one.path, one.size) for one in hlo_bytes.accesses(text)]
+    assert found == [("start", "lamb/mul_1", 4_096), ("back", "lamb/mul_1", 4_096)]
 
 
 def test_an_update_in_place_moves_the_update_alone():
@@ -89,7 +104,7 @@ ENTRY %main (a: f32[1000,128], b: f32[8,128], i: s32[]) -> f32[1000,128] {
   ROOT %r = f32[1000,128]{1,0:T(8,128)} fusion(%a, %b, %i), kind=kLoop, calls=%f
 }
 """
-    assert [size for *_, size in hlo_bytes.accesses(text)] == [2 * 4_096]
+    assert [access.size for access in hlo_bytes.accesses(text)] == [2 * 4_096]
 
 
 @pytest.mark.parametrize(
@@ -102,20 +117,20 @@ ENTRY %main (a: f32[1000,128], b: f32[8,128], i: s32[]) -> f32[1000,128] {
     ],
 )
 def test_a_path_names_its_layer_and_pass(path, layer):
-    assert hlo_bytes.layer_of(f"align_b3_mini_1/{path}") == f"{layer}, forward"
-    assert hlo_bytes.layer_of(f"gradient_tape/align_b3_mini_1/{path}") == f"{layer}, backward"
+    assert hlo_report.layer_of(f"align_b3_mini_1/{path}") == f"{layer}, forward"
+    assert hlo_report.layer_of(f"gradient_tape/align_b3_mini_1/{path}") == f"{layer}, backward"
 
 
 def test_the_optimizer_has_one_pass():
-    assert hlo_bytes.layer_of("lamb/AssignSubVariableOp_1") == "optimizer"
-    assert hlo_bytes.layer_of("") == "unnamed"
+    assert hlo_report.layer_of("lamb/AssignSubVariableOp_1") == "optimizer"
+    assert hlo_report.layer_of("") == "unnamed"
 
 
 def test_the_report_adds_up(tmp_path):
-    lines = "\n".join(hlo_bytes.report(MODULE, ops=1))
+    lines = "\n".join(hlo_report.report(MODULE, ops=1))
     assert "batch norm, backward" in lines
     assert "lamb/mul_1" in lines
     with gzip.open(tmp_path / "step.hlo.gz", "wt") as file:
         file.write(MODULE)
-    total = sum(size for *_, size in hlo_bytes.accesses(MODULE))
+    total = hlo_bytes.total(hlo_bytes.accesses(MODULE))
     assert hlo_bytes.total_of_file(tmp_path / "step.hlo.gz") == total
