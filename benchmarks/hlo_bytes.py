@@ -1,11 +1,11 @@
 """What reads and writes a chip's memory in a compiled step: its HLO text, op by op. Pure Python.
 
-The compiler's own "bytes accessed" counts what it keeps in the fast memory of the core too. Here
-only what lies in HBM counts, with the padding of its tiles, and a loop's body as often as it runs.
+The compiler's own "bytes accessed" counts what it keeps in the fast memory of the core too, and a
+loop once. Here only what lies in HBM counts, with the padding of its tiles, and a loop's body as
+often as it runs.
 """
 
 import dataclasses
-import gzip
 import math
 import re
 
@@ -15,6 +15,7 @@ _HEADER = re.compile(r"^(ENTRY )?%?([^\s(]+) \(.*\) -> .* \{$")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition)=%?([^\s,{}]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_SPACE = re.compile(r"S\([1-9]\d*\)")
 _NAME = re.compile(r'op_name="([^"]*)"')
 #: Ops that move nothing.
 _FREE = {
@@ -60,7 +61,7 @@ def array_bytes(shape):
     """
     total = 0
     for dtype, dims, layout in _ARRAY.findall(shape):
-        if re.search(r"S\([1-9]", layout):
+        if _SPACE.search(layout):
             continue
         sizes = [int(size.lstrip("<=")) for size in dims.split(",") if size]
         order, _, tiles = layout.partition(":")
@@ -222,7 +223,7 @@ def _read_by(parameter, operand, inner, updated):
 
 def _unspaced_bytes(shape):
     """As ``array_bytes``; inside a fusion, memory spaces say nothing."""
-    return array_bytes(re.sub(r"S\(\d+\)", "", shape))
+    return array_bytes(_SPACE.sub("", shape))
 
 
 def what_it_is(op, inner):
@@ -242,10 +243,16 @@ def what_it_is(op, inner):
     return "elementwise" if computes else "copy, transpose, slice"
 
 
-def total_of_file(path):
-    """Bytes of HBM that one run of a gzipped HLO text reads and writes."""
-    with gzip.open(path, "rt") as file:
-        return total(accesses(file.read()))
+def of_any_memory(text):
+    """The text without memory spaces: what lies in the core's own memory counts as HBM then."""
+    return _SPACE.sub("", text)
+
+
+def argument_bytes(text):
+    """Bytes of HBM of a program's arguments: weights, the optimizer's state, the batch."""
+    entry, computations = read(text)
+    ops = computations[entry].values()
+    return sum(array_bytes(op.shape) for op in ops if op.kind == "parameter")
 
 
 def first_array(shape):

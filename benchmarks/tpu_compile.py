@@ -9,12 +9,15 @@ for each kind of chip; nothing is executed. A compilation takes minutes to hours
 a JSON file in ``--results``, and the table is printed of all that are there: a run adds to them,
 and one that was stopped goes on. Needs the extra ``tpu-compile``.
 
-"args" are weights, optimizer and batch; "temps" what lives during the step; "all" also the output
-that takes no argument's place, and the program. "GB" are the compiler's "bytes accessed", of which
-some stay in the core's own memory; "HBM GB" are counted in its HLO by ``hlo_bytes.py``, and the
-roofline is theirs: the step's time at the chip's peaks of arithmetic and of bandwidth, and the
-pairs a second of one chip at the larger of the two. No step is faster; real ones are slower. The
-compiler counts the GFLOP and GB of a loop once: of micro-batches those of one.
+The compiler has chosen every op's form, order and place in memory when it begins to generate code.
+All figures stand then, so it is ended there, unless ``--code`` asks whether code can be generated
+too, which takes two thirds of the time.
+
+"args" are weights, optimizer and batch; "temps" what else takes HBM during the step. "MB" is all
+that the ops read and write, of which much stays in the core's own memory; "HBM MB" is the rest,
+counted by ``hlo_bytes.py``. The roofline is theirs: the step's time at the chip's peaks of
+arithmetic and of bandwidth, and the pairs a second of one chip at the larger of the two. Real
+steps are slower. The compiler counts the GFLOP of a loop once: of micro-batches those of one.
 """
 
 import argparse
@@ -28,7 +31,6 @@ from pathlib import Path
 
 os.environ["ALIGN_KERAS_IMPORT"] = "lazy"  # this process needs no TensorFlow
 
-import hlo_bytes
 import measure
 import tpu_figures
 
@@ -60,12 +62,20 @@ def compile_missing(arguments):
     versions = installed_versions()
     for case in cases(arguments, versions):
         path = arguments.results / f"{tpu_figures.key(case)}.json"
-        if path.exists() and not arguments.again:
+        if is_done(path, arguments.code) and not arguments.again:
             continue
         print(f"compiling {path.stem}", flush=True)
-        result = compile_case(case, path, arguments.limit)
+        result = compile_case(case, path, arguments.code, arguments.limit)
         if result:
             write_whole(path, json.dumps({**case, **result}, indent=2) + "\n")
+
+
+def is_done(path, code):
+    """Whether there is a result, with code if that is wanted; an error is one."""
+    if not path.exists():
+        return False
+    result = json.loads(path.read_text())
+    return "error" in result or not code or result["memory"]["code"] is not None
 
 
 def installed_versions():
@@ -90,7 +100,7 @@ def cases(arguments, versions):
                 yield {**case, **shared, **versions}
 
 
-def compile_case(case, path, limit):
+def compile_case(case, path, code, limit):
     """A case's result, a dict; None if it took longer than ``limit`` seconds."""
     topology = tpu_figures.smallest_slice(case["chip"], case["replicas"])
     if topology is None:
@@ -106,13 +116,11 @@ def compile_case(case, path, limit):
         write_whole(facts, json.dumps(found) + "\n")
     text = path.with_suffix(".hlo.gz")
     compilation = {name: case[name] for name in ("replicas", "effort")}
-    compilation |= {"path": str(hlo), "topology": topology, "text": str(text)}
+    compilation |= {"path": str(hlo), "topology": topology, "code": code, "text": str(text)}
     result = in_child("tpu_executable.py", limit, **compilation)
     if result is None:
         print(f"not done within {limit} s", flush=True)
         return None
-    if "cost" in result:
-        result["hbm_bytes"] = hlo_bytes.total_of_file(text)
     known = {
         "machine": measure.machine(),
         "date": datetime.date.today().isoformat(),
@@ -146,6 +154,9 @@ if __name__ == "__main__":
     parser.add_argument("--replicas", type=int, default=1, help="chips, with their collectives")
     parser.add_argument(
         "--effort", type=float, default=0.0, help="-1 to 1; below 0 compiles faster, to other code"
+    )
+    parser.add_argument(
+        "--code", action="store_true", help="generate code too: three times as long, same figures"
     )
     parser.add_argument("--limit", type=float, help="seconds for a compilation")
     parser.add_argument("--again", action="store_true", help="also what has a result")

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-GIB = 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,17 +75,16 @@ def step_key(case):
 
 
 def needed_memory(memory):
-    """Bytes that a step takes on a chip: its output is in the arguments' place where it may be."""
-    return (
-        memory["arguments"]
-        + memory["temporaries"]
-        + memory["output"]
-        - memory["alias"]
-        + memory["code"]
-    )
+    """Bytes of HBM that a step takes: its buffers, and its program if it is known."""
+    return memory["hbm"] + (memory["code"] or 0)
 
 
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": GIB, "T": 1 << 40}
+def total_memory(report):
+    """Bytes of HBM in libtpu's report of memory usage, weights and batch among them."""
+    return int(re.search(r"^Memory Space: default.*\nTotal bytes: (\d+)", report, re.MULTILINE)[1])
+
+
+_UNITS = {"": 1, "K": 1 << 10, "M": MIB, "G": GIB, "T": 1 << 40}
 _OVERFLOW = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", re.IGNORECASE)
 
 
@@ -165,8 +164,8 @@ def table(results):
 
 
 _HEAD = (
-    f"{'chip':<6}{'variant':<13}{'args':>7}{'temps':>7}{'all':>7}{'of GiB':>8}{'GFLOP':>9}"
-    f"{'GB':>8}{'HBM GB':>8}{'ms FLOP':>9}{'ms HBM':>8}{'pairs/s':>9}{'compiled':>10}"
+    f"{'chip':<6}{'variant':<13}{'args':>7}{'temps':>8}{'all':>8}{'of MiB':>8}{'GFLOP':>9}"
+    f"{'MB':>9}{'HBM MB':>9}{'ms FLOP':>9}{'ms HBM':>8}{'pairs/s':>9}{'compiled':>10}"
 )
 
 
@@ -182,14 +181,18 @@ def _line(result, results):
             f"{start}does not fit: {needed[0] / GIB:.1f} of {needed[1] / GIB:.1f} GiB; "
             f"{remedy(result, results)}"
         )
-    memory, cost = result["memory"], result["cost"]
-    seconds = roofline(result["chip"], cost["flops"], result["hbm_bytes"])
-    sizes = memory["arguments"], memory["temporaries"], needed_memory(memory)
-    line = start + "".join(f"{size / GIB:>7.2f}" for size in sizes)
-    line += f"{chip.memory / GIB:>8.0f}{cost['flops'] / 1e9:>9,.1f}"
-    line += f"{cost['bytes accessed'] / 1e9:>8.2f}{result['hbm_bytes'] / 1e9:>8.2f}"
+    memory, flops = result["memory"], result["flops"]
+    seconds = roofline(result["chip"], flops, result["hbm_bytes"])
+    sizes = memory["arguments"], memory["hbm"] - memory["arguments"], needed_memory(memory)
+    line = start + "".join(
+        f"{size / MIB:>{width},.0f}"
+        for size, width in zip((*sizes, chip.memory), (7, 8, 8, 8), strict=True)
+    )
+    line += f"{flops / 1e9:>9,.1f}"
+    line += f"{result['bytes'] / 1e6:>9,.0f}{result['hbm_bytes'] / 1e6:>9,.0f}"
     line += "".join(
         f"{1e3 * part:>{width}.2f}" for part, width in zip(seconds, (9, 8), strict=True)
     )
     line += f"{result['pairs'] / max(seconds):>9,.0f}{result['seconds']:>8,.0f} s"
+    line += "" if memory["code"] else ", no code"
     return line if fits(result) else f"{line}; does not fit: {remedy(result, results)}"

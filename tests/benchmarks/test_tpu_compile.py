@@ -20,6 +20,7 @@ def arguments(tmp_path):
         effort=0.0,
         limit=None,
         again=False,
+        code=False,
         only_table=False,
         results=tmp_path / "results",
     )
@@ -30,10 +31,11 @@ def compiled(monkeypatch):
     """The variants that were compiled, of a compiler that takes no time."""
     found = []
 
-    def compile_case(case, path, limit):
+    def compile_case(case, path, code, limit):
         found.append(case["variant"])
         facts = {name: COMPILED[name] for name in COMPILED.keys() - case.keys()}
-        return {**facts, "machine": "a machine", "date": "2026-11-27"}
+        memory = {**COMPILED["memory"], "code": 1 if code else None}
+        return {**facts, "memory": memory, "machine": "a machine", "date": "2026-11-27"}
 
     monkeypatch.setattr(tpu_compile, "compile_case", compile_case)
     monkeypatch.setattr(tpu_compile, "installed_versions", lambda: VERSIONS)
@@ -52,6 +54,17 @@ def test_a_run_goes_on_where_one_ended(arguments, compiled, capsys):
     printed = capsys.readouterr().out
     assert "compiled on a machine, 2026-11-27, by libtpu 0.0.42" in printed
     assert printed.count("v5e   remat") == 2
+
+
+def test_code_is_generated_where_it_was_not(arguments, compiled):
+    arguments.variants = ["plain"]
+    tpu_compile.main(arguments)
+    arguments.code = True
+    tpu_compile.main(arguments)
+    tpu_compile.main(arguments)
+    arguments.code = False
+    tpu_compile.main(arguments)
+    assert compiled == ["plain", "plain"]
 
 
 def test_the_table_needs_no_compiler(arguments, compiled, capsys, monkeypatch):

@@ -11,12 +11,13 @@ CASE = {
     "effort": 0.0,
     "libtpu": "0.0.42",
 }
-MEMORY = {"arguments": 5 * GIB, "output": 4 * GIB, "alias": 3 * GIB, "temporaries": GIB, "code": 0}
+MEMORY = {"arguments": 5 * GIB, "hbm": 6 * GIB, "code": GIB}
 COMPILED = {
     **CASE,
     "weights": 2_000_000,
     "memory": MEMORY,
-    "cost": {"flops": 197e9, "bytes accessed": 2e9},
+    "flops": 197e9,
+    "bytes": 2e9,
     "hbm_bytes": 1.638e9,
     "seconds": 60.4,
 }
@@ -43,8 +44,17 @@ def test_chips_share_a_step():
     assert tpu_figures.step_key(CASE) != tpu_figures.step_key({**CASE, "variant": "remat"})
 
 
-def test_output_in_the_arguments_place_takes_no_memory():
+def test_a_step_takes_its_buffers_and_its_program():
     assert tpu_figures.needed_memory(MEMORY) == 7 * GIB
+    assert tpu_figures.needed_memory({**MEMORY, "code": None}) == 6 * GIB
+
+
+def test_total_memory_is_that_of_hbm():
+    report = (
+        "Memory Space: default (color=0)\nTotal bytes: 48616960 (46.36MiB)\n  cumulative_size;\n"
+        "Memory Space: vmem (color=1)\nTotal bytes: 34845184 (33.23MiB)\n"
+    )
+    assert tpu_figures.total_memory(report) == 48_616_960
 
 
 def test_overflow_reads_what_the_compiler_needed():
@@ -98,7 +108,7 @@ def test_what_does_not_fit_says_what_does():
 
 
 def test_what_was_compiled_for_more_memory_than_the_chip_has_does_not_fit():
-    large = {**COMPILED, "memory": {**MEMORY, "temporaries": CHIPS["v5e"].memory}}
+    large = {**COMPILED, "memory": {**MEMORY, "hbm": CHIPS["v5e"].memory}}
     assert not tpu_figures.fits(large)
     assert "does not fit: not compiled yet" in "\n".join(tpu_figures.table([large]))
 
@@ -119,9 +129,14 @@ def test_the_table():
         ["v6e", "plain"],
     ]
     assert lines[3].endswith("not compiled: INTERNAL: no such op")
-    figures = ["5.00", "1.00", "7.00", "16", "197.0", "2.00", "1.64", "1.00", "2.00", "8,000"]
-    assert lines[4].split() == ["v5e", "plain", *figures, "60", "s"]
+    figures = ["5,120", "1,024", "7,168", "16,384", "197.0", "2,000", "1,638", "1.00", "2.00"]
+    assert lines[4].split() == ["v5e", "plain", *figures, "8,000", "60", "s"]
     assert "does not fit: 20.5 of 15.8 GiB" in lines[5]
+
+
+def test_what_has_no_code_is_marked():
+    (*_, line) = tpu_figures.table([{**COMPILED, "memory": {**MEMORY, "code": None}}])
+    assert line.endswith("60 s, no code")
 
 
 def test_less_effort_is_marked():
