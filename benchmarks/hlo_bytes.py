@@ -5,6 +5,7 @@ loop once. Here only what lies in HBM counts, with the padding of its tiles, and
 often as it runs.
 """
 
+import collections
 import dataclasses
 import math
 import re
@@ -16,6 +17,7 @@ _CALLED = re.compile(r"\b(calls|to_apply|body|condition)=%?([^\s,{}]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _SPACE = re.compile(r"S\([1-9]\d*\)")
+_TILE = re.compile(r"T\(([\d,]+)\)")
 _NAME = re.compile(r'op_name="([^"]*)"')
 #: Ops that move nothing.
 _FREE = {
@@ -65,7 +67,7 @@ def array_bytes(shape):
             continue
         sizes = [int(size.lstrip("<=")) for size in dims.split(",") if size]
         order, _, tiles = layout.partition(":")
-        tile = re.search(r"T\(([\d,]+)\)", tiles)
+        tile = _TILE.search(tiles)
         if order and tile:
             sizes = [sizes[int(axis)] for axis in reversed(order.split(","))]
         tile = [int(size) for size in tile[1].split(",")] if tile else []
@@ -129,6 +131,7 @@ def accesses(text):
 
 def _of_computation(name, computations, times):
     ops = computations[name]
+    users = _users(ops)
     for op in ops.values():
         called = dict(_CALLED.findall(op.rest))
         if op.kind == "while":
@@ -146,20 +149,27 @@ def _of_computation(name, computations, times):
             inner = computations.get(called.get("calls"), {})
             size = op_bytes(op, ops, inner)
             if size:
-                path = op.path or _path_beside(op, ops)
+                path = op.path or _path_beside(op, ops, users)
                 yield Access(op, what_it_is(op, inner), path, times * size)
 
 
-def _path_beside(op, ops):
+def _users(ops):
+    """The ops of a computation that read each of them, by name, in the order in which they run."""
+    users = collections.defaultdict(list)
+    for op in ops.values():
+        for name in op.operands:
+            users[name].append(op)
+    return users
+
+
+def _path_beside(op, ops, users):
     """Of a copy to or from the fast memory, which has no name: what made it or what it is for."""
-    made_by = [ops[name].path for name in op.operands if name in ops]
-    used_by, names = [], {op.name}
-    for other in ops.values():  # in the order in which they run
-        if names & set(other.operands):
-            used_by.append(other.path)
-            if not other.path:
-                names.add(other.name)
-    return next((path for path in (*made_by, *used_by) if path), "")
+    paths = [ops[name].path for name in op.operands if name in ops]
+    readers = [op]
+    while readers and not any(paths):
+        readers = [user for reader in readers for user in users[reader.name]]
+        paths = [reader.path for reader in readers]
+    return next((path for path in paths if path), "")
 
 
 def total(found):
@@ -248,6 +258,11 @@ def of_any_memory(text):
     return _SPACE.sub("", text)
 
 
+def without_padding(text):
+    """The text without tiles: arrays take their elements' bytes then."""
+    return _TILE.sub("", text)
+
+
 def argument_bytes(text):
     """Bytes of HBM of a program's arguments: weights, the optimizer's state, the batch."""
     entry, computations = read(text)
@@ -255,7 +270,7 @@ def argument_bytes(text):
     return sum(array_bytes(op.shape) for op in ops if op.kind == "parameter")
 
 
-def first_array(shape):
-    """The first array of a type, without its layout."""
-    dtype, dims, _ = _ARRAY.findall(shape)[0]
-    return f"{dtype}[{dims}]"
+def largest_array(shape):
+    """The largest array of a type, without its layout."""
+    found = _ARRAY.finditer(_SPACE.sub("", shape))
+    return max(found, key=lambda one: array_bytes(one[0]))[0].partition("{")[0]

@@ -11,7 +11,7 @@ import collections
 import gzip
 import re
 
-from hlo_bytes import accesses, first_array, total
+from hlo_bytes import accesses, largest_array, total, without_padding
 
 _LAYERS = (
     ("optimizer", r"^(lamb|adam_w|sgd|adafactor)\b|^global_norm|^clip_by_global_norm"),
@@ -45,7 +45,8 @@ def report(text, ops):
     """Lines: bytes by what the ops are, by layer, and the largest ops."""
     found = sorted(accesses(text), key=lambda access: -access.size)
     everything = total(found)
-    lines = [f"{everything / 1e9:.2f} GB of HBM a step", ""]
+    padding = everything - total(accesses(without_padding(text)))
+    lines = [f"{everything / 1e9:.2f} GB of HBM a step, {padding / everything:.0%} padding", ""]
     for title, group in (("op", lambda one: one.kind), ("layer", lambda one: layer_of(one.path))):
         sizes = collections.Counter()
         for access in found:
@@ -58,7 +59,7 @@ def report(text, ops):
         lines.append("")
     lines.append(f"the largest ops{'MB':>11}")
     lines += [
-        f"{one.size / 1e6:>26,.1f}  {one.kind:<24}{first_array(one.op.shape):<26}{one.path[-60:]}"
+        f"{one.size / 1e6:>26,.1f}  {one.kind:<24}{largest_array(one.op.shape):<26}{one.path[-60:]}"
         for one in found[:ops]
     ]
     return lines

@@ -79,6 +79,14 @@ def test_what_lies_in_fast_memory_can_be_counted_too():
     assert (found["fast"], found["sum"]) == (2 * 4_096, 3 * 4_096)
 
 
+def test_without_padding_arrays_take_their_elements_bytes():
+    assert hlo_bytes.array_bytes(hlo_bytes.without_padding("f32[3,5]{1,0:T(8,128)}")) == 60
+
+
+def test_the_largest_array_of_a_tuple():
+    assert hlo_bytes.largest_array("(f32[]{:T(128)}, bf16[2,3]{1,0:T(8,128)S(1)})") == "bf16[2,3]"
+
+
 def test_a_copy_belongs_to_the_layer_beside_it():
     text = """ENTRY %main (a: f32[8,128]) -> f32[8,128] {
   %a = f32[8,128]{1,0:T(8,128)} parameter(0)
