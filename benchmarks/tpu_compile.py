@@ -110,7 +110,8 @@ def compile_case(case, path, code, limit):
     hlo = steps / f"{tpu_figures.step_key(case)}.hlo"
     facts = hlo.with_suffix(".json")
     if not facts.exists():
-        settings = {"precision": "mixed_bfloat16", **tpu_figures.VARIANTS[case["variant"]]}
+        variant = tpu_figures.settings(case["variant"], case["pairs"])
+        settings = {"precision": "mixed_bfloat16", **variant}
         step = {name: case[name] for name in ("experiment", "pairs", "replicas")}
         found = in_child("tpu_step.py", None, path=str(hlo), settings=settings, **step)
         write_whole(facts, json.dumps(found) + "\n")
@@ -147,7 +148,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--experiments", nargs="+", choices=EXPERIMENTS, default=EXPERIMENTS)
-    variants, chips = list(tpu_figures.VARIANTS), list(tpu_figures.CHIPS)
+    variants, chips = tpu_figures.VARIANTS, list(tpu_figures.CHIPS)
     parser.add_argument("--variants", nargs="+", choices=variants, default=variants)
     parser.add_argument("--chips", nargs="+", choices=chips, default=chips)
     parser.add_argument("--pairs", type=int, default=16, help="of a chip")

@@ -33,24 +33,27 @@ CHIPS = {
     "v6e": Chip({4: "v6e:2x2", 64: "v6e:8x8", 256: "v6e:16x16"}, 32 * GIB, 918e12, 1_640e9),
 }
 
-#: Settings of a run in which a step needs less memory, by the name of the variant.
-VARIANTS = {
-    "plain": {},
-    "tiles": {"loss_tile_rows": 8},
-    "remat": {"rematerialize": True},
-    "micro": {"micro_batch_size": 4},
-    "micro+remat": {"micro_batch_size": 4, "rematerialize": True},
-}
-#: The order in which they are proposed: what costs the least time first.
-_CHEAPEST_FIRST = list(VARIANTS)
+#: Ways to need less memory, as they are proposed: what costs the least time first.
+VARIANTS = ("plain", "tiles", "remat", "micro", "micro+remat")
 
 
-def flags(variant):
-    """The flags of ``recipes/pretrain.py`` that make a variant."""
-    given = VARIANTS[variant].items()
+def settings(variant, pairs):
+    """Settings of a run that make a variant of a step of so many pairs a chip, a dict by name."""
+    found = {}
+    if variant == "tiles":
+        found["loss_tile_rows"] = max(1, pairs // 2)
+    if "micro" in variant:
+        found["micro_batch_size"] = max(1, pairs // 4)
+    if "remat" in variant:
+        found["rematerialize"] = True
+    return found
+
+
+def flags(variant, pairs):
+    """The same as flags of ``recipes/pretrain.py``."""
     return " ".join(
         f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
-        for name, value in given
+        for name, value in settings(variant, pairs).items()
     )
 
 
@@ -121,10 +124,11 @@ def remedy(result, results):
         for other in results
         if all(other[name] == result[name] for name in same)
     }
-    for variant in _CHEAPEST_FIRST:
+    pairs = result["pairs"]
+    for variant in VARIANTS[1:]:
         if variant in others and fits(others[variant]):
-            return f"{flags(variant)} fits"
-    open_ones = [flags(variant) for variant in _CHEAPEST_FIRST if variant not in others]
+            return f"{flags(variant, pairs)} fits"
+    open_ones = [flags(variant, pairs) for variant in VARIANTS[1:] if variant not in others]
     if open_ones:
         return f"not compiled yet: {', '.join(open_ones)}"
     return "no variant fits: fewer pairs a chip"
@@ -136,7 +140,7 @@ def table(results):
     Args:
         results: dicts as the files have them.
     """
-    order = {"chip": list(CHIPS), "variant": _CHEAPEST_FIRST}
+    order = {"chip": list(CHIPS), "variant": VARIANTS}
     results = sorted(
         results,
         key=lambda one: (

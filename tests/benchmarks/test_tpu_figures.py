@@ -78,14 +78,14 @@ def test_roofline_is_by_the_published_peaks():
     ],
 )
 def test_a_variant_is_flags(variant, given):
-    assert tpu_figures.flags(variant) == given
+    assert tpu_figures.flags(variant, pairs=16) == given
 
 
 def test_variants_set_what_a_run_has():
     from align_keras.runs.pretraining_settings import PretrainSettings
 
-    for settings in VARIANTS.values():
-        PretrainSettings().replace(**settings)
+    for variant in VARIANTS:
+        PretrainSettings().replace(**tpu_figures.settings(variant, pairs=1)).check()
 
 
 def test_the_smallest_slice_with_enough_chips():
