@@ -30,11 +30,16 @@ _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
 
 @dataclasses.dataclass(frozen=True)
 class Op:
-    """One instruction: ``shape`` is its type as written, ``operands`` names."""
+    """One instruction.
+
+    ``shape`` is its type as written, ``inside`` what stands in the parentheses after its kind,
+    ``operands`` the names in it and ``rest`` what follows.
+    """
 
     name: str
     shape: str
     kind: str
+    inside: str
     operands: tuple[str, ...]
     rest: str
     is_root: bool
@@ -106,7 +111,7 @@ def _read_op(line):
     inside = _until_closed(rest)
     operands = tuple(re.findall(r"%([^\s,()]+)", inside))
     name = name.removeprefix("ROOT ").removeprefix("%")
-    return Op(name, shape, kind, operands, rest[len(inside) :], is_root)
+    return Op(name, shape, kind, inside, operands, rest[len(inside) :], is_root)
 
 
 def _split_type(text):
@@ -135,8 +140,7 @@ def _of_computation(name, computations, times):
     for op in ops.values():
         called = dict(_CALLED.findall(op.rest))
         if op.kind == "while":
-            trips = _TRIPS.search(op.rest)
-            rounds = times * (int(trips[1]) if trips else 1)
+            rounds = times * _rounds(op, computations[called["condition"]])
             yield from _of_computation(called["body"], computations, rounds)
         elif op.kind == "conditional":
             # The dearest branch.
@@ -151,6 +155,19 @@ def _of_computation(name, computations, times):
             if size:
                 path = op.path or _path_beside(op, ops, users)
                 yield Access(op, what_it_is(op, inner), path, times * size)
+
+
+def _rounds(loop, condition):
+    """How often a loop runs; 1 if its HLO does not say.
+
+    TensorFlow's loops count from 0 to below a constant.
+    """
+    if trips := _TRIPS.search(loop.rest):
+        return int(trips[1])
+    root = next(op for op in condition.values() if op.is_root)
+    bounds = [condition[name] for name in root.operands if name in condition]
+    numbers = [int(op.inside) for op in bounds if op.kind == "constant" and op.inside.isdigit()]
+    return numbers[0] if "direction=LT" in root.rest and numbers else 1
 
 
 def _users(ops):
@@ -196,10 +213,7 @@ def op_bytes(op, ops, inner):
         return 2 * array_bytes(operands[_UPDATES[op.kind]].shape)
     if not inner:
         return array_bytes(op.shape) + sum(array_bytes(operand.shape) for operand in operands)
-    parameters = {
-        int(_until_closed(one.rest) or 0) if one.rest[:1].isdigit() else place: one
-        for place, one in enumerate(o for o in inner.values() if o.kind == "parameter")
-    }
+    parameters = {int(one.inside): one for one in inner.values() if one.kind == "parameter"}
     size, updated = _written_by(op, inner)
     for place, operand in enumerate(operands):
         size += _read_by(parameters.get(place), operand, inner, updated)

@@ -73,6 +73,28 @@ def test_what_an_op_reads_and_writes():
     }
 
 
+def test_a_loop_without_a_known_count_runs_below_its_bound():
+    text = MODULE.replace('backend_config={"known_trip_count":{"n":"3"}}', "")
+    text = text.replace(
+        "  ROOT %less = pred[]{:T(512)S(6)} constant(true)",
+        "  %bound = s32[]{:T(128)} constant(4)\n"
+        "  %index = s32[]{:T(128)} get-tuple-element(%state.1), index=0\n"
+        "  ROOT %less = pred[]{:T(512)S(6)} compare(%index, %bound), direction=LT",
+    )
+    found = {one.op.name: one.size for one in hlo_bytes.accesses(text)}
+    assert found["twice"] == 4 * 3 * 4_096
+
+
+def test_parameters_of_a_fusion_stand_in_any_order():
+    first = "  %param_0.2 = f32[1000,128]{1,0:T(8,128)} parameter(0)\n"
+    second = "  %param_1.2 = s32[8]{0:T(128)} parameter(1)\n"
+    swapped = MODULE.replace(first + second, second + first)
+    assert swapped != MODULE
+    assert [one.size for one in hlo_bytes.accesses(swapped)] == [
+        one.size for one in hlo_bytes.accesses(MODULE)
+    ]
+
+
 def test_what_lies_in_fast_memory_can_be_counted_too():
     text = hlo_bytes.of_any_memory(MODULE)
     found = {one.op.name: one.size for one in hlo_bytes.accesses(text)}
