@@ -88,16 +88,21 @@ def total_memory(report):
 
 
 _UNITS = {"": 1, "K": 1 << 10, "M": MIB, "G": GIB, "T": 1 << 40}
-_OVERFLOW = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", re.IGNORECASE)
+_SIZE = r"([\d.]+)([KMGT]?)"
+#: The two forms that libtpu 0.0.42 has: before and after the buffers have their places.
+_OVERFLOW = (
+    re.compile(rf"temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)"),
+    re.compile(rf"Used {_SIZE} of {_SIZE} hbm"),
+)
 
 
 def overflow(error):
     """Bytes that a step needed and that there were, of libtpu's error; None if it is another."""
-    found = _OVERFLOW.search(error)
+    found = next(filter(None, (form.search(error) for form in _OVERFLOW)), None)
     if not found:
         return None
     needed, its_unit, limit, unit = found.groups()
-    return float(needed) * _UNITS[its_unit.upper()], float(limit) * _UNITS[unit.upper()]
+    return float(needed) * _UNITS[its_unit], float(limit) * _UNITS[unit]
 
 
 def first_line(error):
