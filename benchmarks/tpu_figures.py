@@ -89,7 +89,7 @@ def total_memory(report):
 
 _UNITS = {"": 1, "K": 1 << 10, "M": MIB, "G": GIB, "T": 1 << 40}
 _SIZE = r"([\d.]+)([KMGT]?)"
-#: The two forms that libtpu 0.0.42 has: before and after the buffers have their places.
+#: As libtpu 0.0.42 said it here, and as JAX users report it.
 _OVERFLOW = (
     re.compile(rf"temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)"),
     re.compile(rf"Used {_SIZE} of {_SIZE} hbm"),

@@ -21,7 +21,7 @@ COMPILED = {
     "hbm_bytes": 1.638e9,
     "seconds": 60.4,
 }
-# As libtpu 0.0.42 says it, of a step and of one that a later pass finds too large.
+# As libtpu 0.0.42 said it, and as users of JAX report it.
 OVERFLOW = (
     "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries "
     "(39.19G) exceeds available HBM (15.75G)."
