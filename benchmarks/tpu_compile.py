@@ -29,7 +29,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-os.environ["ALIGN_KERAS_IMPORT"] = "lazy"  # this process needs no TensorFlow
+if __name__ == "__main__":
+    os.environ["ALIGN_KERAS_IMPORT"] = "lazy"  # this process needs no TensorFlow
 
 import measure
 import tpu_figures
