@@ -31,8 +31,8 @@ def compile_step(path, topology, replicas, effort, code, text):
         topology: name of the slice, such as ``v5e:2x2``.
         replicas: how many of its devices take part.
         effort: -1 to 1, of the compiler to save the step's time; 0 is its default.
-        code: whether to generate code, which takes two thirds of the time and changes none of
-            the figures.
+        code: whether to generate code, which takes most of the time and changes none of the
+            figures.
         text: path for the compiled HLO, gzipped.
     """
     folder = Path(tempfile.mkdtemp())
