@@ -174,7 +174,7 @@ def table(results):
 
 _HEAD = (
     f"{'chip':<6}{'variant':<13}{'args':>7}{'temps':>8}{'all':>8}{'of MiB':>8}{'GFLOP':>9}"
-    f"{'MB':>9}{'HBM MB':>9}{'ms FLOP':>9}{'ms HBM':>8}{'pairs/s':>9}{'compiled':>10}"
+    f"{'MB':>11}{'HBM MB':>11}{'ms FLOP':>9}{'ms HBM':>8}{'pairs/s':>9}{'compiled':>10}"
 )
 
 
@@ -198,7 +198,7 @@ def _line(result, results):
         for size, width in zip((*sizes, chip.memory), (7, 8, 8, 8), strict=True)
     )
     line += f"{flops / 1e9:>9,.1f}"
-    line += f"{result['bytes'] / 1e6:>9,.0f}{result['hbm_bytes'] / 1e6:>9,.0f}"
+    line += f"{result['bytes'] / 1e6:>11,.0f}{result['hbm_bytes'] / 1e6:>11,.0f}"
     line += "".join(
         f"{1e3 * part:>{width}.2f}" for part, width in zip(seconds, (9, 8), strict=True)
     )
