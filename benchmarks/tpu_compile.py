@@ -27,6 +27,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -119,7 +120,8 @@ def compile_case(case, path, code, limit):
     text = path.with_suffix(".hlo.gz")
     compilation = {name: case[name] for name in ("replicas", "effort")}
     compilation |= {"path": str(hlo), "topology": topology, "code": code, "text": str(text)}
-    result = in_child("tpu_executable.py", limit, **compilation)
+    with tempfile.TemporaryDirectory() as folder:
+        result = in_child("tpu_executable.py", limit, folder=folder, **compilation)
     if result is None:
         print(f"not done within {limit} s", flush=True)
         return None

@@ -3,9 +3,7 @@
 import gzip
 import json
 import os
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -23,7 +21,7 @@ _LAST_TEXT = "*.after_optimizations_after_buffer_assignment.txt"
 _MEMORY_REPORT = "*.after_optimizations-memory-usage-report.txt"
 
 
-def compile_step(path, topology, replicas, effort, code, text):
+def compile_step(path, topology, replicas, effort, code, text, folder):
     """Compiles and prints, as JSON, what libtpu says of the step.
 
     Args:
@@ -34,8 +32,9 @@ def compile_step(path, topology, replicas, effort, code, text):
         code: whether to generate code, which takes most of the time and changes none of the
             figures.
         text: path for the compiled HLO, gzipped.
+        folder: for what the compiler writes on its way, empty.
     """
-    folder = Path(tempfile.mkdtemp())
+    folder = Path(folder)
     flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
     devices, options = compiler_options(topology, replicas, effort)
@@ -48,7 +47,6 @@ def compile_step(path, topology, replicas, effort, code, text):
         if "error" not in facts:
             facts |= figures(folder, text)
             facts["memory"]["code"] = generated
-        shutil.rmtree(folder)
         print(json.dumps(facts), flush=True)
 
     if not code:
