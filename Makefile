@@ -18,7 +18,11 @@ COLAB_READY := .venv-colab/.installed
 OLDEST_TESTS := tests/losses tests/optimizers tests/layers tests/preprocessing tests/models \
 	tests/data tests/test_notebooks.py
 
-.PHONY: help setup pretrain test test-faults test-data test-oldest test-colab lint format lock clean
+# The locked dependencies and JAX with libtpu, which .venv is to be without: Keras and others would find it.
+TPU_COMPILE_BIN := .venv-tpu-compile/bin
+TPU_COMPILE_READY := .venv-tpu-compile/.installed
+
+.PHONY: help setup pretrain test test-faults test-data test-oldest test-colab tpu-compile lint format lock clean
 
 help:  ## This list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -80,6 +84,17 @@ $(COLAB_READY): requirements-colab.txt
 test-colab: $(COLAB_READY)  ## Run the notebooks' first cells as written, over Colab's TensorFlow.
 	.venv-colab/bin/python tests/colab.py .venv-colab
 
+$(TPU_COMPILE_READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv-tpu-compile
+	$(TPU_COMPILE_BIN)/python -m pip install --quiet --upgrade pip
+	$(TPU_COMPILE_BIN)/python -m pip install --quiet -r requirements.lock
+	$(TPU_COMPILE_BIN)/python -m pip install --quiet --editable '.[tpu-compile]'
+	@touch $@
+
+tpu-compile: $(TPU_COMPILE_READY)  ## Compile a small training step for a TPU, without one; minutes.
+	$(TPU_COMPILE_BIN)/python benchmarks/tpu_compile.py \
+		$(or $(ARGS),--experiments quickstart --variants plain --chips v5e)
+
 lint: $(READY)  ## Check style, format and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -103,5 +118,5 @@ lock: $(READY)  ## Resolve pyproject.toml into the locks: newest for Python 3.11
 		--custom-compile-command "make lock" --output-file requirements-oldest.lock pyproject.toml
 
 clean:  ## Remove .venv and caches; runs/ stays.
-	rm -rf $(VENV) .venv-data .venv-oldest .venv-colab .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .venv-data .venv-oldest .venv-colab .venv-tpu-compile .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 # Real data and reference checkpoints, where they are.
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT / "recipes"))
+sys.path.append(str(ROOT / "benchmarks"))  # last: their names are those of others too
 
 from align_keras.runs.memory import keep_freed_memory
 

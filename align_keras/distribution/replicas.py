@@ -52,7 +52,12 @@ def form_of_gathering(strategy: tf.distribute.Strategy) -> str:
     (``MirroredExtended._reduce_to``). On TPUs ``all_gather`` itself sums zero-padded rows, and has
     another way for int64, which TPUs do not sum (``_TPUReplicaContext.all_gather``).
     """
-    devices = strategy.extended.worker_devices
+    try:
+        devices = strategy.extended.worker_devices
+    except (
+        RuntimeError
+    ):  # TensorFlow's default strategy, of which a trace may make several replicas
+        return "all_gather"
     kinds = {tf.DeviceSpec.from_string(name).device_type for name in devices}
     return "all_reduce" if kinds == {"GPU"} else "all_gather"
 

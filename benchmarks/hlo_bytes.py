@@ -1,0 +1,290 @@
+"""What reads and writes a chip's memory in a compiled step: its HLO text, op by op. Pure Python.
+
+The compiler's own "bytes accessed" counts what it keeps in the fast memory of the core too, and a
+loop once. Here only what lies in HBM counts, with the padding of its tiles, and a loop's body as
+often as it runs.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+
+_WIDTHS = {"pred": 1, "bf16": 2, "f16": 2, "c64": 8, "c128": 16, "token": 0, "opaque": 0}
+_ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,<=]*)\](?:\{([^{}]*)\})?")
+_HEADER = re.compile(r"^(ENTRY )?%?([^\s(]+) \(.*\) -> .* \{$")
+_CALLED = re.compile(r"\b(calls|to_apply|body|condition)=%?([^\s,{}]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_SPACE = re.compile(r"S\([1-9]\d*\)")
+_TILE = re.compile(r"T\(([\d,]+)\)")
+_NAME = re.compile(r'op_name="([^"]*)"')
+#: Ops that move nothing.
+_FREE = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "iota",
+    "partition-id", "replica-id", "opt-barrier", "domain",
+}  # fmt: skip
+_SLICES = {"slice", "dynamic-slice", "gather"}
+_UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """One instruction.
+
+    ``shape`` is its type as written, ``inside`` what stands in the parentheses after its kind,
+    ``operands`` the names in it and ``rest`` what follows.
+    """
+
+    name: str
+    shape: str
+    kind: str
+    inside: str
+    operands: tuple[str, ...]
+    rest: str
+    is_root: bool
+
+    @property
+    def path(self):
+        """Where TensorFlow made it: scopes of layers, joined by slashes; arguments have none."""
+        found = _NAME.search(self.rest)
+        return found[1] if found and not found[1].startswith("XLA_") else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Access:
+    """What one op moves: ``kind`` is what it mostly is, ``path`` the layer that it serves."""
+
+    op: Op
+    kind: str
+    path: str
+    size: int
+
+
+def array_bytes(shape):
+    """Bytes of HBM that a type takes, all arrays of a tuple together, tiles padded.
+
+    Arrays in another memory space, ``S(1)`` and so on, take none.
+    """
+    total = 0
+    for dtype, dims, layout in _ARRAY.findall(shape):
+        if _SPACE.search(layout):
+            continue
+        sizes = [int(size.lstrip("<=")) for size in dims.split(",") if size]
+        order, _, tiles = layout.partition(":")
+        tile = _TILE.search(tiles)
+        if order and tile:
+            sizes = [sizes[int(axis)] for axis in reversed(order.split(","))]
+        tile = [int(size) for size in tile[1].split(",")] if tile else []
+        sizes = [1] * (len(tile) - len(sizes)) + sizes
+        for place, size in enumerate(reversed(tile), 1):
+            sizes[-place] = -(-sizes[-place] // size) * size
+        total += math.prod(sizes) * _width(dtype)
+    return total
+
+
+def _width(dtype):
+    if dtype in _WIDTHS:
+        return _WIDTHS[dtype]
+    bits = re.match(r"[a-z]+(\d+)", dtype)
+    return max(1, int(bits[1]) // 8) if bits else 4
+
+
+def read(text):
+    """The computations of a module: ``(entry's name, {name: {op's name: Op}})``."""
+    computations, entry, ops = {}, None, None
+    for line in text.splitlines():
+        if header := _HEADER.match(line):
+            ops = computations.setdefault(header[2], {})
+            entry = header[2] if header[1] else entry
+        elif ops is not None and " = " in line:
+            op = _read_op(line)
+            ops[op.name] = op
+    return entry, computations
+
+
+def _read_op(line):
+    name, _, rest = line.strip().partition(" = ")
+    is_root = name.startswith("ROOT ")
+    shape, rest = _split_type(rest)
+    kind, _, rest = rest.partition("(")
+    inside = _until_closed(rest)
+    operands = tuple(re.findall(r"%([^\s,()]+)", inside))
+    name = name.removeprefix("ROOT ").removeprefix("%")
+    return Op(name, shape, kind, inside, operands, rest[len(inside) :], is_root)
+
+
+def _split_type(text):
+    end = len(_until_closed(text[1:])) + 2 if text.startswith("(") else text.index(" ")
+    return text[:end], text[end:].lstrip()
+
+
+def _until_closed(text):
+    depth = 1
+    for place, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if not depth:
+            return text[:place]
+    return text
+
+
+def accesses(text):
+    """Yields an ``Access`` for each op that touches HBM, a loop's with the bytes of all rounds."""
+    entry, computations = read(text)
+    yield from _of_computation(entry, computations, 1)
+
+
+def _of_computation(name, computations, times):
+    ops = computations[name]
+    users = _users(ops)
+    for op in ops.values():
+        called = dict(_CALLED.findall(op.rest))
+        if op.kind == "while":
+            rounds = times * _rounds(op, computations[called["condition"]])
+            yield from _of_computation(called["body"], computations, rounds)
+        elif op.kind == "conditional":
+            # The dearest branch.
+            branches = re.findall(r"%([^\s,]+)", _BRANCHES.search(op.rest)[1])
+            found = [list(_of_computation(one, computations, times)) for one in branches]
+            yield from max(found, key=total)
+        elif op.kind == "call":
+            yield from _of_computation(called["to_apply"], computations, times)
+        elif op.kind not in _FREE and not op.kind.endswith("-done"):
+            inner = computations.get(called.get("calls"), {})
+            size = op_bytes(op, ops, inner)
+            if size:
+                path = op.path or _path_beside(op, ops, users)
+                yield Access(op, what_it_is(op, inner), path, times * size)
+
+
+def _rounds(loop, condition):
+    """How often a loop runs; 1 if its HLO does not say.
+
+    TensorFlow's loops count from 0 to below a constant.
+    """
+    if trips := _TRIPS.search(loop.rest):
+        return int(trips[1])
+    root = next(op for op in condition.values() if op.is_root)
+    bounds = [condition[name] for name in root.operands if name in condition]
+    numbers = [int(op.inside) for op in bounds if op.kind == "constant" and op.inside.isdigit()]
+    return numbers[0] if "direction=LT" in root.rest and numbers else 1
+
+
+def _users(ops):
+    """The ops of a computation that read each of them, by name, in the order in which they run."""
+    users = collections.defaultdict(list)
+    for op in ops.values():
+        for name in op.operands:
+            users[name].append(op)
+    return users
+
+
+def _path_beside(op, ops, users):
+    """Of a copy to or from the fast memory, which has no name: what made it or what it is for."""
+    paths = [ops[name].path for name in op.operands if name in ops]
+    readers = [op]
+    while readers and not any(paths):
+        readers = [user for reader in readers for user in users[reader.name]]
+        paths = [reader.path for reader in readers]
+    return next((path for path in paths if path), "")
+
+
+def total(found):
+    """Bytes of some accesses."""
+    return sum(access.size for access in found)
+
+
+def op_bytes(op, ops, inner):
+    """Bytes of HBM that one op reads and writes.
+
+    Args:
+        op: of the computation ``ops``.
+        ops: its neighbours by name, among which its operands are.
+        inner: of a fusion the ops that it fuses, else empty.
+    """
+    operands = [ops[name] for name in op.operands if name in ops]
+    if op.kind.endswith("-start"):
+        # Its type repeats its operands beside its results.
+        read_bytes = sum(array_bytes(operand.shape) for operand in operands)
+        return max(read_bytes, array_bytes(op.shape))
+    if op.kind in _SLICES:
+        return 2 * array_bytes(op.shape)
+    if op.kind in _UPDATES:
+        return 2 * array_bytes(operands[_UPDATES[op.kind]].shape)
+    if not inner:
+        return array_bytes(op.shape) + sum(array_bytes(operand.shape) for operand in operands)
+    parameters = {int(one.inside): one for one in inner.values() if one.kind == "parameter"}
+    size, updated = _written_by(op, inner)
+    for place, operand in enumerate(operands):
+        size += _read_by(parameters.get(place), operand, inner, updated)
+    return size
+
+
+def _written_by(op, inner):
+    """Bytes that a fusion writes, and the names of the parameters that it updates in place."""
+    root = next((one for one in inner.values() if one.is_root), None)
+    while root and root.kind == "bitcast":
+        root = inner[root.operands[0]]
+    if root and root.kind in _UPDATES:
+        target = inner[root.operands[0]]
+        update = inner[root.operands[_UPDATES[root.kind]]]
+        return _unspaced_bytes(update.shape), {target.name}
+    return array_bytes(op.shape), set()
+
+
+def _read_by(parameter, operand, inner, updated):
+    """Bytes that a fusion reads of one operand: all, or what it slices."""
+    whole = array_bytes(operand.shape)
+    if parameter is None:
+        return whole
+    if parameter.name in updated:
+        return 0
+    users = [one for one in inner.values() if parameter.name in one.operands]
+    if users and all(one.kind in _SLICES and one.operands[0] == parameter.name for one in users):
+        return min(whole, sum(_unspaced_bytes(one.shape) for one in users))
+    return whole
+
+
+def _unspaced_bytes(shape):
+    """As ``array_bytes``; inside a fusion, memory spaces say nothing."""
+    return array_bytes(_SPACE.sub("", shape))
+
+
+def what_it_is(op, inner):
+    """What an op mostly is: of a fusion the dearest thing that it fuses."""
+    kinds = {one.kind for one in inner.values()} | {op.kind.removesuffix("-start")}
+    if op.kind == "custom-call":
+        return "custom call"
+    if op.kind in ("copy-start", "slice-start"):
+        return "to or from fast memory"
+    for name in ("convolution", "dot", "scatter", "gather", "all-reduce", "reduce-window", "sort"):
+        if name in kinds:
+            return name
+    if "reduce" in kinds:
+        return "reduce"
+    moves = {"copy", "transpose", "reshape", "slice", "pad", "concatenate", "dynamic-slice"}
+    computes = kinds - moves - _FREE - {"fusion", "broadcast", "dynamic-update-slice"}
+    return "elementwise" if computes else "copy, transpose, slice"
+
+
+def of_any_memory(text):
+    """The text without memory spaces: what lies in the core's own memory counts as HBM then."""
+    return _SPACE.sub("", text)
+
+
+def without_padding(text):
+    """The text without tiles: arrays take their elements' bytes then."""
+    return _TILE.sub("", text)
+
+
+def argument_bytes(text):
+    """Bytes of HBM of a program's arguments: weights, the optimizer's state, the batch."""
+    entry, computations = read(text)
+    ops = computations[entry].values()
+    return sum(array_bytes(op.shape) for op in ops if op.kind == "parameter")
+
+
+def largest_array(shape):
+    """The largest array of a type, without its layout."""
+    found = _ARRAY.finditer(_SPACE.sub("", shape))
+    return max(found, key=lambda one: array_bytes(one[0]))[0].partition("{")[0]
