@@ -11,6 +11,9 @@ import tensorflow as tf
 from align_keras import paths
 from align_keras.errors import InputError, Place
 
+#: Changes of files of which nothing is read any more.
+GONE, FOLDER = "is gone", "is a folder"
+
 
 class FileState(NamedTuple):
     """What tells a file from another one without reading it."""
@@ -53,7 +56,7 @@ class WatchedFiles:
         if file in self._changes or before in (None, now) or now is None:
             return self._changes.get(file, "")
         if now in (_NOTHING, _FOLDER):
-            self._changes[file] = "is gone" if now == _NOTHING else "is a folder"
+            self._changes[file] = GONE if now == _NOTHING else FOLDER
         elif now.size != before.size:
             self._changes[file] = f"has {now.size:,} bytes, not {before.size:,},"
         elif self._holds_the_same(file):

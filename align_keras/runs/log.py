@@ -122,9 +122,8 @@ class TrainingLog(keras.callbacks.Callback):
 
         Raises:
             DivergedError: if the loss or the gradient is not finite.
-            LostDataError: as ``SkippedInRun.check``. A checkpoint was saved, unless files have
-                changed: other pairs of the batches took the places of what was lost, so the
-                weights are sound.
+            LostDataError: as ``SkippedInRun.check``. A checkpoint was saved if the weights are
+                sound.
         """
         before, self.step = self.step, self._first_step + batch + 1
         results = logs or {}
@@ -156,7 +155,7 @@ class TrainingLog(keras.callbacks.Callback):
             if metrics:
                 self._log(metrics)
             self.close()
-            if not error.changes:
+            if error.weights_are_sound:
                 self._save()
             raise
         return metrics

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from align_keras import distribution, files
+from align_keras.data import watching
 from align_keras.data.batches import files_of_unreadable_batch, most_of
 from align_keras.errors import InputError, Place
 from align_keras.paths import AnyPath
@@ -22,11 +23,11 @@ class LostDataError(InputError):
     """Training data was lost: too much of it was skipped, or files have changed.
 
     Attributes:
-        changes: how many files have changed. The weights may then have learned from what was not
-            this run's data, and are not saved.
+        weights_are_sound: False if other records may have been read in place of the run's. Those
+            that cannot be read are replaced by others of the batch, which spoils nothing.
     """
 
-    changes = 0
+    weights_are_sound = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,11 +126,15 @@ class SkippedInRun:
         """
         lost = self._taken(step * self._batches)
         changed = self._look(None if is_saved or is_last else _LOOKS)
+        # What stands in a file's place may have been read as its records.
+        replaced = sum(
+            change not in (watching.GONE, watching.FOLDER) for change in changed.values()
+        )
         number, changes = lost.total(), len(changed)
         if self._workers > 1:
-            number, changes = (
+            number, changes, replaced = (
                 sum(distribution.gather_from_workers(self._strategy, own))
-                for own in (number, changes)
+                for own in (number, changes, replaced)
             )
         began, self.count = self.count, self._before + round(number)
         if self._epoch_of(step) != self._epoch_number:
@@ -149,7 +154,10 @@ class SkippedInRun:
             )
         if changes or problem:
             self._reported = self.count
-            raise _lost(problem, changed, changes, saved_step if changes else step, self._items)
+            resume_at = saved_step if replaced else step
+            error = _lost(problem, changed, changes, resume_at, self._items)
+            error.weights_are_sound = not replaced
+            raise error
 
     def check_files(self, step: int) -> None:
         """Raises LostDataError, after an error of TensorFlow's, if files have changed.
@@ -207,9 +215,7 @@ def _lost(
         problem, place = f"{change} since the run opened it{others}", Place(file)
     else:
         problem = "training files have changed since the run opened them; see the other workers"
-    error = LostDataError(problem, place, remedy, items.setting)
-    error.changes = changes
-    return error
+    return LostDataError(problem, place, remedy, items.setting)
 
 
 def check_finished(

@@ -111,24 +111,25 @@ def shards(scene_shards, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("damage", "message", "step"),
     [
-        ("deleted", "train-00000.tfrecord: is gone since the run opened it (and 1 more"),
-        ("truncated", "train-00000.tfrecord: has 5,000 bytes, not "),
-        ("a folder", "train-00000.tfrecord: is a folder since the run opened it (and 1 more"),
-        ("another shard", "train-00000.tfrecord: has "),
+        ("deleted", "train-00000.tfrecord: is gone since the run opened it (and 1 more", 6),
+        ("a folder", "train-00000.tfrecord: is a folder since the run opened it (and 1 more", 6),
+        # Of these the last step may have learned from other records: back to the checkpoint before.
+        ("truncated", "train-00000.tfrecord: has 5,000 bytes, not ", 4),
+        ("another shard", "train-00000.tfrecord: has ", 4),
     ],
 )
 def test_a_run_that_loses_shards_stops_at_a_checkpoint_and_resumes(
-    damage, message, shards, tmp_path
+    damage, message, step, shards, tmp_path
 ):
     kept = shutil.copytree(tmp_path / "data", tmp_path / "kept")
-    status, printed = run(tmp_path / "run", shards, damage, 2)
+    status, printed = run(tmp_path / "run", shards, damage, 5)
     assert status == 1, printed
     line = last_line(printed)
     assert line.startswith("pretrain.py: --train-data: ")
     assert message in line
-    assert "; put it back as it was; the same command resumes at step 3" in line
+    assert f"; put it back as it was; the same command resumes at step {step}" in line
     assert not (tmp_path / "run" / "metrics.json").exists()
     status, printed = run(tmp_path / "run", shards, "nothing", 2)
     assert status == 1
@@ -137,9 +138,9 @@ def test_a_run_that_loses_shards_stops_at_a_checkpoint_and_resumes(
         return
     shutil.rmtree(tmp_path / "data")
     shutil.copytree(kept, tmp_path / "data")
-    status, printed = run(tmp_path / "run", shards, "touched", 6)
+    status, printed = run(tmp_path / "run", shards, "touched", 9)
     assert status == 0, printed
-    assert "at step 3 of 12" in printed
+    assert f"at step {step} of 12" in printed
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["skipped_pairs"] == 0
 

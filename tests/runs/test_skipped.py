@@ -109,11 +109,16 @@ def test_a_changed_file_stops_the_run_and_is_named(tmp_path):
     changes["a.tfrecord"] = "is gone"
     with pytest.raises(LostDataError) as raised:
         run.check(2, True, False, saved_step=1)
+    assert raised.value.weights_are_sound
+    changes["a.tfrecord"] = "was written again"
+    with pytest.raises(LostDataError, match="resumes at step 1") as replaced:
+        run.check(2, True, False, saved_step=1)
+    assert not replaced.value.weights_are_sound
+    changes["a.tfrecord"] = "is gone"
     assert raised.value.place == Place("a.tfrecord")
-    assert raised.value.changes == 1  # the weights are not saved
     assert one_line(raised.value) == (
         "--train-data: a.tfrecord: is gone since the run opened it; put it back as it was; the "
-        "same command resumes at step 1"
+        "same command resumes at step 2"
     )
     changes["b.tfrecord"] = "is a folder"
     with pytest.raises(LostDataError, match=r"opened it \(and 1 more have changed\)"):
@@ -126,7 +131,7 @@ def test_several_workers_judge_together(tmp_path, monkeypatch):
 
     strategy = collections.namedtuple("Strategy", "num_replicas_in_sync")(4)
     monkeypatch.setattr(distribution, "worker_place", lambda _: (0, 2))
-    others = itertools.cycle([8, 0])  # pairs skipped, files changed
+    others = itertools.cycle([8, 0, 0])  # pairs skipped, files changed, files replaced
     monkeypatch.setattr(distribution, "gather_from_workers", lambda _, own: [own, next(others)])
     skipped = SkippedRecords()
     run = in_run(tmp_path, skipped, strategy=strategy)
