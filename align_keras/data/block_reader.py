@@ -6,6 +6,7 @@ record. Here those behind it in the block are then read one by one, so that each
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +20,7 @@ _BUFFER_BYTES = 256 << 10
 # Each request to another machine takes long.
 _REMOTE_BUFFER_BYTES = 4 << 20
 _HEADER_BYTES = 12
-_NO_PLACE = -1
+_NONE = -1
 
 
 def block_reader(counts: Mapping[str, int]) -> ReadBlock:
@@ -45,12 +46,12 @@ def block_reader(counts: Mapping[str, int]) -> ReadBlock:
         kind, buffer = tf.gather(kinds, block.shard), tf.gather(buffers, block.shard)
 
         @as_written
-        def read_from(start: tf.Tensor) -> tf.data.Dataset:
+        def read_from(start: tf.Tensor, buffer_bytes: tf.Tensor) -> tf.data.Dataset:
             # `tf.data.TFRecordDataset` takes no place to begin at.
             variant = tf.raw_ops.TFRecordDatasetV2(
                 filenames=[path],
                 compression_type=kind,
-                buffer_size=tf.cast(buffer, tf.int64),
+                buffer_size=tf.cast(buffer_bytes, tf.int64),
                 byte_offsets=[start],
             )
             # An error here ends the block. What `ignore_errors` meets in opening a file that is
@@ -59,9 +60,10 @@ def block_reader(counts: Mapping[str, int]) -> ReadBlock:
                 variant = tf.identity(variant)
             return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
 
-        def records_from(start: tf.Tensor) -> tf.data.Dataset:
+        def records_from(start: tf.Tensor, buffer_bytes: Any = buffer) -> tf.data.Dataset:
             # In a function: by itself TensorFlow cannot copy it, which `reduce` asks for.
-            return tf.data.Dataset.from_tensors(start).flat_map(read_from).ignore_errors()
+            place = tf.data.Dataset.from_tensors((start, buffer_bytes))
+            return place.flat_map(read_from).ignore_errors()
 
         sound = records_from(block.start).take(block.whole).skip(block.skip)
         # Read only where the sound ones are too few.
@@ -89,11 +91,17 @@ def _behind_a_corrupt_record(block, path, file_size, records_from):
     def read_next(place, _):
         header = _bytes_at(path, file_size, place, tf.constant(_HEADER_BYTES, tf.int64))
         length = _length_in(header)
+        # Not their sum, which may be more than 64 bits hold.
+        is_inside = (length >= 0) & (length <= file_size - place - RECORD_OVERHEAD)
         following = place + RECORD_OVERHEAD + length
-        is_inside = (length >= 0) & (following <= file_size)
-        one = records_from(place).take(1).concatenate(tf.data.Dataset.from_tensors("")).take(1)
+        one = (
+            records_from(place, _BUFFER_BYTES)
+            .take(1)
+            .concatenate(tf.data.Dataset.from_tensors(""))
+            .take(1)
+        )
         record = tf.cond(is_inside, one.get_single_element, lambda: "")
-        return tf.where(is_inside, following, _NO_PLACE), record
+        return tf.where(is_inside, following, _NONE), record
 
     remaining = tf.data.Dataset.range(number, block.skip + block.count)
     return remaining.scan(place, read_next).skip(tf.maximum(block.skip - number, 0))
@@ -132,7 +140,7 @@ def _length_in(header: tf.Tensor) -> tf.Tensor:
     octets = tf.ensure_shape(octets, [_HEADER_BYTES])
     checksum = tf.bitcast(octets[8:], tf.uint32)
     is_sound = is_whole & (checksum == _masked_crc(octets[:8]))
-    return tf.where(is_sound, tf.bitcast(octets[:8], tf.int64), _NO_PLACE)
+    return tf.where(is_sound, tf.bitcast(octets[:8], tf.int64), _NONE)
 
 
 def _crc_table() -> np.ndarray:

@@ -95,9 +95,9 @@ def evaluation_dataset(
 ) -> tf.data.Dataset:
     """Every pair once, in the shards' order, centre-cropped.
 
-    The batches are those of ``training_dataset`` with two further fields: ``positions``, the
-    place of a pair among all records, and ``valid``, False for a pair that training would skip
-    and for the padding of the last batch.
+    The batches are those of ``training_dataset`` with two other fields in place of ``lost``:
+    ``positions``, the place of a pair among all records, and ``valid``, False for a pair that
+    training would skip and for the padding of the last batch.
     """
     blocks = tf.data.Dataset.from_tensor_slices(shard_order.every_block(counts))
     dataset = blocks.flat_map(block_reader(counts))

@@ -9,8 +9,8 @@ Beside ``NAME.tfrecord`` stands ``NAME_stats.json`` with the number of its recor
 (``successes``), as img2dataset writes it; where it is missing the records are counted by a
 walk over their headers, and of a compressed shard by reading it.
 
-Here shards are found, read and counted in Python; ``block_reader`` reads them for training and
-evaluation, and ``shard_writer`` writes them. No record reaches TensorFlow's own parser, which ends
+Here shards are found, read and counted in Python; ``block_reader`` reads those that are embedded or
+trained on, and ``shard_writer`` writes them. No record reaches TensorFlow's own parser, which ends
 the process on some bytes that are no ``tf.train.Example``.
 """
 

@@ -78,7 +78,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         #: Further float32 scalars of a step, whose means over the replicas are among its results.
         self.exchanged: Callable[[], dict[str, tf.Tensor]] = dict
         #: Called with a replica's batch in each training step.
-        self.observed: Callable[[Mapping[str, tf.Tensor]], None] = lambda batch: None
+        self.observed: Callable[[Mapping[str, tf.Tensor]], None] | None = None
         self.built = True
 
     @property
@@ -220,7 +220,8 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
     def train_step(self, batch: Any) -> dict[str, tf.Tensor]:
         """One step on this replica's share of a global batch: Keras's hook for ``fit``."""
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        self.observed(batch)
+        if self.observed is not None:
+            self.observed(batch)
         results, gradients = self.compute_gradients(batch)
         norm = tf.linalg.global_norm(gradients)
         if self.global_clipnorm is not None:

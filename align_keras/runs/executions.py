@@ -13,7 +13,7 @@ from align_keras import distribution
 from align_keras.paths import AnyPath
 from align_keras.runs.pretraining_settings import read_steps
 
-# At most, where it is not given: a second or so of steps.
+# At most, where it is not given: a signal waits for an execution.
 _MOST_STEPS = 32
 
 
@@ -26,15 +26,16 @@ class Executions:
     profile: str = ""
     """``START:STOP``, the first and the last step of a trace; empty for none."""
 
-    def steps(self, intervals: Sequence[int], remaining: int, strategy: Any) -> int:
-        """The steps of an execution: a divisor of all intervals and of what remains.
+    def steps(self, intervals: Sequence[int], first: int, last: int, strategy: Any) -> int:
+        """The steps of an execution, such that none goes beyond a line, a checkpoint or the end.
 
         Args:
             intervals: steps between lines, checkpoints and evaluations.
-            remaining: steps to the end of the run.
+            first: steps done before.
+            last: steps of the whole run.
             strategy: of the run.
         """
-        common = math.gcd(remaining, *intervals)
+        common = math.gcd(first, last, *intervals)
         if self.asked is not None:
             return math.gcd(self.asked, common)
         if distribution.is_on_cpu(strategy):

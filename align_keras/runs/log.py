@@ -94,7 +94,7 @@ class TrainingLog(keras.callbacks.Callback):
         self._seconds, self._timed_steps = 0.0, 0
         self._clock: tuple[float, int] | None = None
         self._unsettled: dict[str, Any] = {}
-        self._settled_step = self.step
+        self._settled_step, self._looked_step = self.step, -1
         self._bar: Any = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -149,6 +149,8 @@ class TrainingLog(keras.callbacks.Callback):
     def _settle(self, is_saved: bool, is_last: bool) -> dict[str, float]:
         """As ``settle``; returns the metrics since the last line, none right after one."""
         metrics = self._await()
+        if self._looked_step == self.step:  # it takes a while where there are many files
+            return metrics
         try:
             self.skipped.check(self.step, is_saved, is_last, self.checkpoints.saved_step)
         except LostDataError as error:
@@ -158,6 +160,8 @@ class TrainingLog(keras.callbacks.Callback):
             if error.weights_are_sound:
                 self._save()
             raise
+        if is_saved or is_last:
+            self._looked_step = self.step
         return metrics
 
     def _await(self) -> dict[str, float]:

@@ -17,9 +17,10 @@ class LostRecords:
     def __init__(self, files: Sequence[str], strategy: tf.distribute.Strategy) -> None:
         self._files, self._strategy = list(files), strategy
         with strategy.scope():
-            # Each replica adds to its own, without an exchange.
+            # Each replica adds to its own, without an exchange. Floats, exact up to 2 ** 24: integers
+            # of 32 bits would be kept on the host of a GPU, which each step would wait for.
             self._counts = tf.Variable(
-                tf.zeros([len(self._files) + 1], tf.int32),
+                tf.zeros([len(self._files) + 1]),
                 trainable=False,
                 synchronization=tf.VariableSynchronization.ON_READ,
                 aggregation=tf.VariableAggregation.SUM,
@@ -29,9 +30,10 @@ class LostRecords:
         """Counts what a replica's batch lacks; called in its step."""
         lost = batch["lost"]
         number = len(self._files) + 1
-        self._counts.assign_add(tf.math.unsorted_segment_sum(tf.ones_like(lost), lost, number))
+        each = tf.ones_like(lost, tf.float32)
+        self._counts.assign_add(tf.math.unsorted_segment_sum(each, lost, number))
 
-    def taken(self, _: int) -> collections.Counter[str]:
+    def taken(self) -> collections.Counter[str]:
         """The records that the steps of this process have met, by file; waits for those steps."""
         counts = sum(own.numpy() for own in self._strategy.experimental_local_results(self._counts))
         pairs = zip(self._files, counts[1:], strict=True)

@@ -223,6 +223,8 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
         # TensorFlow does not say which data it was.
         in_run.explain(error, checkpoints.saved_step)
         raise
+    finally:
+        run.model.observed = None
     if in_run.count:
         print(f"skipped {in_run.count:,} corrupt or unreadable pairs", flush=True)
     return evaluated

@@ -61,14 +61,14 @@ def count_skipped(
         data: likewise.
         strategy: likewise.
         first_step: likewise.
-        model: counts in its training step.
+        model: counts in its training step, until its ``observed`` is set back.
         workdir: the directory of this process.
     """
     lost = LostRecords(sorted(data.counts), strategy)
     model.observed = lost.add
     return SkippedInRun(
         workdir,
-        lost.taken,
+        lambda _: lost.taken(),
         settings.data.max_skipped_share,
         sum(data.counts.values()),
         settings.run.batch_size,

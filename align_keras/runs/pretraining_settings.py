@@ -177,7 +177,8 @@ class RunSettings(Part):
     """Steps that the device does before the program looks again; a divisor of --log-every,
     --eval-every, --checkpoint-every and --steps. None: up to 32 on TPUs and GPUs, 1 on a CPU."""
     profile: Annotated[str, FREE_ON_RESUME] = ""
-    """START:STOP, the first and the last step of a trace for TensorBoard; empty for none."""
+    """START:STOP, the first and the last step of a trace for TensorBoard, in whole executions; empty
+    for none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,8 +201,12 @@ class PretrainSettings(Settings):
         run = self.run
         intervals = ("log_every", "eval_every", "checkpoint_every", "steps")
         _check_divides(run.steps_per_execution, {name: getattr(run, name) for name in intervals})
-        if run.profile:
-            read_steps(run.profile)
+        if run.profile and read_steps(run.profile)[1] > run.steps:
+            raise InputError(
+                f"{run.profile} is beyond the {run.steps:,} of <steps>",
+                remedy="give earlier steps",
+                setting="profile",
+            )
         if self.model.preset not in PRESETS:
             names = ", ".join(sorted(PRESETS))
             raise InputError(f"no {self.model.preset!r}", None, f"choose one of {names}", "preset")

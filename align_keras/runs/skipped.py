@@ -15,7 +15,7 @@ from align_keras.errors import InputError, Place
 from align_keras.paths import AnyPath
 
 _FILE = "skipped.json"
-# So many files are looked at for each line of the log, beside those that were opened.
+# So many files are looked at for each line of the log.
 _LOOKS = 1_000
 
 
@@ -62,7 +62,7 @@ class SkippedInRun:
         strategy: of which every replica takes its own batch a step. None if a batch of the pipeline
             is shared out to all.
         look: looks at files and says which have changed, and how: ``is gone``. Its argument is
-            the number of files to look at beside those that were opened; None for all.
+            the number of files to look at; None for all.
         items: name of the data in messages.
         files: by the numbers in ``lost`` of batches, from 1.
     """
@@ -141,8 +141,8 @@ class SkippedInRun:
             self._epoch_number, self._epoch_began = self._epoch_of(step), began
             self._epoch_began_step = self._checked_step
         self._checked_step = step
-        # Between two looks several epochs may begin.
         problem = ""
+        # Between two looks several epochs may begin.
         of = max(self.epoch, (step - self._epoch_began_step) * self.batch_size)
         in_epoch = self.count - max(self._epoch_began, self._reported)
         if is_last and self.count > self.limit * step * self.batch_size:
@@ -165,7 +165,7 @@ class SkippedInRun:
         Args:
             step: of the newest checkpoint: after an error inside a step the weights are not saved.
         """
-        if changed := self._look(_LOOKS):
+        if changed := self._look(None):
             raise _lost("", changed, len(changed), step, self._items)
 
     def explain(self, error: tf.errors.OpError, step: int) -> None:

@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -15,7 +15,7 @@ from align_keras.errors import InputError
 from align_keras.runs.executions import Executions
 from align_keras.runs.log import STOP_REQUESTED, DivergedError, EveryNSteps, TrainingLog
 
-# Executions that the host may be ahead of the device where it reads a result of each.
+# Where the host reads a result of every execution, it is that of so many executions before.
 _AHEAD = 2
 
 
@@ -50,7 +50,7 @@ def train(
     first, last = log.step, log.total_steps
     intervals = [log.log_every, *(interval for interval, _ in actions)]
     executions = executions or Executions()
-    steps = executions.steps(intervals, last - first, model.distribute_strategy)
+    steps = executions.steps(intervals, first, last, model.distribute_strategy)
     model.steps_per_execution = steps
 
     def settled(action: Callable[[], Any]) -> Callable[[], None]:
@@ -65,35 +65,39 @@ def train(
 
         return act
 
+    profilers = executions.profilers(first, steps, log.workdir / "logs")
     with contextlib.ExitStack() as deferred:
         stop = StopOnSignal(log, distribution.worker_place(model.distribute_strategy)[1], deferred)
         try:
             callbacks = [
-                *executions.profilers(first, steps, log.workdir / "logs"),
+                *profilers,
                 keras.callbacks.LambdaCallback(on_train_batch_end=stop.defer),
                 log,
                 stop,  # before an evaluation: the run repeats it when it is resumed
                 *(EveryNSteps(every, first, last, settled(act)) for every, act in actions),
                 keras.callbacks.LambdaCallback(on_train_batch_end=stop.check_alone),
             ]
-            if steps > 1:
+            # Keras's own waits for each step to learn whether the data have ended.
+            on_cpu = distribution.is_on_cpu(model.distribute_strategy)
+            if steps > 1 or not (on_cpu or model.run_eagerly):
                 model.train_function = keras_internals.train_function_of(model, steps)
-            model.fit(
-                dataset,
-                steps_per_epoch=last - first,
-                callbacks=_UnreadLogs(callbacks, add_history=True, model=model),
-                shuffle=False,
-                verbose=0,
-            )
-        except DivergedError as error:
-            error.remedy = if_diverged
-            raise
+            with _advising(if_diverged):
+                model.fit(
+                    dataset,
+                    steps_per_epoch=last - first,
+                    callbacks=_UnreadLogs(callbacks, add_history=True, model=model),
+                    shuffle=False,
+                    verbose=0,
+                )
         except signals.Interrupted:
             # Before, this process has done nothing to keep.
             if stop.has_stepped:
-                log.save_now()
+                with _advising(if_diverged):
+                    log.save_now()
             raise
         finally:
+            for profiler in profilers:
+                profiler.on_train_end()
             model.steps_per_execution = 1
             model.train_function = None
             # Else it would be drawn once more, after the line that the command ends with.
@@ -104,6 +108,16 @@ def train(
             f"training ended at step {log.step:,} of {last:,}",
             remedy="the same command resumes; a warning above may name the cause",
         )
+
+
+@contextlib.contextmanager
+def _advising(remedy: str) -> Iterator[None]:
+    """Says in a ``DivergedError`` what to do about it."""
+    try:
+        yield
+    except DivergedError as error:
+        error.remedy = remedy
+        raise
 
 
 class _UnreadLogs(keras.callbacks.CallbackList):
@@ -161,6 +175,7 @@ class StopOnSignal(keras.callbacks.Callback):
             return
         self._unread.append((logs or {})[STOP_REQUESTED])
         if len(self._unread) > _AHEAD and np.any(self._unread.popleft()):
+            self.log.settle()  # here every worker is at the same step
             signals.check()
             raise signals.Interrupted(signal.SIGTERM, "another worker was asked to stop")
 

@@ -55,7 +55,7 @@ def run_child(*arguments):
 
 
 def test_tensorflows_parser_crashes_where_the_pipeline_must_not(scene_shards):
-    """The reason for having protobuf read all records: once it holds no more, this may go."""
+    """The reason for ``pairs.parse_pairs``: once it holds no more, that may go."""
     record = crashing(next(records.read_frames(scene_shards[0][0])))
     code = "import sys, tensorflow as tf; tf.io.parse_single_example(bytes.fromhex(sys.argv[1]), "
     code += "{'jpg': tf.io.FixedLenFeature([], tf.string)})"

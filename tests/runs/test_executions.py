@@ -13,17 +13,19 @@ from align_keras.runs.executions import Executions, Profiler
 
 def test_on_a_cpu_every_step_is_an_execution_unless_more_are_asked_for():
     strategy = tf.distribute.get_strategy()
-    assert Executions().steps([100, 5_000], 60, strategy) == 1
-    assert Executions(20).steps([100, 5_000], 60, strategy) == 20
+    assert Executions().steps([100, 5_000], 0, 60, strategy) == 1
+    assert Executions(20).steps([100, 5_000], 0, 60, strategy) == 20
     # A run that was stopped between two multiples.
-    assert Executions(20).steps([100, 5_000], 50, strategy) == 10
+    assert Executions(20).steps([100, 5_000], 30, 5_000, strategy) == 10
 
 
 def test_elsewhere_it_is_the_most_that_no_line_or_checkpoint_falls_into(monkeypatch):
     monkeypatch.setattr(distribution, "is_on_cpu", lambda _: False)
-    assert Executions().steps([100, 5_000, 10_000], 1_200_000, None) == 25
-    assert Executions().steps([1], 100, None) == 1
-    assert Executions().steps([64], 32, None) == 32
+    assert Executions().steps([100, 5_000, 10_000], 0, 1_200_000, None) == 25
+    # From step 45 on it must end at 100 again.
+    assert Executions().steps([100, 5_000], 45, 1_200_000, None) == 5
+    assert Executions().steps([1], 0, 100, None) == 1
+    assert Executions().steps([64], 0, 640, None) == 32
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,7 @@ def test_elsewhere_it_is_the_most_that_no_line_or_checkpoint_falls_into(monkeypa
         ({"steps_per_execution": 3, "log_every": 20}, "3 does not divide the 20 of <log_every>"),
         ({"profile": "5"}, "'5' is not START:STOP; give the first and the last step"),
         ({"profile": "5:4"}, "'5:4' is not START:STOP"),
+        ({"profile": "20:9000"}, "20:9000 is beyond the "),
         ({"profile": "0:4"}, "'0:4' is not START:STOP"),
     ],
 )
