@@ -54,9 +54,8 @@ def form_of_gathering(strategy: tf.distribute.Strategy) -> str:
     """
     try:
         devices = strategy.extended.worker_devices
-    except (
-        RuntimeError
-    ):  # TensorFlow's default strategy, of which a trace may make several replicas
+    except RuntimeError:
+        # TensorFlow's default strategy, of which a trace may make several replicas.
         return "all_gather"
     kinds = {tf.DeviceSpec.from_string(name).device_type for name in devices}
     return "all_reduce" if kinds == {"GPU"} else "all_gather"

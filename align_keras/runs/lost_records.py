@@ -17,8 +17,8 @@ class LostRecords:
     def __init__(self, files: Sequence[str], strategy: tf.distribute.Strategy) -> None:
         self._files, self._strategy = list(files), strategy
         with strategy.scope():
-            # Each replica adds to its own, without an exchange. Floats, exact up to 2 ** 24: integers
-            # of 32 bits would be kept on the host of a GPU, which each step would wait for.
+            # Each replica adds to its own, without an exchange. Floats, exact up to 2 ** 24, since
+            # a GPU's integers of 32 bits are kept on its host, which each step would wait for.
             self._counts = tf.Variable(
                 tf.zeros([len(self._files) + 1]),
                 trainable=False,

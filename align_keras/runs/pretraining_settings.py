@@ -70,7 +70,7 @@ class DataSettings(Part):
     """Encoded records among which the order is random, beside the blocks that they come in."""
     max_skipped_share: Annotated[float, AtLeast(0.0), AtMost(1.0), FREE_ON_RESUME] = 0.01
     """The run stops, with a checkpoint, once more than this share of an epoch's pairs was skipped:
-    corrupt records or images, empty captions, lost files."""
+    corrupt records or images, empty captions, lost files. Looked at for each line of the log."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,8 +177,8 @@ class RunSettings(Part):
     """Steps that the device does before the program looks again; a divisor of --log-every,
     --eval-every, --checkpoint-every and --steps. None: up to 32 on TPUs and GPUs, 1 on a CPU."""
     profile: Annotated[str, FREE_ON_RESUME] = ""
-    """START:STOP, the first and the last step of a trace for TensorBoard, in whole executions; empty
-    for none."""
+    """START:STOP, the first and the last step of a trace for TensorBoard, which has whole
+    executions; empty for none."""
 
 
 @dataclasses.dataclass(frozen=True)
