@@ -24,6 +24,7 @@ NO_PATHS = {
     "host",
     "image_column",
     "preset",
+    "profile",
     "split",
     "task",
     "text",
