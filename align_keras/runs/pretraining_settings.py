@@ -203,7 +203,7 @@ class PretrainSettings(Settings):
         _check_divides(run.steps_per_execution, {name: getattr(run, name) for name in intervals})
         if run.profile and read_steps(run.profile)[1] > run.steps:
             raise InputError(
-                f"{run.profile} is beyond the {run.steps:,} of <steps>",
+                f"{run.profile} is beyond the last step, {run.steps:,}",
                 remedy="give earlier steps",
                 setting="profile",
             )
@@ -243,8 +243,8 @@ def _check_divides(steps: int | None, intervals: dict[str, int]) -> None:
     for name, interval in intervals.items():
         if steps is not None and interval % steps:
             raise InputError(
-                f"{steps} does not divide the {interval:,} of <{name}>",
-                remedy=f"choose a divisor of it, or change <{name}>",
+                f"{steps} does not divide {interval:,}",
+                remedy=f"choose a divisor of <{name}>, or change that",
                 setting="steps_per_execution",
             )
 

@@ -31,10 +31,13 @@ def test_elsewhere_it_is_the_most_that_no_line_or_checkpoint_falls_into(monkeypa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps_per_execution": 3, "log_every": 20}, "3 does not divide the 20 of <log_every>"),
+        (
+            {"steps_per_execution": 3, "log_every": 20},
+            "3 does not divide 20; choose a divisor of <log_every>",
+        ),
         ({"profile": "5"}, "'5' is not START:STOP; give the first and the last step"),
         ({"profile": "5:4"}, "'5:4' is not START:STOP"),
-        ({"profile": "20:9000"}, "20:9000 is beyond the "),
+        ({"profile": "20:9000"}, "20:9000 is beyond the last step, "),
         ({"profile": "0:4"}, "'0:4' is not START:STOP"),
     ],
 )
