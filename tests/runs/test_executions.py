@@ -33,7 +33,7 @@ def test_elsewhere_it_is_the_most_that_no_line_or_checkpoint_falls_into(monkeypa
     [
         (
             {"steps_per_execution": 3, "log_every": 20},
-            "3 does not divide 20; choose a divisor of <log_every>",
+            "3 does not divide 20; choose a divisor of log_every",
         ),
         ({"profile": "5"}, "'5' is not START:STOP; give the first and the last step"),
         ({"profile": "5:4"}, "'5:4' is not START:STOP"),
