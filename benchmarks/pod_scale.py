@@ -18,13 +18,13 @@ rooflines of a compiled step. The table has 8 to 1,024 cores of each kind.
 
 import argparse
 import json
-import math
 import os
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import measure
+import pod_parts
 from pod_model import (
     BYTES,
     MIB,
@@ -32,182 +32,12 @@ from pod_model import (
     gathered_bytes,
     link_seconds,
     received_bytes,
-    ring,
 )
 
-PRESET, IMAGE_SIZE, SEQUENCE, PIECES = "align_nano_tiny", 64, 24, 2_000
 REPLICAS = (1, 2, 4, 16, 64, 256, 1_024)
 CORES = (8, 16, 32, 64, 128, 256, 512, 1_024)
 CHECKED = (2, 4)
 FORMS = ("all_gather", "all_reduce")
-
-
-def run(part, one_core=False, **case):
-    """One part, in its own process."""
-    if one_core:
-        os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
-    import tensorflow as tf
-
-    if part == "sizes":
-        return print(json.dumps(sizes_of_preset(**case)))
-    if part == "step":
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        devices = [tf.config.LogicalDeviceConfiguration()] * case["replicas"]
-        tf.config.set_logical_device_configuration(cpu, devices)
-    parts = {"towers": towers, "loss": loss, "optimizer": optimizer, "step": whole_step}
-    step, facts = parts[part](**case)
-    measure.report(step, rounds=4, **facts)
-
-
-def make_model(**options):
-    """The model, compiled, and a function that makes a batch."""
-    import tensorflow as tf
-
-    from align_keras import AlignDualEncoder, Lamb, build_backbone
-
-    model = AlignDualEncoder(build_backbone(PRESET, PIECES, SEQUENCE), initial_temperature=0.1)
-    model.compile(Lamb(1e-3), **options)
-    model.optimizer.build(model.trainable_variables)
-
-    def make_batch(pairs):
-        batch = measure.random_batch(pairs, IMAGE_SIZE, SEQUENCE, PIECES)
-        ids = tf.range(1, pairs + 1, dtype=tf.int64)
-        return {**batch, "image_ids": ids, "caption_ids": ids}
-
-    return model, make_batch
-
-
-def sizes_of(backbone):
-    """A model's ``Sizes`` as a dict; the temperature is a weight too."""
-    import keras
-
-    channels = [
-        layer.moving_mean.shape[0]
-        for layer in backbone.image_encoder._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    return {
-        "width": backbone.projection_dim,
-        "weights": sum(math.prod(v.shape) for v in backbone.trainable_variables) + 1,
-        "norms": len(channels),
-        "channels": sum(channels),
-    }
-
-
-def sizes_of_preset(preset):
-    """The sizes of a named model with the 100,000 word pieces of the paper."""
-    from align_keras import build_backbone
-
-    return sizes_of(build_backbone(preset, 100_000, 64))
-
-
-def towers(pairs):
-    """Forward and backward pass of one replica's pairs, to an arbitrary gradient."""
-    import tensorflow as tf
-
-    model, make_batch = make_model()
-    batch = make_batch(pairs)
-    inputs = {name: batch[name] for name in model.backbone.input}
-    variables = [v.value for v in model.backbone.trainable_variables]
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            outputs = model.backbone(inputs, training=True)
-            total = tf.add_n([tf.reduce_sum(value) for value in outputs.values()])
-        return tf.linalg.global_norm(tape.gradient(total, variables))
-
-    return lambda: step().numpy(), sizes_of(model.backbone)
-
-
-def loss(pairs, replicas):
-    """Loss and gradient of one replica's rows against the columns of all."""
-    import tensorflow as tf
-
-    from align_keras.losses.tiled import rows_of_a_tile, tiled_losses
-    from align_keras.models.presets import PRESETS
-
-    shape = [pairs, PRESETS[PRESET]["projection_dim"]]
-    inputs = [tf.math.l2_normalize(tf.random.normal(shape), axis=1) for _ in range(2)]
-    inputs.append(tf.constant(0.05))
-    ids = [tf.range(1, pairs + 1, dtype=tf.int64) + i for i in range(2)]
-
-    def gather(value):
-        # Other replicas' rows, as many and as different.
-        parts = [value, *[tf.roll(value, i, axis=0) for i in range(1, replicas)]]
-        return tf.concat(parts, axis=0)
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            i2t, t2i, *_ = tiled_losses(
-                *inputs,
-                tile_rows=min(pairs, rows_of_a_tile(pairs * replicas)),
-                ids=ids,
-                label_smoothing=0.1,
-                replicas=replicas,
-                gather=gather,
-            )
-            total = tf.reduce_mean(i2t) + tf.reduce_mean(t2i)
-        return tape.gradient(total, inputs)
-
-    return lambda: step()[0].numpy(), {}
-
-
-def optimizer():
-    """LAMB's step for all weights."""
-    import tensorflow as tf
-
-    model, _ = make_model()
-    variables = model.trainable_variables
-    gradients = [tf.random.normal(variable.shape) for variable in variables]
-    step = tf.function(lambda: model.optimizer.apply(gradients, variables))
-
-    def take():
-        step()
-        return model.optimizer.iterations.numpy()
-
-    return take, {}
-
-
-def whole_step(pairs, replicas, form):
-    """A real training step on logical devices, with a count of what crosses them."""
-    import tensorflow as tf
-
-    from align_keras import distribution
-
-    distribution.replicas.form_of_gathering = lambda _: form
-    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
-    received = []
-    context = tf.distribute.ReplicaContext
-    all_gather, all_reduce = context.all_gather, context.all_reduce
-
-    def size_of(value):
-        return value.dtype.size * math.prod(value.shape)
-
-    def counted_gather(self, value, axis, **options):
-        received.append(size_of(value) * (replicas - 1))
-        return all_gather(self, value, axis, **options)
-
-    def counted_reduce(self, reduce_op, values, **options):
-        received.append(ring(sum(size_of(v) for v in tf.nest.flatten(values)), replicas))
-        return all_reduce(self, reduce_op, values, **options)
-
-    context.all_gather, context.all_reduce = counted_gather, counted_reduce
-    with strategy.scope():
-        model, make_batch = make_model(loss_tile_rows=pairs)
-    shares = strategy.experimental_distribute_values_from_function(lambda _: make_batch(pairs))
-    step = tf.function(lambda: strategy.run(model.train_step, args=(shares,)))
-
-    def take():
-        step()
-        return model.optimizer.iterations.numpy()
-
-    take()
-    # Each replica is traced once. What reaches other devices twice, as a gradient's own gradient
-    # does, is counted where TensorFlow calls for it.
-    return take, {"received": sum(received) / replicas}
 
 
 def measure_parts(pairs, replicas, **options):
@@ -218,7 +48,7 @@ def measure_parts(pairs, replicas, **options):
         "optimizer": {},
     }
     for part, case in parts.items():
-        yield measure.in_child(__file__, part=part, **case, **options)
+        yield measure.in_child(pod_parts.__file__, part=part, **case, **options)
 
 
 def sizes_in(facts):
@@ -230,8 +60,8 @@ def sizes_in(facts):
 def main(pairs, bandwidth, latency):
     """Measures the parts, prints the tables of the model, then the checks."""
     print(
-        f"{measure.machine()}; {PRESET}, {pairs} pairs a replica; links of {bandwidth:g} GB/s and "
-        f"{latency:g} us\n"
+        f"{measure.machine()}; {pod_parts.PRESET}, {pairs} pairs a replica; "
+        f"links of {bandwidth:g} GB/s and {latency:g} us\n"
     )
     print(
         f"{'replicas':>8}{'pairs':>9}{'loss MiB':>10}{'rest MiB':>10}{'memory MiB':>12}"
@@ -241,7 +71,7 @@ def main(pairs, bandwidth, latency):
     tower, _, update = measure_parts(pairs, 1)
     sizes = sizes_in(tower)
     for replicas in REPLICAS:
-        softmax = measure.in_child(__file__, part="loss", pairs=pairs, replicas=replicas)
+        softmax = measure.in_child(pod_parts.__file__, part="loss", pairs=pairs, replicas=replicas)
         seconds = [part["seconds"] for part in (tower, softmax, update)]
         received = received_bytes(replicas, pairs, sizes)
         links = link_seconds(replicas, pairs, sizes, bandwidth, latency)
@@ -286,7 +116,7 @@ def print_checks(pairs, sizes):
         alone = sum(part["seconds"] for part in parts)
         for form in FORMS:
             case = {"part": "step", "pairs": pairs, "replicas": replicas, "form": form}
-            real = measure.in_child(__file__, **case, one_core=True)
+            real = measure.in_child(pod_parts.__file__, **case, one_core=True)
             modelled = sum(received_bytes(replicas, pairs, sizes, form)) / MIB
             print(
                 f"{replicas:>8,}{form:>13}{modelled:>14.3f}{real['received'] / MIB:>9.3f}"
@@ -304,7 +134,7 @@ def scale_compiled(steps, bandwidth, latency):
         latency: microseconds a hop.
     """
     preset, pairs = steps["preset"], steps["pairs"]
-    sizes = sizes_in(measure.in_child(__file__, part="sizes", preset=preset))
+    sizes = sizes_in(measure.in_child(pod_parts.__file__, part="sizes", preset=preset))
     print(
         f"{preset}, {sizes.weights / 1e6:,.1f} M weights, {pairs} pairs a core; links of "
         f"{bandwidth:g} GB/s and {latency:g} us\n"
@@ -330,14 +160,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--case", help="one part as JSON, in this process")
     parser.add_argument("--pairs", type=int, default=64, help="of a replica")
     parser.add_argument("--bandwidth", type=float, default=12.5, help="GB/s into a replica")
     parser.add_argument("--latency", type=float, default=20.0, help="microseconds a hop")
     parser.add_argument("--step-seconds", help="JSON file with the seconds of a step on one core")
     arguments = parser.parse_args()
-    if arguments.case:
-        sys.exit(run(**json.loads(arguments.case)))
     if arguments.step_seconds:
         with open(arguments.step_seconds) as file:
             sys.exit(scale_compiled(json.load(file), arguments.bandwidth, arguments.latency))

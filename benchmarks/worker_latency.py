@@ -23,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import cable
 import measure
+import pod_parts
 import pod_scale
 from pod_model import link_seconds
 
@@ -41,7 +42,7 @@ def train(pairs):
 
     strategy = distribution.make_strategy("multi_worker")
     with strategy.scope():
-        model, make_batch = pod_scale.make_model(loss_tile_rows=pairs)
+        model, make_batch = pod_parts.make_model(loss_tile_rows=pairs)
     shares = strategy.experimental_distribute_values_from_function(lambda _: make_batch(pairs))
     step = tf.function(lambda: strategy.run(model.train_step, args=(shares,)))
 
@@ -154,7 +155,7 @@ def measure_step(processes):
 
 def main(pairs, delays, turns):
     """Starts the workers and prints a line for each delay."""
-    tower = measure.in_child(pod_scale.__file__, part="towers", pairs=pairs, one_core=True)
+    tower = measure.in_child(pod_parts.__file__, part="towers", pairs=pairs, one_core=True)
     sizes = pod_scale.sizes_in(tower)
     with cable.two_hosts(0) as hosts:
         workers = start_workers(hosts, pairs)
@@ -172,7 +173,7 @@ def print_steps(hosts, workers, pairs, sizes, delays, turns):
         for delay, measured in found.items():
             hosts.delay(delay)
             measured.append({**measure_cable(hosts), "seconds": measure_step(workers)})
-    print(f"{measure.machine()}; {pod_scale.PRESET}, {pairs} pairs a worker\n")
+    print(f"{measure.machine()}; {pod_parts.PRESET}, {pairs} pairs a worker\n")
     print(
         f"{'delay ms':>8}{'there and back ms':>19}{'MB/s':>7}{'links s':>9}{'s modelled':>12}"
         f"{'measured':>10}{'ratio':>7}"

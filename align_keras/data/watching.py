@@ -47,8 +47,8 @@ class WatchedFiles:
         self._turns: Iterator[str] = itertools.cycle(self._local)
         self._changes: dict[str, str] = {}
 
-    def change_of(self, file: str) -> str:
-        """Looks at a file: how it has changed, such as ``is gone``; empty if it has not.
+    def _look_at(self, file: str) -> str:
+        """How a file has changed, such as ``is gone``; empty if it has not.
 
         A change that was found stays found.
         """
@@ -82,7 +82,7 @@ class WatchedFiles:
         """
         turns = itertools.islice(self._turns, min(most or 0, len(self._local)))
         for file in turns if most is not None else self._states:
-            self.change_of(file)
+            self._look_at(file)
         return dict(self._changes)
 
     def check(self) -> None:

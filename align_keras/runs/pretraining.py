@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import time
 from typing import Any
 
@@ -21,7 +20,7 @@ from align_keras.runs import pretraining_data, report, start
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.executions import Executions
 from align_keras.runs.log import TrainingLog
-from align_keras.runs.log_lines import lacks_evaluation, read_log
+from align_keras.runs.log_lines import lacks_evaluation
 from align_keras.runs.memory import keep_freed_memory
 from align_keras.runs.model import make_model, with_gelu
 from align_keras.runs.pretraining_batches import count_skipped, training_data
@@ -101,7 +100,7 @@ def _pretrain(run: PretrainingRun, started: float) -> Metrics:
     metrics["seconds"] = time.perf_counter() - started
     if at_start:
         metrics["start"] = at_start
-    write_report(run, metrics, chance, held_out)
+    report.write_report(run.workdir, run.data.evaluation, metrics, chance, held_out)
     return metrics
 
 
@@ -285,18 +284,3 @@ def evaluate_and_save(run: PretrainingRun, evaluated: Evaluated | None) -> Evalu
     metrics["num_pairs"] = len(held_out["rows"]) if held_out else 0
     metrics["num_classes"] = len(run.data.zero_shot.class_names) if run.data.zero_shot else 0
     return metrics, chance, held_out
-
-
-def write_report(
-    run: PretrainingRun, metrics: Metrics, chance: Metrics, held_out: dict[str, Any] | None
-) -> None:
-    """Writes ``metrics.json``, draws the pictures and prints the closing table."""
-    write_whole(run.workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    pictures = ["curves.png"]
-    report.draw_curves(run.workdir / "curves.png", read_log(run.workdir))
-    if run.data.evaluation and held_out:
-        pictures.append("retrieval.png")
-        report.draw_retrieval_sheet(run.workdir / "retrieval.png", run.data.evaluation, held_out)
-    print(report.format_table(metrics, chance))
-    files = ", ".join(["checkpoints/", "logs/", "preset/", "metrics.json", *pictures])
-    print(f"run directory: {run.workdir} ({files})")

@@ -1,5 +1,6 @@
 """What a run shows at its end: pictures and a table."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from align_keras import figures
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS, TITLES
 from align_keras.evaluation.sheets import draw_retrievals
+from align_keras.files import write_whole
 from align_keras.paths import AnyPath
+from align_keras.runs.log_lines import read_log
 
 
 def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
@@ -107,3 +110,30 @@ def draw_curves(path: str | AnyPath, lines: list[dict[str, Any]]) -> None:
         if len(curves) > 1:
             axes.legend(["image to text", "text to image"][: len(axes.lines)])
     figures.save(figure, path)
+
+
+def write_report(
+    workdir: AnyPath,
+    evaluation: HeldOutPairs | None,
+    metrics: dict[str, Any],
+    chance: dict[str, float],
+    held_out: dict[str, Any] | None,
+) -> None:
+    """Writes ``metrics.json``, draws the pictures and prints the closing table.
+
+    Args:
+        workdir: the run's directory.
+        evaluation: the held-out pairs; None without any.
+        metrics: as ``format_table`` takes them.
+        chance: likewise.
+        held_out: the pairs' embeddings, as ``HeldOutPairs.embed`` gives them.
+    """
+    write_whole(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    pictures = ["curves.png"]
+    draw_curves(workdir / "curves.png", read_log(workdir))
+    if evaluation and held_out:
+        pictures.append("retrieval.png")
+        draw_retrieval_sheet(workdir / "retrieval.png", evaluation, held_out)
+    print(format_table(metrics, chance))
+    files = ", ".join(["checkpoints/", "logs/", "preset/", "metrics.json", *pictures])
+    print(f"run directory: {workdir} ({files})")
