@@ -183,7 +183,7 @@ def build_losses(
 
 
 def train_function_of(model: keras.Model, steps: int) -> Callable[[Any], Any]:
-    """What ``fit`` calls for each execution: several training steps in one graph.
+    """A function for ``fit`` that runs several training steps in one graph.
 
     Keras's own puts the step into a ``tf.cond`` inside a ``tf.while_loop``, in which TensorFlow
     cannot run several replicas.

@@ -1,4 +1,4 @@
-"""Leases: what stands for a lock on file systems of TensorFlow's, which have none.
+"""Leases: they replace locks on TensorFlow's remote file systems, which have no locks.
 
 A lease is an object that its holder writes anew every few seconds. Whoever finds one waits until it
 has changed, and then refuses, or has stayed as it was for a while, and then takes it over: its

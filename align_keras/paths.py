@@ -21,7 +21,7 @@ AnyPath: TypeAlias = Path | RemotePath
 
 #: Hubs from which keras-hub fetches models.
 HUB_SCHEMES = ("hf", "kaggle", "modelscope")
-# What no file system of TensorFlow's reads; others are plug-ins of it, or are said to be unknown
+# Schemes that TensorFlow cannot read; others are its plug-ins, or are reported as unknown
 # once TensorFlow is loaded.
 _WEB_SCHEMES = ("http", "https", "ftp")
 #: Characters that TensorFlow and Python take for a pattern.
@@ -175,7 +175,7 @@ def literal_brackets(pattern: str) -> str:
 
 
 def absolute(address: str | os.PathLike[str] | RemotePath) -> str:
-    """The whole path of what is on this machine; another address without needless slashes."""
+    """The absolute path of a local file or folder; a remote address without needless slashes."""
     if is_remote(address):
         return str(path_of(address))
     return _text(address) if scheme(address) else os.path.abspath(_text(address))

@@ -12,7 +12,7 @@ from align_keras import full_disk, uploads
 from align_keras.errors import MissingInputError, Place
 from align_keras.remote_path import RemotePath, RemoteState
 
-# What every preset has one of.
+# Every preset has one of these files.
 _NEEDED = ("config.json", "preprocessor.json")
 _copies: dict[RemotePath, tuple[dict[str, RemoteState], str]] = {}
 

@@ -1,4 +1,4 @@
-"""Which process wrote something, and whether it still runs: for what processes leave in files."""
+"""Identifies the process that wrote a file, and says whether it still runs."""
 
 import contextlib
 import functools

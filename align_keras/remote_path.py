@@ -13,7 +13,7 @@ from align_keras.remote_files import RemoteReader, gfile_of
 
 
 class RemoteState(NamedTuple):
-    """What ``RemotePath.stat`` finds, by the names of ``os.stat_result``."""
+    """The result of ``RemotePath.stat``, by the names of ``os.stat_result``."""
 
     st_size: int
     st_mtime_ns: int
@@ -59,7 +59,7 @@ class RemotePath:
 
     @property
     def scheme(self) -> str:
-        """What stands before ``://``."""
+        """The scheme: the part before ``://``."""
         return self._address.partition("://")[0]
 
     @property
@@ -136,7 +136,7 @@ class RemotePath:
         return False
 
     def iterdir(self) -> Iterator["RemotePath"]:
-        """What is in the folder."""
+        """The entries of the folder."""
         with self._as_os_errors() as gfile:
             # Google's store ends the names of folders with a slash.
             names = {name.strip("/") for name in gfile.listdir(self._address)}

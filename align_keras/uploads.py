@@ -17,7 +17,7 @@ from align_keras.remote_path import RemotePath
 
 #: The list of a folder's checksums.
 LIST = "checksums.json"
-# What readers look for: of a preset, of an export, of a preprocessor.
+# Files by which readers recognise a preset, an export or a preprocessor.
 _LAST = ("preprocessor.json", "task.json", "config.json", "saved_model.pb")
 # No object stores: a file is seen while it is written, and a rename is one step.
 _WITH_RENAME = ("hdfs", "viewfs", "har")

@@ -103,7 +103,7 @@ def _open_device(name):
 def _carry(devices):
     """Carries packets both ways; lines of stdin are the seconds that each takes from then on."""
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, -15)  # its own delay should not be that of a busy core
+        os.setpriority(os.PRIO_PROCESS, 0, -15)  # a busy core would add to the delay
     for device in devices:
         os.set_blocking(device, False)
     waiting, count, seconds = [], 0, 0.0

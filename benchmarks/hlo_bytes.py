@@ -1,4 +1,4 @@
-"""What reads and writes a chip's memory in a compiled step: its HLO text, op by op. Pure Python.
+"""Bytes of a chip's memory that a compiled step moves, op by op, from its HLO text. Pure Python.
 
 The compiler's own "bytes accessed" counts what it keeps in the fast memory of the core too, and a
 loop once. Here only what lies in HBM counts, with the padding of its tiles, and a loop's body as
@@ -53,7 +53,7 @@ class Op:
 
 @dataclasses.dataclass(frozen=True)
 class Access:
-    """What one op moves: ``kind`` is what it mostly is, ``path`` the layer that it serves."""
+    """The bytes of one op; ``kind`` is its main operation, ``path`` the layer that it serves."""
 
     op: Op
     kind: str
@@ -180,7 +180,7 @@ def _users(ops):
 
 
 def _path_beside(op, ops, users):
-    """Of a copy to or from the fast memory, which has no name: what made it or what it is for."""
+    """The op that a nameless copy to or from the fast memory comes from, or serves."""
     paths = [ops[name].path for name in op.operands if name in ops]
     readers = [op]
     while readers and not any(paths):
@@ -233,7 +233,7 @@ def _written_by(op, inner):
 
 
 def _read_by(parameter, operand, inner, updated):
-    """Bytes that a fusion reads of one operand: all, or what it slices."""
+    """Bytes that a fusion reads of one operand: all of it, or its slices."""
     whole = array_bytes(operand.shape)
     if parameter is None:
         return whole
@@ -251,7 +251,7 @@ def _unspaced_bytes(shape):
 
 
 def what_it_is(op, inner):
-    """What an op mostly is: of a fusion the dearest thing that it fuses."""
+    """The kind of an op; for a fusion, of the most expensive op in it."""
     kinds = {one.kind for one in inner.values()} | {op.kind.removesuffix("-start")}
     if op.kind == "custom-call":
         return "custom call"

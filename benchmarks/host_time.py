@@ -1,9 +1,9 @@
-"""What the host does for a training step, with a model that costs nothing.
+"""The host's time for a training step, with a model that costs nothing.
 
     python benchmarks/host_time.py
 
-The loop of a run without evaluations and checkpoints, over a batch that is there already: what is
-left is Python and TensorFlow's calls. "Before" reads all metrics and assigns a variable after each
+It times the loop of a run without evaluations and checkpoints, over a batch in memory. Only Python
+and TensorFlow's calls are left. "Before" reads all metrics and assigns a variable after each
 step, as the runs did. Every case is a process of its own, one after another; the least of several
 rounds counts.
 """
@@ -52,7 +52,7 @@ def make_model():
 
 
 def fit_as_before(model, dataset, folder):
-    """Keras's loop with what ``TrainingLog`` did at the end of each step."""
+    """Keras's loop, reading every result after each step as ``TrainingLog`` did."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -92,7 +92,7 @@ def run(steps, before=False):
     """One case, in its own process."""
     model, dataset = make_model()
     seconds = []
-    # What a process traces first is not counted.
+    # The first round traces the step and is not counted.
     for _ in range(ROUNDS + 1):
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()

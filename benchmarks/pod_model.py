@@ -1,4 +1,4 @@
-"""What replicas exchange in a training step, by counting: bytes, hops, seconds. No TensorFlow.
+"""Counts the exchanges of a training step: bytes, hops, seconds. No TensorFlow.
 
 Assumed: bytes go round in rings, a collective waits for a tree of hops, and nothing overlaps.
 """
@@ -16,7 +16,7 @@ _METRICS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What of a model decides how much is exchanged.
+    """The sizes of a model that decide how much is exchanged.
 
     Args:
         width: of the embeddings.
@@ -37,7 +37,7 @@ def ring(size, replicas):
 
 
 def gathered_bytes(replicas, pairs, width, form):
-    """What the busiest replica receives or sends to gather what the loss needs, bytes.
+    """Bytes that the busiest replica receives or sends to gather the loss's inputs.
 
     Of a pair these are the caption's embedding, two ids and two numbers.
 
@@ -58,7 +58,7 @@ def gathered_bytes(replicas, pairs, width, form):
 
 
 def received_bytes(replicas, pairs, sizes, form="all_gather"):
-    """What a replica receives in one step: ``(for the loss, for the rest)``, bytes.
+    """Bytes that a replica receives in one step: ``(for the loss, for the rest)``.
 
     For the loss: what ``gathered_bytes`` counts, five numbers a column that are summed, and the
     gradient of the captions' embeddings. Summed beside: the gradients, and of each synchronised

@@ -41,7 +41,7 @@ FORMS = ("all_gather", "all_reduce")
 
 
 def measure_parts(pairs, replicas, **options):
-    """What one replica does by itself: towers, loss, optimizer."""
+    """Measures the work of one replica: towers, loss, optimizer."""
     parts = {
         "towers": {"pairs": pairs},
         "loss": {"pairs": pairs, "replicas": replicas},
@@ -52,7 +52,7 @@ def measure_parts(pairs, replicas, **options):
 
 
 def sizes_in(facts):
-    """The ``Sizes`` among what a part reported."""
+    """The ``Sizes`` that a part reported."""
     names = ("width", "weights", "norms", "channels")
     return Sizes(**{name: facts[name] for name in names})
 
@@ -93,7 +93,7 @@ def main(pairs, bandwidth, latency):
 
 
 def print_forms(pairs, sizes, numbers):
-    """What gathering costs in each form, by the number of replicas."""
+    """Prints the cost of gathering in each form, by the number of replicas."""
     print("\ngathered, MiB into a replica; of one device, MiB out of it:")
     print(f"{'replicas':>8}{'all_gather':>12}{'all_reduce':>12}{'one device':>13}")
     for replicas in numbers:

@@ -40,7 +40,7 @@ def write(folder):
 
 
 def through_python(counts):
-    """What the training pipeline did before: a generator, and protobuf in Python."""
+    """The former training pipeline: a generator, and protobuf in Python."""
     import tensorflow as tf
 
     from align_keras.data import pairs, records

@@ -47,7 +47,7 @@ _RESULTS = _FOLDER.parent / "runs" / "tpu_compile"
 
 
 def main(arguments):
-    """Compiles what has no result yet, then prints the table."""
+    """Compiles the cases without a result, then prints the table."""
     arguments.results.mkdir(parents=True, exist_ok=True)
     if not arguments.only_table:
         compile_missing(arguments)
@@ -81,7 +81,7 @@ def is_done(path, code):
 
 
 def installed_versions():
-    """Versions of what the figures depend on; ends the process if the compiler is not there."""
+    """The versions that the figures depend on; exits if the compiler is missing."""
     names = ("libtpu", "jax", "tensorflow", "keras")
     try:
         return {name: importlib.metadata.version(name) for name in names}
@@ -93,7 +93,7 @@ def installed_versions():
 
 
 def cases(arguments, versions):
-    """What to compile, as dicts, the smallest models first."""
+    """The cases to compile, as dicts, the smallest models first."""
     shared = {"pairs": arguments.pairs, "replicas": arguments.replicas, "effort": arguments.effort}
     for experiment in arguments.experiments:
         for variant in arguments.variants:
@@ -134,7 +134,7 @@ def compile_case(case, path, code, limit):
 
 
 def in_child(script, limit, **case):
-    """What ``script`` prints of a case, in a process of its own; None after ``limit`` seconds."""
+    """Runs a case in a process of its own; returns its output, or None after ``limit`` seconds."""
     command = [sys.executable, str(_FOLDER / script), "--case", json.dumps(case)]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=limit)

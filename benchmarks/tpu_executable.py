@@ -16,13 +16,13 @@ os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
 import hlo_bytes
 from tpu_figures import total_memory
 
-#: What the compiler writes last before it generates code.
+#: The last line that the compiler writes before it generates code.
 _LAST_TEXT = "*.after_optimizations_after_buffer_assignment.txt"
 _MEMORY_REPORT = "*.after_optimizations-memory-usage-report.txt"
 
 
 def compile_step(path, topology, replicas, effort, code, text, folder):
-    """Compiles and prints, as JSON, what libtpu says of the step.
+    """Compiles the step and prints libtpu's figures as JSON.
 
     Args:
         path: the serialised HLO of one replica's step.
@@ -89,7 +89,7 @@ def end_before_code(folder, report):
 
 
 def figures(folder, text):
-    """FLOPs, bytes and memory, of what the compiler wrote before it generated code."""
+    """FLOPs, bytes and memory, read from the compiler's output before code generation."""
     import jax
     from jaxlib import _hlo, _jax
 

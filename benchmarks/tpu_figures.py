@@ -33,7 +33,7 @@ CHIPS = {
     "v6e": Chip({4: "v6e:2x2", 64: "v6e:8x8", 256: "v6e:16x16"}, 32 * GIB, 918e12, 1_640e9),
 }
 
-#: Ways to need less memory, as they are proposed: what costs the least time first.
+#: Ways to need less memory, in the order of proposal: the fastest first.
 VARIANTS = ("plain", "tiles", "remat", "micro", "micro+remat")
 
 
@@ -64,7 +64,7 @@ def smallest_slice(chip, replicas):
 
 
 def key(case):
-    """The name of a result's file, without suffix: what must differ for a result of its own."""
+    """The name of a result's file, without suffix; different cases get different names."""
     effort = f"-effort{case['effort']:g}" if case["effort"] else ""
     return (
         f"{case['experiment']}-{case['variant']}-{case['pairs']}x{case['replicas']}-"
@@ -106,7 +106,7 @@ def overflow(error):
 
 
 def first_line(error):
-    """What an error says, in short."""
+    """An error's message, shortened."""
     lines = [line.strip() for line in error.splitlines() if line.strip()]
     return lines[0][:200] if lines else "no message"
 
@@ -122,7 +122,7 @@ def fits(result):
 
 
 def remedy(result, results):
-    """What makes a step fit that does not: the first variant that was compiled and does."""
+    """The flags that make a step fit: those of the first compiled variant that fits."""
     same = ("experiment", "pairs", "replicas", "chip")
     others = {
         other["variant"]: other

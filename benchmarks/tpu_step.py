@@ -19,7 +19,7 @@ _SPECIAL_PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def write(experiment, settings, pairs, replicas, path):
-    """Traces one replica's step, writes its HLO and prints what it is of, as JSON.
+    """Traces one replica's step, writes its HLO and prints its settings as JSON.
 
     Args:
         experiment: a name of ``recipes/experiments.py``.
@@ -82,7 +82,7 @@ def without_values(next_creator, **options):
 
 
 def untouched(shape, dtype):
-    """A tensor whose values nobody needs, since the step is only traced.
+    """A tensor without meaningful values, since the step is only traced.
 
     The system gives a page of memory once it is written to.
     """
@@ -130,7 +130,7 @@ def replicas_of_a_slice(replicas):
         )
 
     def all_gather(_, value, axis, options=None):
-        """As ``TPUStrategy`` gathers: a sum of what is zero but in the own place."""
+        """Gathers as ``TPUStrategy`` does: sums rows that are zero outside the replica's place."""
         assert axis == 0
         place = tf.one_hot(gen_xla_ops.xla_replica_id(), replicas, dtype=value.dtype)
         place = tf.reshape(place, [replicas] + [1] * value.shape.rank)

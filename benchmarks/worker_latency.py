@@ -140,7 +140,7 @@ def _line(process):
 
 
 def measure_cable(hosts):
-    """What ``probe`` measures."""
+    """Measures delay and bandwidth, by ``probe``."""
     processes = start(hosts, [{"is_server": True}, {"is_server": False}])
     return [json.loads(process.communicate()[0] or "null") for process in processes][1]
 
@@ -167,7 +167,7 @@ def main(pairs, delays, turns):
 
 
 def print_steps(hosts, workers, pairs, sizes, delays, turns):
-    """The table: the delays take turns, so that what else the machine does falls on all alike."""
+    """Prints the table. The delays take turns, so that other load affects all alike."""
     found = {delay: [] for delay in (0, *delays)}
     for _ in range(turns):
         for delay, measured in found.items():
@@ -184,7 +184,7 @@ def print_steps(hosts, workers, pairs, sizes, delays, turns):
         rate = max(turn["rate"] for turn in measured)
         seconds = min(turn["seconds"] for turn in measured)
         links = link_seconds(2, pairs, sizes, rate / 1e3, 1e3 * milliseconds)
-        # What a step takes beside its exchanges is known where there is no delay.
+        # The step without delay gives the time outside of the exchanges.
         alone = seconds - links if alone is None else alone
         modelled = alone + links
         print(

@@ -26,7 +26,7 @@ _MEMORY_BUDGET = 2 << 30
 
 
 class SkippedRecords:
-    """Counts the records left out that the host sees, by the batches that lack them.
+    """Counts lost records on the host, batch by batch.
 
     Batches are prepared ahead of the step that takes them, so each batch is counted by itself.
     Safe to call from several threads.
@@ -49,7 +49,7 @@ class SkippedRecords:
             self._by_batch[int(batch)] = collections.Counter(files)
 
     def take(self, batch: int) -> collections.Counter[str]:
-        """The records of all batches before one, by file: what steps have met so far."""
+        """The records that all batches before one have lost, by file."""
         with self._lock:
             for number in [number for number in self._by_batch if number < batch]:
                 self._taken += self._by_batch.pop(number)

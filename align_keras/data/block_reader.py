@@ -54,14 +54,14 @@ def block_reader(counts: Mapping[str, int]) -> ReadBlock:
                 buffer_size=tf.cast(buffer_bytes, tf.int64),
                 byte_offsets=[start],
             )
-            # An error here ends the block. What `ignore_errors` meets in opening a file that is
-            # gone would come again for ever.
+            # An error here ends the block. An error in opening the file would come again for ever,
+            # since `ignore_errors` asks the reader again.
             with tf.control_dependencies([_first_byte(path)]):
                 variant = tf.identity(variant)
             return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
 
         def records_from(start: tf.Tensor, buffer_bytes: Any = buffer) -> tf.data.Dataset:
-            # In a function: by itself TensorFlow cannot copy it, which `reduce` asks for.
+            # In a function: `reduce` copies the data set, which TensorFlow cannot do with this op.
             place = tf.data.Dataset.from_tensors((start, buffer_bytes))
             return place.flat_map(read_from).ignore_errors()
 
@@ -91,7 +91,7 @@ def _behind_a_corrupt_record(block, path, file_size, records_from):
     def read_next(place, _):
         header = _bytes_at(path, file_size, place, tf.constant(_HEADER_BYTES, tf.int64))
         length = _length_in(header)
-        # Not their sum, which may be more than 64 bits hold.
+        # Not `following <= file_size`: the sum may overflow 64 bits.
         is_inside = (length >= 0) & (length <= file_size - place - RECORD_OVERHEAD)
         following = place + RECORD_OVERHEAD + length
         one = (

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from align_keras.data import records
 
-# What `str.strip` takes off, in RE2's syntax.
+# The white space of `str.strip`, in RE2's syntax.
 _WHITE_SPACE = r"[\s\x0b\x1c-\x1f\x{85}\pZ]*"
 
 
@@ -62,7 +62,7 @@ def _as_id(feature: Any) -> bytes:
 # Traced once a process: its hundred ops are part of every data set.
 @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 def parse_pairs(serialized: tf.Tensor) -> Pair:
-    """The pairs of serialised records, in TensorFlow's ops: what ``read_pair`` gives of each.
+    """Reads the pairs of serialised records in TensorFlow's ops, as ``read_pair`` does in Python.
 
     Protobuf's wire format is read level by level, a level of all records in one op.
 
@@ -117,7 +117,7 @@ def _first_values(
 def _of_feature(
     names: tf.Tensor, name: str, values: tf.Tensor, has_value: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What ``_first_values`` gives of the feature of a name: ``(batch,)``.
+    """Picks a feature by its name from the results of ``_first_values``: ``(batch,)``.
 
     Of several the last one counts, as in protobuf.
     """

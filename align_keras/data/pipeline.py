@@ -130,7 +130,7 @@ def _decoded(
     preprocessor: AlignPreprocessor,
     batch_size: int,
 ) -> tf.data.Dataset:
-    """Batches of decoded pairs from positions and what ``block_reader`` reads.
+    """Batches of decoded pairs, from positions and the records of ``block_reader``.
 
     ``decode_image`` takes an encoded image and the position.
     """

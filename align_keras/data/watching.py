@@ -11,7 +11,7 @@ import tensorflow as tf
 from align_keras import paths
 from align_keras.errors import InputError, Place
 
-#: Changes of files of which nothing is read any more.
+#: Changes after which nothing more is read from a file.
 GONE, FOLDER = "is gone", "is a folder"
 
 

@@ -62,7 +62,7 @@ def form_of_gathering(strategy: tf.distribute.Strategy) -> str:
 
 
 def _sum_of_padded(value):
-    """``gather_replicas`` as a sum over replicas of whose terms at most one is not 0."""
+    """``gather_replicas`` as a sum: each replica's rows are padded with zeros."""
     first, total = place_of_rows(value)
     # Not `tf.pad`: it has no kernel for int64 on GPUs. Not a product with a mask: it would carry
     # one replica's NaN into everybody's rows.

@@ -133,7 +133,7 @@ def check_file_systems(settings: Any) -> None:
     """Checks that TensorFlow has the file system of every path, such as ``gs://``.
 
     Args:
-        settings: as of ``with_paths``; what is no dataclass has no paths.
+        settings: as of ``with_paths``; only a dataclass has paths.
 
     Raises:
         InputError: names the field that holds an address of an unknown one.

@@ -149,8 +149,8 @@ class TrainingLog(keras.callbacks.Callback):
     def _settle(self, is_saved: bool, is_last: bool) -> dict[str, float]:
         """As ``settle``; returns the metrics since the last line, none right after one."""
         metrics = self._await()
-        if self._looked_step == self.step:  # it takes a while where there are many files
-            return metrics
+        if self._looked_step == self.step:
+            return metrics  # Looking at many files twice would take long.
         try:
             self.skipped.check(self.step, is_saved, is_last, self.checkpoints.saved_step)
         except LostDataError as error:
@@ -232,7 +232,7 @@ class TrainingLog(keras.callbacks.Callback):
         self.flush()
 
     def flush(self) -> None:
-        """Writes what is kept in memory where files cannot grow, as ``LineFile`` says."""
+        """Writes the lines and summaries that are kept in memory for a remote directory."""
         if not self._summaries:
             return
         summaries, self._summaries = self._summaries, []

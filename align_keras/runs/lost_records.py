@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 class LostRecords:
-    """Counts of lost records by file, which a replica's step adds to.
+    """Counts lost records by file, inside each replica's training step.
 
     Args:
         files: by the numbers that stand for them in a batch's ``lost``, from 1.

@@ -126,7 +126,7 @@ class SkippedInRun:
         """
         lost = self._taken(step * self._batches)
         changed = self._look(None if is_saved or is_last else _LOOKS)
-        # What stands in a file's place may have been read as its records.
+        # Records of a replaced file may have been trained on.
         replaced = sum(
             change not in (watching.GONE, watching.FOLDER) for change in changed.values()
         )

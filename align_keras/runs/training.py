@@ -15,7 +15,7 @@ from align_keras.errors import InputError
 from align_keras.runs.executions import Executions
 from align_keras.runs.log import STOP_REQUESTED, DivergedError, EveryNSteps, TrainingLog
 
-# Where the host reads a result of every execution, it is that of so many executions before.
+# The host reads a result so many executions late, when the device has finished it.
 _AHEAD = 2
 
 
