@@ -66,7 +66,7 @@ def test_bytes_are_those_of_whole_tiles_in_hbm(shape, size):
 def test_what_an_op_reads_and_writes():
     found = {one.op.name: (one.kind, one.size) for one in hlo_bytes.accesses(MODULE)}
     assert found == {
-        "fast": ("copy, transpose, slice", 4_096),  # read; what it writes is fast memory
+        "fast": ("copy, transpose, slice", 4_096),  # its input; the output is in fast memory
         "sum": ("elementwise", 8_192),  # one operand and the result
         "rows": ("gather", 2 * 4_096 + 512),  # eight rows of the table, not the table
         "twice": ("elementwise", 3 * 3 * 4_096),  # three rounds

@@ -1,5 +1,6 @@
 """Records read by TensorFlow alone, against the reader in Python, on sound and damaged shards."""
 
+import gzip
 import pathlib
 import struct
 import subprocess
@@ -70,6 +71,18 @@ def test_a_corrupt_record_costs_itself_alone_as_in_python(case, tmp_path):
     block = shard_order.Block(*(tf.constant(n, tf.int64) for n in (0, 0, 128, 3, 60)))
     part = [record for record, _ in block_reader(counts)(block).as_numpy_iterator()]
     assert part == expected[3:63]
+
+
+def test_in_a_compressed_shard_all_behind_a_corrupt_record_is_lost(tmp_path):
+    path = write_shard(tmp_path, 20)
+    data = bytearray(pathlib.Path(path).read_bytes())
+    whole = list(records.read_frames(path))
+    data[sum(len(frame) + 16 for frame in whole[:7]) + 14] ^= 1
+    compressed = str(tmp_path / "c.tfrecord.gz")
+    with gzip.open(compressed, "wb") as file:
+        file.write(data)
+    counts = pipeline.shard_counts([compressed])
+    assert read_natively(counts) == [*whole[:7], *[b""] * 13]
 
 
 def test_flips_anywhere_in_a_shard_cost_what_they_cost_in_python(tmp_path):
