@@ -42,9 +42,9 @@ def held(path: RemotePath) -> Iterator[None]:
     Raises:
         TakenError: if another process holds it, or this one does already.
     """
+    if path in _held:
+        raise TakenError(holder_of(processes.own_name()))
     if (before := _read(path)) is not None and not _has_ended(before):
-        if path in _held:
-            raise TakenError(holder_of(before))
         _wait_until_left(path, before)
     token = uuid.uuid4().hex
     _write(path, token, 0)
