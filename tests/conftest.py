@@ -1,4 +1,3 @@
-import functools
 import gc
 import json
 import os
@@ -220,11 +219,11 @@ def page_address(page_search):
 
     with page_server.listen("127.0.0.1", 0) as listener:
         server = page_server.build_server(page.build_page(page_search))
-        thread = threading.Thread(target=functools.partial(server.run, sockets=[listener]))
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
-        thread.join()
+        thread.join(10)
 
 
 # `faults/` cannot have a file of this name, which modules of tests import.

@@ -146,7 +146,7 @@ def test_imports_end_in_one_line_and_a_second_signal_at_once():
         process.stdout.readline()
         if "deferred" in script:
             process.send_signal(signal.SIGTERM)
-            time.sleep(0.4)
+            time.sleep(1.0)
             process.send_signal(signal.SIGTERM)
         _, printed = process.communicate(timeout=60)
         assert (process.returncode, printed) == expected
