@@ -223,7 +223,8 @@ def page_address(page_search):
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
-        thread.join(10)
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 # `faults/` cannot have a file of this name, which modules of tests import.
