@@ -70,7 +70,8 @@ def check(path: RemotePath) -> None:
         if lease.parent not in (path, *path.parents):
             continue
         found = _read(lease)
-        if found is not None and found.get("token") != token:
+        # One without a token is being written.
+        if found is not None and found.get("token", token) != token:
             raise InputError(
                 f"another run has begun to use it: {holder_of(found)}",
                 Place(str(lease.parent)),

@@ -89,3 +89,12 @@ def test_who_loses_the_lease_writes_no_more(monkeypatch):
             leases.check(FOLDER / "checkpoints")
         leases.check(RemotePath("ram://leases/another"))
     assert LEASE.exists()  # it is the other's
+
+
+def test_a_lease_that_is_being_written_is_not_anothers(monkeypatch):
+    """As the renewing thread does beside ``check``, where a file is not replaced in one step."""
+    monkeypatch.setattr(leases, "RENEWED_EVERY", 1e9)
+    with locks.locked(LEASE):
+        for content in ("", '{"command"'):
+            LEASE.write_text(content)
+            leases.check(FOLDER)
