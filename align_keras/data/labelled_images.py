@@ -29,7 +29,7 @@ def training_dataset(
         read: gives encoded images, classes and files in the order of an epoch, from its number;
             what cannot be read is an empty image.
         epoch_length: how many those are.
-        augment: an encoded image and two integers, which decide all that is random, to float32
+        augment: an encoded image and two integers, which decide all that is random, to uint8
             ``(image_size, image_size, 3)``, in TensorFlow ops.
         image_size: pixels.
         batch_size: images a batch.
@@ -39,7 +39,7 @@ def training_dataset(
         skipped: counts images that do not decode; other images of the batch take their places.
 
     Returns:
-        A ``tf.data.Dataset`` of images, float32, ``(batch, size, size, 3)``, and classes, int32,
+        A ``tf.data.Dataset`` of images, uint8, ``(batch, size, size, 3)``, and classes, int32,
         ``(batch,)``.
     """
 
@@ -59,7 +59,7 @@ def training_dataset(
         return {"images": image, "labels": label, "valid": True}
 
     blank = {
-        "images": tf.zeros([image_size, image_size, 3]),
+        "images": tf.zeros([image_size, image_size, 3], tf.uint8),
         "labels": tf.constant(0, tf.int32),
         "valid": False,
     }

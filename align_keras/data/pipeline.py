@@ -16,6 +16,7 @@ from align_keras.data.block_reader import block_reader
 from align_keras.data.pairs import Pair, parse_pairs
 from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError
+from align_keras.preprocessing.fields import PIXELS
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.preprocessing.tracing import as_written
 
@@ -54,7 +55,7 @@ def training_dataset(
             another one than before.
 
     Returns:
-        A ``tf.data.Dataset`` of dicts: ``images`` ``(batch, size, size, 3)``, ``token_ids``,
+        A ``tf.data.Dataset`` of dicts: ``pixels`` uint8 ``(batch, size, size, 3)``, ``token_ids``,
         ``segment_ids``, ``padding_mask`` ``(batch, sequence)``, ``image_ids`` and
         ``caption_ids`` int64 ``(batch,)``, 0 for a record without ``image_id``; captions of
         the same word pieces share an id. ``lost``, int32 ``(batch,)``: for each pair that is left
@@ -76,7 +77,7 @@ def training_dataset(
 
     def augment(image: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         example_seed = tf.stack([tf.cast(seed, tf.int64) + worker, position])
-        return preprocessor.decode_and_augment_image(image, example_seed)
+        return preprocessor.decode_random_crop(image, example_seed)
 
     @as_written
     def finish(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -108,7 +109,7 @@ def evaluation_dataset(
     dataset = dataset.concatenate(blanks).enumerate()
     dataset = _decoded(
         dataset,
-        lambda image, _: preprocessor.decode_image(image),
+        lambda image, _: preprocessor.decode_centre_crop(image),
         preprocessor,
         batch_size,
     )
@@ -126,18 +127,18 @@ def evaluation_dataset(
 
 def _decoded(
     dataset: tf.data.Dataset,
-    decode_image: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    decode_crop: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     preprocessor: AlignPreprocessor,
     batch_size: int,
 ) -> tf.data.Dataset:
     """Batches of decoded pairs, from positions and the records of ``block_reader``.
 
-    ``decode_image`` takes an encoded image and the position.
+    ``decode_crop`` takes an encoded image and the position.
     """
-    no_image = tf.zeros([preprocessor.image_size, preprocessor.image_size, 3])
+    no_image = tf.zeros([preprocessor.image_size, preprocessor.image_size, 3], tf.uint8)
     blank = {
         "positions": tf.constant(-1, tf.int64),
-        "images": no_image,
+        PIXELS: no_image,
         "captions": "",
         "image_ids": tf.constant(0, tf.int64),
         "valid": False,
@@ -152,7 +153,7 @@ def _decoded(
         valid = (image != "") & has_words
         return {
             "positions": position,
-            "images": tf.cond(valid, lambda: decode_image(image, position), lambda: no_image),
+            PIXELS: tf.cond(valid, lambda: decode_crop(image, position), lambda: no_image),
             "captions": caption,
             "image_ids": _fingerprint(image_id),
             "valid": valid,

@@ -23,8 +23,8 @@ from align_keras.preprocessing.decoding.faults import FORMATS, fault_of
 from align_keras.preprocessing.double_buffer import prepared_batches
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
-#: A function of images, as model inputs, and a batch size: such as ``model.encode_images``.
-Encode = Callable[[np.ndarray, int], np.ndarray]
+#: Embeds crops, such as ``model.encode_images``, which names the arguments.
+Encode = Callable[..., np.ndarray]
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -84,9 +84,10 @@ def embed_images(
     """Embeds the images of examples.
 
     Args:
-        encode: takes a batch of model inputs, float32, ``(batch, size, size, 3)``.
+        encode: takes crops, uint8, ``(batch, size, size, 3)``, with ``batch_size`` and
+            ``cropped=True``.
         examples: read once.
-        preprocessor: makes the model inputs.
+        preprocessor: crops.
         batch_size: images at a time.
 
     Returns:
@@ -96,23 +97,26 @@ def embed_images(
         InputError: if an image cannot be read or does not decode, or there is none.
     """
     batches = prepared_batches(
-        examples, lambda example: decode_image(example, preprocessor), batch_size
+        examples, lambda example: decode_crop(example, preprocessor), batch_size
     )
-    parts = [encode(np.stack([pixels for _, pixels in batch]), batch_size) for batch in batches]
+    parts = [
+        encode(np.stack([crop for _, crop in batch]), batch_size=batch_size, cropped=True)
+        for batch in batches
+    ]
     if not parts:
         raise InputError("there is no image in it")
     return np.concatenate(parts)
 
 
-def decode_image(example: Example, preprocessor: AlignPreprocessor) -> np.ndarray:
-    """An example's image as model input, ``(size, size, 3)``; InputError if there is none."""
+def decode_crop(example: Example, preprocessor: AlignPreprocessor) -> np.ndarray:
+    """An example's image, cropped: uint8, ``(size, size, 3)``; InputError if there is none."""
     return decode_bytes(example.read_image(), example.place, preprocessor)
 
 
 def decode_bytes(encoded: bytes, place: Place, preprocessor: AlignPreprocessor) -> np.ndarray:
-    """An encoded image as model input, ``(size, size, 3)``; InputError if it does not decode."""
+    """An encoded image, cropped: uint8, ``(size, size, 3)``; InputError if it does not decode."""
     try:
-        return preprocessor.decode_image(tf.constant(encoded)).numpy()
+        return preprocessor.decode_centre_crop(tf.constant(encoded)).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise InputError(fault_of(error), place, f"give {FORMATS}") from None
 
@@ -133,10 +137,14 @@ def feature_encoder(model: Any) -> Encode:
 
     The paper's classifiers are trained on them. The function returns float32, ``(images, width)``.
     """
-    tower = tf.function(model.backbone.image_encoder, reduce_retracing=True, autograph=False)
 
-    def encode(images: np.ndarray, batch_size: int) -> np.ndarray:
-        batches = raw_inputs.image_batches(images, model.preprocessor, batch_size)
+    def features(images: tf.Tensor) -> tf.Tensor:
+        return model.backbone.image_encoder(raw_inputs.scaled(images, model.preprocessor))
+
+    tower = tf.function(features, reduce_retracing=True, autograph=False)
+
+    def encode(images: np.ndarray, batch_size: int, cropped: bool = False) -> np.ndarray:
+        batches = raw_inputs.image_batches(images, model.preprocessor, batch_size, cropped)
         return np.concatenate([tower(batch).numpy() for batch in batches])
 
     return encode

@@ -120,14 +120,13 @@ class HeldOutPairs:
         return metrics, chance
 
     def images(self, rows: np.ndarray) -> np.ndarray:
-        """The cropped images of some records for a picture, 0 .. 1, ``(rows, size, size, 3)``."""
+        """The crops of some records for a picture, uint8, ``(rows, size, size, 3)``."""
         wanted = set(np.asarray(rows).tolist())
         images = {}
         for row, record in enumerate(self._read()):
             if row in wanted and record is not None:
                 encoded = tf.constant(records.parse_pair(record)["jpg"])
-                image = self.preprocessor.decode_image(encoded)
-                images[row] = self.preprocessor.unscale(image)
+                images[row] = self.preprocessor.decode_centre_crop(encoded).numpy()
         return np.stack([images[row] for row in np.asarray(rows).tolist()])
 
 

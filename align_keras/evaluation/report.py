@@ -129,7 +129,7 @@ def draw_predictions(
 
     Args:
         path: of the PNG.
-        images: ``(images, size, size, 3)``, 0 .. 1.
+        images: ``(images, size, size, 3)``, uint8 or 0 .. 1.
         names: their classes, strings.
         predictions: what they were taken for, strings.
         columns: images a row.

@@ -30,7 +30,7 @@ def draw_retrievals(
     Args:
         path: of the PNG.
         captions: strings, one a row.
-        images: ``(captions, columns, size, size, 3)``, 0 .. 1.
+        images: ``(captions, columns, size, size, 3)``, uint8 or 0 .. 1.
         right: bool, ``(captions, columns)``.
         scores: similarities, ``(captions, columns)``.
     """

@@ -16,23 +16,22 @@ def decode_each(encoded: tf.Tensor, preprocessor: AlignPreprocessor) -> tuple[tf
         preprocessor: an ``AlignPreprocessor``.
 
     Returns:
-        ``(pixels, valid)``: model inputs, float32, ``(batch, size, size, 3)``, zeros where a file
-        did not decode or has more than ``faults.MAX_PIXELS``; and whether it did, bool,
-        ``(batch,)``.
+        ``(crops, valid)``: uint8, ``(batch, size, size, 3)``, zeros where a file did not decode
+        or has more than ``faults.MAX_PIXELS``; and whether it did, bool, ``(batch,)``.
     """
     count = tf.size(encoded, tf.int64)
     shape = [preprocessor.image_size, preprocessor.image_size, 3]
     # TensorFlow has no way to catch an error inside of a graph, but its data sets have.
     decoded = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
     decoded = decoded.map(
-        lambda place, image: (place, preprocessor.decode_image(image)),
+        lambda place, image: (place, preprocessor.decode_centre_crop(image)),
         num_parallel_calls=_PARALLEL_IMAGES,
         deterministic=False,
     ).ignore_errors()
     # A row more, so that there is one batch even where nothing decodes.
-    spare = tf.data.Dataset.from_tensors((count, tf.zeros(shape)))
-    places, pixels = spare.concatenate(decoded).batch(count + 1).get_single_element()
+    spare = tf.data.Dataset.from_tensors((count, tf.zeros(shape, tf.uint8)))
+    places, crops = spare.concatenate(decoded).batch(count + 1).get_single_element()
     places = places[:, None]
-    pixels = tf.scatter_nd(places, pixels, tf.stack([count + 1, *shape]))[:count]
+    crops = tf.scatter_nd(places, crops, tf.stack([count + 1, *shape]))[:count]
     valid = tf.scatter_nd(places, tf.ones_like(places[:, 0]), [count + 1])[:count] > 0
-    return tf.ensure_shape(pixels, [None, *shape]), valid
+    return tf.ensure_shape(crops, [None, *shape]), valid

@@ -74,8 +74,8 @@ class Signatures:
             ``valid``, bool, ``(batch,)``: whether the image decoded. Where it did not the
             embedding is zeros; the others are not touched by that.
         """
-        pixels, valid = decode_each(images, self.preprocessor)
-        embeddings = self.backbone.encode_images(pixels)
+        crops, valid = decode_each(images, self.preprocessor)
+        embeddings = self.backbone.encode_images(self.preprocessor.scale(crops))
         return {"image_embeddings": _zero_unless(valid, embeddings), "valid": valid}
 
     def encode_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:

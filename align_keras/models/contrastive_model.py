@@ -14,7 +14,9 @@ from align_keras.losses.global_batch import ID_FIELDS, global_losses
 from align_keras.models import compile_config, micro_batches
 from align_keras.optimizers import averaging
 from align_keras.optimizers.wrapping import for_summed_gradients, inner_optimizer, loss_scale
-from align_keras.preprocessing.fields import MODEL_INPUTS
+from align_keras.preprocessing import raw_inputs
+from align_keras.preprocessing.fields import inputs_of
+from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
 #: The floor of the temperature, below the 1/64 that the paper converges to.
 MIN_TEMPERATURE = 0.005
@@ -40,12 +42,15 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         min_temperature: the floor, which bounds the logits where a run overfits.
         **kwargs: of ``keras.Model``.
 
-    Inputs and outputs are the backbone's; the outputs have also ``logits``,
-    ``(images, captions)``, similarity / temperature.
+    Inputs and outputs are the backbone's; the outputs have also ``logits``, ``(images, captions)``,
+    similarity / temperature. ``pixels``, uint8 crops that the attribute ``preprocessor`` scales,
+    may stand for ``images``.
 
     Raises:
         ValueError: unless 0 < ``min_temperature`` <= ``initial_temperature``.
     """
+
+    preprocessor: AlignPreprocessor | None = None
 
     def __init__(
         self,
@@ -93,7 +98,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
 
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """Embeds and scores a dict of the backbone's inputs."""
-        embeddings = self.backbone(_model_inputs(inputs), training=training)
+        embeddings = self.backbone(self._scaled(inputs_of(inputs)), training=training)
         logits = losses.pair_logits(
             embeddings["image_embeddings"], embeddings["text_embeddings"], self.temperature
         )
@@ -209,10 +214,11 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
 
         results, gradients = micro_batches.gradients(
             self.backbone,
-            _model_inputs(batch),
+            inputs_of(batch),
             losses_of,
             [variable.value for variable in self.trainable_variables],
             self.micro_batch_size,
+            self._scaled,
         )
         gradients = distribution.sum_replicas(gradients)
         return results, [gradient / scale for gradient in gradients]
@@ -270,8 +276,11 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
 
     def _embed(self, batch):
         return distribution.on_a_share(
-            lambda inputs: self.backbone(inputs, training=False), _model_inputs(batch)
+            lambda inputs: self.backbone(self._scaled(inputs), training=False), inputs_of(batch)
         )
+
+    def _scaled(self, inputs):
+        return raw_inputs.scaled_inputs(inputs, self.preprocessor)
 
     def _observe(self, values, weight=None):
         for name, value in values.items():
@@ -288,9 +297,5 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
     def predict_step(self, batch: Any) -> dict[str, tf.Tensor]:
         """Embeds a batch; other fields of it (ids, ``valid``) pass through beside."""
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        others = {name: batch[name] for name in batch if name not in MODEL_INPUTS}
-        return {**self._embed(batch), **others}
-
-
-def _model_inputs(batch):
-    return {name: batch[name] for name in MODEL_INPUTS}
+        inputs = inputs_of(batch)
+        return self._embed(batch) | {name: batch[name] for name in batch if name not in inputs}

@@ -65,7 +65,7 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
     ) -> None:
         super().__init__(backbone, initial_temperature, min_temperature, **kwargs)
         self.preprocessor = preprocessor
-        self._traced: dict[tuple[str, int], Callable] = {}
+        self._traced: dict[tuple[str, int, int], Callable] = {}
 
     def predict(self, x: Any, batch_size: int | None = None, **kwargs) -> dict[str, np.ndarray]:
         """Embeds pairs.
@@ -101,11 +101,11 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
                 "image_embeddings": self.encode_images(images, batch_size or 32),
                 "text_embeddings": self.encode_texts(captions, batch_size or 32),
             }
-        if raw_inputs.are_model_inputs(x):
+        if raw_inputs.are_model_inputs(x) and "images" in x:
             pixel_ranges.check(x["images"], self.preprocessor)
         return super().predict(x, batch_size=batch_size, **kwargs)
 
-    def encode_images(self, images: Any, batch_size: int = 32) -> np.ndarray:
+    def encode_images(self, images: Any, batch_size: int = 32, cropped: bool = False) -> np.ndarray:
         """Embeds images.
 
         Args:
@@ -114,6 +114,8 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
                 images (bytes), PIL images or integer arrays; or a ``tf.data.Dataset`` of these
                 or of dicts with a field ``images``.
             batch_size: images at a time; a batched dataset keeps its own.
+            cropped: whether integers are crops already, as of ``preprocessor.centre_crop``:
+                ``(count, image_size, image_size, 3)``, which are only scaled.
 
         Returns:
             A NumPy array, float32, ``(count, projection_dim)``, of unit norm.
@@ -123,8 +125,8 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
             MissingItemError: if there is no such file.
         """
         return self._encode(
-            self.backbone.encode_images,
-            raw_inputs.image_batches(images, self.preprocessor, batch_size),
+            self._encode_crops,
+            raw_inputs.image_batches(images, self.preprocessor, batch_size, cropped),
         )
 
     def encode_texts(self, texts: Any, batch_size: int = 256) -> np.ndarray:
@@ -147,9 +149,12 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
             raw_inputs.caption_batches(texts, self.preprocessor, batch_size),
         )
 
+    def _encode_crops(self, images):
+        return self.backbone.encode_images(raw_inputs.scaled(images, self.preprocessor))
+
     def _encode(self, encode, batches):
         # Traced once a tower, whatever the shapes; anew if the backbone is another.
-        key = (encode.__name__, id(self.backbone))
+        key = (encode.__name__, id(self.backbone), id(self.preprocessor))
         if key not in self._traced:
             self._traced[key] = tf.function(encode, reduce_retracing=True, autograph=False)
         embeddings = [self._traced[key](batch).numpy() for batch in batches]

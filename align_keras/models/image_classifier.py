@@ -27,7 +27,8 @@ class AlignImageClassifier(keras_internals.BuiltBeforeFit):
         preprocessor: an ``AlignPreprocessor``, for raw images; None if there are to be none.
         **kwargs: of ``keras.Model``.
 
-    Input: ``images``, float, ``(batch, height, width, 3)``, of any size.
+    Input: ``images``, ``(batch, height, width, 3)``, of any size: floats, or uint8 that the
+    preprocessor scales.
     Output: logits, float32, ``(batch, classes)``; 0 before training.
 
     Example:
@@ -72,6 +73,7 @@ class AlignImageClassifier(keras_internals.BuiltBeforeFit):
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits of a batch of images."""
+        images = raw_inputs.scaled(images, self.preprocessor)
         if training and self.image_encoder.trainable:
             return self.head(self.image_encoder(images, training=True))
         # Said, since Keras would pass its own `training` on.
@@ -80,12 +82,13 @@ class AlignImageClassifier(keras_internals.BuiltBeforeFit):
         )
         return self.head(features)
 
-    def score(self, images: Any, batch_size: int = 32) -> np.ndarray:
+    def score(self, images: Any, batch_size: int = 32, cropped: bool = False) -> np.ndarray:
         """Logits of raw images.
 
         Args:
             images: in any form that ``AlignDualEncoder.encode_images`` takes.
             batch_size: images at a time; a batched dataset keeps its own.
+            cropped: as of ``AlignDualEncoder.encode_images``.
 
         Returns:
             A NumPy array, float32, ``(count, classes)``; its softmax are probabilities.
@@ -96,7 +99,7 @@ class AlignImageClassifier(keras_internals.BuiltBeforeFit):
         """
         if self._traced is None:
             self._traced = tf.function(self.call, reduce_retracing=True, autograph=False)
-        batches = raw_inputs.image_batches(images, self.preprocessor, batch_size)
+        batches = raw_inputs.image_batches(images, self.preprocessor, batch_size, cropped)
         traced = self._traced
         logits = [traced(batch).numpy() for batch in batches]
         return np.concatenate([np.zeros((0, len(self.class_names)), "float32"), *logits])

@@ -17,6 +17,7 @@ from align_keras.layers import batch_norm
 
 # A weight that the outputs do not depend on.
 _UNCONNECTED = tf.UnconnectedGradients.ZERO
+Prepare = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
 
 
 def gradients(
@@ -25,15 +26,17 @@ def gradients(
     losses_of: Callable[[dict[str, tf.Tensor]], tuple[Any, tf.Tensor]],
     variables: Sequence[tf.Variable],
     micro_batch_size: int | None = None,
+    prepare: Prepare = dict,
 ) -> tuple[Any, list[tf.Tensor]]:
     """Gradients of a loss of the embeddings, with all or a part of the activations in memory.
 
     Args:
         backbone: an ``AlignBackbone``.
-        inputs: its inputs.
+        inputs: its inputs, or what ``prepare`` makes them of.
         losses_of: a function from the backbone's outputs to any results and the loss, a scalar.
         variables: those of the backbone and of ``losses_of``.
         micro_batch_size: rows a part, see ``embed``; ``None`` for all rows at once.
+        prepare: makes the backbone's inputs of a part, when it is embedded.
 
     Returns:
         The results of ``losses_of``, and a list of gradients, float32, one for each variable.
@@ -43,10 +46,10 @@ def gradients(
     """
     if micro_batch_size is None:
         with tf.GradientTape() as tape:
-            results, loss = losses_of(backbone(inputs, training=True))
+            results, loss = losses_of(backbone(prepare(inputs), training=True))
         found = tape.gradient(loss, variables, unconnected_gradients=_UNCONNECTED)
         return results, [_dense(gradient) for gradient in found]
-    embeddings, replay = embed(backbone, inputs, micro_batch_size)
+    embeddings, replay = embed(backbone, inputs, micro_batch_size, prepare)
     inner = {variable.value.ref() for variable in backbone.trainable_variables}
     outer = [variable for variable in variables if variable.ref() not in inner]
     with tf.GradientTape() as tape:
@@ -61,7 +64,10 @@ def gradients(
 
 
 def embed(
-    backbone: keras.Model, inputs: Mapping[str, tf.Tensor], micro_batch_size: int
+    backbone: keras.Model,
+    inputs: Mapping[str, tf.Tensor],
+    micro_batch_size: int,
+    prepare: Prepare = dict,
 ) -> tuple[dict[str, tf.Tensor], Callable[[Any], dict[Any, tf.Tensor]]]:
     """Embeds a batch in training mode, part by part, and keeps no activations.
 
@@ -69,6 +75,7 @@ def embed(
         backbone: an ``AlignBackbone``.
         inputs: its inputs, of static shapes.
         micro_batch_size: rows a part; divides the batch.
+        prepare: as of ``gradients``.
 
     Returns:
         ``(embeddings, replay)``: the backbone's outputs for the whole batch, and a function from
@@ -80,7 +87,7 @@ def embed(
     Raises:
         ValueError: if ``micro_batch_size`` does not divide the batch, or its size is not static.
     """
-    parts = _Parts(backbone, inputs, micro_batch_size)
+    parts = _Parts(backbone, inputs, micro_batch_size, prepare)
     embeddings, averages = parts.embed()
     return embeddings, lambda d_embeddings: parts.replay(d_embeddings, averages)
 
@@ -89,9 +96,13 @@ class _Parts:
     """A batch cut into parts, and the backbone's state before the first of them."""
 
     def __init__(
-        self, backbone: keras.Model, inputs: Mapping[str, tf.Tensor], micro_batch_size: int
+        self,
+        backbone: keras.Model,
+        inputs: Mapping[str, tf.Tensor],
+        micro_batch_size: int,
+        prepare: Prepare,
     ) -> None:
-        rows = inputs["images"].shape[0]
+        rows = next(iter(inputs.values())).shape[0]
         if rows is None:
             raise ValueError(
                 "micro_batch_size: batches must all be of one size; batch the dataset with "
@@ -101,7 +112,7 @@ class _Parts:
             raise ValueError(
                 f"micro_batch_size ({micro_batch_size}) must divide a replica's {rows} pairs"
             )
-        self.backbone = backbone
+        self.backbone, self.prepare = backbone, prepare
         self.size, self.count = micro_batch_size, rows // micro_batch_size
         self.inputs = {
             name: tf.reshape(value, [self.count, self.size, *value.shape[1:]])
@@ -119,7 +130,7 @@ class _Parts:
 
     def embed_part(self, index):
         inputs = {name: value[index] for name, value in self.inputs.items()}
-        return self.backbone(inputs, training=True)
+        return self.backbone(self.prepare(inputs), training=True)
 
     def embed(self):
         """Embeddings of all parts, and the mean of the moving averages after each of them."""

@@ -19,12 +19,12 @@ def resize(image: tf.Tensor, size: int, antialias: bool) -> tf.Tensor:
             as ``tf.image.resize`` does by itself, in a fifth to a tenth of the time.
 
     Returns:
-        float32, ``(size, size, 3)``, 0 .. 255.
+        uint8, ``(size, size, 3)``, rounded.
     """
-    if not antialias:
-        return tf.ensure_shape(tf.image.resize(image, [size, size]), [size, size, 3])
-    image = _traced_resize(size)(image)
-    return tf.cast(tf.ensure_shape(image, [size, size, 3]), tf.float32)
+    if antialias:
+        return tf.ensure_shape(_traced_resize(size)(image), [size, size, 3])
+    resized = tf.cast(tf.round(tf.image.resize(image, [size, size])), tf.uint8)
+    return tf.ensure_shape(resized, [size, size, 3])
 
 
 @functools.cache
@@ -114,7 +114,7 @@ def decode_resized_crop(
         upright: as for ``decoder.decode``.
 
     Returns:
-        float32, ``(crop_size, crop_size, 3)``, 0 .. 255.
+        uint8, ``(crop_size, crop_size, 3)``.
 
     Raises:
         tf.errors.InvalidArgumentError: as ``decoder.decode``.
@@ -151,7 +151,7 @@ def decode_random_area(
         upright: as for ``decoder.decode``.
 
     Returns:
-        float32, ``(size, size, 3)``, 0 .. 255.
+        uint8, ``(size, size, 3)``.
 
     Raises:
         tf.errors.InvalidArgumentError: as ``decoder.decode``.

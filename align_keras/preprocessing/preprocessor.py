@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from align_keras import checksums, hub, keras_internals
@@ -153,32 +152,32 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         }
 
     @as_written
-    def decode_image(self, encoded: tf.Tensor) -> tf.Tensor:
+    def decode_centre_crop(self, encoded: tf.Tensor) -> tf.Tensor:
         """Decodes one image and crops its centre, as in evaluation.
 
         Args:
             encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
 
         Returns:
-            float32, ``(image_size, image_size, 3)``, scaled.
+            uint8, ``(image_size, image_size, 3)``, for ``scale``.
 
         Raises:
             tf.errors.InvalidArgumentError: if they are not decoded, as of ``decoder.decode``.
         """
-        return self.crop_image(decoder.decode(encoded, self.upright))
+        return self.centre_crop(decoder.decode(encoded, self.upright))
 
     @as_written
-    def crop_image(self, image: Any) -> tf.Tensor:
-        """Resizes uint8 pixels ``(height, width, 3)``, crops the centre and scales."""
+    def centre_crop(self, image: Any) -> tf.Tensor:
+        """Resizes uint8 pixels ``(height, width, 3)`` and crops the centre: uint8 too."""
         image = images.resize(image, self.resize_size, self.antialias)
-        return self._scale(images.centre_crop(image, self.image_size))
+        return images.centre_crop(image, self.image_size)
 
     @as_written
-    def decode_and_augment_image(self, encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def decode_random_crop(self, encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Decodes one image, crops at random and flips it every other time, as in training.
 
         Args:
-            encoded: the bytes of an image, a scalar string, as for ``decode_image``.
+            encoded: the bytes of an image, a scalar string, as for ``decode_centre_crop``.
             seed: two integers, which alone decide crop and flip.
         """
         draws = tf.random.stateless_uniform([3], seed)
@@ -191,7 +190,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
             self.antialias,
             self.upright,
         )
-        return self._scale(images.flip(image, draws[2] < 0.5))
+        return images.flip(image, draws[2] < 0.5)
 
     @as_written
     def decode_random_area(
@@ -200,10 +199,10 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         """Decodes one image, cuts a random window out and flips it every other time.
 
         The crop of image classifiers, ``images.decode_random_area``; it shows things larger than
-        ``decode_image`` does.
+        ``decode_centre_crop`` does.
 
         Args:
-            encoded: the bytes of an image, a scalar string, as for ``decode_image``.
+            encoded: the bytes of an image, a scalar string, as for ``decode_centre_crop``.
             seed: two integers, which alone decide window and flip.
             min_area: the least share of the image that the window covers.
         """
@@ -212,15 +211,18 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         )
         # A draw of its own: the seed as it is has given the window.
         draw = tf.random.stateless_uniform([], tf.reverse(seed, [0]))
-        return self._scale(images.flip(image, draw < 0.5))
+        return images.flip(image, draw < 0.5)
 
-    def _scale(self, pixels):
+    def scale(self, pixels: Any) -> tf.Tensor:
+        """What the image tower takes of crops, on the device: floats are scaled already.
+
+        Pixels are ``(..., 3)``, uint8 as of ``centre_crop``, and become float32.
+        """
+        pixels = tf.convert_to_tensor(pixels)
+        if pixels.dtype.is_floating:
+            return pixels
+        pixels = tf.cast(pixels, tf.float32)
         return pixels * tf.constant(self.pixel_scale) + tf.constant(self.pixel_offset)
-
-    def unscale(self, image: Any) -> np.ndarray:
-        """Scaled pixels back to 0 .. 1, as for a picture: float, ``(..., 3)``."""
-        levels = (np.asarray(image) - self.pixel_offset) / np.asarray(self.pixel_scale)
-        return np.clip(levels / 255.0, 0.0, 1.0)
 
     def call(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Images and captions, or one of them, to model inputs: a dict to a dict.
@@ -239,8 +241,8 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
     def _batch_of_images(self, batch):
         if batch.dtype.is_floating:
             return batch
-        each = self.decode_image if batch.dtype == tf.string else self.crop_image
-        return tf.map_fn(each, batch, fn_output_signature=tf.float32)
+        each = self.decode_centre_crop if batch.dtype == tf.string else self.centre_crop
+        return self.scale(tf.map_fn(each, batch, fn_output_signature=tf.uint8))
 
     def get_config(self) -> dict:
         """The constructor's arguments, serialised; the vocabulary is an asset of its own."""

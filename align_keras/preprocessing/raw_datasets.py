@@ -9,7 +9,7 @@ import tensorflow as tf
 from align_keras.errors import InputError, MissingInputError
 from align_keras.preprocessing import pixel_ranges
 from align_keras.preprocessing.decoding.faults import FORMATS, fault_of
-from align_keras.preprocessing.fields import TEXT_INPUTS
+from align_keras.preprocessing.fields import PIXELS, TEXT_INPUTS
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.preprocessing.tracing import as_written
 
@@ -64,10 +64,11 @@ def prepare(
 
     @as_written
     def prepare_images(batch):
-        images = batch["images"]
+        batch = dict(batch)
+        images = batch.pop("images")
         each = _preparing(images.dtype, preprocessor)
-        images = tf.map_fn(each, images, tf.float32) if is_batched else each(images)
-        return {**batch, "images": images}
+        images = tf.map_fn(each, images, tf.uint8) if is_batched else each(images)
+        return {**batch, PIXELS: images}
 
     if raw_images:
         dataset = dataset.map(prepare_images, num_parallel_calls=tf.data.AUTOTUNE)
@@ -84,13 +85,13 @@ def prepare(
 def check_images(
     dataset: tf.data.Dataset, preprocessor: AlignPreprocessor | None
 ) -> tf.data.Dataset:
-    """The dataset itself, of dicts with images as model inputs; one out of range is an error."""
+    """The dataset itself, of dicts of model inputs; an image out of range is an error."""
 
     @as_written
     def check(batch):
         return {**batch, "images": pixel_ranges.checked(batch["images"], preprocessor)}
 
-    return dataset.map(check)
+    return dataset.map(check) if "images" in dataset.element_spec else dataset
 
 
 def _is_batched(spec):
@@ -121,8 +122,8 @@ def _is_batched(spec):
 def _preparing(dtype, preprocessor):
     """The function that prepares one image of a dataset."""
     if dtype != tf.string:
-        return preprocessor.crop_image
-    return lambda string: preprocessor.decode_image(_contents(string))
+        return preprocessor.centre_crop
+    return lambda string: preprocessor.decode_centre_crop(_contents(string))
 
 
 def _contents(string):

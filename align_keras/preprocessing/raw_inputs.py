@@ -12,7 +12,7 @@ from align_keras.preprocessing import pixel_ranges
 from align_keras.preprocessing.decoding import pillow
 from align_keras.preprocessing.decoding.faults import FORMATS, fault_of
 from align_keras.preprocessing.double_buffer import prepared_batches
-from align_keras.preprocessing.fields import MODEL_INPUTS, TEXT_INPUTS
+from align_keras.preprocessing.fields import PIXELS, TEXT_INPUTS
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.preprocessing.raw_datasets import (
     check_preprocessor,
@@ -41,9 +41,9 @@ class MissingItemError(ItemError, MissingInputError):
 
 
 def image_batches(
-    images: Any, preprocessor: AlignPreprocessor | None, batch_size: int
+    images: Any, preprocessor: AlignPreprocessor | None, batch_size: int, cropped: bool = False
 ) -> Iterator[tf.Tensor]:
-    """Yields batches of model inputs from images.
+    """Yields batches of crops, or of model inputs, from images: what ``scaled`` takes.
 
     Args:
         images: one of
@@ -56,9 +56,10 @@ def image_batches(
               with one, or of dicts with a field ``images``; batched or not.
         preprocessor: an ``AlignPreprocessor``, or None where all are floats.
         batch_size: images a batch; a batched dataset keeps its own.
+        cropped: whether uint8 images are crops already, ``(count, size, size, 3)``.
 
     Yields:
-        float32, ``(batch, size, size, 3)``.
+        Crops, uint8, ``(batch, size, size, 3)``, or the float32 that were given.
 
     Raises:
         ItemError: if an item is not an image, with its place in the list.
@@ -68,7 +69,7 @@ def image_batches(
     if isinstance(images, tf.data.Dataset):
         dataset = prepare(images, preprocessor, batch_size, ("images",), keep_others=False)
         for batch in iterate(dataset, preprocessor):
-            yield batch["images"]
+            yield batch[PIXELS] if PIXELS in batch else batch["images"]
         return
     if isinstance(images, str | bytes | os.PathLike) or hasattr(images, "convert"):
         images = [images]
@@ -82,6 +83,10 @@ def image_batches(
             yield batch
         return
     preprocessor = check_preprocessor(preprocessor)
+    if cropped:
+        for start in range(0, len(images), batch_size):
+            yield tf.convert_to_tensor(images[start : start + batch_size], tf.uint8)
+        return
     if rank == 3:
         raise InputError(
             "images: a single array", remedy="give a batch of them, as in images[None]"
@@ -94,7 +99,7 @@ def image_batches(
 
 
 def _prepare_image(image, index, preprocessor):
-    """One image of a list to ``(size, size, 3)``."""
+    """One image of a list to a crop."""
     place = Place(member=f"image {index}")
     if isinstance(image, str | os.PathLike):
         place = Place(os.fspath(image))
@@ -103,7 +108,7 @@ def _prepare_image(image, index, preprocessor):
         image = tf.io.read_file(place.file)
     try:
         if isinstance(image, bytes) or getattr(image, "dtype", None) == tf.string:
-            return preprocessor.decode_image(image)
+            return preprocessor.decode_centre_crop(image)
         if hasattr(image, "convert"):  # PIL's
             if image.mode[0] in "IF":
                 problem = f"more than 8 bits a pixel (mode {image.mode})"
@@ -117,9 +122,24 @@ def _prepare_image(image, index, preprocessor):
                 f"{pixels.dtype} {pixels.shape}",
                 place,
             )
-        return preprocessor.crop_image(pixels)
+        return preprocessor.centre_crop(pixels)
     except tf.errors.InvalidArgumentError as error:
         raise ItemError(index, fault_of(error), place, f"give {FORMATS}") from error
+
+
+def scaled(images: tf.Tensor, preprocessor: AlignPreprocessor | None) -> tf.Tensor:
+    """Model inputs of what ``image_batches`` yields."""
+    return images if images.dtype.is_floating else check_preprocessor(preprocessor).scale(images)
+
+
+def scaled_inputs(
+    inputs: Mapping[str, tf.Tensor], preprocessor: AlignPreprocessor | None
+) -> dict[str, tf.Tensor]:
+    """A backbone's inputs of ``fields.inputs_of`` a batch."""
+    inputs = dict(inputs)
+    if PIXELS in inputs:
+        inputs["images"] = scaled(inputs.pop(PIXELS), preprocessor)
+    return inputs
 
 
 def caption_batches(
@@ -172,10 +192,12 @@ def _describe(value):
 
 
 def are_model_inputs(fields: Any) -> bool:
-    """Whether a dict of arrays or of their specs is what a backbone takes."""
-    if not isinstance(fields, dict) or not set(MODEL_INPUTS) <= fields.keys():
+    """Whether a dict of arrays or of their specs is what a backbone takes, or crops of it."""
+    if not isinstance(fields, dict) or not set(TEXT_INPUTS) <= fields.keys():
         return False
-    return tf.as_dtype(fields["images"].dtype).is_floating
+    if PIXELS in fields:
+        return True
+    return "images" in fields and tf.as_dtype(fields["images"].dtype).is_floating
 
 
 def split_pairs(pairs: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -72,7 +72,7 @@ class ImageSearch:
         for texts in (["a"], ["a", "a b"]):
             self.embed_texts(texts)
         size = self.model.preprocessor.image_size
-        self.model.encode_images(np.zeros((1, size, size, 3), np.float32))
+        self.model.encode_images(np.zeros((1, size, size, 3), np.uint8), cropped=True)
 
     def embed(self, query: Query) -> np.ndarray:
         """The embedding of a ``Query``, ``(width,)``; composed as in the paper's section 7.
@@ -138,8 +138,8 @@ class ImageSearch:
             raise InputError(f"the image has more than {MAX_IMAGE_BYTES >> 20} MiB")
         place = Place(member="the image")
         with self._pixels.taken(pixels_of(encoded)):
-            pixels = embedding.decode_bytes(encoded, place, self.model.preprocessor)
-        return self.model.encode_images(pixels[None])[0]
+            crop = embedding.decode_bytes(encoded, place, self.model.preprocessor)
+        return self.model.encode_images(crop[None], cropped=True)[0]
 
     def find(self, query: Query, count: int = 24, probes: int | None = None) -> list[Match]:
         """The images most like a ``Query``.

@@ -110,7 +110,7 @@ def build_index(
 class _Prepared:
     """Pixels for the model and a thumbnail, or a short reason why there are none."""
 
-    pixels: np.ndarray | None = None
+    crop: np.ndarray | None = None
     thumbnail: bytes = b""
     fault: str = ""
 
@@ -145,17 +145,17 @@ def _embed(
         source_images, lambda image: _prepare(image, model.preprocessor, size), batch_size
     )
     for batch in batches:
-        pixels = []
+        crops = []
         for image, prepared in batch:
-            if prepared.pixels is None:
+            if prepared.crop is None:
                 part.unreadable.append({"name": image.image_id, "reason": prepared.fault})
                 continue
-            pixels.append(prepared.pixels)
+            crops.append(prepared.crop)
             part.thumbnails.append(prepared.thumbnail)
             caption = "".join(image.captions[:1])[:_MAX_CAPTION]
             part.labels.append({"name": image.image_id, "caption": caption})
-        if pixels:
-            part.embeddings.append(model.encode_images(np.stack(pixels), batch_size))
+        if crops:
+            part.embeddings.append(model.encode_images(np.stack(crops), batch_size, cropped=True))
             if not np.isfinite(part.embeddings[-1]).all():
                 raise InputError(
                     "its embeddings are not finite; the model has diverged", setting="model"
@@ -167,13 +167,13 @@ def _embed(
 
 
 def _prepare(image: Example, preprocessor: AlignPreprocessor, size: int) -> _Prepared:
-    """Pixels, and a thumbnail of ``size`` pixels or none for 0."""
+    """A crop, and a thumbnail of ``size`` pixels or none for 0."""
     try:
         encoded = image.load()
         if not encoded:
             return _Prepared(fault="empty")
         pixels = decoder.decode_pixels(encoded, preprocessor.upright)
-        cropped = preprocessor.crop_image(pixels)
+        crop = preprocessor.centre_crop(pixels)
     except ImageFaultError as error:
         return _Prepared(fault=str(error))
     except FileNotFoundError:
@@ -182,4 +182,4 @@ def _prepare(image: Example, preprocessor: AlignPreprocessor, size: int) -> _Pre
         # An error of an archive that is cut off has no words but its kind.
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
         return _Prepared(fault=reason.splitlines()[0])
-    return _Prepared(cropped.numpy(), make_thumbnail(pixels, size) if size else b"")
+    return _Prepared(crop.numpy(), make_thumbnail(pixels, size) if size else b"")

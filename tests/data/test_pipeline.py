@@ -37,11 +37,12 @@ class QuickPreprocessor:
 
     image_size = 4
 
-    def decode_image(self, image):
-        return tf.image.resize(tf.io.decode_jpeg(image, channels=3), [4, 4])
+    def decode_centre_crop(self, image):
+        return tf.cast(tf.image.resize(tf.io.decode_jpeg(image, channels=3), [4, 4]), tf.uint8)
 
-    def decode_and_augment_image(self, image, seed):
-        return self.decode_image(image) * tf.random.stateless_uniform([], seed)
+    def decode_random_crop(self, image, seed):
+        crop = tf.cast(self.decode_centre_crop(image), tf.float32)
+        return tf.cast(crop * tf.random.stateless_uniform([], seed), tf.uint8)
 
     def tokenize(self, captions):
         letters = tf.strings.unicode_decode(captions, "UTF-8")
@@ -63,7 +64,7 @@ def test_batches_are_static_and_complete(scene_shards, preprocessor):
     dataset = dataset_of(scene_shards[0], preprocessor)
     shapes = {name: tuple(spec.shape) for name, spec in dataset.element_spec.items()}
     assert shapes == {
-        "images": (24, 16, 16, 3),
+        "pixels": (24, 16, 16, 3),
         "token_ids": (24, 12),
         "segment_ids": (24, 12),
         "padding_mask": (24, 12),
@@ -72,7 +73,8 @@ def test_batches_are_static_and_complete(scene_shards, preprocessor):
         "lost": (24,),
     }
     found = take(dataset, 1)
-    assert -1.0 <= found[0]["images"].min() < found[0]["images"].max() <= 1.0
+    assert found[0]["pixels"].dtype == np.uint8
+    assert np.ptp(found[0]["pixels"]) > 100
     tf.random.set_seed(5)
     assert_same(found, take(dataset_of(scene_shards[0], preprocessor), 1))
 
@@ -145,7 +147,7 @@ def test_corrupt_pairs_are_counted_and_the_rest_is_kept(damaged, preprocessor):
     counts = collections.Counter(batch["image_ids"].tolist())
     assert len(counts) == 7
     assert sorted(counts.values()) == [1] * 4 + [2] * 3
-    assert np.abs(batch["images"]).reshape(10, -1).max(axis=1).min() > 0
+    assert np.ptp(batch["pixels"].reshape(10, -1), axis=1).min() > 0
     assert lost_of(batch) == {0: 3}
 
 
@@ -207,11 +209,11 @@ def test_evaluation_keeps_the_order_and_marks_what_is_not_valid(damaged, preproc
     valid = np.concatenate([batch["valid"] for batch in found])
     positions = np.concatenate([batch["positions"] for batch in found])
     assert positions[valid].tolist() == [0, 1, 3, 4, 6, 8, 9]
-    images = np.concatenate([batch["images"] for batch in found])[valid]
+    images = np.concatenate([batch["pixels"] for batch in found])[valid]
     source = list(records.read_frames(damaged))
     for image, position in zip(images, positions[valid], strict=True):
         jpg = records.parse_pair(source[position])["jpg"]
-        np.testing.assert_array_equal(image, preprocessor.decode_image(tf.constant(jpg)))
+        np.testing.assert_array_equal(image, preprocessor.decode_centre_crop(jpg))
 
 
 def test_gzip_and_unknown_fields_are_read(tmp_path, quick):
@@ -290,5 +292,5 @@ def test_data_survives_being_moved(scene_shards, quick, first_batches, tmp_path)
 
 def test_static_shapes_survive_a_batch_that_chunks_unevenly(scene_shards, quick):
     (batch,) = take(dataset_of(scene_shards[0], quick, 74), 1)
-    assert batch["images"].shape == (74, 4, 4, 3)
+    assert batch["pixels"].shape == (74, 4, 4, 3)
     assert len(set(batch["image_ids"].tolist())) == 74

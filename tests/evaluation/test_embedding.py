@@ -19,8 +19,8 @@ def test_images_are_embedded_as_the_model_embeds_them(tiny_model, scene_images):
     found = embedding.embed_images(
         features, map(example_of, scene_images), tiny_model.preprocessor, batch_size=2
     )
-    pixels = [tiny_model.preprocessor.decode_image(encoded) for encoded in scene_images]
-    expected = tiny_model.backbone.image_encoder(np.stack(pixels))
+    crops = [tiny_model.preprocessor.decode_centre_crop(encoded) for encoded in scene_images]
+    expected = tiny_model.backbone.image_encoder(tiny_model.preprocessor.scale(np.stack(crops)))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -42,9 +42,7 @@ def test_whatever_a_reader_raises_has_a_place(tiny_model):
         raise EOFError  # as zipfile does
 
     with pytest.raises(InputError, match=r"image cannot be read \(EOFError\(\)\)") as caught:
-        embedding.decode_image(
-            Example(Place("a.zip", "line 3"), "a", load), tiny_model.preprocessor
-        )
+        embedding.decode_crop(Example(Place("a.zip", "line 3"), "a", load), tiny_model.preprocessor)
     assert "a.zip line 3" in str(caught.value.place)
 
 

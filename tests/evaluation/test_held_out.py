@@ -20,9 +20,9 @@ class PixelModel:
         batches = list(dataset.as_numpy_iterator())
         outputs = {
             name: np.concatenate([batch[name] for batch in batches])
-            for name in ("positions", "valid", "image_ids", "caption_ids", "images")
+            for name in ("positions", "valid", "image_ids", "caption_ids", "pixels")
         }
-        pixels = outputs.pop("images").reshape(len(outputs["valid"]), -1)
+        pixels = outputs.pop("pixels").reshape(len(outputs["valid"]), -1) / 255.0
         pixels = pixels / (np.linalg.norm(pixels, axis=1, keepdims=True) + 1e-9)
         return {**outputs, "image_embeddings": pixels, "text_embeddings": pixels}
 
@@ -55,7 +55,7 @@ def test_rows_captions_and_labels_stay_together_beside_corrupt_pairs(damaged, pr
         assert held_out.captions[row] == source[row]["txt"].decode()
         label = held_out.class_names[held_out.labels[row]]
         assert label == source[row]["class_name"].decode()
-        pixels = preprocessor.decode_image(tf.constant(source[row]["jpg"])).numpy().ravel()
+        pixels = preprocessor.decode_centre_crop(source[row]["jpg"]).numpy().ravel() / 255.0
         np.testing.assert_allclose(embedding, pixels / np.linalg.norm(pixels), atol=1e-5)
     metrics, _ = held_out.retrieval(embeddings)
     assert metrics["i2t_recall_at_1"] == 1.0

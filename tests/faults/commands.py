@@ -102,14 +102,15 @@ def make_quick(patch):
 
     def decode(self, image):
         pixels = tf.image.resize(tf.io.decode_jpeg(image, channels=3), [self.image_size] * 2)
-        return pixels / 255.0
+        return tf.cast(pixels, tf.uint8)
 
     def augment(self, image, seed, *_):
         # Of the seed, which says where in the data a run is.
-        return decode(self, image) * tf.random.stateless_uniform([], seed)
+        pixels = tf.cast(decode(self, image), tf.float32)
+        return tf.cast(pixels * tf.random.stateless_uniform([], seed), tf.uint8)
 
-    patch.setattr(AlignPreprocessor, "decode_image", decode)
-    patch.setattr(AlignPreprocessor, "decode_and_augment_image", augment)
+    patch.setattr(AlignPreprocessor, "decode_centre_crop", decode)
+    patch.setattr(AlignPreprocessor, "decode_random_crop", augment)
     patch.setattr(AlignPreprocessor, "decode_random_area", augment)
 
 

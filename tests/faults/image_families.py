@@ -30,7 +30,7 @@ class Images(Family):
         self.saved = tf.saved_model.load(str(materials.saved_model(folder.parent) / "1"))
         signature = [tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int64)]
         self.crop = tf.function(
-            preprocessor.decode_and_augment_image, input_signature=signature, autograph=False
+            preprocessor.decode_random_crop, input_signature=signature, autograph=False
         )
 
     def make_case(self, rng):

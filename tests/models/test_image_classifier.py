@@ -138,7 +138,8 @@ def test_a_random_crop_covers_the_area_and_shape_that_it_may(preprocessor):
     path = tf.io.encode_png(pixels)
     spans = []
     for seed in range(60):
-        crop = images.decode_random_area(path, [3, seed], 32, 0.25, antialias=False).numpy()
+        crop = images.decode_random_area(path, [3, seed], 32, 0.25, antialias=False)
+        crop = crop.numpy().astype("int32")
         width, height = np.ptp(crop[..., 0]) * 32 / 31, np.ptp(crop[..., 1]) * 32 / 31
         spans.append((width, height))
     width, height = np.array(spans).T
@@ -154,8 +155,6 @@ def test_a_random_crop_covers_the_area_and_shape_that_it_may(preprocessor):
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
-    assert first.min() >= -1
-    assert first.max() <= 1
     # Half of the crops are mirrored.
     mirrored = [
         preprocessor.decode_random_area(path, tf.constant([3, seed]), 0.25).numpy()[0, :, 0]
@@ -169,7 +168,7 @@ def batches(read, count, start_batch=0):
     dataset = labelled_images.training_dataset(
         read,
         8,
-        lambda encoded, seed: tf.fill([1, 1, 3], tf.strings.to_number(encoded)),
+        lambda encoded, seed: tf.cast(tf.fill([1, 1, 3], tf.strings.to_number(encoded)), tf.uint8),
         1,
         3,
         start_batch=start_batch,

@@ -33,10 +33,21 @@ def fresh(folder):
     return AlignDualEncoder.from_preset(folder / "preset", load_weights=False)
 
 
+def crops_of(images, preprocessor):
+    """Model inputs as of that version, which did not round resized pixels."""
+    size, crop = preprocessor.resize_size, preprocessor.image_size
+    start = (size - crop) // 2
+    resized = tf.image.resize(images, [size, size])[:, start : start + crop, start : start + crop]
+    crops = preprocessor({"images": images})["images"]
+    exact = resized * preprocessor.pixel_scale + preprocessor.pixel_offset
+    # Half a grey level.
+    np.testing.assert_allclose(crops, exact, atol=0.501 * preprocessor.pixel_scale)
+    return exact
+
+
 def assert_embeds_as_before(model, expected):
-    np.testing.assert_allclose(
-        model.encode_images(expected["images"]), expected["image_embeddings"], atol=1e-6
-    )
+    crops = crops_of(expected["images"], model.preprocessor)
+    np.testing.assert_allclose(model.encode_images(crops), expected["image_embeddings"], atol=1e-6)
     np.testing.assert_allclose(
         model.encode_texts(expected["captions"].tolist()), expected["text_embeddings"], atol=1e-6
     )
@@ -71,7 +82,7 @@ def test_a_preset_loads(folder, expected):
     assert_embeds_as_before(AlignDualEncoder.from_preset(folder / "preset"), expected)
     preprocessor = AlignPreprocessor.from_preset(folder / "preset")
     backbone = AlignBackbone.from_preset(folder / "preset")
-    pixels = preprocessor({"images": expected["images"]})["images"]
+    pixels = crops_of(expected["images"], preprocessor)
     np.testing.assert_allclose(
         backbone.encode_images(pixels), expected["image_embeddings"], atol=1e-6
     )
@@ -80,7 +91,10 @@ def test_a_preset_loads(folder, expected):
 def test_a_classifier_loads(folder, expected):
     classifier = keras.models.load_model(folder / "classifier.keras")
     np.testing.assert_allclose(
-        classifier.score(expected["images"]), expected["logits"], rtol=1e-6, atol=1e-6
+        classifier.score(crops_of(expected["images"], classifier.preprocessor)),
+        expected["logits"],
+        rtol=1e-6,
+        atol=1e-6,
     )
 
 

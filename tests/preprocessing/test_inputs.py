@@ -50,7 +50,7 @@ def model(tiny_model, monkeypatch):
 
 def reference_images(model, images):
     """Embeddings by the backbone alone, from pixels made by the preprocessor one by one."""
-    pixels = np.stack([model.preprocessor.crop_image(image) for image in images])
+    pixels = model.preprocessor.scale([model.preprocessor.centre_crop(image) for image in images])
     return pixels, model.backbone.encode_images(pixels).numpy()
 
 

@@ -53,7 +53,7 @@ def test_centre_crop_matches_resizing_the_whole_first(kind, photo, pieces):
     data = encode(photo, kind)
     whole = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), "float32")
     expected = tf.image.resize(whole, [80, 80])[8:72, 8:72] / 127.5 - 1.0
-    image = preprocessor.decode_image(tf.constant(data))
+    image = preprocessor.scale(preprocessor.decode_centre_crop(tf.constant(data)))
     assert image.shape == (64, 64, 3)
     # The window is cut at whole pixels of the file: up to one pixel beside.
     assert np.abs(image - expected).mean() < 0.02
@@ -63,8 +63,10 @@ def test_centre_crop_matches_resizing_the_whole_first(kind, photo, pieces):
 def test_augmentation_draws_crops_and_flips_from_its_seed(photo, pieces):
     preprocessor = AlignPreprocessor(pieces, 64, 80, 12)
     data = tf.constant(encode(photo, "JPEG"))
-    draws = [preprocessor.decode_and_augment_image(data, [7, i]).numpy() for i in range(40)]
-    again = preprocessor.decode_and_augment_image(data, [7, 3]).numpy()
+    draws = [
+        preprocessor.scale(preprocessor.decode_random_crop(data, [7, i])).numpy() for i in range(40)
+    ]
+    again = preprocessor.scale(preprocessor.decode_random_crop(data, [7, 3])).numpy()
     np.testing.assert_array_equal(draws[3], again)
     # Red rises to the right: a flip turns its slope.
     slopes = np.array([(d[:, -1, 0] - d[:, 0, 0]).mean() for d in draws])
@@ -75,14 +77,14 @@ def test_augmentation_draws_crops_and_flips_from_its_seed(photo, pieces):
 
 def test_grey_images_become_three_channels(pieces, photo):
     preprocessor = AlignPreprocessor(pieces, 16, 16, 12)
-    image = preprocessor.decode_image(tf.constant(encode(photo.convert("L"), "JPEG")))
+    image = preprocessor.decode_centre_crop(tf.constant(encode(photo.convert("L"), "JPEG")))
     np.testing.assert_array_equal(image[..., 0], image[..., 2])
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8\xff and then nothing"])
 def test_what_is_no_image_raises(data, preprocessor):
     with pytest.raises(tf.errors.InvalidArgumentError):
-        preprocessor.decode_image(tf.constant(data))
+        preprocessor.decode_centre_crop(tf.constant(data))
 
 
 def test_an_image_of_too_many_pixels_raises_before_it_is_decoded(preprocessor):
@@ -97,7 +99,7 @@ def test_an_image_of_too_many_pixels_raises_before_it_is_decoded(preprocessor):
     webps = [buffer.getvalue() for buffer in buffers]
     for data in (header + b"\x08\x02\x00\x00\x00", gif, *webps):
         with pytest.raises(tf.errors.InvalidArgumentError, match="too many pixels"):
-            preprocessor.decode_image(tf.constant(data))
+            preprocessor.decode_centre_crop(tf.constant(data))
 
 
 def test_vocabulary_files_are_checked(tmp_path):

@@ -14,6 +14,6 @@ def test_a_run_trains_on_a_tfds_set(tiny_preset, scene_shards, tmp_path):
     # Two captions of each of the forty images.
     assert sum(run.data.counts.values()) == 80
     batch = next(iter(training_data(run.settings, run.data, run.strategy, 0)))
-    assert batch["images"].shape == (40, 32, 32, 3)
+    assert batch["pixels"].shape == (40, 32, 32, 3)
     assert np.all(batch["image_ids"].numpy() > 0)
     assert not batch["lost"].numpy().any()

@@ -149,7 +149,7 @@ def test_captions_of_an_image_are_no_negatives_of_each_other(start, captioned):
     assert (ids != 0).all()
     shared = ids[:, None] == ids
     assert shared.sum() > 200  # some images are twice in the batch
-    images = model.backbone.encode_images(batch["images"])
+    images = model.backbone.encode_images(model.preprocessor.scale(batch["pixels"]))
     texts = model.backbone.encode_texts(batch)
     logits = (images.numpy().astype("float64") @ texts.numpy().T) / float(model.temperature)
     logits[shared & ~np.eye(200, dtype=bool)] = -np.inf

@@ -87,7 +87,7 @@ def test_two_runs_do_not_write_one_index(tiny_model, photos, tmp_path):
 
 def test_a_model_that_has_diverged_is_reported(tiny_model, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        tiny_model, "encode_images", lambda images, _: np.full((len(images), 8), np.nan)
+        tiny_model, "encode_images", lambda images, *_, **__: np.full((len(images), 8), np.nan)
     )
     with pytest.raises(InputError, match="the model has diverged") as caught:
         build(tiny_model, photos, tmp_path / "index")

@@ -68,7 +68,7 @@ def pictures_of(
         preprocessor: crops.
 
     Returns:
-        0 .. 1, ``(number of rows, size, size, 3)``.
+        uint8, ``(number of rows, size, size, 3)``.
     """
     asked = np.asarray(rows).ravel().tolist()
     wanted = set(asked)
@@ -77,7 +77,7 @@ def pictures_of(
     for example in data:
         row = ids.setdefault(example.image_id, len(ids))
         if row in wanted and row not in found:
-            found[row] = preprocessor.unscale(embedding.decode_image(example, preprocessor))
+            found[row] = embedding.decode_crop(example, preprocessor)
             if len(found) == len(wanted):
                 break
     return np.stack([found[row] for row in asked])

@@ -33,7 +33,7 @@ def table(tmp_path, scene_images):
 @pytest.fixture
 def blind_model(preprocessor):
     """What ``embed_pairs`` asks of a model; everything is alike to it."""
-    zeros = lambda items, _: np.zeros((len(items), 2))  # noqa: E731
+    zeros = lambda items, *_, **__: np.zeros((len(items), 2))  # noqa: E731
     return types.SimpleNamespace(encode_images=zeros, encode_texts=zeros, preprocessor=preprocessor)
 
 

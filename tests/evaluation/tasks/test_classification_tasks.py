@@ -108,7 +108,7 @@ def test_imagenets_folders_and_labels_find_their_classes(tiny_model, scene_image
     images = classes.embed_labelled(
         "imagenet_a",
         data,
-        lambda images, _: np.zeros((len(images), 2)),
+        lambda images, **_: np.zeros((len(images), 2)),
         tiny_model.preprocessor,
         8,
         classes.read_class_names("imagenet_a", "", data),

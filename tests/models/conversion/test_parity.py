@@ -46,7 +46,8 @@ def test_a_reference_checkpoint_gives_its_own_numbers(name):
     tokens = model.preprocessor.tokenize(captions)
     np.testing.assert_array_equal(tokens["token_ids"], expected["input_ids"])
     np.testing.assert_array_equal(tokens["padding_mask"], expected["attention_mask"])
-    pixels = [model.preprocessor.decode_image(file.read_bytes()) for file in files]
+    crops = [model.preprocessor.decode_centre_crop(file.read_bytes()) for file in files]
+    pixels = model.preprocessor.scale(crops)
     np.testing.assert_allclose(pixels, expected["pixel_values"], atol=1e-6)
 
     images = model.encode_images(expected["pixel_values"])
