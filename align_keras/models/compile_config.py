@@ -14,6 +14,7 @@ _OPTIONS = (
     "loss_tile_rows",
     "micro_batch_size",
     "rematerialize",
+    "space_to_batch",
 )
 
 

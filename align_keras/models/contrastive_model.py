@@ -108,6 +108,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         loss_tile_rows: int | None = None,
         micro_batch_size: int | None = None,
         rematerialize: bool = False,
+        space_to_batch: bool | None = None,
         **kwargs,
     ) -> None:
         """Sets how to train.
@@ -131,6 +132,8 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
                 of their statistics. ``None`` for the whole share.
             rematerialize: whether the towers keep only what enters their blocks and compute the
                 rest again in the backward pass, with the same dropout masks.
+            space_to_batch: whether an ``ImageEncoder`` cuts images into chunks in its first
+                stages, with the same results; ``None`` for on TPUs only.
             **kwargs: of ``keras.Model.compile``.
 
         Raises:
@@ -152,6 +155,11 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         self.loss_tile_rows = loss_tile_rows
         self.micro_batch_size = micro_batch_size
         self.rematerialize = rematerialize
+        self.space_to_batch = space_to_batch
+        if hasattr(self.backbone.image_encoder, "space_to_batch"):
+            self.backbone.image_encoder.space_to_batch = space_to_batch
+        elif space_to_batch:
+            raise ValueError("space_to_batch: the image tower has no such attribute")
         for tower in (self.backbone.image_encoder, self.backbone.text_encoder):
             if hasattr(tower, "rematerialize"):
                 tower.rematerialize = rematerialize

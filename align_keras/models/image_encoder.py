@@ -117,7 +117,7 @@ class ImageEncoder(keras.Model):
             if chunks > 1:
                 call = functools.partial(space_to_batch.call_block, block, chunks=chunks)
             if self.rematerialize:
-                features = rematerialized(block, features, call)
+                features = rematerialized(block, features, call=call)
             else:
                 features = call(features, training=True)
         return pooling(features if chunks == 1 else space_to_batch.join(features, chunks))
