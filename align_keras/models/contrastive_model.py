@@ -138,7 +138,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
 
         Raises:
             ValueError: if the optimizer clips, scales or accumulates by itself, or a tower
-                cannot rematerialize.
+                cannot do what is asked.
         """
         layers = keras_internals.layers_of(self.backbone, include_self=False)
         is_half = "float16" in {layer.compute_dtype for layer in layers}
@@ -156,15 +156,10 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         self.micro_batch_size = micro_batch_size
         self.rematerialize = rematerialize
         self.space_to_batch = space_to_batch
-        if hasattr(self.backbone.image_encoder, "space_to_batch"):
-            self.backbone.image_encoder.space_to_batch = space_to_batch
-        elif space_to_batch:
-            raise ValueError("space_to_batch: the image tower has no such attribute")
-        for tower in (self.backbone.image_encoder, self.backbone.text_encoder):
-            if hasattr(tower, "rematerialize"):
-                tower.rematerialize = rematerialize
-            elif rematerialize:
-                raise ValueError(f"rematerialize: the tower {tower.name} has no such attribute")
+        towers = self.backbone.image_encoder, self.backbone.text_encoder
+        compile_config.set_option(towers[0], "space_to_batch", space_to_batch)
+        for tower in towers:
+            compile_config.set_option(tower, "rematerialize", rematerialize)
 
     def get_compile_config(self) -> dict | None:
         """The arguments of ``compile``, serialised; None if it has not been called."""
