@@ -26,6 +26,8 @@ _FREE = {
 }  # fmt: skip
 _SLICES = {"slice", "dynamic-slice", "gather"}
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
+#: Custom calls that move nothing: parts that lie side by side become one array.
+_FREE_CALLS = re.compile(r'custom_call_target="(ConcatBitcast|AllocateBuffer)"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +205,13 @@ def op_bytes(op, ops, inner):
         inner: of a fusion the ops that it fuses, else empty.
     """
     operands = [ops[name] for name in op.operands if name in ops]
+    if op.kind == "custom-call" and _FREE_CALLS.search(op.rest):
+        return 0
+    if op.kind in ("slice-start", "async-start") and operands:
+        # It copies a part of its operand, to another memory. The part is its type's second array.
+        arrays = [found[0] for found in _ARRAY.finditer(op.shape)]
+        copied = _unspaced_bytes(arrays[1])
+        return min(copied, array_bytes(operands[0].shape)) + array_bytes(arrays[1])
     if op.kind.endswith("-start"):
         # Its type repeats its operands beside its results.
         read_bytes = sum(array_bytes(operand.shape) for operand in operands)
@@ -255,7 +264,7 @@ def what_it_is(op, inner):
     kinds = {one.kind for one in inner.values()} | {op.kind.removesuffix("-start")}
     if op.kind == "custom-call":
         return "custom call"
-    if op.kind in ("copy-start", "slice-start"):
+    if op.kind in ("copy-start", "slice-start", "async-start"):
         return "to or from fast memory"
     for name in ("convolution", "dot", "scatter", "gather", "all-reduce", "reduce-window", "sort"):
         if name in kinds:

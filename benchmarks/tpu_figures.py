@@ -34,7 +34,9 @@ CHIPS = {
 }
 
 #: Ways to need less memory, in the order of proposal: the fastest first.
-VARIANTS = ("plain", "tiles", "remat", "micro", "micro+remat")
+REMEDIES = ("tiles", "remat", "micro", "micro+remat")
+#: "whole" is the plain step without space to batch.
+VARIANTS = ("plain", *REMEDIES, "whole")
 
 
 def settings(variant, pairs):
@@ -130,10 +132,10 @@ def remedy(result, results):
         if all(other[name] == result[name] for name in same)
     }
     pairs = result["pairs"]
-    for variant in VARIANTS[1:]:
+    for variant in REMEDIES:
         if variant in others and fits(others[variant]):
             return f"{flags(variant, pairs)} fits"
-    open_ones = [flags(variant, pairs) for variant in VARIANTS[1:] if variant not in others]
+    open_ones = [flags(variant, pairs) for variant in REMEDIES if variant not in others]
     if open_ones:
         return f"not compiled yet: {', '.join(open_ones)}"
     return "no variant fits: fewer pairs a chip"

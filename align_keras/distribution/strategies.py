@@ -98,6 +98,11 @@ def is_on_cpu(strategy: Any) -> bool:
     return all("CPU" in device.upper() for device in devices)
 
 
+def is_on_tpu() -> bool:
+    """Whether the strategy in force is that for TPUs."""
+    return isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
+
+
 def worker_place(strategy: Any) -> tuple[int, int]:
     """This process's index and the number of them: 0 and 1 but for ``multi_worker``."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):

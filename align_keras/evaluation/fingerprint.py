@@ -19,6 +19,7 @@ _WITHOUT_EFFECT = {
     "name",
     "registered_name",
     "rematerialize",
+    "space_to_batch",
     "synchronized_batch_norm",
     "trainable",
 }

@@ -1,10 +1,17 @@
 """Runs parts of a tower again in the backward pass instead of keeping their activations."""
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
 
-def rematerialized(part: keras.layers.Layer, inputs: tf.Tensor, **others) -> tf.Tensor:
+def rematerialized(
+    part: keras.layers.Layer,
+    inputs: tf.Tensor,
+    call: Callable[..., tf.Tensor] | None = None,
+    **others,
+) -> tf.Tensor:
     """Calls a layer or model in training mode and keeps only what enters it.
 
     ``keras.RematScope`` would, on TensorFlow, draw other dropout masks in the second run and move
@@ -14,6 +21,8 @@ def rematerialized(part: keras.layers.Layer, inputs: tf.Tensor, **others) -> tf.
     Args:
         part: a built Keras layer or model of one output.
         inputs: a float tensor, ``(batch, ...)``.
+        call: a function that runs the part's layers otherwise, and takes its arguments; ``None``
+            for the part itself.
         **others: further arguments of the call that have no gradient, such as masks.
 
     Returns:
@@ -24,7 +33,10 @@ def rematerialized(part: keras.layers.Layer, inputs: tf.Tensor, **others) -> tf.
     count = len(weights)
 
     def run(inputs, weights, values):
-        return part.stateless_call(weights, values, inputs, training=True, **others)
+        mapping = list(zip([*part.trainable_variables, *state], [*weights, *values], strict=True))
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            outputs = (call or part)(inputs, training=True, **others)
+        return outputs, [scope.get_current_value(variable) for variable in state]
 
     @tf.custom_gradient
     def run_twice(inputs, *variables):

@@ -14,6 +14,7 @@ _OPTIONS = (
     "loss_tile_rows",
     "micro_batch_size",
     "rematerialize",
+    "space_to_batch",
 )
 
 
@@ -37,3 +38,11 @@ def apply(model: Any, config: dict[str, Any]) -> None:
     model.compile(**options)
     if is_built and not model.optimizer.built:  # it has state to load
         model.optimizer.build(model.trainable_variables)
+
+
+def set_option(tower: Any, name: str, value: bool | None) -> None:
+    """Sets how a tower trains; raises ValueError if it is asked for what it does not know."""
+    if hasattr(tower, name):
+        setattr(tower, name, value)
+    elif value:
+        raise ValueError(f"{name}: the tower {tower.name} has no such attribute")

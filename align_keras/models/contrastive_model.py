@@ -113,6 +113,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         loss_tile_rows: int | None = None,
         micro_batch_size: int | None = None,
         rematerialize: bool = False,
+        space_to_batch: bool | None = None,
         **kwargs,
     ) -> None:
         """Sets how to train.
@@ -136,11 +137,13 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
                 of their statistics. ``None`` for the whole share.
             rematerialize: whether the towers keep only what enters their blocks and compute the
                 rest again in the backward pass, with the same dropout masks.
+            space_to_batch: whether an ``ImageEncoder`` cuts images into chunks in its first
+                stages, with the same results; ``None`` for on TPUs only.
             **kwargs: of ``keras.Model.compile``.
 
         Raises:
             ValueError: if the optimizer clips, scales or accumulates by itself, or a tower
-                cannot rematerialize.
+                cannot do what is asked.
         """
         layers = keras_internals.layers_of(self.backbone, include_self=False)
         is_half = "float16" in {layer.compute_dtype for layer in layers}
@@ -157,11 +160,11 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         self.loss_tile_rows = loss_tile_rows
         self.micro_batch_size = micro_batch_size
         self.rematerialize = rematerialize
-        for tower in (self.backbone.image_encoder, self.backbone.text_encoder):
-            if hasattr(tower, "rematerialize"):
-                tower.rematerialize = rematerialize
-            elif rematerialize:
-                raise ValueError(f"rematerialize: the tower {tower.name} has no such attribute")
+        self.space_to_batch = space_to_batch
+        towers = self.backbone.image_encoder, self.backbone.text_encoder
+        compile_config.set_option(towers[0], "space_to_batch", space_to_batch)
+        for tower in towers:
+            compile_config.set_option(tower, "rematerialize", rematerialize)
 
     def get_compile_config(self) -> dict | None:
         """The arguments of ``compile``, serialised; None if it has not been called."""

@@ -1,5 +1,6 @@
 """The EfficientNet tower: images to pooled features."""
 
+import functools
 import itertools
 from typing import Self
 
@@ -7,11 +8,11 @@ import keras
 import keras_hub
 import tensorflow as tf
 
-from align_keras import keras_internals
+from align_keras import distribution, keras_internals
 from align_keras.layers.batch_norm import HALF, FusedBatchNormalization
 from align_keras.layers.rematerialization import rematerialized
 from align_keras.layers.silu import inference, silu
-from align_keras.models import efficientnet, precision, presets
+from align_keras.models import efficientnet, precision, presets, space_to_batch
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
@@ -34,7 +35,9 @@ class ImageEncoder(keras.Model):
             the published widths no shape allows one, so that it makes no difference there.
 
     With ``rematerialize = True`` training keeps only what enters each block (see
-    ``ContrastiveModel.compile``).
+    ``ContrastiveModel.compile``). ``space_to_batch`` says whether training cuts images into chunks
+    in the first stages (``align_keras.models.space_to_batch``): ``None``, the default, on TPUs
+    only. Neither changes the results nor is saved.
 
     Input: ``images``, float, ``(batch, height, width, 3)``, scaled to -1 .. 1.
     Output: features, ``(batch, width of the last stage)``.
@@ -65,6 +68,7 @@ class ImageEncoder(keras.Model):
         # In a function, since Keras would save the layers of an attribute once more.
         self._parts = lambda: parts
         self.rematerialize = False
+        self.space_to_batch: bool | None = None
         for layer in keras_internals.layers_of(self):
             if isinstance(layer, keras.layers.BatchNormalization):
                 keras_internals.recast(layer, FusedBatchNormalization)
@@ -96,13 +100,27 @@ class ImageEncoder(keras.Model):
         if not training:
             with inference():
                 return super().call(inputs, training=training, mask=mask)
-        if not self.rematerialize:
+        images = tf.convert_to_tensor(inputs)
+        stem, *blocks, pooling = self._parts()
+        cuts = distribution.is_on_tpu() if self.space_to_batch is None else self.space_to_batch
+        chunks = space_to_batch.count_chunks(stem, blocks[0], images) if cuts else 1
+        if chunks == 1 and not self.rematerialize:
             return super().call(inputs, training=training, mask=mask)
-        first, *blocks, pooling = self._parts()
-        features = first(tf.convert_to_tensor(inputs), training=True)
+        if chunks > 1:
+            features = space_to_batch.call_stem(stem, images, chunks)
+        else:
+            features = stem(images, training=True)
         for block in blocks:
-            features = rematerialized(block, features)
-        return pooling(features)
+            if chunks > 1 and not space_to_batch.can_cut(block, features.shape[2]):
+                features, chunks = space_to_batch.join(features, chunks), 1
+            call = block
+            if chunks > 1:
+                call = functools.partial(space_to_batch.call_block, block, chunks=chunks)
+            if self.rematerialize:
+                features = rematerialized(block, features, call=call)
+            else:
+                features = call(features, training=True)
+        return pooling(features if chunks == 1 else space_to_batch.join(features, chunks))
 
     @property
     def synchronized_batch_norm(self) -> bool:

@@ -127,4 +127,5 @@ def compile_model(model: AlignDualEncoder, settings: OptimizerSettings, steps: i
         loss_tile_rows=settings.loss_tile_rows,
         micro_batch_size=settings.micro_batch_size or None,
         rematerialize=settings.rematerialize,
+        space_to_batch=settings.space_to_batch,
     )

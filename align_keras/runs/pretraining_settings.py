@@ -146,6 +146,9 @@ class OptimizerSettings(Part):
     rematerialize: Annotated[bool, FREE_ON_RESUME] = False
     """Keeps only what enters each block of the towers and computes the rest again in the backward
     pass: less memory, more time."""
+    space_to_batch: Annotated[bool | None, FREE_ON_RESUME] = None
+    """Cuts images into chunks of columns in EfficientNet's first stages, which fill a TPU's lanes
+    if a core has few pairs; the results are the same. None: on TPUs only."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -168,3 +168,29 @@ def test_the_report_names_ops_and_layers():
     lines = "\n".join(hlo_report.report(MODULE, ops=1))
     assert "batch norm, backward" in lines
     assert "lamb/mul_1" in lines
+
+
+def test_a_sliced_copy_moves_its_slice_and_joining_the_slices_nothing():
+    text = """HloModule step
+
+%part (whole: bf16[64,128]) -> bf16[16,128] {
+  %whole = bf16[64,128]{1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %slice.1 = bf16[16,128]{1,0:T(8,128)(2,1)S(1)} slice(%whole), slice={[0:16], [0:128]}
+}
+
+ENTRY %main (a: bf16[64,128]) -> bf16[64,128] {
+  %a = bf16[64,128]{1,0:T(8,128)(2,1)} parameter(0)
+  %one = ((bf16[64,128]{1,0:T(8,128)(2,1)}), bf16[16,128]{1,0:T(8,128)(2,1)S(1)}, s32[]{:S(2)}) \
+async-start(%a), calls=%part
+  %two = ((bf16[64,128]{1,0:T(8,128)(2,1)}), bf16[16,128]{1,0:T(8,128)(2,1)S(1)}, s32[]{:S(2)}) \
+slice-start(%a), slice={[16:32], [0:128]}
+  %one.1 = bf16[16,128]{1,0:T(8,128)(2,1)S(1)} async-done(%one)
+  %two.1 = bf16[16,128]{1,0:T(8,128)(2,1)S(1)} slice-done(%two)
+  ROOT %all = bf16[32,128]{1,0:T(8,128)(2,1)} custom-call(%one.1, %two.1), \
+custom_call_target="ConcatBitcast"
+}
+""".replace("\\\n", "")
+    found = {one.op.name: (one.kind, one.size) for one in hlo_bytes.accesses(text)}
+    assert found == dict.fromkeys(("one", "two"), ("to or from fast memory", 4_096))
+    everywhere = list(hlo_bytes.accesses(hlo_bytes.of_any_memory(text)))
+    assert hlo_bytes.total(everywhere) == 4 * 4_096  # each is read and written

@@ -33,7 +33,7 @@ def test_pretraining_runs_of_before_resume(tmp_path):
     # The GELU, as a run finds it: there was no choice.
     settings = settings.replace(text_gelu="tanh")
     settings.check_resumable(before, tmp_path)
-    new = {"text_gelu", "max_skipped_share", "steps_per_execution", "profile"}
+    new = {"text_gelu", "max_skipped_share", "steps_per_execution", "profile", "space_to_batch"}
     assert json.loads(settings.as_json()).keys() == before.keys() | new
     with pytest.raises(InputError, match=r"^steps: the run in .* began with 6, not 7"):
         settings.replace(steps=7).check_resumable(before, tmp_path)
