@@ -121,6 +121,8 @@ def open_database(directory: Path, memory: int = _MEMORY) -> Any:
     database.execute(f"SET temp_directory = '{spilled}'")
     # Pairs have numbers; keeping their order besides would take memory.
     database.execute("SET preserve_insertion_order = false")
+    # Tables that are read two or three times are not worth the time to compress them.
+    database.execute("SET force_compression = 'uncompressed'")
     return database
 
 

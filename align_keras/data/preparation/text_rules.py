@@ -28,19 +28,32 @@ from align_keras.preprocessing.double_buffer import prepared_batches
 _PIECE = 4_096
 _LINES_READ = 10_000
 
-# `place` begins the line of a pair that is left out; `shown` is the caption as JSON where it is not
-# that of `record`; `reason` is empty but for unusable pairs, which have no `text`.
+# Of a pair that Python judged, `record` is its line if it is kept, `place` how its line begins if it
+# is not, and `shown` its caption as JSON. Of another, SQL makes them of `image` and `written`, its
+# caption. An unusable pair has a `reason` and no `text`; the reason of others is empty.
 _PAIRS = """
 CREATE TABLE pairs (pair BIGINT, row_number BIGINT, caption INTEGER, key UBIGINT, image VARCHAR,
-    text VARCHAR, words BIGINT, record VARCHAR, reason VARCHAR, place VARCHAR, shown VARCHAR)
+    text VARCHAR, words BIGINT, reason VARCHAR, written VARCHAR, record VARCHAR, place VARCHAR,
+    shown VARCHAR)
 """
+_ODD = {
+    **dict.fromkeys(("pair", "row_number", "caption"), "int64"),
+    **{"key": "uint64", "image": "string", "text": "string", "words": "int64"},
+    **dict.fromkeys(("reason", "written", "record", "place", "shown"), "string"),
+}
 _ADD_PLAIN = """
 INSERT INTO pairs
-    SELECT row_number, row_number, 0, key, image, array_to_string(words, ' '), len(words),
-        '{{"url": "' || {image} || '", "caption": "' || {caption} || '"}}', '',
-        '{{"where": "{row}' || (row_number + 1) || '", "image": "' || {image} || '"', NULL
+    SELECT row_number, row_number, 0, key, image, array_to_string(words, ' '), len(words), '',
+        caption, NULL, NULL, NULL
     FROM (SELECT *, regexp_extract_all(lower(caption), '{unigram}') AS words FROM plain)
 """
+
+
+def _escaped(column: str) -> str:
+    """The SQL of a plain text within quotes of JSON."""
+    return rf"""replace(replace({column}, '\', '\\'), '"', '\"')"""
+
+
 _PROFILES = """
 SELECT DISTINCT words, coalesce(images, 0), coalesce(texts, 0), coalesce(rare, false), reason
 FROM pairs LEFT JOIN flags USING (pair)
@@ -56,12 +69,23 @@ CREATE VIEW judged AS
         AND coalesce(flags.rare, false) = verdicts.rare;
 """
 _COUNTED = "SELECT rule, reason, words, count(*) FROM judged GROUP BY ALL"
-_LEFT_OUT = """
-SELECT place || ending FROM judged WHERE rule IS NOT NULL ORDER BY row_number, caption
+_LEFT_OUT = f"""
+SELECT coalesce(
+    place,
+    '{{"where": "{PARQUET_ROW}' || (row_number + 1) || '", "image": "' || {_escaped("image")}
+    || '"'
+) || ending
+FROM judged WHERE rule IS NOT NULL ORDER BY row_number, caption
 """
-_KEPT = "SELECT record FROM judged WHERE rule IS NULL ORDER BY key, row_number, caption"
+_KEPT = f"""
+SELECT coalesce(
+    record,
+    '{{"url": "' || {_escaped("image")} || '", "caption": "' || {_escaped("written")} || '"}}'
+)
+FROM judged WHERE rule IS NULL ORDER BY key, row_number, caption
+"""
 _SHOWN = f"""
-SELECT rule, reason, row_number, printf('%016x', key), image, record, shown FROM judged
+SELECT rule, reason, row_number, printf('%016x', key), image, written, shown FROM judged
 JOIN (SELECT unnest(arg_min(pair, key, {EXAMPLES})) AS pair FROM judged GROUP BY rule) USING (pair)
 """
 
@@ -140,12 +164,7 @@ class _Pairs:
 
     def add(self, watch: Callable) -> None:
         """Adds all; the next block is read while DuckDB works on one."""
-        sql = _ADD_PLAIN.format(
-            image=_escaped("image"),
-            caption=_escaped("caption"),
-            row=PARQUET_ROW,
-            unigram=self._texts.unigram,
-        )
+        sql = _ADD_PLAIN.format(unigram=self._texts.unigram)
         progress = iter(watch(itertools.count(), "counted"))
         for ((_, block),) in prepared_batches(self._read(), self._block, 1):
             self._database.register("plain", block.plain)
@@ -202,8 +221,8 @@ class _Pairs:
                 "image": example.image_id,
                 "text": " ".join(verdict.words) if usable else None,
                 "words": len(verdict.words),
-                "record": record.decode() if record else None,
                 "reason": verdict.reason or "",
+                "record": record.decode() if record else None,
                 "place": json.dumps(place)[:-1],
                 "shown": json.dumps(text if isinstance(text, str) else None),
             }
@@ -211,17 +230,9 @@ class _Pairs:
     def _add_odd(self, pairs: list[dict[str, object]]) -> None:
         import pyarrow
 
-        names = "pair row_number caption key image text words record reason place shown".split()
-        types = dict.fromkeys(names[4:], "string") | {"words": "int64"}
-        types |= dict.fromkeys(names[:3], "int64") | {"key": "uint64"}
-        schema = pyarrow.schema([(name, getattr(pyarrow, types[name])()) for name in names])
+        schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in _ODD.items()])
         self._database.register("odd", pyarrow.Table.from_pylist(pairs, schema))
         self._database.execute("INSERT INTO pairs SELECT * FROM odd")
-
-
-def _escaped(column: str) -> str:
-    """The SQL of a plain text within quotes of JSON."""
-    return rf"""replace(replace({column}, '\', '\\'), '"', '\"')"""
 
 
 # === Verdicts ===
@@ -263,8 +274,8 @@ def _ending(rule: str, reason: str) -> str:
 
 def _shown(database: Any, source: TableExamples) -> Iterator[tuple[Example, Verdict]]:
     """The pairs of each rule with the smallest keys."""
-    for rule, reason, row, key, image, record, shown in database.execute(_SHOWN).fetchall():
-        caption = json.loads(record)["caption"] if shown is None else json.loads(shown)
+    for rule, reason, row, key, image, written, shown in database.execute(_SHOWN).fetchall():
+        caption = written if shown is None else json.loads(shown)
         example = source.example_of_texts(row, image, caption)
         yield example, Verdict(key, caption, [], rule, reason or None)
 
