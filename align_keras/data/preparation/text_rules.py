@@ -28,9 +28,9 @@ from align_keras.preprocessing.double_buffer import prepared_batches
 _PIECE = 4_096
 _LINES_READ = 10_000
 
-# Of a pair that Python judged, `record` is its line if it is kept, `place` how its line begins if it
-# is not, and `shown` its caption as JSON. Of another, SQL makes them of `image` and `written`, its
-# caption. An unusable pair has a `reason` and no `text`; the reason of others is empty.
+# A pair that Python judged has its line if it is kept (`record`), the begin of its line if it is not
+# (`place`), and its caption as JSON (`shown`). For others SQL makes them of `image` and the caption,
+# `written`. An unusable pair has a `reason` and no `text`; the reason of others is empty.
 _PAIRS = """
 CREATE TABLE pairs (pair BIGINT, row_number BIGINT, caption INTEGER, key UBIGINT, image VARCHAR,
     text VARCHAR, words BIGINT, reason VARCHAR, written VARCHAR, record VARCHAR, place VARCHAR,
