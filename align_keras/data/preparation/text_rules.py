@@ -28,9 +28,9 @@ from align_keras.preprocessing.double_buffer import prepared_batches
 _PIECE = 4_096
 _LINES_READ = 10_000
 
-# A pair that Python judged has its line if it is kept (`record`), the begin of its line if it is not
-# (`place`), and its caption as JSON (`shown`). For others SQL makes them of `image` and the caption,
-# `written`. An unusable pair has a `reason` and no `text`; the reason of others is empty.
+# A pair that Python judged has its line if it is kept (`record`), the begin of its line if it is
+# not (`place`), and its caption as JSON (`shown`). For others SQL makes them of `image` and the
+# caption, `written`. An unusable pair has a `reason` and no `text`; the reason of others is empty.
 _PAIRS = """
 CREATE TABLE pairs (pair BIGINT, row_number BIGINT, caption INTEGER, key UBIGINT, image VARCHAR,
     text VARCHAR, words BIGINT, reason VARCHAR, written VARCHAR, record VARCHAR, place VARCHAR,
@@ -122,10 +122,11 @@ def judge(
         _Pairs(preparation, database).add(watch)
         flag_pairs(database, preparation.rules)
         _judge(database, preparation.rules)
-        tally = Tally()
+        tally, source = Tally(), preparation.source
+        assert isinstance(source, TableExamples)
         for rule, reason, words, pairs in database.execute(_COUNTED).fetchall():
             tally.count(rule, reason or None, words, pairs)
-        for example, verdict in _shown(database, preparation.source):
+        for example, verdict in _shown(database, source):
             tally.show(example, verdict, Picture())
         _write(left_out, _lines(database, _LEFT_OUT))
         _write(kept, watch(_lines(database, _KEPT), "written"))
@@ -177,7 +178,9 @@ class _Pairs:
     def _read(self) -> Iterator[tuple[int, Any]]:
         """The number of the first row, and a batch of images and captions."""
         first = 0
-        for batch in column_texts.read_texts(self._source.parts[0], self._source.text_columns):
+        for batch in column_texts.read_texts(
+            self._source.parts[0], self._source.text_columns or ()
+        ):
             yield first, batch
             first += len(batch)
 
