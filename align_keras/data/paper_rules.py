@@ -26,8 +26,23 @@ MAX_ASPECT_BELOW = 3.0
 #: Cosine of image embeddings above which two images are near-duplicates.
 MAX_COSINE = 0.975
 
-# Greedy, so one match a token: from its first letter or digit to its last.
-_UNIGRAM = re.compile(r"[^\W_](?:\S*[^\W_])?")
+#: What a unigram is made of, in Python's syntax: a letter or digit, and any part of a token.
+LETTER, SOLID = r"[^\W_]", r"\S"
+
+
+def unigram_pattern(letter: str = LETTER, solid: str = SOLID) -> str:
+    """The regular expression of a unigram in a lower-cased caption.
+
+    Greedy, so there is one match a token: from its first letter or digit to its last.
+
+    Args:
+        letter: matches a letter or digit; another syntax than Python's may write it otherwise.
+        solid: matches a character that is no white space.
+    """
+    return f"{letter}(?:{solid}*{letter})?"
+
+
+_UNIGRAM = re.compile(unigram_pattern())
 
 
 def unigrams(caption: str) -> list[str]:

@@ -103,7 +103,7 @@ def test_unigrams_are_those_that_the_rules_count(tmp_path):
     assert counts == [2, 2, 3]
     assert report["captions"]["unigrams"]["mean"] == pytest.approx(sum(counts) / 3)
     dropped = [
-        filters.broken_text_rule(filters.unigrams(caption), filters.Counts(), filters.Rules())
+        filters.broken_text_rule(len(filters.unigrams(caption)), filters.Counts(), filters.Rules())
         for caption in captions
     ]
     assert report["shares"]["fewer than 3 unigrams"] == dropped.count("few_words") / 3 > 0

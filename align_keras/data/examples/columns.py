@@ -18,6 +18,8 @@ from align_keras.data.examples.example import (
 from align_keras.errors import InputError, Place
 
 CAPTION_COLUMNS = ("captions", "caption", "txt", "text")
+#: Width and height on the web, as img2dataset names them.
+SIZES = ("original_width", "original_height")
 _OWN_FIELDS = {"jpg", "txt", "key", "image_id"}
 # Of names in a message.
 _MOST_NAMES = 12
@@ -218,8 +220,7 @@ def example_of(
 
 
 def _size_of(fields: Mapping) -> tuple[int, int] | None:
-    """Width and height on the web, as img2dataset names them."""
-    width, height = fields.get("original_width"), fields.get("original_height")
+    width, height = (fields.get(name) for name in SIZES)
     if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
         return width, height
     return None

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from align_keras import paths
-from align_keras.data.examples import image_files
-from align_keras.data.examples.columns import Columns, example_of, listing, no_name
+from align_keras.data.examples import column_texts, image_files
+from align_keras.data.examples.columns import SIZES, Columns, example_of, listing, no_name
 from align_keras.data.examples.example import Example, is_absent
 from align_keras.data.examples.example_set import ExampleSet, digest, in_order, usable
-from align_keras.data.examples.tables import Row, RowFault, read_table
+from align_keras.data.examples.tables import PARQUET_ROW, Row, RowFault, ending_of, read_table
 from align_keras.errors import Place
 from align_keras.paths import AnyPath
 
@@ -51,6 +51,37 @@ class TableExamples(ExampleSet):
     def read(self, part: str) -> Iterator[Example]:
         """Yields the rows of the table that are selected."""
         return self._examples(self._selected())
+
+    @functools.cached_property
+    def text_columns(self) -> tuple[str, str] | None:
+        """The columns of images and captions, if the table holds nothing else that matters.
+
+        That is so in a Parquet table with one column of captions whose columns are both text, and
+        of which nothing is selected, carried or marked as unsafe. None: each row is an ``Example``.
+        """
+        columns = self.columns
+        if columns.select or columns.carry or columns.unsafe or self._rows is not None:
+            return None
+        if ending_of(self.parts[0]) != ".parquet":
+            return None
+        types = column_texts.types_of(self.parts[0])
+        found = [columns.image, *(name for name in columns.caption_names if name in types)]
+        if len(set(found)) != 2 or {columns.archive, *SIZES} & types.keys():
+            return None
+        are_texts = all(types.get(name) in column_texts.TEXT_TYPES for name in found)
+        return (found[0], found[1]) if are_texts else None
+
+    def example_of_texts(self, number: int, image: object, caption: object) -> Example:
+        """The ``Example`` of a row, from its values in ``text_columns``.
+
+        Args:
+            number: of the row, from 0.
+            image: a text, or None.
+            caption: likewise.
+        """
+        row = dict(zip(self.text_columns or (), (image, caption), strict=True))
+        self._folder = self._folder or image_files.ImageFolder(self.images_folder)
+        return self.example(f"{PARQUET_ROW}{number + 1}", row, self._folder)
 
     def shuffled(self, seed: int) -> Iterator[Example]:
         """The rows in an order that ``seed`` decides; they are kept in memory."""

@@ -22,6 +22,8 @@ from align_keras.paths import AnyPath
 
 #: Endings of tables, in lower case; all but Parquet may have ``.gz`` behind.
 TABLE_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+#: The place of a Parquet table's row is this and its number, from 1.
+PARQUET_ROW = "row "
 # A field of a TSV: quoted up to the next tab, its inner quotes doubled, or as it stands.
 _TSV_FIELD = re.compile(r'(?:^|\t)("(?:[^"]|"")*"(?=\t|$)|[^\t]*)')
 _QUOTED = re.compile(r'"[^"]*"')
@@ -91,7 +93,7 @@ def header_of(path: str | AnyPath) -> list[str] | None:
     if ending == ".jsonl":
         return None
     if ending == ".parquet":
-        with _opened_parquet(path) as file:
+        with opened_parquet(path) as file:
             return file.schema_arrow.names
     with _read_as_text(path) as file:
         return _header(_LINES[ending](file, path), path)
@@ -267,16 +269,16 @@ _LINES: dict[str, Callable[..., Iterator]] = {".csv": _csv_fields, ".tsv": _tsv_
 
 
 def _read_parquet(path: str | AnyPath) -> Iterator[tuple[str, Row]]:
-    with _opened_parquet(path) as file:
+    with opened_parquet(path) as file:
         number = 0
         for batch in file.iter_batches():
             for row in batch.to_pylist():
                 number += 1
-                yield f"row {number}", row
+                yield f"{PARQUET_ROW}{number}", row
 
 
 @contextlib.contextmanager
-def _opened_parquet(path: str | AnyPath) -> Iterator[Any]:
+def opened_parquet(path: str | AnyPath) -> Iterator[Any]:
     """A ``pyarrow.parquet.ParquetFile``; raises an InputError if it is not readable."""
     try:
         import pyarrow

@@ -198,13 +198,7 @@ def _tie_bound(counted, cutoff):
 
 
 def _place_of_bound(ranges, cutoff):
-    """The range of the first rare tie, and its place there."""
-    room = cutoff.room if cutoff else 0
-    for digits in sorted(ranges):
-        if room < ranges[digits]:
-            return digits, room
-        room -= ranges[digits]
-    return "", 0
+    return filters.place_of_bound(ranges, cutoff) if cutoff else ("", 0)
 
 
 def _is_rare(item, cutoff, bound):

@@ -6,46 +6,166 @@
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from align_keras.data.preparation import filters
 from align_keras.errors import InputError
 
 _BATCH = 20_000  # pairs handed over at a time
 _FLAGS_READ = 10_000
+_MEMORY = 1 << 30  # bytes of DuckDB
+# Hexadecimal digits by which ties are spread.
+_TIE_DIGITS = 4
 
-# Distinct pairs first: an image that has an alt-text twice counts once, both ways.
-_LIMITS = """
-CREATE TABLE distinct_pairs AS SELECT DISTINCT image, text FROM pairs;
-CREATE TABLE shared AS
-    SELECT text, count(*) AS images FROM distinct_pairs GROUP BY text HAVING images > {shared};
-CREATE TABLE crowded AS
-    SELECT image, count(*) AS texts FROM distinct_pairs GROUP BY image HAVING texts > {crowded};
-DROP TABLE distinct_pairs;
+# Few texts or images are beside more pairs than their limit. Those are found by hashes, which are
+# fast to count, and then counted exactly. Distinct pairs: an image that has an alt-text twice
+# counts once, both ways.
+_LIMIT = """
+CREATE TABLE {table} AS
+    SELECT {field}, count(*) AS {counted} FROM (
+        SELECT DISTINCT image, text FROM usable WHERE hash({field}) IN (
+            SELECT hash({field}) FROM usable GROUP BY hash({field}) HAVING count(*) > {limit}
+        )
+    ) GROUP BY {field} HAVING {counted} > {limit};
 """
-# As filters.ngrams has them: neither makes Python hold tens of millions of strings.
-_NGRAMS = """
-CREATE VIEW split AS SELECT pair, string_split(text, ' ') AS words FROM pairs WHERE text <> '';
-CREATE VIEW ngrams AS
-    SELECT pair, unnest(words) AS ngram FROM split
+_LIMITS = (
+    ("shared", "text", "images", "max_images_per_caption"),
+    ("crowded", "image", "texts", "max_captions_per_image"),
+)
+# An id of 64 bits stands for a word, which makes a bigram two numbers. No two words share one: see
+# _word_ids.
+_ID = "hash({word}, {salt})"
+_WORDS = """
+CREATE OR REPLACE TABLE words AS
+    SELECT word, {id} AS id, count(*) AS n
+    FROM (SELECT unnest(string_split(text, ' ')) AS word FROM usable WHERE text <> '')
+    GROUP BY word;
+"""
+# As filters.ngrams has them.
+_BIGRAMS = """
+CREATE VIEW split AS
+    SELECT pair, [{id} FOR word IN string_split(text, ' ')] AS ids FROM usable WHERE text <> '';
+CREATE VIEW unigrams AS SELECT pair, unnest(ids) AS id FROM split;
+CREATE VIEW bigrams AS
+    SELECT pair, unnest(ids[:-2]) AS first, unnest(ids[2:]) AS second FROM split;
+CREATE TABLE two_words AS SELECT first, second, count(*) AS n FROM bigrams GROUP BY first, second;
+"""
+_HISTOGRAM = """
+SELECT n, count(*) FROM (SELECT n FROM words UNION ALL SELECT n FROM two_words) GROUP BY n
+"""
+# By filters.tie_break. A word alone has no second.
+_TIES = """
+CREATE TABLE ties AS
+    SELECT id AS first, NULL AS second, md5(word) AS tie FROM words WHERE n = {count}
     UNION ALL
-    SELECT pair, unnest([two[1] || ' ' || two[2] FOR two IN list_zip(words[:-2], words[2:])])
-    FROM split;
-CREATE TABLE counted AS SELECT ngram, count(*) AS n FROM ngrams GROUP BY ngram;
+    SELECT first, second, md5(one.word || ' ' || two.word)
+    FROM two_words JOIN words AS one ON one.id = first JOIN words AS two ON two.id = second
+    WHERE two_words.n = {count};
 """
+_RANGES = f"SELECT left(tie, {_TIE_DIGITS}) AS digits, count(*) FROM ties GROUP BY digits"
+_BOUND = f"SELECT tie FROM ties WHERE left(tie, {_TIE_DIGITS}) = ? ORDER BY tie LIMIT 1 OFFSET ?"
 _RARE = """
-CREATE TABLE rare AS SELECT ngram FROM counted WHERE n < {count};
-INSERT INTO rare SELECT ngram FROM counted WHERE n = {count} ORDER BY md5(ngram) OFFSET {room};
-CREATE TABLE rare_pairs AS SELECT DISTINCT pair FROM ngrams SEMI JOIN rare USING (ngram);
+CREATE TABLE rare AS
+    SELECT id AS first, NULL AS second FROM words WHERE n < {count}
+    UNION ALL SELECT first, second FROM two_words WHERE n < {count}
+    UNION ALL SELECT first, second FROM ties WHERE tie >= '{bound}';
+CREATE TABLE rare_pairs AS
+    SELECT DISTINCT pair FROM (
+        SELECT pair FROM unigrams
+        SEMI JOIN (SELECT first AS id FROM rare WHERE second IS NULL) USING (id)
+        UNION ALL
+        SELECT pair FROM bigrams SEMI JOIN rare USING (first, second)
+    );
+DROP TABLE ties;
 """
+_NO_RARE_PAIRS = "CREATE TABLE rare_pairs (pair BIGINT)"
 _FLAGS = """
 CREATE TABLE flags AS
-    SELECT pair, part, row_number, caption, coalesce(images, 0) AS images,
-        coalesce(texts, 0) AS texts, rare_pairs.pair IS NOT NULL AS rare
-    FROM pairs LEFT JOIN shared USING (text) LEFT JOIN crowded USING (image)
+    SELECT pair, coalesce(images, 0) AS images, coalesce(texts, 0) AS texts,
+        rare_pairs.pair IS NOT NULL AS rare
+    FROM usable LEFT JOIN shared USING (text) LEFT JOIN crowded USING (image)
         LEFT JOIN rare_pairs USING (pair)
     WHERE images IS NOT NULL OR texts IS NOT NULL OR rare_pairs.pair IS NOT NULL;
 """
+# Where the pairs of flags are.
+_PLACES = """
+CREATE TABLE places AS
+    SELECT part, row_number, caption, images, texts, rare FROM flags JOIN pairs USING (pair);
+DROP TABLE pairs CASCADE;
+"""
 _NONE = (1 << 63) - 1  # a limit that nothing exceeds
+
+
+def open_database(directory: Path, memory: int = _MEMORY) -> Any:
+    """A DuckDB connection to a new file in a folder.
+
+    Args:
+        directory: an existing folder, also for what does not fit into memory.
+        memory: bytes for DuckDB, at most.
+
+    Raises:
+        InputError: if duckdb or pyarrow is missing.
+    """
+    try:
+        import duckdb
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise InputError(
+            "counts of the whole set need duckdb and pyarrow",
+            remedy="pip install 'align-keras[data]'",
+            setting="rules",
+        ) from None
+    database = duckdb.connect(str(directory / "counts.duckdb"))
+    database.execute(f"SET memory_limit = '{memory >> 20}MiB'")
+    spilled = str(directory / "spilled").replace("'", "''")
+    database.execute(f"SET temp_directory = '{spilled}'")
+    # Pairs have numbers; keeping their order besides would take memory.
+    database.execute("SET preserve_insertion_order = false")
+    # Tables that are read two or three times are not worth the time to compress them.
+    database.execute("SET force_compression = 'uncompressed'")
+    return database
+
+
+def flag_pairs(database: Any, rules: filters.Rules) -> None:
+    """Makes the table ``flags`` of the pairs that are beyond a limit of ``rules``.
+
+    Args:
+        database: with a table ``pairs`` of a number (``pair``), ``image`` and ``text``, which is
+            the unigrams with spaces between, or NULL of a pair that does not count.
+        rules: what the limits are.
+    """
+    database.execute("CREATE VIEW usable AS SELECT * FROM pairs WHERE text IS NOT NULL")
+    for table, field, counted, setting in _LIMITS:
+        limit = getattr(rules, setting)
+        limit = _NONE if limit is None else limit
+        database.execute(_LIMIT.format(table=table, field=field, counted=counted, limit=limit))
+    most = rules.frequent_ngrams
+    cutoff = None if most is None else _count_ngrams(database, most)
+    if cutoff is None:
+        database.execute(_NO_RARE_PAIRS)
+    else:
+        database.execute(_TIES.format(count=cutoff.count))
+        ranges = dict(database.execute(_RANGES).fetchall())
+        place = filters.place_of_bound(ranges, cutoff)
+        (bound,) = database.execute(_BOUND, place).fetchone()
+        database.execute(_RARE.format(count=cutoff.count, bound=bound))
+    database.execute(_FLAGS)
+
+
+def _count_ngrams(database: Any, most: int) -> filters.Cutoff | None:
+    database.execute(_BIGRAMS.format(id=_word_ids(database)))
+    return filters.cutoff(dict(database.execute(_HISTOGRAM).fetchall()), most)
+
+
+def _word_ids(database: Any) -> str:
+    """Counts the words; the SQL of a word's id, a hash that no two of them share."""
+    for salt in itertools.count():
+        own = _ID.format(word="word", salt=salt)
+        database.execute(_WORDS.format(id=own))
+        words, ids = database.execute("SELECT count(*), count(DISTINCT id) FROM words").fetchone()
+        if words == ids:
+            return own
+    raise AssertionError
 
 
 class WholeSetCounts:
@@ -61,23 +181,8 @@ class WholeSetCounts:
         InputError: if duckdb or pyarrow is missing.
     """
 
-    def __init__(self, directory: Path, memory: int = 2 << 30) -> None:
-        try:
-            import duckdb
-            import pyarrow
-        except ImportError:
-            raise InputError(
-                "counts of the whole set need duckdb and pyarrow",
-                remedy="pip install 'align-keras[data]'",
-                setting="rules",
-            ) from None
-        self._arrow = pyarrow
-        self._database = duckdb.connect(str(directory / "counts.duckdb"))
-        self._database.execute(f"SET memory_limit = '{memory >> 20}MiB'")
-        spilled = str(directory / "spilled").replace("'", "''")
-        self._database.execute(f"SET temp_directory = '{spilled}'")
-        # Pairs have numbers; keeping their order besides would take memory.
-        self._database.execute("SET preserve_insertion_order = false")
+    def __init__(self, directory: Path, memory: int = _MEMORY) -> None:
+        self._database = open_database(directory, memory)
         self._database.execute(
             "CREATE TABLE pairs (part INTEGER, pair BIGINT, row_number BIGINT, caption INTEGER, "
             "image VARCHAR, text VARCHAR)"
@@ -92,10 +197,12 @@ class WholeSetCounts:
 
     def add(self, pairs: Iterable[tuple]) -> None:
         """Adds pairs: the number of their part, then what ``Preparation.pairs`` yields."""
+        import pyarrow
+
         pairs = iter(pairs)
         while batch := list(itertools.islice(pairs, _BATCH)):
             parts, rows, captions, images, words = zip(*batch, strict=True)
-            table = self._arrow.table(
+            table = pyarrow.table(
                 {
                     "part": parts,
                     "pair": range(self._count, self._count + len(batch)),
@@ -111,31 +218,14 @@ class WholeSetCounts:
 
     def finish(self, rules: filters.Rules) -> None:
         """Counts, and marks the pairs beyond a limit of ``rules``."""
-
-        def limit(value: int | None) -> int:
-            return _NONE if value is None else value
-
-        shared, crowded = rules.max_images_per_caption, rules.max_captions_per_image
-        self._database.execute(_LIMITS.format(shared=limit(shared), crowded=limit(crowded)))
-        if (cutoff := self._cutoff(rules.frequent_ngrams)) is None:
-            self._database.execute("CREATE TABLE rare_pairs (pair BIGINT)")
-        else:
-            self._database.execute(_RARE.format(count=cutoff.count, room=cutoff.room))
-        self._database.execute(_FLAGS)
-        self._database.execute("DROP TABLE pairs CASCADE")
-
-    def _cutoff(self, most: int | None) -> filters.Cutoff | None:
-        if most is None:
-            return None
-        self._database.execute(_NGRAMS)
-        histogram = "SELECT n, count(*) FROM counted GROUP BY n"
-        return filters.cutoff(dict(self._database.execute(histogram).fetchall()), most)
+        flag_pairs(self._database, rules)
+        self._database.execute(_PLACES)
 
     def of_part(self, part: int) -> Iterator[tuple[int, int, filters.Counts]]:
         """The counts of the pairs of a part that exceed a limit, as ``Preparation.kept`` takes."""
         result = self._database.cursor().execute(
-            f"SELECT row_number, caption, images, texts, rare FROM flags WHERE part = {part} "
-            "ORDER BY pair"
+            f"SELECT row_number, caption, images, texts, rare FROM places WHERE part = {part} "
+            "ORDER BY row_number, caption"
         )
         while rows := result.fetchmany(_FLAGS_READ):
             for row, caption, *counts in rows:

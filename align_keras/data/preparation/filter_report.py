@@ -15,7 +15,8 @@ from align_keras.preprocessing.thumbnails import make_thumbnail
 
 #: Under what the pairs that every rule leaves are listed.
 KEPT = "kept"
-_EXAMPLES = 12
+#: Pairs of each rule that are shown.
+EXAMPLES = 12
 _THUMBNAIL = 96  # pixels of the longer side
 # Lower bounds of the shorter side's bins, pixels; the paper's threshold is one of them.
 _SIDES = (0, 50, 100, 201, 300, 400, 600, 800, 1_200, 2_000)
@@ -52,22 +53,41 @@ class Tally:
 
     def add(self, example: Example, verdict: Verdict, picture: Picture) -> None:
         """Adds one pair: its example, and the verdicts on its caption and image."""
-        rule = verdict.rule or KEPT
         kept = verdict.rule is None
-        self.rules[rule] += 1
-        if verdict.rule != "unusable_row":
-            self.words[kept, min(len(verdict.words), _WORDS - 1)] += 1
+        reason = self.count(verdict.rule, verdict.reason, len(verdict.words))
         self.turned += kept and picture.is_turned
         if picture.size is not None:
             self.sides[kept, max(side for side in _SIDES if side <= min(picture.size))] += 1
         if not kept:
-            reason = verdict.reason or filters.RULES[rule]
-            self.reasons[reason] += 1
+            where, image = example.key, example.image_id
             self.left_out.append(
-                {"where": example.key, "image": example.image_id, "rule": rule, "reason": reason}
+                {"where": where, "image": image, "rule": verdict.rule, "reason": reason}
             )
+        self.show(example, verdict, picture)
+
+    def count(self, rule: str | None, reason: str | None, words: int, pairs: int = 1) -> str:
+        """Counts pairs, but for their images; returns the reason for which they are left out.
+
+        Args:
+            rule: the rule that removed them, or None.
+            reason: more precisely, where the rule has several.
+            words: unigrams of their captions.
+            pairs: how many they are.
+        """
+        self.rules[rule or KEPT] += pairs
+        if rule != "unusable_row":
+            self.words[rule is None, min(words, _WORDS - 1)] += pairs
+        if rule is None:
+            return ""
+        reason = reason or filters.RULES[rule]
+        self.reasons[reason] += pairs
+        return reason
+
+    def show(self, example: Example, verdict: Verdict, picture: Picture) -> None:
+        """Takes a pair among the examples of its rule if its key is small enough."""
+        rule = verdict.rule or KEPT
         examples = self.examples.setdefault(rule, {})
-        if len(examples) < _EXAMPLES or verdict.key < max(examples):
+        if len(examples) < EXAMPLES or verdict.key < max(examples):
             examples[verdict.key] = _shown(example, verdict, picture)
             self._trim(rule)
 
@@ -77,7 +97,7 @@ class Tally:
         return self.rules[KEPT]
 
     def _trim(self, rule: str) -> None:
-        self.examples[rule] = dict(sorted(self.examples[rule].items())[:_EXAMPLES])
+        self.examples[rule] = dict(sorted(self.examples[rule].items())[:EXAMPLES])
 
     def merge(self, other: "Tally") -> "Tally":
         """Adds another tally to this one, except for what it lists as left out."""

@@ -169,6 +169,26 @@ def cutoff(histogram: Mapping[int, int], most: int) -> Cutoff | None:
     return None
 
 
+def place_of_bound(ranges: Mapping[str, int], cutoff: Cutoff) -> tuple[str, int]:
+    """Where the least ``tie_break`` is that is rare among n-grams of the cutoff's count.
+
+    There may be millions of them: only those of one range need to be sorted.
+
+    Args:
+        ranges: how many of them there are by the first digits of their ``tie_break``.
+        cutoff: as of ``cutoff``.
+
+    Returns:
+        The digits of its range, and its place there; two of nothing if none is rare.
+    """
+    room = cutoff.room
+    for digits in sorted(ranges):
+        if room < ranges[digits]:
+            return digits, room
+        room -= ranges[digits]
+    return "", 0
+
+
 # === Rules of the table ===
 
 
@@ -182,7 +202,7 @@ class Counts:
 
 
 def broken_text_rule(
-    words: list[str],
+    words: int,
     counts: Counts,
     rules: Rules,
     unsafe: bool = False,
@@ -191,7 +211,7 @@ def broken_text_rule(
     """The first rule that a pair breaks by what stands in the table.
 
     Args:
-        words: the caption's unigrams.
+        words: how many unigrams the caption has.
         counts: ``Counts`` of the pair.
         rules: ``Rules``.
         unsafe: whether it is marked as unsafe.
@@ -207,9 +227,9 @@ def broken_text_rule(
 
     if unsafe:
         return "unsafe"
-    if rules.min_words is not None and len(words) < rules.min_words:
+    if rules.min_words is not None and words < rules.min_words:
         return "few_words"
-    if above(len(words), rules.max_words):
+    if above(words, rules.max_words):
         return "many_words"
     if above(counts.images_of_caption, rules.max_images_per_caption):
         return "shared_caption"

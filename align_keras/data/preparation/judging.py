@@ -107,16 +107,39 @@ class Preparation:
         counted: filters.Counts,
         speaks: Callable[[str], bool] | None,
     ) -> Verdict:
+        verdict = self._verdict(example, index, caption)
+        if verdict.rule is not None or not isinstance(caption, str):
+            return verdict
+        unsafe = filters.is_unsafe(example.unsafe, self.rules)
+        unsafe = unsafe or (self.is_unsafe is not None and self.is_unsafe(example))
+        in_language = functools.partial(speaks, caption) if speaks else None
+        words = len(verdict.words)
+        verdict.rule = filters.broken_text_rule(words, counted, self.rules, unsafe, in_language)
+        return verdict
+
+    def judged_text(
+        self, example: Example, index: int, caption: object
+    ) -> tuple[Verdict, bytes | None]:
+        """What the text alone says about a pair of a table: whether it is usable, and its record.
+
+        Args:
+            example: its example.
+            index: place of the caption among the example's.
+            caption: what stands there.
+
+        Returns:
+            The verdict, without any rule but ``unusable_row``, and the record or None.
+        """
+        verdict = self._verdict(example, index, caption)
+        record = None if verdict.rule else self._make_record(example, b"", verdict)
+        return verdict, record
+
+    def _verdict(self, example: Example, index: int, caption: object) -> Verdict:
         key = pair_key(self.seed, example.key, index)
         reason = _unusable(example, caption)
         if reason is not None or not isinstance(caption, str):
             return Verdict(key, caption, [], "unusable_row", reason)
-        words = filters.unigrams(caption)
-        unsafe = filters.is_unsafe(example.unsafe, self.rules)
-        unsafe = unsafe or (self.is_unsafe is not None and self.is_unsafe(example))
-        in_language = functools.partial(speaks, caption) if speaks else None
-        rule = filters.broken_text_rule(words, counted, self.rules, unsafe, in_language)
-        return Verdict(key, caption, words, rule)
+        return Verdict(key, caption, filters.unigrams(caption))
 
     def _finished(
         self,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from align_keras.data import shard_sets
-from align_keras.data.preparation import filter_report
+from align_keras.data.preparation import filter_report, text_rules
 from align_keras.data.preparation.counting import WholeSetCounts
 from align_keras.data.preparation.filter_report import Tally
 from align_keras.data.preparation.filters import Counts
@@ -44,7 +44,31 @@ def prepare(
         InputError: as ``shard_sets.unfinished``.
     """
     name = Path(output).name
-    with shard_sets.unfinished(output) as work, RecordSorter(work.scratch) as sorter:
+    with shard_sets.unfinished(output) as work:
+        left_out = work.folder / f"{name}-left_out.jsonl"
+        if text_rules.can_judge(preparation):
+            kept = work.folder / f"{name}-kept.jsonl"
+            tally = text_rules.judge(preparation, work.scratch, kept, left_out, watch)
+        else:
+            tally = _prepare(preparation, work, name, shard_size, watch)
+        if not left_out.stat().st_size:
+            left_out.unlink()
+            # A list that an earlier run left, which packed nothing.
+            Path(f"{output}-left_out.jsonl").unlink(missing_ok=True)
+        report = tally.as_json(preparation.rules)
+        filter_report.write(report, str(work.folder / name))
+    return report
+
+
+def _prepare(
+    preparation: Preparation,
+    work: shard_sets.UnfinishedSet,
+    name: str,
+    shard_size: int,
+    watch: Callable,
+) -> Tally:
+    """Judges example by example."""
+    with RecordSorter(work.scratch) as sorter:
         left_out = work.folder / f"{name}-left_out.jsonl"
         with counts_of(preparation, work.scratch, watch) as counts, left_out.open("w") as file:
             tally = Tally(left_out=_Lines(file))
@@ -64,13 +88,7 @@ def prepare(
             with ShardWriter(str(work.folder / name), shard_size) as writer:
                 for record in kept:
                     writer.write(record)
-        if not left_out.stat().st_size:
-            left_out.unlink()
-            # A list that an earlier run left, which packed nothing.
-            Path(f"{output}-left_out.jsonl").unlink(missing_ok=True)
-        report = tally.as_json(preparation.rules)
-        filter_report.write(report, str(work.folder / name))
-    return report
+    return tally
 
 
 class _Lines:
