@@ -53,6 +53,7 @@ def make_model_and_batch(run, pairs):
 
     from align_keras import AlignPreprocessor
     from align_keras.models import precision
+    from align_keras.preprocessing.fields import PIXELS
     from align_keras.runs.model import make_model, with_gelu
     from align_keras.runs.pretraining_data import with_sizes
 
@@ -65,6 +66,7 @@ def make_model_and_batch(run, pairs):
         model = make_model(with_gelu(run.model), run.optimizer, preprocessor, run.run.steps)
     model.optimizer.build(model.trainable_variables)
     one = measure.random_batch(1, data.image_size, data.sequence_length, data.vocabulary_size)
+    one[PIXELS] = tf.cast(one.pop("images"), tf.uint8)  # As the pipeline gives them.
     one |= dict.fromkeys(("image_ids", "caption_ids"), tf.ones([1], tf.int64))
     batch = {name: untouched([pairs, *value.shape[1:]], value.dtype) for name, value in one.items()}
     return model, batch
