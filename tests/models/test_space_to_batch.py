@@ -8,7 +8,6 @@ from tiny_sizes import THREE_BLOCKS
 from align_keras import ImageEncoder, Lamb, build_image_encoder, distribution, keras_internals
 from align_keras.models import precision, space_to_batch
 
-
 #: A tower that can be cut: its stem pads nothing.
 CUTTABLE = THREE_BLOCKS | {"include_stem_padding": False, "stem_conv_padding": "valid"}
 
