@@ -1,3 +1,4 @@
+import faulthandler
 import gc
 import json
 import os
@@ -104,10 +105,9 @@ def pieces(scene_shards):
 
 
 @pytest.fixture(scope="session")
-def scene_images(scene_shards):
+def scene_images(held_out_images):
     """Three encoded images of scenes."""
-    frames = list(records.read_frames(scene_shards[1][0]))[:3]
-    return [records.parse_pair(frame)["jpg"] for frame in frames]
+    return held_out_images[:3]
 
 
 @pytest.fixture(scope="session")
@@ -224,7 +224,7 @@ def page_address(page_search):
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
         thread.join(30)
-        assert not thread.is_alive()
+        assert not thread.is_alive(), faulthandler.dump_traceback()
 
 
 # `faults/` cannot have a file of this name, which modules of tests import.

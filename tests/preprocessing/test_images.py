@@ -19,6 +19,14 @@ def test_antialiased_resize_is_pillows_to_the_bit(size):
     np.testing.assert_array_equal(images.resize(pixels, 64, antialias=True), expected)
 
 
+def test_sums_of_thousands_of_rows_are_exact():
+    """Means between two grey levels, where a sum that is off by little is rounded the other way."""
+    stripes = np.arange(100_000)[:, None, None] + np.arange(48).reshape(16, 3)
+    pixels = (100 + stripes % 2).astype("uint8")
+    expected = np.asarray(Image.fromarray(pixels).resize((16, 16), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(images.resize(pixels, 16, antialias=True), expected)
+
+
 def test_plain_resize_samples():
     pixels = np.zeros((256, 256, 3), "uint8")
     pixels[::4] = 255
