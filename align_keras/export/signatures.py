@@ -60,7 +60,7 @@ class Signatures:
         captions = tf.strings.substr(captions, 0, MAX_CAPTION_BYTES)
         # What is replaced, and a character cut in two, is dropped with all U+FFFD.
         captions = tf.strings.unicode_transcode(captions, "UTF-8", "UTF-8", errors="replace")
-        tokens = self.preprocessor.tokenize(captions)
+        tokens = self.preprocessor.tokenize(captions, pad_to_longest=True)
         return {"text_embeddings": self.backbone.encode_texts(tokens)}
 
     def encode_image(self, images: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -12,9 +12,6 @@ from align_keras.errors import InputError
 from align_keras.preprocessing import hugging_face, images
 from align_keras.preprocessing.decoding import decoder
 from align_keras.preprocessing.tokenizer import (
-    CLS,
-    PAD,
-    SEP,
     WordPieceTokenizer,
     check_vocabulary,
     read_vocabulary,
@@ -125,31 +122,20 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         return self._word_pieces
 
     @as_written
-    def tokenize(self, captions: Any) -> dict[str, tf.Tensor]:
+    def tokenize(self, captions: Any, pad_to_longest: bool = False) -> dict[str, tf.Tensor]:
         """Cuts captions into word pieces, a batch at a time (many times faster than singly).
 
         Args:
             captions: strings, ``(batch,)``.
+            pad_to_longest: whether rows are only as long as the batch's longest caption needs: less
+                work for the text tower, and the same embeddings, but not of a fixed shape.
 
         Returns:
             A dict of ``token_ids``, ``segment_ids`` (zeros) and ``padding_mask``, int32,
             ``(batch, sequence_length)``.
         """
         captions = tf.convert_to_tensor(captions, tf.string)
-        ids = {piece: self.vocabulary.index(piece) for piece in (CLS, SEP, PAD)}
-        pieces = self._word_piece_tokenizer.tokenize(captions)[:, : self.sequence_length - 2]
-        ends = [tf.fill([tf.shape(captions)[0], 1], ids[piece]) for piece in (CLS, SEP)]
-        pieces = tf.concat([ends[0], pieces, ends[1]], axis=1)
-        shape = [captions.shape[0], self.sequence_length]
-        token_ids = pieces.to_tensor(default_value=ids[PAD], shape=[None, self.sequence_length])
-        token_ids = tf.ensure_shape(token_ids, shape)
-        lengths = tf.cast(pieces.row_lengths(), tf.int32)
-        padding_mask = tf.sequence_mask(lengths, self.sequence_length, dtype=tf.int32)
-        return {
-            "token_ids": token_ids,
-            "segment_ids": tf.zeros_like(token_ids),
-            "padding_mask": tf.ensure_shape(padding_mask, shape),
-        }
+        return self._word_piece_tokenizer.rows(captions, self.sequence_length, pad_to_longest)
 
     @as_written
     def decode_centre_crop(self, encoded: tf.Tensor) -> tf.Tensor:

@@ -184,7 +184,7 @@ def caption_batches(
             if not isinstance(caption, str | bytes):
                 problem = f"not a string, but {_describe(caption)}"
                 raise ItemError(index, problem, Place(member=f"caption {index}"))
-        yield preprocessor.tokenize(chunk)
+        yield preprocessor.tokenize(chunk, pad_to_longest=True)
 
 
 def _describe(value):

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import tensorflow as tf
 import tensorflow_text as tf_text
@@ -117,6 +117,7 @@ class WordPieceTokenizer:
             lower_case_nfd_strip_accents=False,
             no_pretokenization=False,
         )
+        self._traced_rows: dict[tuple[int, bool], Callable] = {}
 
     def normalize(self, captions: tf.Tensor) -> tf.Tensor:
         """Cleans captions as BERT does; marks special pieces, and overlong words as unknown.
@@ -154,6 +155,49 @@ class WordPieceTokenizer:
             int32 ids, a ragged tensor ``(batch, None)``.
         """
         return self._cutter.tokenize(self.normalize(captions))
+
+    def rows(
+        self, captions: tf.Tensor, length: int, pad_to_longest: bool = False
+    ) -> dict[str, tf.Tensor]:
+        """Cuts captions into rows of word pieces, trimmed, with [CLS] and [SEP], and padded.
+
+        Args:
+            captions: strings, ``(batch,)``.
+            length: of a row, at least 3.
+            pad_to_longest: whether rows end with the longest caption's.
+
+        Returns:
+            A dict of ``token_ids``, ``segment_ids`` and ``padding_mask``, int32,
+            ``(batch, length)``.
+        """
+        if not tf.executing_eagerly():
+            return self._rows(captions, length, pad_to_longest)
+        # Op by op a caption takes three times as long.
+        key = length, pad_to_longest
+        if key not in self._traced_rows:
+            self._traced_rows[key] = tf.function(
+                lambda batch: self._rows(batch, *key),
+                input_signature=[tf.TensorSpec([None], tf.string)],
+                autograph=False,
+            )
+        return self._traced_rows[key](captions)
+
+    def _rows(self, captions, length, pad_to_longest):
+        ids = {piece: self.vocabulary.index(piece) for piece in (CLS, SEP, PAD)}
+        pieces = self.tokenize(captions)[:, : length - 2]
+        ends = [tf.fill([tf.shape(captions)[0], 1], ids[piece]) for piece in (CLS, SEP)]
+        pieces = tf.concat([ends[0], pieces, ends[1]], axis=1)
+        shape = None if pad_to_longest else [None, length]
+        token_ids = pieces.to_tensor(default_value=ids[PAD], shape=shape)
+        shape = [captions.shape[0], None if pad_to_longest else length]
+        token_ids = tf.ensure_shape(token_ids, shape)
+        lengths = tf.cast(pieces.row_lengths(), tf.int32)
+        padding_mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1], dtype=tf.int32)
+        return {
+            "token_ids": token_ids,
+            "segment_ids": tf.zeros_like(token_ids),
+            "padding_mask": tf.ensure_shape(padding_mask, shape),
+        }
 
 
 @functools.cache

@@ -39,6 +39,32 @@ def test_tokens_match_the_reference_tokenizer(pieces, preprocessor):
         assert tokens["segment_ids"][row].numpy().tolist() == encoding.type_ids
 
 
+@pytest.mark.parametrize("captions", [CAPTIONS, ["a ring"], [""]])
+def test_rows_may_end_with_the_longest_caption(preprocessor, captions):
+    padded = preprocessor.tokenize(captions)
+    tokens = preprocessor.tokenize(captions, pad_to_longest=True)
+    longest = int(padded["padding_mask"].numpy().sum(axis=1).max())
+    for name in padded:
+        assert tokens[name].dtype == padded[name].dtype
+        np.testing.assert_array_equal(tokens[name], padded[name][:, :longest])
+
+
+def test_captions_are_embedded_without_needless_padding(tiny_model, preprocessor, monkeypatch):
+    padded = tiny_model.backbone.encode_texts(preprocessor.tokenize(["a ring", "", "dots"]))
+    rows, call = [], type(tiny_model.backbone.text_encoder).call
+
+    def spy(encoder, inputs, **kwargs):
+        rows.append(inputs["token_ids"])
+        return call(encoder, inputs, **kwargs)
+
+    monkeypatch.setattr(type(tiny_model.backbone.text_encoder), "call", spy)
+    monkeypatch.setattr(tf, "function", lambda function, **_: function)
+    monkeypatch.setattr(tiny_model, "_traced", {})
+    found = tiny_model.encode_texts(["a ring", "", "dots"])
+    np.testing.assert_allclose(found, padded, atol=1e-6)
+    assert rows[0].shape[1] < preprocessor.sequence_length
+
+
 def test_tokens_are_the_same_in_a_dataset(preprocessor):
     dataset = tf.data.Dataset.from_tensor_slices(CAPTIONS).batch(5).map(preprocessor.tokenize)
     (inside,) = list(dataset)
