@@ -108,7 +108,8 @@ class HeldOutPairs:
         chance = dict(metrics)
         if len(self.class_names) < 2:
             return metrics, chance
-        captions = self.preprocessor.tokenize(zero_shot.fill_prompts(self.class_names, prompts))
+        filled = zero_shot.fill_prompts(self.class_names, prompts)
+        captions = self.preprocessor.tokenize(filled, pad_to_longest=True)
         classes = zero_shot.class_embeddings(
             model.encode_texts(captions, self.batch_size), len(self.class_names)
         )

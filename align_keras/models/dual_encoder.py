@@ -144,9 +144,20 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         Raises:
             ItemError: if an item is not a string, with its place in the list.
         """
+        if isinstance(texts, tf.data.Dataset | dict):
+            return self._encode_captions(texts, batch_size)
+        # Captions of about one length go together: rows are as long as their batch's longest.
+        captions = raw_inputs.caption_list(texts)
+        order = sorted(range(len(captions)), key=lambda row: len(captions[row]))
+        embeddings = self._encode_captions([captions[row] for row in order], batch_size)
+        found = np.empty_like(embeddings)
+        found[order] = embeddings
+        return found
+
+    def _encode_captions(self, captions, batch_size):
         return self._encode(
             self.backbone.encode_texts,
-            raw_inputs.caption_batches(texts, self.preprocessor, batch_size),
+            raw_inputs.caption_batches(captions, self.preprocessor, batch_size),
         )
 
     def _encode_crops(self, images):

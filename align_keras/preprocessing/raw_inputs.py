@@ -173,18 +173,29 @@ def caption_batches(
             yield {name: captions[name][start : start + batch_size] for name in TEXT_INPUTS}
         return
     preprocessor = check_preprocessor(preprocessor)
+    captions = caption_list(captions)
+    for start in range(0, len(captions), batch_size):
+        yield preprocessor.tokenize(captions[start : start + batch_size], pad_to_longest=True)
+
+
+def caption_list(captions: Any) -> list[str | bytes]:
+    """A list of strings of one, of a list or of an array of them.
+
+    Raises:
+        ItemError: if an item is not a string, with its place in the list.
+        InputError: if it is nothing of these.
+    """
     if isinstance(captions, str | bytes):
-        captions = [captions]
+        return [captions]
     captions = captions.numpy() if tf.is_tensor(captions) else captions
     if not hasattr(captions, "__len__"):
         raise InputError(f"not captions, but {_describe(captions)}")
-    for start in range(0, len(captions), batch_size):
-        chunk = list(captions[start : start + batch_size])
-        for index, caption in enumerate(chunk, start):
-            if not isinstance(caption, str | bytes):
-                problem = f"not a string, but {_describe(caption)}"
-                raise ItemError(index, problem, Place(member=f"caption {index}"))
-        yield preprocessor.tokenize(chunk, pad_to_longest=True)
+    captions = list(captions)
+    for index, caption in enumerate(captions):
+        if not isinstance(caption, str | bytes):
+            problem = f"not a string, but {_describe(caption)}"
+            raise ItemError(index, problem, Place(member=f"caption {index}"))
+    return captions
 
 
 def _describe(value):

@@ -88,7 +88,9 @@ def test_cached_classes_are_distinguished_by_word_pieces_and_a_damaged_file_is_m
     # As of another version of the tokenizer, with the same settings and vocabulary.
     tokenize = tiny_model.preprocessor.tokenize
     monkeypatch.setattr(
-        tiny_model.preprocessor, "tokenize", lambda texts: tokenize([f"{t} red" for t in texts])
+        tiny_model.preprocessor,
+        "tokenize",
+        lambda texts, **options: tokenize([f"{t} red" for t in texts], **options),
     )
     other = embedding.class_weights(tiny_model, names, prompts, tmp_path)
     assert np.abs(other - classes).max() > 1e-5
