@@ -21,8 +21,10 @@ OLDEST_TESTS := tests/losses tests/optimizers tests/layers tests/preprocessing t
 # The locked dependencies and JAX with libtpu, which .venv is to be without: Keras and others would find it.
 TPU_COMPILE_BIN := .venv-tpu-compile/bin
 TPU_COMPILE_READY := .venv-tpu-compile/.installed
+BENCHMARKS_BIN := .venv-benchmarks/bin
+BENCHMARKS_READY := .venv-benchmarks/.installed
 
-.PHONY: help setup pretrain test test-faults test-data test-oldest test-colab tpu-compile lint format lock clean
+.PHONY: help setup pretrain test test-faults test-data test-oldest test-colab tpu-compile benchmarks lint format lock clean
 
 help:  ## This list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -95,6 +97,17 @@ tpu-compile: $(TPU_COMPILE_READY)  ## Compile a small training step for a TPU, w
 	$(TPU_COMPILE_BIN)/python benchmarks/tpu_compile.py \
 		$(or $(ARGS),--experiments quickstart --variants plain --chips v5e)
 
+# torch 2.13.0 without CUDA, which is gigabytes, where the package index has such a build.
+$(BENCHMARKS_READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv-benchmarks
+	$(BENCHMARKS_BIN)/python -m pip install --quiet --upgrade pip
+	$(BENCHMARKS_BIN)/python -m pip install --quiet -r requirements.lock
+	$(BENCHMARKS_BIN)/python -m pip install --quiet --editable '.[benchmarks]'
+	@touch $@
+
+benchmarks: $(BENCHMARKS_READY)  ## Compare with what people would use instead, in one table; an hour.
+	$(BENCHMARKS_BIN)/python benchmarks/ratios.py $(ARGS)
+
 lint: $(READY)  ## Check style, format and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -118,5 +131,5 @@ lock: $(READY)  ## Resolve pyproject.toml into the locks: newest for Python 3.11
 		--custom-compile-command "make lock" --output-file requirements-oldest.lock pyproject.toml
 
 clean:  ## Remove .venv and caches; runs/ stays.
-	rm -rf $(VENV) .venv-data .venv-oldest .venv-colab .venv-tpu-compile .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .venv-data .venv-oldest .venv-colab .venv-tpu-compile .venv-benchmarks .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -136,6 +136,9 @@ def main():
         if make is not captions_only:
             line += f"{speeds[name] / speeds[CEILING]:>12.1%}{speeds[name] / peer:>12.2f}"
         print(line)
+    for name, aim in (("training_dataset", None), ("training_dataset, antialias", 0.7)):
+        measure.ratio(f"{name}: pairs/s of the ceiling", speeds[name] / speeds[CEILING], aim)
+        measure.ratio(f"{name}: pairs/s of PyTorch", speeds[name] / peer)
 
 
 if __name__ == "__main__":

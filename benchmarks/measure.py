@@ -123,6 +123,11 @@ def random_batch(pairs, image_size, sequence, pieces):
     }
 
 
+def ratio(what, value, aim=None):
+    """Prints a line of the table of all ratios, which ``ratios.py`` collects."""
+    print(f"ratio  {what:<66}{value:>7.2f}" + (f"{aim:>7.2f}" if aim else ""), flush=True)
+
+
 def machine():
     """What it was measured on, a line."""
     with open("/proc/cpuinfo") as file:

@@ -4,13 +4,14 @@
 
 From JPEG files and strings to embeddings: EfficientNet-B0 at 224 pixels and BERT-mini, float32: the
 SavedModel's signatures, ``encode_images`` and ``encode_texts`` in memory, and PyTorch with Pillow
-and a fast tokenizer. Pillow averages where an image gets smaller, and so does "averaged", the
-SavedModel with ``antialias=True``; the others sample, which is the default here. Each runs in a
-process of its own; they take turns. glibc is told to keep freed memory, without which PyTorch
-spends its time on page faults.
+and a fast tokenizer. Pillow averages where an image gets smaller, and so does "averaged"
+(``antialias=True``); the others sample, which is the default here. Each runs in a process of its
+own; they take turns. PyTorch has its best: ``channels_last``, captions padded to the longest alone,
+and glibc told to keep freed memory, without which it spends its time on page faults.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -27,7 +28,7 @@ from peers import BERT_MINI, KEEP_MEMORY, SEQUENCE
 
 IMAGE_SIZE, RESIZE_SIZE, WIDTH = 224, 256, 320
 FILES, ROUNDS, SECONDS = 64, 5, 0.8
-FORMS = ("AlignModel", "in memory", "SavedModel", "averaged")
+FORMS = ("AlignModel", "in memory", "SavedModel", "in memory, averaged", "SavedModel, averaged")
 
 
 def own_model(vocabulary, antialias=False):
@@ -50,9 +51,9 @@ def own_model(vocabulary, antialias=False):
     return AlignDualEncoder(backbone, preprocessor)
 
 
-def in_memory(vocabulary, saved_model):
+def in_memory(vocabulary, saved_model, antialias=False):
     """Functions of a batch: images to embeddings, captions to embeddings."""
-    model = own_model(vocabulary)
+    model = own_model(vocabulary, antialias)
     return {"images": model.encode_images, "texts": model.encode_texts}
 
 
@@ -72,15 +73,26 @@ def exported(vocabulary, saved_model):
     }
 
 
-def peer(vocabulary, saved_model):
-    """The same in PyTorch, as Hugging Face's processor and model do it."""
+def peer_pixels(encoded):
+    """A file's crop as the peer takes it: resized by Pillow, float32, ``(height, width, 3)``."""
     import io
 
+    import numpy as np
+    from PIL import Image
+
+    margin = (RESIZE_SIZE - IMAGE_SIZE) // 2
+    corners = (margin, margin, margin + IMAGE_SIZE, margin + IMAGE_SIZE)
+    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    image = image.resize((RESIZE_SIZE, RESIZE_SIZE), Image.Resampling.BILINEAR).crop(corners)
+    return np.asarray(image, np.float32) / 127.5 - 1.0
+
+
+def peer(vocabulary, saved_model):
+    """The same in PyTorch, as Hugging Face's processor and model do it."""
     import numpy as np
     import torch
     import torch_loader
     import transformers
-    from PIL import Image
 
     torch.set_num_threads(os.cpu_count())
     cutter = torch_loader.tokenizer(vocabulary)
@@ -100,35 +112,30 @@ def peer(vocabulary, saved_model):
         },
         projection_dim=WIDTH,
     )
-    model = transformers.AlignModel(config).eval()
-    margin = (RESIZE_SIZE - IMAGE_SIZE) // 2
-    corners = (margin, margin, margin + IMAGE_SIZE, margin + IMAGE_SIZE)
-
-    def pixels(encoded):
-        image = Image.open(io.BytesIO(encoded)).convert("RGB")
-        image = image.resize((RESIZE_SIZE, RESIZE_SIZE), Image.Resampling.BILINEAR).crop(corners)
-        return np.asarray(image, np.float32) / 127.5 - 1.0
+    model = transformers.AlignModel(config).eval().to(memory_format=torch.channels_last)
 
     def normalized(output):
         return torch.nn.functional.normalize(getattr(output, "pooler_output", output)).numpy()
 
-    def images(batch):
-        batch = torch.from_numpy(np.stack([pixels(encoded) for encoded in batch]))
+    def crops(batch):
         with torch.inference_mode():
             return normalized(model.get_image_features(pixel_values=batch.permute(0, 3, 1, 2)))
 
+    def images(batch):
+        return crops(torch.from_numpy(np.stack([peer_pixels(encoded) for encoded in batch])))
+
     def texts(batch):
         with torch.inference_mode():
-            return normalized(
-                model.get_text_features(**torch_loader.tokenize(cutter, batch, SEQUENCE))
-            )
+            tokens = torch_loader.tokenize(cutter, batch, SEQUENCE, padding="longest")
+            return normalized(model.get_text_features(**tokens))
 
-    return {"images": images, "texts": texts}
+    return {"images": images, "crops": crops, "texts": texts}
 
 
 def run(form, kind, batch_size, folder):
     """One case, in its own process."""
-    load = dict(zip(FORMS, (peer, in_memory, exported, exported), strict=True))[form]
+    averaged = functools.partial(in_memory, antialias=True)
+    load = dict(zip(FORMS, (peer, in_memory, exported, averaged, exported), strict=True))[form]
     encode = load(f"{folder}/vocab.txt", f"{folder}/{form}")[kind]
     if kind == "images":
         values = [path.read_bytes() for path in sorted(Path(folder).glob("*.jpg"))]
@@ -148,12 +155,12 @@ def main(kinds, batch_sizes):
         vocabulary = photographs.vocabulary(Path(folder), captions)
         if vocabulary != f"{folder}/vocab.txt":
             Path(f"{folder}/vocab.txt").write_bytes(Path(vocabulary).read_bytes())
-        for form in FORMS[2:]:
-            model = own_model(vocabulary, antialias=form == "averaged")
+        for form in ("SavedModel", "SavedModel, averaged"):
+            model = own_model(vocabulary, antialias="averaged" in form)
             model.export(f"{folder}/{form}", warm_up_requests=False)
         print(f"{measure.machine()}; EfficientNet-B0 at {IMAGE_SIZE}, BERT-mini, float32\n{what}\n")
         titles = f"{'items/s':>9}{'ms/batch':>9}{'of AlignModel':>14}{'of memory':>10}"
-        print(f"{'':<20}{'batch':>5}{titles}")
+        print(f"{'':<28}{'batch':>5}{titles}")
         for kind, batch_size in itertools.product(kinds, batch_sizes):
             case = {"kind": kind, "batch_size": batch_size, "folder": folder}
             forms = FORMS if kind == "images" else FORMS[:3]
@@ -166,10 +173,16 @@ def main(kinds, batch_sizes):
                     for other in FORMS[:2]
                 ]
                 print(
-                    f"{kind + ', ' + form:<20}{batch_size:>5}{speed:>9.1f}"
+                    f"{kind + ', ' + form:<28}{batch_size:>5}{speed:>9.1f}"
                     f"{1000 * batch_size / speed:>9.1f}{ratios[0]:>14.2f}{ratios[1]:>10.2f}",
                     flush=True,
                 )
+            peer = statistics.median(turn["AlignModel"] for turn in turns)
+            best = {"images": {1: 1.2, 32: 1.5}, "texts": {1: 1.0, 32: 1.5}}[kind].get(batch_size)
+            for form in forms[1:]:
+                speed = statistics.median(turn[form] for turn in turns)
+                what = f"{kind}, {batch_size} at a time, {form}: items/s of AlignModel"
+                measure.ratio(what, speed / peer, best)
 
 
 if __name__ == "__main__":

@@ -44,11 +44,11 @@ def tokenizer(vocabulary):
     return BertTokenizerFast(vocab=vocabulary)
 
 
-def tokenize(cutter, captions, sequence_length):
+def tokenize(cutter, captions, sequence_length, padding="max_length"):
     """Captions to padded tensors."""
     return cutter(
         captions,
-        padding="max_length",
+        padding=padding,
         truncation=True,
         max_length=sequence_length,
         return_tensors="pt",

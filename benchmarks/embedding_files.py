@@ -1,0 +1,110 @@
+"""Photographs a second from files to embeddings, as ``evaluate.py`` and ``search.py index`` do it.
+
+    pip install -e '.[benchmarks]' && python benchmarks/embedding_files.py
+
+JPEG files of 640 x 480 pixels, EfficientNet-B0 at 224, batches of 64, float32: ``embed_images``,
+the tower alone on crops in memory, and Hugging Face's ``AlignModel`` behind a DataLoader with
+Pillow. PyTorch has its best: ``channels_last``, and glibc told to keep freed memory. Each runs in a
+process of its own; they take turns, each of a pass over the files.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import measure
+import photographs
+import serving
+from peers import KEEP_MEMORY
+
+BATCH, FILES, ROUNDS = 64, 256, 5
+
+
+def own_files(folder, vocabulary, antialias):
+    """Embeddings of a folder's files."""
+    from align_keras.data.examples import open_images
+    from align_keras.evaluation import embedding
+
+    model = serving.own_model(vocabulary, antialias)
+    files = list(open_images(f"{folder}/*.jpg"))
+    return lambda: embedding.embed_images(model.encode_images, files, model.preprocessor, BATCH)
+
+
+def tower_alone(folder, vocabulary):
+    """Embeddings of as many crops in memory."""
+    import numpy as np
+
+    model = serving.own_model(vocabulary)
+    shape = (FILES, serving.IMAGE_SIZE, serving.IMAGE_SIZE, 3)
+    crops = np.random.default_rng(0).integers(0, 256, shape, "uint8")
+    return lambda: model.encode_images(crops, batch_size=BATCH, cropped=True)
+
+
+def peer_files(folder, vocabulary, workers):
+    """Embeddings of a folder's files by Hugging Face's model."""
+    import torch
+
+    embed = serving.peer(vocabulary, folder)["crops"]
+    paths = sorted(Path(folder).glob("*.jpg"))
+
+    class Files(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(paths)
+
+        def __getitem__(self, index):
+            return torch.from_numpy(serving.peer_pixels(paths[index].read_bytes()))
+
+    loader = torch.utils.data.DataLoader(
+        Files(), BATCH, num_workers=workers, persistent_workers=workers > 0
+    )
+    return lambda: [embed(batch) for batch in loader]
+
+
+CASES = {
+    "tower alone": (tower_alone, {}),
+    "embed_images": (own_files, {"antialias": False}),
+    "embed_images, averaged": (own_files, {"antialias": True}),
+    **{f"AlignModel, {n} workers": (peer_files, {"workers": n}) for n in (0, 1, 2)},
+}
+
+
+def run(name, folder, vocabulary):
+    """One case, in its own process."""
+    make, options = CASES[name]
+    embed = make(folder, vocabulary, **options)
+    measure.take_turns((embed() for _ in itertools.count()), FILES, seconds=1.0)
+
+
+def main():
+    """Measures every case and prints the table."""
+    os.environ.update(KEEP_MEMORY)
+    with tempfile.TemporaryDirectory() as folder:
+        what = photographs.write(Path(folder), FILES)
+        captions = json.loads((Path(folder) / "captions.json").read_text())
+        vocabulary = photographs.vocabulary(Path(folder), captions)
+        print(f"{measure.machine()}; EfficientNet-B0 at {serving.IMAGE_SIZE}, float32\n{what}\n")
+        cases = {name: {"name": name, "folder": folder, "vocabulary": vocabulary} for name in CASES}
+        rounds = measure.side_by_side(__file__, cases, ROUNDS)
+    speeds = {name: statistics.median(speed[name] for speed in rounds) for name in CASES}
+    peer = max(speed for name, speed in speeds.items() if name.startswith("AlignModel"))
+    print(f"{'':<28}{'images/s':>9}{'of the tower':>14}{'of AlignModel':>15}")
+    for name, speed in speeds.items():
+        print(f"{name:<28}{speed:>9.1f}{speed / speeds['tower alone']:>14.1%}{speed / peer:>15.2f}")
+    for name in ("embed_images", "embed_images, averaged"):
+        measure.ratio(f"{name}: images/s of AlignModel with a DataLoader", speeds[name] / peer, 2.0)
+        share = speeds[name] / speeds["tower alone"]
+        measure.ratio(f"{name}: images/s of the tower alone", share, 0.85)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", help="one case as JSON, in this process")
+    arguments = parser.parse_args()
+    sys.exit(run(**json.loads(arguments.case)) if arguments.case else main())
