@@ -31,6 +31,11 @@ def may_be_in_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     return contains(tf.strings.substr(encoded, 0, _SEARCHED), _EXIF)
 
 
+def may_be_in_bytes(jpeg: bytes) -> bool:
+    """As ``may_be_in_jpeg``, of bytes."""
+    return _EXIF in jpeg[:_SEARCHED]
+
+
 def of_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     """The orientation in a JPEG's EXIF segment, 1 .. 8, int32; ``AS_STORED`` without one."""
 
