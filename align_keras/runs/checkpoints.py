@@ -114,8 +114,7 @@ class RunCheckpoints:
             self._set_aside_all_but(step)
             if found[1] is self._best and step not in self._newest.steps():
                 self.save()  # killed between the two: later runs look for the last step there
-            if not self._best.steps():
-                self.best_score.assign(-1.0)  # what was the best is lost
+            self.best_score.assign(self._score_of_best())
         else:
             self._set_aside_all_but(_NONE)
         self.saved_step = self.step
@@ -193,6 +192,17 @@ class RunCheckpoints:
                 place,
                 "move it away, or give another <workdir>",
             )
+
+    def _score_of_best(self) -> float:
+        """The score that is to be beaten: below all if the best checkpoint is lost.
+
+        The newest checkpoint may not have it: a run that ended between the two saved it before.
+        """
+        steps = self._best.steps()
+        if not steps:
+            return -1.0
+        name = "best_score/.ATTRIBUTES/VARIABLE_VALUE"
+        return float(tf.train.load_variable(self._best.prefix(max(steps)), name))
 
     def _set_aside_all_but(self, step: int) -> None:
         """Renames what is damaged or above the step, so that it is neither restored nor removed."""

@@ -56,6 +56,17 @@ def test_without_a_checkpoint_the_run_begins(build_tiny, tmp_path):
     assert checkpoints.restore() == 0
 
 
+def test_the_score_to_be_beaten_is_that_of_the_best_checkpoint(build_tiny, tmp_path):
+    """A run that ends right after an evaluation has saved the newest checkpoint before it."""
+    _, checkpoints = make_run(build_tiny, tmp_path)
+    checkpoints.save()
+    assert checkpoints.save_if_best(0.5)
+    _, again = make_run(build_tiny, tmp_path)
+    again.restore()
+    assert not again.save_if_best(0.4)
+    assert again.save_if_best(0.6)
+
+
 def test_only_the_newest_and_the_best_are_kept(build_tiny, tmp_path):
     _, checkpoints = make_run(build_tiny, tmp_path)
     saved = []
