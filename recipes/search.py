@@ -31,6 +31,7 @@ from align_keras.errors import InputError, concerning
 from align_keras.runs import command
 from align_keras.search.image_index import MAX_THUMBNAIL_SIZE, UNREADABLE, ImageIndex
 from align_keras.search.inverted_lists import PROBES
+from align_keras.wording import counted, rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,10 +158,11 @@ def index(settings):
             )
     seconds = time.monotonic() - start
     if embedded:
-        print(f"{embedded:,} images in {seconds:,.0f} s, {embedded / seconds:,.0f} images/s")
-    search = f"in {header.lists:,} lists" if header.lists else "searched exactly"
+        speed = rate(embedded, seconds, "images")
+        print(f"{counted(embedded, 'image')} in {seconds:,.0f} s, {speed}")
+    search = f"in {counted(header.lists, 'list')}" if header.lists else "searched exactly"
     size = sum(path.stat().st_size for path in Path(settings.output).iterdir())
-    print(f"{settings.output}: {header.count:,} images, {size / 2**20:,.1f} MiB, {search}")
+    print(f"{settings.output}: {counted(header.count, 'image')}, {size / 2**20:,.1f} MiB, {search}")
     if header.unreadable:
         print(f"left out as unreadable: {header.unreadable:,}, in {settings.output}/{UNREADABLE}")
     return header

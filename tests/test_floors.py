@@ -25,7 +25,7 @@ FLOORS = (
             "locks",
         ),
         *("uploads", "line_files", "files", "checksums", "figures", "preset_copies", "hub"),
-        *("signals", "version", "keras_internals"),
+        *("signals", "version", "keras_internals", "wording"),
     ),
     ("losses", "optimizers", "layers", "distribution"),
     ("preprocessing", "models"),

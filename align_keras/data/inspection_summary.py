@@ -10,6 +10,7 @@ from align_keras import figures
 from align_keras.data.inspection import REFUSED, SKIPPED
 from align_keras.paths import AnyPath
 from align_keras.preprocessing.decoding.decoder import decode_pixels
+from align_keras.wording import counted, rate
 
 _TITLES = {"width": "width, pixels", "height": "height, pixels"}
 _TITLES |= {"shorter_side": "shorter side, pixels", "bytes": "file, bytes"}
@@ -82,7 +83,7 @@ def format_summary(report: dict[str, Any]) -> str:
     """A report of an ``Inspection`` as lines of text; ``images_per_second`` where it is in it."""
     extent = "all" if report["complete"] else "the first of each shard"
     lines = [
-        f"{report['records']:,} records in {report['shards']:,} shards ({extent}), "
+        f"{report['records']:,} records in {counted(report['shards'], 'shard')} ({extent}), "
         f"{report['usable']:,} usable",
         "",
         f"{'':<24}{'min':>9}{'5 %':>9}{'median':>9}{'95 %':>9}{'max':>9}",
@@ -108,9 +109,9 @@ def format_summary(report: dict[str, Any]) -> str:
     for kind, fault in found.items():
         lines.append(f"{fault['count']:>9,}  {kind}: {'; '.join(fault['examples'][:2])}")
     if turned := report["turned_upright"]:
-        lines += ["", f"EXIF turns {turned:,} images upright"]
+        lines += ["", f"EXIF turns {counted(turned, 'image')} upright"]
     if "images_per_second" in report:
-        lines += ["", f"training pipeline: {report['images_per_second']:,.0f} images/s"]
+        lines += ["", f"training pipeline: {rate(report['images_per_second'], 1, 'images')}"]
     return "\n".join(lines)
 
 

@@ -34,10 +34,16 @@ def format_table(
         chance: the metrics of a model without any skill; may lack some.
         paper: the paper's figures; may lack some.
     """
-    lines = [f"\n{title}", f"{'':<34}{'model':>10}{'chance':>10}{'paper':>10}"]
-    for name, value in metrics.items():
-        values = (value, chance.get(name), paper.get(name))
-        cells = [_cell(name, value) for value in values]
+    columns = {"model": metrics, "chance": chance, "paper": paper}
+    # A column without any figure would only raise a question.
+    columns = {
+        head: values
+        for head, values in columns.items()
+        if any(values.get(name) is not None for name in metrics)
+    }
+    lines = [f"\n{title}", f"{'':<34}" + "".join(f"{head:>10}" for head in columns)]
+    for name in metrics:
+        cells = [_cell(name, values.get(name)) for values in columns.values()]
         lines.append(f"{title_of(name):<34}" + "".join(f"{cell:>10}" for cell in cells))
     return "\n".join(line.rstrip() for line in lines)
 

@@ -29,6 +29,7 @@ from align_keras.runs.presets import from_preset, load_model
 from align_keras.runs.skipped import Items, SkippedInRun, check_finished, skipped_before
 from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data, open_workdir
+from align_keras.wording import counted
 
 #: What JSON and the paper's figures are called after each phase.
 PHASES = {"head": ("frozen", "linear_probe_"), "full": ("finetuned", "finetuned_")}
@@ -109,7 +110,10 @@ def open_run(
         settings, settings.run.workdir, written=WRITTEN, held=held, phases=list(PHASES)
     )
     data, train = classification_data.open_data(settings)
-    print(f"{train.count:,} training images, {len(train.classes.names):,} classes", flush=True)
+    print(
+        f"{counted(train.count, 'training image')}, {counted(len(train.classes.names), 'class')}",
+        flush=True,
+    )
     keras.utils.set_random_seed(settings.run.seed)
     with strategy.scope(), precision.dtype_policy(settings.training.precision):
         classifier = make_classifier(settings, train.classes.names)
@@ -213,7 +217,9 @@ def fit(run: ClassificationRun, name: str) -> None:
         look=run.train.watched.look,
         items=run.items,
     )
-    log = TrainingLog(workdir, checkpoints, steps, batch_size, settings.run.log_every, in_run)
+    log = TrainingLog(
+        workdir, checkpoints, steps, batch_size, settings.run.log_every, in_run, "images"
+    )
     try:
         train(
             run.classifier,
@@ -229,7 +235,7 @@ def fit(run: ClassificationRun, name: str) -> None:
             run.train.check_readable()
         raise
     if in_run.count:
-        print(f"skipped {in_run.count:,} images that do not decode", flush=True)
+        print(f"skipped {counted(in_run.count, 'image')} that do not decode", flush=True)
 
 
 def training_data(
@@ -275,7 +281,8 @@ def evaluate(run: ClassificationRun, name: str) -> dict[str, float]:
             settings.run.eval_batch_size,
             classes.names,
         )
-    title = f"{run.train.count:,} training images, {len(classes.names):,} classes, {kind}"
+    trained = counted(run.train.count, "training image")
+    title = f"{trained}, {counted(len(classes.names), 'class')}, {kind}"
     result = classification_result(
         kind, task, title, scored.features, scored, run.data, classifier.preprocessor, run.workdir
     )

@@ -24,12 +24,13 @@ STOP_REQUESTED = "stop_requested"
 _BAR_NAMES = {
     "loss": "loss",
     "accuracy": "acc",
-    "i2t_recall_at_1": "i2t",
-    "t2i_recall_at_1": "t2i",
+    "i2t_recall_at_1": "i2t R@1",
+    "t2i_recall_at_1": "t2i R@1",
     "temperature": "temp",
     "learning_rate": "lr",
     "gradient_norm": "grad",
     "pairs_per_second": "pairs/s",
+    "images_per_second": "images/s",
 }
 
 
@@ -66,6 +67,7 @@ class TrainingLog(keras.callbacks.Callback):
         batch_size: pairs a step, over all replicas.
         log_every: steps a line.
         skipped: the run's ``SkippedInRun``; its count goes into the log.
+        unit: what a batch holds, "pairs" or "images".
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class TrainingLog(keras.callbacks.Callback):
         batch_size: int,
         log_every: int,
         skipped: SkippedInRun,
+        unit: str = "pairs",
     ) -> None:
         super().__init__()
         self.workdir = paths.path_of(workdir)
@@ -83,7 +86,7 @@ class TrainingLog(keras.callbacks.Callback):
         self.total_steps = total_steps
         self.batch_size = batch_size
         self.log_every = log_every
-        self.skipped = skipped
+        self.skipped, self.unit = skipped, unit
         self.step = self._first_step = checkpoints.step
         self._lines = LineFile(self.workdir / "log.jsonl")
         # Elsewhere each time that the queue is full all of the file is written again.
@@ -191,9 +194,9 @@ class TrainingLog(keras.callbacks.Callback):
     def _log(self, metrics: dict[str, float]) -> None:
         """Writes a line and shows it in the bar."""
         self._unsettled = {}
-        shown: dict[str, Any] = {**metrics, "skipped_pairs": self.skipped.count}
+        shown: dict[str, Any] = {**metrics, f"skipped_{self.unit}": self.skipped.count}
         if self._timed_steps:
-            shown["pairs_per_second"] = self.batch_size * self._timed_steps / self._seconds
+            shown[f"{self.unit}_per_second"] = self.batch_size * self._timed_steps / self._seconds
         self._seconds, self._timed_steps = 0.0, 0
         self.write("train", shown)
         names = _BAR_NAMES.items()

@@ -28,6 +28,7 @@ from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.preprocessing.tokenizer import read_vocabulary, write_vocabulary
 from align_keras.runs.presets import from_preset
 from align_keras.runs.pretraining_settings import PAPER_SIZES, DataSettings, ModelSettings
+from align_keras.wording import counted
 
 #: Pairs that are embedded at a time, at most.
 _EVAL_BATCH_SIZE = 256
@@ -89,14 +90,14 @@ def open_data(
     total = sum(counts["train_data"].values())
     if total < batch_size:
         raise InputError(
-            f"{batch_size:,} is more than the {total:,} training pairs",
+            f"{batch_size:,} is more than the {counted(total, 'training pair')}",
             remedy=f"lower <batch_size> to {total:,} or less, or give more data",
             setting="batch_size",
         )
     preprocessor = make_preprocessor(data, model, workdir, shards["train_data"])
     print(
-        f"{total:,} training pairs in {len(shards['train_data'])} shards, "
-        f"{len(preprocessor.vocabulary):,} word pieces",
+        f"{counted(total, 'training pair')} in {counted(len(shards['train_data']), 'shard')}, "
+        f"{counted(len(preprocessor.vocabulary), 'word piece')}",
         flush=True,
     )
     held_out = {

@@ -14,24 +14,28 @@ from align_keras.evaluation.sheets import draw_retrievals
 from align_keras.files import write_whole
 from align_keras.paths import AnyPath
 from align_keras.runs.log_lines import read_log
+from align_keras.wording import counted, rate
 
 
 def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
     """Every metric beside its chance, as text; a metric that is None is left out.
 
+    Without held-out pairs and classes there is no table.
+
     ``metrics["start"]``, if it is there, holds the metrics of the model that the run started from.
     """
     start = metrics.get("start")
-    lines = [
-        f"\n{metrics['num_pairs']:,} held-out pairs, {metrics['num_classes']:,} classes",
-        f"{'':<34}{'model':>10}{'chance':>10}" + (f"{'start':>10}" if start else ""),
-    ]
-    for name in RECALLS + ACCURACIES:
-        if metrics[name] is not None:
-            line = f"{TITLES[name]:<34}{metrics[name]:>10.1%}{chance[name]:>10.1%}"
-            lines.append(line + (f"{start[name]:>10.1%}" if start else ""))
-    speed = metrics["train_pairs_per_second"]
-    trained = f"{speed:,.0f} pairs/s" if speed else "not timed"
+    lines = ["\nno held-out data: nothing was evaluated"]
+    if names := [name for name in RECALLS + ACCURACIES if metrics[name] is not None]:
+        kinds = (metrics["num_pairs"], "held-out pair"), (metrics["num_classes"], "class")
+        lines = [
+            "\n" + ", ".join(counted(count, noun) for count, noun in kinds if count),
+            f"{'':<34}{'model':>10}{'chance':>10}" + (f"{'start':>10}" if start else ""),
+        ]
+    for name in names:
+        line = f"{TITLES[name]:<34}{metrics[name]:>10.1%}{chance[name]:>10.1%}"
+        lines.append(line + (f"{start[name]:>10.1%}" if start else ""))
+    trained = rate(metrics["train_pairs_per_second"] or 0, 1, "pairs")
     step = metrics["resumed_at_step"]
     since = f"since resuming at step {step:,}" if step else "in all"
     lines.append(f"\n{metrics['seconds']:,.0f} s {since}; training {trained}")

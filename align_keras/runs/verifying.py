@@ -8,6 +8,7 @@ from align_keras import checksums, paths, uploads
 from align_keras.data import shard_checksums
 from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.remote_path import RemotePath
+from align_keras.wording import counted
 
 #: What a folder is, by a file in it; the first that is there.
 _KINDS = {
@@ -48,7 +49,7 @@ class Verified:
         """In one line."""
         if self.files is None:
             return f"{self.path}: {self.kind} without checksums"
-        size = f"{self.files:,} files, {self.bytes / 2**20:,.1f} MiB"
+        size = f"{counted(self.files, 'file')}, {self.bytes / 2**20:,.1f} MiB"
         found = f"{len(self.faults):,} damaged" if self.faults else "all as they were written"
         return f"{self.path}: {self.kind}, {size}, {found}"
 

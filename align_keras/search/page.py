@@ -25,6 +25,7 @@ from align_keras.search.requests import (
     parse_query,
 )
 from align_keras.search.text_batches import Batches
+from align_keras.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,9 @@ class _Answers:
         return JSONResponse(
             {
                 "images": len(index),
-                "search": f"in {index.header.lists:,} lists" if index.is_approximate else "exact",
+                "search": f"in {counted(index.header.lists, 'list')}"
+                if index.is_approximate
+                else "exact",
                 "thumbnails": index.header.thumbnail_size > 0,
                 "limits": {"imageBytes": MAX_IMAGE_BYTES, "pixels": MAX_PIXELS},
             }

@@ -10,6 +10,7 @@ from align_keras.errors import InputError
 from align_keras.evaluation import embedding, retrieval
 from align_keras.evaluation.metrics import RECALL_AT
 from align_keras.search.image_search import ImageSearch
+from align_keras.wording import counted
 
 # What recall is looked at among; more than 10, so that ties at the tenth place are seen.
 _RANKED = 50
@@ -70,7 +71,7 @@ def measure_recall(
     ranks = np.where(is_right.any(1), (scores >= own_scores).sum(1) - 1, len(index))
     way = "approximate" if index.is_approximate else "exact"
     return IndexRecall(
-        f"{len(index):,} images, {len(queries):,} captions, {way}",
+        f"{counted(len(index), 'image')}, {counted(len(queries), 'caption')}, {way}",
         {f"t2i_recall_at_{k}": retrieval.recall_at_k(ranks, k) for k in RECALL_AT},
         {f"t2i_recall_at_{k}": k / len(index) for k in RECALL_AT},
         1000 * seconds / len(queries),

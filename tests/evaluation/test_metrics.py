@@ -24,3 +24,4 @@ def test_a_table_has_titles_chance_and_the_papers_figures():
         "image to text median rank": ["1,200"],
         "mean recall de": ["25.0%", "30.0%"],
     }
+    assert report.format_table("photos", values, {}, {}).splitlines()[2].split() == ["model"]

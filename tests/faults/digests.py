@@ -11,7 +11,13 @@ from align_keras import checksums
 
 #: What tells of times, and of the process and the place, not of the work.
 _NOT_COMPARED = (
-    *("seconds", "train_pairs_per_second", "pairs_per_second", "resumed_at_step"),
+    *(
+        "seconds",
+        "train_pairs_per_second",
+        "pairs_per_second",
+        "images_per_second",
+        "resumed_at_step",
+    ),
     *("date_saved", "workdir"),
 )
 # Pictures show times too; archives hold them. TensorBoard's files are a log of each process.

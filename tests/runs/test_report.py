@@ -12,12 +12,15 @@ def test_the_table_shows_chance_beside_and_leaves_out_what_is_unknown():
     metrics |= {"t2i_recall_at_5": 0.25, "num_pairs": 1280, "num_classes": 0, "seconds": 1234.5}
     metrics |= {"train_pairs_per_second": None, "resumed_at_step": 0}
     table = report.format_table(metrics, {"t2i_recall_at_5": 0.004}).splitlines()
-    assert table[1] == "1,280 held-out pairs, 0 classes"
+    assert table[1] == "1,280 held-out pairs"
     assert table[3].split() == ["text", "to", "image", "R@5", "25.0%", "0.4%"]
     assert table[-1] == "1,234 s in all; training not timed"
     # What processes before took is not known.
     table = report.format_table({**metrics, "resumed_at_step": 1000}, {"t2i_recall_at_5": 0.004})
     assert table.endswith("1,234 s since resuming at step 1,000; training not timed")
+    unknown = dict.fromkeys(RECALLS + ACCURACIES) | {"num_pairs": 0, "num_classes": 0}
+    table = report.format_table({**metrics, **unknown}, {}).splitlines()
+    assert table[1:3] == ["no held-out data: nothing was evaluated", ""]
 
 
 def test_curves_are_drawn_from_the_log(tmp_path):

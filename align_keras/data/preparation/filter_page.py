@@ -3,6 +3,8 @@
 import html
 from typing import Any
 
+from align_keras.wording import counted
+
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
   color: #222; background: #fff; }
@@ -32,7 +34,7 @@ def render(report: dict[str, Any]) -> str:
     before, after = report["pairs_in"], report["pairs_out"]
     broken = [rule for rule in report["rules"] if rule["pairs"]]
     sections = [
-        f"<h1>{after:,} of {before:,} pairs kept</h1>",
+        f"<h1>{after:,} of {counted(before, 'pair')} kept</h1>",
         _rules_table(report),
         _turned(report["pairs_turned_upright"]),
         "<h2>Unigrams of a caption</h2>",
@@ -112,7 +114,7 @@ def _histogram(bins: list[dict[str, int]]) -> str:
     return (
         f'<svg width="{total}" height="{height + 20}" role="img">{"".join(parts)}</svg>'
         "<p>Grey: came in, blue: went out; the numbers are the bins' lower bounds, and the highest "
-        f"bar is {highest:,} pairs.</p>"
+        f"bar is {counted(highest, 'pair')}.</p>"
     )
 
 

@@ -18,6 +18,7 @@ from align_keras.data.preparation import filters, languages, single_machine
 from align_keras.data.preparation.judging import Preparation
 from align_keras.data.preparation.near_duplicates import EvaluationImages, decodable_images
 from align_keras.errors import InputError, Place
+from align_keras.wording import counted
 
 _Items = TypeVar("_Items", bound=Iterable)
 # The captions of a source are looked for in these columns.
@@ -212,7 +213,7 @@ def summary(report: dict[str, Any], output: Output) -> str:
     kept = f"{output.output}-kept.jsonl"
     written = kept if output.table_only else shard_sets.pattern_of(output.output)
     lines = [
-        f"{report['pairs_out']:,} of {report['pairs_in']:,} pairs in {written}",
+        f"{report['pairs_out']:,} of {counted(report['pairs_in'], 'pair')} in {written}",
         *(f"left out {count:,}: {reason}" for reason, count in report["reasons"].items()),
     ]
     if turned := report["pairs_turned_upright"]:

@@ -13,6 +13,7 @@ from align_keras.evaluation.tasks.data import ImageData, SplitData
 from align_keras.evaluation.tasks.result import Result, pictures_of, some_right_and_wrong
 from align_keras.paths import AnyPath
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
+from align_keras.wording import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,9 @@ class ZeroShot(ImageData):
             present, images.labels = np.unique(images.labels, return_inverse=True)
             images.class_names = [images.class_names[place] for place in present]
         classes = embedding.class_weights(model, images.class_names, prompts, self.cache)
-        title = f"{len(images.class_names):,} classes, {len(prompts):,} prompts each"
+        title = (
+            f"{counted(len(images.class_names), 'class')}, {counted(len(prompts), 'prompt')} each"
+        )
         scores = images.features @ classes.T
         return classification_result(
             self.kind, self.name, title, scores, images, data, model.preprocessor, output
@@ -97,8 +100,9 @@ class NearestNeighbours(Probe):
             )
         return Result(
             self.kind,
-            f"{self.name}: {len(images.labels):,} images, {len(train.labels):,} training images, "
-            f"{len(train.class_names):,} classes",
+            f"{self.name}: {counted(len(images.labels), 'image')}, "
+            f"{counted(len(train.labels), 'training image')}, "
+            f"{counted(len(train.class_names), 'class')}",
             metrics,
             chance,
         )
@@ -118,7 +122,8 @@ class LinearProbe(Probe):
         weights, bias = probes.fit_linear_probe(
             train.features, train.labels, len(train.class_names), seed=self.seed
         )
-        title = f"{len(train.labels):,} training images, {len(train.class_names):,} classes"
+        images_in_all = counted(len(train.labels), "training image")
+        title = f"{images_in_all}, {counted(len(train.class_names), 'class')}"
         scores = images.features @ weights + bias
         result = classification_result(
             self.kind, self.name, title, scores, images, data[0], model.preprocessor, output
@@ -163,7 +168,7 @@ def classification_result(
     )
     return Result(
         {"zero_shot": "zeroshot_classification"}.get(kind, kind),
-        f"{name}: {len(images.labels):,} images, {title}",
+        f"{name}: {counted(len(images.labels), 'image')}, {title}",
         metrics,
         chance,
         pictures,

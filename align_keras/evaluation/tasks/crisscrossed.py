@@ -17,6 +17,7 @@ from align_keras.evaluation.metrics import RECALL_AT
 from align_keras.evaluation.tasks.data import image_file
 from align_keras.evaluation.tasks.result import Result
 from align_keras.paths import AnyPath
+from align_keras.wording import counted
 
 _COCO = re.compile(r"(?:.*_)?[0-9]+\.jpg")
 #: ``(first, second, scores)`` of ``read_judgements``, by kind.
@@ -95,8 +96,8 @@ class Crisscrossed:
         """Embeds the captions and images that were given; notes name the missing comparisons."""
         result = Result(
             "crisscrossed",
-            f"{self.name}: {len(data.captions):,} of {data.num_captions:,} captions, "
-            f"{len(data.files):,} of {data.num_images:,} images",
+            f"{self.name}: {len(data.captions):,} of {counted(data.num_captions, 'caption')}, "
+            f"{len(data.files):,} of {counted(data.num_images, 'image')}",
             {},
             {},
         )

@@ -12,6 +12,7 @@ from align_keras.evaluation.tasks.data import ImageData
 from align_keras.evaluation.tasks.result import Result, pictures_of, some_right_and_wrong
 from align_keras.paths import AnyPath
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
+from align_keras.wording import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Retrieval(ImageData):
         metrics, chance = retrieval.full_metrics(*values)
         result = Result(
             "zeroshot_retrieval",
-            f"{self.name}: {len(pairs.images):,} images, {len(pairs.texts):,} captions",
+            f"{self.name}: {counted(len(pairs.images), 'image')}, "
+            f"{counted(len(pairs.texts), 'caption')}",
             metrics,
             chance,
             [f"retrieval-{self.name}.png"],
