@@ -153,7 +153,12 @@ def read_pretraining(arguments: Sequence[str], default: str, description: str) -
             if command.flag_of(setting) in flags:
                 raise brought_by_model(setting)
     description = _describe(description, name, PRETRAINING)
+    chosen = settings.run.steps
     settings = command.parse(PretrainSettings, others, settings, description=description)
+    steps, warmup = settings.run.steps, settings.optimizer.warmup_steps
+    if "--warmup-steps" not in flags and 0 < steps <= warmup:
+        # A run that is shorter than the experiment's warm-up has the same share of it.
+        settings = settings.replace(warmup_steps=warmup * steps // chosen)
     if name != "quickstart" and not settings.data.train_data:
         raise InputError(
             f"{name} needs training data",

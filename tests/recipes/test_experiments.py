@@ -18,6 +18,19 @@ def read(*flags):
     return experiments.read_pretraining(flags, "quickstart", "")
 
 
+def test_a_short_run_has_its_share_of_warm_up():
+    for flags, warmup in (
+        (["--steps=5"], 0),
+        (["--steps=65"], 5),
+        (["--steps=101"], 100),
+        (["--steps=2600"], 100),
+        (["--steps=65", "--warmup-steps=3"], 3),
+    ):
+        assert read(*flags).optimizer.warmup_steps == warmup
+    with pytest.raises(InputError, match="is not below 5"):
+        read("--steps=5", "--warmup-steps=100")
+
+
 def test_flags_override_the_experiment():
     flags = ["--batch-size=32", "--experiment=cc3m_b3_mini", "--no-mask-false-negatives"]
     flags += ["--warmup_steps=7", "--exclude-from-decay", "a", "b"]
