@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -68,6 +68,7 @@ class TrainingLog(keras.callbacks.Callback):
         log_every: steps a line.
         skipped: the run's ``SkippedInRun``; its count goes into the log.
         unit: what a batch holds, "pairs" or "images".
+        alarms: called with the step and the metrics of each line; gives lines to show.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class TrainingLog(keras.callbacks.Callback):
         log_every: int,
         skipped: SkippedInRun,
         unit: str = "pairs",
+        alarms: Callable[[int, Mapping[str, float]], Iterable[str]] | None = None,
     ) -> None:
         super().__init__()
         self.workdir = paths.path_of(workdir)
@@ -86,7 +88,7 @@ class TrainingLog(keras.callbacks.Callback):
         self.total_steps = total_steps
         self.batch_size = batch_size
         self.log_every = log_every
-        self.skipped, self.unit = skipped, unit
+        self.skipped, self.unit, self._alarms = skipped, unit, alarms
         self.step = self._first_step = checkpoints.step
         self._lines = LineFile(self.workdir / "log.jsonl")
         # Elsewhere each time that the queue is full all of the file is written again.
@@ -202,6 +204,12 @@ class TrainingLog(keras.callbacks.Callback):
         names = _BAR_NAMES.items()
         line = " ".join(f"{short}={shown[name]:.3g}" for name, short in names if name in shown)
         self._bar.set_postfix_str(line, refresh=False)
+        for alarm in self._alarms(self.step, metrics) if self._alarms else ():
+            self.tell(alarm)
+
+    def tell(self, line: str) -> None:
+        """Shows a line above the bar."""
+        tqdm.tqdm.write(line, file=sys.stderr)
 
     def save(self) -> None:
         """Saves a checkpoint; raises as ``save_now``."""

@@ -16,7 +16,7 @@ from align_keras.files import whole_folder, write_whole
 from align_keras.models import precision
 from align_keras.models.dual_encoder import AlignDualEncoder
 from align_keras.paths import AnyPath
-from align_keras.runs import pretraining_data, report, start
+from align_keras.runs import alarms, pretraining_data, report, start
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.executions import Executions
 from align_keras.runs.log import TrainingLog
@@ -187,8 +187,17 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
     parts = run.settings, run.data, run.strategy, checkpoints.step
     dataset, in_run = training_data(*parts), count_skipped(*parts, run.model, run.workdir)
     log = TrainingLog(
-        run.workdir, checkpoints, settings.steps, settings.batch_size, settings.log_every, in_run
+        run.workdir,
+        checkpoints,
+        settings.steps,
+        settings.batch_size,
+        settings.log_every,
+        in_run,
+        alarms=alarms.Alarms(settings.batch_size, run.model.min_temperature),
     )
+    pairs = sum(run.data.counts.values())
+    if line := alarms.of_epochs(settings.steps, settings.batch_size, pairs):
+        log.tell(line)
     if at_start and checkpoints.step == 0:
         log.write("eval", at_start)
 
@@ -244,6 +253,8 @@ def evaluate_and_log(run: PretrainingRun, log: TrainingLog) -> Evaluated:
         raise
     metrics = evaluated[0]
     log.write("eval", metrics)
+    if line := report.format_evaluation(log.step, metrics):
+        log.tell(line)
     recalls = [metrics[name] for name in RECALLS]
     if None not in recalls:
         log.skipped.keep(log.step)  # a run whose newest checkpoints are damaged resumes at the best

@@ -42,6 +42,15 @@ def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
+def format_evaluation(step: int, metrics: dict[str, Any]) -> str:
+    """The figures of an evaluation while a run trains, a line; empty if all are None."""
+    names = ("i2t_recall_at_1", "t2i_recall_at_1", "zero_shot_top_1", "zero_shot_unseen_top_1")
+    found = [
+        f"{TITLES[name]} {metrics[name]:.1%}" for name in names if metrics.get(name) is not None
+    ]
+    return f"step {step:,}, held out: {', '.join(found)}" if found else ""
+
+
 def draw_retrieval_sheet(
     path: str | AnyPath,
     evaluation: HeldOutPairs,

@@ -1,0 +1,116 @@
+"""What in the metrics of a contrastive run calls for a look, in one line each."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+#: More passes over the same pairs than this are seldom meant.
+MANY_EPOCHS = 100
+# Of the loss of guessing: what counts as that, and what as far above it.
+_NEAR, _FAR = 0.02, 1.5
+# So many lines and steps in a row.
+_LINES, _STEPS = 5, 500
+_AHEAD = 2.0
+_RISEN = 1.5
+
+
+class Alarms:
+    """Looks at each line of the log; says a thing once in a process.
+
+    A model that guesses among N pairs has a loss of ln N in each direction, 2 ln N in all.
+
+    Args:
+        batch_size: N, pairs a global batch.
+        min_temperature: its floor.
+    """
+
+    def __init__(self, batch_size: int, min_temperature: float) -> None:
+        self.guessing = 2 * math.log(max(batch_size, 2))
+        self.min_temperature = min_temperature
+        self._first: Mapping[str, float] | None = None
+        self._stuck: list[int] = []
+        self._said: set[str] = set()
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> list[str]:
+        """The alarms of a line.
+
+        Args:
+            step: of the run.
+            metrics: means since the line before; other fields are not looked at.
+        """
+        if "loss" not in metrics:
+            return []
+        is_near = abs(metrics["loss"] / self.guessing - 1) < _NEAR
+        self._stuck = [*self._stuck, step] if is_near else []
+        found = dict(self._of_loss(metrics)) | dict(self._of_temperature(metrics))
+        self._first = self._first or metrics
+        new = [line for kind, line in found.items() if kind not in self._said]
+        self._said |= found.keys()
+        return [f"step {step:,}: {line}" for line in new]
+
+    def _of_loss(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        loss, stuck = metrics["loss"], self._stuck
+        if self._first is None and loss > _FAR * self.guessing:
+            yield (
+                "far above",
+                f"the loss, {loss:.1f}, begins far above the {self.guessing:.1f} of guessing: are "
+                "the towers trained together, and with this temperature?",
+            )
+        if len(stuck) >= _LINES and stuck[-1] - stuck[0] >= _STEPS:
+            alike = metrics.get("gradient_norm", 1.0) < 1e-3
+            look = (
+                "there is hardly a gradient: all embeddings may be alike; lower the learning rate "
+                "and begin again"
+                if alike
+                else "look at the learning rate, and whether captions belong to their images "
+                "(inspect_data.py shows some)"
+            )
+            yield (
+                "stuck",
+                f"the loss has stayed at the {self.guessing:.2f} of guessing since step "
+                f"{stuck[0]:,}: {look}",
+            )
+        ways = {"image to text": "loss_i2t", "text to image": "loss_t2i"}
+        losses = sorted((metrics.get(name, 0.0), way) for way, name in ways.items())
+        (less, ahead), (more, behind) = losses
+        # At first they may differ by chance.
+        if self._first is not None and more > max(1.0, _AHEAD * less):
+            yield (
+                "ahead",
+                f"{ahead} is far ahead of {behind} (losses {less:.2f} and {more:.2f}): do captions "
+                "or images repeat?",
+            )
+
+    def _of_temperature(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        temperature = metrics.get("temperature")
+        if temperature is None:
+            return
+        if temperature <= 1.01 * self.min_temperature:
+            yield (
+                "floor",
+                f"the temperature is at its floor, {self.min_temperature:g}: the run overfits, or "
+                "pairs are too easy to tell apart",
+            )
+        first = (self._first or metrics).get("temperature", temperature)
+        if temperature > _RISEN * first:
+            yield (
+                "risen",
+                f"the temperature has risen from {first:.3g} to {temperature:.3g}: pairs are hard "
+                "to tell apart; look at the learning rate, and for captions of other images",
+            )
+
+
+def of_epochs(steps: int, batch_size: int, pairs: int) -> str | None:
+    """What the length of a run calls for: a line, or None.
+
+    Args:
+        steps: of the run.
+        batch_size: pairs a step.
+        pairs: in the training data.
+    """
+    epochs = steps * batch_size / pairs
+    if epochs <= MANY_EPOCHS:
+        return None
+    return (
+        f"{steps:,} steps of {batch_size:,} pairs pass {epochs:,.0f} times over the {pairs:,} "
+        "training pairs, which overfits; fewer steps or more data may serve better"
+    )

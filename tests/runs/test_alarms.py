@@ -1,0 +1,61 @@
+import math
+import re
+
+import pytest
+
+from align_keras.runs import alarms
+
+GUESSING = 2 * math.log(128)
+
+
+def lines_of(*metrics, every=100):
+    watch = alarms.Alarms(128, 0.005)
+    return [line for n, one in enumerate(metrics, 1) for line in watch(n * every, one)]
+
+
+def test_a_sound_run_has_none():
+    falling = [
+        {"loss": loss, "loss_i2t": loss / 2, "loss_t2i": loss / 2, "temperature": 0.1 - n / 200}
+        for n, loss in enumerate((10.5, 8.0, 5.0, 2.0, 0.5))
+    ]
+    assert not lines_of(*falling)
+    # Neither has one that begins at the loss of guessing, or that does not train by pairs.
+    assert not lines_of(*[{"loss": GUESSING}] * 5)
+    assert not lines_of({"accuracy": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("metrics", "line"),
+    [
+        ([{"loss": 20.0}], "step 100: the loss, 20.0, begins far above the 9.7 of guessing"),
+        (
+            [{"loss": GUESSING * 1.01}] * 9,
+            "step 600: the loss has stayed at the 9.70 of guessing since step 100: look at the "
+            "learning rate",
+        ),
+        (
+            [{"loss": GUESSING, "gradient_norm": 1e-5}] * 9,
+            "step 600: .* all embeddings may be alike",
+        ),
+        (
+            [{"loss": 3.0, "loss_i2t": 0.5, "loss_t2i": 2.5}] * 2,
+            r"image to text is far ahead of text to image \(losses 0.50 and 2.50\)",
+        ),
+        ([{"loss": 0.1, "temperature": 0.00501}], "the temperature is at its floor, 0.005"),
+        (
+            [{"loss": 9.0, "temperature": 0.1}, {"loss": 9.0, "temperature": 0.16}],
+            "step 200: the temperature has risen from 0.1 to 0.16",
+        ),
+    ],
+)
+def test_each_is_said_once_with_what_to_look_at(metrics, line):
+    (found,) = lines_of(*metrics, *metrics[-1:])
+    assert re.search(line, found), found
+
+
+def test_many_epochs():
+    assert alarms.of_epochs(1_000, 100, 1_000) is None
+    assert alarms.of_epochs(2_000, 100, 1_000) == (
+        "2,000 steps of 100 pairs pass 200 times over the 1,000 training pairs, which overfits; "
+        "fewer steps or more data may serve better"
+    )
