@@ -2,10 +2,13 @@
 
 import io
 
-import tensorflow as tf
 from PIL import Image
 
-from align_keras.preprocessing.decoding.decoder import decode_pixels, read_orientation
+from align_keras.preprocessing.decoding.decoder import (
+    check_jpeg,
+    decode_pixels,
+    read_orientation,
+)
 from align_keras.preprocessing.decoding.faults import ImageFaultError
 from align_keras.preprocessing.decoding.orientation import EXCHANGED
 
@@ -34,19 +37,15 @@ def to_jpeg(data: bytes) -> bytes:
     Raises:
         ImageFaultError: if it is not decoded, or JPEG has no place for its longer side.
     """
-    pixels = decode_pixels(data)
-    if data.startswith(_JPEG) and _channels(data) in (1, 3):
+    if data.startswith(_JPEG) and check_jpeg(data) in (1, 3):
         return data
+    pixels = decode_pixels(data)
     if max(pixels.shape) > _MAX_JPEG_SIDE:
         raise ImageFaultError(f"has a side of more than the {_MAX_JPEG_SIDE:,} pixels of a JPEG")
     encoded = io.BytesIO()
     # Colour at full resolution: JPEG's default halves it, which blurs a drawing's edges.
     Image.fromarray(pixels).save(encoded, "JPEG", quality=95, subsampling=0)
     return encoded.getvalue()
-
-
-def _channels(jpeg: bytes) -> int:
-    return int(tf.image.extract_jpeg_shape(jpeg)[2])
 
 
 def _without_texts(data: bytes) -> bytes:

@@ -28,6 +28,7 @@ from align_keras.preprocessing.decoding.orientation import AS_STORED
 _WINDOW = 64
 
 _Judged: TypeAlias = tuple[Example, list[Verdict]]
+_Read: TypeAlias = tuple[Example, list[Verdict], Picture]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +79,14 @@ class Preparation:
             ``(key, record)``: a hexadecimal key by which the records are to be sorted, and a
             serialised pair.
         """
-        judged = self._judged(part, counts)
+        examine = functools.partial(_examine, rules=self.rules)
+        # Sources are read in this thread alone: archives and tables have one place to read at.
+        read = self._read(self._judged(part, counts))
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-            while window := list(itertools.islice(judged, _WINDOW)):
-                yield from self._finished(window, threads, tally)
+            # Reading the next window meanwhile takes longer: it is Python too.
+            while window := list(itertools.islice(read, _WINDOW)):
+                list(threads.map(examine, window))
+                yield from self._finished(window, tally)
 
     def _judged(
         self, part: str, counts: Iterable[tuple[int, int, filters.Counts]]
@@ -141,25 +146,21 @@ class Preparation:
             return Verdict(key, caption, [], "unusable_row", reason)
         return Verdict(key, caption, filters.unigrams(caption))
 
-    def _finished(
-        self,
-        window: list[_Judged],
-        threads: concurrent.futures.ThreadPoolExecutor,
-        tally: Tally,
-    ) -> Iterator[tuple[str, bytes]]:
-        """Reads and judges the images of a window, and makes the records."""
-        wanted = [any(verdict.rule is None for verdict in verdicts) for _, verdicts in window]
-        pictures = [
-            _read(example, self) if want else Picture()
-            for (example, _), want in zip(window, wanted, strict=True)
-        ]
-        list(threads.map(_decode, [p for p in pictures if p.data is not None and p.rule is None]))
+    def _read(self, judged: Iterable[_Judged]) -> Iterator[_Read]:
+        """Examples and verdicts with the images of those that the text does not rule out."""
+        for example, verdicts in judged:
+            wanted = any(verdict.rule is None for verdict in verdicts)
+            yield example, verdicts, _read(example, self) if wanted else Picture()
+
+    def _finished(self, window: list[_Read], tally: Tally) -> Iterator[tuple[str, bytes]]:
+        """Judges the images of a window, and makes the records."""
         if self.near_duplicates is not None:
+            pictures = (picture for _, _, picture in window)
             usable = [picture for picture in pictures if picture.jpg and picture.rule is None]
             found = self.near_duplicates.find([picture.jpg or b"" for picture in usable])
             for picture, duplicate in zip(usable, found, strict=True):
                 picture.rule = "near_duplicate" if duplicate else None
-        for (example, verdicts), picture in zip(window, pictures, strict=True):
+        for example, verdicts, picture in window:
             for verdict in verdicts:
                 record = None
                 if verdict.rule is None:
@@ -214,7 +215,7 @@ def _unusable(example: Example, caption: object) -> str | None:
 
 
 def _read(example: Example, preparation: Preparation) -> Picture:
-    """Reads an image unless the source names a size that breaks a rule; judges its size."""
+    """Reads an image unless the source names a size that breaks a rule."""
     picture, rules = Picture(size=example.size), preparation.rules
     if example.size is not None:
         picture.rule = filters.broken_size_rule(*example.size, rules)
@@ -226,17 +227,22 @@ def _read(example: Example, preparation: Preparation) -> Picture:
         picture.data = example.load()
     except UNREADABLE as error:
         picture.rule, picture.reason = "unreadable_image", fault_of(error)
-    else:
-        picture.size = example.size or encoding.image_size(picture.data)
-        if picture.size is not None:
-            picture.rule = filters.broken_size_rule(*picture.size, rules)
     return picture
 
 
-def _decode(picture: Picture) -> None:
+def _examine(item: _Read, rules: filters.Rules) -> None:
+    """Judges the size of an image that was read, and decodes it."""
+    picture = item[-1]
+    if (data := picture.data) is None:
+        return
+    picture.size = picture.size or encoding.image_size(data)
+    if picture.size is not None:
+        picture.rule = filters.broken_size_rule(*picture.size, rules)
+        if picture.rule is not None:
+            return
     try:
-        picture.jpg = encoding.to_jpeg(picture.data or b"")
+        picture.jpg = encoding.to_jpeg(data)
     except ImageFaultError as error:
         picture.rule, picture.reason = "unreadable_image", f"image {error}"
         return
-    picture.is_turned = read_orientation(picture.data or b"") != AS_STORED
+    picture.is_turned = read_orientation(data) != AS_STORED

@@ -93,6 +93,21 @@ def decode_pixels(encoded: bytes, upright: bool = True) -> np.ndarray:
         raise faults.ImageFaultError(faults.fault_of(error)) from None
 
 
+def check_jpeg(encoded: bytes) -> int:
+    """Raises as ``decode_pixels`` does; returns the number of colour channels of the file.
+
+    All of the file is read, but pixels are made at an eighth of the size, in half the time.
+    """
+    data = tf.constant(encoded)
+    try:
+        height, width, channels = tf.image.extract_jpeg_shape(data).numpy().tolist()
+        faults.check_pixels(tf.constant(height * width, tf.int64))
+        tf.io.decode_jpeg(data, channels=3, ratio=8, dct_method=_DCT)
+    except tf.errors.InvalidArgumentError as error:
+        raise faults.ImageFaultError(faults.fault_of(error)) from None
+    return channels
+
+
 def read_orientation(encoded: bytes) -> int:
     """As ``orientation_of``, from bytes to a number."""
     if _is_plain_jpeg(encoded):
