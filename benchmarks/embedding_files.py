@@ -24,7 +24,7 @@ import photographs
 import serving
 from peers import KEEP_MEMORY
 
-BATCH, FILES, ROUNDS = 64, 256, 5
+BATCH, FILES, ROUNDS = 64, 192, 3
 
 
 def own_files(folder, vocabulary, antialias):
@@ -33,7 +33,7 @@ def own_files(folder, vocabulary, antialias):
     from align_keras.evaluation import embedding
 
     model = serving.own_model(vocabulary, antialias)
-    files = list(open_images(f"{folder}/*.jpg"))
+    files = list(open_images(folder))
     return lambda: embedding.embed_images(model.encode_images, files, model.preprocessor, BATCH)
 
 
