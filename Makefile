@@ -106,10 +106,10 @@ $(DOCS_READY): requirements-docs.lock
 	$(DOCS_BIN)/python -m pip install --quiet -r requirements-docs.lock
 	@touch $@
 
-# Ruff, which formats signatures, is found by PATH.
+# Ruff, which formats signatures, is found by PATH. Not --quiet: then warnings are no errors.
 docs: $(DOCS_READY)  ## Build the documentation into site/; warnings are errors. ARGS=serve shows it.
 	PATH="$(CURDIR)/$(DOCS_BIN):$$PATH" NO_MKDOCS_2_WARNING=1 \
-		$(DOCS_BIN)/python -m mkdocs --quiet $(or $(ARGS),build)
+		$(DOCS_BIN)/python -m mkdocs $(or $(ARGS),build)
 
 PICTURE := docs/pictures/retrieval.png
 

@@ -7,8 +7,11 @@ repository is browsed. ``mkdocs.yml`` names this module as a hook.
 import posixpath
 import re
 from pathlib import Path
+from typing import Any
 
-from mkdocs.structure.files import File
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 #: Pages of the site that lie elsewhere in the repository.
 PAGES = {
@@ -20,7 +23,7 @@ PAGES = {
 _LINK = re.compile(r"\]\((?![a-z]+:)([^()#\s]+)(#[^()\s]*)?\)")
 
 
-def on_files(files, config):
+def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages that lie elsewhere."""
     root = Path(config.config_file_path).parent
     for page, source in PAGES.items():
@@ -28,13 +31,13 @@ def on_files(files, config):
     return files
 
 
-def on_page_markdown(markdown, page, config, **_):
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
     """The text of a page with its links turned; MkDocs reports those that lead nowhere."""
     root = Path(config.config_file_path).parent
     here = PAGES.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     pages = {source: page for page, source in PAGES.items()} | {"README.md": "index.md"}
 
-    def turn(link):
+    def turn(link: re.Match[str]) -> str:
         target, anchor = link[1], link[2] or ""
         path = posixpath.normpath(posixpath.join(posixpath.dirname(here), target))
         if path.startswith("docs/"):
