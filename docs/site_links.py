@@ -46,7 +46,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) 
             found = pages[path]
         elif (root / path).exists():
             kind = "tree" if (root / path).is_dir() else "blob"
-            return f"]({config.repo_url.rstrip('/')}/{kind}/main/{path}{anchor})"
+            return f"]({config.extra['repository']}/{kind}/main/{path}{anchor})"
         else:
             return link[0]
         start = posixpath.dirname(page.file.src_uri)
