@@ -23,8 +23,12 @@ TPU_COMPILE_BIN := .venv-tpu-compile/bin
 TPU_COMPILE_READY := .venv-tpu-compile/.installed
 BENCHMARKS_BIN := .venv-benchmarks/bin
 BENCHMARKS_READY := .venv-benchmarks/.installed
+# The site's tools: .venv stays as its lock says.
+DOCS_BIN := .venv-docs/bin
+DOCS_READY := .venv-docs/.installed
 
-.PHONY: help setup pretrain test test-faults test-data test-oldest test-colab tpu-compile benchmarks lint format lock clean
+.PHONY: help setup pretrain test test-faults test-data test-oldest test-colab tpu-compile benchmarks docs \
+	picture lint format lock clean
 
 help:  ## This list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -108,6 +112,25 @@ $(BENCHMARKS_READY): requirements.lock pyproject.toml
 benchmarks: $(BENCHMARKS_READY)  ## Compare with what people would use instead, in one table; an hour.
 	$(BENCHMARKS_BIN)/python benchmarks/ratios.py $(ARGS)
 
+$(DOCS_READY): requirements-docs.lock
+	$(PYTHON) -m venv .venv-docs
+	$(DOCS_BIN)/python -m pip install --quiet --upgrade pip
+	$(DOCS_BIN)/python -m pip install --quiet -r requirements-docs.lock
+	@touch $@
+
+# Ruff, which formats signatures, is found by PATH. Not --quiet: then warnings are no errors.
+docs: $(DOCS_READY)  ## Build the documentation into site/; warnings are errors. ARGS=serve shows it.
+	PATH="$(CURDIR)/$(DOCS_BIN):$$PATH" NO_MKDOCS_2_WARNING=1 \
+		$(DOCS_BIN)/python -m mkdocs $(or $(ARGS),build)
+
+PICTURE := docs/pictures/retrieval.png
+
+# With 256 colours: a fifth of the bytes.
+picture: $(READY)  ## Train the quickstart model and draw the documentation's picture.
+	$(BIN)/python recipes/pretrain.py --workdir=runs/picture
+	$(BIN)/python -c "from PIL import Image; sheet = Image.open('runs/picture/retrieval.png'); \
+		sheet.convert('RGB').quantize(256, dither=0).save('$(PICTURE)', optimize=True)"
+
 lint: $(READY)  ## Check style, format and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -125,11 +148,14 @@ lock: $(READY)  ## Resolve pyproject.toml into the locks: newest for Python 3.11
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra test-data \
 		--no-annotate --no-emit-package align-keras --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" --output-file requirements-data.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group docs \
+		--no-annotate --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" --output-file requirements-docs.lock
 	echo 'tensorflow==2.20.0' | $(BIN)/uv pip compile --quiet --python-version 3.13 --extra test \
 		--resolution lowest-direct --only-binary :all: --no-binary promise --constraint - \
 		--no-annotate --no-emit-package align-keras --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" --output-file requirements-oldest.lock pyproject.toml
 
 clean:  ## Remove .venv and caches; runs/ stays.
-	rm -rf $(VENV) .venv-data .venv-oldest .venv-colab .venv-tpu-compile .venv-benchmarks .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .venv-data .venv-oldest .venv-colab .venv-tpu-compile .venv-benchmarks .venv-docs site .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

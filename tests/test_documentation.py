@@ -1,22 +1,34 @@
-"""The examples in docstrings and in the README run as they stand."""
+"""Examples in docstrings, the README and `docs/` run as they stand, or say that they do not."""
 
 import functools
 import inspect
 import re
+import runpy
 import textwrap
 
 import keras
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from conftest import ROOT, SHARED
+from documented import AFTER_COMMANDS, PAGES, blocks_of, lines_of, recipes_of
 from PIL import Image
 
 import align_keras
 from align_keras.data import records
 
-BLOCK = re.compile(r"^ *```python\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
-README = BLOCK.findall((ROOT / "README.md").read_text())
+EXAMPLE = re.compile(r"^ *```python\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+WITH_WEIGHTS = ("README.md", "docs/published-weights.md", "docs/evaluation.md")
+#: Pages whose Python blocks this file runs.
+RUN_HERE = (*WITH_WEIGHTS, "docs/python.md", "docs/pretrained-towers.md")
+
+
+def python_of(*pages):
+    """The Python blocks of pages, each once."""
+    blocks = [block for page in pages for block in blocks_of(page) if block.language == "python"]
+    return list(dict.fromkeys(block.code for block in blocks))
 
 
 def run(code, **names):
@@ -51,7 +63,7 @@ def run(code, **names):
 )
 def test_docstring_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (code,) = BLOCK.findall(inspect.getdoc(getattr(align_keras, name)) + "\n")
+    (code,) = EXAMPLE.findall(inspect.getdoc(getattr(align_keras, name)) + "\n")
     assert run(code) > 0
 
 
@@ -73,9 +85,61 @@ def test_the_architecture_names_files_that_are_there():
         assert 5 <= len(re.findall(r"/\w+\.py`", walk)) <= 8
 
 
-def readme_block(word):
-    (block,) = [block for block in README if word in block]
-    return block
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_is_run_or_says_that_it_is_not(page):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for block in blocks_of(page):
+        assert block.language in ("python", "sh", "text"), block.code
+        if block.language == "python" and not block.marked:
+            assert page in (*RUN_HERE, *AFTER_COMMANDS), block.code
+        for line in lines_of(block.code) if block.language == "sh" and not block.marked else ():
+            words = line.split()
+            if words[0] == "make":
+                assert words[1] in targets, line
+            elif words[0] == "img2dataset":
+                assert page == "docs/filtering.md"  # test_img2dataset.py reads it there
+            else:
+                assert line.startswith(".venv/bin/python recipes/"), line
+
+
+RECIPES = {
+    " ".join(call): call
+    for page in PAGES
+    for block in blocks_of(page)
+    for call in recipes_of(block)
+}
+
+
+@pytest.mark.parametrize("call", RECIPES.values(), ids=RECIPES)
+def test_the_flags_of_documented_commands_are_read(call, tmp_path, monkeypatch):
+    recipe, *flags = call
+    monkeypatch.chdir(tmp_path)
+    for name in ("PHOTOS/train.csv", "PHOTOS/val.csv", "BIRDS/labels.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("image,caption,class_name,split\n0.jpg,a bird,wren,test\n")
+    pq.write_table(pa.table({"url": ["0.jpg"], "caption": ["a bird"]}), "RAW.parquet")
+    module = runpy.run_path(str(ROOT / "recipes" / recipe))
+    monkeypatch.setattr("sys.argv", [recipe, *flags])
+    assert module["parse"]()
+
+
+def test_the_pages_show_one_table_of_the_quickstart():
+    first, second = (
+        [block.code for block in blocks_of(page) if "unseen classes" in block.code]
+        for page in ("README.md", "docs/get-started.md")
+    )
+    assert first == second and len(first) == 1
+
+
+def test_links_of_the_readme_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 130
+    for path, anchor in re.findall(r"\]\((?![a-z]+:)([^)#]*)#?([^)]*)\)", text):
+        assert (ROOT / path).exists(), path
+        if anchor:
+            headings = re.findall(r"^#+ (.*)", (ROOT / path).read_text(), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings]
+            assert anchor in slugs, anchor
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +167,8 @@ def photographs(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("photographs")
-@pytest.mark.parametrize("use", ["probabilities", "best", "composed"])
-def test_readme_examples_with_the_published_weights_run(
-    use, a_preset, load_once, monkeypatch, capsys
-):
-    code = readme_block(use)
+@pytest.mark.parametrize("code", python_of(*WITH_WEIGHTS))
+def test_examples_with_the_published_weights_run(code, a_preset, load_once, monkeypatch, capsys):
     assert len([line for line in code.splitlines() if line.strip()]) < 10
     assert '"hf://kakaobrain/align-base"' in code
     monkeypatch.setattr(align_keras.AlignDualEncoder, "from_preset", load_once)
@@ -115,7 +176,12 @@ def test_readme_examples_with_the_published_weights_run(
     assert ".jpg" in capsys.readouterr().out
 
 
-def test_the_readme_example_of_training_runs(scene_shards, tmp_path, monkeypatch):
+@pytest.mark.parametrize("code", python_of("docs/pretrained-towers.md"))
+def test_examples_of_towers_run(code):
+    run(code)
+
+
+def test_the_example_of_training_runs(scene_shards, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "SHARDS").mkdir()
     for index, shard in enumerate(scene_shards[0]):
@@ -125,6 +191,7 @@ def test_the_readme_example_of_training_runs(scene_shards, tmp_path, monkeypatch
         records.read_captions(scene_shards[0], 100), 200
     )
     (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
-    code = readme_block("model.fit(").replace("steps_per_epoch=100", "steps_per_epoch=2")
+    (code,) = python_of("docs/python.md")
+    code = code.replace("steps_per_epoch=100", "steps_per_epoch=2")
     run(code)
     assert (tmp_path / "preset" / "model.weights.h5").exists()

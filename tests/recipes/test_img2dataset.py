@@ -43,9 +43,9 @@ def server(tmp_path_factory):
         thread.join()
 
 
-def readme_command():
-    """The flags that the README gives img2dataset, but for places and sizes."""
-    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+def documented_command():
+    """The flags that the documentation gives img2dataset, but for places and sizes."""
+    text = (ROOT / "docs" / "filtering.md").read_text().replace("\\\n", " ")
     (line,) = [line for line in text.splitlines() if line.startswith("img2dataset --url_list")]
     return line.split()[1:]
 
@@ -63,7 +63,7 @@ def test_what_img2dataset_downloads_is_filtered_and_trained_on(tiny_preset, serv
         flag.replace("URLS-kept.jsonl", f"{clean}-kept.jsonl").replace(
             "CRAWL", str(tmp_path / "crawl")
         )
-        for flag in readme_command()
+        for flag in documented_command()
     ]
     result = subprocess.run(
         [_COMMAND, *flags, "--processes_count=1", "--retries=0"],
