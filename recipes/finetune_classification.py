@@ -33,6 +33,10 @@ def parse():
 
 def main(settings):
     """Trains both phases, evaluates after each and saves."""
+    from align_keras.runs import inputs
+
+    # Before TensorFlow loads: missing files are reported at once.
+    inputs.check_classification(settings)
     from align_keras.runs import classification
 
     classification.finetune(settings)

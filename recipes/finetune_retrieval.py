@@ -34,6 +34,10 @@ def parse():
 
 def main(settings):
     """Trains, evaluates and reports."""
+    from align_keras.runs import inputs
+
+    # Before TensorFlow loads: missing files are reported at once.
+    inputs.check_pretraining(settings)
     from align_keras.runs import pretraining
 
     pretraining.pretrain(settings)
