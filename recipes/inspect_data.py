@@ -10,7 +10,7 @@ import os
 
 os.environ["ALIGN_KERAS_IMPORT"] = "lazy"  # flags are read without TensorFlow
 
-import align_keras  # noqa: F401, before others: a signal ends their imports in one line
+import align_keras  # before others: a signal ends their imports in one line
 
 # isort: split
 import dataclasses
@@ -51,6 +51,7 @@ def main(settings: InspectSettings) -> None:
     if settings.training.vocabulary:
         with errors.concerning("vocabulary"):
             read_vocabulary(settings.training.vocabulary)
+    align_keras.load()
     from align_keras.data import inspecting, inspection_summary
 
     with errors.concerning("data"):

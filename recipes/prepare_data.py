@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import align_keras
 from align_keras import errors, paths
 from align_keras.data.examples.columns import Columns
 from align_keras.data.examples.table_columns import check_columns
@@ -123,6 +124,7 @@ def main(settings: PrepareSettings) -> None:
             check_model(settings.near_duplicate_model)
     evaluation_images = open_evaluation_images(settings)
     source = preparing.open_pairs(settings.captions, settings.images, settings.source, columns)
+    align_keras.load()
     images = None
     if evaluation_images is not None:
         with errors.concerning("evaluation_images"):

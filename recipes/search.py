@@ -207,7 +207,7 @@ def query(settings):
         for match in search.find(asked, settings.results, settings.probes)
     ]
     for rank, match in enumerate(found, 1):
-        print(f"{rank:>4}{match.score:>8.3f}  {match.name}  {match.caption}".rstrip())
+        print(f"{rank:>4}{match.score:>8.3f}  {match.name}  {match.caption}".rstrip(), flush=True)
     if settings.sheet:
         from align_keras.search.match_sheet import draw_matches
 

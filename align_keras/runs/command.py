@@ -230,10 +230,11 @@ class _QuietFinder:
 
     def find_spec(self, name: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
         """Python's hook: the module's loader; None for other modules."""
+        if name in ("tensorflow", "keras"):
+            align_keras.check_backend(os.environ["KERAS_BACKEND"])
         if name != "tensorflow":
             return None
         sys.meta_path.remove(self)
-        align_keras.check_backend(os.environ["KERAS_BACKEND"])
         found = importlib.util.find_spec(name)
         if found is None or found.loader is None:
             return found

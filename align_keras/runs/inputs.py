@@ -21,6 +21,12 @@ def check_pretraining(settings: PretrainSettings) -> None:
         InputError: names the setting of what is missing.
     """
     data, model = settings.data, settings.model
+    if model.model:
+        with concerning("model"):
+            check_model(model.model)
+    for name in ("text_encoder", "image_encoder"):
+        with concerning(name):
+            check_tower(getattr(model, name))
     for name in ("train_data", "eval_data", "zero_shot_data"):
         pattern = getattr(data, name)
         if pattern and not pattern.startswith("tfds:") and not _has_address(pattern):
@@ -28,12 +34,6 @@ def check_pretraining(settings: PretrainSettings) -> None:
                 records.find_shards(pattern)
     if data.vocabulary and not paths.scheme(data.vocabulary):
         check_vocabulary(data.vocabulary)
-    if model.model:
-        with concerning("model"):
-            check_model(model.model)
-    for name in ("image_encoder", "text_encoder"):
-        with concerning(name):
-            check_tower(getattr(model, name))
 
 
 def check_vocabulary(path: str) -> None:

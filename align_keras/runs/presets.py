@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import align_keras
-from align_keras import paths, preset_folders, signals
+from align_keras import paths, preset_folders
 from align_keras.errors import InputError, MissingInputError
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ def load_model(model: str, **options: Any) -> "AlignDualEncoder":
     """
     check_model(model)
     print(f"loading {model}", file=sys.stderr, flush=True)
-    # An exception in the middle of an import would be taken for a failed one.
-    with signals.ending_at_once():
-        align_keras.load()
-        from align_keras.models.dual_encoder import AlignDualEncoder
+    align_keras.load()
+    from align_keras.models.dual_encoder import AlignDualEncoder
+
     return from_preset(AlignDualEncoder.from_preset, model, **options)
