@@ -67,10 +67,15 @@ __all__ = [
 
 
 def load() -> None:
-    """Imports every public name, if the package was imported lazily."""
+    """Imports every public name, if the package was imported lazily.
+
+    It takes seconds, in which a signal ends a command at once: an exception in the middle of an
+    import would be a stack trace, or be taken for a failed import.
+    """
     if _LAZY:
-        # The variable is gone, so this time the imports above are executed.
-        importlib.reload(sys.modules[__name__])
+        with signals.ending_at_once():
+            # The variable is gone, so this time the imports above are executed.
+            importlib.reload(sys.modules[__name__])
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from align_keras import checksums, files, keras_internals, paths, preset_copies
+from align_keras import checksums, files, keras_internals, paths, preset_copies, preset_folders
 from align_keras.errors import InputError, MissingInputError, Place
 
 #: Where a preset keeps the vocabulary, as keras-hub's own tokenizers do.
@@ -133,9 +133,8 @@ def one_line(preset: str | os.PathLike) -> Iterator[str]:
     paths.check_scheme(address, remote=True, hubs=True)
     found = paths.without_file_scheme(address)
     local = not paths.scheme(found) and found not in keras_internals.BUILTIN_PRESETS
-    if local and not os.path.isdir(found):
-        remedy = "give one, or hf://USER/MODEL, or kaggle://..."
-        raise MissingInputError("no such folder", Place(address), remedy)
+    if local:
+        preset_folders.check_folder(found)
     if paths.is_remote(address):
         local, found = True, preset_copies.of(address)
     try:

@@ -8,6 +8,7 @@ import errno
 import importlib
 import io
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,6 +76,12 @@ class RemoteReader(io.RawIOBase):
         if not self.closed:
             self._file.close()
         super().close()
+
+
+def tensorflow_errors() -> tuple[type[Exception], ...]:
+    """TensorFlow's own errors, for an ``except``; none while TensorFlow is not loaded."""
+    tensorflow = sys.modules.get("tensorflow")
+    return () if tensorflow is None else (tensorflow.errors.OpError,)
 
 
 def check_file_system(address: str) -> None:

@@ -82,12 +82,13 @@ class EvaluateSettings:
 def main(settings):
     """Embeds, scores and reports; returns the ``Result``."""
     from align_keras.evaluation.tasks.evaluate import check_output, evaluate, make_task
-    from align_keras.runs.presets import load_model
+    from align_keras.runs.presets import check_model, load_model
 
+    # Before TensorFlow loads: missing files are reported at once.
     with concerning("task"):
         task = make_task(settings.task, vars(settings))
-    # Faults of the output and the data are reported before a model is loaded.
     with concerning("model"):
+        check_model(settings.model)
         output = settings.output or default_output(settings.model)
     check_output(task, output, settings.model)
     data = task.open()

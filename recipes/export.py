@@ -52,11 +52,11 @@ class ExportSettings:
 def main(settings):
     """Loads, exports and says how to serve."""
     from align_keras.export.options import ExportOptions
+    from align_keras.export.outputs import CARD, check_output
     from align_keras.export.serving_command import serving_command
-    from align_keras.export.writing import CARD, check_output
     from align_keras.runs.presets import load_model
 
-    # What is wrong with the flags is reported before a model is loaded.
+    # What is wrong with the flags is reported before TensorFlow loads.
     names = [field.name for field in dataclasses.fields(ExportOptions)]
     arguments = ExportOptions(*(getattr(settings, name) for name in names)).arguments()
     with concerning("output"):

@@ -17,6 +17,7 @@ os.environ["ALIGN_KERAS_IMPORT"] = "lazy"  # flags are read without TensorFlow
 
 import experiments
 
+import align_keras
 from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import concerning
 from align_keras.runs import command
@@ -33,6 +34,11 @@ def parse():
 
 def main(settings):
     """Trains both phases, evaluates after each and saves."""
+    from align_keras.runs import inputs
+
+    # Before TensorFlow loads: missing files are reported at once.
+    inputs.check_classification(settings)
+    align_keras.load()
     from align_keras.runs import classification
 
     classification.finetune(settings)

@@ -10,7 +10,7 @@ import os
 
 os.environ["ALIGN_KERAS_IMPORT"] = "lazy"  # flags are read without TensorFlow
 
-import align_keras  # noqa: F401, before others: a signal ends their imports in one line
+import align_keras  # before others: a signal ends their imports in one line
 
 # isort: split
 import dataclasses
@@ -40,12 +40,21 @@ class InspectSettings:
 
 def main(settings: InspectSettings) -> None:
     """Reads, judges, times, writes and prints; exits with 1 if the shards are unfit."""
-    from align_keras.data import inspecting, inspection_summary, records
+    from align_keras.data import records
+    from align_keras.preprocessing.tokenizer import read_vocabulary
 
     own = paths.file_name_of(paths.absolute(settings.data))
     output = settings.output or f"inspection/{own}"
+    # Before TensorFlow loads: missing files are reported at once.
     with errors.concerning("data"):
         shards = records.find_shards(settings.data)
+    if settings.training.vocabulary:
+        with errors.concerning("vocabulary"):
+            read_vocabulary(settings.training.vocabulary)
+    align_keras.load()
+    from align_keras.data import inspecting, inspection_summary
+
+    with errors.concerning("data"):
         report = inspecting.inspect(shards, output, settings.sampling, settings.training)
     print(inspection_summary.format_summary(report))
     for kind in ("warnings", "errors"):

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import align_keras
 from align_keras import errors, paths
 from align_keras.data.examples.columns import Columns
 from align_keras.data.examples.table_columns import check_columns
@@ -106,6 +107,7 @@ class PrepareSettings:
 def main(settings: PrepareSettings) -> None:
     """Reads, filters, writes shards, and reports."""
     from align_keras.data.preparation import preparing
+    from align_keras.runs.presets import check_model
 
     output = preparing.Output(
         settings.output,
@@ -116,8 +118,19 @@ def main(settings: PrepareSettings) -> None:
     )
     rules = choose_rules(settings)
     columns = choose_columns(settings)
+    # Before TensorFlow loads: missing files are reported at once.
+    if settings.near_duplicate_model:
+        with errors.concerning("near_duplicate_model"):
+            check_model(settings.near_duplicate_model)
+    evaluation_images = open_evaluation_images(settings)
     source = preparing.open_pairs(settings.captions, settings.images, settings.source, columns)
-    images = open_evaluation_images(settings, rules)
+    align_keras.load()
+    images = None
+    if evaluation_images is not None:
+        with errors.concerning("evaluation_images"):
+            images = preparing.open_evaluation_images(
+                evaluation_images, rules, settings.near_duplicate_model
+            )
     name = "captions" if settings.captions else "source"
     with errors.concerning(name):
         report = preparing.prepare(
@@ -148,9 +161,9 @@ def choose_rules(settings: PrepareSettings) -> filters.Rules:
     return base.but(settings.without, **given)
 
 
-def open_evaluation_images(settings: PrepareSettings, rules: filters.Rules) -> Any:
+def open_evaluation_images(settings: PrepareSettings) -> Any:
     """The images whose near-duplicates are dropped, or None."""
-    from align_keras.data.preparation import preparing
+    from align_keras.data import examples
 
     if not settings.evaluation_images:
         if settings.near_duplicate_model:
@@ -165,9 +178,7 @@ def open_evaluation_images(settings: PrepareSettings, rules: filters.Rules) -> A
             raise errors.InputError(
                 "no image is opened to compare", remedy="leave out <table_only> or this"
             )
-        return preparing.open_evaluation_images(
-            settings.evaluation_images, rules, settings.near_duplicate_model
-        )
+        return examples.open_images(settings.evaluation_images)
 
 
 def parse(arguments: Sequence[str] | None = None) -> PrepareSettings:

@@ -16,6 +16,7 @@ os.environ["ALIGN_KERAS_IMPORT"] = "lazy"  # flags are read without TensorFlow
 
 import experiments
 
+import align_keras
 from align_keras.runs import command
 
 
@@ -26,6 +27,11 @@ def parse():
 
 def main(settings):
     """Trains, evaluates and reports."""
+    from align_keras.runs import inputs
+
+    # Before TensorFlow loads: missing files are reported at once.
+    inputs.check_pretraining(settings)
+    align_keras.load()
     from align_keras.runs import pretraining
 
     pretraining.pretrain(settings)

@@ -29,8 +29,14 @@ from align_keras import paths
 from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import InputError, concerning
 from align_keras.runs import command
-from align_keras.search.image_index import MAX_THUMBNAIL_SIZE, UNREADABLE, ImageIndex
+from align_keras.search.image_index import (
+    MAX_THUMBNAIL_SIZE,
+    UNREADABLE,
+    ImageIndex,
+    model_to_load,
+)
 from align_keras.search.inverted_lists import PROBES
+from align_keras.search.queries import Query, read_image
 from align_keras.wording import counted, rate
 
 
@@ -123,17 +129,20 @@ class ServeSettings(SearchSettings):
 def index(settings):
     """Embeds, with a progress bar; returns the index's ``Header``."""
     from align_keras.data import examples
-    from align_keras.runs.presets import load_model
-    from align_keras.search import indexing
+    from align_keras.runs.presets import check_model, load_model
 
     most = {"thumbnail_size": MAX_THUMBNAIL_SIZE}
     for name, least in (("batch_size", 1), ("thumbnail_size", 0), ("lists", 0)):
         check_range(settings, name, least, most.get(name))
-    # Before a model is loaded: faults in the images are reported at once.
+    # Before TensorFlow loads: missing files are reported at once.
+    with concerning("model"):
+        check_model(settings.model)
     with concerning("images"):
         source = examples.open_images(settings.images, settings.select)
     with concerning("model"):
         model = load_model(settings.model)
+    from align_keras.search import indexing
+
     start = time.monotonic()
     with tqdm.tqdm(total=source.count, unit="image", disable=None) as bar:
 
@@ -169,22 +178,21 @@ def index(settings):
 
 
 def open_search(settings):
-    """An ``ImageSearch``; faults in the index are reported before a model is loaded."""
+    """An ``ImageSearch``; faults in the index are reported before TensorFlow loads."""
     from align_keras.runs.presets import load_model
-    from align_keras.search.image_search import ImageSearch, model_to_load
 
     check_range(settings, "probes", 1)
     with concerning("index"):
         opened = ImageIndex(settings.index, settings.exact)
     with concerning("model"):
-        return ImageSearch(load_model(model_to_load(opened, settings.model)), opened)
+        model = load_model(model_to_load(opened, settings.model))
+        from align_keras.search.image_search import ImageSearch
+
+        return ImageSearch(model, opened)
 
 
 def query(settings):
     """Finds, prints and draws; returns a list of ``Match``."""
-    from align_keras.search.image_search import Query, read_image
-    from align_keras.search.match_sheet import draw_matches
-
     with concerning("sheet"):
         own, sheet = (paths.path_of(path).resolve() for path in (settings.image, settings.sheet))
         if settings.image and own == sheet:
@@ -201,8 +209,10 @@ def query(settings):
         for match in search.find(asked, settings.results, settings.probes)
     ]
     for rank, match in enumerate(found, 1):
-        print(f"{rank:>4}{match.score:>8.3f}  {match.name}  {match.caption}".rstrip())
+        print(f"{rank:>4}{match.score:>8.3f}  {match.name}  {match.caption}".rstrip(), flush=True)
     if settings.sheet:
+        from align_keras.search.match_sheet import draw_matches
+
         title = " ".join(filter(None, [Path(settings.image).name, settings.text]))
         title += f" without {settings.without}" if settings.without else ""
         with concerning("index"):
@@ -214,7 +224,6 @@ def query(settings):
 def evaluate(settings):
     """Asks with every caption; returns the ``IndexRecall``."""
     from align_keras.data import examples
-    from align_keras.evaluation import report
     from align_keras.search.recall import measure_recall, read_captions
 
     with concerning("data"):
@@ -223,6 +232,8 @@ def evaluate(settings):
     search = open_search(settings)
     with concerning("data"):
         found = measure_recall(search, captions, settings.probes)
+    from align_keras.evaluation import report
+
     print(report.format_table(found.title, found.metrics, found.chance, {}))
     print(f"\n{found.milliseconds:.2f} ms a query, all asked together")
     return found
@@ -230,22 +241,24 @@ def evaluate(settings):
 
 def serve(settings):
     """Shows the page until it is interrupted."""
-    from align_keras.search import page
+    from align_keras.search import listening, page_guard
 
-    page.require_starlette()
-    from align_keras.search import page_guard, page_server
-
+    page_guard.require_starlette()
     page_guard.allowed_names(settings.allowed_host)
-    search = open_search(settings)
-    search.index.verify_in_background(tell)
-    page_server.serve(
-        search,
-        settings.host,
-        settings.port,
-        settings.probes,
-        settings.allowed_host,
-        command.flag_of,
-    )
+    # Whoever asks while the model loads is answered once it has.
+    with listening.listen(settings.host, settings.port) as listener:
+        search = open_search(settings)
+        search.index.verify_in_background(tell)
+        from align_keras.search import page_server
+
+        page_server.serve(
+            search,
+            listener,
+            settings.host,
+            settings.probes,
+            settings.allowed_host,
+            command.flag_of,
+        )
 
 
 def tell(fault):

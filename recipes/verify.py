@@ -39,8 +39,6 @@ def main(settings: VerifySettings) -> None:
 
     is_damaged = False
     given = [paths.FILES.read(path) for path in settings.paths]
-    if any(map(paths.is_remote, given)):
-        command.load_quietly()
     for path in given:
         for found in verifying.verify(path):
             print(command.printable(str(found)), flush=True)
@@ -57,4 +55,4 @@ def parse(arguments: Sequence[str] | None = None) -> VerifySettings:
 
 
 if __name__ == "__main__":
-    command.run("verify.py", parse, main, loads=False)
+    command.run("verify.py", parse, main)

@@ -215,9 +215,9 @@ def page_search(tmp_path_factory, tiny_model, held_out_images):
 @pytest.fixture(scope="session")
 def page_address(page_search):
     """The address of a page that is served while the tests run."""
-    from align_keras.search import page, page_server
+    from align_keras.search import listening, page, page_server
 
-    with page_server.listen("127.0.0.1", 0) as listener:
+    with listening.listen("127.0.0.1", 0) as listener:
         server = page_server.build_server(page.build_page(page_search))
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()

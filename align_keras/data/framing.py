@@ -10,24 +10,32 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import google_crc32c
-import tensorflow as tf
 
-from align_keras import paths
+from align_keras import lazy, paths
+from align_keras.remote_files import tensorflow_errors
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = lazy.Module("tensorflow")
 
 #: Records between two of the places that ``walk`` finds.
 BLOCK = 128
 #: Bytes of a record in a file beside its own: its length, and two checksums.
 RECORD_OVERHEAD = 16
-#: What is raised where a file cannot be opened, ends early or cannot be decompressed.
-ENDS_EARLY = (EOFError, OSError, zlib.error, tf.errors.OpError)
 
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
 # A longer record is a broken header: protocol buffers end at 2 GiB.
 _MAX_RECORD_BYTES = 1 << 31
+
+
+def ends_early() -> tuple[type[Exception], ...]:
+    """What is raised where a file cannot be opened, ends early or cannot be decompressed."""
+    return (EOFError, OSError, zlib.error, *tensorflow_errors())
 
 
 class ShardIndex(NamedTuple):
@@ -51,7 +59,7 @@ def read(shard: str, start: int = 0) -> Iterator[bytes | None]:
         start: the byte where a record begins, of a shard that is not compressed.
 
     Raises:
-        One of ``ENDS_EARLY`` where the rest of the file is lost.
+        One of ``ends_early()`` where the rest of the file is lost.
     """
     with _open(shard) as file:
         if start:
@@ -73,7 +81,7 @@ def count(shard: str) -> tuple[ShardIndex, bool]:
     try:
         for _ in read(shard):
             number += 1
-    except ENDS_EARLY:
+    except ends_early():
         return ShardIndex(number + 1, [], whole=number), True
     return ShardIndex(number, [], whole=number), False
 
@@ -82,7 +90,7 @@ def walk(shard: str) -> tuple[ShardIndex, bool]:
     """As ``count``, from the headers alone, with all that ``ShardIndex`` has."""
     number = position = 0
     starts, seen = [], hashlib.blake2b(digest_size=16)
-    size, is_sound = tf.io.gfile.stat(shard).length, True
+    size, is_sound = paths.path_of(shard).stat().st_size, True
     with _open_to_skip(shard) as file:
         while position < size and is_sound:
             if number % BLOCK == 0:
@@ -97,8 +105,8 @@ def walk(shard: str) -> tuple[ShardIndex, bool]:
             position += _HEADER.size + (length or 0) + _CHECKSUM.size
         file.seek(max(0, size - _CHECKSUM.size))
         seen.update(file.read(_CHECKSUM.size))
-    ends_early = not is_sound or position > size
-    return ShardIndex(number, starts, seen.hexdigest(), number - ends_early), ends_early
+    is_cut = not is_sound or position > size
+    return ShardIndex(number, starts, seen.hexdigest(), number - is_cut), is_cut
 
 
 def _masked_crc(data: bytes) -> int:

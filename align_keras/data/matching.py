@@ -2,8 +2,6 @@
 
 import os
 
-import tensorflow as tf
-
 from align_keras import paths
 from align_keras.remote_files import gfile_of
 
@@ -23,7 +21,7 @@ def matching_files(pattern: str) -> list[str]:
     for path in _remote_files(pattern) if paths.scheme(pattern) else paths.matching(pattern):
         name = os.path.basename(path)
         passed_over = name.startswith(".") or name.endswith((".partial", ".json"))
-        if (path == pattern or not passed_over) and not tf.io.gfile.isdir(path):
+        if (path == pattern or not passed_over) and not paths.path_of(path).is_dir():
             found.append(path)
     return sorted(found)
 

@@ -19,15 +19,18 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
-
-from align_keras import paths
+from align_keras import lazy, paths
 from align_keras.data import file_kinds, framing
 from align_keras.data.matching import matching_files
 from align_keras.data.shard_names import NO_EXAMPLE, stats_path
 from align_keras.errors import InputError, MissingInputError, Place
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = lazy.Module("tensorflow")
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +61,7 @@ def find_shards(pattern: str | Path) -> list[str]:
 
 def check_kind(shard: str) -> None:
     """Raises InputError if a shard without a readable record is a sound file of another kind."""
-    with tf.io.gfile.GFile(shard, "rb") as file:
+    with paths.path_of(shard).open("rb") as file:
         head = file.read(file_kinds.HEAD_BYTES)
     file_kinds.check_shard(shard, head)
 
@@ -71,7 +74,7 @@ def read_frames(shard: str, start: int = 0) -> Iterator[bytes | None]:
     """
     try:
         yield from framing.read(shard, start)
-    except framing.ENDS_EARLY:
+    except framing.ends_early():
         yield None
 
 
@@ -113,8 +116,9 @@ def stated_alone(shard: str) -> int | None:
 
 
 def _stated_count(shard: str) -> int | None:
-    if tf.io.gfile.exists(stats_path(shard)):
-        with tf.io.gfile.GFile(stats_path(shard)) as file:
+    path = paths.path_of(stats_path(shard))
+    if path.exists():
+        with path.open() as file:
             try:
                 return int(json.loads(file.read())["successes"])
             except (ValueError, KeyError, TypeError):
@@ -141,7 +145,7 @@ def read_records(shard: str, count: int, start: int = 0, skip: int = 0) -> Itera
         yield next(frames, None) or b""
 
 
-def parse_example(record: bytes) -> tf.train.Example:
+def parse_example(record: bytes) -> "tf.train.Example":
     """A serialised record as protobuf reads it; ValueError if it is no ``tf.train.Example``."""
     try:
         return tf.train.Example.FromString(record)

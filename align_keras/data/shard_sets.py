@@ -11,13 +11,17 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import tensorflow as tf
-
-from align_keras import files, full_disk, paths, uploads
+from align_keras import files, full_disk, lazy, paths, uploads
 from align_keras.data import shard_checksums
 from align_keras.errors import InputError, concerning
 from align_keras.remote_path import RemotePath
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = lazy.Module("tensorflow")
 
 _MOST_SHARDS = 100_000
 _JOURNAL = "moved.json"

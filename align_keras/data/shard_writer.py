@@ -5,12 +5,16 @@ import json
 import os
 import uuid
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import tensorflow as tf
-
-from align_keras import files, full_disk
+from align_keras import files, full_disk, lazy
 from align_keras.data import shard_names
 from align_keras.data.shard_sets import shard_path
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = lazy.Module("tensorflow")
 
 
 class ShardWriter:

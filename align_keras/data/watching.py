@@ -6,10 +6,9 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-import tensorflow as tf
-
 from align_keras import paths
 from align_keras.errors import InputError, Place
+from align_keras.remote_path import RemotePath
 
 #: Changes after which nothing more is read from a file.
 GONE, FOLDER = "is gone", "is a folder"
@@ -95,12 +94,12 @@ def _state_of(file: str) -> FileState | None:
     """The state of a file; None if it cannot be found out, as while a network is down."""
     try:
         if paths.scheme(file):
-            remote = tf.io.gfile.stat(file)
-            return FileState(remote.length, remote.mtime_nsec)
+            remote = RemotePath(file).stat()
+            return FileState(remote.st_size, remote.st_mtime_ns)
         found = os.stat(file)
-    except (FileNotFoundError, NotADirectoryError, tf.errors.NotFoundError):
+    except (FileNotFoundError, NotADirectoryError):
         return _NOTHING
-    except (OSError, tf.errors.OpError):
+    except OSError:
         return None
     if stat.S_ISDIR(found.st_mode):
         return _FOLDER

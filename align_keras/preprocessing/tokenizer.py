@@ -3,12 +3,18 @@
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import tensorflow as tf
-import tensorflow_text as tf_text
-
-from align_keras import files
+from align_keras import files, lazy, paths
 from align_keras.errors import InputError, MissingInputError, Place
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tensorflow_text as tf_text
+else:
+    # A vocabulary is read before TensorFlow loads.
+    tf = lazy.Module("tensorflow")
+    tf_text = lazy.Module("tensorflow_text")
 
 PAD, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 
@@ -44,15 +50,13 @@ def read_vocabulary(path: str | os.PathLike) -> list[str]:
         MissingInputError: if there is no such file.
         InputError: if it is not UTF-8, or ``check_vocabulary`` refuses it.
     """
-    path = os.fspath(path)
-    place = Place(path)
-    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
+    place, file = Place(os.fspath(path)), paths.path_of(path)
+    if not file.is_file():
         raise MissingInputError("no such file", place, _REMEDY)
-    with tf.io.gfile.GFile(path, "rb") as file:
-        try:
-            pieces = file.read().decode("utf-8").split("\n")
-        except UnicodeDecodeError:
-            raise InputError("not UTF-8", place, _REMEDY) from None
+    try:
+        pieces = file.read_bytes().decode("utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise InputError("not UTF-8", place, _REMEDY) from None
     pieces = [piece.rstrip("\r") for piece in pieces]
     while pieces and not pieces[-1]:
         pieces.pop()
@@ -119,7 +123,7 @@ class WordPieceTokenizer:
         )
         self._traced_rows: dict[tuple[int, bool], Callable] = {}
 
-    def normalize(self, captions: tf.Tensor) -> tf.Tensor:
+    def normalize(self, captions: "tf.Tensor") -> "tf.Tensor":
         """Cleans captions as BERT does; marks special pieces, and overlong words as unknown.
 
         Args:
@@ -145,7 +149,7 @@ class WordPieceTokenizer:
             lambda: text,
         )
 
-    def tokenize(self, captions: tf.Tensor) -> tf.RaggedTensor:
+    def tokenize(self, captions: "tf.Tensor") -> "tf.RaggedTensor":
         """Cuts captions into word pieces, without [CLS] and [SEP].
 
         Args:

@@ -13,9 +13,9 @@ from align_keras.data.examples.example_set import ExampleSet, usable
 from align_keras.data.watching import WatchedFiles
 from align_keras.errors import InputError, concerning
 from align_keras.evaluation.tasks.classes import Classes, read_class_names
-from align_keras.evaluation.tasks.data import SplitData
 from align_keras.preprocessing.decoding import decoder, faults
 from align_keras.runs.classification_settings import ClassificationSettings
+from align_keras.runs.inputs import split_data
 
 
 class LabelledImages:
@@ -110,15 +110,7 @@ def open_data(settings: ClassificationSettings) -> tuple[ExampleSet, LabelledIma
         InputError: if there are none, or an image of either is of no class.
     """
     data, task = settings.data, settings.start.task
-    test, train_examples = SplitData(
-        task,
-        data=data.data,
-        split=data.split,
-        images=data.images,
-        select=data.select,
-        train_data=data.train_data,
-        train_split=data.train_split,
-    ).open()
+    test, train_examples = split_data(settings).open()
     with concerning(data.trained_on):
         train = LabelledImages(task, train_examples, data.class_names, settings.run.seed)
     with concerning("data"):

@@ -1,11 +1,13 @@
-"""What every recipe does alike: reads flags, loads TensorFlow, ends in one line.
+"""What every recipe does alike: reads flags, ends in one line, and says when TensorFlow loads.
 
-Importing this module loads neither TensorFlow nor Keras, so that flags, settings and ``--help``
-answer at once.
+Importing this module loads neither TensorFlow nor Keras, so that flags, settings, ``--help`` and
+missing files are answered at once.
 """
 
 import contextlib
 import dataclasses
+import importlib.machinery
+import importlib.util
 import os
 import re
 import signal
@@ -25,8 +27,12 @@ from align_keras.remote_files import check_file_system
 T = TypeVar("T")
 
 
-def run(name: str, parse: Callable[[], T], main: Callable[[T], Any], loads: bool = True) -> Any:
-    """Runs a recipe: ``main(parse())``, with TensorFlow loaded in between.
+def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
+    """Runs a recipe: ``main(parse())``.
+
+    TensorFlow takes seconds to load. It does so when something first needs it: ``main`` looks at
+    settings and local files before it imports what loads TensorFlow. A line on standard error
+    says so then. An address such as ``gs://`` among the settings needs it before ``main``.
 
     ValueError, OSError, FloatingPointError and TensorFlow's errors end the process with one line
     on standard error and exit code 1, and so does a full disk, whatever its error; others keep
@@ -37,7 +43,6 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any], loads: bool
         name: of the recipe, such as ``pretrain.py``; it begins the line.
         parse: reads the settings; without TensorFlow.
         main: does the work.
-        loads: whether TensorFlow is loaded at all.
 
     Returns:
         What ``main`` returns.
@@ -45,15 +50,10 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any], loads: bool
     # If align_keras was imported first, this variable is still set.
     os.environ.pop("ALIGN_KERAS_IMPORT", None)
     full_disk.ignore_unraisable()
-    with signals.handled(name):
+    with signals.handled(name), _importing_quietly():
         try:
             settings = parse()
-            if loads:
-                align_keras.check_backend(os.environ["KERAS_BACKEND"])
-                load_quietly()
-                with signals.ending_at_once():
-                    align_keras.load()
-                check_file_systems(settings)
+            check_file_systems(settings)
             return main(settings)
         except KeyboardInterrupt as stop:
             _end_interrupted(name, stop)
@@ -213,6 +213,43 @@ def _without_the_graph(error: Any) -> str:
     return next(lines, type(error).__name__)
 
 
+@contextlib.contextmanager
+def _importing_quietly() -> Iterator[None]:
+    """Within, the first import of TensorFlow is announced, and is as ``load_quietly``."""
+    finder = _QuietFinder()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # TensorFlow was imported
+            sys.meta_path.remove(finder)
+
+
+class _QuietFinder:
+    """Finds TensorFlow for Python's import, once."""
+
+    def find_spec(self, name: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
+        """Python's hook: the module's loader; None for other modules."""
+        if name in ("tensorflow", "keras"):
+            align_keras.check_backend(os.environ["KERAS_BACKEND"])
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        found = importlib.util.find_spec(name)
+        if found is None or found.loader is None:
+            return found
+        execute = found.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            print("loading TensorFlow", file=sys.stderr, flush=True)
+            with _quiet():
+                execute(module)
+                _look_for_devices(module)
+
+        found.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return found
+
+
 def load_quietly() -> None:
     """Imports TensorFlow and looks for its devices while file descriptor 2 leads nowhere.
 
@@ -220,7 +257,22 @@ def load_quietly() -> None:
     ``TF_CPP_MIN_LOG_LEVEL`` says; the one line of an error would stand among them. Where that
     variable is set nothing is hidden: 0 tells why a GPU is not found.
     """
+    with _quiet():
+        import tensorflow as tf
+
+        _look_for_devices(tf)
+
+
+def _look_for_devices(tf: Any) -> None:
+    # Physical ones: asking for logical ones would start the runtime, which strategies of several
+    # workers and TPUs must do themselves.
+    tf.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
         return
     # A warning for each corrupt image would tear the progress bar.
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
@@ -230,11 +282,7 @@ def load_quietly() -> None:
         os.dup2(nowhere.fileno(), 2)
     try:
         with signals.ending_at_once(kept):
-            import tensorflow as tf
-
-        # Physical ones: asking for logical ones would start the runtime, which strategies of
-        # several workers and TPUs must do themselves.
-        tf.config.list_physical_devices()
+            yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)

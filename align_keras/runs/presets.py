@@ -1,11 +1,16 @@
 """The trained model that a setting names: a preset, or the preset of a run's directory."""
 
+import os
+import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from align_keras import paths
+import align_keras
+from align_keras import paths, preset_folders
 from align_keras.errors import InputError, MissingInputError
-from align_keras.models.dual_encoder import AlignDualEncoder
+
+if TYPE_CHECKING:
+    from align_keras.models.dual_encoder import AlignDualEncoder
 
 T = TypeVar("T")
 
@@ -26,6 +31,22 @@ def find_preset(model: str) -> str:
     return str(model)
 
 
+def check_model(model: str) -> None:
+    """Looks for the folder of a model before TensorFlow loads; what is elsewhere is asked later.
+
+    Raises:
+        MissingInputError: if it is not there, or as ``find_preset``.
+    """
+    if not paths.scheme(model):
+        preset_folders.check_folder(find_preset(model))
+
+
+def check_tower(preset: str) -> None:
+    """As ``check_model``, of a trained tower: a name without a folder may be keras-hub's."""
+    if os.sep in preset and not paths.scheme(preset):
+        preset_folders.check_folder(preset)
+
+
 def from_preset(load: Callable[..., T], model: str, **options: Any) -> T:
     """``load(preset, **options)``, where ``load`` is a class's ``from_preset``.
 
@@ -43,8 +64,8 @@ def from_preset(load: Callable[..., T], model: str, **options: Any) -> T:
         raise InputError(str(error)) from error
 
 
-def load_model(model: str, **options: Any) -> AlignDualEncoder:
-    """Loads a dual encoder with its preprocessor.
+def load_model(model: str, **options: Any) -> "AlignDualEncoder":
+    """Loads a dual encoder with its preprocessor, and says so in a line on standard error.
 
     Args:
         model: a preset (a folder, also ``gs://...``, ``hf://...`` or ``kaggle://...``), or the
@@ -54,4 +75,9 @@ def load_model(model: str, **options: Any) -> AlignDualEncoder:
     Raises:
         InputError: as ``from_preset``.
     """
+    check_model(model)
+    print(f"loading {model}", file=sys.stderr, flush=True)
+    align_keras.load()
+    from align_keras.models.dual_encoder import AlignDualEncoder
+
     return from_preset(AlignDualEncoder.from_preset, model, **options)

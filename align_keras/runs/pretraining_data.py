@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import tensorflow as tf
-
 from align_keras import checksums, files
 from align_keras.data import (
     checks,
@@ -20,12 +18,13 @@ from align_keras.data import (
 )
 from align_keras.data.preparation import tfds_shards
 from align_keras.data.shard_order import ShardCounts
-from align_keras.errors import InputError, MissingInputError, Place, concerning
+from align_keras.errors import InputError, Place, concerning
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.models import pretrained
 from align_keras.paths import AnyPath
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.preprocessing.tokenizer import read_vocabulary, write_vocabulary
+from align_keras.runs.inputs import check_vocabulary
 from align_keras.runs.presets import from_preset
 from align_keras.runs.pretraining_settings import PAPER_SIZES, DataSettings, ModelSettings
 from align_keras.wording import counted
@@ -139,14 +138,6 @@ def _writing_into_workdir() -> Iterator[None]:
         if error.setting == "output":
             error.setting, error.remedy = "workdir", "remove it, or give another"
         raise
-
-
-def check_vocabulary(path: str) -> None:
-    """Raises InputError unless the file is a vocabulary."""
-    with concerning("vocabulary"):
-        if not tf.io.gfile.exists(path):
-            raise MissingInputError("no such file", Place(path))
-        read_vocabulary(path)
 
 
 def make_preprocessor(

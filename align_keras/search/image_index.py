@@ -215,6 +215,19 @@ class ImageIndex:
         return InputError(what, Place(str(self.directory / name)), _BUILD_AGAIN)
 
 
+def model_to_load(index: ImageIndex, model: str = "") -> str:
+    """The model that a search is to load: the given one, or the folder that the index names.
+
+    Raises:
+        InputError: if the index names an address. An index may come from elsewhere, and what it
+            names is not fetched unasked.
+    """
+    named = index.header.model
+    if not model and "://" in named:
+        raise InputError(f"the index names {named}", remedy="to fetch it, give it as <model>")
+    return model or named
+
+
 def read_header(directory: str | Path) -> Header:
     """The ``Header`` of a finished index.
 

@@ -5,13 +5,11 @@ Everything that comes in is bounded and checked here, since a page passes on wha
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import keras
 import numpy as np
 
-from align_keras.data.examples import image_files
 from align_keras.errors import InputError, Place
 from align_keras.evaluation import embedding, zero_shot
 from align_keras.evaluation.composed_search import compose
@@ -237,25 +235,3 @@ def _compose(embedding: np.ndarray, text: np.ndarray, weight: float) -> np.ndarr
     if not np.isfinite(composed).all():
         raise InputError("nothing is left to look for: what is added and taken away cancel out")
     return composed
-
-
-def read_image(path: str | Path) -> bytes:
-    """The bytes of an image file to look for; InputError if they cannot be read."""
-    try:
-        return image_files.read_file(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(reason, Place(str(path))) from None
-
-
-def model_to_load(index: ImageIndex, model: str = "") -> str:
-    """The model that a search is to load: the given one, or the folder that the index names.
-
-    Raises:
-        InputError: if the index names an address. An index may come from elsewhere, and what it
-            names is not fetched unasked.
-    """
-    named = index.header.model
-    if not model and "://" in named:
-        raise InputError(f"the index names {named}", remedy="to fetch it, give it as <model>")
-    return model or named

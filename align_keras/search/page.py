@@ -39,17 +39,6 @@ _FILES = {
 _WORKING = 2
 
 
-def require_starlette() -> None:
-    """Raises an InputError, which says how to get them, if the page's libraries are missing."""
-    try:
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError:
-        raise InputError(
-            "serve needs starlette and uvicorn", remedy="pip install 'align-keras[page]'"
-        ) from None
-
-
 def build_page(
     search: ImageSearch,
     probes: int | None = None,

@@ -26,6 +26,17 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]@*]+)(:\d*)?")
 
 
+def require_starlette() -> None:
+    """Raises an InputError, which says how to get them, if the page's libraries are missing."""
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError:
+        raise InputError(
+            "serve needs starlette and uvicorn", remedy="pip install 'align-keras[page]'"
+        ) from None
+
+
 class Guard:
     """An ASGI app before another one.
 

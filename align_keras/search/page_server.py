@@ -15,7 +15,6 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from align_keras.errors import InputError
 from align_keras.search.image_search import ImageSearch
 from align_keras.search.page import build_page
 from align_keras.search.page_guard import HEADERS, LOOPBACK, RETRY_AFTER
@@ -31,8 +30,8 @@ _ENDING_SECONDS = 5
 
 def serve(
     search: ImageSearch,
+    listener: socket.socket,
     host: str,
-    port: int,
     probes: int | None = None,
     allowed_hosts: Sequence[str] = (),
     name_of: Callable[[str], str] = str,
@@ -41,20 +40,20 @@ def serve(
 
     Args:
         search: what the page asks.
-        host: name or address to listen on.
-        port: 0 for any that is free.
+        listener: as of ``listening.listen``; it is closed.
+        host: by which name or address it listens.
         probes: lists of a large index to look into; None for the default.
         allowed_hosts: names by which browsers may call the server, beside ``host`` and those of
             this machine to itself.
         name_of: how a setting is called where the user reads it.
 
     Raises:
-        InputError: if the address cannot be listened on, or an allowed host is not a name.
+        InputError: if an allowed host is not a name.
     """
-    app = build_page(search, probes, (*LOOPBACK, host, *allowed_hosts), name_of)
-    search.warm_up()
-    _return_memory()
-    with listen(host, port) as listener:
+    with listener:
+        app = build_page(search, probes, (*LOOPBACK, host, *allowed_hosts), name_of)
+        search.warm_up()
+        _return_memory()
         name = f"[{host}]" if ":" in host else host
         print(f"http://{name}:{listener.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
         build_server(app).run(sockets=[listener])
@@ -70,30 +69,6 @@ def _return_memory() -> None:
     gc.freeze()
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
-
-    Args:
-        host: a name, or an address of IPv4 or IPv6, such as ``::1``.
-        port: 0 for any that is free.
-
-    Raises:
-        InputError: if it cannot.
-    """
-    if not 0 <= port < 1 << 16:
-        raise InputError(f"must be from 0 to 65,535, not {port}", setting="port")
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # A name of both kinds is that of its IPv4 address.
-        family, *_, address = min(found, key=lambda entry: entry[0])
-        return socket.create_server(address[:2], family=family)
-    except (OSError, UnicodeError) as error:
-        raise InputError(
-            f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}",
-            remedy="give another <host> or <port>",
-        ) from None
 
 
 def build_server(app: Any) -> uvicorn.Server:

@@ -1,8 +1,10 @@
 """What is looked for, and what of it is refused."""
 
 import dataclasses
+from pathlib import Path
 
-from align_keras.errors import InputError
+from align_keras.data.examples import image_files
+from align_keras.errors import InputError, Place
 
 MAX_CHARACTERS = 1_000
 
@@ -42,3 +44,12 @@ def clean_text(text: str) -> str:
     if len(text) > MAX_CHARACTERS:
         raise InputError(f"a text of {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
     return " ".join(text.encode("utf-8", "replace").decode().split())
+
+
+def read_image(path: str | Path) -> bytes:
+    """The bytes of an image file to look for; InputError if they cannot be read."""
+    try:
+        return image_files.read_file(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(reason, Place(str(path))) from None

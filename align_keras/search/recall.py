@@ -2,15 +2,22 @@
 
 import dataclasses
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from align_keras import lazy
 from align_keras.data.examples import ExampleSet
 from align_keras.errors import InputError
-from align_keras.evaluation import embedding, retrieval
+from align_keras.evaluation import retrieval
 from align_keras.evaluation.metrics import RECALL_AT
-from align_keras.search.image_search import ImageSearch
 from align_keras.wording import counted
+
+if TYPE_CHECKING:
+    from align_keras.evaluation import embedding
+    from align_keras.search.image_search import ImageSearch
+else:
+    embedding = lazy.Module("align_keras.evaluation.embedding")
 
 # What recall is looked at among; more than 10, so that ties at the tenth place are seen.
 _RANKED = 50
@@ -43,7 +50,7 @@ def read_captions(data: ExampleSet) -> list[CaptionOfImage]:
 
 
 def measure_recall(
-    search: ImageSearch, captions: list[CaptionOfImage], probes: int | None = None
+    search: "ImageSearch", captions: list[CaptionOfImage], probes: int | None = None
 ) -> IndexRecall:
     """Asks with every caption; a tie is lost, as in ``evaluation.retrieval``.
 

@@ -8,9 +8,10 @@ from small_indexes import build
 
 from align_keras.errors import InputError
 from align_keras.evaluation.composed_search import compose
-from align_keras.search.image_index import ImageIndex
-from align_keras.search.image_search import ImageSearch, Query, model_to_load, read_image
+from align_keras.search.image_index import ImageIndex, model_to_load
+from align_keras.search.image_search import ImageSearch
 from align_keras.search.match_sheet import draw_matches
+from align_keras.search.queries import Query, read_image
 
 
 @pytest.fixture(scope="module")

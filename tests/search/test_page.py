@@ -14,7 +14,7 @@ from page_client import ask, places, text_of
 from PIL import Image
 
 from align_keras.errors import InputError
-from align_keras.search import page, page_server
+from align_keras.search import listening, page_guard
 from align_keras.search.image_search import MAX_CLASSES, Query
 
 # === What it answers ===
@@ -157,7 +157,7 @@ def test_damaged_embeddings_are_not_found(page_address, page_search, monkeypatch
 def test_missing_libraries_are_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "starlette", None)
     with pytest.raises(InputError, match=r"pip install 'align-keras\[page\]'"):
-        page.require_starlette()
+        page_guard.require_starlette()
 
 
 def test_odd_texts_are_searched(page_address):
@@ -202,8 +202,8 @@ def test_many_ask_at_a_time(page_address, held_out_images):
 def test_a_port_that_is_taken_is_one_line(page_address):
     port = int(page_address.rpartition(":")[2])
     with pytest.raises(InputError, match="cannot listen on .*: Address already") as caught:
-        page_server.listen("127.0.0.1", port)
+        listening.listen("127.0.0.1", port)
     assert caught.value.remedy == "give another <host> or <port>"
     with pytest.raises(InputError, match="must be from 0 to 65,535, not 99999") as caught:
-        page_server.listen("127.0.0.1", 99_999)
+        listening.listen("127.0.0.1", 99_999)
     assert caught.value.setting == "port"

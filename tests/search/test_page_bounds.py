@@ -9,7 +9,7 @@ import types
 import pytest
 from page_client import ask, exchange, open_socket, read_all
 
-from align_keras.search import page, page_server, requests
+from align_keras.search import listening, page, page_server, requests
 from align_keras.search.page_guard import HEADERS
 from align_keras.search.pixel_budget import PixelBudget, pixels_of
 from align_keras.search.text_batches import Batches
@@ -237,7 +237,7 @@ def test_it_listens_on_ipv6():
     if not socket.has_ipv6:
         pytest.skip("no IPv6")
     try:
-        listener = page_server.listen("::1", 0)
+        listener = listening.listen("::1", 0)
     except OSError:
         pytest.skip("no IPv6 address")
     with listener:
@@ -246,7 +246,7 @@ def test_it_listens_on_ipv6():
 
 def test_a_request_under_way_does_not_keep_it_from_ending(page_search, monkeypatch):
     monkeypatch.setattr(page_server, "_ENDING_SECONDS", 1)
-    with page_server.listen("127.0.0.1", 0) as listener:
+    with listening.listen("127.0.0.1", 0) as listener:
         server = page_server.build_server(page.build_page(page_search))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()

@@ -6,8 +6,6 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 
-import tensorflow as tf
-
 from align_keras import paths
 from align_keras.data import file_kinds
 from align_keras.data.examples import image_files
@@ -33,14 +31,14 @@ class TarExamples(ShardExamples):
     def _entries(self, part: str) -> Iterator[Entry]:
         try:
             with (
-                tf.io.gfile.GFile(part, "rb") as file,
+                paths.path_of(part).open("rb") as file,
                 tarfile.open(fileobj=file, mode="r:") as archive,
             ):
                 for sample in _samples(archive):
                     yield _entry(part, archive, sample)
-        except (tarfile.TarError, EOFError, OSError, tf.errors.OpError) as error:
+        except (tarfile.TarError, EOFError, OSError) as error:
             if isinstance(error, tarfile.ReadError):
-                with tf.io.gfile.GFile(part, "rb") as file:
+                with paths.path_of(part).open("rb") as file:
                     head = file.read(file_kinds.HEAD_BYTES)
                 file_kinds.check_shard(part, head, file_kinds.TAR)
             reason = " ".join(str(error).split())
@@ -128,7 +126,7 @@ def _entry(part: str, archive: tarfile.TarFile, sample: _Sample) -> Entry:
 
 def _read_member(part: str, member: tarfile.TarInfo) -> bytes:
     """The bytes of a member of a tar file that may be closed by now."""
-    with tf.io.gfile.GFile(part, "rb") as file:
+    with paths.path_of(part).open("rb") as file:
         file.seek(member.offset_data)
         return file.read(member.size)
 

@@ -5,8 +5,6 @@ import os
 from collections.abc import Sequence
 from typing import Literal
 
-import tensorflow as tf
-
 from align_keras import errors, paths
 from align_keras.data import records
 from align_keras.data.examples.columns import Columns, listing
@@ -78,11 +76,7 @@ def open_examples(
         return _open_folder(path, split, default_split, folders)
     if path.suffix.lower() == ".json":
         return KarpathyExamples(path, images, split or default_split)
-    try:
-        files = records.find_shards(str(data))
-    except MissingInputError as error:
-        remedy = "give a folder, a table, or a quoted pattern of shards"
-        raise MissingInputError(error.problem, remedy=remedy) from None
+    files = _find_shards(data)
     if split:
         # A probe must not be trained on what it is tested on.
         raise InputError(f"shards have no split {split}", remedy="give a pattern of its own")
@@ -90,6 +84,22 @@ def open_examples(
         return TarExamples(files)
     records.check_kind(files[0])
     return ShardExamples(files)
+
+
+def check_there(data: str) -> None:
+    """Looks for a data set on this machine before TensorFlow loads.
+
+    Args:
+        data: as of ``open_examples``; what is elsewhere, and a set of TFDS, is looked for later.
+
+    Raises:
+        MissingInputError: as ``open_examples``.
+    """
+    if data.startswith("tfds:") or not data or paths.scheme(data):
+        return
+    path = paths.local(data)
+    if not (ending_of(path) or path.is_dir() or path.suffix.lower() == ".json"):
+        _find_shards(data)
 
 
 def open_images(images: str | AnyPath, select: Sequence[str] = ()) -> ExampleSet:
@@ -129,14 +139,14 @@ def open_downloads(source: str, columns: Columns | None = None) -> ExampleSet:
     kinds = {".tfrecord": ShardExamples, ".tar": TarExamples, ".tgz": TarExamples}
     kinds[".parquet"] = ParquetExamples
     patterns = [source]
-    if tf.io.gfile.isdir(source):
+    if paths.path_of(source).is_dir():
         patterns = [f"{source}/*{extension}*" for extension in kinds]
     for pattern in patterns:
         files = matching_files(pattern)
         for extension, kind in kinds.items():
             if files and all(extension in os.path.basename(path) for path in files):
                 return kind(files, columns)
-    found = matching_files(f"{source}/*" if tf.io.gfile.isdir(source) else source)
+    found = matching_files(f"{source}/*" if paths.path_of(source).is_dir() else source)
     remedy = f"there is only {listing(list(map(os.path.basename, found)))}" if found else ""
     if len(found) == 1 and ending_of(found[0]):
         remedy = "a table is given as <captions>"
@@ -145,6 +155,14 @@ def open_downloads(source: str, columns: Columns | None = None) -> ExampleSet:
         ".parquet files that img2dataset wrote",
         remedy=remedy,
     )
+
+
+def _find_shards(data: str | AnyPath) -> list[str]:
+    try:
+        return records.find_shards(str(data))
+    except MissingInputError as error:
+        remedy = "give a folder, a table, or a quoted pattern of shards"
+        raise MissingInputError(error.problem, remedy=remedy) from None
 
 
 def _open_table(

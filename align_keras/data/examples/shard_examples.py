@@ -5,8 +5,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import tensorflow as tf
-
 from align_keras.data import records, shard_names
 from align_keras.data.examples.columns import PACKED, Columns, example_of, listing
 from align_keras.data.examples.example import Example, as_id, decoded
@@ -65,7 +63,7 @@ class ShardExamples(ExampleSet):
         for index, record in enumerate(records.read_frames(part)):
             if record is None and index == 0:
                 # A file that is gone by now gives one corrupt record.
-                with contextlib.suppress(tf.errors.OpError):
+                with contextlib.suppress(OSError):
                     records.check_kind(part)
             try:
                 if record is None:

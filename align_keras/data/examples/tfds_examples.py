@@ -3,16 +3,20 @@
 import functools
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
-
+from align_keras import lazy
 from align_keras.data import records, shard_names
 from align_keras.data.examples.columns import Columns, example_of
 from align_keras.data.examples.example import Example, as_id, as_label, decoded
 from align_keras.data.examples.example_set import ExampleSet, digest
 from align_keras.data.examples.tfds_builder import prepared_builder
 from align_keras.errors import InputError, Place
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = lazy.Module("tensorflow")
 
 _ID_FIELDS = ("image/filename", "filename", "image/id", "image_id", "id", "url")
 
@@ -108,7 +112,7 @@ def _read_shard(builder: Any, part: str) -> Iterator[dict]:
         return
 
     @functools.partial(tf.function, input_signature=[tf.TensorSpec([], tf.string)])
-    def parse(record: tf.Tensor) -> Any:
+    def parse(record: "tf.Tensor") -> Any:
         return builder.info.features.deserialize_example(record, decoders=decoders)
 
     for shard in builder.info.splits[part].file_instructions:

@@ -2,23 +2,28 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import tqdm
 
-from align_keras import errors, paths, signals
+from align_keras import errors, lazy, paths, signals
 from align_keras.data import shard_sets
-from align_keras.data.examples import Example, ExampleSet, open_images
+from align_keras.data.examples import Example, ExampleSet
 from align_keras.data.examples.columns import Columns, no_name
 from align_keras.data.examples.image_files import ImageFolder
 from align_keras.data.examples.opening import open_downloads
 from align_keras.data.examples.table_columns import check_columns
 from align_keras.data.examples.table_examples import TableExamples
-from align_keras.data.preparation import filters, languages, single_machine
-from align_keras.data.preparation.judging import Preparation
-from align_keras.data.preparation.near_duplicates import EvaluationImages, decodable_images
+from align_keras.data.preparation import filters, languages
 from align_keras.errors import InputError, Place
 from align_keras.wording import counted
+
+if TYPE_CHECKING:
+    from align_keras.data.preparation import judging, near_duplicates, single_machine
+else:
+    judging = lazy.Module("align_keras.data.preparation.judging")
+    near_duplicates = lazy.Module("align_keras.data.preparation.near_duplicates")
+    single_machine = lazy.Module("align_keras.data.preparation.single_machine")
 
 _Items = TypeVar("_Items", bound=Iterable)
 # The captions of a source are looked for in these columns.
@@ -64,7 +69,7 @@ def prepare(
     output: Output,
     rules: filters.Rules = filters.NO_RULES,
     *,
-    evaluation_images: EvaluationImages | None = None,
+    evaluation_images: "near_duplicates.EvaluationImages | None" = None,
     is_unsafe: Callable[[Example], bool] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -88,7 +93,9 @@ def prepare(
     if rules.language:
         with errors.concerning("language"):
             languages.check_language(rules.language)
-    preparation = Preparation(source, rules, seed, evaluation_images, is_unsafe, output.table_only)
+    preparation = judging.Preparation(
+        source, rules, seed, evaluation_images, is_unsafe, output.table_only
+    )
     with signals.explaining(lambda: _outcome(output)):
         return _run(preparation, output)
 
@@ -100,7 +107,7 @@ def _outcome(output: Output) -> str:
     return "nothing was written, run it again"
 
 
-def _run(preparation: Preparation, output: Output) -> dict[str, Any]:
+def _run(preparation: "judging.Preparation", output: Output) -> dict[str, Any]:
     if output.engine == "single_machine":
         return single_machine.prepare(preparation, output.output, output.shard_size, _with_progress)
     try:
@@ -193,19 +200,23 @@ def check_rows(source: ExampleSet, name: str, columns: Columns) -> None:
         raise InputError(problem, Place(name, column=column), setting=setting)
 
 
-def open_evaluation_images(data: str, rules: filters.Rules, preset: str = "") -> EvaluationImages:
+def open_evaluation_images(
+    data: ExampleSet, rules: filters.Rules, preset: str = ""
+) -> "near_duplicates.EvaluationImages":
     """The images whose near-duplicates are dropped.
 
     Args:
-        data: as of ``examples.open_images``.
+        data: the images, as of ``examples.open_images``.
         rules: with the thresholds of a near-duplicate.
         preset: of an ``AlignDualEncoder`` whose image tower compares images too; none if empty.
 
     Raises:
-        InputError: if there is no such data, or no image in it decodes.
+        InputError: if no image in it decodes, or the preset does not load.
     """
-    images = decodable_images(open_images(data))
-    return EvaluationImages(images, rules.max_hash_distance, preset, rules.max_cosine)
+    images = near_duplicates.decodable_images(data)
+    return near_duplicates.EvaluationImages(
+        images, rules.max_hash_distance, preset, rules.max_cosine
+    )
 
 
 def summary(report: dict[str, Any], output: Output) -> str:

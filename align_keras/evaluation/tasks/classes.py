@@ -2,13 +2,20 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from align_keras import lazy
 from align_keras.data.examples import Example, ExampleSet
 from align_keras.errors import InputError, Place, concerning
-from align_keras.evaluation import data_sets, embedding
-from align_keras.preprocessing.preprocessor import AlignPreprocessor
+from align_keras.evaluation import data_sets
+
+if TYPE_CHECKING:
+    from align_keras.evaluation import embedding
+    from align_keras.preprocessing.preprocessor import AlignPreprocessor
+else:
+    embedding = lazy.Module("align_keras.evaluation.embedding")
 
 
 class Classes:
@@ -79,8 +86,8 @@ class Labelled:
 def embed_labelled(
     name: str,
     data: ExampleSet,
-    encode: embedding.Encode,
-    preprocessor: AlignPreprocessor,
+    encode: "embedding.Encode",
+    preprocessor: "AlignPreprocessor",
     batch_size: int,
     class_names: Sequence[str] | None = None,
 ) -> Labelled:

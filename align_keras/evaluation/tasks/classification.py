@@ -1,19 +1,26 @@
 """Classifies images: zero-shot, by nearest neighbours, by a linear probe."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from align_keras import lazy
 from align_keras.data.examples import ExampleSet
 from align_keras.errors import InputError, concerning
-from align_keras.evaluation import data_sets, embedding, probes, report, zero_shot
+from align_keras.evaluation import data_sets, probes, zero_shot
 from align_keras.evaluation.tasks.classes import Labelled, embed_labelled, read_class_names
 from align_keras.evaluation.tasks.data import ImageData, SplitData
 from align_keras.evaluation.tasks.result import Result, pictures_of, some_right_and_wrong
 from align_keras.paths import AnyPath
-from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.wording import counted
+
+if TYPE_CHECKING:
+    from align_keras.evaluation import embedding, report
+    from align_keras.preprocessing.preprocessor import AlignPreprocessor
+else:
+    embedding = lazy.Module("align_keras.evaluation.embedding")
+    report = lazy.Module("align_keras.evaluation.report")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +79,8 @@ class Probe(SplitData):
     def embed(
         self,
         data: tuple[ExampleSet, ExampleSet],
-        encode: embedding.Encode,
-        preprocessor: AlignPreprocessor,
+        encode: "embedding.Encode",
+        preprocessor: "AlignPreprocessor",
     ) -> tuple[Labelled, Labelled]:
         """Embeds both parts, with the same classes."""
         test, train = data
@@ -139,7 +146,7 @@ def classification_result(
     scores: np.ndarray,
     images: Labelled,
     data: ExampleSet,
-    preprocessor: AlignPreprocessor,
+    preprocessor: "AlignPreprocessor",
     output: AnyPath,
 ) -> Result:
     """The metrics of scores, and two pictures: a confusion matrix and some predictions.

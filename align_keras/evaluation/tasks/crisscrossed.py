@@ -4,20 +4,25 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from align_keras import paths
+from align_keras import lazy, paths
 from align_keras.data.examples.example import caption_fault
 from align_keras.data.examples.image_files import is_hidden
 from align_keras.errors import InputError, MissingInputError, Place, concerning
-from align_keras.evaluation import crisscrossed, embedding, retrieval
+from align_keras.evaluation import crisscrossed, retrieval
 from align_keras.evaluation.metrics import RECALL_AT
 from align_keras.evaluation.tasks.data import image_file
 from align_keras.evaluation.tasks.result import Result
 from align_keras.paths import AnyPath
 from align_keras.wording import counted
+
+if TYPE_CHECKING:
+    from align_keras.evaluation import embedding
+else:
+    embedding = lazy.Module("align_keras.evaluation.embedding")
 
 _COCO = re.compile(r"(?:.*_)?[0-9]+\.jpg")
 #: ``(first, second, scores)`` of ``read_judgements``, by kind.

@@ -1,17 +1,22 @@
 """Multi30K: the same captions in four languages."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from align_keras import paths
+from align_keras import lazy, paths
 from align_keras.data.examples.example import Example, caption_fault
 from align_keras.errors import InputError, MissingInputError, Place, concerning
-from align_keras.evaluation import data_sets, embedding, retrieval
+from align_keras.evaluation import data_sets, retrieval
 from align_keras.evaluation.tasks.data import image_file
 from align_keras.evaluation.tasks.result import Result
 from align_keras.paths import AnyPath
+
+if TYPE_CHECKING:
+    from align_keras.evaluation import embedding
+else:
+    embedding = lazy.Module("align_keras.evaluation.embedding")
 
 _LANGUAGES = ("en", "de", "fr", "cs")
 

@@ -2,14 +2,21 @@
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from align_keras import lazy
 from align_keras.data.examples import Example
-from align_keras.evaluation import data_sets, embedding, report
+from align_keras.evaluation import data_sets
 from align_keras.paths import AnyPath
-from align_keras.preprocessing.preprocessor import AlignPreprocessor
+
+if TYPE_CHECKING:
+    from align_keras.evaluation import embedding, report
+    from align_keras.preprocessing.preprocessor import AlignPreprocessor
+else:
+    embedding = lazy.Module("align_keras.evaluation.embedding")
+    report = lazy.Module("align_keras.evaluation.report")
 
 
 @dataclasses.dataclass
@@ -58,7 +65,7 @@ def report_result(result: Result, name: str, model_name: str, path: AnyPath) -> 
 
 
 def pictures_of(
-    data: Iterable[Example], rows: np.ndarray, preprocessor: AlignPreprocessor
+    data: Iterable[Example], rows: np.ndarray, preprocessor: "AlignPreprocessor"
 ) -> np.ndarray:
     """The cropped images of some rows, by a second look into the data.
 

@@ -1,18 +1,26 @@
 """Searches images by captions and captions by images."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from align_keras import lazy
 from align_keras.data.examples import ExampleSet
 from align_keras.errors import concerning
-from align_keras.evaluation import data_sets, embedding, report, retrieval, sheets
+from align_keras.evaluation import data_sets, retrieval
 from align_keras.evaluation.tasks.data import ImageData
 from align_keras.evaluation.tasks.result import Result, pictures_of, some_right_and_wrong
 from align_keras.paths import AnyPath
-from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.wording import counted
+
+if TYPE_CHECKING:
+    from align_keras.evaluation import embedding, report, sheets
+    from align_keras.preprocessing.preprocessor import AlignPreprocessor
+else:
+    embedding = lazy.Module("align_keras.evaluation.embedding")
+    report = lazy.Module("align_keras.evaluation.report")
+    sheets = lazy.Module("align_keras.evaluation.sheets")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +64,9 @@ class Retrieval(ImageData):
 
 def draw_retrievals(
     path: AnyPath,
-    pairs: embedding.Pairs,
+    pairs: "embedding.Pairs",
     data: ExampleSet,
-    preprocessor: AlignPreprocessor,
+    preprocessor: "AlignPreprocessor",
     rows: int = 8,
     columns: int = 6,
 ) -> None:

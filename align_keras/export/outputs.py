@@ -1,0 +1,52 @@
+"""Where an export may be written, checked before TensorFlow loads."""
+
+import os
+
+from align_keras import checksums, paths
+from align_keras.errors import InputError, Place
+from align_keras.remote_path import RemotePath
+
+#: Where a SavedModel has its card.
+CARD = "assets/README.md"
+# What TensorFlow and this module write there.
+_PARTS_OF_A_SAVED_MODEL = {
+    "assets",
+    "assets.extra",
+    checksums.NAME,
+    "fingerprint.pb",
+    "keras_metadata.pb",
+    "saved_model.pb",
+    "variables",
+}
+
+
+def check_output(
+    path: str | os.PathLike[str] | RemotePath,
+    format: str = "tf_saved_model",
+    replace: bool = False,
+) -> None:
+    """Raises an InputError unless ``path`` is a new or an empty folder.
+
+    A SavedModel's has no character that ``tf.saved_model.load`` would take for a pattern. With
+    ``replace`` it may hold a SavedModel and nothing else.
+    """
+    place = Place(str(path))
+    path = paths.path_of(path)
+    if format == "tf_saved_model" and not paths.is_plain(path):
+        found = next(letter for letter in str(path) if letter in paths.PATTERN_CHARACTERS)
+        raise InputError(
+            f"TensorFlow takes {found} for a pattern, and would not load a SavedModel from there",
+            place,
+            "give a path without it",
+        )
+    if replace and (path / "saved_model.pb").is_file():
+        others = sorted({entry.name for entry in path.iterdir()} - _PARTS_OF_A_SAVED_MODEL)
+        if not others:
+            return
+        raise InputError(
+            f"it holds a SavedModel and {others[0]}, which would be lost",
+            place,
+            "give a new folder, or move that away",
+        )
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError("it exists", place, "give a new folder, or remove it")

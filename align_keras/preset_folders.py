@@ -1,0 +1,12 @@
+"""Whether the folder of a preset is there, checked before TensorFlow loads."""
+
+import os
+
+from align_keras.errors import MissingInputError, Place
+
+
+def check_folder(preset: str) -> None:
+    """Raises a MissingInputError unless a preset that is neither a name nor an address is there."""
+    if not os.path.isdir(preset):
+        remedy = "give one, or hf://USER/MODEL, or kaggle://..."
+        raise MissingInputError("no such folder", Place(preset), remedy)
