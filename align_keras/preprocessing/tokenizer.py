@@ -161,8 +161,8 @@ class WordPieceTokenizer:
         return self._cutter.tokenize(self.normalize(captions))
 
     def rows(
-        self, captions: tf.Tensor, length: int, pad_to_longest: bool = False
-    ) -> dict[str, tf.Tensor]:
+        self, captions: "tf.Tensor", length: int, pad_to_longest: bool = False
+    ) -> "dict[str, tf.Tensor]":
         """Cuts captions into rows of word pieces, trimmed, with [CLS] and [SEP], and padded.
 
         Args:
