@@ -274,8 +274,9 @@ def _quiet() -> Iterator[None]:
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         yield
         return
-    # A warning for each corrupt image would tear the progress bar.
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    # What fails is raised. A warning for each corrupt image would tear the progress bar, and not
+    # every line that its libraries call an error is one, such as which ops oneDNN leaves to others.
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
