@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from align_keras import signals
+from align_keras import lazy, signals
 from align_keras.errors import BackendError
 from align_keras.version import __version__
 
@@ -73,7 +73,7 @@ def load() -> None:
     import would be a stack trace, or be taken for a failed import.
     """
     if _LAZY:
-        with signals.ending_at_once():
+        with signals.ending_at_once(), lazy.importing():
             # The variable is gone, so this time the imports above are executed.
             importlib.reload(sys.modules[__name__])
 

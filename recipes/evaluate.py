@@ -88,9 +88,10 @@ def main(settings):
     with concerning("task"):
         task = make_task(settings.task, vars(settings))
     with concerning("model"):
-        check_model(settings.model)
         output = settings.output or default_output(settings.model)
     check_output(task, output, settings.model)
+    with concerning("model"):
+        check_model(settings.model)
     data = task.open()
     with concerning("model"):
         model = load_model(settings.model)

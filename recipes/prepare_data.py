@@ -119,10 +119,10 @@ def main(settings: PrepareSettings) -> None:
     rules = choose_rules(settings)
     columns = choose_columns(settings)
     # Before TensorFlow loads: missing files are reported at once.
+    evaluation_images = open_evaluation_images(settings)
     if settings.near_duplicate_model:
         with errors.concerning("near_duplicate_model"):
             check_model(settings.near_duplicate_model)
-    evaluation_images = open_evaluation_images(settings)
     source = preparing.open_pairs(settings.captions, settings.images, settings.source, columns)
     align_keras.load()
     images = None

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 import align_keras
-from align_keras import full_disk, signals
+from align_keras import full_disk, lazy, signals
 from align_keras.errors import InputError, concerning
 from align_keras.paths import PathMark
 from align_keras.remote_files import check_file_system
@@ -242,7 +242,7 @@ class _QuietFinder:
 
         def exec_module(module: Any) -> None:
             print("loading TensorFlow", file=sys.stderr, flush=True)
-            with _quiet():
+            with _quiet(), lazy.importing():
                 execute(module)
                 _look_for_devices(module)
 

@@ -24,12 +24,12 @@ def test_a_run_is_evaluated_into_its_directory(tiny_run, scene_photos, tmp_path,
         (["--task=retrieval:mini"], "--data: give the data of mini; it is not a known name"),
         (["--task=knn:x", "--data=x", "--split=train"], "--train-split: x train would be trained"),
         (["--task=multi30k", "--data=nowhere"], "--data: nowhere: no test_2016_flickr.en"),
-        (["--task=zero_shot:kinds", "--data={photos}"], "--model: "),
+        (["--task=zero_shot:kinds", "--data={photos}", "--model=none"], "--model: none: no such"),
     ],
 )
 def test_wrong_flags_end_in_one_line(flags, line, scene_photos):
     flags = [flag.format(photos=scene_photos) for flag in flags]
-    found = run_recipe_here("evaluate.py", "--model=nowhere", *flags)
+    found = run_recipe_here("evaluate.py", f"--model={scene_photos}", *flags)
     assert found.startswith(f"evaluate.py: {line}")
     assert "\n" not in found
 

@@ -50,7 +50,7 @@ def test_an_index_is_made_asked_and_evaluated(made, scene_photos, tmp_path, caps
         ("index --thumbnail-size=-1 {index}", "--thumbnail-size: must be at least 0, not -1"),
         ("index --thumbnail-size=5000 {index}", "--thumbnail-size: must be at most 1024"),
         ("index --model=none --images={photos} --output=x", "--model: "),
-        ("index --model=none --images=none --output=x", "--images: "),
+        ("index --model={run} --images=none --output=x", "--images: "),
         (
             "index --model={run} --images={photos} --output={photos}",
             "--output: {photos}: it holds pairs.jsonl, which is not part of an index",
