@@ -10,8 +10,8 @@ import shlex
 from conftest import ROOT
 
 PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")))
-#: Pages whose Python blocks need what commands of the page leave: `tests/faults` runs them.
-AFTER_COMMANDS = ("docs/fine-tuning.md", "docs/serving.md")
+#: Pages whose Python blocks take long or need what commands leave: `tests/faults` runs them.
+AFTER_COMMANDS = ("docs/fine-tuning.md", "docs/pretrained-towers.md", "docs/serving.md")
 _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"\*Not run: .+\*", re.DOTALL)
 
