@@ -93,15 +93,24 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
 
 
-def moving_statistics(layer: keras.layers.Layer) -> list[keras.Variable]:
+def moves(norm: keras.layers.BatchNormalization) -> bool:
+    """Whether training moves a batch norm's statistics."""
+    return norm.trainable and not getattr(norm, "frozen_statistics", False)
+
+
+def moving_statistics(layer: keras.layers.Layer, moving_only: bool = False) -> list[keras.Variable]:
     """The moving means and variances of every batch norm inside a layer or model.
 
     They are what a batch norm has beside its scale and offset.
+
+    Args:
+        layer: a built layer or model.
+        moving_only: leaves out what is frozen.
     """
     return [
         weight
         for norm in keras_internals.layers_of(layer)
-        if isinstance(norm, keras.layers.BatchNormalization)
+        if isinstance(norm, keras.layers.BatchNormalization) and (moves(norm) or not moving_only)
         for weight in norm.weights
         if weight is not norm.gamma and weight is not norm.beta
     ]
@@ -115,7 +124,8 @@ def average_statistics(layer: keras.layers.Layer) -> None:
     _, replicas = distribution.replica_place()
     if replicas == 1:
         return
-    variables = moving_statistics(layer)
+    # A mean of equal values may round: what is frozen stays as it is, to the bit.
+    variables = moving_statistics(layer, moving_only=True)
     sums = distribution.sum_replicas([tf.identity(variable.value) for variable in variables])
     for variable, total in zip(variables, sums, strict=True):
         variable.assign(total / replicas)

@@ -34,6 +34,9 @@ class ImageEncoder(keras.Model):
             shapes allow one, as in the original. Hugging Face's ``AlignModel`` never has; at
             the published widths no shape allows one, so that it makes no difference there.
 
+    With ``trainable = False`` training takes the features of inference, and no gradient passes
+    through the tower: it costs a forward pass.
+
     With ``rematerialize = True`` training keeps only what enters each block (see
     ``ContrastiveModel.compile``). ``space_to_batch`` says whether training cuts images into chunks
     in the first stages (``align_keras.models.space_to_batch``): ``None``, the default, on TPUs
@@ -92,9 +95,12 @@ class ImageEncoder(keras.Model):
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Features of a batch of images; see the class."""
+        is_frozen = training and not self.trainable
         # keras-hub's blocks make layers, such as `Add`, while they are called.
         with precision.dtype_policy(self.dtype_policy):
-            return self._features(inputs, training, mask)
+            features = self._features(inputs, training and not is_frozen, mask)
+        # Else a tape would go back through the layers, which it does not know to be frozen.
+        return tf.stop_gradient(features) if is_frozen else features
 
     def _features(self, inputs, training, mask):
         if not training:

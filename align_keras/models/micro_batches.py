@@ -118,8 +118,10 @@ class _Parts:
             name: tf.reshape(value, [self.count, self.size, *value.shape[1:]])
             for name, value in inputs.items()
         }
-        # Seeds of dropout, and moving averages: each part changes them.
-        variables = backbone.non_trainable_variables
+        # Seeds of dropout, and moving averages: each part changes them, but no frozen tower's.
+        towers = [backbone.image_encoder, backbone.text_encoder]
+        frozen = {id(weight) for tower in towers if not tower.trainable for weight in tower.weights}
+        variables = [own for own in backbone.non_trainable_variables if id(own) not in frozen]
         statistics = {id(variable) for variable in batch_norm.moving_statistics(backbone)}
         averaged = [id(variable) in statistics for variable in variables]
         self.state = [variable.value for variable in variables]

@@ -29,6 +29,9 @@ class TextEncoder(keras.Model):
             bee6030; so has keras-hub for all of its BERTs. Hugging Face's BERTs and the public
             ALIGN checkpoint have the exact one.
 
+    With ``trainable = False`` training takes the features of inference, and no gradient passes
+    through the tower: it costs a forward pass.
+
     With ``rematerialize = True`` training keeps only what enters each block (see
     ``ContrastiveModel.compile``).
 
@@ -77,6 +80,8 @@ class TextEncoder(keras.Model):
         mask: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Features of a batch of captions; see the class."""
+        if training and not self.trainable:
+            return tf.stop_gradient(super().call(inputs, training=False, mask=mask))
         if not (training and self.rematerialize):
             return super().call(inputs, training=training, mask=mask)
         embed, blocks = self._parts()

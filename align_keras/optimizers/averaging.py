@@ -56,8 +56,12 @@ def update_statistics(model: keras.Model, steps_before: tf.Tensor) -> None:
     momentum = tf.where(steps_before == 0, 0.0, optimizer.ema_momentum)
     momentum = tf.where(steps > steps_before, momentum, 1.0)
     statistics = moving_statistics(model)
+    moving = {id(variable) for variable in moving_statistics(model, moving_only=True)}
     for variable, average in zip(statistics, optimizer.statistics_averages, strict=True):
         value = tf.convert_to_tensor(variable)
+        if id(variable) not in moving:
+            average.assign(value)  # their mean may round
+            continue
         average.assign(momentum * tf.convert_to_tensor(average) + (1.0 - momentum) * value)
 
 

@@ -1,4 +1,6 @@
-"""The paper's learning-rate schedule."""
+"""Learning-rate schedules: a warm-up, then the paper's fall or another."""
+
+import math
 
 import keras
 import tensorflow as tf
@@ -6,9 +8,8 @@ import tensorflow as tf
 LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
 
 
-@keras.saving.register_keras_serializable(package="align_keras")
-class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """From 0 to ``peak`` over ``warmup_steps``, then linearly to 0 at ``total_steps`` (sec. 5).
+class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
+    """From 0 to ``peak`` over ``warmup_steps``; what follows is a subclass's.
 
     Args:
         peak: the highest learning rate, 1e-3 in the paper.
@@ -33,8 +34,12 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         """The learning rate of one step, counted from 0; the first is above 0."""
         step = tf.cast(step, tf.float32)
         warmup = (step + 1.0) / max(self.warmup_steps, 1)
-        decay = (self.total_steps - step) / (self.total_steps - self.warmup_steps)
-        return self.peak * tf.clip_by_value(tf.minimum(warmup, decay), 0.0, 1.0)
+        left = (self.total_steps - step) / (self.total_steps - self.warmup_steps)
+        return self.peak * tf.clip_by_value(tf.minimum(warmup, self._after(left)), 0.0, 1.0)
+
+    def _after(self, left: tf.Tensor) -> tf.Tensor:
+        """The share of the peak by the share of the steps that is left after the warm-up."""
+        raise NotImplementedError
 
     def get_config(self) -> dict:
         """The constructor's arguments."""
@@ -43,3 +48,49 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
             "warmup_steps": self.warmup_steps,
             "total_steps": self.total_steps,
         }
+
+
+@keras.saving.register_keras_serializable(package="align_keras")
+class WarmupLinearDecay(_Warmup):
+    """From 0 to ``peak`` over ``warmup_steps``, then linearly to 0 at ``total_steps`` (sec. 5).
+
+    Args:
+        peak: the highest learning rate, 1e-3 in the paper.
+        warmup_steps: optimizer steps, 10,000 in the paper; fewer than ``total_steps``.
+        total_steps: optimizer steps, 1,200,000 in the paper.
+
+    Raises:
+        ValueError: if ``warmup_steps`` is not from 0 to below ``total_steps``.
+    """
+
+    def _after(self, left: tf.Tensor) -> tf.Tensor:
+        return left
+
+
+@keras.saving.register_keras_serializable(package="align_keras")
+class WarmupCosineDecay(_Warmup):
+    """As ``WarmupLinearDecay``, but falls along half a cosine (Loshchilov and Hutter, 2017)."""
+
+    def _after(self, left: tf.Tensor) -> tf.Tensor:
+        # At steps of the warm-up more than all is left.
+        return 0.5 - 0.5 * tf.cos(math.pi * tf.clip_by_value(left, 0.0, 1.0))
+
+
+@keras.saving.register_keras_serializable(package="align_keras")
+class WarmupConstant(_Warmup):
+    """As ``WarmupLinearDecay``, but stays at ``peak``."""
+
+    def _after(self, left: tf.Tensor) -> tf.Tensor:
+        return tf.ones_like(left)
+
+
+SCHEDULES = {
+    "linear": WarmupLinearDecay,
+    "cosine": WarmupCosineDecay,
+    "constant": WarmupConstant,
+}
+
+
+def make_schedule(name: str, peak: float, warmup_steps: int, total_steps: int) -> _Warmup:
+    """A schedule by its name: ``linear``, ``cosine`` or ``constant``."""
+    return SCHEDULES[name](peak, warmup_steps, total_steps)

@@ -1,6 +1,8 @@
 """The model of a pretraining run: built from its settings or loaded, and compiled."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 from align_keras.errors import InputError, concerning
@@ -10,10 +12,15 @@ from align_keras.models.dual_encoder import AlignDualEncoder
 from align_keras.models.image_encoder import build_image_encoder
 from align_keras.models.presets import PRESETS
 from align_keras.models.text_encoder import TextEncoder, build_text_encoder
-from align_keras.optimizers import WarmupLinearDecay, make_optimizer
+from align_keras.optimizers import make_optimizer, make_schedule
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.runs.presets import load_model
-from align_keras.runs.pretraining_settings import ModelSettings, OptimizerSettings
+from align_keras.runs.pretraining_settings import (
+    TOWERS,
+    ModelSettings,
+    OptimizerSettings,
+    frozen_towers,
+)
 
 
 def with_gelu(settings: ModelSettings) -> ModelSettings:
@@ -57,8 +64,33 @@ def make_model(
             initial_temperature=settings.initial_temperature,
             min_temperature=settings.min_temperature,
         )
+    freeze(model, settings)
     compile_model(model, optimizer, steps)
     return model
+
+
+def freeze(model: AlignDualEncoder, settings: ModelSettings) -> None:
+    """Freezes what the settings say, and nothing else: a preset's towers may be saved frozen."""
+    frozen = frozen_towers(settings.freeze)
+    for name in TOWERS:
+        tower = getattr(model.backbone, name)
+        if tower.trainable == (name in frozen):
+            tower.trainable = name not in frozen
+    model.backbone.image_encoder.frozen_statistics = settings.frozen_statistics
+
+
+@contextlib.contextmanager
+def thawed(model: AlignDualEncoder) -> Iterator[None]:
+    """Within, no tower is frozen: what a run froze is no part of the model that it leaves."""
+    towers = [getattr(model.backbone, name) for name in TOWERS]
+    frozen = [tower for tower in towers if not tower.trainable]
+    for tower in frozen:
+        tower.trainable = True
+    try:
+        yield
+    finally:
+        for tower in frozen:
+            tower.trainable = False
 
 
 def make_backbone(settings: ModelSettings, preprocessor: AlignPreprocessor) -> AlignBackbone:
@@ -112,7 +144,7 @@ def compile_model(model: AlignDualEncoder, settings: OptimizerSettings, steps: i
     """Gives a model its optimizer and its loss."""
     optimizer = make_optimizer(
         settings.optimizer,
-        WarmupLinearDecay(settings.learning_rate, settings.warmup_steps, steps),
+        make_schedule(settings.schedule, settings.learning_rate, settings.warmup_steps, steps),
         model.trainable_variables,
         weight_decay=settings.weight_decay,
         exclude_from_decay=settings.exclude_from_decay,

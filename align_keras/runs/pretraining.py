@@ -22,7 +22,7 @@ from align_keras.runs.executions import Executions
 from align_keras.runs.log import TrainingLog
 from align_keras.runs.log_lines import lacks_evaluation
 from align_keras.runs.memory import keep_freed_memory
-from align_keras.runs.model import make_model, with_gelu
+from align_keras.runs.model import make_model, thawed, with_gelu
 from align_keras.runs.pretraining_batches import count_skipped, training_data
 from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
@@ -290,7 +290,7 @@ def evaluate_and_save(run: PretrainingRun, evaluated: Evaluated | None) -> Evalu
     """Evaluates with the averaged weights, unless ``fit`` has, and saves the preset with them."""
     with optimizers.averaged_weights(run.model):
         metrics, chance, held_out = evaluated or evaluate_held_out(run)
-        with whole_folder(run.workdir / "preset", replace=True) as folder:
+        with whole_folder(run.workdir / "preset", replace=True) as folder, thawed(run.model):
             run.model.save_to_preset(folder)
     metrics["num_pairs"] = len(held_out["rows"]) if held_out else 0
     metrics["num_classes"] = len(run.data.zero_shot.class_names) if run.data.zero_shot else 0

@@ -21,6 +21,8 @@ from align_keras.runs.settings import (
 #: The paper's sizes (sec. 5), where neither a flag nor the model gives one.
 PAPER_SIZES = {"image_size": 289, "resize_size": 346, "sequence_length": 64}
 
+TOWERS = ("image_encoder", "text_encoder")
+
 #: Settings that a trained model brings; they cannot be given beside it.
 BROUGHT_BY_MODEL = (
     "preset",
@@ -100,6 +102,12 @@ class ModelSettings(Part):
     those of sentence-transformers and BGE were trained with exact."""
     synchronized_batch_norm: bool = True
     """Batch norm uses statistics of the global batch, not of each replica."""
+    freeze: str = ""
+    """Towers that are not trained, joined by commas: image_encoder, text_encoder. They compute as in
+    inference, batch norm and dropout included, and cost no backward pass. Empty: none."""
+    frozen_statistics: bool = False
+    """Batch norm normalises by its moving statistics in training too and leaves them as they are;
+    its scales and offsets are trained. For a pretrained image tower."""
     initial_temperature: Annotated[float, AtLeast("min_temperature")] = 1.0
     """Of the softmax; a run of a few thousand steps needs a start near 0.1."""
     min_temperature: Annotated[float, Above(0.0)] = 0.005
@@ -123,7 +131,10 @@ class OptimizerSettings(Part):
     learning_rate: Annotated[float, AtLeast(0.0), FREE_ON_RESUME] = 1e-3
     """At its peak, after the warm-up."""
     warmup_steps: Annotated[int, AtLeast(0), Below("steps")] = 10_000
-    """Steps over which the learning rate rises from 0; afterwards it falls to 0."""
+    """Steps over which the learning rate rises from 0; afterwards it follows --schedule."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """The learning rate after the warm-up: falls to 0 linearly, as the paper's, or along half a
+    cosine, or stays."""
     weight_decay: Annotated[float, AtLeast(0.0)] = 1e-5
     """Weight decay of kernels and embeddings; biases and norms are exempt."""
     exclude_from_decay: tuple[str, ...] = ()
@@ -213,6 +224,7 @@ class PretrainSettings(Settings):
         if self.model.preset not in PRESETS:
             names = ", ".join(sorted(PRESETS))
             raise InputError(f"no {self.model.preset!r}", None, f"choose one of {names}", "preset")
+        frozen_towers(self.model.freeze)
         self._check_origins()
 
     def check_resumable(self, before: dict[str, Any], workdir: paths.AnyPath) -> None:
@@ -262,6 +274,17 @@ def read_steps(text: str) -> tuple[int, int]:
         remedy="give the first and the last step, such as 20:25",
         setting="profile",
     )
+
+
+def frozen_towers(freeze: str) -> list[str]:
+    """The names in ``freeze``; an InputError for one that is no tower."""
+    names = [name.strip() for name in freeze.split(",")] if freeze else []
+    for name in names:
+        if name not in TOWERS:
+            raise InputError(
+                f"no tower {name!r}", remedy=f"choose of {', '.join(TOWERS)}", setting="freeze"
+            )
+    return names
 
 
 def brought_by_model(name: str) -> InputError:

@@ -5,6 +5,7 @@ import pytest
 from align_keras import Lamb, LayerwiseSGD, WarmupLinearDecay, keras_internals
 from align_keras.errors import InputError
 from align_keras.optimizers.named import make_optimizer
+from align_keras.optimizers.schedules import SCHEDULES, make_schedule
 
 
 def lamb_reference(weight, gradients, rate, decay, adapt):
@@ -216,6 +217,24 @@ def test_schedule_warms_up_and_decays_to_zero():
     np.testing.assert_allclose(
         rates, [0.5, 1.0, 1.5, 2.0, 2.0, 1.75, 1.5, 1.25, 1.0, 0.75, 0.5, 0.25, 0.0]
     )
+
+
+def test_schedules_follow_their_formulas():
+    steps = np.arange(13)
+    warmup, left = (steps + 1) / 4, (12 - steps) / 8
+    after = {
+        "linear": left,
+        "cosine": np.where(left > 1, 1, (1 + np.cos(np.pi * (steps - 4) / 8)) / 2),
+        "constant": np.ones(13),
+    }
+    assert after.keys() == SCHEDULES.keys()
+    for name, expected in after.items():
+        schedule = make_schedule(name, 2.0, 4, 12)
+        copy = keras.optimizers.schedules.deserialize(
+            keras.optimizers.schedules.serialize(schedule)
+        )
+        rates = [float(copy(step)) for step in steps]
+        np.testing.assert_allclose(rates, 2 * np.minimum(warmup, expected), atol=1e-6)
 
 
 def test_schedule_refuses_a_warmup_beyond_the_end():

@@ -21,6 +21,7 @@ from align_keras.runs.pretraining_settings import PretrainSettings
 NO_PATHS = {
     "archive_column",
     "caption_column",
+    "freeze",
     "host",
     "image_column",
     "preset",

@@ -34,6 +34,7 @@ def test_pretraining_runs_of_before_resume(tmp_path):
     settings = settings.replace(text_gelu="tanh")
     settings.check_resumable(before, tmp_path)
     new = {"text_gelu", "max_skipped_share", "steps_per_execution", "profile", "space_to_batch"}
+    new |= {"freeze", "frozen_statistics", "schedule"}
     assert json.loads(settings.as_json()).keys() == before.keys() | new
     with pytest.raises(InputError, match=r"^steps: the run in .* began with 6, not 7"):
         settings.replace(steps=7).check_resumable(before, tmp_path)
@@ -91,6 +92,7 @@ def test_classification_runs_of_before_resume(tmp_path):
             "brings its own; leave out vocabulary or model",
         ),
         ({"model": "x", "train_data": "x", "image_encoder": "b0"}, "image_encoder", "its own"),
+        ({"freeze": "text_encoder,head"}, "freeze", "no tower 'head'; choose of image_encoder, te"),
     ],
 )
 def test_a_wrong_pretraining_setting_is_named(options, setting, message):
