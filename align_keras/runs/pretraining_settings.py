@@ -103,8 +103,8 @@ class ModelSettings(Part):
     synchronized_batch_norm: bool = True
     """Batch norm uses statistics of the global batch, not of each replica."""
     freeze: str = ""
-    """Towers that are not trained, joined by commas: image_encoder, text_encoder. They compute as in
-    inference, batch norm and dropout included, and cost no backward pass. Empty: none."""
+    """Towers that are not trained, joined by commas: image_encoder, text_encoder. They compute as
+    in inference, batch norm and dropout included, and cost no backward pass. Empty: none."""
     frozen_statistics: bool = False
     """Batch norm normalises by its moving statistics in training too and leaves them as they are;
     its scales and offsets are trained. For a pretrained image tower."""
