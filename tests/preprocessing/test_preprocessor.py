@@ -65,6 +65,19 @@ def test_captions_are_embedded_without_needless_padding(tiny_model, preprocessor
     assert rows[0].shape[1] < preprocessor.sequence_length
 
 
+def test_captions_of_one_length_go_together_and_come_back_in_order(tiny_model, monkeypatch):
+    captions = ["dots and rings on red", "dots", "a red ring", "", "rings", "a ring and a cross"]
+    alone = np.concatenate([tiny_model.encode_texts([caption]) for caption in captions])
+    batches, tokenize = [], tiny_model.preprocessor.tokenize
+    monkeypatch.setattr(
+        tiny_model.preprocessor,
+        "tokenize",
+        lambda texts, **options: batches.append(texts) or tokenize(texts, **options),
+    )
+    np.testing.assert_allclose(tiny_model.encode_texts(captions, 2), alone, atol=1e-6)
+    assert batches == [["", "dots"], ["rings", "a red ring"], [captions[5], captions[0]]]
+
+
 def test_tokens_are_the_same_in_a_dataset(preprocessor):
     dataset = tf.data.Dataset.from_tensor_slices(CAPTIONS).batch(5).map(preprocessor.tokenize)
     (inside,) = list(dataset)
