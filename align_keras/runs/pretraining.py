@@ -196,6 +196,7 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
         alarms=alarms.Alarms(settings.batch_size, run.model.min_temperature),
     )
     pairs = sum(run.data.counts.values())
+    log.tell(report.format_start(run.workdir, settings.steps, settings.batch_size, pairs))
     if line := alarms.of_epochs(settings.steps, settings.batch_size, pairs):
         log.tell(line)
     if at_start and checkpoints.step == 0:

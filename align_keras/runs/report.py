@@ -42,6 +42,19 @@ def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
+def format_start(workdir: AnyPath, steps: int, batch_size: int, pairs: int) -> str:
+    """Where a run trains and how long, a line.
+
+    Args:
+        workdir: the run's directory.
+        steps: in all.
+        batch_size: pairs a step.
+        pairs: in the training data.
+    """
+    each, epochs = counted(batch_size, "pair"), steps * batch_size / pairs
+    return f"training in {workdir}: {counted(steps, 'step')} of {each}, {epochs:,.3g} epochs"
+
+
 def format_evaluation(step: int, metrics: dict[str, Any]) -> str:
     """The figures of an evaluation while a run trains, a line; empty if all are None."""
     names = ("i2t_recall_at_1", "t2i_recall_at_1", "zero_shot_top_1", "zero_shot_unseen_top_1")
