@@ -1,5 +1,7 @@
 """The address of the page's server, taken before a model is loaded."""
 
+import contextlib
+import errno
 import socket
 
 from align_keras.errors import InputError
@@ -23,7 +25,20 @@ def listen(host: str, port: int) -> socket.socket:
         family, *_, address = min(found, key=lambda entry: entry[0])
         return socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:
+        remedy = "give another <host> or <port>"
+        if getattr(error, "errno", None) == errno.EADDRINUSE and (free := _free_port(address)):
+            remedy = f"give another <port>, such as {free}, which is free"
         raise InputError(
             f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}",
-            remedy="give another <host> or <port>",
+            remedy=remedy,
         ) from None
+
+
+def _free_port(address):
+    """The next port above a busy one that is free; None if there is none near."""
+    host, busy = address[:2]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in range(busy + 1, min(busy + 50, 1 << 16)):
+        with contextlib.suppress(OSError), socket.create_server((host, port), family=family):
+            return port
+    return None

@@ -203,6 +203,10 @@ def test_a_port_that_is_taken_is_one_line(page_address):
     port = int(page_address.rpartition(":")[2])
     with pytest.raises(InputError, match="cannot listen on .*: Address already") as caught:
         listening.listen("127.0.0.1", port)
+    free = re.fullmatch(r"give another <port>, such as (\d+), which is free", caught.value.remedy)
+    listening.listen("127.0.0.1", int(free[1])).close()
+    with pytest.raises(InputError, match="cannot listen on 192.0.2.1:0: ") as caught:
+        listening.listen("192.0.2.1", 0)  # of no machine
     assert caught.value.remedy == "give another <host> or <port>"
     with pytest.raises(InputError, match="must be from 0 to 65,535, not 99999") as caught:
         listening.listen("127.0.0.1", 99_999)
