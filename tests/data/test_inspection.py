@@ -80,7 +80,7 @@ def test_images_on_their_side_are_counted_and_measured_upright(tmp_path):
     report = found.report()
     assert report["turned_upright"] == 1
     assert report["images"]["width"]["min"] == 30
-    assert "EXIF turns 1 images upright" in inspection_summary.format_summary(report)
+    assert "EXIF turns 1 image upright" in inspection_summary.format_summary(report)
 
 
 def test_a_pair_is_measured():
@@ -161,7 +161,7 @@ def test_the_report_of_good_shards_is_plain_and_serves_as_json(tmp_path):
     assert errors == []
     assert any("one caption in twenty or more is trimmed" in note for note in notes)
     text = inspection_summary.format_summary(report | {"images_per_second": 1234.5})
-    assert text.startswith("5 records in 1 shards (all), 5 usable\n")
+    assert text.startswith("5 records in 1 shard (all), 5 usable\n")
     assert "no faults" in text
     assert "1,234 images/s" in text
 

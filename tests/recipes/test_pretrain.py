@@ -70,7 +70,7 @@ def test_another_backend_is_refused_in_one_line(monkeypatch):
         (["--strategy=tpu"], "--strategy: no TPU answers at local; install the tpu extra"),
         (["--model=/none", "--train-data=x"], "--model: /none: no such folder"),
         (["--eval-data=x"], "--eval-data: it needs training data; give --train-data too"),
-        (["--steps=3"], "--warmup-steps: 100 is not below 3; lower --warmup-steps, or raise --st"),
+        (["--steps=3", "--warmup-steps=9"], "--warmup-steps: 9 is not below 3; lower --warmup"),
     ],
 )
 def test_the_command_ends_in_one_line(flags, line):

@@ -57,7 +57,7 @@ def test_a_run_an_export_and_their_folder_are_found(tiny_run, tmp_path):
     checksums.write_folder(tmp_path / "export")
     flip(tmp_path / "export" / "saved_model.pb")
     (export, faults), (preset, none) = lines(tmp_path)
-    assert export == f"{tmp_path}/export: exported model, 1 files, 0.0 MiB, 1 damaged"
+    assert export == f"{tmp_path}/export: exported model, 1 file, 0.0 MiB, 1 damaged"
     assert faults[0].startswith(f"{tmp_path}/export/saved_model.pb: damaged: its checksum")
     assert (preset, none) == (line, [])
     (run / "preset" / "checksums.json").write_text("{")
@@ -72,7 +72,7 @@ def test_each_checkpoint_has_its_own_list(tmp_path):
         checksums.write(tmp_path / f"{name}.checksums.json", found)
     flip(tmp_path / "ckpt-4.index")
     (first, none), (second, faults) = lines(tmp_path)
-    assert first.startswith(f"{tmp_path}/ckpt-2: checkpoint, 1 files") and not none
+    assert first.startswith(f"{tmp_path}/ckpt-2: checkpoint, 1 file") and not none
     assert second.startswith(f"{tmp_path}/ckpt-4: checkpoint") and len(faults) == 1
 
 
