@@ -157,9 +157,16 @@ class Settings:
         now = _dotted(json.loads(self.as_json()))
         for name, _, marks in _leaves(self):
             if FREE_ON_RESUME not in marks and began[name] != now[name]:
+                remedy = "resume with that, or give another <workdir>"
+                if name == "steps":
+                    # The learning rate falls to 0 at the last step: it cannot go on as it was.
+                    remedy = (
+                        "resume with that, or train its model further with "
+                        f"<model>={workdir} in another <workdir>"
+                    )
                 raise InputError(
                     f"the run in {workdir} began with {began[name]!r}, not {now[name]!r}",
-                    remedy="resume with that, or give another <workdir>",
+                    remedy=remedy,
                     setting=name,
                 )
 

@@ -5,6 +5,7 @@ from typing import Annotated
 import pytest
 
 from align_keras.errors import InputError
+from align_keras.runs.pretraining_settings import PretrainSettings
 from align_keras.runs.settings import (
     FREE_ON_RESUME,
     Above,
@@ -111,3 +112,12 @@ def test_a_run_resumes_with_equal_settings_except_the_free_ones(tmp_path):
         assert raised.value.setting == setting
         assert began in raised.value.problem
         assert raised.value.remedy == "resume with that, or give another <workdir>"
+
+
+def test_a_finished_run_is_told_how_to_go_on(tmp_path):
+    before = json.loads(PretrainSettings().replace(steps=5, warmup_steps=0).as_json())
+    with pytest.raises(InputError) as raised:
+        PretrainSettings().replace(steps=8, warmup_steps=0).check_resumable(before, tmp_path)
+    assert raised.value.remedy == (
+        f"resume with that, or train its model further with <model>={tmp_path} in another <workdir>"
+    )
