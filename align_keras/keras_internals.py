@@ -140,6 +140,11 @@ def may_decay(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -
     return optimizer._use_weight_decay(variable)
 
 
+def trained_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The variables that an optimizer was built for; a model may have frozen some since."""
+    return optimizer._trainable_variables
+
+
 def averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """The moving averages of a built optimizer with ``use_ema``, in the order of its variables."""
     return optimizer._model_variables_moving_average

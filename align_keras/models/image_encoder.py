@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 from typing import Self
 
 import keras
@@ -158,6 +159,16 @@ class ImageEncoder(keras.Model):
             for layer in keras_internals.layers_of(self)
             if isinstance(layer, FusedBatchNormalization)
         ]
+
+    @property
+    def stages(self) -> list[list[keras.Variable]]:
+        """The weights that may be trained by depth: those of the stem, and of each stage."""
+        found: dict[str, list[keras.Variable]] = {}
+        stem, *blocks, _ = self._parts()
+        for block in blocks:
+            stage = re.match(r"block\d+", block.layers[-1].name)
+            found.setdefault(stage[0] if stage else "", []).extend(block.trainable_variables)
+        return [stem.trainable_variables, *found.values()]
 
     @property
     def backbone_config(self) -> dict:

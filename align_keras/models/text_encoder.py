@@ -93,6 +93,12 @@ class TextEncoder(keras.Model):
         return hidden_states[:, self._cls_token_index, :]
 
     @property
+    def stages(self) -> list[list[keras.Variable]]:
+        """The weights that may be trained by depth: those of the embeddings, and of each block."""
+        embed, blocks = self._parts()
+        return [part.trainable_variables for part in (embed, *blocks)]
+
+    @property
     def backbone_config(self) -> dict:
         """The arguments that the ``BertBackbone`` was made with, a dict."""
         return dict(self._backbone_config["config"])

@@ -78,7 +78,8 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
     if not optimizer.use_ema or not int(optimizer.iterations.numpy()):
         yield
         return
-    variables, averages = list(model.trainable_variables), keras_internals.averages(optimizer)
+    variables = list(keras_internals.trained_variables(optimizer))
+    averages = keras_internals.averages(optimizer)
     if hasattr(optimizer, "statistics_averages"):
         variables += moving_statistics(model)
         averages = [*averages, *optimizer.statistics_averages]

@@ -1,7 +1,7 @@
 """LAMB as published."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -57,6 +57,9 @@ class Lamb(keras.optimizers.Optimizer):
         **kwargs: of ``keras.optimizers.Optimizer``.
     """
 
+    #: Steps before the first one of variables, by their paths: ``RatedLamb`` sets them.
+    first_steps: Mapping[str, int] = {}
+
     def __init__(
         self,
         learning_rate: LearningRate = 1e-3,
@@ -77,7 +80,7 @@ class Lamb(keras.optimizers.Optimizer):
         self.epsilon = epsilon
         self.exclude_from_decay = tuple(exclude_from_decay)
         self.exclude_from_adaptation = tuple(exclude_from_adaptation)
-        self._scalars: _Scalars | None = None
+        self._scalars: dict[int, _Scalars] | None = None
 
     def build(self, variables: list[keras.Variable]) -> None:
         """Makes both moments of each variable."""
@@ -88,6 +91,7 @@ class Lamb(keras.optimizers.Optimizer):
         for variable in variables:
             self._first_moments.append(self._add_moment(variable, "first_moment"))
             self._second_moments.append(self._add_moment(variable, "second_moment"))
+        self._offsets = [0] * len(variables)
         self._decays = [
             is_kernel(variable, self.exclude_from_decay)
             and keras_internals.may_decay(self, variable)
@@ -103,7 +107,6 @@ class Lamb(keras.optimizers.Optimizer):
 
     def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> None:
         """Moves all variables by one step, as ``keras.optimizers.Optimizer.apply`` does."""
-        step = tf.cast(self.iterations + 1, tf.float32)
         constants = {
             "beta_1": self.beta_1,
             "beta_2": self.beta_2,
@@ -114,11 +117,17 @@ class Lamb(keras.optimizers.Optimizer):
             "zero": 0.0,
             "one": 1.0,
         }
-        self._scalars = _Scalars(
-            correction_1=1.0 - self.beta_1**step,
-            correction_2=1.0 - self.beta_2**step,
-            **{name: tf.constant(value, tf.float32) for name, value in constants.items()},
-        )
+        tensors = {name: tf.constant(value, tf.float32) for name, value in constants.items()}
+        self._scalars = {}
+        for offset in sorted({0, *self.first_steps.values()}):
+            step = tf.cast(self.iterations + 1, tf.float32)
+            if offset:
+                step = tf.maximum(step - offset, 1.0)
+            self._scalars[offset] = _Scalars(
+                correction_1=1.0 - self.beta_1**step,
+                correction_2=1.0 - self.beta_2**step,
+                **tensors,
+            )
         try:
             super().apply(grads, trainable_variables)
         finally:
@@ -128,9 +137,9 @@ class Lamb(keras.optimizers.Optimizer):
         """Moves one variable: ``w -= rate * |w| / |r + decay * w| * (r + decay * w)``."""
         index = keras_internals.variable_index(self, variable)
         first, second = self._first_moments[index], self._second_moments[index]
-        scalars = self._scalars
-        if scalars is None:
+        if self._scalars is None:
             raise RuntimeError("call apply(), which moves all variables by one step")
+        scalars = self._scalars[self._offsets[index]]
         # An embedding's sparse gradient becomes dense: untouched rows decay as well.
         gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
         weight = tf.cast(tf.convert_to_tensor(variable), tf.float32)

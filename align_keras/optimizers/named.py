@@ -1,7 +1,7 @@
 """Optimizers by name."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -9,6 +9,7 @@ import keras
 from align_keras.errors import InputError
 from align_keras.optimizers.exclusions import is_kernel
 from align_keras.optimizers.lamb import Lamb
+from align_keras.optimizers.rated import RatedAdafactor, RatedAdamW, RatedLamb, RatedSGD
 from align_keras.optimizers.schedules import LearningRate
 
 OPTIMIZERS = ("lamb", "adamw", "sgd", "adafactor")
@@ -23,6 +24,8 @@ def make_optimizer(
     exclude_from_decay: Sequence[str] = (),
     exclude_from_adaptation: Sequence[str] = (),
     ema_momentum: float = 0.0,
+    factors: Mapping[str, float] | None = None,
+    first_steps: Mapping[str, int] | None = None,
 ) -> keras.optimizers.Optimizer:
     """Makes an optimizer from its name; all but LAMB are Keras's.
 
@@ -40,6 +43,8 @@ def make_optimizer(
             decay.
         exclude_from_adaptation: likewise for LAMB's trust ratio.
         ema_momentum: of a moving average of the weights, see ``averaged_weights``; 0 for none.
+        factors: what the learning rate of a variable is multiplied by, by its path.
+        first_steps: the steps before the first one of a variable that is frozen until then.
 
     Raises:
         InputError: if the name is unknown, an exclusion matches no variable or is no regular
@@ -55,8 +60,24 @@ def make_optimizer(
     _check_exclusions("exclude_from_decay", exclude_from_decay, variables)
     _check_exclusions("exclude_from_adaptation", exclude_from_adaptation, variables)
     options: dict[str, Any] = {"use_ema": ema_momentum > 0.0, "ema_momentum": ema_momentum or 0.99}
+    kind: type[Any]
+    if factors or first_steps:
+        options |= {"factors": factors, "first_steps": first_steps}
+        kind = {
+            "lamb": RatedLamb,
+            "adamw": RatedAdamW,
+            "sgd": RatedSGD,
+            "adafactor": RatedAdafactor,
+        }[name]
+    else:
+        kind = {
+            "lamb": Lamb,
+            "adamw": keras.optimizers.AdamW,
+            "sgd": keras.optimizers.SGD,
+            "adafactor": keras.optimizers.Adafactor,
+        }[name]
     if name == "lamb":
-        return Lamb(
+        return kind(
             learning_rate,
             weight_decay=weight_decay,
             exclude_from_decay=exclude_from_decay,
@@ -65,11 +86,11 @@ def make_optimizer(
         )
     options["weight_decay"] = weight_decay
     if name == "adamw":
-        optimizer = keras.optimizers.AdamW(learning_rate, epsilon=1e-6, **options)
+        optimizer = kind(learning_rate, epsilon=1e-6, **options)
     elif name == "sgd":
-        optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9, **options)
+        optimizer = kind(learning_rate, momentum=0.9, **options)
     else:
-        optimizer = keras.optimizers.Adafactor(learning_rate, relative_step=False, **options)
+        optimizer = kind(learning_rate, relative_step=False, **options)
     leave_out_of_decay(optimizer, variables, exclude_from_decay)
     return optimizer
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from align_keras.errors import InputError, concerning
@@ -11,6 +11,7 @@ from align_keras.models.backbone import AlignBackbone
 from align_keras.models.dual_encoder import AlignDualEncoder
 from align_keras.models.image_encoder import build_image_encoder
 from align_keras.models.presets import PRESETS
+from align_keras.models.rates import factors_by_path
 from align_keras.models.text_encoder import TextEncoder, build_text_encoder
 from align_keras.optimizers import make_optimizer, make_schedule
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
@@ -65,17 +66,25 @@ def make_model(
             min_temperature=settings.min_temperature,
         )
     freeze(model, settings)
-    compile_model(model, optimizer, steps)
+    # The optimizer has slots for towers that are trained later on; `freeze` follows at each phase.
+    compile_model(model, optimizer, steps, frozen_towers(settings.freeze))
     return model
 
 
-def freeze(model: AlignDualEncoder, settings: ModelSettings) -> None:
-    """Freezes what the settings say, and nothing else: a preset's towers may be saved frozen."""
+def freeze(model: AlignDualEncoder, settings: ModelSettings, step: int | None = None) -> None:
+    """Freezes the towers that the settings say, and thaws others: a preset may have frozen ones.
+
+    Args:
+        model: of the run.
+        settings: of the model.
+        step: number of steps done; None for the towers that are never trained.
+    """
     frozen = frozen_towers(settings.freeze)
     for name in TOWERS:
-        tower = getattr(model.backbone, name)
-        if tower.trainable == (name in frozen):
-            tower.trainable = name not in frozen
+        tower, last = getattr(model.backbone, name), frozen.get(name, 0)
+        trainable = last is not None and (step is None or step >= last)
+        if tower.trainable != trainable:
+            tower.trainable = trainable
     model.backbone.image_encoder.frozen_statistics = settings.frozen_statistics
 
 
@@ -140,8 +149,20 @@ def load_start(settings: ModelSettings, preprocessor: AlignPreprocessor) -> Alig
     return model
 
 
-def compile_model(model: AlignDualEncoder, settings: OptimizerSettings, steps: int) -> None:
-    """Gives a model its optimizer and its loss."""
+def compile_model(
+    model: AlignDualEncoder,
+    settings: OptimizerSettings,
+    steps: int,
+    frozen: Mapping[str, int | None],
+) -> None:
+    """Gives a model its optimizer and its loss; ``frozen`` as of ``frozen_towers``."""
+    rates = settings.image_rate_factor, settings.text_rate_factor, settings.layer_decay
+    first_steps = {
+        weight.path: last
+        for name, last in frozen.items()
+        for weight in getattr(model.backbone, name).trainable_variables
+        if last
+    }
     optimizer = make_optimizer(
         settings.optimizer,
         make_schedule(settings.schedule, settings.learning_rate, settings.warmup_steps, steps),
@@ -150,6 +171,8 @@ def compile_model(model: AlignDualEncoder, settings: OptimizerSettings, steps: i
         exclude_from_decay=settings.exclude_from_decay,
         exclude_from_adaptation=settings.exclude_from_adaptation,
         ema_momentum=settings.ema_momentum,
+        factors=factors_by_path(model.backbone, *rates) if rates != (1.0, 1.0, 1.0) else None,
+        first_steps=first_steps,
     )
     model.compile(
         optimizer,

@@ -22,10 +22,10 @@ from align_keras.runs.executions import Executions
 from align_keras.runs.log import TrainingLog
 from align_keras.runs.log_lines import lacks_evaluation
 from align_keras.runs.memory import keep_freed_memory
-from align_keras.runs.model import make_model, thawed, with_gelu
+from align_keras.runs.model import freeze, make_model, thawed, with_gelu
 from align_keras.runs.pretraining_batches import count_skipped, training_data
 from align_keras.runs.pretraining_data import RunData
-from align_keras.runs.pretraining_settings import PretrainSettings
+from align_keras.runs.pretraining_settings import PretrainSettings, frozen_towers
 from align_keras.runs.skipped import check_finished, skipped_before
 from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data
@@ -183,6 +183,20 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
     Returns:
         The evaluation after the last step.
     """
+    evaluated = None
+    ends = sorted(last for last in frozen_towers(run.settings.model.freeze).values() if last)
+    for end in [*ends, run.settings.run.steps]:
+        if run.checkpoints.step < end or end == run.settings.run.steps:
+            freeze(run.model, run.settings.model, run.checkpoints.step)
+            evaluated = _fit_phase(run, at_start, evaluates_first, end)
+            evaluates_first = False
+    return evaluated
+
+
+def _fit_phase(
+    run: PretrainingRun, at_start: Metrics, evaluates_first: bool, until: int
+) -> Evaluated | None:
+    """Trains up to a step with the same frozen towers, and saves a checkpoint there."""
     settings, checkpoints = run.settings.run, run.checkpoints
     parts = run.settings, run.data, run.strategy, checkpoints.step
     dataset, in_run = training_data(*parts), count_skipped(*parts, run.model, run.workdir)
@@ -206,6 +220,8 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
 
     def evaluate() -> None:
         nonlocal evaluated
+        if log.step % settings.eval_every and log.step != settings.steps:
+            return  # the end of a phase
         found = evaluate_and_log(run, log)
         evaluated = found if log.step == settings.steps else None
 
@@ -227,6 +243,7 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
             "lower <learning_rate> or set <global_clipnorm> and resume, which goes on from the "
             "last checkpoint",
             Executions(settings.steps_per_execution, settings.profile),
+            until,
         )
     except tf.errors.OpError as error:
         # TensorFlow does not say which data it was.

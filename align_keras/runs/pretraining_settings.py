@@ -103,8 +103,9 @@ class ModelSettings(Part):
     synchronized_batch_norm: bool = True
     """Batch norm uses statistics of the global batch, not of each replica."""
     freeze: str = ""
-    """Towers that are not trained, joined by commas: image_encoder, text_encoder. They compute as
-    in inference, batch norm and dropout included, and cost no backward pass. Empty: none."""
+    """Towers that are not trained, joined by commas: image_encoder, text_encoder, or
+    image_encoder:2000 for the first 2,000 steps. They compute as in inference, batch norm and
+    dropout included, and cost no backward pass. Empty: none."""
     frozen_statistics: bool = False
     """Batch norm normalises by its moving statistics in training too and leaves them as they are;
     its scales and offsets are trained. For a pretrained image tower."""
@@ -132,6 +133,13 @@ class OptimizerSettings(Part):
     """At its peak, after the warm-up."""
     warmup_steps: Annotated[int, AtLeast(0), Below("steps")] = 10_000
     """Steps over which the learning rate rises from 0; afterwards it follows --schedule."""
+    image_rate_factor: Annotated[float, Above(0.0)] = 1.0
+    """Factor of the image tower's learning rate, such as 0.1 for a pretrained one."""
+    text_rate_factor: Annotated[float, Above(0.0)] = 1.0
+    """Factor of the text tower's learning rate."""
+    layer_decay: Annotated[float, Above(0.0), AtMost(1.0)] = 1.0
+    """Factor of the learning rate from each block of BERT, or stage of EfficientNet, to the one
+    before, such as 0.8; the last one of each tower has it once."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """The learning rate after the warm-up: falls to 0 linearly, as the paper's, or along half a
     cosine, or stays."""
@@ -224,7 +232,13 @@ class PretrainSettings(Settings):
         if self.model.preset not in PRESETS:
             names = ", ".join(sorted(PRESETS))
             raise InputError(f"no {self.model.preset!r}", None, f"choose one of {names}", "preset")
-        frozen_towers(self.model.freeze)
+        for name, last in frozen_towers(self.model.freeze).items():
+            if last is not None and last >= run.steps:
+                raise InputError(
+                    f"{name}:{last} ends after the last step, {run.steps:,}",
+                    remedy=f"give fewer, or {name} for all steps",
+                    setting="freeze",
+                )
         self._check_origins()
 
     def check_resumable(self, before: dict[str, Any], workdir: paths.AnyPath) -> None:
@@ -276,15 +290,27 @@ def read_steps(text: str) -> tuple[int, int]:
     )
 
 
-def frozen_towers(freeze: str) -> list[str]:
-    """The names in ``freeze``; an InputError for one that is no tower."""
-    names = [name.strip() for name in freeze.split(",")] if freeze else []
-    for name in names:
+def frozen_towers(freeze: str) -> dict[str, int | None]:
+    """The towers in ``freeze`` by name, each with its number of frozen steps; None for all.
+
+    Raises:
+        InputError: for one that is no tower, and for a number that is none.
+    """
+    found: dict[str, int | None] = {}
+    for one in freeze.split(",") if freeze else []:
+        name, colon, steps = one.strip().partition(":")
         if name not in TOWERS:
             raise InputError(
                 f"no tower {name!r}", remedy=f"choose of {', '.join(TOWERS)}", setting="freeze"
             )
-    return names
+        if colon and not (steps.isdecimal() and int(steps)):
+            raise InputError(
+                f"{one.strip()!r} has no number of steps",
+                remedy=f"give {name}:2000, or {name} for all steps",
+                setting="freeze",
+            )
+        found[name] = int(steps) if colon else None
+    return found
 
 
 def brought_by_model(name: str) -> InputError:

@@ -26,6 +26,7 @@ def train(
     actions: list[tuple[int, Callable[[], Any]]],
     if_diverged: str,
     executions: Executions | None = None,
+    until: int | None = None,
 ) -> None:
     """Trains a compiled model from the step of its checkpoint to the last one.
 
@@ -41,13 +42,14 @@ def train(
         if_diverged: what to do about a run that diverged; names settings as ``<batch_size>``.
         executions: how many steps the device does at a time, and which are profiled; None for what
             suits the device, and no profile.
+        until: the step to end at; None for the run's last one.
 
     Raises:
         DivergedError: if the loss or the gradient is not finite.
         InputError: if the batches end before the last step.
         Interrupted: after a signal.
     """
-    first, last = log.step, log.total_steps
+    first, last = log.step, until or log.total_steps
     intervals = [log.log_every, *(interval for interval, _ in actions)]
     executions = executions or Executions()
     steps = executions.steps(intervals, first, last, model.distribute_strategy)

@@ -35,6 +35,7 @@ def test_pretraining_runs_of_before_resume(tmp_path):
     settings.check_resumable(before, tmp_path)
     new = {"text_gelu", "max_skipped_share", "steps_per_execution", "profile", "space_to_batch"}
     new |= {"freeze", "frozen_statistics", "schedule"}
+    new |= {"image_rate_factor", "text_rate_factor", "layer_decay"}
     assert json.loads(settings.as_json()).keys() == before.keys() | new
     with pytest.raises(InputError, match=r"^steps: the run in .* began with 6, not 7"):
         settings.replace(steps=7).check_resumable(before, tmp_path)
@@ -92,6 +93,9 @@ def test_classification_runs_of_before_resume(tmp_path):
             "brings its own; leave out vocabulary or model",
         ),
         ({"model": "x", "train_data": "x", "image_encoder": "b0"}, "image_encoder", "its own"),
+        ({"freeze": "image_encoder:0"}, "freeze", "no number of steps; give image_encoder:2000"),
+        ({"freeze": "image_encoder:1300"}, "freeze", "ends after the last step, 1,300; give fe"),
+        ({"layer_decay": 1.5}, "layer_decay", "1.5 is above 1"),
         ({"freeze": "text_encoder,head"}, "freeze", "no tower 'head'; choose of image_encoder, te"),
     ],
 )
