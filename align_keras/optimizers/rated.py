@@ -10,7 +10,7 @@ from align_keras import keras_internals
 from align_keras.optimizers.lamb import Lamb
 
 
-class _Rated:
+class _Rated(keras.optimizers.Optimizer):
     """Gives an optimizer a learning-rate factor, and a first step, for each variable.
 
     A factor applies to decoupled weight decay too, as for the parameter groups of other frameworks.
@@ -24,6 +24,8 @@ class _Rated:
         **kwargs: of the optimizer.
     """
 
+    weight_decay: float | None
+    first_steps: Mapping[str, int]
     _offset = 0
 
     def __init__(
