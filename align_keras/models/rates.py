@@ -21,7 +21,7 @@ def factors_by_path(
     Returns:
         The factors by the paths of the weights, those of 1 left out.
     """
-    factors = {}
+    factors: dict[str, float] = {}
     for tower, factor in ((backbone.image_encoder, image), (backbone.text_encoder, text)):
         stages = tower.stages
         for index, variables in enumerate(stages):

@@ -10,7 +10,7 @@ from align_keras import keras_internals
 from align_keras.optimizers.lamb import Lamb
 
 
-class _Rated:
+class _Rated(keras.optimizers.Optimizer):
     """Gives an optimizer a learning-rate factor, and a first step, for each variable.
 
     A factor applies to decoupled weight decay too, as for the parameter groups of other frameworks.
@@ -34,9 +34,11 @@ class _Rated:
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.factors, self.first_steps = dict(factors or {}), dict(first_steps or {})
+        self.factors = dict(factors or {})
+        self.first_steps: Mapping[str, int] = dict(first_steps or {})
         # Keras would take it off at the full learning rate. LAMB has its own.
-        self.decoupled_decay, self.weight_decay = self.weight_decay, None
+        self.decoupled_decay: float | None = self.weight_decay
+        self.weight_decay: float | None = None
 
     def build(self, variables: list[keras.Variable]) -> None:
         """Makes the optimizer's variables."""
