@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from align_keras import distribution
 from align_keras.paths import AnyPath
-from align_keras.runs.pretraining_settings import read_steps
+from align_keras.runs.setting_values import read_steps
 
 # At most, where it is not given: a signal waits for an execution.
 _MOST_STEPS = 32

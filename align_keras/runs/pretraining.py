@@ -25,7 +25,8 @@ from align_keras.runs.memory import keep_freed_memory
 from align_keras.runs.model import freeze, make_model, thawed, with_gelu
 from align_keras.runs.pretraining_batches import count_skipped, training_data
 from align_keras.runs.pretraining_data import RunData
-from align_keras.runs.pretraining_settings import PretrainSettings, frozen_towers
+from align_keras.runs.pretraining_settings import PretrainSettings
+from align_keras.runs.setting_values import frozen_towers
 from align_keras.runs.skipped import check_finished, skipped_before
 from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data

@@ -8,6 +8,12 @@ from tyro.conf import OmitArgPrefixes
 from align_keras import paths
 from align_keras.errors import InputError
 from align_keras.models.presets import PRESETS
+from align_keras.runs.setting_values import (
+    check_divides,
+    check_prompts,
+    frozen_towers,
+    read_steps,
+)
 from align_keras.runs.settings import (
     FREE_ON_RESUME,
     Above,
@@ -20,8 +26,6 @@ from align_keras.runs.settings import (
 
 #: The paper's sizes (sec. 5), where neither a flag nor the model gives one.
 PAPER_SIZES = {"image_size": 289, "resize_size": 346, "sequence_length": 64}
-
-TOWERS = ("image_encoder", "text_encoder")
 
 #: Settings that a trained model brings; they cannot be given beside it.
 BROUGHT_BY_MODEL = (
@@ -219,10 +223,10 @@ class PretrainSettings(Settings):
             InputError: names the setting and says what to do.
         """
         super().check()
-        _check_prompts(self.data.prompts)
+        check_prompts(self.data.prompts)
         run = self.run
         intervals = ("log_every", "eval_every", "checkpoint_every", "steps")
-        _check_divides(run.steps_per_execution, {name: getattr(run, name) for name in intervals})
+        check_divides(run.steps_per_execution, {name: getattr(run, name) for name in intervals})
         if run.profile and read_steps(run.profile)[1] > run.steps:
             raise InputError(
                 f"{run.profile} is beyond the last step, {run.steps:,}",
@@ -267,62 +271,8 @@ class PretrainSettings(Settings):
                 )
 
 
-def _check_divides(steps: int | None, intervals: dict[str, int]) -> None:
-    """Raises InputError unless the steps of an execution divide some settings, by their names."""
-    for name, interval in intervals.items():
-        if steps is not None and interval % steps:
-            raise InputError(
-                f"{steps} does not divide {interval:,}",
-                remedy=f"choose a divisor of <{name}>, or change that",
-                setting="steps_per_execution",
-            )
-
-
-def read_steps(text: str) -> tuple[int, int]:
-    """The two numbers of ``START:STOP``; an InputError for anything else."""
-    start, _, stop = text.partition(":")
-    if start.isdecimal() and stop.isdecimal() and 1 <= int(start) <= int(stop):
-        return int(start), int(stop)
-    raise InputError(
-        f"{text!r} is not START:STOP",
-        remedy="give the first and the last step, such as 20:25",
-        setting="profile",
-    )
-
-
-def frozen_towers(freeze: str) -> dict[str, int | None]:
-    """The towers in ``freeze`` by name, each with its number of frozen steps; None for all.
-
-    Raises:
-        InputError: for one that is no tower, and for a number that is none.
-    """
-    found: dict[str, int | None] = {}
-    for one in freeze.split(",") if freeze else []:
-        name, colon, steps = one.strip().partition(":")
-        if name not in TOWERS:
-            raise InputError(
-                f"no tower {name!r}", remedy=f"choose of {', '.join(TOWERS)}", setting="freeze"
-            )
-        if colon and not (steps.isdecimal() and int(steps)):
-            raise InputError(
-                f"{one.strip()!r} has no number of steps",
-                remedy=f"give {name}:2000, or {name} for all steps",
-                setting="freeze",
-            )
-        found[name] = int(steps) if colon else None
-    return found
-
-
 def brought_by_model(name: str) -> InputError:
     """The error about a setting that was given beside a trained model."""
     return InputError(
         "a trained model brings its own", remedy=f"leave out <{name}> or <model>", setting=name
     )
-
-
-def _check_prompts(prompts: tuple[str, ...]) -> None:
-    if not prompts:
-        raise InputError("there is none", None, "give one such as 'a photo of a {}'", "prompts")
-    for prompt in prompts:
-        if "{}" not in prompt:
-            raise InputError(f"no {{}} for the class name in {prompt!r}", setting="prompts")

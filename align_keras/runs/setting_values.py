@@ -1,0 +1,60 @@
+"""What the texts and numbers of settings mean, and which of them cannot be."""
+
+from align_keras.errors import InputError
+
+TOWERS = ("image_encoder", "text_encoder")
+
+
+def check_divides(steps: int | None, intervals: dict[str, int]) -> None:
+    """Raises InputError unless the steps of an execution divide some settings, by their names."""
+    for name, interval in intervals.items():
+        if steps is not None and interval % steps:
+            raise InputError(
+                f"{steps} does not divide {interval:,}",
+                remedy=f"choose a divisor of <{name}>, or change that",
+                setting="steps_per_execution",
+            )
+
+
+def read_steps(text: str) -> tuple[int, int]:
+    """The two numbers of ``START:STOP``; an InputError for anything else."""
+    start, _, stop = text.partition(":")
+    if start.isdecimal() and stop.isdecimal() and 1 <= int(start) <= int(stop):
+        return int(start), int(stop)
+    raise InputError(
+        f"{text!r} is not START:STOP",
+        remedy="give the first and the last step, such as 20:25",
+        setting="profile",
+    )
+
+
+def frozen_towers(freeze: str) -> dict[str, int | None]:
+    """The towers in ``freeze`` by name, each with its number of frozen steps; None for all.
+
+    Raises:
+        InputError: for one that is no tower, and for a number that is none.
+    """
+    found: dict[str, int | None] = {}
+    for one in freeze.split(",") if freeze else []:
+        name, colon, steps = one.strip().partition(":")
+        if name not in TOWERS:
+            raise InputError(
+                f"no tower {name!r}", remedy=f"choose of {', '.join(TOWERS)}", setting="freeze"
+            )
+        if colon and not (steps.isdecimal() and int(steps)):
+            raise InputError(
+                f"{one.strip()!r} has no number of steps",
+                remedy=f"give {name}:2000, or {name} for all steps",
+                setting="freeze",
+            )
+        found[name] = int(steps) if colon else None
+    return found
+
+
+def check_prompts(prompts: tuple[str, ...]) -> None:
+    """Raises InputError unless there are prompts, each with a place for the class name."""
+    if not prompts:
+        raise InputError("there is none", None, "give one such as 'a photo of a {}'", "prompts")
+    for prompt in prompts:
+        if "{}" not in prompt:
+            raise InputError(f"no {{}} for the class name in {prompt!r}", setting="prompts")
