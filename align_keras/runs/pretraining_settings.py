@@ -8,6 +8,7 @@ from tyro.conf import OmitArgPrefixes
 from align_keras import paths
 from align_keras.errors import InputError
 from align_keras.models.presets import PRESETS
+from align_keras.runs.frozen_towers import check_freeze
 from align_keras.runs.settings import (
     FREE_ON_RESUME,
     Above,
@@ -20,8 +21,6 @@ from align_keras.runs.settings import (
 
 #: The paper's sizes (sec. 5), where neither a flag nor the model gives one.
 PAPER_SIZES = {"image_size": 289, "resize_size": 346, "sequence_length": 64}
-
-TOWERS = ("image_encoder", "text_encoder")
 
 #: Settings that a trained model brings; they cannot be given beside it.
 BROUGHT_BY_MODEL = (
@@ -232,13 +231,7 @@ class PretrainSettings(Settings):
         if self.model.preset not in PRESETS:
             names = ", ".join(sorted(PRESETS))
             raise InputError(f"no {self.model.preset!r}", None, f"choose one of {names}", "preset")
-        for name, last in frozen_towers(self.model.freeze).items():
-            if last is not None and last >= run.steps:
-                raise InputError(
-                    f"{name}:{last} ends after the last step, {run.steps:,}",
-                    remedy=f"give fewer, or {name} for all steps",
-                    setting="freeze",
-                )
+        check_freeze(self.model.freeze, run.steps)
         self._check_origins()
 
     def check_resumable(self, before: dict[str, Any], workdir: paths.AnyPath) -> None:
@@ -288,29 +281,6 @@ def read_steps(text: str) -> tuple[int, int]:
         remedy="give the first and the last step, such as 20:25",
         setting="profile",
     )
-
-
-def frozen_towers(freeze: str) -> dict[str, int | None]:
-    """The towers in ``freeze`` by name, each with its number of frozen steps; None for all.
-
-    Raises:
-        InputError: for one that is no tower, and for a number that is none.
-    """
-    found: dict[str, int | None] = {}
-    for one in freeze.split(",") if freeze else []:
-        name, colon, steps = one.strip().partition(":")
-        if name not in TOWERS:
-            raise InputError(
-                f"no tower {name!r}", remedy=f"choose of {', '.join(TOWERS)}", setting="freeze"
-            )
-        if colon and not (steps.isdecimal() and int(steps)):
-            raise InputError(
-                f"{one.strip()!r} has no number of steps",
-                remedy=f"give {name}:2000, or {name} for all steps",
-                setting="freeze",
-            )
-        found[name] = int(steps) if colon else None
-    return found
 
 
 def brought_by_model(name: str) -> InputError:
