@@ -15,9 +15,9 @@ from align_keras.models.rates import factors_by_path
 from align_keras.models.text_encoder import TextEncoder, build_text_encoder
 from align_keras.optimizers import make_optimizer, make_schedule
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
+from align_keras.runs.frozen_towers import TOWERS, frozen_towers
 from align_keras.runs.presets import load_model
 from align_keras.runs.pretraining_settings import ModelSettings, OptimizerSettings
-from align_keras.runs.setting_values import TOWERS, frozen_towers
 
 
 def with_gelu(settings: ModelSettings) -> ModelSettings:

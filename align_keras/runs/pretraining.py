@@ -19,6 +19,7 @@ from align_keras.paths import AnyPath
 from align_keras.runs import alarms, pretraining_data, report, start
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.executions import Executions
+from align_keras.runs.frozen_towers import frozen_towers
 from align_keras.runs.log import TrainingLog
 from align_keras.runs.log_lines import lacks_evaluation
 from align_keras.runs.memory import keep_freed_memory
@@ -26,7 +27,6 @@ from align_keras.runs.model import freeze, make_model, thawed, with_gelu
 from align_keras.runs.pretraining_batches import count_skipped, training_data
 from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
-from align_keras.runs.setting_values import frozen_towers
 from align_keras.runs.skipped import check_finished, skipped_before
 from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data
@@ -38,14 +38,8 @@ Metrics = dict[str, Any]
 Evaluated = tuple[Metrics, Metrics, dict[str, Any] | None]
 #: What a run writes into its directory after ``settings.json``, by which a later one knows it.
 WRITTEN = (
-    "preset",
-    "checkpoints",
-    "start.json",
-    "log.jsonl",
-    "skipped.json",
-    "metrics.json",
-    "curves.png",
-    "retrieval.png",
+    *("preset", "checkpoints", "start.json", "log.jsonl", "skipped.json"),
+    *("metrics.json", "curves.png", "retrieval.png"),
 )
 
 
@@ -185,9 +179,10 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
         The evaluation after the last step.
     """
     evaluated = None
-    ends = sorted(last for last in frozen_towers(run.settings.model.freeze).values() if last)
-    for end in [*ends, run.settings.run.steps]:
-        if run.checkpoints.step < end or end == run.settings.run.steps:
+    steps = run.settings.run.steps
+    ends = {last or steps for last in frozen_towers(run.settings.model.freeze).values()}
+    for end in sorted(ends | {steps}):
+        if run.checkpoints.step < end or end == steps:
             freeze(run.model, run.settings.model, run.checkpoints.step)
             evaluated = _fit_phase(run, at_start, evaluates_first, end)
             evaluates_first = False
@@ -221,8 +216,8 @@ def _fit_phase(
 
     def evaluate() -> None:
         nonlocal evaluated
-        if log.step % settings.eval_every and log.step != settings.steps:
-            return  # the end of a phase
+        if log.step % settings.eval_every and log.step < settings.steps:
+            return  # a phase ends
         found = evaluate_and_log(run, log)
         evaluated = found if log.step == settings.steps else None
 

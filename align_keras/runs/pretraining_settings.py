@@ -8,10 +8,10 @@ from tyro.conf import OmitArgPrefixes
 from align_keras import paths
 from align_keras.errors import InputError
 from align_keras.models.presets import PRESETS
+from align_keras.runs.frozen_towers import check_freeze
 from align_keras.runs.setting_values import (
     check_divides,
     check_prompts,
-    frozen_towers,
     read_steps,
 )
 from align_keras.runs.settings import (
@@ -236,13 +236,7 @@ class PretrainSettings(Settings):
         if self.model.preset not in PRESETS:
             names = ", ".join(sorted(PRESETS))
             raise InputError(f"no {self.model.preset!r}", None, f"choose one of {names}", "preset")
-        for name, last in frozen_towers(self.model.freeze).items():
-            if last is not None and last >= run.steps:
-                raise InputError(
-                    f"{name}:{last} ends after the last step, {run.steps:,}",
-                    remedy=f"give fewer, or {name} for all steps",
-                    setting="freeze",
-                )
+        check_freeze(self.model.freeze, run.steps)
         self._check_origins()
 
     def check_resumable(self, before: dict[str, Any], workdir: paths.AnyPath) -> None:

@@ -2,8 +2,6 @@
 
 from align_keras.errors import InputError
 
-TOWERS = ("image_encoder", "text_encoder")
-
 
 def check_divides(steps: int | None, intervals: dict[str, int]) -> None:
     """Raises InputError unless the steps of an execution divide some settings, by their names."""
@@ -26,29 +24,6 @@ def read_steps(text: str) -> tuple[int, int]:
         remedy="give the first and the last step, such as 20:25",
         setting="profile",
     )
-
-
-def frozen_towers(freeze: str) -> dict[str, int | None]:
-    """The towers in ``freeze`` by name, each with its number of frozen steps; None for all.
-
-    Raises:
-        InputError: for one that is no tower, and for a number that is none.
-    """
-    found: dict[str, int | None] = {}
-    for one in freeze.split(",") if freeze else []:
-        name, colon, steps = one.strip().partition(":")
-        if name not in TOWERS:
-            raise InputError(
-                f"no tower {name!r}", remedy=f"choose of {', '.join(TOWERS)}", setting="freeze"
-            )
-        if colon and not (steps.isdecimal() and int(steps)):
-            raise InputError(
-                f"{one.strip()!r} has no number of steps",
-                remedy=f"give {name}:2000, or {name} for all steps",
-                setting="freeze",
-            )
-        found[name] = int(steps) if colon else None
-    return found
 
 
 def check_prompts(prompts: tuple[str, ...]) -> None:

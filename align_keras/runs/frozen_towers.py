@@ -1,0 +1,39 @@
+"""The setting ``freeze``: which towers are not trained, and for how long."""
+
+from align_keras.errors import InputError
+
+TOWERS = ("image_encoder", "text_encoder")
+
+
+def frozen_towers(freeze: str) -> dict[str, int | None]:
+    """The towers in ``freeze`` by name, each with its number of frozen steps; None for all.
+
+    Raises:
+        InputError: for one that is no tower, and for a number that is none.
+    """
+    found: dict[str, int | None] = {}
+    for one in freeze.split(",") if freeze else []:
+        name, colon, steps = one.strip().partition(":")
+        if name not in TOWERS:
+            raise InputError(
+                f"no tower {name!r}", remedy=f"choose of {', '.join(TOWERS)}", setting="freeze"
+            )
+        if colon and not (steps.isdecimal() and int(steps)):
+            raise InputError(
+                f"{one.strip()!r} has no number of steps",
+                remedy=f"give {name}:2000, or {name} for all steps",
+                setting="freeze",
+            )
+        found[name] = int(steps) if colon else None
+    return found
+
+
+def check_freeze(freeze: str, steps: int) -> None:
+    """Raises InputError unless ``freeze`` is as of ``frozen_towers`` and fits a run's steps."""
+    for name, last in frozen_towers(freeze).items():
+        if last is not None and last >= steps:
+            raise InputError(
+                f"{name}:{last} ends after the last step, {steps:,}",
+                remedy=f"give fewer, or {name} for all steps",
+                setting="freeze",
+            )
