@@ -10,6 +10,8 @@ from short_runs import settings_of
 from align_keras.runs.presets import load_model
 from align_keras.runs.pretraining import pretrain
 
+pytestmark = pytest.mark.faults
+
 
 def weights(workdir, step):
     reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / "newest" / f"ckpt-{step}"))
