@@ -22,7 +22,6 @@ from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import InputError, concerning
 from align_keras.runs import command
 
-
 #: Settings that every task of a suite takes.
 OF_SUITES = ("batch_size", "bootstrap_samples", "cache", "seed")
 OF_COMPARISONS = {"bootstrap_samples", "seed"}

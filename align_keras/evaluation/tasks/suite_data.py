@@ -59,8 +59,7 @@ def tasks_of(suite: str) -> tuple[str, ...]:
         return SUITES[suite]
     tasks = tuple(filter(None, map(str.strip, suite.split(","))))
     for task in tasks or (suite,):
-        kind, _, name = task.partition(":")
-        if kind not in TASKS:
+        if task.partition(":")[0] not in TASKS:
             raise InputError(
                 f"no suite or task {task!r}",
                 remedy=f"choose of the suites {', '.join(SUITES)}, or list tasks: "
