@@ -47,6 +47,7 @@ def _recalls(*percents: float) -> dict[str, float]:
 # the multilingual model.
 _IMAGENET: dict[str, Any] = {"prompts": "imagenet1k", "class_names": "imagenet1k"}
 DATA_SETS = {
+    "flickr8k": DataSet(),
     "flickr30k": DataSet(paper=_recalls(88.6, 98.7, 99.7, 75.7, 93.8, 96.8)),
     "coco": DataSet(
         tfds="coco_captions",

@@ -18,7 +18,6 @@ from align_keras.evaluation import zero_shot
 from align_keras.evaluation.fingerprint import fingerprint
 from align_keras.files import write_whole
 from align_keras.paths import AnyPath
-from align_keras.preprocessing import raw_inputs
 from align_keras.preprocessing.decoding.faults import FORMATS, fault_of
 from align_keras.preprocessing.double_buffer import prepared_batches
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
@@ -130,24 +129,6 @@ def embed_texts(model: Any, captions: Sequence[str], batch_size: int = 256) -> n
     unique = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
     embeddings = model.encode_texts(list(unique), batch_size)
     return embeddings[[unique[caption] for caption in captions]]
-
-
-def feature_encoder(model: Any) -> Encode:
-    """As ``model.encode_images``, for the image tower's features before the projection.
-
-    The paper's classifiers are trained on them. The function returns float32, ``(images, width)``.
-    """
-
-    def features(images: tf.Tensor) -> tf.Tensor:
-        return model.backbone.image_encoder(raw_inputs.scaled(images, model.preprocessor))
-
-    tower = tf.function(features, reduce_retracing=True, autograph=False)
-
-    def encode(images: np.ndarray, batch_size: int, cropped: bool = False) -> np.ndarray:
-        batches = raw_inputs.image_batches(images, model.preprocessor, batch_size, cropped)
-        return np.concatenate([tower(batch).numpy() for batch in batches])
-
-    return encode
 
 
 def class_weights(

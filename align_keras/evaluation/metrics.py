@@ -63,3 +63,12 @@ def json_names(values: Mapping[str, Any], task: str) -> dict[str, Any]:
         names.get(name) or name.replace("_recall_at_", "_recall@"): value
         for name, value in values.items()
     }
+
+
+def names_of_json(values: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """The inverse of ``json_names``: metrics of a result file under the names of this module."""
+    names = {} if task == "crisscrossed" else {own: name for name, own in _CLIP_BENCHMARK.items()}
+    return {
+        names.get(name) or name.replace("_recall@", "_recall_at_"): value
+        for name, value in values.items()
+    }

@@ -12,25 +12,22 @@ from align_keras.evaluation.metrics import RECALL_AT
 LEARNING_RATE, MOMENTUM, BATCH_SIZE, EPOCHS, DROP_EVERY, DROP = 0.1, 0.9, 1024, 100, 30, 0.2
 
 
-def nearest_neighbour_recall(
+def nearest_neighbour_ranks(
     images: np.ndarray,
     labels: np.ndarray | Sequence[int],
     train_images: np.ndarray,
     train_labels: np.ndarray | Sequence[int],
-    ks: Sequence[int] = RECALL_AT,
-) -> tuple[dict[str, float], dict[str, float]]:
-    """The paper's "KNN": is an image's class among those of its ``k`` nearest training images?
+) -> np.ndarray:
+    """How many training images of other classes are nearer than the nearest of the image's class.
 
     Args:
         images: unit norm, ``(images, dim)``.
         labels: integers, ``(images,)``.
         train_images: unit norm, ``(train_images, dim)``.
         train_labels: integers, ``(train_images,)``.
-        ks: ranks.
 
     Returns:
-        ``(metrics, chance)``: dicts of fractions named ``knn_recall_at_1`` and so on. Ties count
-        against; chance is that of training images in random order.
+        Integers from 0 (the best), ``(images,)``. Ties count against.
 
     Raises:
         InputError: if a class has no training image.
@@ -39,7 +36,28 @@ def nearest_neighbour_recall(
     missing = sorted(set(labels.tolist()) - set(train_labels.tolist()))
     if missing:
         raise InputError(f"no training image of class {missing[0]}, and of {len(missing)} in all")
-    ranks = retrieval.best_positive_ranks(images, train_images, labels, train_labels)
+    return retrieval.best_positive_ranks(images, train_images, labels, train_labels)
+
+
+def nearest_neighbour_recall(
+    ranks: np.ndarray,
+    labels: np.ndarray | Sequence[int],
+    train_labels: np.ndarray | Sequence[int],
+    ks: Sequence[int] = RECALL_AT,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The paper's "KNN": is an image's class among those of its ``k`` nearest training images?
+
+    Args:
+        ranks: as of ``nearest_neighbour_ranks``, ``(images,)``.
+        labels: integers, ``(images,)``.
+        train_labels: integers, ``(train_images,)``.
+        ks: ranks.
+
+    Returns:
+        ``(metrics, chance)``: dicts of fractions named ``knn_recall_at_1`` and so on. Chance is
+        that of training images in random order.
+    """
+    labels, train_labels = np.asarray(labels), np.asarray(train_labels)
     right = np.bincount(train_labels)[labels]
     metrics = {f"knn_recall_at_{k}": retrieval.recall_at_k(ranks, k) for k in ks}
     chance = {

@@ -43,12 +43,13 @@ def format_table(
     }
     lines = [f"\n{title}", f"{'':<34}" + "".join(f"{head:>10}" for head in columns)]
     for name in metrics:
-        cells = [_cell(name, values.get(name)) for values in columns.values()]
+        cells = [cell(name, values.get(name)) for values in columns.values()]
         lines.append(f"{title_of(name):<34}" + "".join(f"{cell:>10}" for cell in cells))
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _cell(name: str, value: float | None) -> str:
+def cell(name: str, value: float | None) -> str:
+    """A metric as tables show it; empty for None."""
     if value is None:
         return ""
     if name.endswith(("rank", "pairs")):
@@ -62,7 +63,7 @@ def write_json(
     model: str,
     task: str,
     metrics: Mapping[str, float],
-    **others: Mapping[str, float] | int,
+    **others: Mapping[str, float] | int | str | list[str],
 ) -> None:
     """Writes a result with CLIP_benchmark's names.
 
@@ -72,7 +73,7 @@ def write_json(
         model: name or address of the preset.
         task: ``zeroshot_retrieval``, ``zeroshot_classification``, ``linear_probe``, ...
         metrics: by the names of ``metrics.TITLES``.
-        **others: further metrics, such as ``chance``, and counts.
+        **others: further metrics, such as ``chance``, counts and texts.
     """
     path = paths.path_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +85,7 @@ def write_json(
         "metrics": json_names(metrics, task),
         "language": "en",
         **{
-            name: value if isinstance(value, int) else json_names(value, task)
+            name: json_names(value, task) if isinstance(value, Mapping) else value
             for name, value in others.items()
         },
     }

@@ -216,12 +216,19 @@ def full_metrics(
         chosen = (image_of_text >= start) & (image_of_text < start + size)
         own = image_of_text[chosen] - start
         ranks = cross_modal_ranks(images[start : start + size], texts[chosen], own)
-        metrics, chance = recalls(ranks, own)
-        for values in (metrics, chance):
-            values["mean_recall"] = float(np.mean(list(values.values())))
-        metrics |= {f"{way}_median_rank": median_rank(ranks[way]) for way in ranks}
-        folds.append((metrics, chance))
+        folds.append(metrics_of_ranks(ranks, own))
     return _means([fold[0] for fold in folds]), _means([fold[1] for fold in folds])
+
+
+def metrics_of_ranks(
+    ranks: Mapping[str, np.ndarray], image_of_text: np.ndarray
+) -> tuple[dict[str, float], dict[str, float]]:
+    """As ``full_metrics``, of the ranks that ``cross_modal_ranks`` returns."""
+    metrics, chance = recalls(ranks, image_of_text)
+    for values in (metrics, chance):
+        values["mean_recall"] = float(np.mean(list(values.values())))
+    metrics |= {f"{way}_median_rank": median_rank(ranks[way]) for way in ranks}
+    return metrics, chance
 
 
 def _means(folds: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -109,3 +109,9 @@ def confusion_matrix(
     matrix = np.zeros((num_classes, num_classes), int)
     np.add.at(matrix, (np.asarray(labels), np.asarray(predictions)), 1)
     return matrix
+
+
+def confidence(logits: np.ndarray) -> np.ndarray:
+    """The largest probability of a softmax: ``(images, num_classes)`` to ``(images,)``."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return 1.0 / np.exp(shifted).sum(axis=1)

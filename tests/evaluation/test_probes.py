@@ -18,7 +18,8 @@ def clouds():
 
 def test_nearest_neighbours_agree_with_scikit_learn(clouds):
     train, test = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in clouds[::2])
-    metrics, chance = probes.nearest_neighbour_recall(test, clouds[3], train, clouds[1])
+    ranks = probes.nearest_neighbour_ranks(test, clouds[3], train, clouds[1])
+    metrics, chance = probes.nearest_neighbour_recall(ranks, clouds[3], clouds[1])
     peer = KNeighborsClassifier(10, metric="cosine").fit(train, clouds[1])
     nearest = clouds[1][peer.kneighbors(test, return_distance=False)]
     for k in (1, 5, 10):
@@ -27,7 +28,7 @@ def test_nearest_neighbours_agree_with_scikit_learn(clouds):
     assert chance["knn_recall_at_1"] == pytest.approx(0.25, abs=0.02)
     with pytest.raises(ValueError, match="no training image of class 3, and of 1 in all"):
         seen = clouds[1] < 3
-        probes.nearest_neighbour_recall(test, clouds[3], train[seen], clouds[1][seen])
+        probes.nearest_neighbour_ranks(test, clouds[3], train[seen], clouds[1][seen])
 
 
 def test_the_linear_probe_does_as_well_as_logistic_regression(clouds):

@@ -27,6 +27,7 @@ NO_PATHS = {
     "preset",
     "profile",
     "split",
+    "suite",
     "task",
     "text",
     "tpu",

@@ -11,15 +11,21 @@ from align_keras.errors import InputError, concerning
 from align_keras.evaluation import data_sets, probes, zero_shot
 from align_keras.evaluation.tasks.classes import Labelled, embed_labelled, read_class_names
 from align_keras.evaluation.tasks.data import ImageData, SplitData
-from align_keras.evaluation.tasks.result import Result, pictures_of, some_right_and_wrong
+from align_keras.evaluation.tasks.result import (
+    Result,
+    pictures_of,
+    query_digest,
+    some_right_and_wrong,
+)
 from align_keras.paths import AnyPath
 from align_keras.wording import counted
 
 if TYPE_CHECKING:
-    from align_keras.evaluation import embedding, report
+    from align_keras.evaluation import embedding, features, report
     from align_keras.preprocessing.preprocessor import AlignPreprocessor
 else:
     embedding = lazy.Module("align_keras.evaluation.embedding")
+    features = lazy.Module("align_keras.evaluation.features")
     report = lazy.Module("align_keras.evaluation.report")
 
 
@@ -63,9 +69,12 @@ class ZeroShot(ImageData):
             f"{counted(len(images.class_names), 'class')}, {counted(len(prompts), 'prompt')} each"
         )
         scores = images.features @ classes.T
-        return classification_result(
+        result = classification_result(
             self.kind, self.name, title, scores, images, data, model.preprocessor, output
         )
+        # What the contrastive loss takes the softmax of.
+        result.outcomes["confidence"] = zero_shot.confidence(scores / float(model.temperature))
+        return result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +111,10 @@ class NearestNeighbours(Probe):
         """Embeds both parts; InputError if an image or its class is not usable."""
         images, train = self.embed(data, model.encode_images, model.preprocessor)
         with concerning("train_data"):
-            metrics, chance = probes.nearest_neighbour_recall(
+            ranks = probes.nearest_neighbour_ranks(
                 images.features, images.labels, train.features, train.labels
             )
+        metrics, chance = probes.nearest_neighbour_recall(ranks, images.labels, train.labels)
         return Result(
             self.kind,
             f"{self.name}: {counted(len(images.labels), 'image')}, "
@@ -112,6 +122,7 @@ class NearestNeighbours(Probe):
             f"{counted(len(train.class_names), 'class')}",
             metrics,
             chance,
+            outcomes={"knn_rank": ranks, **labels_of(images)},
         )
 
 
@@ -125,7 +136,7 @@ class LinearProbe(Probe):
 
     def run(self, model: Any, data: tuple[ExampleSet, ExampleSet], output: AnyPath) -> Result:
         """Embeds both parts, trains the layer, draws; InputError as of ``NearestNeighbours``."""
-        images, train = self.embed(data, embedding.feature_encoder(model), model.preprocessor)
+        images, train = self.embed(data, features.feature_encoder(model), model.preprocessor)
         weights, bias = probes.fit_linear_probe(
             train.features, train.labels, len(train.class_names), seed=self.seed
         )
@@ -155,7 +166,7 @@ def classification_result(
         kind: of the task; the pictures' names begin with it.
         name: of the data set.
         title: of the table, after the number of images.
-        scores: ``(images, classes)``.
+        scores: ``(images, classes)``; their softmax is the model's confidence.
         images: with their labels.
         data: the same images, to be drawn.
         preprocessor: crops them.
@@ -179,4 +190,19 @@ def classification_result(
         metrics,
         chance,
         pictures,
+        outcomes={
+            "rank": zero_shot.class_ranks(scores, images.labels),
+            "predicted": predictions,
+            "confidence": zero_shot.confidence(scores),
+            **labels_of(images),
+        },
     )
+
+
+def labels_of(images: Labelled) -> dict[str, np.ndarray]:
+    """The outcomes that say which images were asked: labels, class names and a digest."""
+    return {
+        "label": images.labels,
+        "class_names": np.array(images.class_names, str),
+        "queries": query_digest(images.labels.tolist(), images.class_names),
+    }

@@ -62,9 +62,14 @@ def make_task(task: str, settings: Mapping[str, Any]) -> Task:
 
 
 def evaluate(
-    model: Any, task: Task, output: str | AnyPath, model_name: str = "", data: Any = None
+    model: Any,
+    task: Task,
+    output: str | AnyPath,
+    model_name: str = "",
+    data: Any = None,
+    fingerprint: str = "",
 ) -> Result:
-    """Measures a model, prints a table, and writes JSON and pictures.
+    """Measures a model, prints a table, and writes JSON, outcomes and pictures.
 
     Args:
         model: an ``AlignDualEncoder`` with its preprocessor.
@@ -72,6 +77,7 @@ def evaluate(
         output: folder of the JSON and the pictures; it is made.
         model_name: for the JSON: where the model is.
         data: what ``task.open()`` returned; None: it is opened here.
+        fingerprint: for the JSON, as of ``report_result``.
 
     Raises:
         InputError: if the data cannot be used, or as ``check_output``.
@@ -79,8 +85,8 @@ def evaluate(
     check_output(task, output, model_name)
     output = paths.path_of(output)
     result = task.run(model, task.open() if data is None else data, output)
-    name = _json_of(task)
-    report_result(result, task.name, model_name, output / name)
+    name = json_of(task)
+    report_result(result, task.name, model_name, output / name, fingerprint)
     print(f"\n{output}: {', '.join([name, *result.pictures])}")
     return result
 
@@ -88,7 +94,7 @@ def evaluate(
 def check_output(task: Task, output: str | AnyPath, model_name: str = "") -> None:
     """Raises an InputError if a folder holds what the task found of another model."""
     with concerning("output"):
-        path = paths.path_of(output) / _json_of(task)
+        path = paths.path_of(output) / json_of(task)
         own = paths.absolute(model_name) if model_name else ""
         # What lies in a run's directory is of that run, wherever it was when it was written.
         if not own or not path.exists() or paths.absolute(path).startswith(f"{own}{os.sep}"):
@@ -103,6 +109,7 @@ def check_output(task: Task, output: str | AnyPath, model_name: str = "") -> Non
             raise InputError(problem, Place(str(path)), "give another folder")
 
 
-def _json_of(task: Task) -> str:
+def json_of(task: Task) -> str:
+    """The name of a task's result file."""
     stem = task.kind if task.kind == task.name else f"{task.kind}-{task.name}"
     return f"{stem}.json"

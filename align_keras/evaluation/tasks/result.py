@@ -1,6 +1,8 @@
 """What a task found, and how it is reported."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import numpy as np
 from align_keras import lazy
 from align_keras.data.examples import Example
 from align_keras.evaluation import data_sets
+from align_keras.files import write_whole
 from align_keras.paths import AnyPath
 
 if TYPE_CHECKING:
@@ -40,16 +43,27 @@ class Result:
     """Before the names of the paper's figures, if another task has figures of the same names."""
     skipped_images: int | None = None
     """Training images that were skipped, each as often as it was; None if nothing was trained."""
+    outcomes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """What became of each query, for ``bootstrap.hits_of`` and the page; empty if not kept.
+
+    ``i2t_rank``, ``t2i_rank``, ``knn_rank`` and ``rank`` (of the class) count from 0, one a query;
+    ``label``, ``predicted`` and ``confidence`` are of classified images, ``t2i_group`` is the image
+    of each caption, and ``queries`` is a digest that is the same if the queries are.
+    """
 
 
-def report_result(result: Result, name: str, model_name: str, path: AnyPath) -> None:
-    """Prints the table and writes the JSON.
+def report_result(
+    result: Result, name: str, model_name: str, path: AnyPath, fingerprint: str = ""
+) -> None:
+    """Prints the table and writes the JSON, and beside it an ``.npz`` of the outcomes.
 
     Args:
         result: of a task.
         name: of the data set.
         model_name: for the JSON: where the model is.
         path: of the JSON; its folder is made.
+        fingerprint: of the model, the data and the settings, by which a suite finds the result;
+            empty for none.
     """
     figures = data_sets.known(name).paper
     paper = {own: figures.get(result.paper_prefix + own) for own in result.metrics}
@@ -57,11 +71,34 @@ def report_result(result: Result, name: str, model_name: str, path: AnyPath) -> 
     others: dict[str, Any] = {"folds": result.folds} if result.folds else {}
     if result.skipped_images is not None:
         others["skipped_images"] = result.skipped_images
+    if fingerprint:
+        others["fingerprint"] = fingerprint
+    outcomes = {**result.outcomes, "fingerprint": np.array(fingerprint)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The JSON goes last: what it describes is there.
+    write_whole(path.with_suffix(".npz"), lambda partial: np.savez_compressed(partial, **outcomes))
+    others |= {
+        "paper": {own: value for own, value in paper.items() if value is not None},
+        "title": result.title,
+        "pictures": result.pictures,
+        "notes": result.notes,
+    }
     report.write_json(
         path, name, model_name, result.task, result.metrics, chance=result.chance, **others
     )
     for line in result.notes:
         print(line)
+
+
+def outcomes_of(path: AnyPath) -> dict[str, np.ndarray]:
+    """The outcomes beside a result file; raises as ``np.load``."""
+    with path.with_suffix(".npz").open("rb") as file, np.load(file) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def query_digest(*queries: Any) -> np.ndarray:
+    """A string that is the same if the queries, which JSON can hold, are."""
+    return np.array(hashlib.sha256(json.dumps(queries).encode()).hexdigest()[:32])
 
 
 def pictures_of(

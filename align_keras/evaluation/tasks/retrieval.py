@@ -10,7 +10,12 @@ from align_keras.data.examples import ExampleSet
 from align_keras.errors import concerning
 from align_keras.evaluation import data_sets, retrieval
 from align_keras.evaluation.tasks.data import ImageData
-from align_keras.evaluation.tasks.result import Result, pictures_of, some_right_and_wrong
+from align_keras.evaluation.tasks.result import (
+    Result,
+    pictures_of,
+    query_digest,
+    some_right_and_wrong,
+)
 from align_keras.paths import AnyPath
 from align_keras.wording import counted
 
@@ -44,7 +49,8 @@ class Retrieval(ImageData):
         with concerning("data"):
             pairs = embedding.embed_pairs(model, data, self.batch_size)
         values = pairs.images, pairs.texts, pairs.image_of_text
-        metrics, chance = retrieval.full_metrics(*values)
+        ranks = retrieval.cross_modal_ranks(*values)
+        metrics, chance = retrieval.metrics_of_ranks(ranks, pairs.image_of_text)
         result = Result(
             "zeroshot_retrieval",
             f"{self.name}: {counted(len(pairs.images), 'image')}, "
@@ -52,28 +58,42 @@ class Retrieval(ImageData):
             metrics,
             chance,
             [f"retrieval-{self.name}.png"],
+            outcomes={
+                "i2t_rank": ranks["i2t"],
+                "t2i_rank": ranks["t2i"],
+                "t2i_group": pairs.image_of_text,
+                "queries": query_digest(pairs.captions, pairs.image_of_text.tolist()),
+            },
         )
         fold_size = self.fold_size or data_sets.known(self.name).fold_size
         if fold_size and len(pairs.images) >= 2 * fold_size:
             result.folds, fold_chance = retrieval.full_metrics(*values, fold_size)
             title = f"mean over folds of {fold_size:,} images"
             result.notes.append(report.format_table(title, result.folds, fold_chance, {}))
-        draw_retrievals(output / result.pictures[0], pairs, data, model.preprocessor)
+        draw_retrievals(output / result.pictures[0], pairs, ranks["t2i"], data, model.preprocessor)
         return result
 
 
 def draw_retrievals(
     path: AnyPath,
     pairs: "embedding.Pairs",
+    ranks: np.ndarray,
     data: ExampleSet,
     preprocessor: "AlignPreprocessor",
     rows: int = 8,
     columns: int = 6,
 ) -> None:
-    """Draws captions whose image ranks first, then captions whose image does not."""
-    ranks = retrieval.best_positive_ranks(
-        pairs.texts, pairs.images, pairs.image_of_text, np.arange(len(pairs.images))
-    )
+    """Draws captions whose image ranks first, then captions whose image does not.
+
+    Args:
+        path: of the PNG.
+        pairs: embedded.
+        ranks: of each caption's image, ``(texts,)``.
+        data: the same images, to be drawn.
+        preprocessor: crops them.
+        rows: captions, at most.
+        columns: images a caption, at most.
+    """
     asked = some_right_and_wrong(ranks == 0, rows)
     columns = min(columns, len(pairs.images))
     scores = pairs.texts[asked] @ pairs.images.T

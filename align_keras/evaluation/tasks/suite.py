@@ -1,0 +1,213 @@
+"""Runs many tasks with one model: each image is embedded once, finished tasks are not run again."""
+
+import dataclasses
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+from align_keras import paths
+from align_keras.data.examples import ExampleSet
+from align_keras.data.examples.image_files import state
+from align_keras.errors import InputError, MissingInputError
+from align_keras.evaluation import data_sets, report
+from align_keras.evaluation.features import EmbedsOnce
+from align_keras.evaluation.fingerprint import fingerprint
+from align_keras.evaluation.metrics import names_of_json, title_of
+from align_keras.evaluation.tasks import suite_page
+from align_keras.evaluation.tasks.evaluate import Task, check_output, evaluate, json_of
+from align_keras.evaluation.tasks.result import outcomes_of
+from align_keras.files import write_whole
+from align_keras.paths import AnyPath
+from align_keras.wording import counted
+
+#: Why a task whose data are not there was not run.
+NO_DATA = "no data"
+# Fields of tasks that change no result; paths are told apart by what lies there.
+_WITHOUT_EFFECT = {"batch_size", "cache", "data", "images", "captions", "class_names", "train_data"}
+
+
+@dataclasses.dataclass
+class Opened:
+    """The tasks of a suite whose data are there, and why others are not run."""
+
+    data: dict[str, Any]
+    """What ``Task.open`` returned, by the task's name."""
+    not_run: dict[str, str]
+    """The reason, by the task's name."""
+
+
+def open_tasks(tasks: Mapping[str, Task], setting: str = "data") -> Opened:
+    """Opens the data of every task.
+
+    Args:
+        tasks: by their names.
+        setting: that an error names.
+
+    Raises:
+        InputError: if no task has data that can be opened.
+    """
+    opened = Opened({}, {})
+    for name, task in tasks.items():
+        if not task_has_data(task):
+            opened.not_run[name] = NO_DATA
+            continue
+        try:
+            opened.data[name] = task.open()
+        except (MissingInputError, ImportError) as error:
+            opened.not_run[name] = f"{NO_DATA} ({_line(error)})"
+        except InputError as error:
+            opened.not_run[name] = _line(error)
+    if not opened.data:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in opened.not_run.items())
+        raise InputError(
+            f"no task can be run: {reasons}",
+            remedy="give folders that hold data sets, or NAME=PATH",
+            setting=setting,
+        )
+    return opened
+
+
+def task_has_data(task: Task) -> bool:
+    """Whether a task's data were found, or may be among those of TFDS."""
+    return bool(getattr(task, "data", "") or data_sets.known(task.name).tfds)
+
+
+def run_suite(
+    model: Any,
+    name: str,
+    tasks: Mapping[str, Task],
+    opened: Opened,
+    output: str | AnyPath,
+    model_name: str = "",
+) -> dict[str, Any]:
+    """Runs the tasks; prints a table, writes ``suite-NAME.json`` and ``suite-NAME.html``.
+
+    A task whose result is in the folder, of the same model, data and settings, is not run again.
+    A task that fails does not stop the others.
+
+    Args:
+        model: an ``AlignDualEncoder`` with its preprocessor.
+        name: of the suite.
+        tasks: by their names.
+        opened: as of ``open_tasks``.
+        output: folder of the files.
+        model_name: for the JSON: where the model is.
+
+    Returns:
+        What the JSON holds: ``results``, each as in the task's own file, and ``not_run``.
+
+    Raises:
+        InputError: once everything is written, if a task's data turned out to be unusable.
+    """
+    output = paths.path_of(output)
+    once, model_digest = EmbedsOnce(model), fingerprint(model)
+    results, not_run = {}, dict(opened.not_run)
+    for own, data in opened.data.items():
+        task = tasks[own]
+        digest = fingerprint_of(task, data, model_digest)
+        result = find_result(output / json_of(task), digest)
+        if result is None:
+            try:
+                check_output(task, output, model_name)
+                evaluate(once, task, output, model_name, data, digest)
+            except InputError as error:
+                not_run[own] = _line(error)
+                print(f"\n{own}: not run: {not_run[own]}")
+                continue
+            result = find_result(output / json_of(task), digest)
+        else:
+            print(f"\n{own}: its result is there already")
+        assert result is not None
+        results[own] = result
+    written = {
+        "suite": name,
+        "model": "align-keras",
+        "pretrained": str(model_name),
+        "results": [
+            {"name": own, "json": json_of(tasks[own]), **result} for own, result in results.items()
+        ],
+        "not_run": [{"name": own, "reason": reason} for own, reason in not_run.items()],
+    }
+    write_whole(output / f"suite-{name}.json", json.dumps(written, indent=2) + "\n")
+    write_whole(output / f"suite-{name}.html", suite_page.render(written, output))
+    print("\n" + format_suite(written))
+    print(
+        f"\n{output}: suite-{name}.json, suite-{name}.html; {once.num_embedded:,} images embedded"
+    )
+    if failed := [own for own, reason in not_run.items() if not reason.startswith(NO_DATA)]:
+        raise InputError(
+            f"{counted(len(failed), 'task')} could not be run: {failed[0]}: {not_run[failed[0]]}",
+            setting="data",
+        )
+    return written
+
+
+def fingerprint_of(task: Task, data: Any, model_digest: str) -> str:
+    """A digest of a model, a task's settings and its data: the same if the result must be.
+
+    Args:
+        task: with its settings.
+        data: what ``task.open`` returned.
+        model_digest: as of ``fingerprint``.
+    """
+    fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}  # type: ignore[arg-type]
+    settings = {own: value for own, value in fields.items() if own not in _WITHOUT_EFFECT}
+    parts = data if isinstance(data, tuple) else (data,)
+    sets = [part.fingerprint for part in parts if isinstance(part, ExampleSet)]
+    # Labels and further captions are in the tables, which the sets' fingerprints do not cover.
+    named = ("data", "train_data", "captions", "class_names") + (() if sets else ("images",))
+    files = [_state(str(fields.get(own, "")), not sets) for own in named]
+    text = json.dumps([model_digest, task.kind, settings, sets, files], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _state(path: str, is_folder_read: bool) -> list[Any]:
+    """Sizes and times of change of a file, or of the files of a folder."""
+    if not path or path.startswith("tfds:") or not paths.is_plain(path):
+        return []
+    found = paths.path_of(path)
+    if found.is_dir():
+        if not is_folder_read:
+            return []
+        return sorted((file.name, *state(file)) for file in found.iterdir())
+    return list(state(found))
+
+
+def find_result(path: AnyPath, digest: str) -> dict[str, Any] | None:
+    """The result file of a task, if it is of this fingerprint and its other files are there."""
+    try:
+        result = json.loads(path.read_bytes())
+        if result["fingerprint"] != digest or outcomes_of(path)["fingerprint"] != digest:
+            return None
+        pictures = [path.parent / picture for picture in result["pictures"]]
+        return result if all(picture.is_file() for picture in pictures) else None
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return None
+
+
+def format_suite(written: Mapping[str, Any]) -> str:
+    """The table of a suite: the chief figures of every task beside chance and the paper's."""
+    lines = [f"suite {written['suite']}: {counted(len(written['results']), 'task')}"]
+    lines.append(f"{'':<26}{'':<30}{'model':>10}{'chance':>10}{'paper':>10}")
+    for result in written["results"]:
+        values = [
+            names_of_json(result.get(column) or {}, result["task"])
+            for column in ("metrics", "chance", "paper")
+        ]
+        for row, metric in enumerate(chief(values[0])):
+            cells = "".join(f"{report.cell(metric, own.get(metric)):>10}" for own in values)
+            lines.append(f"{'' if row else result['name']:<26}{title_of(metric):<30}{cells}")
+    lines += [f"{own['name']:<26}not run: {own['reason']}" for own in written["not_run"]]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def chief(metrics: Mapping[str, float]) -> list[str]:
+    """The metrics that a table of many tasks shows: the strictest ones."""
+    found = [own for own in metrics if own.endswith(("_at_1", "top_1", "spearman", "accuracy"))]
+    return found or [own for own in metrics if not own.startswith("unknown")]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
