@@ -69,6 +69,7 @@ DATA_SETS = {
         paper={"mean_recall_en": 0.902, "mean_recall_de": 0.841, "mean_recall_fr": 0.849}
         | {"mean_recall_cs": 0.632}
     ),
+    "sugar_crepe": DataSet(),
     "imagenet": DataSet(
         **_IMAGENET,
         tfds="imagenet2012",

@@ -72,3 +72,9 @@ def names_of_json(values: Mapping[str, Any], task: str) -> dict[str, Any]:
         names.get(name) or name.replace("_recall@", "_recall_at_"): value
         for name, value in values.items()
     }
+
+
+def chief(metrics: Mapping[str, Any]) -> list[str]:
+    """The metrics that a table of many tasks shows: the strictest ones."""
+    found = [own for own in metrics if own.endswith(("_at_1", "top_1", "spearman", "accuracy"))]
+    return found or [own for own in metrics if not own.startswith("unknown")]

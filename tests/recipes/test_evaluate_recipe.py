@@ -25,6 +25,12 @@ def test_a_run_is_evaluated_into_its_directory(tiny_run, scene_photos, tmp_path,
         (["--task=knn:x", "--data=x", "--split=train"], "--train-split: x train would be trained"),
         (["--task=multi30k", "--data=nowhere"], "--data: nowhere: no test_2016_flickr.en"),
         (["--task=zero_shot:kinds", "--data={photos}", "--model=none"], "--model: none: no such"),
+        ([], "nothing to do; give one of --task, --suite and --compare"),
+        (["--task=knn:x", "--suite=small"], "task and suite are given; give one of --task, --su"),
+        (["--suite=smal"], "--suite: no suite or task 'smal'; choose of the suites paper, small"),
+        (["--suite=knn:kinds", "--data=kinds={photos},nowhere"], "--data: nowhere: no such folder"),
+        (["--suite=small", "--split=val"], "--split: not read beside --suite"),
+        (["--suite=retrieval:flickr8k"], "--data: no task can be run: retrieval:flickr8k: no data"),
     ],
 )
 def test_wrong_flags_end_in_one_line(flags, line, scene_photos):
@@ -46,4 +52,20 @@ def test_two_models_do_not_write_over_each_others_results(tmp_path, monkeypatch)
     assert run_recipe_here("evaluate.py", *flags) == (
         "evaluate.py: --output: retrieval-photos.json: holds the result of another model, "
         "a/preset; give another folder"
+    )
+
+
+def test_a_suite_finds_its_data_and_runs_are_compared(tiny_run, scene_photos, tmp_path, capsys):
+    (tmp_path / "data" / "kinds").parent.mkdir()
+    (tmp_path / "data" / "kinds").symlink_to(scene_photos)
+    flags = ["--suite=retrieval:kinds,multi30k", f"--data={tmp_path / 'data'}"]
+    output = f"--output={tmp_path / 'found'}"
+    assert run_recipe_here("evaluate.py", f"--model={tiny_run}", *flags, output, "--cache=") is None
+    assert "multi30k                  not run: no data" in capsys.readouterr().out
+    runs = ["--compare", tmp_path / "found", tmp_path / "found"]
+    assert run_recipe_here("evaluate.py", *runs, "--bootstrap-samples=20") is None
+    printed = capsys.readouterr().out
+    assert "retrieval:kinds" in printed and "+0.0% [+0.0%, +0.0%]" in printed
+    assert run_recipe_here("evaluate.py", *runs, "--seed=1", "--batch-size=2") == (
+        "evaluate.py: --batch-size: not read beside --compare"
     )

@@ -58,3 +58,15 @@ def _versioned(folder: str) -> str:
 def _numbers(version: Path) -> list[int]:
     """A version as numbers: ``10.0.0`` is newer than ``9.0.0``."""
     return [int(number) for number in re.findall("[0-9]+", version.name)]
+
+
+def is_prepared(name: str) -> bool:
+    """Whether TFDS has a set on this machine, so that ``prepared_builder`` downloads nothing."""
+    try:
+        import tensorflow_datasets as tfds
+
+        # Of a set that is not there TFDS warns.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        return os.path.isdir(name) or tfds.builder(name).is_prepared()
+    except Exception:  # as in `prepared_builder`, which says what it is
+        return False

@@ -14,6 +14,7 @@ from align_keras.evaluation.tasks.crisscrossed import Crisscrossed
 from align_keras.evaluation.tasks.multi30k import Multi30k
 from align_keras.evaluation.tasks.result import Result, report_result
 from align_keras.evaluation.tasks.retrieval import Retrieval
+from align_keras.evaluation.tasks.sugar_crepe import SugarCrepe
 from align_keras.paths import AnyPath
 
 
@@ -36,7 +37,10 @@ class Task(Protocol):
 #: By what stands before the colon of a task.
 TASKS: dict[str, type[Any]] = {
     task.kind: task
-    for task in (Retrieval, ZeroShot, NearestNeighbours, LinearProbe, Crisscrossed, Multi30k)
+    for task in (
+        *(Retrieval, ZeroShot, NearestNeighbours, LinearProbe),
+        *(Crisscrossed, Multi30k, SugarCrepe),
+    )
 }
 
 

@@ -10,11 +10,12 @@ from typing import Any
 from align_keras import paths
 from align_keras.data.examples import ExampleSet
 from align_keras.data.examples.image_files import state
+from align_keras.data.examples.tfds_builder import is_prepared
 from align_keras.errors import InputError, MissingInputError
 from align_keras.evaluation import data_sets, report
 from align_keras.evaluation.features import EmbedsOnce
 from align_keras.evaluation.fingerprint import fingerprint
-from align_keras.evaluation.metrics import names_of_json, title_of
+from align_keras.evaluation.metrics import chief, names_of_json, title_of
 from align_keras.evaluation.tasks import suite_page
 from align_keras.evaluation.tasks.evaluate import Task, check_output, evaluate, json_of
 from align_keras.evaluation.tasks.result import outcomes_of
@@ -70,8 +71,9 @@ def open_tasks(tasks: Mapping[str, Task], setting: str = "data") -> Opened:
 
 
 def task_has_data(task: Task) -> bool:
-    """Whether a task's data were found, or may be among those of TFDS."""
-    return bool(getattr(task, "data", "") or data_sets.known(task.name).tfds)
+    """Whether a task's data were found, or TFDS has prepared them: a suite downloads nothing."""
+    known = data_sets.known(task.name).tfds
+    return bool(getattr(task, "data", "") or (known and is_prepared(known)))
 
 
 def run_suite(
@@ -189,24 +191,22 @@ def find_result(path: AnyPath, digest: str) -> dict[str, Any] | None:
 
 def format_suite(written: Mapping[str, Any]) -> str:
     """The table of a suite: the chief figures of every task beside chance and the paper's."""
+    columns = {"model": "metrics", "chance": "chance", "paper": "paper"}
+    # A column without any figure would only raise a question.
+    columns = {
+        head: key
+        for head, key in columns.items()
+        if any(result.get(key) for result in written["results"])
+    }
     lines = [f"suite {written['suite']}: {counted(len(written['results']), 'task')}"]
-    lines.append(f"{'':<26}{'':<30}{'model':>10}{'chance':>10}{'paper':>10}")
+    lines.append(" " * 56 + "".join(f"{head:>10}" for head in columns))
     for result in written["results"]:
-        values = [
-            names_of_json(result.get(column) or {}, result["task"])
-            for column in ("metrics", "chance", "paper")
-        ]
+        values = [names_of_json(result.get(key) or {}, result["task"]) for key in columns.values()]
         for row, metric in enumerate(chief(values[0])):
             cells = "".join(f"{report.cell(metric, own.get(metric)):>10}" for own in values)
             lines.append(f"{'' if row else result['name']:<26}{title_of(metric):<30}{cells}")
     lines += [f"{own['name']:<26}not run: {own['reason']}" for own in written["not_run"]]
     return "\n".join(line.rstrip() for line in lines)
-
-
-def chief(metrics: Mapping[str, float]) -> list[str]:
-    """The metrics that a table of many tasks shows: the strictest ones."""
-    found = [own for own in metrics if own.endswith(("_at_1", "top_1", "spearman", "accuracy"))]
-    return found or [own for own in metrics if not own.startswith("unknown")]
 
 
 def _line(error: Exception) -> str:

@@ -34,6 +34,7 @@ SUITES = {
         "linear_probe:cifar10",
         "zero_shot:pets",
         "zero_shot:dtd",
+        "sugar_crepe",
     ),
 }
 # What a data set's folder may hold, the first that is there.

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from align_keras.evaluation import calibration, report
-from align_keras.evaluation.metrics import names_of_json, title_of
+from align_keras.evaluation.metrics import chief, names_of_json, title_of
 from align_keras.evaluation.tasks.result import outcomes_of
 from align_keras.paths import AnyPath
 from align_keras.wording import counted
@@ -67,12 +67,13 @@ def _legend() -> str:
 
 def _overview(results: list[dict[str, Any]]) -> str:
     rows = []
-    for index, result in enumerate(results):
-        columns = _columns(result)
-        metric = next(iter(columns["model"]))
-        link = f'<a href="#task{index}">{html.escape(result["name"])}</a>'
-        rows.append(_row(link, metric, columns))
-    return f"<table>{_head('task', 'metric')}{''.join(rows)}</table>"
+    columns = [_columns(result) for result in results]
+    heads = _heads(columns)
+    for index, (result, own) in enumerate(zip(results, columns, strict=True)):
+        link = f'<td><a href="#task{index}">{html.escape(result["name"])}</a>'
+        for row, metric in enumerate(chief(own["model"])):
+            rows.append(_row("<td>" if row else link, metric, own, heads))
+    return f"<table>{_head('<th>task', heads)}{''.join(rows)}</table>"
 
 
 def _not_run(tasks: list[dict[str, str]]) -> str:
@@ -87,11 +88,12 @@ def _not_run(tasks: list[dict[str, str]]) -> str:
 def _section(index: int, result: dict[str, Any], folder: AnyPath) -> str:
     """A task: its figures, charts and pictures."""
     columns = _columns(result)
-    rows = "".join(_row("", metric, columns) for metric in columns["model"])
+    heads = _heads([columns])
+    rows = "".join(_row("", metric, columns, heads) for metric in columns["model"])
     title, own = html.escape(result["title"]), html.escape(result["name"])
     parts = [
         f'<h2 id="task{index}">{own}</h2><p>{title}</p>',
-        f"<table>{_head('', 'metric')}{rows}</table>",
+        f"<table>{_head('', heads)}{rows}</table>",
         *(f"<pre class='note'>{html.escape(note.strip())}</pre>" for note in result["notes"]),
     ]
     outcomes = outcomes_of(folder / result["json"])
@@ -115,16 +117,25 @@ def _columns(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     }
 
 
-def _head(first: str, second: str) -> str:
-    numbers = "".join(f'<th class="number">{own}' for own in ("model", "chance", "paper"))
-    return f"<tr><th>{first}<th>{second}{numbers}<th></tr>"
+def _heads(columns: list[dict[str, dict[str, float]]]) -> list[str]:
+    """The columns that have figures."""
+    return [head for head in ("model", "chance", "paper") if any(own[head] for own in columns)]
 
 
-def _row(first: str, metric: str, columns: Mapping[str, Mapping[str, float]]) -> str:
+def _head(first: str, heads: list[str]) -> str:
+    numbers = "".join(f'<th class="number">{own}' for own in heads)
+    return f"<tr>{first}<th>metric{numbers}<th></tr>"
+
+
+def _row(
+    first: str, metric: str, columns: Mapping[str, Mapping[str, float]], heads: list[str]
+) -> str:
+    cells = "".join(
+        f'<td class="number">{report.cell(metric, columns[head].get(metric))}' for head in heads
+    )
     values = [columns[head].get(metric) for head in ("model", "chance", "paper")]
-    cells = "".join(f'<td class="number">{report.cell(metric, value)}' for value in values)
     bar = "" if metric.endswith(("rank", "pairs", "deviation")) else _bar(*values)
-    return f"<tr><td>{first}<td>{html.escape(title_of(metric))}{cells}<td>{bar}</tr>"
+    return f"<tr>{first}<td>{html.escape(title_of(metric))}{cells}<td>{bar}</tr>"
 
 
 def _bar(value: float | None, chance: float | None, paper: float | None) -> str:

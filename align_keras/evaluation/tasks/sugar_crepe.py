@@ -1,0 +1,128 @@
+"""SugarCrepe (Hsieh et al., 2023): is a caption nearer to its image than one with a slip in it?"""
+
+import dataclasses
+import json
+import zlib
+from typing import Any, ClassVar
+
+import numpy as np
+
+from align_keras import files, paths
+from align_keras.data.examples.example import caption_fault
+from align_keras.errors import InputError, MissingInputError, Place, concerning
+from align_keras.evaluation import embedding
+from align_keras.evaluation.tasks.data import image_file
+from align_keras.evaluation.tasks.result import Result, query_digest
+from align_keras.paths import AnyPath
+from align_keras.wording import counted
+
+#: How the wrong captions are made: the names of the files.
+KINDS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """Images with a right and a wrong caption each; the images that are there."""
+
+    rows: list[tuple[str, str, str, str]]
+    """``(kind, name of the image, caption, wrong caption)``."""
+    files: dict[str, AnyPath]
+    """Images by their names, in the order of ``rows``."""
+    num_rows: int
+    """Rows in all, also those whose image is not there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SugarCrepe:
+    """The share of images that are nearer to the right of two captions, by kind and their mean."""
+
+    kind: ClassVar[str] = "sugar_crepe"
+    name: str = "sugar_crepe"
+    data: str = ""
+    """The folder of ``add_att.json`` and so on, plain or ``.gz``."""
+    images: str = ""
+    """The folder of COCO's val2017."""
+    batch_size: int = 64
+
+    def open(self) -> Choices:
+        """Reads the captions and finds the images; InputError if there are none."""
+        with concerning("data"):
+            rows = read_choices(self.data)
+        with concerning("images"):
+            if not self.images:
+                raise MissingInputError("give the folder of COCO's val2017")
+            folder = paths.path_of(self.images)
+            if not folder.is_dir():
+                raise MissingInputError("no such folder", Place(self.images))
+            there = {path.name: path for path in folder.iterdir()}
+            names = dict.fromkeys(name for _, name, _, _ in rows if name in there)
+            if not names:
+                raise MissingInputError(
+                    f"none of SugarCrepe's images, such as {rows[0][1]}", Place(self.images)
+                )
+        found = {name: there[name] for name in names}
+        return Choices([row for row in rows if row[1] in found], found, len(rows))
+
+    def run(self, model: Any, data: Choices, output: AnyPath) -> Result:
+        """Embeds the images and both captions of each."""
+        with concerning("images"):
+            images = embedding.embed_images(
+                model.encode_images,
+                map(image_file, data.files.values()),
+                model.preprocessor,
+                self.batch_size,
+            )
+        places = {name: place for place, name in enumerate(data.files)}
+        of_row = np.array([places[name] for _, name, _, _ in data.rows])
+        texts = embedding.embed_texts(model, [text for row in data.rows for text in row[2:]])
+        right, wrong = (np.sum(images[of_row] * own, axis=1) for own in (texts[::2], texts[1::2]))
+        # A tie is no choice.
+        hits = right > wrong
+        kinds = np.array([row[0] for row in data.rows])
+        result = Result(
+            "sugar_crepe",
+            f"{self.name}: {len(data.rows):,} of {counted(data.num_rows, 'choice')}, "
+            f"{counted(len(images), 'image')}",
+            {},
+            {},
+            outcomes={"queries": query_digest(data.rows)},
+        )
+        for kind in dict.fromkeys(kinds.tolist()):
+            own = f"{kind}_accuracy"
+            result.metrics[own] = float(np.mean(hits[kinds == kind]))
+            result.outcomes |= {own: hits[kinds == kind], f"{own}_group": of_row[kinds == kind]}
+        result.metrics["mean_accuracy"] = float(np.mean(list(result.metrics.values())))
+        result.chance = dict.fromkeys(result.metrics, 0.5)
+        return result
+
+
+def read_choices(folder: str) -> list[tuple[str, str, str, str]]:
+    """The rows of ``add_att.json`` and so on, as of ``Choices.rows``.
+
+    Raises:
+        MissingInputError: if a file is not there.
+        InputError: if one is no such file.
+    """
+    if not folder:
+        raise InputError("give SugarCrepe's folder of add_att.json, swap_obj.json and others")
+    rows = []
+    for kind in KINDS:
+        plain = paths.path_of(folder) / f"{kind}.json"
+        found = [path for path in (plain, plain.with_name(f"{plain.name}.gz")) if path.is_file()]
+        if not found:
+            raise MissingInputError(f"no {plain.name} or {plain.name}.gz", Place(folder))
+        place = Place(str(found[0]))
+        try:
+            with files.opened(found[0], encoding="utf-8") as file:
+                table = json.load(file)
+            own = [
+                (kind, row["filename"], row["caption"], row["negative_caption"])
+                for row in table.values()
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zlib.error):
+            raise InputError("not a file of SugarCrepe", place, "download it again") from None
+        for _, name, *texts in own:
+            if fault := next(filter(None, map(caption_fault, texts)), None):
+                raise InputError(fault, dataclasses.replace(place, row=str(name)))
+        rows += own
+    return rows
