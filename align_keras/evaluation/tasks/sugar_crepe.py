@@ -3,18 +3,22 @@
 import dataclasses
 import json
 import zlib
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from align_keras import files, paths
+from align_keras import files, lazy, paths
 from align_keras.data.examples.example import caption_fault
 from align_keras.errors import InputError, MissingInputError, Place, concerning
-from align_keras.evaluation import embedding
 from align_keras.evaluation.tasks.data import image_file
 from align_keras.evaluation.tasks.result import Result, query_digest
 from align_keras.paths import AnyPath
 from align_keras.wording import counted
+
+if TYPE_CHECKING:
+    from align_keras.evaluation import embedding
+else:
+    embedding = lazy.Module("align_keras.evaluation.embedding")
 
 #: How the wrong captions are made: the names of the files.
 KINDS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
