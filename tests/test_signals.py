@@ -129,9 +129,9 @@ def test_imports_end_in_one_line_and_a_second_signal_at_once():
         "import align_keras, signal, sys\n"
         "from align_keras import signals\n"
         "with signals.handled('x.py'), signals.deferred():\n"
-        "    print(flush=True)\n"
         # As a main thread in C++ would, it never comes to the handler.
         "    signal.pthread_sigmask(signal.SIG_BLOCK, [15])\n"
+        "    print(flush=True)\n"
         "    sys.stdin.read()": (143, "x.py: a second signal, ended at once\n"),
     }
     for script, expected in scripts.items():
