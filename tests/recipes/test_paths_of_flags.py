@@ -26,6 +26,7 @@ NO_PATHS = {
     "preset",
     "profile",
     "split",
+    "suite",
     "task",
     "text",
     "tpu",
