@@ -47,7 +47,7 @@ def render(suite: Mapping[str, Any], folder: AnyPath) -> str:
     sections = [
         f"<h1>Suite {name}</h1>",
         f"<p>{model}: {counted(len(suite['results']), 'task')}.</p>",
-        _legend(),
+        _legend(_heads([_columns(result) for result in suite["results"]])),
         _overview(suite["results"]),
         _not_run(suite["not_run"]),
         *(_section(index, result, folder) for index, result in enumerate(suite["results"])),
@@ -59,9 +59,9 @@ def render(suite: Mapping[str, Any], folder: AnyPath) -> str:
     )
 
 
-def _legend() -> str:
-    marks = ((_MODEL, "model"), (_CHANCE, "chance"), (_PAPER, "the paper"))
-    keys = " &ensp; ".join(f'<b style="color:{colour}">&#9632;</b> {own}' for colour, own in marks)
+def _legend(heads: list[str]) -> str:
+    colours = {"model": _MODEL, "chance": _CHANCE, "paper": _PAPER}
+    keys = " &ensp; ".join(f'<b style="color:{colours[own]}">&#9632;</b> {own}' for own in heads)
     return f"<p>{keys}</p>"
 
 
