@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from align_keras.data import batches, paper_rules, shard_order
+from align_keras.data import batches, mixing, paper_rules, shard_order
 from align_keras.data.block_reader import block_reader
 from align_keras.data.pairs import Pair, parse_pairs
 from align_keras.data.shard_order import ShardCounts
@@ -38,6 +38,7 @@ def training_dataset(
     shuffle_buffer: int = 10_000,
     worker: int = 0,
     num_workers: int = 1,
+    sources: Sequence[mixing.Source] = (),
 ) -> tf.data.Dataset:
     """Endless batches of augmented pairs.
 
@@ -53,6 +54,8 @@ def training_dataset(
         worker: this reader's place, from 0, among ``num_workers`` that share the data.
         num_workers: readers in all; in every epoch each takes an equal part of the records,
             another one than before.
+        sources: parts of the shards that are mixed by weight, each with epochs of its own; none:
+            all shards are one source.
 
     Returns:
         A ``tf.data.Dataset`` of dicts: ``pixels`` uint8 ``(batch, size, size, 3)``, ``token_ids``,
@@ -65,15 +68,6 @@ def training_dataset(
     Raises:
         InputError: if this reader's share of the data is smaller than a batch.
     """
-    share = shard_order.Share(sum(counts.values()), worker, num_workers)
-    if share.least < batch_size:
-        raise InputError(
-            f"a batch of {batch_size} pairs is more than the {share.least} that reader {worker} "
-            f"of {num_workers} has",
-            remedy="lower <batch_size> or give more data",
-        )
-
-    epoch_records = shard_order.epoch_of(counts, block_reader(counts), seed, share)
 
     def augment(image: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         example_seed = tf.stack([tf.cast(seed, tf.int64) + worker, position])
@@ -84,11 +78,59 @@ def training_dataset(
         batch.pop("positions")
         return _tokenize(batches.fill_gaps(batch), preprocessor)
 
-    dataset = batches.endless(
-        epoch_records, share.place_of, start_batch * batch_size, seed, shuffle_buffer
-    )
+    position = start_batch * batch_size
+    if sources:
+        dataset = _mixed(counts, sources, position, seed, shuffle_buffer, worker, num_workers)
+    else:
+        share = _share(counts, batch_size, worker, num_workers)
+        epoch_records = shard_order.epoch_of(counts, block_reader(counts), seed, share)
+        dataset = batches.endless(epoch_records, share.place_of, position, seed, shuffle_buffer)
     dataset = _decoded(dataset, augment, preprocessor, batch_size)
     return batches.with_options(dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE))
+
+
+def _share(
+    counts: Mapping[str, int], least: int, worker: int, num_workers: int
+) -> shard_order.Share:
+    share = shard_order.Share(sum(counts.values()), worker, num_workers)
+    if share.least < least:
+        raise InputError(
+            f"a batch of {least} pairs is more than the {share.least} that reader {worker} "
+            f"of {num_workers} has",
+            remedy="lower <batch_size> or give more data",
+        )
+    return share
+
+
+def _mixed(
+    counts: Mapping[str, int],
+    sources: Sequence[mixing.Source],
+    position: int,
+    seed: int,
+    shuffle_buffer: int,
+    worker: int,
+    num_workers: int,
+) -> tf.data.Dataset:
+    """As ``batches.endless``, of sources that are mixed by weight."""
+    weights = [source.weight for source in sources]
+    places = {shard: place for place, shard in enumerate(sorted(counts))}
+    streams = []
+    for source, before in zip(sources, mixing.counts_before(position, weights), strict=True):
+        own = shard_order.part_of(counts, source.shards)
+        numbers = tf.constant([places[shard] for shard in sorted(own)], tf.int64)
+        share = _share(own, 1, worker, num_workers)
+        epoch_records = shard_order.epoch_of(own, block_reader(own), seed, share)
+        buffer = max(1, shuffle_buffer * source.weight // sum(weights))
+        stream = batches.endless(epoch_records, share.place_of, before, seed, buffer)
+        streams.append(
+            stream.map(
+                lambda _, record, numbers=numbers: (record[0], tf.gather(numbers, record[1]))
+            )
+        )
+    choice = tf.data.Dataset.range(position, 1 << 60)
+    choice = choice.map(lambda place: mixing.source_of(place, weights))
+    mixed = tf.data.Dataset.choose_from_datasets(streams, choice, stop_on_empty_dataset=True)
+    return mixed.map(lambda *record: record).enumerate(position)
 
 
 def evaluation_dataset(

@@ -14,6 +14,7 @@ The plan is made of TensorFlow's ops, and a block is a path, a byte and a number
 reader of records can follow it.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
@@ -82,6 +83,17 @@ class ShardCounts(dict[str, int]):
     def _holds_the_same(self, shard: str) -> bool:
         digest = self.digests[shard]
         return bool(digest) and records.index_records(shard).digest == digest
+
+
+def part_of(counts: Mapping[str, int], shards: Iterable[str]) -> Mapping[str, int]:
+    """The counts of some of the shards, with all that is known of them."""
+    own = {shard: counts[shard] for shard in shards}
+    if not isinstance(counts, ShardCounts):
+        return own
+    part = copy.copy(counts)
+    for shard in counts.keys() - own.keys():
+        del part[shard]
+    return part
 
 
 @dataclasses.dataclass(frozen=True)

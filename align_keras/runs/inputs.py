@@ -9,6 +9,7 @@ from align_keras.data.examples.opening import check_there
 from align_keras.errors import concerning
 from align_keras.evaluation.tasks.data import SplitData
 from align_keras.preprocessing.tokenizer import read_vocabulary
+from align_keras.runs import mixed_sources
 from align_keras.runs.classification_settings import ClassificationSettings
 from align_keras.runs.presets import check_model, check_tower
 from align_keras.runs.pretraining_settings import PretrainSettings
@@ -31,7 +32,8 @@ def check_pretraining(settings: PretrainSettings) -> None:
         pattern = getattr(data, name)
         if pattern and not pattern.startswith("tfds:") and not _has_address(pattern):
             with concerning(name):
-                records.find_shards(pattern)
+                find = mixed_sources if name == "train_data" else records
+                find.find_shards(pattern)
     if data.vocabulary and not paths.scheme(data.vocabulary):
         check_vocabulary(data.vocabulary)
 

@@ -41,6 +41,7 @@ def training_data(
                 shuffle_buffer=settings.data.shuffle_buffer,
                 worker=context.input_pipeline_id,
                 num_workers=workers,
+                sources=data.sources,
             )
 
     return strategy.distribute_datasets_from_function(share_of)

@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from align_keras import checksums, files
 from align_keras.data import (
     checks,
+    mixing,
     pipeline,
     records,
     scenes,
@@ -24,6 +25,7 @@ from align_keras.models import pretrained
 from align_keras.paths import AnyPath
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.preprocessing.tokenizer import read_vocabulary, write_vocabulary
+from align_keras.runs import mixed_sources
 from align_keras.runs.inputs import check_vocabulary
 from align_keras.runs.presets import from_preset
 from align_keras.runs.pretraining_settings import PAPER_SIZES, DataSettings, ModelSettings
@@ -42,6 +44,7 @@ class RunData:
     preprocessor: AlignPreprocessor
     evaluation: HeldOutPairs | None
     zero_shot: HeldOutPairs | None
+    sources: Sequence[mixing.Source] = ()  # Mixed by weight; none: all shards are one.
 
 
 def with_sizes(data: DataSettings, model: str) -> DataSettings:
@@ -110,9 +113,9 @@ def open_data(
             remedy="pack them with prepare_data.py <carry> class_name=COLUMN",
             setting="zero_shot_data",
         )
-    evaluation = held_out.get("eval_data")
-    zero_shot = held_out.get("zero_shot_data", evaluation)
-    return RunData(counts["train_data"], preprocessor, evaluation, zero_shot)
+    zero_shot = held_out.get("zero_shot_data", held_out.get("eval_data"))
+    mixed = mixed_sources.opened(data.train_data, counts["train_data"])
+    return RunData(counts["train_data"], preprocessor, held_out.get("eval_data"), zero_shot, mixed)
 
 
 def find_shards(data: DataSettings, workdir: AnyPath, seed: int) -> dict[str, list[str]]:
@@ -124,7 +127,8 @@ def find_shards(data: DataSettings, workdir: AnyPath, seed: int) -> dict[str, li
                 if pattern.startswith("tfds:"):
                     shards[name] = tfds_shards.training_shards(pattern, workdir / "data", seed)
                 else:
-                    shards[name] = records.find_shards(pattern)
+                    finder = mixed_sources if name == "train_data" else records
+                    shards[name] = finder.find_shards(pattern)
                 checks.check_shards(shards[name])
     return shards
 

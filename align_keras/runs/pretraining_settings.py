@@ -46,7 +46,9 @@ class DataSettings(Part):
 
     train_data: Annotated[str, paths.DATA] = ""
     """Pattern of the training shards, quoted, such as 'DIR/train-*.tfrecord', several joined by
-    commas, or tfds:NAME. Empty (quickstart only): scenes are rendered into the run's directory."""
+    commas, or tfds:NAME. With weights, 'A/*.tfrecord=2,B/*.tfrecord=1', each is shuffled by itself
+    and mixed by weight, by default its number of pairs. Empty (quickstart only): scenes
+    are rendered into the run's directory."""
     eval_data: Annotated[str, paths.DATA, FREE_ON_RESUME] = ""
     """Pattern of the held-out shards. Empty: no evaluation (with --train-data empty too:
     rendered scenes)."""

@@ -64,7 +64,7 @@ def test_a_worker_with_less_than_a_batch_names_the_batch_size(scene_shards, prep
         return share_of(tf.distribute.InputContext(2, 1, 2))
 
     settings = settings_of(scene_shards, tmp_path / "run", batch_size=16)
-    data = SimpleNamespace(counts={"a": 9, "b": 3}, preprocessor=preprocessor)
+    data = SimpleNamespace(sources=(), counts={"a": 9, "b": 3}, preprocessor=preprocessor)
     strategy = SimpleNamespace(distribute_datasets_from_function=dataset_of_the_second)
     with pytest.raises(InputError, match="a batch of 8 pairs is more than the 6") as raised:
         training_data(settings, data, strategy, 0)
