@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 import time
 from typing import Any
 
@@ -179,7 +180,11 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
         The evaluation after the last step.
     """
     evaluated = None
-    steps = run.settings.run.steps
+    steps, batch_size = run.settings.run.steps, run.settings.run.batch_size
+    pairs = sum(run.data.counts.values())
+    print(report.format_start(run.workdir, steps, batch_size, pairs), file=sys.stderr, flush=True)
+    if line := alarms.of_epochs(steps, batch_size, pairs):
+        print(line, file=sys.stderr, flush=True)
     ends = {last or steps for last in frozen_towers(run.settings.model.freeze).values()}
     for end in sorted(ends | {steps}):
         if run.checkpoints.step < end or end == steps:
@@ -205,10 +210,6 @@ def _fit_phase(
         in_run,
         alarms=alarms.Alarms(settings.batch_size, run.model.min_temperature),
     )
-    pairs = sum(run.data.counts.values())
-    log.tell(report.format_start(run.workdir, settings.steps, settings.batch_size, pairs))
-    if line := alarms.of_epochs(settings.steps, settings.batch_size, pairs):
-        log.tell(line)
     if at_start and checkpoints.step == 0:
         log.write("eval", at_start)
 
