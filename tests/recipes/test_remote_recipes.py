@@ -45,7 +45,7 @@ def test_a_run_is_evaluated_where_it_is(run, tiny_model, scene_photos):
     evaluate(tiny_model, task, output, str(run))
     written = {path.name for path in output.iterdir()}
     pictures = {f"zero_shot-kinds-{name}.png" for name in ("confusion", "images")}
-    assert written == {"zero_shot-kinds.json", *pictures}
+    assert written == {"zero_shot-kinds.json", "zero_shot-kinds.npz", *pictures}
     for name in pictures:
         assert (output / name).read_bytes().startswith(b"\x89PNG")
     result = json.loads((output / "zero_shot-kinds.json").read_text())
