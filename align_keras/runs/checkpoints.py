@@ -201,8 +201,13 @@ class RunCheckpoints:
         steps = self._best.steps()
         if not steps:
             return -1.0
-        name = "best_score/.ATTRIBUTES/VARIABLE_VALUE"
-        return float(tf.train.load_variable(self._best.prefix(max(steps)), name))
+        # Not `load_variable`: a bucket has a folder of the checkpoint's name.
+        score = tf.Variable(-1.0, trainable=False)
+        status = tf.train.Checkpoint(best_score=score).read(
+            self._best.prefix(max(steps)), self._options()
+        )
+        status.expect_partial()
+        return float(score.numpy())
 
     def _set_aside_all_but(self, step: int) -> None:
         """Renames what is damaged or above the step, so that it is neither restored nor removed."""
