@@ -10,8 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-#: What Keras imports where it is installed, for wrappers and notebooks. They take half as long as
-#: Keras itself.
+# Optional packages, which Keras imports if they are installed. That takes half as long as Keras.
 _NOT_NEEDED = ("sklearn", "pandas", "IPython")
 
 

@@ -12,7 +12,14 @@ from align_keras.optimizers.lamb import Lamb
 from align_keras.optimizers.rated import RatedAdafactor, RatedAdamW, RatedLamb, RatedSGD
 from align_keras.optimizers.schedules import LearningRate
 
-OPTIMIZERS = ("lamb", "adamw", "sgd", "adafactor")
+# Each without and with a learning-rate factor for each variable.
+_KINDS: dict[str, tuple[type[Any], type[Any]]] = {
+    "lamb": (Lamb, RatedLamb),
+    "adamw": (keras.optimizers.AdamW, RatedAdamW),
+    "sgd": (keras.optimizers.SGD, RatedSGD),
+    "adafactor": (keras.optimizers.Adafactor, RatedAdafactor),
+}
+OPTIMIZERS = tuple(_KINDS)
 
 
 def make_optimizer(
@@ -60,22 +67,11 @@ def make_optimizer(
     _check_exclusions("exclude_from_decay", exclude_from_decay, variables)
     _check_exclusions("exclude_from_adaptation", exclude_from_adaptation, variables)
     options: dict[str, Any] = {"use_ema": ema_momentum > 0.0, "ema_momentum": ema_momentum or 0.99}
-    kind: type[Any]
+    plain, rated = _KINDS[name]
+    kind = plain
     if factors or first_steps:
+        kind = rated
         options |= {"factors": factors, "first_steps": first_steps}
-        kind = {
-            "lamb": RatedLamb,
-            "adamw": RatedAdamW,
-            "sgd": RatedSGD,
-            "adafactor": RatedAdafactor,
-        }[name]
-    else:
-        kind = {
-            "lamb": Lamb,
-            "adamw": keras.optimizers.AdamW,
-            "sgd": keras.optimizers.SGD,
-            "adafactor": keras.optimizers.Adafactor,
-        }[name]
     if name == "lamb":
         return kind(
             learning_rate,

@@ -36,11 +36,9 @@ class _Rated(keras.optimizers.Optimizer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.factors = dict(factors or {})
-        self.first_steps: Mapping[str, int] = dict(first_steps or {})
+        self.factors, self.first_steps = dict(factors or {}), dict(first_steps or {})
         # Keras would take it off at the full learning rate. LAMB has its own.
-        self.decoupled_decay: float | None = self.weight_decay
-        self.weight_decay: float | None = None
+        self.decoupled_decay, self.weight_decay = self.weight_decay, None
 
     def build(self, variables: list[keras.Variable]) -> None:
         """Makes the optimizer's variables."""

@@ -9,16 +9,7 @@ LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
 
 
 class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """From 0 to ``peak`` over ``warmup_steps``; what follows is a subclass's.
-
-    Args:
-        peak: the highest learning rate, 1e-3 in the paper.
-        warmup_steps: optimizer steps, 10,000 in the paper; fewer than ``total_steps``.
-        total_steps: optimizer steps, 1,200,000 in the paper.
-
-    Raises:
-        ValueError: if ``warmup_steps`` is not from 0 to below ``total_steps``.
-    """
+    """A warm-up; a subclass says what follows. The arguments are those of ``WarmupLinearDecay``."""
 
     def __init__(self, peak: float, warmup_steps: int, total_steps: int) -> None:
         if not 0 <= warmup_steps < total_steps:

@@ -27,7 +27,7 @@ class Alarms:
         self.guessing = 2 * math.log(max(batch_size, 2))
         self.min_temperature = min_temperature
         self._first: Mapping[str, float] | None = None
-        self._stuck: list[int] = []
+        self._near_since, self._near_lines = 0, 0
         self._said: set[str] = set()
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> list[str]:
@@ -40,22 +40,26 @@ class Alarms:
         if "loss" not in metrics:
             return []
         is_near = abs(metrics["loss"] / self.guessing - 1) < _NEAR
-        self._stuck = [*self._stuck, step] if is_near else []
-        found = dict(self._of_loss(metrics)) | dict(self._of_temperature(metrics))
+        if not is_near:
+            self._near_lines = 0
+        elif not self._near_lines:
+            self._near_since = step
+        self._near_lines += is_near
+        found = dict(self._of_loss(step, metrics)) | dict(self._of_temperature(metrics))
         self._first = self._first or metrics
         new = [line for kind, line in found.items() if kind not in self._said]
         self._said |= found.keys()
         return [f"step {step:,}: {line}" for line in new]
 
-    def _of_loss(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-        loss, stuck = metrics["loss"], self._stuck
+    def _of_loss(self, step: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        loss = metrics["loss"]
         if self._first is None and loss > _FAR * self.guessing:
             yield (
                 "far above",
                 f"the loss, {loss:.1f}, begins far above the {self.guessing:.1f} of guessing: are "
                 "the towers trained together, and with this temperature?",
             )
-        if len(stuck) >= _LINES and stuck[-1] - stuck[0] >= _STEPS:
+        if self._near_lines >= _LINES and step - self._near_since >= _STEPS:
             alike = metrics.get("gradient_norm", 1.0) < 1e-3
             look = (
                 "there is hardly a gradient: all embeddings may be alike; lower the learning rate "
@@ -67,7 +71,7 @@ class Alarms:
             yield (
                 "stuck",
                 f"the loss has stayed at the {self.guessing:.2f} of guessing since step "
-                f"{stuck[0]:,}: {look}",
+                f"{self._near_since:,}: {look}",
             )
         ways = {"image to text": "loss_i2t", "text to image": "loss_t2i"}
         losses = sorted((metrics.get(name, 0.0), way) for way, name in ways.items())

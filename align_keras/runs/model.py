@@ -86,7 +86,7 @@ def freeze(model: AlignDualEncoder, settings: ModelSettings, step: int | None = 
 
 @contextlib.contextmanager
 def thawed(model: AlignDualEncoder) -> Iterator[None]:
-    """Within, no tower is frozen: what a run froze is no part of the model that it leaves."""
+    """Unfreezes the towers inside the block, so that a saved preset has none that is frozen."""
     towers = [getattr(model.backbone, name) for name in TOWERS]
     frozen = [tower for tower in towers if not tower.trainable]
     for tower in frozen:

@@ -159,7 +159,7 @@ class Settings:
             if FREE_ON_RESUME not in marks and began[name] != now[name]:
                 remedy = "resume with that, or give another <workdir>"
                 if name == "steps":
-                    # The learning rate falls to 0 at the last step: it cannot go on as it was.
+                    # The learning-rate schedule depends on the number of steps.
                     remedy = (
                         "resume with that, or train its model further with "
                         f"<model>={workdir} in another <workdir>"
