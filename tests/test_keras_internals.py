@@ -184,6 +184,14 @@ def test_averages_stand_in_the_order_of_the_variables():
     np.testing.assert_array_equal(second.numpy(), 3.0 * first.numpy())
 
 
+def test_an_optimizer_keeps_the_variables_that_it_was_built_for():
+    variables = two_variables()
+    optimizer = keras.optimizers.SGD(1.0)
+    optimizer.build(variables)
+    variables[0].trainable = False
+    assert list(map(id, keras_internals.trained_variables(optimizer))) == list(map(id, variables))
+
+
 def test_gradients_are_not_summed_again(mirrored):
     with mirrored.scope():
         (variable,) = variables = [keras.Variable(np.zeros(2), name="weight")]

@@ -186,16 +186,21 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
     if line := alarms.of_epochs(steps, batch_size, pairs):
         print(line, file=sys.stderr, flush=True)
     ends = {last or steps for last in frozen_towers(run.settings.model.freeze).values()}
+    watch = alarms.Alarms(batch_size, run.model.min_temperature)
     for end in sorted(ends | {steps}):
         if run.checkpoints.step < end or end == steps:
             freeze(run.model, run.settings.model, run.checkpoints.step)
-            evaluated = _fit_phase(run, at_start, evaluates_first, end)
+            evaluated = _fit_phase(run, at_start, evaluates_first, end, watch)
             evaluates_first = False
     return evaluated
 
 
 def _fit_phase(
-    run: PretrainingRun, at_start: Metrics, evaluates_first: bool, until: int
+    run: PretrainingRun,
+    at_start: Metrics,
+    evaluates_first: bool,
+    until: int,
+    watch: alarms.Alarms,
 ) -> Evaluated | None:
     """Trains up to a step with the same frozen towers, and saves a checkpoint there."""
     settings, checkpoints = run.settings.run, run.checkpoints
@@ -208,7 +213,7 @@ def _fit_phase(
         settings.batch_size,
         settings.log_every,
         in_run,
-        alarms=alarms.Alarms(settings.batch_size, run.model.min_temperature),
+        alarms=watch,
     )
     if at_start and checkpoints.step == 0:
         log.write("eval", at_start)
