@@ -134,14 +134,24 @@ def _mixed(
 
 
 def evaluation_dataset(
-    counts: Mapping[str, int], preprocessor: AlignPreprocessor, batch_size: int
+    counts: Mapping[str, int],
+    preprocessor: AlignPreprocessor,
+    batch_size: int,
+    augment_seed: int | None = None,
 ) -> tf.data.Dataset:
-    """Every pair once, in the shards' order, centre-cropped.
+    """Every pair once, in the shards' order, centre-cropped, or augmented with a seed.
 
     The batches are those of ``training_dataset`` with two other fields in place of ``lost``:
     ``positions``, the place of a pair among all records, and ``valid``, False for a pair that
     training would skip and for the padding of the last batch.
     """
+
+    def crop(image: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+        if augment_seed is None:
+            return preprocessor.decode_centre_crop(image)
+        seed = tf.constant(augment_seed, tf.int64)
+        return preprocessor.decode_random_crop(image, tf.stack([seed, position]))
+
     blocks = tf.data.Dataset.from_tensor_slices(shard_order.every_block(counts))
     dataset = blocks.flat_map(block_reader(counts))
     total = sum(counts.values())
@@ -151,7 +161,7 @@ def evaluation_dataset(
     dataset = dataset.concatenate(blanks).enumerate()
     dataset = _decoded(
         dataset,
-        lambda image, _: preprocessor.decode_centre_crop(image),
+        crop,
         preprocessor,
         batch_size,
     )

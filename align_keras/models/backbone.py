@@ -12,7 +12,7 @@ from align_keras import checksums, full_disk
 from align_keras.models import loading, precision, presets
 from align_keras.models.image_encoder import build_image_encoder
 from align_keras.models.text_encoder import build_text_encoder
-from align_keras.preprocessing.fields import TEXT_INPUTS
+from align_keras.preprocessing.fields import IMAGE_FEATURES, TEXT_FEATURES, TEXT_INPUTS
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
@@ -93,19 +93,44 @@ class AlignBackbone(keras_hub.models.Backbone):
 
     def encode_images(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Embeds ``(batch, height, width, 3)`` images: unit norm, ``(batch, projection_dim)``."""
-        features = self.image_encoder(images, training=training)
-        if self.image_projection is not None:
-            features = self.image_projection(features)
-        return self.normalization(features)
+        return self._project_image(self.image_encoder(images, training=training))
 
     def encode_texts(
         self, text_inputs: Mapping[str, tf.Tensor], training: bool = False
     ) -> tf.Tensor:
         """Embeds tokenised captions: unit norm, ``(batch, projection_dim)``."""
         text_inputs = {name: text_inputs[name] for name in TEXT_INPUTS}
-        return self.normalization(
-            self.text_projection(self.text_encoder(text_inputs, training=training))
-        )
+        return self._project_text(self.text_encoder(text_inputs, training=training))
+
+    def embed_pairs(
+        self, inputs: Mapping[str, tf.Tensor], training: bool = False
+    ) -> dict[str, tf.Tensor]:
+        """As a call of the backbone, of inputs that may be the features of a tower.
+
+        Args:
+            inputs: those of the class, or ``image_features`` and ``text_features``, float32,
+                ``(batch, width)``, in place of what the tower takes.
+            training: as of a call.
+        """
+        if not inputs.keys() & {IMAGE_FEATURES, TEXT_FEATURES}:
+            return self(inputs, training=training)
+        if IMAGE_FEATURES in inputs:
+            images = self._project_image(inputs[IMAGE_FEATURES])
+        else:
+            images = self.encode_images(inputs["images"], training)
+        if TEXT_FEATURES in inputs:
+            texts = self._project_text(inputs[TEXT_FEATURES])
+        else:
+            texts = self.encode_texts(inputs, training)
+        return {"image_embeddings": images, "text_embeddings": texts}
+
+    def _project_image(self, features):
+        if self.image_projection is not None:
+            features = self.image_projection(features)
+        return self.normalization(features)
+
+    def _project_text(self, features):
+        return self.normalization(self.text_projection(features))
 
     def check_room(self, folder: str | os.PathLike) -> None:
         """Raises a NoSpaceError unless the weights fit into a folder."""

@@ -44,7 +44,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
 
     Inputs and outputs are the backbone's; the outputs have also ``logits``, ``(images, captions)``,
     similarity / temperature. ``pixels``, uint8 crops that the attribute ``preprocessor`` scales,
-    may stand for ``images``.
+    may stand for ``images``, and the features of a tower for what it takes.
 
     Raises:
         ValueError: unless 0 < ``min_temperature`` <= ``initial_temperature``.
@@ -98,7 +98,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
 
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """Embeds and scores a dict of the backbone's inputs."""
-        embeddings = self.backbone(self._scaled(inputs_of(inputs)), training=training)
+        embeddings = self.backbone.embed_pairs(self._scaled(inputs_of(inputs)), training)
         logits = losses.pair_logits(
             embeddings["image_embeddings"], embeddings["text_embeddings"], self.temperature
         )
@@ -279,7 +279,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
 
     def _embed(self, batch):
         return distribution.on_a_share(
-            lambda inputs: self.backbone(self._scaled(inputs), training=False), inputs_of(batch)
+            lambda inputs: self.backbone.embed_pairs(self._scaled(inputs)), inputs_of(batch)
         )
 
     def _scaled(self, inputs):

@@ -70,7 +70,12 @@ def normalized_convolutions(
     encoder: keras.Model,
 ) -> list[tuple[keras.layers.Layer, keras.layers.BatchNormalization]]:
     """Every convolution whose output goes through a batch norm and nowhere else, with that one."""
-    pairs = [(encoder.get_layer("stem_conv"), encoder.get_layer("stem_bn"))]
+    names = {layer.name for layer in encoder.layers}
+    pairs = [
+        (encoder.get_layer(f"{part}_conv"), encoder.get_layer(f"{part}_bn"))
+        for part in ("stem", "top")
+        if f"{part}_bn" in names
+    ]
     for block in blocks(encoder):
         for convolution, norm in (
             ("expand_conv", "expand_bn"),
@@ -102,9 +107,14 @@ def policy_of(backbone: keras.Model) -> keras.DTypePolicy:
 
 
 def rewire(
-    backbone: keras.Model, first_block_residuals: bool
+    backbone: keras.Model, first_block_residuals: bool, top_convolution: bool
 ) -> tuple[keras.Model, list[keras.KerasTensor]]:
-    """The backbone's own layers up to its top convolution, with two changes of wiring.
+    """The backbone's own layers, with two changes of wiring.
+
+    Args:
+        backbone: an ``EfficientNetBackbone``.
+        first_block_residuals: as of ``ImageEncoder``.
+        top_convolution: whether the layers after the last block are among them.
 
     Returns:
         The model, and its input, the outputs of its stem and of each block: a list of tensors.
@@ -133,7 +143,10 @@ def rewire(
         return output
 
     tower = keras.models.clone_model(
-        keras.Model(backbone.input, backbone.get_layer("top_conv").input),
+        keras.Model(
+            backbone.input,
+            backbone.output if top_convolution else backbone.get_layer("top_conv").input,
+        ),
         clone_function=lambda layer: layer,
         call_function=call_layer,
     )

@@ -18,7 +18,7 @@ from align_keras.models import efficientnet, precision, presets, space_to_batch
 
 @keras.saving.register_keras_serializable(package="align_keras")
 class ImageEncoder(keras.Model):
-    """EfficientNet up to the input of its top convolution, averaged over space.
+    """EfficientNet up to the input of its top convolution, unless told, averaged over space.
 
     The paper's tower ends there (sec. 4.1: "without training the 1x1 conv layer in the
     classification head"): 640 wide for B7, 1376 for L2.
@@ -34,6 +34,9 @@ class ImageEncoder(keras.Model):
         first_block_residuals: whether the first block of a stage has a residual where its
             shapes allow one, as in the original. Hugging Face's ``AlignModel`` never has; at
             the published widths no shape allows one, so that it makes no difference there.
+        top_convolution: whether the features come after the top 1x1 convolution, 1,280 wide for
+            B0, as ImageNet's classifiers take them, and not before it as the paper's do. A frozen
+            tower tells more there.
 
     With ``trainable = False`` training takes the features of inference, and no gradient passes
     through the tower: it costs a forward pass.
@@ -59,6 +62,7 @@ class ImageEncoder(keras.Model):
         batch_norm_momentum: float = 0.99,
         synchronized_batch_norm: bool = True,
         first_block_residuals: bool = True,
+        top_convolution: bool = False,
         **kwargs,
     ) -> None:
         # === Layers ===
@@ -66,7 +70,7 @@ class ImageEncoder(keras.Model):
         pooling = keras.layers.GlobalAveragePooling2D(dtype=policy, name="pooling")
 
         # === Functional Model ===
-        tower, cuts = efficientnet.rewire(backbone, first_block_residuals)
+        tower, cuts = efficientnet.rewire(backbone, first_block_residuals, top_convolution)
         super().__init__(inputs=tower.input, outputs=pooling(tower.output), **kwargs)
         parts = [keras.Model(*ends) for ends in itertools.pairwise([*cuts, self.output])]
         # In a function, since Keras would save the layers of an attribute once more.
@@ -91,6 +95,7 @@ class ImageEncoder(keras.Model):
         self.batch_norm_momentum = batch_norm_momentum
         self.synchronized_batch_norm = synchronized_batch_norm
         self.first_block_residuals = first_block_residuals
+        self.top_convolution = top_convolution
 
     def call(
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
@@ -108,7 +113,7 @@ class ImageEncoder(keras.Model):
             with inference():
                 return super().call(inputs, training=training, mask=mask)
         images = tf.convert_to_tensor(inputs)
-        stem, *blocks, pooling = self._parts()
+        stem, *blocks, top = self._parts()
         cuts = distribution.is_on_tpu() if self.space_to_batch is None else self.space_to_batch
         chunks = space_to_batch.count_chunks(stem, blocks[0], images) if cuts else 1
         if chunks == 1 and not self.rematerialize:
@@ -127,7 +132,8 @@ class ImageEncoder(keras.Model):
                 features = rematerialized(block, features, call=call)
             else:
                 features = call(features, training=True)
-        return pooling(features if chunks == 1 else space_to_batch.join(features, chunks))
+        features = features if chunks == 1 else space_to_batch.join(features, chunks)
+        return top(features, training=True)
 
     @property
     def synchronized_batch_norm(self) -> bool:
@@ -164,10 +170,12 @@ class ImageEncoder(keras.Model):
     def stages(self) -> list[list[keras.Variable]]:
         """The weights that may be trained by depth: those of the stem, and of each stage."""
         found: dict[str, list[keras.Variable]] = {}
-        stem, *blocks, _ = self._parts()
-        for block in blocks:
-            stage = re.match(r"block\d+", block.layers[-1].name)
-            found.setdefault(stage[0] if stage else "", []).extend(block.trainable_variables)
+        stem, *blocks, top = self._parts()
+        stage = ""
+        for block in (*blocks, top):  # a top convolution belongs to the last stage
+            match = re.match(r"block\d+", block.layers[-1].name)
+            stage = match[0] if match else stage
+            found.setdefault(stage, []).extend(block.trainable_variables)
         return [stem.trainable_variables, *found.values()]
 
     @property
@@ -187,6 +195,8 @@ class ImageEncoder(keras.Model):
             "batch_norm_momentum": self.batch_norm_momentum,
             "synchronized_batch_norm": self.synchronized_batch_norm,
             "first_block_residuals": self.first_block_residuals,
+            # Only where it is on: fingerprints were stored before it was an option.
+            **({"top_convolution": True} if self.top_convolution else {}),
             "name": self.name,
             "trainable": self.trainable,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),

@@ -46,7 +46,7 @@ def gradients(
     """
     if micro_batch_size is None:
         with tf.GradientTape() as tape:
-            results, loss = losses_of(backbone(prepare(inputs), training=True))
+            results, loss = losses_of(backbone.embed_pairs(prepare(inputs), training=True))
         found = tape.gradient(loss, variables, unconnected_gradients=_UNCONNECTED)
         return results, [_dense(gradient) for gradient in found]
     embeddings, replay = embed(backbone, inputs, micro_batch_size, prepare)
@@ -132,7 +132,7 @@ class _Parts:
 
     def embed_part(self, index):
         inputs = {name: value[index] for name, value in self.inputs.items()}
-        return self.backbone(self.prepare(inputs), training=True)
+        return self.backbone.embed_pairs(self.prepare(inputs), training=True)
 
     def embed(self):
         """Embeddings of all parts, and the mean of the moving averages after each of them."""

@@ -28,6 +28,8 @@ class TextEncoder(keras.Model):
             (google-research/bert, October 2018) and has the approximation since its commit
             bee6030; so has keras-hub for all of its BERTs. Hugging Face's BERTs and the public
             ALIGN checkpoint have the exact one.
+        pooling: ``"cls"``, or ``"mean"`` for the mean of the hidden states over a caption's word
+            pieces, [CLS] and [SEP] among them, which sentence-transformers' BERTs were trained for.
 
     With ``trainable = False`` training takes the features of inference, and no gradient passes
     through the tower: it costs a forward pass.
@@ -47,19 +49,24 @@ class TextEncoder(keras.Model):
     """
 
     def __init__(
-        self, backbone: keras_hub.models.BertBackbone, approximate_gelu: bool = True, **kwargs
+        self,
+        backbone: keras_hub.models.BertBackbone,
+        approximate_gelu: bool = True,
+        pooling: str = "cls",
+        **kwargs,
     ) -> None:
+        if pooling not in ("cls", "mean"):
+            raise ValueError(f"pooling must be 'cls' or 'mean', not {pooling!r}")
         # === Functional Model ===
         hidden_states = backbone.output["sequence_output"]
         super().__init__(
             inputs=backbone.input,
-            outputs=hidden_states[:, backbone.cls_token_index, :],
+            outputs=_pool(hidden_states, backbone.input["padding_mask"], pooling),
             **kwargs,
         )
         embed = keras.Model(backbone.input, backbone.transformer_layers[0].input[0])
         # In a function, since Keras would save the layers of an attribute once more.
         self._parts = lambda: (embed, backbone.transformer_layers)
-        self._cls_token_index = backbone.cls_token_index
         self.rematerialize = False
         # keras-hub has no argument for it.
         gelu = functools.partial(keras.activations.gelu, approximate=approximate_gelu)
@@ -72,6 +79,7 @@ class TextEncoder(keras.Model):
         self._backbone_config["config"].pop("dtype", None)
         self.dtype_policy = backbone.dtype_policy
         self.approximate_gelu = approximate_gelu
+        self.pooling = pooling
 
     def call(
         self,
@@ -90,7 +98,7 @@ class TextEncoder(keras.Model):
             hidden_states = rematerialized(
                 block, hidden_states, padding_mask=inputs["padding_mask"]
             )
-        return hidden_states[:, self._cls_token_index, :]
+        return _pool(hidden_states, inputs["padding_mask"], self.pooling)
 
     @property
     def stages(self) -> list[list[keras.Variable]]:
@@ -108,6 +116,8 @@ class TextEncoder(keras.Model):
         return {
             "backbone": self._backbone_config,
             "approximate_gelu": self.approximate_gelu,
+            # Only where it is another: fingerprints were stored before it was an option.
+            **({"pooling": self.pooling} if self.pooling != "cls" else {}),
             "name": self.name,
             "trainable": self.trainable,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
@@ -120,6 +130,14 @@ class TextEncoder(keras.Model):
         with precision.saved_policy(config.pop("dtype", None)):
             backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
             return cls(**{**config, "backbone": backbone})
+
+
+def _pool(hidden_states, padding_mask, pooling):
+    if pooling == "cls":
+        return hidden_states[:, 0, :]
+    mask = keras.ops.cast(padding_mask, hidden_states.dtype)[..., None]
+    total = keras.ops.sum(hidden_states * mask, axis=1)
+    return total / keras.ops.maximum(keras.ops.sum(mask, axis=1), 1)
 
 
 def build_text_encoder(

@@ -8,10 +8,13 @@ TEXT_INPUTS = ("token_ids", "segment_ids", "padding_mask")
 #: Crops before scaling, uint8, ``(batch, size, size, 3)``: ``scale`` of a preprocessor makes
 #: ``images`` of them on the device, a quarter of the bytes.
 PIXELS = "pixels"
+#: The features of a tower, float32, ``(batch, width)``, which may stand for what it takes.
+IMAGE_FEATURES, TEXT_FEATURES = "image_features", "text_features"
 #: What a backbone takes.
 MODEL_INPUTS = ("images", *TEXT_INPUTS)
 
 
 def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model takes of a batch: ``MODEL_INPUTS``, or ``PIXELS`` in place of the images."""
-    return {name: batch[name] for name in (PIXELS, *MODEL_INPUTS) if name in batch}
+    """What a model takes of a batch: ``MODEL_INPUTS``, or what stands in their places."""
+    names = (PIXELS, IMAGE_FEATURES, TEXT_FEATURES, *MODEL_INPUTS)
+    return {name: batch[name] for name in names if name in batch}

@@ -101,7 +101,10 @@ def thawed(model: AlignDualEncoder) -> Iterator[None]:
 def make_backbone(settings: ModelSettings, preprocessor: AlignPreprocessor) -> AlignBackbone:
     """Builds both towers, or starts them from presets."""
     size: dict[str, Any] = PRESETS[settings.preset]
-    options = {"synchronized_batch_norm": settings.synchronized_batch_norm}
+    options = {
+        "synchronized_batch_norm": settings.synchronized_batch_norm,
+        "top_convolution": settings.top_convolution,
+    }
     if settings.image_encoder:
         with concerning("image_encoder"):
             image_encoder = pretrained.load_image_encoder(settings.image_encoder, **options)
@@ -110,7 +113,9 @@ def make_backbone(settings: ModelSettings, preprocessor: AlignPreprocessor) -> A
     approximate = settings.text_gelu != "exact"
     if settings.text_encoder:
         with concerning("text_encoder"):
-            text_encoder = pretrained.load_text_encoder(settings.text_encoder, approximate)
+            text_encoder = pretrained.load_text_encoder(
+                settings.text_encoder, approximate, pooling=settings.text_pooling
+            )
         check_sequence_length(text_encoder, preprocessor)
     else:
         text_encoder = build_text_encoder(
@@ -118,6 +123,7 @@ def make_backbone(settings: ModelSettings, preprocessor: AlignPreprocessor) -> A
             len(preprocessor.vocabulary),
             preprocessor.sequence_length,
             approximate_gelu=approximate,
+            pooling=settings.text_pooling,
         )
     return AlignBackbone(image_encoder, text_encoder, size["projection_dim"], name=settings.preset)
 

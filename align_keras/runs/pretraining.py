@@ -11,13 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from align_keras import distribution, optimizers, signals
+from align_keras.data.cached_pairs import CachedPairs
 from align_keras.errors import InputError, concerning
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
 from align_keras.files import whole_folder, write_whole
 from align_keras.models import precision
 from align_keras.models.dual_encoder import AlignDualEncoder
 from align_keras.paths import AnyPath
-from align_keras.runs import alarms, pretraining_data, report, start
+from align_keras.runs import alarms, feature_cache, pretraining_data, report, start
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.executions import Executions
 from align_keras.runs.frozen_towers import frozen_towers
@@ -39,7 +40,7 @@ Metrics = dict[str, Any]
 Evaluated = tuple[Metrics, Metrics, dict[str, Any] | None]
 #: What a run writes into its directory after ``settings.json``, by which a later one knows it.
 WRITTEN = (
-    *("preset", "checkpoints", "start.json", "log.jsonl", "skipped.json"),
+    *("preset", "checkpoints", "features", "start.json", "log.jsonl", "skipped.json"),
     *("metrics.json", "curves.png", "retrieval.png"),
 )
 
@@ -187,10 +188,11 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
         print(line, file=sys.stderr, flush=True)
     ends = {last or steps for last in frozen_towers(run.settings.model.freeze).values()}
     watch = alarms.Alarms(batch_size, run.model.min_temperature)
+    cached = feature_cache.open_cache(run.settings, run.data, run.model, run.workdir)
     for end in sorted(ends | {steps}):
         if run.checkpoints.step < end or end == steps:
             freeze(run.model, run.settings.model, run.checkpoints.step)
-            evaluated = _fit_phase(run, at_start, evaluates_first, end, watch)
+            evaluated = _fit_phase(run, at_start, evaluates_first, end, watch, cached)
             evaluates_first = False
     return evaluated
 
@@ -201,11 +203,13 @@ def _fit_phase(
     evaluates_first: bool,
     until: int,
     watch: alarms.Alarms,
+    cached: CachedPairs | None,
 ) -> Evaluated | None:
     """Trains up to a step with the same frozen towers, and saves a checkpoint there."""
     settings, checkpoints = run.settings.run, run.checkpoints
     parts = run.settings, run.data, run.strategy, checkpoints.step
-    dataset, in_run = training_data(*parts), count_skipped(*parts, run.model, run.workdir)
+    dataset = training_data(*parts, cached)
+    in_run = count_skipped(*parts, run.model, run.workdir)
     log = TrainingLog(
         run.workdir,
         checkpoints,

@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from align_keras.data import pipeline
+from align_keras.data.cached_pairs import CachedPairs
 from align_keras.errors import concerning
 from align_keras.models.contrastive_model import ContrastiveModel
 from align_keras.paths import AnyPath
@@ -19,6 +20,7 @@ def training_data(
     data: RunData,
     strategy: tf.distribute.Strategy,
     first_step: int,
+    cached: CachedPairs | None = None,
 ) -> Any:
     """The batches from a step on, shared out to workers and replicas.
 
@@ -27,21 +29,28 @@ def training_data(
         data: of the run.
         strategy: of the run.
         first_step: steps done before.
+        cached: the pairs with features in place of images; None to read the shards.
     """
 
     def share_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
         workers, replicas = context.num_input_pipelines, context.num_replicas_in_sync
+        batch_size = context.get_per_replica_batch_size(settings.run.batch_size)
+        place = {
+            "seed": settings.run.seed,
+            "start_batch": first_step * replicas // workers,
+            "worker": context.input_pipeline_id,
+            "num_workers": workers,
+        }
+        if cached:
+            return cached.batches(batch_size, **place)
         with concerning("batch_size"):
             return pipeline.training_dataset(
                 data.counts,
                 data.preprocessor,
-                context.get_per_replica_batch_size(settings.run.batch_size),
-                seed=settings.run.seed,
-                start_batch=first_step * replicas // workers,
+                batch_size,
                 shuffle_buffer=settings.data.shuffle_buffer,
-                worker=context.input_pipeline_id,
-                num_workers=workers,
                 sources=data.sources,
+                **place,
             )
 
     return strategy.distribute_datasets_from_function(share_of)

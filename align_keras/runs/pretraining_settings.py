@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes
 
 from align_keras import paths
+from align_keras.data import mixing
 from align_keras.errors import InputError
 from align_keras.models.presets import PRESETS
-from align_keras.runs.frozen_towers import check_freeze
+from align_keras.runs.frozen_towers import check_freeze, frozen_towers
 from align_keras.runs.setting_values import (
     check_divides,
     check_prompts,
@@ -33,6 +34,8 @@ BROUGHT_BY_MODEL = (
     "image_encoder",
     "text_encoder",
     "text_gelu",
+    "text_pooling",
+    "top_convolution",
     "initial_temperature",
     "vocabulary",
     "vocabulary_size",
@@ -74,6 +77,11 @@ class DataSettings(Part):
     --model does, this does not turn it off."""
     sequence_length: Annotated[int | None, AtLeast(3)] = None
     """Word pieces a caption, [CLS] and [SEP] included. None: 64, or the length of --model."""
+    cache_features: Annotated[int, AtLeast(0)] = 0
+    """Views of each image whose features are computed once, before training, if --freeze has the
+    image tower in all steps: the first is the centre crop, the others are random crops, and each
+    epoch takes the next one. A text tower that is frozen in all steps is computed once too. 0:
+    images are read, augmented and computed in every step."""
     shuffle_buffer: Annotated[int, AtLeast(1)] = 10_000
     """Encoded records among which the order is random, beside the blocks that they come in."""
     max_skipped_share: Annotated[float, AtLeast(0.0), AtMost(1.0), FREE_ON_RESUME] = 0.01
@@ -106,6 +114,12 @@ class ModelSettings(Part):
     """GELU of the text tower: exact, or its tanh approximation. None: what the config.json of
     --text-encoder says. keras-hub's presets do not say; they get tanh, as in keras-hub, where
     those of sentence-transformers and BGE were trained with exact."""
+    text_pooling: Literal["cls", "mean"] = "cls"
+    """The text tower's features: the hidden state at [CLS], as the paper's, or the mean over the
+    word pieces, which sentence-transformers' BERTs were trained for."""
+    top_convolution: bool = False
+    """The image tower's features come after EfficientNet's top convolution, where a frozen tower
+    tells more; the paper's come before it."""
     synchronized_batch_norm: bool = True
     """Batch norm uses statistics of the global batch, not of each replica."""
     freeze: str = ""
@@ -239,7 +253,25 @@ class PretrainSettings(Settings):
             names = ", ".join(sorted(PRESETS))
             raise InputError(f"no {self.model.preset!r}", None, f"choose one of {names}", "preset")
         check_freeze(self.model.freeze, run.steps)
+        self._check_cache()
         self._check_origins()
+
+    def _check_cache(self) -> None:
+        """Checks that there are features that stay the same, where they are to be cached."""
+        if not self.data.cache_features:
+            return
+        if frozen_towers(self.model.freeze).get("image_encoder", 0) is not None:
+            raise InputError(
+                "the image tower is not frozen in all steps",
+                remedy="give <freeze> image_encoder, or leave out <cache_features>",
+                setting="cache_features",
+            )
+        if any(weight for _, weight in mixing.split_weights(self.data.train_data)):
+            raise InputError(
+                "sources with weights are read in every step",
+                remedy="leave out the weights of <train_data>, or <cache_features>",
+                setting="cache_features",
+            )
 
     def check_resumable(self, before: dict[str, Any], workdir: paths.AnyPath) -> None:
         """As ``Settings.check_resumable``."""

@@ -1,11 +1,14 @@
 """Towers that are not trained: no gradient, no ops of a backward pass, no move of any weight."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from align_keras import keras_internals
 from align_keras.layers.batch_norm import moving_statistics
 from align_keras.optimizers import make_optimizer
+from align_keras.preprocessing.fields import TEXT_INPUTS
 
 TOWERS = ("image_encoder", "text_encoder")
 #: Ops of each tower's backward pass.
@@ -84,3 +87,34 @@ def test_frozen_statistics_stay_to_the_bit_while_scales_learn(micro_batch_size, 
         np.testing.assert_array_equal(variable.numpy(), value)
     for variable, value in zip(tower.trainable_variables, before[len(statistics) :], strict=True):
         assert np.any(variable.numpy() != value), variable.path
+
+
+@pytest.mark.parametrize(
+    ("names", "options"), [(TOWERS[:1], {"micro_batch_size": 4}), (TOWERS[1:], {}), (TOWERS, {})]
+)
+def test_features_in_place_of_a_frozen_towers_inputs_give_the_same_step(
+    names, options, build_tiny, batch
+):
+    model = frozen_model(build_tiny, names, **options)
+    backbone = model.backbone
+    texts = {name: batch[name] for name in TEXT_INPUTS}
+    with_features = dict(batch)
+    if "image_encoder" in names:
+        with_features["image_features"] = backbone.image_encoder(with_features.pop("images"))
+    if "text_encoder" in names:
+        with_features["text_features"] = backbone.text_encoder(texts)
+        for name in TEXT_INPUTS:
+            del with_features[name]
+    found = []
+    for inputs in (batch, with_features):
+        keras.utils.set_random_seed(2)  # the same dropout in the other tower
+        for layer in keras_internals.layers_of(backbone):
+            if isinstance(layer, keras.layers.Dropout):
+                layer.seed_generator.state.assign([0, 1])
+        results, gradients = model.compute_gradients(
+            {name: tf.constant(value) for name, value in inputs.items()}
+        )
+        found.append([results["loss"], *gradients])
+    assert any(np.any(gradient) for gradient in found[0][1:])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)

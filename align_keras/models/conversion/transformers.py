@@ -136,6 +136,11 @@ def export(model: keras.Model, path: str | os.PathLike) -> None:
             "the Hugging Face layout has no residual in the first block of a stage; this narrow "
             "tower has one; build it with first_block_residuals=False"
         )
+    if backbone.image_encoder.top_convolution or backbone.text_encoder.pooling != "cls":
+        raise ValueError(
+            "the Hugging Face layout has image features before the top convolution and text "
+            "features at [CLS]"
+        )
     config = {
         "architectures": ["AlignModel"],
         "model_type": MODEL_TYPE,

@@ -1,0 +1,87 @@
+"""Training batches of pairs whose images, or captions too, are features computed before."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from align_keras.data import batches
+from align_keras.preprocessing.fields import IMAGE_FEATURES
+from align_keras.preprocessing.tracing import as_written
+
+
+@dataclasses.dataclass(frozen=True)
+class CachedPairs:
+    """The pairs of all shards, in memory. Row i of each array but the first is record i."""
+
+    image_features: np.ndarray
+    """Of each image and each of its views, float32, ``(images, views, width)``."""
+    images: np.ndarray
+    """The row of each record's image, int64."""
+    valid: np.ndarray
+    """Whether a record is readable."""
+    image_ids: np.ndarray
+    caption_ids: np.ndarray
+    texts: Mapping[str, np.ndarray]
+    """The text tower's inputs by name, int32, ``(records, sequence)``, or ``text_features``."""
+    shards: np.ndarray
+    """1 + the place of each record's shard in the order of the paths, int32."""
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        start_batch: int = 0,
+        worker: int = 0,
+        num_workers: int = 1,
+    ) -> tf.data.Dataset:
+        """Endless batches, as of ``training_dataset``, with features in place of ``pixels``.
+
+        Every epoch has each record once, in another order; batch N follows from N alone. Of an
+        image with several views each epoch takes the next one.
+
+        Args:
+            batch_size: pairs a batch.
+            seed: decides the order.
+            start_batch: the first batch to give.
+            worker: this reader's place, from 0, among ``num_workers`` that share the batches.
+            num_workers: readers in all.
+
+        Returns:
+            A ``tf.data.Dataset`` of dicts: ``image_features`` float32 ``(batch, width)``, those of
+            ``texts``, ``image_ids``, ``caption_ids`` and ``lost``.
+        """
+        count, views = len(self.images), self.image_features.shape[1]
+        features = tf.constant(self.image_features)
+        fields = {"image_ids": self.image_ids, "caption_ids": self.caption_ids, **self.texts}
+        by_record = {name: tf.constant(values) for name, values in fields.items()}
+        images, valid, shards = map(tf.constant, (self.images, self.valid, self.shards))
+
+        @as_written
+        def batch_of(number: tf.Tensor) -> dict[str, tf.Tensor]:
+            first = (number * num_workers + worker) * batch_size
+            position = first + tf.range(batch_size, dtype=tf.int64)
+            epoch = position // count
+            seeds = tf.stack([tf.fill([batch_size], tf.constant(seed, tf.int64)), epoch], axis=1)
+            seeds = tf.pad(seeds, [[0, 0], [0, 1]])
+            rows = tf.random.experimental.index_shuffle(
+                position % count, tf.cast(seeds, tf.uint32), tf.constant(count - 1, tf.int64)
+            )
+            is_valid = tf.gather(valid, rows)
+            view = (epoch + rows) % views
+            places = tf.stack([tf.gather(images, rows), view], axis=1)
+            marks = tf.gather(shards, rows)
+            batch = {
+                IMAGE_FEATURES: tf.gather_nd(features, places),
+                **{name: tf.gather(values, rows) for name, values in by_record.items()},
+                "valid": is_valid,
+                "lost": tf.where(is_valid, tf.zeros_like(marks), marks),
+            }
+            return batches.fill_gaps(
+                {n: tf.ensure_shape(v, [batch_size, *v.shape[1:]]) for n, v in batch.items()}
+            )
+
+        numbers = tf.data.Dataset.range(start_batch, 1 << 40)
+        return batches.with_options(numbers.map(batch_of, num_parallel_calls=tf.data.AUTOTUNE))

@@ -1,0 +1,73 @@
+"""Batches of pairs whose features were computed before."""
+
+import numpy as np
+import pytest
+
+from align_keras.data.cached_pairs import CachedPairs
+
+RECORDS, VIEWS = 23, 3
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Pairs whose every value tells its record or image; two records are unreadable."""
+    images = np.arange(RECORDS) // 2
+    features = 100.0 * np.arange(12)[:, None] + np.arange(VIEWS)
+    valid = ~np.isin(np.arange(RECORDS), [4, 11])
+    return CachedPairs(
+        image_features=features[..., None].astype("float32"),
+        images=np.where(valid, images, 0),
+        valid=valid,
+        image_ids=images,
+        caption_ids=1000 + np.arange(RECORDS),
+        texts={"token_ids": np.arange(RECORDS, dtype="int32")[:, None]},
+        shards=np.where(np.arange(RECORDS) < 10, 1, 2).astype("int32"),
+    )
+
+
+def taken(pairs, count, **options):
+    dataset = pairs.batches(5, **options).take(count)
+    return list(dataset.as_numpy_iterator())
+
+
+def joined(batches, name):
+    return np.concatenate([batch[name] for batch in batches])
+
+
+def test_each_epoch_has_every_readable_record_once_in_another_order(pairs):
+    batches = taken(pairs, 2 * RECORDS, seed=3)
+    records, lost = joined(batches, "token_ids")[:, 0], joined(batches, "lost")
+    orders = [records[n * RECORDS : (n + 1) * RECORDS] for n in range(10)]
+    readable = np.flatnonzero(pairs.valid)
+    for number, order in enumerate(orders):
+        marks = lost[number * RECORDS : (number + 1) * RECORDS]
+        np.testing.assert_array_equal(np.sort(order[marks == 0]), readable)
+        assert sorted(marks[marks > 0]) == [1, 2]  # record 4 of shard 1, record 11 of shard 2
+    assert len({tuple(order) for order in orders}) == 10
+    # What stands in a lost record's place is a whole pair of the batch.
+    assert set(records) == set(readable)
+    np.testing.assert_array_equal(joined(batches, "image_ids"), records // 2)
+    np.testing.assert_array_equal(joined(batches, "caption_ids"), 1000 + records)
+    np.testing.assert_array_equal(joined(batches, "image_features")[:, 0] // 100, records // 2)
+
+
+def test_every_view_of_an_image_is_taken_in_turn(pairs):
+    batches = taken(pairs, 3 * RECORDS)
+    views = joined(batches, "image_features")[:, 0] % 100
+    records = joined(batches, "token_ids")[:, 0]
+    lost = joined(batches, "lost")
+    for record in np.flatnonzero(pairs.valid):
+        own = views[(records == record) & (lost == 0)]
+        assert (np.diff(own) % VIEWS == 1).all()
+
+
+def test_a_batch_follows_from_its_number_alone_and_workers_share_the_batches(pairs):
+    whole = taken(pairs, 12, seed=5)
+    late = taken(pairs, 2, seed=5, start_batch=10)
+    shares = [taken(pairs, 6, seed=5, worker=worker, num_workers=2) for worker in (0, 1)]
+    for number, batch in enumerate(whole):
+        others = [shares[number % 2][number // 2], *late[number - 10 :][:1]]
+        for other in others[: 1 + (number >= 10)]:
+            for name, values in batch.items():
+                np.testing.assert_array_equal(other[name], values, name)
+    assert np.any(joined(whole, "token_ids") != joined(taken(pairs, 12), "token_ids"))
