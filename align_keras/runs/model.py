@@ -125,7 +125,8 @@ def make_backbone(settings: ModelSettings, preprocessor: AlignPreprocessor) -> A
             approximate_gelu=approximate,
             pooling=settings.text_pooling,
         )
-    return AlignBackbone(image_encoder, text_encoder, size["projection_dim"], name=settings.preset)
+    width = settings.projection_dim or size["projection_dim"]
+    return AlignBackbone(image_encoder, text_encoder, width, name=settings.preset)
 
 
 def check_sequence_length(text_encoder: TextEncoder, preprocessor: AlignPreprocessor) -> None:

@@ -36,6 +36,7 @@ BROUGHT_BY_MODEL = (
     "text_gelu",
     "text_pooling",
     "top_convolution",
+    "projection_dim",
     "initial_temperature",
     "vocabulary",
     "vocabulary_size",
@@ -120,6 +121,8 @@ class ModelSettings(Part):
     top_convolution: bool = False
     """The image tower's features come after EfficientNet's top convolution, where a frozen tower
     tells more; the paper's come before it."""
+    projection_dim: Annotated[int | None, AtLeast(1)] = None
+    """Width of the space that images and captions share. None: that of --preset."""
     synchronized_batch_norm: bool = True
     """Batch norm uses statistics of the global batch, not of each replica."""
     freeze: str = ""
