@@ -66,8 +66,11 @@ class CachedPairs:
             epoch = position // count
             seeds = tf.stack([tf.fill([batch_size], tf.constant(seed, tf.int64)), epoch], axis=1)
             seeds = tf.pad(seeds, [[0, 0], [0, 1]])
-            rows = tf.random.experimental.index_shuffle(
-                position % count, tf.cast(seeds, tf.uint32), tf.constant(count - 1, tf.int64)
+            # The wrapper, `index_shuffle`, takes a single seed, and a batch may be of two epochs.
+            rows = tf.raw_ops.RandomIndexShuffle(
+                index=position % count,
+                seed=tf.cast(seeds, tf.uint32),
+                max_index=tf.constant(count - 1, tf.int64),
             )
             is_valid = tf.gather(valid, rows)
             view = (epoch + rows) % views

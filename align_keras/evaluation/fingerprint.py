@@ -14,6 +14,7 @@ _WITHOUT_EFFECT = {
     "build_config",
     "dropout",
     "dtype",
+    "feature_dropout",
     "frozen_statistics",
     "module",
     "name",

@@ -126,7 +126,13 @@ def make_backbone(settings: ModelSettings, preprocessor: AlignPreprocessor) -> A
             pooling=settings.text_pooling,
         )
     width = settings.projection_dim or size["projection_dim"]
-    return AlignBackbone(image_encoder, text_encoder, width, name=settings.preset)
+    return AlignBackbone(
+        image_encoder,
+        text_encoder,
+        width,
+        feature_dropout=settings.feature_dropout,
+        name=settings.preset,
+    )
 
 
 def check_sequence_length(text_encoder: TextEncoder, preprocessor: AlignPreprocessor) -> None:

@@ -37,6 +37,7 @@ BROUGHT_BY_MODEL = (
     "text_pooling",
     "top_convolution",
     "projection_dim",
+    "feature_dropout",
     "initial_temperature",
     "vocabulary",
     "vocabulary_size",
@@ -123,6 +124,9 @@ class ModelSettings(Part):
     tells more; the paper's come before it."""
     projection_dim: Annotated[int | None, AtLeast(1)] = None
     """Width of the space that images and captions share. None: that of --preset."""
+    feature_dropout: Annotated[float, AtLeast(0.0), Below(1.0)] = 0.0
+    """Share of both towers' features that training sets to zero. A few thousand pairs and frozen
+    towers overfit without it; try 0.2."""
     synchronized_batch_norm: bool = True
     """Batch norm uses statistics of the global batch, not of each replica."""
     freeze: str = ""

@@ -73,7 +73,7 @@ def test_a_run_resumes_with_the_features_and_computes_damaged_ones_again(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"freeze": "text_encoder"}, "the image tower is not frozen in all steps; give <freeze>"),
+        ({"freeze": "text_encoder"}, "the image tower is not frozen in all steps; give freeze"),
         ({"freeze": "image_encoder:2"}, "the image tower is not frozen in all steps"),
         ({"freeze": "image_encoder", "train_data": "a/*=2,b/*=1"}, "sources with weights"),
     ],
