@@ -51,6 +51,34 @@ PRODUCTS_NANO = QUICKSTART.replace(
     log_every=50,
 )
 
+# Frozen towers, trained elsewhere, on a few thousand photographs with five sentences each: only the
+# projections and the temperature are trained. EfficientNet-Lite0 with ImageNet's classes and a BERT
+# of sentences; two CPU cores, about ten minutes. Commands and figures: recipes/README.md.
+#   python recipes/pretrain.py --experiment=flickr8k_lite0 --image-encoder=LITE0 \
+#       --text-encoder=MINILM --train-data='shards/train-*.tfrecord'
+FLICKR8K_LITE0 = QUICKSTART.replace(
+    prompts=("a photo of a {}", "{}", "a picture of a {}", "a {} in the scene"),
+    freeze="image_encoder,text_encoder",
+    cache_features=4,
+    feature_dropout=0.5,
+    top_convolution=True,
+    text_pooling="mean",
+    projection_dim=512,
+    image_size=224,
+    resize_size=240,
+    sequence_length=48,
+    initial_temperature=0.07,
+    label_smoothing=0.0,
+    learning_rate=1e-3,
+    schedule="cosine",
+    warmup_steps=50,
+    batch_size=512,
+    steps=1_200,
+    eval_every=200,
+    checkpoint_every=400,
+    log_every=50,
+)
+
 # The paper's CC3M ablation: a tenth of the ablations' 1M steps. Expect COCO R@1 of about
 # 22.1 (image to text) and 17.3 (text to image), ImageNet KNN 48.9. Not run here.
 #   python recipes/pretrain.py --experiment=cc3m_b3_mini --train-data='CC3M/*.tfrecord'
@@ -90,6 +118,7 @@ FINETUNE_COCO = FINETUNE_FLICKR30K.replace(steps=6_000)
 PRETRAINING = {
     "quickstart": QUICKSTART,
     "products_nano": PRODUCTS_NANO,
+    "flickr8k_lite0": FLICKR8K_LITE0,
     "cc3m_b3_mini": CC3M_B3_MINI,
     "align_b5_base": ALIGN_B5_BASE,
     "align_b7_base": ALIGN_B7_BASE,
