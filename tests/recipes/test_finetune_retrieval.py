@@ -7,7 +7,7 @@ from in_process import run_recipe_here
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--train-data=x"], "--model: give the model to start from; a preset or a run"),
+        (["--train-data=x"], "--model: no model to start from; give a preset or a run"),
         (["--model=x"], "--experiment: finetune_flickr30k needs training data; give --train-data"),
         (
             ["--model=x", "--train-data=x", "--initial_temperature=1"],

@@ -155,7 +155,7 @@ def test_every_file_system_is_one_of_tensorflows(monkeypatch):
         (
             "search.py",
             ["query", "--index=i", "--image=a.png", "--sheet=./a.png"],
-            "--sheet: the image itself would be written over; give another",
+            "--sheet: the query image would be overwritten; give another",
         ),
         (
             "export.py",
