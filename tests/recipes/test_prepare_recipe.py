@@ -191,7 +191,10 @@ def test_what_follows_two_dashes_is_beams(table, tmp_path, monkeypatch):
             "--evaluation-images: no file matches '/none/*'; give a folder, a table, or "
             "a quoted pattern of shards",
         ),
-        ("--near-duplicate-model=x", "--near-duplicate-model: there are no evaluation images to compare"),
+        (
+            "--near-duplicate-model=x",
+            "--near-duplicate-model: there are no evaluation images to compare",
+        ),
         (
             "--evaluation-images={photos} --near-duplicate-model=/none",
             "--near-duplicate-model: /none: no such folder",
