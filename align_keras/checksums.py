@@ -26,7 +26,7 @@ Given: TypeAlias = str | os.PathLike[str] | RemotePath
 #: The list of a folder.
 NAME = uploads.LIST
 _FORMAT = "align_keras checksums 1"
-_REMEDY = "restore it, or write it again; if the change is meant, delete {}"
+_REMEDY = "restore it or write it again; if the change is intended, delete {}"
 _CHUNK = 1 << 20
 _MOST_BYTES = 1 << 28
 
@@ -175,7 +175,7 @@ def read(path: Given) -> dict[str, Checksum] | None:
             raise ValueError
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         remedy = _REMEDY.format("it")
-        raise InputError("damaged, no list of checksums", Place(path), remedy) from None
+        raise InputError("damaged: not a list of checksums", Place(path), remedy) from None
     return found
 
 

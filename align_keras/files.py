@@ -186,7 +186,7 @@ def work_folder(path: Path) -> Iterator[Path]:
     others = sorted(entry.name for entry in path.iterdir())
     if others and _LOCK not in others:
         raise InputError(
-            f"the folder for unfinished work holds {others[0]}, which is not of this command",
+            f"the folder for unfinished work holds {others[0]}, which this command did not write",
             Place(str(path)),
             "move it away",
         )
@@ -266,4 +266,4 @@ def damaged(path: AnyPath, remedy: str = RESTORE) -> InputError:
 
 def missing(path: AnyPath) -> MissingInputError:
     """The error about a file that the run in its folder wrote and that is gone."""
-    return MissingInputError("missing, though there is a run", Place(str(path)), RESTORE)
+    return MissingInputError("missing, although there is a run", Place(str(path)), RESTORE)

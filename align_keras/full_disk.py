@@ -20,7 +20,7 @@ from align_keras.errors import NoSpaceError, Place
 _PROBLEMS = {
     errno.ENOSPC: "no space left on its disk",
     errno.EDQUOT: "no space left in the quota of its disk",
-    errno.EFBIG: "it would be larger than a file may be here (ulimit -f)",
+    errno.EFBIG: "it would exceed the limit on file sizes (ulimit -f)",
 }
 _SAID = {os.strerror(number): number for number in _PROBLEMS}
 # numpy.save and ndarray.tofile give neither number nor name.
@@ -29,7 +29,7 @@ _NUMPYS = re.compile(r"\d+ requested and \d+ written")
 _NAMED = re.compile(
     rf"(/[^;{{}}\n]*); (?:{'|'.join(_SAID)})|filename = '([^'\n]+)'|file \"([^\"\n]+)\""
 )
-_REMEDY = "make room, then run the same command again"
+_REMEDY = "free some space, then run the same command again"
 
 
 @contextlib.contextmanager

@@ -161,10 +161,10 @@ def _inside(preset: str, folder: str, place: Place) -> Place:
 
 
 _STATUS = {
-    401: ("the hub has no such model, or wants you to log in", ""),
+    401: ("the hub has no such model, or requires you to log in", ""),
     403: ("the hub refuses access", "accept the model's terms there and log in"),
     404: ("the hub has no such model", ""),
-    429: ("the hub asks to wait", "try again later"),
+    429: ("the hub limits the rate of requests", "try again later"),
 }
 
 
@@ -176,7 +176,7 @@ def _hub_reason(error: BaseException) -> tuple[str, str] | None:
         if status in _STATUS:
             return _STATUS[status]
         if status is not None and status >= 500:
-            return f"the hub fails (status {status})", "try again later"
+            return f"the hub failed (status {status})", "try again later"
     if any(_is_network(cause) for cause in causes):
         return (
             f"the hub cannot be reached ({_first_line(causes[-1])})",

@@ -75,7 +75,7 @@ def check(path: RemotePath) -> None:
             raise InputError(
                 f"another run has begun to use it: {holder_of(found)}",
                 Place(str(lease.parent)),
-                "nothing more was written here; end one of the two",
+                "this run wrote nothing more; end one of the two",
             )
 
 
@@ -88,7 +88,7 @@ def holder_of(found: dict[str, Any]) -> str:
 
 def _wait_until_left(path: RemotePath, before: dict[str, Any]) -> None:
     print(
-        f"{path.parent} was used by {holder_of(before)}: looking for {LEFT_AFTER:.0f} s whether "
+        f"{path.parent} was used by {holder_of(before)}: checking for {LEFT_AFTER:.0f} s whether "
         "it still is",
         file=sys.stderr,
         flush=True,

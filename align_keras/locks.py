@@ -86,7 +86,7 @@ def _lock(descriptor: int, path: Path) -> bool:
             raise
         print(
             f"{path.parent} is on a file system without locks ({error.strerror}): "
-            "see that no other process works there",
+            "make sure that no other process uses it",
             file=sys.stderr,
         )
         return False

@@ -92,7 +92,7 @@ def check_file_system(address: str) -> None:
     raise InputError(
         f"TensorFlow has no file system {scheme}://, only {', '.join(sorted(_file_systems()))}",
         Place(address),
-        "correct it, or pip install tensorflow-io, which has others",
+        "correct it, or pip install tensorflow-io, which adds others",
     )
 
 

@@ -231,7 +231,7 @@ def _watch(reader: int) -> None:
             continue
         now = time.monotonic()
         if first and now - first > _SECONDS_OF_ONE:
-            _end(numbers[0], "a second signal, ended at once")
+            _end(numbers[0], "second signal: ended at once")
         first = first or now
 
 

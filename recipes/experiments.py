@@ -196,7 +196,9 @@ def _pick(arguments: Sequence[str], default: str, names: Iterable[str]) -> tuple
             others.append(argument)
     if name not in names:
         raise InputError(
-            f"no {name!r}", remedy=f"choose one of {', '.join(names)}", setting="experiment"
+            f"unknown experiment {name!r}",
+            remedy=f"choose one of {', '.join(names)}",
+            setting="experiment",
         )
     return name, others
 

@@ -69,7 +69,7 @@ def test_without_a_list_nothing_is_found(folder):
 def test_a_list_that_is_damaged_or_leads_elsewhere_is_named(files, folder):
     text = f'{{"format": "align_keras checksums 1", "files": {files}}}'
     (folder / "checksums.json").write_text(text)
-    with pytest.raises(InputError, match="checksums.json: damaged, no list of checksums"):
+    with pytest.raises(InputError, match="checksums.json: damaged: not a list of checksums"):
         found(folder)
 
 

@@ -44,7 +44,7 @@ def problems(
         if share > max_unusable:
             errors.append(f"{line}, more than {max_unusable:.2%}; write the shards again")
         else:
-            notes.append(f"{line}; a run skips them")
+            notes.append(f"{line}; training skips them")
     notes += _repeat_notes(report)
     for what, part in report["shares"].items():
         if part >= 0.0005:
@@ -65,15 +65,15 @@ def problems(
 def _repeat_notes(report: dict[str, Any]) -> list[str]:
     repeats, notes = report["repeats"], []
     if count := repeats["pair"]["records"]:
-        notes.append(f"{count:,} records repeat another's image and caption")
+        notes.append(f"{count:,} records repeat the image and caption of another record")
     if count := repeats["images_under_several_ids"]:
         notes.append(
-            f"{count:,} records repeat another's image under another image_id, or without one: "
-            "each is a negative of the other's caption"
+            f"{count:,} records repeat an image under another image_id or none: "
+            "they are negatives of each other"
         )
     if count := repeats["caption"]["over_10"]:
         notes.append(
-            f"{count:,} records have a caption that stands more than 10 times, which the paper's "
+            f"{count:,} records have a caption that occurs more than 10 times, which the paper's "
             "filter drops"
         )
     return notes

@@ -96,9 +96,9 @@ def index_records(shard: str) -> framing.ShardIndex:
     stated = _stated_count(shard)
     index, ends_early = (framing.count if shard.endswith(".gz") else framing.walk)(shard)
     if ends_early:
-        lost = "what followed is lost" if stated is None else f"{stated:,} records were written"
+        lost = "the rest is lost" if stated is None else f"{stated:,} records were written"
         logger.warning(
-            "%s: ends early, in record %d: a cut file or a broken header; %s; write it again",
+            "%s: ends early, in record %d (truncated file or damaged header); %s; write it again",
             shard,
             index.records - 1,
             lost,
@@ -123,9 +123,9 @@ def _stated_count(shard: str) -> int | None:
                 return int(json.loads(file.read())["successes"])
             except (ValueError, KeyError, TypeError):
                 raise InputError(
-                    "no whole number 'successes' in it",
+                    "no integer 'successes' in it",
                     Place(stats_path(shard)),
-                    "mend or delete it",
+                    "correct or delete it",
                 ) from None
     return None
 

@@ -142,7 +142,7 @@ def bootstrap_correlation(
     order = np.argsort(queries, kind="stable")
     _, first, count = np.unique(np.asarray(queries)[order], return_index=True, return_counts=True)
     if len(first) < 4:
-        raise InputError(f"a correlation needs judgements of four queries, not {len(first)}")
+        raise InputError(f"a correlation needs at least four judged queries, not {len(first)}")
     similarities, scores = np.asarray(similarities)[order], np.asarray(scores)[order]
     rng = np.random.default_rng(seed)
     correlations = []

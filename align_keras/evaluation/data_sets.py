@@ -151,7 +151,7 @@ def read_names(path: str | paths.AnyPath) -> list[str]:
         lines.pop()
     if "" in lines:
         where = Place(str(path), f"line {lines.index('') + 1}")
-        raise InputError("an empty line between names", where, "take it out, or give it its name")
+        raise InputError("an empty line between names", where, "remove it, or write a name there")
     return lines
 
 
@@ -160,7 +160,7 @@ def read_lines(path: str | paths.AnyPath) -> list[str]:
     place = Place(str(path))
     found = paths.path_of(path)
     if not found.is_file():
-        raise MissingInputError("no such file", place, "give a text file with a name a line")
+        raise MissingInputError("no such file", place, "give a text file with one name per line")
     try:
         # Not `splitlines`: it also divides at letters that a line may hold.
         with files.opened(found, encoding="utf-8-sig") as file:

@@ -65,7 +65,9 @@ class HeldOutPairs:
             self._counts.watched.check()
         valid = outputs["valid"]
         if not valid.any():
-            raise InputError("no pair in it is readable", remedy="look into the shards")
+            raise InputError(
+                "no pair in it is readable", remedy="check the shards with recipes/inspect_data.py"
+            )
         rows, image_ids = outputs["positions"][valid], outputs["image_ids"][valid]
         # A record without an image id is an image of its own.
         image_ids = np.where(image_ids == 0, -1 - rows, image_ids)

@@ -37,7 +37,7 @@ def best_positive_ranks(
     """
     query_groups, key_groups = np.asarray(query_groups), np.asarray(key_groups)
     if not np.isin(query_groups, key_groups).all():
-        raise ValueError("every query needs a key of its own group")
+        raise ValueError("every query needs a key of the same group")
     # The keys in the order of their groups: those of one group lie together.
     order = np.argsort(key_groups, kind="stable")
     first = np.searchsorted(key_groups[order], query_groups, "left")
@@ -210,7 +210,7 @@ def full_metrics(
     image_of_text = np.asarray(image_of_text)
     size = fold_size or len(images)
     if not 0 < size <= len(images):
-        raise ValueError(f"{len(images):,} images are less than a fold of {size:,}")
+        raise ValueError(f"{len(images):,} images are fewer than a fold of {size:,}")
     folds = []
     for start in range(0, len(images) - size + 1, size):
         chosen = (image_of_text >= start) & (image_of_text < start + size)

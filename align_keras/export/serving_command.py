@@ -16,7 +16,7 @@ def serving_command(folder: AnyPath) -> str:
         The command; if the folder's name is not a number, a line that asks for one.
     """
     if not folder.name.isdecimal():
-        return "TensorFlow Serving wants a number as the folder's name, as in EXPORTED/photos/1"
+        return "TensorFlow Serving needs a number as the folder's name, such as EXPORTED/photos/1"
     model = folder.resolve().parent
     name = shlex.quote(model.name)
     start = f"docker run --rm -p 8500:8500 -p 8501:8501 -e MODEL_NAME={name} \\\n"

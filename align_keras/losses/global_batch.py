@@ -58,7 +58,7 @@ def global_losses(
     if tile_rows:
         if images.shape[0] is None:
             raise ValueError(
-                "loss_tile_rows: batches must all be of one size; batch the dataset with "
+                "loss_tile_rows: all batches must have the same size; batch the dataset with "
                 "drop_remainder=True"
             )
         options |= {"tile_rows": tile_rows, "replica": replica, "replicas": replicas}

@@ -98,7 +98,7 @@ class Exportable(keras.Model):
             return
         # Of the file systems of TensorFlow's Keras knows Google's and Hadoop's alone.
         if path.exists() and not overwrite:
-            raise InputError("it exists", Place(str(path)), "give a new name")
+            raise InputError("already exists", Place(str(path)), "give a new name")
         files.write_whole(
             path, lambda local: super(Exportable, self).save(local, zipped=zipped, **options)
         )

@@ -105,7 +105,7 @@ class _Parts:
         rows = next(iter(inputs.values())).shape[0]
         if rows is None:
             raise ValueError(
-                "micro_batch_size: batches must all be of one size; batch the dataset with "
+                "micro_batch_size: all batches must have the same size; batch the dataset with "
                 "drop_remainder=True"
             )
         if rows % micro_batch_size:

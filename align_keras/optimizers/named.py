@@ -60,9 +60,9 @@ def make_optimizer(
     """
     if name not in OPTIMIZERS:
         remedy = f"choose one of {', '.join(OPTIMIZERS)}"
-        raise InputError(f"no {name!r}", remedy=remedy, setting="optimizer")
+        raise InputError(f"unknown optimizer {name!r}", remedy=remedy, setting="optimizer")
     if name != "lamb" and exclude_from_adaptation:
-        problem = f"{name} has no layer adaptation; LAMB has"
+        problem = f"{name} has no layer adaptation; only LAMB has"
         raise InputError(problem, setting="exclude_from_adaptation")
     _check_exclusions("exclude_from_decay", exclude_from_decay, variables)
     _check_exclusions("exclude_from_adaptation", exclude_from_adaptation, variables)
@@ -100,7 +100,7 @@ def _check_exclusions(argument, exclusions, variables):
             problem = f"{exclusion!r} is not a regular expression: {error}"
             raise InputError(problem, setting=argument) from None
         if not matched:
-            problem = f"{exclusion!r} matches the path of no variable"
+            problem = f"{exclusion!r} matches no path of a variable"
             raise InputError(problem, setting=argument)
 
 

@@ -228,7 +228,7 @@ def split_pairs(pairs: Mapping[str, Any]) -> tuple[Any, Any]:
     counts = [_count(pairs["images"]), _count(pairs["token_ids"] if is_tokenized else captions)]
     if counts[0] != counts[1]:
         raise InputError(
-            f"{counts[0]} images and {counts[1]} captions are no pairs",
+            f"{counts[0]} images and {counts[1]} captions do not form pairs",
             remedy="use encode_images and encode_texts",
         )
     return pairs["images"], captions

@@ -79,10 +79,10 @@ def check_vocabulary(pieces: Sequence[str], place: Place | None = None) -> None:
         raise InputError(f"no {', '.join(missing)} among the word pieces", place, _REMEDY)
     if len(set(pieces)) < len(pieces):
         twice = next(piece for index, piece in enumerate(pieces) if piece in pieces[:index])
-        raise InputError(f"{twice!r} stands twice among the word pieces", place, _REMEDY)
+        raise InputError(f"{twice!r} occurs twice among the word pieces", place, _REMEDY)
     # A vocab.txt, which presets and runs keep, would give back other pieces.
     if broken := [piece for piece in pieces if "\n" in piece or piece.endswith("\r")]:
-        raise InputError(f"the word piece {broken[0]!r} has a line break", place, _REMEDY)
+        raise InputError(f"the word piece {broken[0]!r} contains a line break", place, _REMEDY)
 
 
 def write_vocabulary(pieces: Iterable[str], path: str) -> None:

@@ -161,13 +161,13 @@ class RunCheckpoints:
             if folder.fault(step)
         )
         if len(newest) == 1:
-            problem = f"no checkpoint is sound: {faults}"
+            problem = f"no checkpoint is intact: {faults}"
             remedy = "restore one, or give another <workdir>"
         else:
             steps = ", ".join("none" if step < 0 else f"{step:,}" for step in newest)
             problem = (
-                "there is no step of which every worker has a sound checkpoint; by worker, the "
-                f"newest are of {steps}" + (f"; damaged here: {faults}" if faults else "")
+                "no step has an intact checkpoint on every worker; by worker, the newest "
+                f"steps are {steps}" + (f"; damaged here: {faults}" if faults else "")
             )
             remedy = (
                 "copy checkpoints/ and skipped.json of one worker to the others, or give another "
@@ -217,7 +217,7 @@ class RunCheckpoints:
             if fault or own > step:
                 path = folder.path / f"ckpt-{own}"
                 aside = folder.set_aside(own)
-                reason = f"damaged ({fault})" if fault else "newer than what every worker has"
+                reason = f"damaged ({fault})" if fault else "newer than those of other workers"
                 print(f"{path} is {reason}; it is kept in {aside}", flush=True)
 
     def save(self) -> None:

@@ -201,7 +201,7 @@ def fit(run: ClassificationRun, name: str) -> None:
     if first_step:
         print(f"resuming {workdir} at step {first_step:,} of {steps:,}", flush=True)
     elif (workdir / "log.jsonl").exists():
-        print(f"no checkpoint in {workdir}: the phase begins again at step 0", flush=True)
+        print(f"no checkpoint in {workdir}: the phase starts again at step 0", flush=True)
     if first_step == steps:
         check_finished(workdir, steps, settings.data.max_skipped_share, batch_size, run.items)
         return

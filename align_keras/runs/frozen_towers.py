@@ -16,7 +16,9 @@ def frozen_towers(freeze: str) -> dict[str, int | None]:
         name, colon, steps = one.strip().partition(":")
         if name not in TOWERS:
             raise InputError(
-                f"no tower {name!r}", remedy=f"choose of {', '.join(TOWERS)}", setting="freeze"
+                f"unknown tower {name!r}",
+                remedy=f"choose from {', '.join(TOWERS)}",
+                setting="freeze",
             )
         if colon and not (steps.isdecimal() and int(steps)):
             raise InputError(

@@ -141,7 +141,7 @@ def restore(run: PretrainingRun) -> int:
     if step:
         print(f"resuming {run.workdir} at step {step:,} of {run.settings.run.steps:,}", flush=True)
     elif (run.workdir / "log.jsonl").exists():
-        print(f"no checkpoint in {run.workdir}: the run begins again at step 0", flush=True)
+        print(f"no checkpoint in {run.workdir}: the run starts again at step 0", flush=True)
     return step
 
 
@@ -242,7 +242,7 @@ def _fit_phase(
             dataset,
             log,
             [(settings.eval_every, evaluate), (settings.checkpoint_every, save)],
-            "lower <learning_rate> or set <global_clipnorm> and resume, which goes on from the "
+            "lower <learning_rate> or set <global_clipnorm> and resume, which continues from the "
             "last checkpoint",
             Executions(settings.steps_per_execution, settings.profile),
             until,

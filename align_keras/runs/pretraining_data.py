@@ -109,7 +109,7 @@ def open_data(
     }
     if data.zero_shot_data and len(held_out["zero_shot_data"].class_names) < 2:
         raise InputError(
-            "its records have no two values of class_name",
+            "its records have fewer than two class names",
             remedy="pack them with prepare_data.py <carry> class_name=COLUMN",
             setting="zero_shot_data",
         )
@@ -184,10 +184,10 @@ def keep_vocabulary(pieces: list[str], workdir: AnyPath) -> None:
         raise files.missing(path)
     if path.exists() and path.read_bytes() != "\n".join([*pieces, ""]).encode():
         if is_run:
-            problem = "it is not the vocabulary that these settings give"
+            problem = "these settings give another vocabulary"
             raise InputError(problem, Place(str(path)), files.RESTORE)
         raise InputError(
-            "is there already, with other word pieces",
+            "already exists, with other word pieces",
             Place(str(path)),
             "remove it, or give another",
             "workdir",
@@ -266,7 +266,7 @@ def check_order(path: AnyPath) -> None:
     if isinstance(before, list) or before.get("order") != shard_order.VERSION:
         raise InputError(
             f"the run in {path.parent} began with a version that reads records in another order",
-            remedy="go on with that version, or give another <workdir>",
+            remedy="continue with that version, or give another <workdir>",
             setting="workdir",
         )
 
@@ -288,4 +288,4 @@ def difference_of_shards(before: dict[str, Any], now: dict[str, Any]) -> str:
             return f"{name} is read in {new[name][1]:,} blocks, not {old[name][1]:,},"
         if len({own[2] for own in (old[name], new[name]) if own[2:] and own[2]}) > 1:
             return f"{name} holds other records"
-    return "" if list(old) == list(new) else "the shards have changed places"
+    return "" if list(old) == list(new) else "the shards are in another order"

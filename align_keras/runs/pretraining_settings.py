@@ -241,7 +241,9 @@ class PretrainSettings(Settings):
             )
         if self.model.preset not in PRESETS:
             names = ", ".join(sorted(PRESETS))
-            raise InputError(f"no {self.model.preset!r}", None, f"choose one of {names}", "preset")
+            raise InputError(
+                f"unknown preset {self.model.preset!r}", None, f"choose one of {names}", "preset"
+            )
         check_freeze(self.model.freeze, run.steps)
         self._check_origins()
 
@@ -255,7 +257,7 @@ class PretrainSettings(Settings):
         """Checks that no part of the model or the data has two sources, or none."""
         if self.model.text_encoder and self.data.vocabulary:
             raise InputError(
-                "the text tower brings its own",
+                "the text tower comes with its own",
                 remedy="leave out <vocabulary> or <text_encoder>",
                 setting="vocabulary",
             )
@@ -274,5 +276,5 @@ class PretrainSettings(Settings):
 def brought_by_model(name: str) -> InputError:
     """The error about a setting that was given together with a trained model."""
     return InputError(
-        "a trained model brings its own", remedy=f"leave out <{name}> or <model>", setting=name
+        "a trained model comes with its own", remedy=f"leave out <{name}> or <model>", setting=name
     )

@@ -176,7 +176,7 @@ class SkippedInRun:
             files = ", ".join(self._files[number - 1] for number in numbers)
             problem = f"no {self._items.name[:-1]} of a whole batch is readable, of {files}"
             remedy = (
-                "look into the shards with recipes/inspect_data.py; "
+                "check the shards with recipes/inspect_data.py; "
                 f"the same command resumes at step {step:,}"
             )
             raise LostDataError(problem, None, remedy, self._items.setting) from None
@@ -208,7 +208,7 @@ def _lost(
     if not changes:
         remedy = f"write those files again or raise <max_skipped_share>; {resume}"
         return LostDataError(problem, None, remedy, items.setting)
-    remedy, place = f"put it back as it was; {resume}", None
+    remedy, place = f"restore it as it was; {resume}", None
     if changed:
         file, change = min(changed.items())
         others = f" (and {len(changed) - 1:,} more have changed)" if len(changed) > 1 else ""
@@ -238,7 +238,7 @@ def check_finished(
         raise LostDataError(
             _share(count, total, limit, items),
             None,
-            "train again on whole data, or raise <max_skipped_share> to accept the run as it is",
+            "train again on complete data, or raise <max_skipped_share> to accept the run as it is",
             items.setting,
         )
 
@@ -257,5 +257,5 @@ def _read(workdir: AnyPath) -> dict[int, dict[str, Any]]:
         return {int(step): {name: int(own[name]) for name in own} for step, own in found.items()}
     except (ValueError, TypeError):
         raise InputError(
-            "it is damaged", Place(str(path)), "restore it, or delete it to count anew"
+            "it is damaged", Place(str(path)), "restore it, or delete it to count from 0"
         ) from None

@@ -7,7 +7,7 @@ from align_keras import files
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
 from align_keras.paths import AnyPath
 
-_REMEDY = "restore it, or remove it, which leaves out the figures of the starting model"
+_REMEDY = "restore it, or remove it to go without the figures of the starting model"
 
 
 def write(workdir: AnyPath, held_out: dict[str, Any], metrics: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ class Verified:
         if self.files is None:
             return f"{self.path}: {self.kind} without checksums"
         size = f"{counted(self.files, 'file')}, {self.bytes / 2**20:,.1f} MiB"
-        found = f"{len(self.faults):,} damaged" if self.faults else "all as they were written"
+        found = f"{len(self.faults):,} damaged" if self.faults else "all unchanged"
         return f"{self.path}: {self.kind}, {size}, {found}"
 
 

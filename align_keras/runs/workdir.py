@@ -50,7 +50,7 @@ def open_workdir(
         found = paths.path_of(workdir or new) / part
         if paths.is_remote(found) and not paths.is_plain(found):
             raise InputError(
-                f"TensorFlow takes {paths.PATTERN_CHARACTERS} for a pattern, and would find no "
+                f"TensorFlow reads {paths.PATTERN_CHARACTERS} as a pattern, and would find no "
                 "checkpoints there",
                 Place(str(found)),
                 "give a path without them",
@@ -66,7 +66,7 @@ def open_workdir(
             settings.check_resumable(_read_settings(path, settings), found)
         elif there := [name for name in written if _is_there(found / name)]:
             raise InputError(
-                f"is there already, and {found} has no settings.json of a run",
+                f"already exists, and {found} has no settings.json of a run",
                 Place(str(found / there[0])),
                 "restore it, or give another",
                 "workdir",
@@ -128,7 +128,7 @@ def how_to_resume(given: str | AnyPath, found: AnyPath, phases: Sequence[str] = 
         if steps := [int(own[1]) for own in map(_CHECKPOINT.fullmatch, names) if own]:
             where = f"step {max(steps):,}" + (f" of {phase}" if phase else "")
             return f"the same command with <workdir>={given} resumes at {where}"
-    return "there is no checkpoint yet, so the same command begins anew"
+    return "there is no checkpoint yet, so the same command starts from the beginning"
 
 
 def _is_there(path: AnyPath) -> bool:

@@ -78,7 +78,7 @@ def check_same_settings(settings: Settings, strategy: tf.distribute.Strategy) ->
     first, *others = [name for name, value in values.items() if not _is_same(strategy, value)]
     more = "".join(f", <{name}>" for name in others)
     raise InputError(
-        f"{values[first]} here, and something else for another worker",
+        f"{values[first]} here, but different on another worker",
         remedy="give all workers the same" + (f", also of {more[2:]}" if more else ""),
         setting=first,
     )

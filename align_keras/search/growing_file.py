@@ -30,7 +30,7 @@ class GrowingFile:
         self._digest = hashlib.sha256()
         with path.open("a+b") as file:
             if file.tell() < size:
-                raise InputError("shorter than it was", Place(str(path)), remedy)
+                raise InputError("shorter than when it was written", Place(str(path)), remedy)
             file.truncate(size)
             file.seek(0)
             while chunk := file.read(1 << 20):

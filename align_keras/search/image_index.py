@@ -161,7 +161,7 @@ class ImageIndex:
         except (ValueError, KeyError, TypeError, RecursionError):
             name = caption = None
         if not isinstance(name, str) or not isinstance(caption, str):
-            raise self._damaged(f"{LABELS}.bin", f"no label of image {place}")
+            raise self._damaged(f"{LABELS}.bin", f"no label for image {place}")
         # A file name may hold bytes that are no text; nobody could print or send them.
         return Label(*(text.encode("utf-8", "replace").decode() for text in (name, caption)))
 
@@ -169,7 +169,7 @@ class ImageIndex:
         """The JPEG of an image; empty if the index has none; InputError if it is damaged."""
         data = self._piece(THUMBNAILS, place, _MAX_THUMBNAIL_BYTES)
         if data and not data.startswith(b"\xff\xd8\xff"):
-            raise self._damaged(f"{THUMBNAILS}.bin", f"no JPEG of image {place}")
+            raise self._damaged(f"{THUMBNAILS}.bin", f"no JPEG for image {place}")
         return data
 
     # === Files ===
@@ -194,7 +194,7 @@ class ImageIndex:
         centroids = self._mapped(CENTROIDS, CENTROID_NUMBERS, (header.lists, header.width))
         lists = self._mapped(LISTS, LIST_NUMBERS, (header.count,))
         if not np.isfinite(centroids).all():
-            raise self._damaged(CENTROIDS, "not all of its numbers are finite")
+            raise self._damaged(CENTROIDS, "some of its numbers are not finite")
         if lists.min() < 0 or lists.max() >= header.lists:
             raise self._damaged(LISTS, f"a number outside of 0 .. {header.lists - 1}")
         with concerning("exact"):
@@ -247,7 +247,7 @@ def read_header(directory: str | Path) -> Header:
         fields = json.loads(path.read_bytes())
         header = Header(**fields)
     except (ValueError, TypeError, RecursionError):
-        raise InputError("not the header of an index", place) from None
+        raise InputError("not a header of an index", place) from None
     if header.kind != KIND or header.version != VERSION:
         raise InputError("of another kind or version", place, _BUILD_AGAIN)
     if fault := _fault(header):
@@ -261,11 +261,11 @@ def _fault(header: Header) -> str | None:
         value = getattr(header, field.name)
         kind = int if field.type is int else str
         if type(value) is not kind:
-            return f"{field.name} is no {kind.__name__}"
+            return f"{field.name} is not {kind.__name__}"
     if not re.fullmatch(r"[0-9a-f]{64}", header.fingerprint):
         return "fingerprint is none"
     if header.precision not in PRECISIONS:
-        return f"precision is none of {', '.join(PRECISIONS)}"
+        return f"precision is not one of {', '.join(PRECISIONS)}"
     if not 0 < header.width <= _MAX_WIDTH or header.count < 1:
         return "width or count is out of range"
     if not 0 <= header.lists <= header.count or header.unreadable < 0:

@@ -56,7 +56,7 @@ class ImageSearch:
         is_its_own = is_fingerprint_of(header.fingerprint, model)
         if not is_its_own or model.backbone.projection_dim != header.width:
             raise InputError(
-                "the index is of another model or of other weights",
+                "the index was made with another model or other weights",
                 remedy=f"give the model that made it ({header.model} as it was then), or build "
                 "the index again",
             )
@@ -233,5 +233,5 @@ def _compose(embedding: np.ndarray, text: np.ndarray, weight: float) -> np.ndarr
     with np.errstate(invalid="ignore"):
         composed = compose(embedding, text, weight)
     if not np.isfinite(composed).all():
-        raise InputError("nothing is left to look for: what is added and taken away cancel out")
+        raise InputError("nothing is left to look for: added and subtracted parts cancel out")
     return composed

@@ -216,7 +216,7 @@ class IndexWriter:
             )
         if not is_ours:
             raise InputError(
-                "it holds files that are called as an index's and are none",
+                "it holds files with an index's names that are not an index",
                 Place(str(self.directory)),
                 "give an empty folder",
             )
@@ -256,7 +256,7 @@ class IndexWriter:
                 setting, before = "model", "another model"
             elif name == "images_fingerprint":
                 setting = "images"
-                before = "other images, or some were added, removed or written since"
+                before = "other images, or some were added, removed or rewritten since"
             else:
                 setting, before = name, f"{found.get(name)}, not {value}"
             raise InputError(

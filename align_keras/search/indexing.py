@@ -89,7 +89,7 @@ def build_index(
     with (
         IndexWriter(directory, header, restart, is_same_model) as writer,
         signals.explaining(
-            lambda: f"{writer.consumed:,} images are done, and the same command goes on there"
+            lambda: f"{writer.consumed:,} images are done; the same command continues there"
         ),
     ):
         done = writer.rows

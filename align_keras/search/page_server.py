@@ -55,7 +55,7 @@ def serve(
         search.warm_up()
         _return_memory()
         name = f"[{host}]" if ":" in host else host
-        print(f"http://{name}:{listener.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
+        print(f"http://{name}:{listener.getsockname()[1]}  (Ctrl-C to stop)", flush=True)
         build_server(app).run(sockets=[listener])
 
 

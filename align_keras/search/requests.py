@@ -107,7 +107,7 @@ async def _read_body(request: Any, size: int) -> bytearray:
                 body[end : end + len(part)] = part
                 end += len(part)
     except TimeoutError:
-        raise RequestError("the request took too long to come in", 408) from None
+        raise RequestError("the request took too long to arrive", 408) from None
     return body
 
 

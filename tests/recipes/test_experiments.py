@@ -52,7 +52,7 @@ def test_flags_override_the_experiment():
         (
             ["--model=x", "--train-data=x", "--initial_temperature=1"],
             "initial_temperature",
-            "a trained model brings its own; leave out initial_temperature or model",
+            "a trained model comes with its own; leave out initial_temperature or model",
         ),
         (["--steps=0"], "steps", "0 is below 1"),
     ],

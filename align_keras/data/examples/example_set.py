@@ -166,7 +166,8 @@ def names_by_label(examples: Iterable[Example]) -> tuple[str, ...] | None:
             labels[name] = label
         elif known != label:
             raise InputError(
-                f"class {name} has the label {label}, but {known} at {first}", example.place
+                f"class {name} has the label {label}, but the label {known} at {first}",
+                example.place,
             )
         other = names.setdefault(label, name)
         if other != name:

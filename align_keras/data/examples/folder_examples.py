@@ -34,7 +34,7 @@ class FolderExamples(ExampleSet):
         found = self._shown_in(folder)
         folders = [path for path in found if path.is_dir()]
         if beside := sum(image_files.is_image(path.name) for path in found if path.is_file()):
-            logger.warning("%s: %d images in no folder of a class are left out", folder, beside)
+            logger.warning("%s: %d images outside the class folders are left out", folder, beside)
         self._names = tuple(path.name for path in folders)
         # Each by itself: two classes may link to the same images.
         files = (sorted(map(paths.path_of, image_files.walk(path))) for path in folders)

@@ -62,7 +62,7 @@ def is_image(name: str) -> bool:
 def foreign_format(name: str) -> str | None:
     """The fault of an image whose format is not read here, by its name; else None."""
     ending = os.path.splitext(name)[1].lower()
-    return f"{ending} is a format that is not read" if ending in FOREIGN_SUFFIXES else None
+    return f"{ending} is an unsupported format" if ending in FOREIGN_SUFFIXES else None
 
 
 def walk(folder: str | AnyPath) -> Iterator[str]:
@@ -121,7 +121,7 @@ def read_file(path: str | AnyPath) -> bytes:
     try:
         found = file.stat()
     except ValueError:  # letters that no file's name has
-        raise FileNotFoundError(f"no file can be called {str(path)!r}") from None
+        raise FileNotFoundError(f"{str(path)!r} is not a valid file name") from None
     if isinstance(found, RemoteState):
         is_folder, is_file = found.is_folder, not found.is_folder
     else:

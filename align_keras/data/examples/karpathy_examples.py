@@ -89,7 +89,7 @@ def _images_in(path: AnyPath) -> list:
     if isinstance(table, dict):
         found = f", but an object of {listing(table)}"
     elif table is None and kind is file_kinds.JSON_LINES:
-        remedy = "give a table of an object a line the ending .jsonl"
+        remedy = "if it has one object per line, give it the ending .jsonl"
     raise InputError(
         f"no file of Karpathy's splits (images with split, filename and sentences){found}",
         Place(str(path)),

@@ -79,7 +79,9 @@ def open_examples(
     files = _find_shards(data)
     if split:
         # A probe must not be trained on what it is tested on.
-        raise InputError(f"shards have no split {split}", remedy="give a pattern of its own")
+        raise InputError(
+            f"shards have no split {split}", remedy="give a separate pattern for each split"
+        )
     if all(file.lower().endswith(TAR_SUFFIXES) for file in files):
         return TarExamples(files)
     records.check_kind(files[0])
@@ -115,7 +117,9 @@ def open_images(images: str | AnyPath, select: Sequence[str] = ()) -> ExampleSet
     found = open_examples(images, select=select, default_split="", folders="images")
     if not found.count:
         raise InputError(
-            "no image in it", Place(str(images)), f"images end in {', '.join(IMAGE_SUFFIXES)}"
+            "no image in it",
+            Place(str(images)),
+            f"supported endings: {', '.join(IMAGE_SUFFIXES)}",
         )
     return found
 
@@ -185,14 +189,12 @@ def _open_table(
 
 def _open_folder(path: AnyPath, split: str, default_split: str, folders: str) -> FolderExamples:
     if split and not (path / split).is_dir():
-        raise MissingInputError(f"no folder {path / split} of the split {split}", setting="split")
+        raise MissingInputError(f"no folder {path / split} for the split {split}", setting="split")
     if split or (default_split and (path / default_split).is_dir()):
         path = path / (split or default_split)
     if folders == "images":
         return FolderExamples(path)
     found = FolderExamples(path, classes=True)
     if not found.count:
-        raise InputError(
-            f"{path} has no folders of images, one a class", remedy=f"give such a folder, {_KINDS}"
-        )
+        raise InputError(f"{path} has no class folders", remedy=f"give such a folder, {_KINDS}")
     return found

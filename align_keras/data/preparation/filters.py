@@ -92,7 +92,7 @@ class Rules:
         fewest, most = self.min_words, self.max_words
         if fewest is not None and most is not None and fewest > most:
             raise InputError(
-                f"{fewest} is more than the {most} allowed at most",
+                f"{fewest} is above the maximum, {most}",
                 remedy="lower it, or raise <max_words>",
                 setting="min_words",
             )

@@ -206,7 +206,7 @@ def _unstorable(example: Example) -> str:
         try:
             records.make_record(b"", "", "", **{name: value})
         except (TypeError, ValueError):
-            return f"{name} is no text or number that a record can hold ({type(value).__name__})"
+            return f"{name} cannot be stored in a record ({type(value).__name__})"
     return "pair cannot be stored"
 
 

@@ -59,7 +59,7 @@ class Output:
                 paths.check_scheme(self.output)
             elif not paths.is_plain(self.output):
                 raise InputError(
-                    f"Beam takes {paths.PATTERN_CHARACTERS} in {self.output} for a pattern",
+                    f"Beam reads {paths.PATTERN_CHARACTERS} in {self.output} as a pattern",
                     remedy="choose another name, or <engine>=single_machine",
                 )
 
@@ -104,7 +104,7 @@ def _outcome(output: Output) -> str:
     """What a signal leaves."""
     if shard_sets.find_set(output.output):
         return "the shards are complete"
-    return "nothing was written, run it again"
+    return "nothing was written; run it again"
 
 
 def _run(preparation: "judging.Preparation", output: Output) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def check_rows(source: ExampleSet, name: str, columns: Columns) -> None:
     if columns.caption and found:
         columns.check(found, Place(name), ("captions",), "field", of_users=())
     for (_, column), setting in missing.items():
-        problem = "no row has a value there"
+        problem = "every row is empty there"
         if found and column not in found:
             problem = no_name([column], found, "field")
         raise InputError(problem, Place(name, column=column), setting=setting)
@@ -228,7 +228,7 @@ def summary(report: dict[str, Any], output: Output) -> str:
         *(f"left out {count:,}: {reason}" for reason, count in report["reasons"].items()),
     ]
     if turned := report["pairs_turned_upright"]:
-        lines.append(f"EXIF turns the images of {turned:,} upright")
+        lines.append(f"turned upright as EXIF says: {turned:,}")
     if report["reasons"]:
-        lines.append(f"each one is listed in {output.output}-left_out.jsonl")
+        lines.append(f"each is listed in {output.output}-left_out.jsonl")
     return "\n".join([*lines, f"report: {output.output}-report.html"])

@@ -39,8 +39,8 @@ def training_shards(name: str, directory: str | paths.AnyPath, seed: int = 0) ->
         if not report["pairs_out"]:
             reasons = ", ".join(report["reasons"])
             raise InputError(
-                f"{name}: no pair of it can be used ({reasons})",
-                remedy=f"captions are looked for in {', '.join(CAPTION_COLUMNS)}",
+                f"{name}: no usable pair ({reasons})",
+                remedy=f"captions are read from {', '.join(CAPTION_COLUMNS)}",
             )
         finished.touch()
     return shard_sets.find_set(str(output))

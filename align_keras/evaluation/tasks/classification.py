@@ -60,7 +60,7 @@ class ZeroShot(ImageData):
                 self.name, data, model.encode_images, model.preprocessor, self.batch_size, names
             )
             if len(images.class_names) < 2:
-                raise InputError("zero-shot classification needs two classes at least")
+                raise InputError("zero-shot classification needs at least two classes")
         if data_sets.known(self.name).only_present:
             present, images.labels = np.unique(images.labels, return_inverse=True)
             images.class_names = [images.class_names[place] for place in present]

@@ -82,7 +82,7 @@ class SplitData(DataFields):
             train_source = self.train_source()
             if source == train_source:
                 raise InputError(
-                    f"{' '.join(source)} would be trained and tested on",
+                    f"{' '.join(source)} would be used for both training and testing",
                     remedy="give another split, or <train_data>",
                     setting="train_split",
                 )

@@ -56,7 +56,7 @@ def make_task(task: str, settings: Mapping[str, Any]) -> Task:
     """
     kind, _, name = task.partition(":")
     if kind not in TASKS:
-        raise InputError(f"no {kind!r}", remedy=f"choose one of {', '.join(TASKS)}")
+        raise InputError(f"unknown task {kind!r}", remedy=f"choose one of {', '.join(TASKS)}")
     if not name and kind in data_sets.DATA_SETS:
         name = kind
     if not name or {"/", "\\"} & set(name):

@@ -120,7 +120,7 @@ def run_suite(
                 continue
             result = find_result(output / json_of(task), digest)
         else:
-            print(f"\n{own}: its result is there already")
+            print(f"\n{own}: its result already exists")
         assert result is not None
         results[own] = result
     written = {

@@ -62,8 +62,8 @@ def tasks_of(suite: str) -> tuple[str, ...]:
     for task in tasks or (suite,):
         if task.partition(":")[0] not in TASKS:
             raise InputError(
-                f"no suite or task {task!r}",
-                remedy=f"choose of the suites {', '.join(SUITES)}, or list tasks: "
+                f"unknown suite or task {task!r}",
+                remedy=f"choose one of the suites {', '.join(SUITES)}, or list tasks: "
                 + ", ".join(own if own in data_sets.DATA_SETS else f"{own}:NAME" for own in TASKS),
             )
         make_task(task, {})
@@ -103,7 +103,7 @@ def make_tasks(suite: str, roots: str, settings: Mapping[str, Any]) -> dict[str,
         if not found and name not in data_sets.DATA_SETS:
             known = [*data_sets.DATA_SETS, *named]
             raise InputError(
-                f"{name} of {task} is neither a known data set nor in the folders of the data",
+                f"{name} of {task} is neither a known data set nor found in the data folders",
                 remedy=f"give {name}=PATH, or one of {', '.join(known)}",
                 setting="data",
             )

@@ -78,7 +78,7 @@ def _root(tensors: TensorFiles) -> str:
     roots = [name.removesuffix(_FIRST) for name in tensors.names() if name.endswith(_FIRST)]
     if len(roots) != 1:
         raise InputError(
-            f"{len(roots)} tensors of the name {_FIRST}, where a BERT has one",
+            f"{len(roots)} tensors named {_FIRST}, but a BERT has one",
             Place(member=tensors.name),
         )
     return roots[0]

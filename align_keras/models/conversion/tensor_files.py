@@ -127,7 +127,9 @@ def _by_index(preset: str, index: str) -> dict[str, _File]:
     for name in names.values():
         # An index may come from elsewhere: it must not name other files of the reader's machine.
         if os.path.basename(name) != name or not name.endswith((".safetensors", ".bin")):
-            raise InputError(f"it names {name}, which is not a file beside it", Place(member=index))
+            raise InputError(
+                f"it names {name}, which is not a file in its folder", Place(member=index)
+            )
     files = {name: _open(preset, name) for name in set(names.values())}
     for tensor, name in names.items():
         if tensor not in files[name].names():

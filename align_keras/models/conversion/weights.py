@@ -50,7 +50,7 @@ class Weight:
         """Raises InputError if their array is not of the shape that it must have."""
         if shape != self.their_shape:
             raise InputError(
-                f"{self.name} has the shape {shape}, where config.json asks for {self.their_shape}"
+                f"{self.name} has the shape {shape}, but config.json asks for {self.their_shape}"
             )
 
     def to_keras(self, tensor: np.ndarray) -> np.ndarray:

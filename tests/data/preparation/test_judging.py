@@ -121,7 +121,7 @@ def test_foreign_rows_do_not_stop_the_packing(folder):
         "image does not decode": 2,
         "caption is a number": 1,
         "image file unreadable": 1,
-        "caption holds half a character (a lone surrogate)": 1,
+        "caption contains a lone surrogate (a lone surrogate)": 1,
         "tags is no text or number that a record can hold (list)": 1,
     }
     with pytest.raises(InputError, match="txt is a field that every record has") as caught:
