@@ -48,7 +48,7 @@ def check_files(preset: str | os.PathLike, read_up_to: int | None = None) -> Non
 
     Args:
         preset: a folder, or an address, of which nothing is checked.
-        read_up_to: as of ``checksums.faults``.
+        read_up_to: as in ``checksums.faults``.
 
     Raises:
         InputError: if a file is not as it was written.

@@ -8,8 +8,8 @@ from align_keras import uploads
 from align_keras.paths import AnyPath
 from align_keras.remote_path import RemotePath
 
-# A remote file is written anew so often that this many bytes a second go over the network, but not
-# more often than that many seconds.
+# A remote file is rewritten as a whole. The interval between two writes is chosen so that at most
+# this many bytes per second go over the network, and is at least this many seconds.
 _BYTES_A_SECOND = 16_384
 _LEAST_SECONDS = 10.0
 

@@ -84,7 +84,7 @@ def link_seconds(replicas, pairs, sizes, bandwidth, latency, form="all_gather"):
         sizes: the model's ``Sizes``.
         bandwidth: GB/s into a replica.
         latency: microseconds a hop.
-        form: as of ``gathered_bytes``.
+        form: as in ``gathered_bytes``.
     """
     received = sum(received_bytes(replicas, pairs, sizes, form))
     return received / (bandwidth * 1e9) + hops(replicas, sizes.norms) * latency * 1e-6

@@ -16,7 +16,7 @@ too: two thirds of the time of a small step, nine tenths of that of a large one.
 "args" are weights, optimizer and batch; "temps" what else takes HBM during the step. "MB" is all
 that the ops read and write, of which much stays in the core's own memory; "HBM MB" is the rest,
 counted by ``hlo_bytes.py``. The roofline is theirs: the step's time at the chip's peaks of
-arithmetic and of bandwidth, and the pairs a second of one chip at the larger of the two. Real
+arithmetic and of bandwidth, and the pairs per second of one chip at the larger of the two. Real
 steps are slower. The compiler counts the GFLOP of a loop once: of micro-batches those of one.
 """
 

@@ -120,7 +120,7 @@ def decoded(
         decode: a function of both that gives a dict of tensors, ``valid`` among them.
         blank: the same dict, not ``valid``. A record whose ``decode`` raises leaves one at the
             end of its chunk.
-        batch_size: records a batch; a last one that is smaller is dropped.
+        batch_size: records per batch; a last one that is smaller is dropped.
         read: makes of the records of a chunk a data set of those that ``decode`` takes.
 
     Returns:
@@ -172,7 +172,7 @@ def fill_gaps(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     pair and its copy are not each other's negatives.
 
     Args:
-        batch: as of ``decoded``.
+        batch: as returned by ``decoded``.
 
     Returns:
         The batch without ``valid``. One without any readable record raises an

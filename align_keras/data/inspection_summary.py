@@ -121,7 +121,7 @@ def draw_sheet(path: str | AnyPath, samples: list[dict[str, Any]], columns: int 
     Args:
         path: of the PNG.
         samples: as of an ``Inspection``.
-        columns: pairs a row.
+        columns: pairs per row.
     """
     rows = -(-len(samples) // columns)
     figure = Figure(figsize=(2.3 * columns, 2.9 * rows), layout="constrained")

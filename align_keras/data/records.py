@@ -136,7 +136,7 @@ def read_records(shard: str, count: int, start: int = 0, skip: int = 0) -> Itera
     A shard so yields the same number in every epoch and every run, whatever its state: the
     place in the data after N steps follows from N alone.
 
-    They begin ``skip`` records after the byte ``start``, which is one as of ``read_frames``.
+    They begin ``skip`` records after the byte ``start``, which is one as in ``read_frames``.
     """
     frames = read_frames(shard, start)
     for _ in range(skip):

@@ -25,7 +25,7 @@ class ShardWriter:
 
     Args:
         prefix: path and start of every name: ``DIR/train`` gives ``DIR/train-00000.tfrecord``.
-        shard_size: records a shard.
+        shard_size: records per shard.
 
     Raises:
         NoSpaceError: on writing, if the disk is full.

@@ -97,8 +97,8 @@ def draw_confusion(path: str | AnyPath, matrix: np.ndarray, class_names: Sequenc
 
     Args:
         path: of the PNG.
-        matrix: as of ``zero_shot.confusion_matrix``; classes without images are left out of the
-            rows and, if nothing was taken for them, of the columns.
+        matrix: as returned by ``zero_shot.confusion_matrix``. Classes without images get no row,
+            and no column either if they were never predicted.
         class_names: strings.
     """
     rows = np.flatnonzero(matrix.sum(1))
@@ -139,7 +139,7 @@ def draw_predictions(
         images: ``(images, size, size, 3)``, uint8 or 0 .. 1.
         names: their classes, strings.
         predictions: what they were taken for, strings.
-        columns: images a row.
+        columns: images per row.
     """
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(_CELL_WIDTH * columns, _CELL_HEIGHT * rows))

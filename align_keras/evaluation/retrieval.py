@@ -59,7 +59,7 @@ def ranks_among_positives(
         keys: unit-norm embeddings, ``(keys, dim)``.
         positives: for each query the places of its right keys, a sequence of integers.
         queries_are_keys: whether query i is key i, which is then no answer to it.
-        chunk_size: as of ``best_positive_ranks``.
+        chunk_size: as in ``best_positive_ranks``.
 
     Returns:
         Integers from 0 (the best), ``(queries,)``; -1 for a query without a right key.
@@ -201,7 +201,7 @@ def full_metrics(
             in their order and their captions (COCO's "1K", of five), what is over left out.
 
     Returns:
-        ``(metrics, chance)``: as of ``recalls``, and ``mean_recall``, the mean of all six; the
+        ``(metrics, chance)``: as in ``recalls``, and ``mean_recall``, the mean of all six; the
         metrics alone have ``i2t_median_rank`` and ``t2i_median_rank``.
 
     Raises:

@@ -11,7 +11,7 @@ from align_keras.losses.tiled import rows_of_a_tile, tiled_losses
 
 #: Fields of a batch that tell equal images and equal captions, int64, ``(rows,)``.
 ID_FIELDS = ("image_ids", "caption_ids")
-#: Above so many logits a replica the loss is tiled by itself: 16 MiB a matrix, of which the dense
+#: With more logits per replica than this, the loss is tiled: 16 MiB a matrix, of which the dense
 #: form holds a dozen.
 _MAX_DENSE_LOGITS = 1 << 22
 

@@ -72,7 +72,7 @@ def tiled_losses(
         texts: unit-norm embeddings, ``(rows, dim)``.
         temperature: scalar, positive.
         tile_rows: rows of the logits that are held at once.
-        label_smoothing: as of ``losses.softmax_cross_entropy``.
+        label_smoothing: as in ``losses.softmax_cross_entropy``.
         ids: int64 arrays ``(rows,)``; pairs that share one which is not 0 are no negatives of each
             other.
         replica: this replica's index.

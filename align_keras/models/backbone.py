@@ -144,7 +144,7 @@ class AlignBackbone(keras_hub.models.Backbone):
 
         Args:
             preset_dir: a folder, which is made.
-            max_shard_size: gigabytes a file of weights.
+            max_shard_size: gigabytes per file of weights.
 
         Raises:
             NoSpaceError: if the disk is full.
@@ -190,7 +190,7 @@ def build_backbone(
     Args:
         preset: a name, such as ``"align_b7_base"``.
         vocabulary_size: word pieces, if not the preset's own number.
-        sequence_length: word pieces a caption at most, if not the preset's own number.
+        sequence_length: word pieces per caption at most, if not the preset's own number.
         **image_encoder_options: further arguments of ``ImageEncoder``.
 
     Returns:

@@ -114,7 +114,7 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
                 images (bytes), PIL images or integer arrays; or a ``tf.data.Dataset`` of these
                 or of dicts with a field ``images``.
             batch_size: images at a time; a batched dataset keeps its own.
-            cropped: whether integers are crops already, as of ``preprocessor.centre_crop``:
+            cropped: whether integers are crops already, as in ``preprocessor.centre_crop``:
                 ``(count, image_size, image_size, 3)``, which are only scaled.
 
         Returns:
@@ -212,7 +212,7 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
 
         Args:
             preset_dir: a folder, which is made.
-            max_shard_size: gigabytes a file of weights.
+            max_shard_size: gigabytes per file of weights.
 
         Raises:
             NoSpaceError: if the disk is full.

@@ -33,7 +33,7 @@ class Exportable(keras.Model):
             filepath: a new or empty folder, for TensorFlow Serving one whose name is a number.
             format: one of those, or another of Keras's.
             verbose: whether to say where it was written.
-            input_signature: as of ``keras.Model.export``, which does the whole then, as it does
+            input_signature: as in ``keras.Model.export``, which does the whole then, as it does
                 for other formats.
             **options: of a SavedModel ``class_names`` (strings) and ``prompts``, for ``classify``,
                 ``fold_batch_norm`` and ``warm_up_requests``; of LiteRT ``quantize``,
@@ -76,7 +76,7 @@ class Exportable(keras.Model):
             **options: of ``keras.Model.save``, or of ``export`` for a SavedModel.
 
         Raises:
-            InputError: as of ``export``.
+            InputError: as in ``export``.
             ValueError: if the name has another suffix, or there is no preprocessor.
         """
         if str(filepath).startswith("hf://"):

@@ -88,7 +88,7 @@ class AlignImageClassifier(keras_internals.BuiltBeforeFit):
         Args:
             images: in any form that ``AlignDualEncoder.encode_images`` takes.
             batch_size: images at a time; a batched dataset keeps its own.
-            cropped: as of ``AlignDualEncoder.encode_images``.
+            cropped: as in ``AlignDualEncoder.encode_images``.
 
         Returns:
             A NumPy array, float32, ``(count, classes)``; its softmax are probabilities.

@@ -75,7 +75,7 @@ def embed(
         backbone: an ``AlignBackbone``.
         inputs: its inputs, of static shapes.
         micro_batch_size: rows a part; divides the batch.
-        prepare: as of ``gradients``.
+        prepare: as in ``gradients``.
 
     Returns:
         ``(embeddings, replay)``: the backbone's outputs for the whole batch, and a function from

@@ -1,6 +1,6 @@
 """EfficientNet's first stages with each image cut into chunks of columns: space to batch.
 
-A TPU lays activations out in tiles of 128 lanes. With 16 images a core the channels lie in the
+A TPU lays activations out in tiles of 128 lanes. With 16 images per core the channels lie in the
 lanes, of which the first stages have 24 to 40: most of what they read and write is padding. Eight
 chunks an image make it a batch of 128, which fills the lanes. Convolutions of one pixel, batch
 norm and activations do not see the difference. A depthwise convolution needs columns of the

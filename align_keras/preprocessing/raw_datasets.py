@@ -23,7 +23,7 @@ def prepare_pairs(
         dataset: of dicts with ``images`` and ``captions`` as ``image_batches`` and
             ``caption_batches`` take them; further fields pass.
         preprocessor: an ``AlignPreprocessor``.
-        batch_size: pairs a batch, if the dataset is not batched.
+        batch_size: pairs per batch, if the dataset is not batched.
 
     Returns:
         A ``tf.data.Dataset``.

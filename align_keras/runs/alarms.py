@@ -108,7 +108,7 @@ def of_epochs(steps: int, batch_size: int, pairs: int) -> str | None:
 
     Args:
         steps: of the run.
-        batch_size: pairs a step.
+        batch_size: pairs per step.
         pairs: in the training data.
     """
     epochs = steps * batch_size / pairs

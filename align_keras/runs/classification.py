@@ -99,7 +99,7 @@ def open_run(
 
     Args:
         settings: of the run.
-        held: as of ``open_workdir``.
+        held: as in ``open_workdir``.
     """
     settings.check()
     with concerning("strategy"):

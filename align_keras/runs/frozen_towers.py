@@ -31,7 +31,7 @@ def frozen_towers(freeze: str) -> dict[str, int | None]:
 
 
 def check_freeze(freeze: str, steps: int) -> None:
-    """Raises InputError unless ``freeze`` is as of ``frozen_towers`` and fits a run's steps."""
+    """Raises InputError unless ``frozen_towers`` can read ``freeze`` and it fits a run's steps."""
     for name, last in frozen_towers(freeze).items():
         if last is not None and last >= steps:
             raise InputError(

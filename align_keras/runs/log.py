@@ -64,8 +64,8 @@ class TrainingLog(keras.callbacks.Callback):
         workdir: the run's directory.
         checkpoints: the run's ``RunCheckpoints``; holds the seconds spent.
         total_steps: of the whole run.
-        batch_size: pairs a step, over all replicas.
-        log_every: steps a line.
+        batch_size: pairs per step, over all replicas.
+        log_every: steps per line.
         skipped: the run's ``SkippedInRun``; its count goes into the log.
         unit: what a batch holds, "pairs" or "images".
         alarms: called with the step and the metrics of each line; gives lines to show.

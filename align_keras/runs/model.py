@@ -151,7 +151,7 @@ def compile_model(
     steps: int,
     frozen: Mapping[str, int | None],
 ) -> None:
-    """Gives a model its optimizer and its loss; ``frozen`` as of ``frozen_towers``."""
+    """Gives a model its optimizer and its loss; ``frozen`` as returned by ``frozen_towers``."""
     rates = settings.image_rate_factor, settings.text_rate_factor, settings.layer_decay
     first_steps = {
         weight.path: last

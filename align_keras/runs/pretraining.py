@@ -35,7 +35,7 @@ from align_keras.runs.worker_folder import open_folder
 
 Metrics = dict[str, Any]
 #: The metrics, None for metrics that the data does not support; their chance; and the embeddings
-#: of the held-out pairs, as of ``HeldOutPairs.embed``.
+#: of the held-out pairs, as returned by ``HeldOutPairs.embed``.
 Evaluated = tuple[Metrics, Metrics, dict[str, Any] | None]
 #: What a run writes into its directory after ``settings.json``, by which a later one knows it.
 WRITTEN = (
@@ -107,7 +107,7 @@ def open_run(
 
     Args:
         settings: of the run.
-        held: as of ``open_workdir``.
+        held: as in ``open_workdir``.
     """
     settings.check()
     # Before a model is read: TensorFlow takes several workers only before its first operation.

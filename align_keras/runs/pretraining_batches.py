@@ -58,7 +58,7 @@ def count_skipped(
     """Counts what the batches of ``training_data`` lack, and watches the shards.
 
     Args:
-        settings: as of ``training_data``, like all that follow.
+        settings: as in ``training_data``, like all that follow.
         data: likewise.
         strategy: likewise.
         first_step: likewise.

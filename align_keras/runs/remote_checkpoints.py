@@ -30,7 +30,7 @@ class RemoteCheckpointFolder(CheckpointFolder):
         super().__init__(path, str(path), max_to_keep)
 
     def write(self, step: int, save: Callable[[str], Any]) -> None:
-        """As of ``CheckpointFolder``.
+        """As in ``CheckpointFolder``.
 
         Raises:
             NoSpaceError: if the disk of this machine is full.

@@ -48,7 +48,7 @@ def format_start(workdir: AnyPath, steps: int, batch_size: int, pairs: int) -> s
     Args:
         workdir: the run's directory.
         steps: in all.
-        batch_size: pairs a step.
+        batch_size: pairs per step.
         pairs: in the training data.
     """
     each, epochs = counted(batch_size, "pair"), steps * batch_size / pairs
@@ -76,9 +76,9 @@ def draw_retrieval_sheet(
     Args:
         path: of the PNG.
         evaluation: the held-out pairs.
-        embeddings: as of ``evaluation.embed``.
+        embeddings: as returned by ``evaluation.embed``.
         rows: captions.
-        columns: images a caption.
+        columns: images per caption.
     """
     groups = embeddings["groups"]
     _, images = np.unique(groups, return_index=True)
@@ -101,7 +101,7 @@ def draw_curves(path: str | AnyPath, lines: list[dict[str, Any]]) -> None:
 
     Args:
         path: of the PNG.
-        lines: as of ``log.read_log``.
+        lines: as returned by ``log.read_log``.
     """
     train = [line for line in lines if line["kind"] == "train"]
     held_out = [line for line in lines if line["kind"] == "eval"]

@@ -57,7 +57,7 @@ class SkippedInRun:
             its batches that they took; called at lines of the log and at checkpoints.
         limit: the largest share of items that may be skipped.
         epoch: items of an epoch, over all workers.
-        batch_size: items a step, over all replicas.
+        batch_size: items per step, over all replicas.
         step: steps done before.
         strategy: of which every replica takes its own batch a step. None if a batch of the pipeline
             is shared out to all.
@@ -224,10 +224,10 @@ def check_finished(
     """Checks a run that is at its last step, as ``SkippedInRun.check`` does when it gets there.
 
     Args:
-        workdir: as of ``SkippedInRun``.
+        workdir: as in ``SkippedInRun``.
         step: the last one.
         limit: the largest share of items that may be skipped.
-        batch_size: items a step, over all replicas.
+        batch_size: items per step, over all replicas.
         items: name of the data in messages.
 
     Raises:

@@ -17,7 +17,7 @@ def write(workdir: AnyPath, held_out: dict[str, Any], metrics: dict[str, Any]) -
 
 
 def read(workdir: AnyPath, held_out: dict[str, Any]) -> dict[str, Any]:
-    """The metrics as of ``write``; empty, and a line, if there are none of these held-out data.
+    """The metrics as in ``write``; empty, and a line, if there are none of these held-out data.
 
     Raises:
         InputError: if the file is damaged.

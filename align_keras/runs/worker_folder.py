@@ -28,7 +28,7 @@ def open_folder(
     Args:
         settings: of the run.
         strategy: knows the workers.
-        written: what a run writes there, as of ``open_workdir``.
+        written: what a run writes there, as in ``open_workdir``.
         held: likewise.
 
     Raises:

@@ -58,7 +58,7 @@ class Header:
     model: str
     """As it was given: a preset's folder or address."""
     fingerprint: str
-    """As of ``evaluation.fingerprint``."""
+    """As returned by ``evaluation.fingerprint``."""
     images: str
     """As they were given."""
     images_fingerprint: str
@@ -125,7 +125,7 @@ class ImageIndex:
 
         Args:
             queries: unit-norm embeddings, ``(queries, width)``.
-            count: images a query; fewer come where the index has fewer.
+            count: images per query; fewer come where the index has fewer.
             probes: how many lists of a large index to look into; None for the default.
 
         Returns:

@@ -21,7 +21,7 @@ def draw_matches(path: str | Path, title: str, matches: Sequence[Match], columns
         path: of the PNG; its folder is made.
         title: the query.
         matches: names are drawn as they stand.
-        columns: images a row.
+        columns: images per row.
 
     Raises:
         InputError: if a thumbnail is larger than an index may have.

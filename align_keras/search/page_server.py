@@ -40,7 +40,7 @@ def serve(
 
     Args:
         search: what the page asks.
-        listener: as of ``listening.listen``; it is closed.
+        listener: as returned by ``listening.listen``; it is closed.
         host: by which name or address it listens.
         probes: lists of a large index to look into; None for the default.
         allowed_hosts: names by which browsers may call the server, beside ``host`` and those of

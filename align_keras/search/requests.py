@@ -144,7 +144,7 @@ def parse_query(fields: dict[str, Any]) -> tuple[Query, int]:
 
 
 def parse_classification(fields: dict[str, Any]) -> tuple[bytes, list[str], str]:
-    """The image, the class names and the prompt; RequestError as of ``parse_query``."""
+    """The image, the class names and the prompt; RequestError as in ``parse_query``."""
     names = fields.get("names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RequestError("names must be a list of strings")

@@ -192,7 +192,7 @@ def example_of(
     Args:
         fields: values by the names of columns or fields.
         columns: which of them hold what.
-        place: as of ``Example``, like ``key``, ``image_id``, ``load`` and ``fault``.
+        place: as in ``Example``, like ``key``, ``image_id``, ``load`` and ``fault``.
         key: likewise.
         image_id: likewise; what cannot be written as UTF-8 is escaped.
         load: likewise.

@@ -92,7 +92,7 @@ def check_there(data: str) -> None:
     """Looks for a data set on this machine before TensorFlow loads.
 
     Args:
-        data: as of ``open_examples``; what is elsewhere, and a set of TFDS, is looked for later.
+        data: as in ``open_examples``; what is elsewhere, and a set of TFDS, is looked for later.
 
     Raises:
         MissingInputError: as ``open_examples``.

@@ -15,7 +15,7 @@ def check_data(data: str, select: Sequence[str], needs: str = "") -> None:
     """As ``check_columns``, if the data set is a table.
 
     Args:
-        data: as of ``opening.open_examples``.
+        data: as in ``opening.open_examples``.
         select: ``COLUMN=VALUE``.
         needs: ``captions`` or ``class``, beside the image; empty for neither.
     """

@@ -170,7 +170,7 @@ def _thumbnail(example: Example, picture: Picture) -> str | None:
 
 
 def write(report: dict[str, Any], output: str) -> None:
-    """Writes a report, as of ``Tally.as_json``: ``OUTPUT-report.json`` and ``.html``."""
+    """Writes a report, as in ``Tally.as_json``: ``OUTPUT-report.json`` and ``.html``."""
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     files.write_whole(f"{output}-report.json", text)
     files.write_whole(f"{output}-report.html", filter_page.render(report))

@@ -176,7 +176,7 @@ def place_of_bound(ranges: Mapping[str, int], cutoff: Cutoff) -> tuple[str, int]
 
     Args:
         ranges: how many of them there are by the first digits of their ``tie_break``.
-        cutoff: as of ``cutoff``.
+        cutoff: as in ``cutoff``.
 
     Returns:
         The digits of its range, and its place there; two of nothing if none is rare.

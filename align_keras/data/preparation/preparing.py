@@ -76,7 +76,7 @@ def prepare(
     """Reads raw pairs, applies the rules, writes shards and a report.
 
     Args:
-        source: images with captions, as of ``open_pairs``.
+        source: images with captions, as returned by ``open_pairs``.
         output: where the shards go.
         rules: the rules; ``filters.Rules()`` are the paper's.
         evaluation_images: their near-duplicates are dropped.
@@ -84,7 +84,7 @@ def prepare(
         seed: decides the order of the records.
 
     Returns:
-        The report, as of ``filter_report.Tally.as_json``, which is also in
+        The report, as returned by ``filter_report.Tally.as_json``, which is also in
         ``OUTPUT-report.json`` and, with pictures, ``OUTPUT-report.html``.
 
     Raises:
@@ -131,7 +131,7 @@ def open_pairs(
     Args:
         captions: a table with a row for each image.
         images: folder of the table's images; its own folder if empty.
-        source: in place of a table, as of ``opening.open_downloads``.
+        source: in place of a table, as in ``opening.open_downloads``.
         columns: ``Columns``.
 
     Raises:
@@ -206,7 +206,7 @@ def open_evaluation_images(
     """The images whose near-duplicates are dropped.
 
     Args:
-        data: the images, as of ``examples.open_images``.
+        data: the images, as in ``examples.open_images``.
         rules: with the thresholds of a near-duplicate.
         preset: of an ``AlignDualEncoder`` whose image tower compares images too; none if empty.
 

@@ -113,7 +113,7 @@ def judge(
         scratch: folder for the database.
         kept: file of the lines of JSON to write, in their shuffled order.
         left_out: file of what is left out, in the table's order.
-        watch: as of ``single_machine.prepare``.
+        watch: as in ``single_machine.prepare``.
 
     Raises:
         InputError: if the table is not readable.

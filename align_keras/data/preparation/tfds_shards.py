@@ -15,7 +15,7 @@ def training_shards(name: str, directory: str | paths.AnyPath, seed: int = 0) ->
     """Packs a TFDS set for training, unless that is done.
 
     Args:
-        name: as of ``TFDSExamples``.
+        name: as in ``TFDSExamples``.
         directory: where the shards go.
         seed: decides the order of the records.
 

@@ -96,7 +96,7 @@ def embed_labelled(
     Args:
         name: of the data set.
         data: examples with a label or a class name.
-        encode: as of ``embedding.embed_images``.
+        encode: as in ``embedding.embed_images``.
         preprocessor: likewise.
         batch_size: likewise.
         class_names: in the order of the labels; None: the names in the data, sorted.

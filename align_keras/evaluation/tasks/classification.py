@@ -82,7 +82,7 @@ class Probe(SplitData):
     """Classifies by training images, which must be others than the evaluated ones."""
 
     class_names: str = ""
-    """As of ``ZeroShot``."""
+    """As in ``ZeroShot``."""
     batch_size: int = 64
 
     def embed(
@@ -135,7 +135,7 @@ class LinearProbe(Probe):
     """Decides the order of the training images."""
 
     def run(self, model: Any, data: tuple[ExampleSet, ExampleSet], output: AnyPath) -> Result:
-        """Embeds both parts, trains the layer, draws; InputError as of ``NearestNeighbours``."""
+        """Embeds both parts, trains the layer, draws; InputError as in ``NearestNeighbours``."""
         images, train = self.embed(data, features.feature_encoder(model), model.preprocessor)
         weights, bias = probes.fit_linear_probe(
             train.features, train.labels, len(train.class_names), seed=self.seed

@@ -28,7 +28,7 @@ def compare(runs: Sequence[str], samples: int = 1_000, seed: int = 0) -> dict[st
         seed: decides its draws, the same for every run.
 
     Returns:
-        A dict of ``runs``, ``tasks`` (by name, lists of rows as of ``compare_task``) and
+        A dict of ``runs``, ``tasks`` (by name, lists of rows as in ``compare_task``) and
         ``notes``.
 
     Raises:
@@ -142,7 +142,7 @@ def format_comparison(found: dict[str, Any]) -> str:
     """The comparison as a table.
 
     Args:
-        found: as of ``compare``.
+        found: as returned by ``compare``.
     """
     runs = found["runs"]
     lines = [f"{chr(65 + place)}: {run}" for place, run in enumerate(runs)]

@@ -16,7 +16,7 @@ class DataFields:
     name: str
     """Of the data set: a key of ``data_sets.DATA_SETS``, or another with ``data``."""
     data: str = ""
-    """As of ``open_examples``."""
+    """As in ``open_examples``."""
     split: str = ""
     images: str = ""
     """The folder of the images, if it is not the one of ``data``."""

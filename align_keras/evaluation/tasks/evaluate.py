@@ -81,7 +81,7 @@ def evaluate(
         output: folder of the JSON and the pictures; it is made.
         model_name: for the JSON: where the model is.
         data: what ``task.open()`` returned; None: it is opened here.
-        fingerprint: for the JSON, as of ``report_result``.
+        fingerprint: for the JSON, as in ``report_result``.
 
     Raises:
         InputError: if the data cannot be used, or as ``check_output``.

@@ -92,7 +92,7 @@ def draw_retrievals(
         data: the same images, to be drawn.
         preprocessor: crops them.
         rows: captions, at most.
-        columns: images a caption, at most.
+        columns: images per caption, at most.
     """
     asked = some_right_and_wrong(ranks == 0, rows)
     columns = min(columns, len(pairs.images))

@@ -101,7 +101,7 @@ class SugarCrepe:
 
 
 def read_choices(folder: str) -> list[tuple[str, str, str, str]]:
-    """The rows of ``add_att.json`` and so on, as of ``Choices.rows``.
+    """The rows of ``add_att.json`` and so on, as in ``Choices.rows``.
 
     Raises:
         MissingInputError: if a file is not there.

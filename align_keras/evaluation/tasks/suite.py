@@ -93,7 +93,7 @@ def run_suite(
         model: an ``AlignDualEncoder`` with its preprocessor.
         name: of the suite.
         tasks: by their names.
-        opened: as of ``open_tasks``.
+        opened: as returned by ``open_tasks``.
         output: folder of the files.
         model_name: for the JSON: where the model is.
 
@@ -152,7 +152,7 @@ def fingerprint_of(task: Task, data: Any, model_digest: str) -> str:
     Args:
         task: with its settings.
         data: what ``task.open`` returned.
-        model_digest: as of ``fingerprint``.
+        model_digest: as returned by ``fingerprint``.
     """
     fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}  # type: ignore[arg-type]
     settings = {own: value for own, value in fields.items() if own not in _WITHOUT_EFFECT}

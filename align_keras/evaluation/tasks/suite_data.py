@@ -74,9 +74,9 @@ def make_tasks(suite: str, roots: str, settings: Mapping[str, Any]) -> dict[str,
     """The tasks of a suite by their names, each with its data as far as they are found.
 
     Args:
-        suite: as of ``tasks_of``.
-        roots: as of ``find_data``.
-        settings: as of ``make_task``, such as ``batch_size``; not those that name data.
+        suite: as in ``tasks_of``.
+        roots: as in ``find_data``.
+        settings: as in ``make_task``, such as ``batch_size``; not those that name data.
 
     Raises:
         InputError: as ``tasks_of``; or if a data set is neither known nor found, or a folder of
