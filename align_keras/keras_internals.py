@@ -129,8 +129,8 @@ def give_value(variable: keras.Variable, initializer: Callable[..., Any] | None 
 def variable_index(optimizer: keras.optimizers.Optimizer, variable: Any) -> int:
     """A variable's place among those that an optimizer was built for.
 
-    In ``update_step`` a variable may be TensorFlow's own, which has no path; Keras's guide to own
-    optimizers uses this name too.
+    In ``update_step`` a variable may be a TensorFlow variable, which has no path. Keras's guide to
+    custom optimizers uses this private name too.
     """
     return optimizer._get_variable_index(variable)
 
@@ -250,7 +250,7 @@ BUILTIN_PRESETS = preset_utils.BUILTIN_PRESETS
 #: Base class of what reads a preset; ``from_preset`` of keras-hub's classes takes no other layout.
 PresetLoader = preset_utils.PresetLoader
 
-#: Downloads a file of a preset if need be: ``(preset, path)`` to a local path.
+#: Maps ``(preset, path)`` to a local path; downloads the file if necessary.
 get_file = preset_utils.get_file
 #: Whether a preset has a file, ``(preset, path)``.
 check_file_exists = preset_utils.check_file_exists

@@ -65,7 +65,7 @@ def held(path: RemotePath) -> Iterator[None]:
 
 
 def check(path: RemotePath) -> None:
-    """Raises an InputError if another process has taken the lease of a folder over this path."""
+    """Raises InputError if another process has taken over the lease of a folder above this path."""
     for lease, token in list(_held.items()):
         if lease.parent not in (path, *path.parents):
             continue

@@ -33,7 +33,7 @@ class LineFile:
         self._due = 0.0
 
     def append(self, line: str) -> bool:
-        """Appends a line; says whether it is in the file now."""
+        """Appends a line; returns whether the file has it already."""
         if not isinstance(self.path, RemotePath):
             append_line(self.path, line)
             return True

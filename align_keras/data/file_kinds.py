@@ -19,7 +19,7 @@ class Kind:
     """A kind of file."""
 
     name: str
-    """As in ``it is NAME``."""
+    """Used in messages after "is", such as ``a JPEG image``."""
     ending: str = ""
     """The ending by which readers of pairs know a file; empty if none reads it."""
     remedy: str = ""

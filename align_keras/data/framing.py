@@ -48,7 +48,7 @@ class ShardIndex(NamedTuple):
     digest: str = ""
     """Of the lengths and checksums of all records; empty of a shard that is not walked through."""
     whole: int | None = None
-    """Records before the one in which the file ends early; None where that is not known."""
+    """If the file ends early: the number of records before the truncated one; None if unknown."""
 
 
 def read(shard: str, start: int = 0) -> Iterator[bytes | None]:

@@ -1,8 +1,9 @@
-"""The paper's thresholds for raw pairs (sec. 3), and what a unigram is.
+"""The paper's thresholds for raw pairs (sec. 3), and the definition of a unigram.
 
 The paper does not define a unigram. Here it is a lower-cased, whitespace-separated token without
-outer punctuation: from its first letter or digit to its last. A token without either is none.
-Languages written without spaces so have few. A bigram is two neighbouring unigrams.
+outer punctuation: from its first letter or digit to its last. A token without either is not
+counted. Languages written without spaces therefore have few unigrams. A bigram is two neighbouring
+unigrams.
 """
 
 import itertools

@@ -60,7 +60,7 @@ def find_shards(pattern: str | Path) -> list[str]:
 
 
 def check_kind(shard: str) -> None:
-    """Raises InputError if a shard without a readable record is a sound file of another kind."""
+    """Raises InputError if a shard without readable records is in fact a file of another kind."""
     with paths.path_of(shard).open("rb") as file:
         head = file.read(file_kinds.HEAD_BYTES)
     file_kinds.check_shard(shard, head)

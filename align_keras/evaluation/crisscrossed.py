@@ -102,7 +102,7 @@ def positive_places(
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's rank correlation, equal values given the mean of their ranks."""
+    """Spearman's rank correlation; equal values get the mean of their ranks."""
     x, y = (_mean_ranks(np.asarray(values, float)) for values in (x, y))
     x, y = x - x.mean(), y - y.mean()
     scale = np.sqrt((x @ x) * (y @ y))

@@ -26,7 +26,7 @@ class DataSet:
     train_split: str = "train"
     """What probes are trained on."""
     prompts: str = ""
-    """Its templates in ``clip_prompts/templates.json``; empty: ``DEFAULT_PROMPTS``."""
+    """Name of its prompts in ``clip_prompts/templates.json``; empty: ``DEFAULT_PROMPTS``."""
     class_names: str = ""
     """Its names in ``clip_prompts/class_names.json``; empty: the data's own."""
     only_present: bool = False

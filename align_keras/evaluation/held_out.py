@@ -82,7 +82,7 @@ class HeldOutPairs:
         _, workers = distribution.worker_place(model.distribute_strategy)
         if workers == 1:
             return model.predict(self.dataset, verbose=0)
-        # Keras would share the data out; here every worker embeds all of it by itself.
+        # Keras would split the data among workers; here every worker embeds all of it.
         if self._traced is None or self._traced[0] is not model:
             self._traced = model, tf.function(model.predict_step, autograph=False)
         _, predict = self._traced

@@ -1,4 +1,4 @@
-"""The README beside an exported model: what it takes, what it gives, how it was made."""
+"""The README beside an exported model: its inputs, its outputs, how it was made."""
 
 from collections.abc import Sequence
 from typing import Any

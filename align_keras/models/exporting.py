@@ -64,16 +64,17 @@ class Exportable(keras.Model):
     ) -> None:
         """Saves the model: a ``.keras`` file by Keras, a folder as a SavedModel.
 
-        ``model.save("FOLDER")`` and ``model.save("FOLDER/1")`` write what ``export`` writes, for
-        TensorFlow Serving. It cannot be trained on: keep a ``.keras`` file or a preset for that.
+        ``model.save("FOLDER")`` and ``model.save("FOLDER/1")`` write the same as ``export``, for
+        TensorFlow Serving. A SavedModel cannot be trained further: keep a ``.keras`` file or a
+        preset for that.
 
         Args:
             filepath: ``NAME.keras`` or ``NAME.h5``, which ``keras.Model.save`` writes; a name
                 without a suffix, for a SavedModel.
-            overwrite: whether what a save left there is replaced. A SavedModel is, once the new
-                one is whole; any other folder that is not empty is refused.
-            zipped: of ``keras.Model.save``, which does the whole where it is given.
-            **options: of ``keras.Model.save``, or of ``export`` for a SavedModel.
+            overwrite: whether to replace an existing file or SavedModel. A SavedModel is replaced
+                only once the new one is complete; other folders must be empty.
+            zipped: as in ``keras.Model.save``, which does all the work if it is given.
+            **options: passed to ``keras.Model.save``, or to ``export`` for a SavedModel.
 
         Raises:
             InputError: as in ``export``.

@@ -203,7 +203,7 @@ def _describe(value):
 
 
 def are_model_inputs(fields: Any) -> bool:
-    """Whether a dict of arrays or of their specs is what a backbone takes, or crops of it."""
+    """Whether a dict of arrays or specs holds model inputs (images may also be uint8 crops)."""
     if not isinstance(fields, dict) or not set(TEXT_INPUTS) <= fields.keys():
         return False
     if PIXELS in fields:

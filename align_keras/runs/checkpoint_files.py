@@ -44,7 +44,7 @@ class CheckpointFolder:
         self._faults: dict[int, str] = {}
 
     def steps(self) -> list[int]:
-        """The steps of which there is a checkpoint, or a part of one; the newest first."""
+        """The steps that have a checkpoint, complete or not; newest first."""
         return sorted({step for step, _ in self._files()}, reverse=True)
 
     def prefix(self, step: int) -> str:

@@ -24,13 +24,13 @@ _NONE, _UNFIT = -1, -2
 class RunCheckpoints:
     """Checkpoints of a compiled model, its optimizer and its random state.
 
-    Resuming is bit-exact: Keras's own savers leave out the state of dropout's seed
-    generators, so it is saved beside. Each checkpoint holds the whole state, so a run also resumes
-    exactly at an older one, or at the best one, where newer ones are damaged.
+    Resuming is bit-exact. Keras's own savers leave out the state of dropout's seed generators, so
+    it is saved too. Every checkpoint holds the complete state: if newer ones are damaged, a run
+    resumes just as exactly at an older one or at the best one.
 
     Args:
         directory: holds ``newest/`` and ``best/``.
-        model: a compiled model; its optimizer is built here, since an unbuilt one would not be
+        model: a compiled model. Its optimizer is built here, because an unbuilt optimizer is not
             restored.
         max_to_keep: how many of the newest to keep.
 
@@ -66,9 +66,10 @@ class RunCheckpoints:
         return CheckpointFolder(self._directory / name, address, max_to_keep)
 
     def _as_tensorflow_takes_it(self, directory: Path) -> Path:
-        """The directory, or a link to it whose path is no pattern.
+        """The directory, or, if its path has pattern characters, a link to it without them.
 
-        Below ``runs [v2]`` TensorFlow would find no checkpoint, or those of ``runs v``.
+        TensorFlow reads ``runs [v2]`` as a pattern: it would find no checkpoints there, or the
+        checkpoints of ``runs v``.
         """
         if paths.is_plain(directory):
             return directory
@@ -81,7 +82,7 @@ class RunCheckpoints:
 
     @property
     def step(self) -> int:
-        """Steps done, including those that overflowed float16 and changed nothing."""
+        """Steps done, including steps that were skipped because float16 overflowed."""
         return int(self.model.optimizer.iterations.numpy() + self._skipped_steps.numpy())
 
     def count_steps(self, steps: int) -> None:

@@ -244,7 +244,7 @@ def training_data(
     first_step: int,
     skipped: batches.SkippedRecords,
 ) -> Any:
-    """Batches of random crops, from a step on."""
+    """Training batches of random crops, starting at a given step."""
     data = run.settings.data
     preprocessor = make_preprocessor(run.settings.start.model, image_size, data.eval_crop)
 

@@ -44,7 +44,7 @@ class RunData:
     preprocessor: AlignPreprocessor
     evaluation: HeldOutPairs | None
     zero_shot: HeldOutPairs | None
-    sources: Sequence[mixing.Source] = ()  # Mixed by weight; none: all shards are one.
+    sources: Sequence[mixing.Source] = ()  # Mixed by weight; empty: all shards form one source.
 
 
 def with_sizes(data: DataSettings, model: str) -> DataSettings:

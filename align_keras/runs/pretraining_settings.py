@@ -248,7 +248,7 @@ class PretrainSettings(Settings):
         self._check_origins()
 
     def check_resumable(self, before: dict[str, Any], workdir: paths.AnyPath) -> None:
-        """As ``Settings.check_resumable``."""
+        """See ``Settings.check_resumable``."""
         # Older runs have no such setting: they used the tanh approximation.
         gelu = None if before.get("model") else "tanh"
         super().check_resumable({"text_gelu": gelu, **before}, workdir)

@@ -77,7 +77,7 @@ class Settings:
     """Base of frozen dataclasses of settings. All fields have defaults."""
 
     def flat(self) -> dict[str, Any]:
-        """Every setting by its name, those of a group as ``head.steps``."""
+        """Every setting by its name; a setting in a group is called ``head.steps``."""
         return {name: value for name, value, _ in _leaves(self)}
 
     def of_all_workers(self) -> dict[str, Any]:

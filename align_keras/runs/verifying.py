@@ -97,7 +97,7 @@ def _verify_folder(folder: str) -> list[Verified]:
         if name.endswith(ends)
     ]
     found = [_verify_list(path) for path in lists]
-    # A run is the folder of several things; its preset may be of an older version.
+    # A run has several parts; an older version may have written its preset.
     expected = [folder]
     if _kind_of(folder) == "run":
         preset = os.path.join(folder, "preset")

@@ -1,6 +1,6 @@
 """An index of images on disk: what is in its folder, and how it is loaded and searched.
 
-    index.json       what it is, written last: an index without it is not finished
+    index.json       the header, written last: an index without it is not finished
     embeddings.bin   unit norm, float32 or float16, (images, width), memory-mapped
     labels.bin       JSON of each image's name and first caption; labels.ends where each ends
     thumbnails.bin   a JPEG of each image; thumbnails.ends where each ends
@@ -9,9 +9,9 @@
     lists.bin        of a large index: the list of each image, int32
     checksums.json   of all these files, written before index.json
 
-Numbers are little-endian. All of it is plain numbers, JSON and JPEG, and an index may come from
-elsewhere: sizes are checked against each other before anything is used, nothing is unpickled, no
-file outside of the folder is opened, and no library parses a file format of its own.
+Numbers are little-endian. An index may come from an untrusted source, so it holds only plain
+numbers, JSON and JPEG: sizes are checked against each other before anything is used, nothing is
+unpickled, no file outside the folder is opened, and no library reads its own file format.
 """
 
 import dataclasses

@@ -210,7 +210,7 @@ class IndexWriter:
         if header.exists():
             is_ours = not _is_of_others(header)
         else:
-            # What has begun has its progress before anything is written into the other files.
+            # The progress file exists before anything is written into the other files.
             is_ours = progress.exists() or not any(
                 path.stat().st_size for path in self.directory.iterdir()
             )

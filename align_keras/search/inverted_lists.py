@@ -64,10 +64,11 @@ def cluster(embeddings: np.ndarray, num_lists: int, seed: int = 0) -> tuple[np.n
 
 
 class InvertedLists:
-    """Faiss's inverted lists over embeddings whose lists are known, float16 in memory.
+    """Faiss's inverted lists, filled with embeddings that are already assigned to lists.
 
-    They are filled from plain arrays at every start, in seconds, and not read by faiss from a file
-    of its own: an index may come from elsewhere, and its reader trusts what it reads.
+    Embeddings are float16 in memory. The lists are filled from plain arrays at every start, which
+    takes seconds. They are not stored in faiss's file format, because faiss trusts such files and
+    an index may come from an untrusted source.
 
     Args:
         embeddings: unit norm, ``(images, width)``; may be memory-mapped.

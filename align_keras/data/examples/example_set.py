@@ -104,9 +104,9 @@ class ExampleSet:
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits; others if an image was added, removed, renamed or rewritten.
+        """64 hexadecimal digits that change if an image is added, removed, renamed or rewritten.
 
-        Of names, sizes and times of change, not of every byte.
+        Computed from names, sizes and modification times, not from the bytes of the images.
         """
         raise NotImplementedError
 

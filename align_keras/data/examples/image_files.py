@@ -116,7 +116,7 @@ def state(file: str | AnyPath) -> tuple[int, ...]:
 
 
 def read_file(path: str | AnyPath) -> bytes:
-    """The bytes of a regular file of a photograph's size; OSError otherwise."""
+    """The bytes of a file; OSError if it is not a regular file, or larger than a photograph."""
     file = paths.path_of(path)
     try:
         found = file.stat()

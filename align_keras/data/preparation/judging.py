@@ -80,7 +80,7 @@ class Preparation:
             serialised pair.
         """
         examine = functools.partial(_examine, rules=self.rules)
-        # Sources are read in this thread alone: archives and tables have one place to read at.
+        # Only this thread reads sources: archives and tables have a single read position.
         read = self._read(self._judged(part, counts))
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
             # Reading the next window meanwhile takes longer: it is Python too.

@@ -39,15 +39,16 @@ _COSINES = _cosines()
 
 
 def perceptual_hash(encoded: bytes) -> int:
-    """A 64-bit hash; copies of an image differ in a few bits.
+    """A 64-bit perceptual hash; the hashes of copies of an image differ in a few bits.
 
-    The signs of the lowest frequencies of a grey 32 x 32 copy, about their median, as in pHash.
+    As in pHash: a bit says whether one of the lowest frequencies of a grey 32 x 32 copy is above
+    their median.
 
     Args:
         encoded: an image that decodes.
 
     Returns:
-        A whole number below 2 ** 64.
+        An integer below 2 ** 64.
     """
     image = Image.fromarray(decode_pixels(encoded))
     grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)

@@ -91,7 +91,7 @@ JOIN (SELECT unnest(arg_min(pair, key, {EXAMPLES})) AS pair FROM judged GROUP BY
 
 
 def can_judge(preparation: Preparation) -> bool:
-    """Whether ``judge`` does all that is asked."""
+    """Whether ``judge`` supports everything that is requested."""
     source, rules = preparation.source, preparation.rules
     return (
         preparation.table_only

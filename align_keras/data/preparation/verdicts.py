@@ -10,7 +10,7 @@ class Verdict:
     key: str
     """Name of the pair."""
     caption: object
-    """A string, if the pair is usable."""
+    """A string if the pair is usable."""
     words: list[str]
     """Its unigrams."""
     rule: str | None = None

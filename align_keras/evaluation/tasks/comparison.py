@@ -15,7 +15,7 @@ from align_keras.evaluation.metrics import names_of_json, title_of
 from align_keras.evaluation.tasks.result import outcomes_of
 from align_keras.paths import AnyPath
 
-#: A result file and its outcomes, which are empty where none were kept.
+#: A result and its outcomes; the outcomes are empty if none were saved.
 Found = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 

@@ -24,7 +24,7 @@ else:
 
 @dataclasses.dataclass
 class Result:
-    """What a task found; metrics go by the names of ``metrics.TITLES``."""
+    """The result of a task; metrics have the names of ``metrics.TITLES``."""
 
     task: str
     """CLIP_benchmark's name of the task, for the JSON."""
@@ -104,12 +104,12 @@ def query_digest(*queries: Any) -> np.ndarray:
 def pictures_of(
     data: Iterable[Example], rows: np.ndarray, preprocessor: "AlignPreprocessor"
 ) -> np.ndarray:
-    """The cropped images of some rows, by a second look into the data.
+    """Reads the data again and returns the cropped images of some rows.
 
     Args:
-        data: images with the same id are one row.
+        data: images with the same id form one row.
         rows: integers of any shape.
-        preprocessor: crops.
+        preprocessor: crops the images.
 
     Returns:
         uint8, ``(number of rows, size, size, 3)``.

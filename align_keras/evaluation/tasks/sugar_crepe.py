@@ -1,4 +1,4 @@
-"""SugarCrepe (Hsieh et al., 2023): is a caption nearer to its image than one with a slip in it?"""
+"""SugarCrepe (Hsieh et al., 2023): is the true caption nearer to its image than a wrong one?"""
 
 import dataclasses
 import json

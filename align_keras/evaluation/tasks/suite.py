@@ -192,7 +192,7 @@ def find_result(path: AnyPath, digest: str) -> dict[str, Any] | None:
 def format_suite(written: Mapping[str, Any]) -> str:
     """The table of a suite: the chief figures of every task beside chance and the paper's."""
     columns = {"model": "metrics", "chance": "chance", "paper": "paper"}
-    # A column without any figure would only raise a question.
+    # A column without figures would only confuse.
     columns = {
         head: key
         for head, key in columns.items()

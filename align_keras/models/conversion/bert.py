@@ -26,10 +26,10 @@ _FIRST = "embeddings.word_embeddings.weight"
 
 
 def arguments(config: dict) -> tuple[dict, bool]:
-    """From a BERT's ``config.json``: arguments of ``BertBackbone``, and ``approximate_gelu``.
+    """Reads a BERT's ``config.json``: the arguments of ``BertBackbone``, and ``approximate_gelu``.
 
     Raises:
-        InputError: if it is another model, or asks for what keras-hub's BERT has not.
+        InputError: if it is another model, or needs something that keras-hub's BERT lacks.
     """
     kind = {"model_type": config.get("model_type")}
     hub.demand(kind, "config.json", "", {"model_type": [MODEL_TYPE]})

@@ -45,7 +45,7 @@ class PyTorchFile:
                     order = archive.read(self._member("byteorder", 16))
                     if order != b"little":
                         raise self._error(f"byte order {order!r}, only little is supported")
-        # A UnicodeDecodeError comes of a member's name.
+        # Names of members that are not UTF-8 raise UnicodeDecodeError.
         except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, UnicodeDecodeError) as error:
             raise self._error(f"not readable as PyTorch's zip format ({error})") from None
         self.tensors = self._read_entries(content)

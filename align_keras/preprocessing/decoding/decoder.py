@@ -86,7 +86,7 @@ def orientation_of(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def decode_pixels(encoded: bytes, upright: bool = True) -> np.ndarray:
-    """As ``decode``, from bytes to an array; ImageFaultError if it is not decoded."""
+    """Like ``decode``, but from bytes to an array; ImageFaultError if it does not decode."""
     try:
         return decode(tf.constant(encoded), upright).numpy()
     except tf.errors.InvalidArgumentError as error:
