@@ -34,7 +34,7 @@ _REMEDY = "free some space, then run the same command again"
 
 @contextlib.contextmanager
 def reported(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Within, an error that means a full disk becomes a ``NoSpaceError``.
+    """Inside the block, an error that means a full disk becomes a ``NoSpaceError``.
 
     Args:
         path: what is being written, named unless the error names a file itself.
@@ -52,7 +52,7 @@ def reported(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def as_no_space(error: BaseException, path: str | os.PathLike[str] = "") -> NoSpaceError | None:
-    """What ``reported`` makes of an error; None of one that does not mean a full disk."""
+    """The ``NoSpaceError`` for an error; None if the error does not mean a full disk."""
     causes = list(_causes(error))
     # A file that is closed fails once more, and then the error names no file.
     if known := [cause for cause in causes if isinstance(cause, NoSpaceError)]:

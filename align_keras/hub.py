@@ -63,7 +63,7 @@ def fault(file: str, problem: str, name: str = "") -> InputError:
     Args:
         file: its path in the preset.
         problem: what is wrong, and what was found.
-        name: of the value in it, such as ``text_config.hidden_act``.
+        name: name of the value in it, such as ``text_config.hidden_act``.
     """
     return InputError(problem, Place(member=file, column=name))
 

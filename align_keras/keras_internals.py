@@ -34,7 +34,7 @@ def recast(layer: keras.layers.Layer, subclass: type[keras.layers.Layer]) -> Non
     ``keras.models.clone_model`` would do.
 
     Args:
-        layer: of a base class of ``subclass``.
+        layer: an instance of a base class of ``subclass``.
         subclass: adds no state that its ``__init__`` or ``build`` would make.
     """
     if not issubclass(subclass, type(layer)):
@@ -44,19 +44,19 @@ def recast(layer: keras.layers.Layer, subclass: type[keras.layers.Layer]) -> Non
 
 @contextlib.contextmanager
 def output_known(layer: keras.layers.Layer) -> Iterator[None]:
-    """Within, a layer that is called on symbolic tensors gives the shape of its first output.
+    """Inside the block, a layer called on symbolic tensors gives the shape of its first output.
 
     Keras finds the shape by tracing ``call``, which takes most of the time of building a model.
 
     Args:
-        layer: of a functional model; called on inputs of the same shape as there.
+        layer: a layer of a functional model; called on inputs of the same shape as there.
     """
     first = layer._inbound_nodes[0].outputs[0]  # `layer.output` refuses a layer of two models
 
     def known(*_: Any, **__: Any) -> keras.KerasTensor:
         return keras.KerasTensor(first.shape, first.dtype)
 
-    # An attribute of the object goes before the method. Not a tracked one: it is no state.
+    # An attribute of the object goes before the method. Not a tracked one: it is not state.
     object.__setattr__(layer, "compute_output_spec", known)
     try:
         yield
@@ -97,7 +97,7 @@ def seed_generator_states(model: keras.Model) -> list[keras.Variable]:
 
 @contextlib.contextmanager
 def variables_without_values() -> Iterator[None]:
-    """Within, models are built without values; each variable is to get one by ``give_value``.
+    """Inside the block, models are built without values; ``give_value`` gives a variable its value.
 
     So large weights are never in memory twice. Keras's public scope would initialise what is made
     inside at the next occasion; that is undone at the end.
@@ -195,7 +195,7 @@ def train_function_of(model: keras.Model, steps: int) -> Callable[[Any], Any]:
 
     Args:
         model: compiled.
-        steps: of an execution; there must be as many batches.
+        steps: steps per execution; there must be as many batches.
 
     Returns:
         A function from an iterator to the results of the last step.

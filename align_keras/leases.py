@@ -1,6 +1,6 @@
 """Leases: they replace locks on TensorFlow's remote file systems, which have no locks.
 
-A lease is an object that its holder writes anew every few seconds. Whoever finds one waits until it
+A lease is an object that its holder rewrites every few seconds. Whoever finds one waits until it
 has changed, and then refuses, or has stayed as it was for a while, and then takes it over: its
 holder was killed. No clocks are compared.
 
@@ -114,7 +114,7 @@ def _renew(path: RemotePath, token: str, stop: threading.Event) -> None:
     count = 0
     while not stop.wait(RENEWED_EVERY):
         count += 1
-        # While the network is away the run goes on; checkpoints will tell.
+        # While the network is away the run continues; checkpoints will tell.
         with contextlib.suppress(OSError):
             if (_read(path) or {}).get("token", token) != token:
                 return

@@ -18,12 +18,12 @@ class LineFile:
     """A file that one process at a time appends lines to.
 
     On this machine a line is on the disk when ``append`` returns. An object of a store cannot grow:
-    there the lines are kept in memory, and the object is written anew once in a while and by
+    there the lines are kept in memory, and the object is written again once in a while and by
     ``flush``; a killed process loses the lines since. What that costs is bounded: at most 16 KiB a
     second, once in ten seconds, and one writing for each ``flush``.
 
     Args:
-        path: of the file, which need not exist.
+        path: path of the file, which need not exist.
     """
 
     def __init__(self, path: AnyPath) -> None:

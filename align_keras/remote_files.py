@@ -37,7 +37,7 @@ class RemoteReader(io.RawIOBase):
     """A file's bytes, for ``io.BufferedReader``.
 
     Args:
-        address: of the file.
+        address: address of the file.
         size: its bytes.
     """
 

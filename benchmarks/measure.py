@@ -68,7 +68,7 @@ class Side:
         line = self._process.stdout.readline()
         if not line:
             sys.exit(f"{self.name}: it ended; run it alone to see why")
-        # By itself it would go on making batches ahead, in the others' turns.
+        # By itself it would continue making batches ahead, in the others' turns.
         os.killpg(self._process.pid, signal.SIGSTOP)
         return json.loads(line)
 

@@ -7,7 +7,7 @@ Forward and backward pass, loss and optimizer of a named experiment of ``recipes
 in bfloat16 with its share of the paper's batch: 16,384 pairs over 1,024 cores. libtpu compiles it
 for each kind of chip; nothing is executed. A compilation takes minutes to hours, so each result is
 a JSON file in ``--results``, and the table is printed of all that are there: a run adds to them,
-and one that was stopped goes on. Needs the extra ``tpu-compile``.
+and one that was stopped continues. Needs the extra ``tpu-compile``.
 
 The compiler has chosen every op's form, order and place in memory when it begins to generate code.
 All figures stand then, so it is ended there, unless ``--code`` asks whether code can be generated

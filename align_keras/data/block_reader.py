@@ -54,7 +54,7 @@ def block_reader(counts: Mapping[str, int]) -> ReadBlock:
                 buffer_size=tf.cast(buffer_bytes, tf.int64),
                 byte_offsets=[start],
             )
-            # An error here ends the block. An error in opening the file would come again for ever,
+            # An error here ends the block. An error in opening the file would come again forever,
             # since `ignore_errors` asks the reader again.
             with tf.control_dependencies([_first_byte(path)]):
                 variant = tf.identity(variant)

@@ -1,4 +1,4 @@
-"""What is looked at in shards before a run begins."""
+"""Checks of shards before a run begins."""
 
 import itertools
 import logging

@@ -115,7 +115,7 @@ def check_table(path: str | AnyPath, head: bytes, ending: str) -> None:
     """Raises InputError if a file is of another kind than its ending says.
 
     Args:
-        path: of the table.
+        path: path of the table.
         head: its first ``HEAD_BYTES``, unpacked.
         ending: its ending, such as ``.csv``.
     """

@@ -99,7 +99,7 @@ def measure_throughput(
         preprocessor: an ``AlignPreprocessor`` with a vocabulary.
         batch_size: pairs; if there are fewer, all of them.
         seconds: how long to draw batches; at least two are drawn.
-        seed: of the pipeline.
+        seed: seed of the pipeline.
     """
     batch_size = min(batch_size, sum(counts.values()))
     batches = iter(pipeline.training_dataset(counts, preprocessor, batch_size, seed=seed))

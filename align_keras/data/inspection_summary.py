@@ -22,7 +22,7 @@ def problems(
     """Judges a report.
 
     Args:
-        report: of an ``Inspection``.
+        report: the report of an ``Inspection``.
         max_unusable: the share of the records that may be unusable.
         resize_size: what images are stretched to, pixels.
         sequence_length: word pieces that a caption is trimmed to, with [CLS] and [SEP].
@@ -119,7 +119,7 @@ def draw_sheet(path: str | AnyPath, samples: list[dict[str, Any]], columns: int 
     """Draws pairs: each image whole, its caption below, its size above.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         samples: as of an ``Inspection``.
         columns: pairs per row.
     """

@@ -41,7 +41,7 @@ def split_weights(text: str) -> list[tuple[str, Fraction | None]]:
     None for a weight that is not given. A text without weights is one pattern.
 
     Raises:
-        InputError: if a weight is no number above 0.
+        InputError: if a weight is not a number above 0.
     """
     parts = text.split(",")
     found = [_WEIGHT.fullmatch(part) for part in parts]

@@ -137,7 +137,7 @@ def _blank(dtype: tf.DType) -> tf.Tensor:
 
 
 def _as_ids(*kinds: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-    """As ``_as_id``, of strings, integers and floats."""
+    """Like ``_as_id``, of strings, integers and floats."""
     (text, is_text), (integer, is_integer), (number, is_number) = kinds
     is_whole = is_number & (tf.floor(number) == number) & (tf.abs(number) < 1 << 24)
     integer = tf.where(is_integer, integer, tf.cast(tf.where(is_whole, number, 0.0), tf.int64))

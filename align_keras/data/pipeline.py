@@ -111,7 +111,7 @@ def _mixed(
     worker: int,
     num_workers: int,
 ) -> tf.data.Dataset:
-    """As ``batches.endless``, of sources that are mixed by weight."""
+    """Like ``batches.endless``, of sources that are mixed by weight."""
     weights = [source.weight for source in sources]
     places = {shard: place for place, shard in enumerate(sorted(counts))}
     streams = []

@@ -203,5 +203,5 @@ def make_record(jpg: bytes, txt: str | bytes, key: str, **fields: Any) -> bytes:
             feature = tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
         features[name] = feature
     example = tf.train.Example(features=tf.train.Features(feature=features))
-    # Else the order of the fields, and so a shard's bytes, change from process to process.
+    # Otherwise the order of the fields, and so a shard's bytes, change from process to process.
     return example.SerializeToString(deterministic=True)

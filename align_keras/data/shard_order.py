@@ -62,7 +62,7 @@ class ShardCounts(dict[str, int]):
         starts: the bytes where the blocks of each shard begin, by path.
         digests: those of its records, as in ``framing.ShardIndex``.
         whole: how many of its records are not cut off, where that is known.
-        sizes: of the shards, bytes; 0 where that is not known.
+        sizes: sizes of the shards, bytes; 0 where that is not known.
         watched: the shards as files. One that was touched, or put back from a copy, has not changed
             if its records are the same.
     """

@@ -81,7 +81,7 @@ def write_shard(path: str, frames: Sequence[bytes]) -> None:
     """Writes one whole shard with its statistics; several may do so at the same time.
 
     Args:
-        path: of the shard.
+        path: path of the shard.
         frames: serialised records.
     """
     tf.io.gfile.makedirs(os.path.dirname(path) or ".")

@@ -15,7 +15,7 @@ GONE, FOLDER = "is gone", "is a folder"
 
 
 class FileState(NamedTuple):
-    """What tells a file from another one without reading it."""
+    """Properties that distinguish versions of a file without reading it."""
 
     size: int
     """Bytes."""

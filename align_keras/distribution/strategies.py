@@ -26,7 +26,9 @@ def make_strategy(name: str, tpu: str = "local") -> tf.distribute.Strategy:
         InputError: if the name is unknown or its hardware is absent.
     """
     if name not in STRATEGIES:
-        raise InputError(f"no strategy {name!r}", remedy=f"choose one of {', '.join(STRATEGIES)}")
+        raise InputError(
+            f"unknown strategy {name!r}", remedy=f"choose one of {', '.join(STRATEGIES)}"
+        )
     # These two first: they must come before anything that starts TensorFlow's runtime, such
     # as asking for its devices.
     if name == "multi_worker":
@@ -131,7 +133,7 @@ def gather_from_workers(strategy: Any, number: int) -> list[int]:
 
     Args:
         strategy: None, or another than of several workers, gives the number alone.
-        number: of this worker, exact up to 2^53.
+        number: a number of this worker, exact up to 2^53.
     """
     worker, workers = worker_place(strategy)
     if workers == 1:

@@ -128,7 +128,7 @@ def bootstrap_correlation(
 
     Args:
         queries: ids, ``(pairs,)``; the first of each pair is the query.
-        similarities: of a model, ``(pairs,)``.
+        similarities: similarities of a model, ``(pairs,)``.
         scores: judgements, ``(pairs,)``.
         samples: how many.
         seed: decides what is sampled.

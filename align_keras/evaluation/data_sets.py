@@ -17,14 +17,14 @@ DEFAULT_PROMPTS = ("a photo of a {}.",)
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """What is known of a data set by its name."""
+    """A known data set."""
 
     tfds: str = ""
     """Its name in TensorFlow Datasets; empty where it is not there."""
     split: str = "test"
-    """What is evaluated."""
+    """Split to evaluate."""
     train_split: str = "train"
-    """What probes are trained on."""
+    """Split to train probes on."""
     prompts: str = ""
     """Name of its prompts in ``clip_prompts/templates.json``; empty: ``DEFAULT_PROMPTS``."""
     class_names: str = ""

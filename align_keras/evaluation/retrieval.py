@@ -27,7 +27,7 @@ def best_positive_ranks(
         keys: unit-norm embeddings, ``(keys, dim)``.
         query_groups: integers, ``(queries,)``; a key is right if its group is the query's.
         key_groups: integers, ``(keys,)``.
-        chunk_size: queries scored at a time, which bounds memory; by itself 8M scores.
+        chunk_size: queries scored at a time, which bounds memory; default: 8M scores.
 
     Returns:
         Integers from 0 (the best), ``(queries,)``.
@@ -52,7 +52,7 @@ def ranks_among_positives(
     queries_are_keys: bool = False,
     chunk_size: int | None = None,
 ) -> np.ndarray:
-    """As ``best_positive_ranks``, with each query's right keys listed.
+    """Like ``best_positive_ranks``, with each query's right keys listed.
 
     Args:
         queries: unit-norm embeddings, ``(queries, dim)``.
@@ -191,13 +191,13 @@ def full_metrics(
     image_of_text: np.ndarray | Sequence[int],
     fold_size: int | None = None,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """What papers report of Flickr30K and COCO: recalls, median ranks and the mean recall.
+    """The metrics of papers on Flickr30K and COCO: recalls, median ranks and the mean recall.
 
     Args:
         images: unit norm, ``(images, dim)``.
         texts: unit norm, ``(texts, dim)``.
         image_of_text: the place of each caption's image, ``(texts,)``.
-        fold_size: images of a fold; then every figure is the mean over folds of so many images
+        fold_size: images per fold; then every figure is the mean over folds of this many images
             in their order and their captions (COCO's "1K", of five), what is over left out.
 
     Returns:
@@ -223,7 +223,7 @@ def full_metrics(
 def metrics_of_ranks(
     ranks: Mapping[str, np.ndarray], image_of_text: np.ndarray
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """As ``full_metrics``, of the ranks that ``cross_modal_ranks`` returns."""
+    """Like ``full_metrics``, from the ranks that ``cross_modal_ranks`` returns."""
     metrics, chance = recalls(ranks, image_of_text)
     for values in (metrics, chance):
         values["mean_recall"] = float(np.mean(list(values.values())))

@@ -21,7 +21,7 @@ def of_saved_model(
 
     Args:
         model: an ``AlignDualEncoder`` with a preprocessor.
-        class_names: of ``classify``; None for none.
+        class_names: the classes of ``classify``; None for none.
         prompts: strings with ``{}`` for the class name.
         fold_batch_norm: whether the batch norms are in the kernels.
     """

@@ -49,7 +49,7 @@ class ExportOptions:
         }
 
     def _not_litert(self) -> InputError:
-        problem = f"not for {self.format}"
+        problem = f"does not apply to {self.format}"
         return InputError(problem, remedy="give <format>=litert", setting="quantize")
 
     def _of_saved_model(self) -> dict[str, Any]:

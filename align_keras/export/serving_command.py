@@ -10,7 +10,7 @@ def serving_command(folder: AnyPath) -> str:
     """The command that serves a SavedModel by TensorFlow Serving in Docker.
 
     Args:
-        folder: of the SavedModel; its name is the version, a number, and its parent's the model's.
+        folder: the SavedModel. Its name is the version, a number; its parent has the model's name.
 
     Returns:
         The command; if the folder's name is not a number, a line that asks for one.

@@ -34,7 +34,7 @@ def export(
 
     Args:
         model: an ``AlignDualEncoder``.
-        path: of the folder, also ``gs://...``.
+        path: path of the folder, also ``gs://...``.
         format: one of ``FORMATS``.
         replace: whether a SavedModel that is there is replaced.
         **options: of ``write_saved_model`` or ``towers.write_towers``.

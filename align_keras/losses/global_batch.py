@@ -29,10 +29,10 @@ def global_losses(
     Args:
         images: this replica's image embeddings, float32, unit norm, ``(rows, width)``.
         texts: its text embeddings, likewise.
-        temperature: of the softmaxes, a scalar.
+        temperature: temperature of the softmaxes, a scalar.
         ids: int64 tensors ``(rows,)``; two pairs that share a value of any, other than 0, are
             no negatives of each other.
-        label_smoothing: of both softmaxes.
+        label_smoothing: label smoothing of both softmaxes.
         tile_rows: rows of the matrix of logits that are held at once; 0 for the whole matrix.
             ``None`` for the whole where a replica has up to 4 million logits (its pairs times
             all pairs; 2,048 pairs on one replica) or an unknown number, else ``rows_of_a_tile``.

@@ -2,7 +2,7 @@
 
 One pass computes each tile of logits once for both directions: exact log-sums for its rows, and
 running ones for all columns, which are put together over the replicas. Only those are kept; the
-backward pass computes the tiles anew. Memory is that of a tile and of the embeddings, and with
+backward pass computes the tiles again. Memory is that of a tile and of the embeddings, and with
 one matrix product instead of two a direction it is also the faster form of a large batch.
 Everything is float32. A pure function; what crosses replicas is handed in.
 """

@@ -38,7 +38,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
 
     Args:
         backbone: an ``AlignBackbone``.
-        initial_temperature: of the softmax, 1.0 in the paper.
+        initial_temperature: initial temperature of the softmax, 1.0 in the paper.
         min_temperature: the floor, which bounds the logits where a run overfits.
         **kwargs: of ``keras.Model``.
 
@@ -124,7 +124,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         Args:
             optimizer: a Keras optimizer without clipping of its own: Keras clips before the
                 gradients of the replicas are summed.
-            label_smoothing: of both softmaxes, 0.1 in the paper.
+            label_smoothing: label smoothing of both softmaxes, 0.1 in the paper.
             mask_false_negatives: whether two pairs with the same image id or caption are no
                 negatives of each other. ``False`` for the paper's loss.
             global_clipnorm: bound on the norm of all gradients together, after the sum over

@@ -27,7 +27,7 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         backbone: an ``AlignBackbone``.
         preprocessor: an ``AlignPreprocessor``, for raw images and captions; None if there are to
             be none.
-        initial_temperature: of the softmax, 1.0 in the paper.
+        initial_temperature: initial temperature of the softmax, 1.0 in the paper.
         min_temperature: its floor.
         **kwargs: of ``keras.Model``.
 
@@ -164,7 +164,7 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         return self.backbone.encode_images(raw_inputs.scaled(images, self.preprocessor))
 
     def _encode(self, encode, batches):
-        # Traced once a tower, whatever the shapes; anew if the backbone is another.
+        # Traced once a tower, whatever the shapes; again if the backbone is another.
         key = (encode.__name__, id(self.backbone), id(self.preprocessor))
         if key not in self._traced:
             self._traced[key] = tf.function(encode, reduce_retracing=True, autograph=False)

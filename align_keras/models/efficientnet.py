@@ -148,7 +148,7 @@ def keras_hub_dropout(rate: float, depth_coefficient: float, repeats: list[int])
     scaling, which for L2 would end above 1.
 
     Args:
-        rate: of the last block.
+        rate: rate of the last block.
         depth_coefficient: what the number of blocks is scaled by.
         repeats: blocks of each stage before scaling.
     """

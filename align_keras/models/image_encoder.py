@@ -26,7 +26,7 @@ class ImageEncoder(keras.Model):
     Args:
         backbone: a ``keras_hub.models.EfficientNetBackbone``. Its layers are used, not
             copied; those above the cut are left out of this model's weights.
-        batch_norm_momentum: of every batch-norm layer's moving averages. keras-hub's
+        batch_norm_momentum: momentum of every batch-norm layer's moving averages. keras-hub's
             "v1" blocks ignore the backbone's own argument, so it is set here.
         synchronized_batch_norm: whether batch statistics are those of the global batch
             instead of each replica's share. The paper does not say which it used; only with
@@ -100,7 +100,7 @@ class ImageEncoder(keras.Model):
         # keras-hub's blocks make layers, such as `Add`, while they are called.
         with precision.dtype_policy(self.dtype_policy):
             features = self._features(inputs, training and not is_frozen, mask)
-        # Else a tape would go back through the layers, which it does not know to be frozen.
+        # Otherwise a tape would go back through the layers, which it does not know to be frozen.
         return tf.stop_gradient(features) if is_frozen else features
 
     def _features(self, inputs, training, mask):

@@ -53,7 +53,7 @@ def call_stem(stem: keras.Model, images: tf.Tensor, chunks: int) -> tf.Tensor:
     Args:
         stem: the part of the tower before its first block.
         images: ``(batch, height, width, 3)``.
-        chunks: of an image.
+        chunks: number of chunks per image.
 
     Returns:
         ``(chunks * batch, height, columns, channels)``.
@@ -79,7 +79,7 @@ def can_cut(block: keras.Model, columns: int) -> bool:
 
     Args:
         block: the part of the tower that is one block.
-        columns: of a chunk of its input.
+        columns: columns in a chunk of its input.
     """
     (layers,) = efficientnet.blocks(block)
     if "depthwise" not in layers or _named(block, "projection_activation"):
@@ -99,7 +99,7 @@ def call_block(
     Args:
         block: the part of the tower that is one block, of which ``can_cut`` is true.
         features: its input, ``(chunks * images, height, columns, channels)``.
-        chunks: of an image.
+        chunks: number of chunks per image.
         training: the mode of batch norm and drop-connect.
 
     Returns:

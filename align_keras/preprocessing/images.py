@@ -192,7 +192,7 @@ def decode_random_area(
     Args:
         encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
         seed: two integers, which alone decide the window.
-        size: of the square, pixels.
+        size: side of the square, pixels.
         min_area: the least share of the image that the window covers, above 0 to 1.
         antialias: as for ``resize``.
         upright: as for ``decoder.decode``.

@@ -1,4 +1,4 @@
-"""What in the metrics of a contrastive run calls for a look, in one line each."""
+"""Warnings about the metrics of a contrastive run, one line each."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -34,7 +34,7 @@ class Alarms:
         """The alarms of a line.
 
         Args:
-            step: of the run.
+            step: step of the run.
             metrics: means since the line before; other fields are not looked at.
         """
         if "loss" not in metrics:
@@ -104,10 +104,10 @@ class Alarms:
 
 
 def of_epochs(steps: int, batch_size: int, pairs: int) -> str | None:
-    """What the length of a run calls for: a line, or None.
+    """A warning if a run has too many epochs, in one line; None otherwise.
 
     Args:
-        steps: of the run.
+        steps: steps of the run.
         batch_size: pairs per step.
         pairs: in the training data.
     """

@@ -96,7 +96,7 @@ class RunCheckpoints:
         the newest step of which each has a sound checkpoint; every worker must call this.
 
         Args:
-            strategy: of the run; None for one worker.
+            strategy: the run's strategy; None for one worker.
 
         Returns:
             The number of steps done.
@@ -239,7 +239,7 @@ class RunCheckpoints:
         self._checkpoint.write(prefix, self._options())
 
     def _options(self) -> tf.train.CheckpointOptions | None:
-        """Of a TPU: all goes through this process, as its hosts have disks of their own."""
+        """On TPUs, checkpoints go through this process: the hosts have their own disks."""
         if isinstance(self.model.distribute_strategy, tf.distribute.TPUStrategy):
             return tf.train.CheckpointOptions(experimental_io_device="/job:localhost")
         return None

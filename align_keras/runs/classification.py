@@ -68,7 +68,7 @@ def finetune(settings: ClassificationSettings) -> dict[str, dict[str, float]]:
     """Trains both phases, evaluates after each and saves.
 
     Args:
-        settings: of the run; if its directory holds a run, that goes on.
+        settings: the run's settings; if its directory holds a run, that continues.
 
     Returns:
         The metrics of each phase.
@@ -98,7 +98,7 @@ def open_run(
     """Opens data and model; finds all that can be wrong with the settings, images excepted.
 
     Args:
-        settings: of the run.
+        settings: the run's settings.
         held: as in ``open_workdir``.
     """
     settings.check()
@@ -136,7 +136,7 @@ def make_classifier(
         model = load_model(settings.start.model, dtype=settings.training.precision)
     tower = model.backbone.image_encoder
     tower.rematerialize = settings.training.rematerialize
-    # Else each replica would keep, and the first one save, the statistics of its own share.
+    # Otherwise each replica would keep, and the first one save, the statistics of its own share.
     tower.synchronized_batch_norm = True
     return AlignImageClassifier(tower, class_names, model.preprocessor)
 
@@ -182,7 +182,7 @@ def compile_phase(run: ClassificationRun, name: str, steps: int) -> None:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
-    # Else Keras would draw a batch and trace the model once more for them.
+    # Otherwise Keras would draw a batch and trace the model once more for them.
     labels = keras.KerasTensor((None,), "int32")
     logits = keras.KerasTensor((None, len(run.classifier.class_names)), "float32")
     keras_internals.build_losses(run.classifier, labels, logits)

@@ -40,7 +40,7 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
     one line and exit code 130, 143 or 129; a second signal ends it at once.
 
     Args:
-        name: of the recipe, such as ``pretrain.py``; error lines begin with it.
+        name: name of the recipe, such as ``pretrain.py``; error lines begin with it.
         parse: reads the settings, without TensorFlow.
         main: does the work.
 

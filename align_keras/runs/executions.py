@@ -33,7 +33,7 @@ class Executions:
             intervals: steps between lines, checkpoints and evaluations.
             first: steps done before.
             last: steps of the whole run.
-            strategy: of the run.
+            strategy: the run's strategy.
         """
         common = math.gcd(first, last, *intervals)
         if self.asked is not None:
@@ -49,8 +49,8 @@ class Executions:
 
         Args:
             first_step: steps done before.
-            steps: of an execution.
-            folder: of TensorBoard's logs.
+            steps: steps per execution.
+            folder: folder of TensorBoard's logs.
         """
         if not self.profile:
             return []
@@ -64,8 +64,8 @@ class Profiler(keras.callbacks.Callback):
     Args:
         start: the first step of the trace, from 1 in this process.
         stop: the last one.
-        steps: of an execution; those that have steps of the trace are in it as a whole.
-        folder: of TensorBoard's logs.
+        steps: steps per execution; those that have steps of the trace are in it as a whole.
+        folder: folder of TensorBoard's logs.
     """
 
     def __init__(self, start: int, stop: int, steps: int, folder: AnyPath) -> None:

@@ -38,7 +38,7 @@ class DivergedError(InputError, FloatingPointError):
     """The loss or the gradient is not a finite number.
 
     Attributes:
-        steps: of the run, from 1: the first and the last of those among which it happened.
+        steps: steps of the run, from 1: the first and the last of those among which it happened.
         metric: its name in the log.
         value: the metric's mean over the steps.
     """
@@ -63,7 +63,7 @@ class TrainingLog(keras.callbacks.Callback):
     Args:
         workdir: the run's directory.
         checkpoints: the run's ``RunCheckpoints``; holds the seconds spent.
-        total_steps: of the whole run.
+        total_steps: steps of the whole run.
         batch_size: pairs per step, over all replicas.
         log_every: steps per line.
         skipped: the run's ``SkippedInRun``; its count goes into the log.
@@ -152,7 +152,7 @@ class TrainingLog(keras.callbacks.Callback):
         self._settle(is_saved=True, is_last=False)
 
     def _settle(self, is_saved: bool, is_last: bool) -> dict[str, float]:
-        """As ``settle``; returns the metrics since the last line, none right after one."""
+        """Like ``settle``; returns the metrics since the last line, none right after one."""
         metrics = self._await()
         if self._looked_step == self.step:
             return metrics  # Looking at many files twice would take long.
@@ -217,7 +217,7 @@ class TrainingLog(keras.callbacks.Callback):
         self._save()
 
     def _settle_alone(self) -> dict[str, float]:
-        """As ``_settle``, but without an exchange: other workers may be elsewhere."""
+        """Like ``_settle``, but without an exchange: other workers may be elsewhere."""
         return self._settle(True, False) if self.skipped.is_alone else self._await()
 
     def _save(self) -> None:

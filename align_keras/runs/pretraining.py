@@ -60,7 +60,7 @@ def pretrain(settings: PretrainSettings) -> Metrics:
     """Trains, evaluates and reports.
 
     Args:
-        settings: of the run; if its directory holds a run, that goes on.
+        settings: the run's settings; if its directory holds a run, that continues.
 
     Returns:
         What ``metrics.json`` holds.
@@ -106,7 +106,7 @@ def open_run(
     """Opens data and model; finds all that can be wrong with the settings before it returns.
 
     Args:
-        settings: of the run.
+        settings: the run's settings.
         held: as in ``open_workdir``.
     """
     settings.check()

@@ -77,7 +77,7 @@ def open_data(
         data: with all sizes.
         model: may bring the vocabulary.
         workdir: the run's directory, for rendered scenes, packed sets and the vocabulary.
-        batch_size: of training, over all replicas.
+        batch_size: batch size of training, over all replicas.
         seed: decides scenes and the order of packed sets.
 
     Raises:
@@ -236,7 +236,7 @@ def quickstart_data(directory: AnyPath, seed: int) -> dict[str, list[str]]:
 
 
 def list_shards(counts: dict[str, int]) -> dict[str, Any]:
-    """What decides the order of records, for ``train_shards.json``.
+    """Everything that the order of records depends on, for ``train_shards.json``.
 
     The shards' names, numbers of records and of blocks and digests of records, in order, and the
     version of the order; their folder may change.
@@ -258,7 +258,7 @@ def check_order(path: AnyPath) -> None:
     """Raises InputError if a run began with a version that reads records in another order.
 
     Args:
-        path: of its JSON file of ``list_shards``, which need not exist.
+        path: path of its JSON file of ``list_shards``, which need not exist.
     """
     if not path.exists():
         return

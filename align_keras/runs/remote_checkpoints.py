@@ -17,10 +17,10 @@ from align_keras.runs.checkpoint_files import LIST_END, CheckpointFolder
 
 
 class RemoteCheckpointFolder(CheckpointFolder):
-    """As ``CheckpointFolder``, for an address.
+    """Like ``CheckpointFolder``, for an address.
 
     Args:
-        path: of the folder, which need not exist.
+        path: path of the folder, which need not exist.
         max_to_keep: how many of the newest to keep.
     """
 
@@ -64,5 +64,5 @@ class RemoteCheckpointFolder(CheckpointFolder):
         return [(step, name) for step, name in found if step in whole]
 
     def _all_files(self) -> list[tuple[int, str]]:
-        """As ``_files``, also of checkpoints without a list."""
+        """Like ``_files``, also of checkpoints without a list."""
         return super()._files()

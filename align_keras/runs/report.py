@@ -74,7 +74,7 @@ def draw_retrieval_sheet(
     """Draws the images that some held-out captions find, evenly spread over the captions.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         evaluation: the held-out pairs.
         embeddings: as returned by ``evaluation.embed``.
         rows: captions.
@@ -100,7 +100,7 @@ def draw_curves(path: str | AnyPath, lines: list[dict[str, Any]]) -> None:
     """Draws loss, recalls, temperature and learning rate over the steps.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         lines: as returned by ``log.read_log``.
     """
     train = [line for line in lines if line["kind"] == "train"]

@@ -1,4 +1,4 @@
-"""What the texts and numbers of settings mean, and which of them cannot be."""
+"""Reads and checks the values of single settings."""
 
 from align_keras.errors import InputError
 

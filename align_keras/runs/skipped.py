@@ -1,4 +1,4 @@
-"""What a run loses of its training data: what it skips, and files that change under it."""
+"""Training data that a run loses: skipped records, and files that change while it reads them."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ class LostDataError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class Items:
-    """What a run trains on, for messages."""
+    """Names of the training data in messages."""
 
     name: str
     """In the plural."""
@@ -59,8 +59,8 @@ class SkippedInRun:
         epoch: items of an epoch, over all workers.
         batch_size: items per step, over all replicas.
         step: steps done before.
-        strategy: of which every replica takes its own batch a step. None if a batch of the pipeline
-            is shared out to all.
+        strategy: the strategy, if every replica reads its own batches; None if replicas share the
+            batches of one pipeline.
         look: looks at files and says which have changed, and how: ``is gone``. Its argument is
             the number of files to look at; None for all.
         items: name of the data in messages.
@@ -117,7 +117,7 @@ class SkippedInRun:
             step: steps done.
             is_saved: whether a checkpoint will be saved of it: then all files are looked at.
             is_last: whether it was the run's last one.
-            saved_step: of the newest checkpoint.
+            saved_step: step of the newest checkpoint.
 
         Raises:
             LostDataError: if a file has changed, if this epoch has skipped more than ``limit`` of
@@ -163,13 +163,13 @@ class SkippedInRun:
         """Raises LostDataError, after an error of TensorFlow's, if files have changed.
 
         Args:
-            step: of the newest checkpoint: after an error inside a step the weights are not saved.
+            step: step of the newest checkpoint; an error inside a step saves no weights.
         """
         if changed := self._look(None):
             raise _lost("", changed, len(changed), step, self._items)
 
     def explain(self, error: tf.errors.OpError, step: int) -> None:
-        """As ``check_files``; raises LostDataError also after a batch without a readable pair."""
+        """Like ``check_files``; raises LostDataError also after a batch without a readable pair."""
         self.check_files(step)
         numbers = files_of_unreadable_batch(error)
         if numbers is not None:

@@ -102,7 +102,7 @@ def train(
                 profiler.on_train_end()
             model.steps_per_execution = 1
             model.train_function = None
-            # Else it would be drawn once more, after the line that the command ends with.
+            # Otherwise it would be drawn once more, after the line that the command ends with.
             log.close()
     if log.step < last:
         # Keras ends training with a warning where anything in a step raises OutOfRangeError.

@@ -1,4 +1,4 @@
-"""The directory of a run: where it is, whose it is, and that it goes on as it began."""
+"""The directory of a run: creates and locks it, and checks that a run continues as it began."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ def open_workdir(
     """Opens the directory of a run, which need not exist.
 
     Args:
-        settings: of this run.
+        settings: this run's settings.
         workdir: the directory; empty for a new one below ``runs/``, named after time and process.
         part: a folder in it that is used in its place, such as a worker's.
         written: what the run writes or replaces there once it has begun.
@@ -83,7 +83,7 @@ def _read_settings(path: AnyPath, settings: Settings) -> dict[str, Any]:
     """The settings of the run in a directory; an InputError if these are those of no run."""
     before, now = files.read_json(path, dict), json.loads(settings.as_json())
     known = before.keys() & now.keys()
-    # Else what a damaged file lacks would be taken for the default.
+    # Otherwise what a damaged file lacks would be taken for the default.
     if known and all(
         isinstance(before[name], dict) == isinstance(now[name], dict) for name in known
     ):
@@ -113,7 +113,7 @@ def _in_use(workdir: AnyPath) -> Iterator[None]:
 
 
 def how_to_resume(given: str | AnyPath, found: AnyPath, phases: Sequence[str] = ("",)) -> str:
-    """What a signal leaves of a run, and how to go on.
+    """What a signal leaves of a run, and how to continue.
 
     Args:
         given: the directory, as it is given to the command.
@@ -141,11 +141,11 @@ def check_training_data(
 ) -> None:
     """Records a run's training data; on resume, compares with the record.
 
-    A run that resumes on other data would not go on, but begin somewhere in them. Called before
+    A run that resumes on other data would not continue, but begin somewhere in them. Called before
     ``settings.json`` is written, by which a run is known.
 
     Args:
-        path: of a JSON file in the run's directory.
+        path: path of a JSON file in the run's directory.
         found: the training data, for JSON.
         difference: describes, from the data before and now, how they differ; empty if in nothing
             that counts.

@@ -26,7 +26,7 @@ def open_folder(
     Worker 0 uses the run's directory; every other worker uses a subfolder.
 
     Args:
-        settings: of the run.
+        settings: the run's settings.
         strategy: knows the workers.
         written: what a run writes there, as in ``open_workdir``.
         held: likewise.
@@ -66,7 +66,7 @@ def check_same_settings(settings: Settings, strategy: tf.distribute.Strategy) ->
     settings one would do so at other steps, and each would wait for the other.
 
     Args:
-        settings: of this worker; each of them must call this.
+        settings: this worker's settings; each of them must call this.
         strategy: knows the workers.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Files that grow over several runs, and are checked when the next one goes on with them."""
+"""Files that grow over several runs, and are checked when the next one continues with them."""
 
 import hashlib
 import json
@@ -16,9 +16,9 @@ class GrowingFile:
     """Appends to a file and keeps the checksum of all of it; used in a ``with``.
 
     Args:
-        path: of the file, which need not exist.
+        path: path of the file, which need not exist.
         size: bytes that an earlier run committed; what follows them is cut off.
-        sha256: of those bytes; empty: not known.
+        sha256: checksum of these bytes; empty if unknown.
         remedy: what to do about a damaged file.
 
     Raises:
@@ -55,7 +55,7 @@ class GrowingFile:
 
     @property
     def checksum(self) -> Checksum:
-        """Of all that was written."""
+        """Checksum of everything written so far."""
         return Checksum(self.size, self._digest.hexdigest())
 
     def write(self, data: bytes) -> None:

@@ -53,14 +53,14 @@ READ_UP_TO = 1 << 25
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What ``index.json`` holds."""
+    """The contents of ``index.json``."""
 
     model: str
-    """As it was given: a preset's folder or address."""
+    """The model as given: the folder or address of a preset."""
     fingerprint: str
     """As returned by ``evaluation.fingerprint``."""
     images: str
-    """As they were given."""
+    """The images as given."""
     images_fingerprint: str
     precision: str
     width: int
@@ -75,7 +75,7 @@ class Header:
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """What an image is called."""
+    """Name and caption of an image."""
 
     name: str
     caption: str
@@ -115,7 +115,7 @@ class ImageIndex:
 
     @property
     def is_approximate(self) -> bool:
-        """Whether a search looks into a part of it only."""
+        """Whether a search opens only some of its lists."""
         return self._approximate is not None
 
     def search(
@@ -256,7 +256,7 @@ def read_header(directory: str | Path) -> Header:
 
 
 def _fault(header: Header) -> str | None:
-    """What in a header cannot be, or None."""
+    """What is invalid in a header, or None."""
     for field in dataclasses.fields(Header):
         value = getattr(header, field.name)
         kind = int if field.type is int else str

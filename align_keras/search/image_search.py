@@ -1,4 +1,4 @@
-"""What is asked of an index: sentences, images and both; and classes of an image.
+"""Searches an index with sentences, images or both; ranks the classes of an image.
 
 Everything that comes in is bounded and checked here, since a page passes on what strangers send.
 """
@@ -80,7 +80,7 @@ class ImageSearch:
         return value_or_raise(*self._embed_all([query]))
 
     def _embed_all(self, queries: Sequence[Query]) -> list[np.ndarray | InputError]:
-        """As ``embed``, with the sentences of all queries embedded together."""
+        """Like ``embed``, with the sentences of all queries embedded together."""
         texts = [checked_texts(query) for query in queries]
         sentences = [text for own in texts if isinstance(own, tuple) for text in own if text]
         rows = {text: row for row, text in enumerate(dict.fromkeys(sentences))}
@@ -117,7 +117,7 @@ class ImageSearch:
         return self.model.encode_texts(list(texts), _TEXTS)
 
     def embed_image(self, encoded: bytes) -> np.ndarray:
-        """The embedding of an encoded image, ``(width,)``; InputError if it is none."""
+        """The embedding of an encoded image, ``(width,)``; InputError if it is not one."""
         if len(encoded) > MAX_IMAGE_BYTES:
             raise InputError(f"the image has more than {MAX_IMAGE_BYTES >> 20} MiB")
         place = Place(member="the image")
@@ -146,7 +146,7 @@ class ImageSearch:
     def find_all(
         self, asked: Sequence[tuple[Query, int]], probes: int | None = None
     ) -> list[list[Match] | InputError]:
-        """As ``find`` for several queries at a time, without thumbnails.
+        """Like ``find`` for several queries at a time, without thumbnails.
 
         Args:
             asked: queries, each with the number of images to find.
@@ -225,7 +225,7 @@ def value_or_raise(result: T | InputError) -> T:
     try:
         raise result
     finally:
-        # Else the error would hold itself by its traceback, and all images on the way.
+        # Otherwise the error would hold itself by its traceback, and all images on the way.
         del result
 
 

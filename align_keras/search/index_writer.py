@@ -1,4 +1,4 @@
-"""Writes an index so that a run that is killed goes on where it last committed."""
+"""Writes an index so that a run that is killed continues where it last committed."""
 
 import contextlib
 import dataclasses
@@ -38,13 +38,13 @@ class IndexWriter:
     index has a list of ``checksums``.
 
     Args:
-        directory: of the index; made if it is not there.
+        directory: directory of the index; made if it is not there.
         header: its counts are not read.
         restart: whether to throw away an index that is there.
         is_same_model: whether a fingerprint that was stored is the model's; None: if it is equal.
 
     Attributes:
-        header: of the finished index, once ``is_finished``.
+        header: the header of the finished index, once ``is_finished``.
         is_finished: whether there is nothing left to do.
         rows: images in the index so far.
         unreadable: images left out so far.
@@ -293,6 +293,6 @@ def _is_of_others(header: Path) -> bool:
 
 
 def _origin(header: Header) -> dict[str, Any]:
-    """What must be the same for a run to go on; model and images themselves may have moved."""
+    """What must be the same for a run to continue; model and images themselves may have moved."""
     names = ("fingerprint", "images_fingerprint", "precision", "width", "thumbnail_size")
     return {name: getattr(header, name) for name in names}

@@ -44,14 +44,14 @@ def build_index(
     restart: bool = False,
     progress: Callable[[int, int], Any] | None = None,
 ) -> tuple[Header, int]:
-    """Embeds every image that can be read; goes on where an earlier run was cut off.
+    """Embeds every image that can be read; continues where an earlier run was cut off.
 
-    A finished index is divided anew where ``exact_below`` or ``num_lists`` say so.
+    A finished index is divided again where ``exact_below`` or ``num_lists`` say so.
 
     Args:
         model: an ``AlignDualEncoder`` with its preprocessor.
         source: the images.
-        directory: of the index.
+        directory: directory of the index.
         model_name: where the model is; searches load it from there.
         images_name: where the images are, for whoever reads the header.
         batch_size: images at a time.
@@ -117,7 +117,7 @@ class _Prepared:
 
 @dataclasses.dataclass
 class _Part:
-    """What is to be committed: embedded images, and those that were left out."""
+    """Images to commit: embedded ones, and those that were left out."""
 
     embeddings: list[np.ndarray] = dataclasses.field(default_factory=list)
     labels: list[dict[str, str]] = dataclasses.field(default_factory=list)

@@ -75,7 +75,7 @@ def build_page(
 
 
 class _Answers:
-    """What the page's addresses answer."""
+    """The handlers of the page's addresses."""
 
     def __init__(self, search: ImageSearch, probes: int | None) -> None:
         import anyio

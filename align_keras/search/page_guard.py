@@ -117,7 +117,7 @@ def _asked_host(scope: Any) -> str:
 
 
 def host_name(text: str) -> str | None:
-    """A host, with a port or without, in the one form that is compared; None if it is none."""
+    """A host, with a port or without, in the one form that is compared; None if it is not one."""
     bare = text.strip().rstrip(".").lower()
     try:
         return ipaddress.ip_address(bare).compressed

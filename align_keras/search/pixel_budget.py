@@ -27,7 +27,7 @@ class PixelBudget:
 
     @contextlib.contextmanager
     def taken(self, amount: int) -> Iterator[None]:
-        """Within, an amount is taken, or all there is if it is more."""
+        """Inside the block, this amount of the budget is taken, or all of it if that is less."""
         amount = min(amount, self._amount)
         with self._changed:
             self._changed.wait_for(lambda: amount <= self._left)

@@ -46,7 +46,7 @@ class BodyReader:
 
     @contextlib.asynccontextmanager
     async def read(self, request: Any) -> AsyncIterator[bytearray]:
-        """Within, the body of a request is in memory; its size is known before any of it is read.
+        """Inside, the body of a request is in memory; its size is known before it is read.
 
         Args:
             request: a ``starlette.requests.Request``.
@@ -124,7 +124,7 @@ async def discard_body(request: Any) -> None:
 
 
 def parse_fields(body: bytearray) -> dict[str, Any]:
-    """The JSON object of a body; RequestError if it is none."""
+    """The JSON object of a body; RequestError if it is not one."""
     if sum(map(body.count, (b"[", b"{", b","))) > _MAX_SEPARATORS:
         raise RequestError("the request holds too many values")
     try:

@@ -102,7 +102,7 @@ def test_a_shard_that_ends_early_is_named(shard, tmp_path, caplog):
     flip_byte(shard, frame_start(4))
     assert records.count_records(shard) == 10
     (line,) = warnings_of(caplog)
-    assert line.startswith(f"{shard}: ends early, in record 4: ")
+    assert line.startswith(f"{shard}: ends early, in record 4 (")
     assert "10 records were written" in line
     Path(shard_names.stats_path(shard)).unlink()
     assert records.count_records(shard) == 5

@@ -21,8 +21,8 @@ def test_options_are_the_arguments_of_export(tmp_path):
 @pytest.mark.parametrize(
     ("options", "setting", "message"),
     [
-        ({"quantize": "int8"}, "quantize", "not for saved_model; give <format>=litert"),
-        ({"format": "onnx", "quantize": "int8"}, "quantize", "not for onnx"),
+        ({"quantize": "int8"}, "quantize", "does not apply to saved_model; give <format>=litert"),
+        ({"format": "onnx", "quantize": "int8"}, "quantize", "does not apply to onnx"),
         ({"prompts": ("a {}",)}, "prompts", "give <class_names>"),
         ({"class_names": "cifar10"}, "class_names", "neither a file nor one of"),
         ({"class_names": "pets", "prompts": ("a",)}, "prompts", "no {} for the class name"),

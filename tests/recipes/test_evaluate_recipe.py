@@ -20,7 +20,10 @@ def test_a_run_is_evaluated_into_its_directory(tiny_run, scene_photos, tmp_path,
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--task=retrieve:coco"], "--task: no 'retrieve'; choose one of retrieval, zero_shot"),
+        (
+            ["--task=retrieve:coco"],
+            "--task: unknown task 'retrieve'; choose one of retrieval, zero_shot",
+        ),
         (["--task=retrieval:mini"], "--data: give the data of mini; it is not a known name"),
         (["--task=knn:x", "--data=x", "--split=train"], "--train-split: x train would be trained"),
         (["--task=multi30k", "--data=nowhere"], "--data: nowhere: no test_2016_flickr.en"),

@@ -55,7 +55,7 @@ class Example:
 
     @property
     def queries(self) -> tuple[str, ...]:
-        """The usable captions; InputError, with the place, on one that is there but is no text.
+        """The usable captions; InputError, with the place, on one that is there but is not text.
 
         Empty captions are left out, as in packing.
         """

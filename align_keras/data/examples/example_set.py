@@ -60,7 +60,7 @@ class ExampleSet:
                 yield example
 
     def check_captions(self) -> None:
-        """Raises InputError if none of the first images has a caption, or one is no text."""
+        """Raises InputError if none of the first images has a caption, or one is not text."""
         # All captions, so that a faulty one is reported before a model is loaded.
         texts = [len(example.queries) for example in itertools.islice(self, _FIRST_IMAGES)]
         if any(texts):

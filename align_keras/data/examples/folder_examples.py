@@ -79,7 +79,7 @@ class FolderExamples(ExampleSet):
 
     @property
     def fingerprint(self) -> str:
-        """Of names, sizes and times of change."""
+        """Computed from names, sizes and modification times."""
         names = (os.path.relpath(file, self.parts[0]) for file in self._files)
         states = map(image_files.state, self._files)
         return digest((name, *own) for name, own in zip(names, states, strict=True))

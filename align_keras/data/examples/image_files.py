@@ -128,7 +128,7 @@ def read_file(path: str | AnyPath) -> bytes:
         is_folder, is_file = stat.S_ISDIR(found.st_mode), stat.S_ISREG(found.st_mode)
     if is_folder:
         raise NoImageError("image is a folder")
-    # A pipe would block for ever.
+    # A pipe would block forever.
     if not is_file:
         raise OSError("not a file")
     if found.st_size > MAX_FILE_BYTES:

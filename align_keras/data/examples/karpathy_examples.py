@@ -21,7 +21,7 @@ class KarpathyExamples(ExampleSet):
     """The images of a split, with five captions or more each; one part.
 
     Args:
-        path: of the JSON file.
+        path: path of the JSON file.
         images: the folder of the images; the file's own if empty.
         split: its images; empty for all.
 
@@ -67,7 +67,7 @@ class KarpathyExamples(ExampleSet):
 
     @property
     def fingerprint(self) -> str:
-        """Of names and captions, and of the states of the files."""
+        """Computed from names, captions, and sizes and times of the files."""
         folder = self._folder.directory
         return digest(
             (name, *captions, *image_files.state(folder / self._file(name)))

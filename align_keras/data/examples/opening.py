@@ -44,8 +44,8 @@ def open_examples(
             last also with ``.gz`` behind) with the columns ``image``, ``archive``, ``captions``,
             ``class_name`` and ``label``, all but the first optional; Karpathy's ``.json``; a
             folder of images; or a quoted pattern of TFRecord or tar shards.
-        split: of TFDS and of Karpathy's file; of a table, the rows with that value in the column
-            ``split``; of a folder, the folder in it of that name.
+        split: a split of TFDS or of Karpathy's file; in a table, a value of the column ``split``;
+            in a folder, the name of a subfolder.
         images: folder of the images; empty: the table's or Karpathy's own.
         select: only rows of a table with these values, as ``COLUMN=VALUE``.
         default_split: taken where the data has splits and none is given; empty for all of them,
@@ -133,7 +133,7 @@ def open_downloads(source: str, columns: Columns | None = None) -> ExampleSet:
         columns: ``Columns``.
 
     Raises:
-        InputError: if it is none of them.
+        InputError: if it is not one of them.
     """
     columns = columns or Columns()
     if source.startswith("tfds:"):

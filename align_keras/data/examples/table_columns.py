@@ -12,7 +12,7 @@ from align_keras.errors import InputError, Place
 
 
 def check_data(data: str, select: Sequence[str], needs: str = "") -> None:
-    """As ``check_columns``, if the data set is a table.
+    """Like ``check_columns``, if the data set is a table.
 
     Args:
         data: as in ``opening.open_examples``.
@@ -32,9 +32,9 @@ def check_columns(
     Of a CSV, TSV or Parquet file the header is read; of JSONL the rows until all are found.
 
     Args:
-        path: of the table.
+        path: path of the table.
         columns: ``Columns``.
-        needs: of ``image``, ``captions`` and ``class``.
+        needs: which of ``image``, ``captions`` and ``class`` must be there.
 
     Raises:
         InputError: also if the table cannot be read, as ``tables.read_table``.

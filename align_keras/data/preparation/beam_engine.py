@@ -24,7 +24,7 @@ _DEFAULTS = ("--default_sdk_harness_log_level=ERROR",)
 def prepare(
     preparation: Preparation, output: str, shard_size: int, options: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """As ``single_machine.prepare``, by Beam; lines of JSON may lie in several files.
+    """Like ``single_machine.prepare``, by Beam; lines of JSON may lie in several files.
 
     Args:
         preparation: what to do; its source is where workers can read it.

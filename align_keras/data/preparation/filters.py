@@ -64,11 +64,11 @@ class Rules:
     max_words: int | None = paper_rules.MAX_WORDS
     """Unigrams of a caption, at most."""
     max_images_per_caption: int | None = paper_rules.MAX_IMAGES_PER_CAPTION
-    """Different images that one alt-text may stand beside."""
+    """Maximum number of different images that share an alt-text."""
     frequent_ngrams: int | None = paper_rules.FREQUENT_NGRAMS
     """Most frequent unigrams and bigrams, in one list, that a caption may be made of."""
     max_captions_per_image: int | None = paper_rules.MAX_CAPTIONS_PER_IMAGE
-    """Different alt-texts that one image may stand beside."""
+    """Maximum number of different alt-texts of one image."""
     min_side_above: int | None = paper_rules.MIN_SIDE_ABOVE
     """Pixels that the shorter side must exceed."""
     max_aspect_below: float | None = paper_rules.MAX_ASPECT_BELOW
@@ -194,7 +194,7 @@ def place_of_bound(ranges: Mapping[str, int], cutoff: Cutoff) -> tuple[str, int]
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """What the whole raw set says about one pair."""
+    """Counts over the complete raw set that concern one pair."""
 
     images_of_caption: int = 0
     captions_of_image: int = 0

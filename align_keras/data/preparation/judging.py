@@ -191,11 +191,11 @@ def pair_key(seed: int, key: str, index: int) -> str:
     """The name of a pair, by which it is also sorted: 16 hexadecimal digits.
 
     Args:
-        seed: of the preparation.
-        key: of the example.
+        seed: seed of the preparation.
+        key: key of the example.
         index: place of the caption among the example's.
     """
-    # A shard's name may hold what is no text.
+    # A shard's name may hold bytes that are not text.
     text = f"{seed} {key} {index}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, digest_size=8).hexdigest()
 

@@ -68,7 +68,7 @@ class EvaluationImages:
             of photographs of 144 pixels and more, at half to twice the size and down to JPEG
             quality 30, were found, and none of 141,000 pairs of different ones was within 10; of
             product photographs of 60 x 80 pixels on white, one pair in 6,500 was within 4.
-        preset: of an ``AlignDualEncoder`` whose image tower gives the embeddings; none if empty.
+        preset: an ``AlignDualEncoder`` whose image tower gives the embeddings; empty for none.
         max_cosine: above which two images are near-duplicates.
 
     Raises:

@@ -44,7 +44,7 @@ class Output:
     table_only: bool = False
     """Open no image: kept pairs are listed in ``OUTPUT-kept.jsonl``."""
     engine: Literal["single_machine", "beam"] = "single_machine"
-    """What runs the rules; the shards are the same."""
+    """Where the rules run; the shards are the same."""
     beam_options: tuple[str, ...] = ()
     """Options of the Beam pipeline."""
 
@@ -101,7 +101,7 @@ def prepare(
 
 
 def _outcome(output: Output) -> str:
-    """What a signal leaves."""
+    """What remains after a signal."""
     if shard_sets.find_set(output.output):
         return "the shards are complete"
     return "nothing was written; run it again"
@@ -208,7 +208,7 @@ def open_evaluation_images(
     Args:
         data: the images, as in ``examples.open_images``.
         rules: with the thresholds of a near-duplicate.
-        preset: of an ``AlignDualEncoder`` whose image tower compares images too; none if empty.
+        preset: an ``AlignDualEncoder`` whose image tower also compares images; empty for none.
 
     Raises:
         InputError: if no image in it decodes, or the preset does not load.

@@ -1,11 +1,11 @@
-"""What the rules decide about one caption and one image."""
+"""Verdicts of the rules on one caption and one image."""
 
 import dataclasses
 
 
 @dataclasses.dataclass
 class Verdict:
-    """What became of one caption of an example."""
+    """Verdict on one caption of an example."""
 
     key: str
     """Name of the pair."""
@@ -21,7 +21,7 @@ class Verdict:
 
 @dataclasses.dataclass
 class Picture:
-    """What became of the image of an example."""
+    """Verdict on the image of an example."""
 
     data: bytes | None = None
     """The encoded image as it was read; None if it was not."""

@@ -163,9 +163,9 @@ def classification_result(
     """The metrics of scores, and two pictures: a confusion matrix and some predictions.
 
     Args:
-        kind: of the task; the pictures' names begin with it.
-        name: of the data set.
-        title: of the table, after the number of images.
+        kind: kind of the task; the pictures' names begin with it.
+        name: name of the data set.
+        title: title of the table, after the number of images.
         scores: ``(images, classes)``; their softmax is the model's confidence.
         images: with their labels.
         data: the same images, to be drawn.

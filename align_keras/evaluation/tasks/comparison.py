@@ -24,7 +24,7 @@ def compare(runs: Sequence[str], samples: int = 1_000, seed: int = 0) -> dict[st
 
     Args:
         runs: directories of runs, or folders of results; the first is what others differ from.
-        samples: of the bootstrap.
+        samples: number of bootstrap samples.
         seed: decides its draws, the same for every run.
 
     Returns:
@@ -60,7 +60,7 @@ def compare_task(
 
     Args:
         results: one a run.
-        samples: of the bootstrap.
+        samples: number of bootstrap samples.
         seed: decides its draws.
 
     Returns:

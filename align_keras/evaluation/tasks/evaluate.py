@@ -25,7 +25,7 @@ class Task(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the data set."""
+        """Name of the data set."""
 
     def open(self) -> Any:
         """Opens the data; InputError, with the field in ``setting``, if they cannot be used."""

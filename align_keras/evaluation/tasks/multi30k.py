@@ -39,7 +39,7 @@ class Multi30k:
     data: str = ""
     """The folder of ``test_2016_flickr.en``, ``.de`` and others, plain or ``.gz``."""
     split: str = ""
-    """Of the files' names; empty: ``test_2016_flickr``."""
+    """Split in the files' names; empty: ``test_2016_flickr``."""
     captions: str = ""
     """The list of the images' names, ``image_splits/test_2016_flickr.txt``."""
     images: str = ""

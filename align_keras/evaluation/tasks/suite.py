@@ -91,7 +91,7 @@ def run_suite(
 
     Args:
         model: an ``AlignDualEncoder`` with its preprocessor.
-        name: of the suite.
+        name: name of the suite.
         tasks: by their names.
         opened: as returned by ``open_tasks``.
         output: folder of the files.

@@ -115,7 +115,7 @@ def find_data(name: str, named: Mapping[str, str], folders: Iterable[AnyPath]) -
     """The fields of a task that name its data: ``data``, and ``images`` and ``captions``.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         named: paths of data by the names of their sets.
         folders: searched for ``NAME.jsonl``, or a folder ``NAME`` that holds ``pairs.jsonl`` or
             ``labels.jsonl`` (or ``.csv``, ``.tsv``, ``.parquet``), Karpathy's

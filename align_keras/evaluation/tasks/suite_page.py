@@ -38,7 +38,7 @@ def render(suite: Mapping[str, Any], folder: AnyPath) -> str:
 
     Args:
         suite: what ``run_suite`` returns.
-        folder: of the tasks' pictures and outcomes.
+        folder: folder of the tasks' pictures and outcomes.
 
     Returns:
         HTML, a string; pictures are within it.

@@ -44,7 +44,7 @@ def load(
     Args:
         preset: a folder or a hub's address.
         config: its ``config.json``, a dict.
-        approximate_gelu: of ``TextEncoder``; None for what ``config.json`` says.
+        approximate_gelu: as in ``TextEncoder``; None for what ``config.json`` says.
         **options: of ``TextEncoder``.
 
     Raises:

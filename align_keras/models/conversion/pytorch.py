@@ -26,7 +26,7 @@ class PyTorchFile:
     """The tensors of one ``.bin`` file, read one by one.
 
     Args:
-        path: of a local file.
+        path: path of a local file.
 
     Raises:
         InputError: if it is no PyTorch archive, is damaged, or asks for more than tensors.

@@ -81,7 +81,7 @@ def build_with_tensors(
     Args:
         build: builds the model.
         weights_of: the weights of the built model.
-        tensors: of the checkpoint.
+        tensors: the tensors of the checkpoint.
 
     Raises:
         InputError: if a tensor is missing or has another shape.

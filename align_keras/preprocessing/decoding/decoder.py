@@ -109,7 +109,7 @@ def check_jpeg(encoded: bytes) -> int:
 
 
 def read_orientation(encoded: bytes) -> int:
-    """As ``orientation_of``, from bytes to a number."""
+    """Like ``orientation_of``, from bytes to a number."""
     if _is_plain_jpeg(encoded):
         return orientation.AS_STORED
     return int(orientation_of(tf.constant(encoded)))

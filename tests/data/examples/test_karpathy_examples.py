@@ -13,7 +13,7 @@ IMAGE = {"filename": "0.jpg", "split": "test", "sentences": [{"raw": " a ball "}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([IMAGE], "no file of Karpathy's splits .*; write one object a line"),
+        ([IMAGE], "no file of Karpathy's splits .*; write one object per line"),
         ({"annotations": [], "images": []}, "but an object of annotations, images"),
         ({"image": {"0": "0.jpg"}}, "but an object of image"),
         ({"images": [IMAGE, {"filename": "1.jpg", "split": "test"}]}, "image 1: needs .*split$"),
