@@ -116,7 +116,7 @@ class PathMark:
         A shell leaves ``~`` alone behind ``=``. As in a shell, that of an unknown user stays.
 
         Raises:
-            InputError: as ``check``.
+            InputError: as in ``check``.
         """
         self.check(value)
         return ",".join(

@@ -22,7 +22,7 @@ def gfile_of(address: str) -> Iterator[Any]:
     Raises:
         FileNotFoundError: if there is nothing at the address.
         UnreachableError: if it cannot be reached, which is an OSError too.
-        InputError: as ``check_file_system``.
+        InputError: as in ``check_file_system``.
     """
     check_file_system(address)
     import tensorflow as tf

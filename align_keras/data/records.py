@@ -40,7 +40,7 @@ def find_shards(pattern: str | Path) -> list[str]:
 
     Raises:
         MissingInputError: if a pattern matches nothing.
-        InputError: as ``matching_files``.
+        InputError: as in ``matching_files``.
     """
     text, shards = str(pattern), []
     parts = [text] if os.path.isfile(text) else text.split(",")

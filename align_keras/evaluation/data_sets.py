@@ -156,7 +156,7 @@ def read_names(path: str | paths.AnyPath) -> list[str]:
 
 
 def read_lines(path: str | paths.AnyPath) -> list[str]:
-    """The stripped lines of a text file, plain or ``.gz``; raises as ``read_names``."""
+    """The stripped lines of a text file, plain or ``.gz``; raises like ``read_names``."""
     place = Place(str(path))
     found = paths.path_of(path)
     if not found.is_file():

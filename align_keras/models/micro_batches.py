@@ -42,7 +42,7 @@ def gradients(
         The results of ``losses_of``, and a list of gradients, float32, one for each variable.
 
     Raises:
-        ValueError: as ``embed``.
+        ValueError: as in ``embed``.
     """
     if micro_batch_size is None:
         with tf.GradientTape() as tape:

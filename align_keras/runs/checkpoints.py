@@ -17,7 +17,7 @@ from align_keras.remote_path import RemotePath
 from align_keras.runs.checkpoint_files import CheckpointFolder
 from align_keras.runs.remote_checkpoints import RemoteCheckpointFolder
 
-#: In place of a step where workers compare theirs: no checkpoint, and none that can be restored.
+#: Instead of a step, when workers compare theirs: no checkpoint, and none that can be restored.
 _NONE, _UNFIT = -1, -2
 
 
@@ -92,8 +92,9 @@ class RunCheckpoints:
     def restore(self, strategy: Any = None) -> int:
         """Restores the newest sound checkpoint, if there is one.
 
-        Damaged ones above it, or in ``best/``, are renamed and reported. Several workers resume at
-        the newest step of which each has a sound checkpoint; every worker must call this.
+        Newer damaged checkpoints, and damaged ones in ``best/``, are renamed and reported. Several
+        workers resume at the newest step of which each has a sound checkpoint; every worker must
+        call this.
 
         Args:
             strategy: the run's strategy; None for one worker.
@@ -102,8 +103,8 @@ class RunCheckpoints:
             The number of steps done.
 
         Raises:
-            InputError: if there are checkpoints, but none is sound or, on every worker, none of
-                the same step is; or if it is of another model or optimizer.
+            InputError: if there are checkpoints, but none is sound; if no step has a sound
+                checkpoint on every worker; or if it is of another model or optimizer.
         """
         for folder in (self._newest, self._best):
             folder.sweep()
@@ -134,8 +135,8 @@ class RunCheckpoints:
     def _agree(self, strategy: Any) -> int:
         """The newest step of which every worker has a sound checkpoint; ``_NONE`` to begin.
 
-        Each worker proposes its newest; who has a newer one than the oldest proposal looks for
-        another.
+        Each worker proposes its newest step. Workers whose proposal is above the lowest one then
+        propose an older step.
         """
         limit, newest = sys.maxsize, None
         while True:
@@ -211,9 +212,9 @@ class RunCheckpoints:
         return float(score.numpy())
 
     def _set_aside_all_but(self, step: int) -> None:
-        """Renames what is damaged or above the step, so that it is neither restored nor removed."""
+        """Renames checkpoints that are damaged or above the step: never restored, never removed."""
         for own, folder in self._kept():
-            # Of older ones the best alone may still be wanted.
+            # Of the older checkpoints, only the best one may still be needed.
             fault = folder.fault(own) if own >= step or folder is self._best else ""
             if fault or own > step:
                 path = folder.path / f"ckpt-{own}"
@@ -227,8 +228,8 @@ class RunCheckpoints:
         self.saved_step = self.step
 
     def save_if_best(self, score: float) -> bool:
-        """Saves the best checkpoint if ``score`` is above all before; says whether it was."""
-        # Not a number is above nothing.
+        """Saves the best checkpoint if ``score`` is the best so far; returns whether it is."""
+        # NaN is above no score.
         if not score > float(self.best_score.numpy()):
             return False
         self.best_score.assign(score)

@@ -31,10 +31,10 @@ from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data, open_workdir
 from align_keras.wording import counted
 
-#: What JSON and the paper's figures are called after each phase.
+#: Names of the JSON file and of the paper's figures for each phase.
 PHASES = {"head": ("frozen", "linear_probe_"), "full": ("finetuned", "finetuned_")}
 
-#: What a run writes into its directory after ``settings.json``, beside pictures and figures.
+#: Files that a run writes into its directory after ``settings.json``, beside the results.
 WRITTEN = (*PHASES, "classifier.keras")
 
 
@@ -68,7 +68,7 @@ def finetune(settings: ClassificationSettings) -> dict[str, dict[str, float]]:
     """Trains both phases, evaluates after each and saves.
 
     Args:
-        settings: the run's settings; if its directory holds a run, that continues.
+        settings: the run's settings; if its directory holds a run, that run continues.
 
     Returns:
         The metrics of each phase.
@@ -95,7 +95,7 @@ def finetune(settings: ClassificationSettings) -> dict[str, dict[str, float]]:
 def open_run(
     settings: ClassificationSettings, held: contextlib.ExitStack | None = None
 ) -> ClassificationRun:
-    """Opens data and model; finds all that can be wrong with the settings, images excepted.
+    """Opens data and model; every fault in the settings is reported, except in images.
 
     Args:
         settings: the run's settings.
@@ -229,7 +229,7 @@ def fit(run: ClassificationRun, name: str) -> None:
             f"lower <{name}.learning_rate> and give another <workdir>",
         )
     except tf.errors.OpError:
-        # TensorFlow does not say which image it was.
+        # TensorFlow does not say which image failed.
         in_run.check_files(checkpoints.saved_step)
         with concerning(run.items.setting):
             run.train.check_readable()

@@ -98,7 +98,7 @@ def parse(
         process.
 
     Raises:
-        InputError: as ``with_paths``.
+        InputError: as in ``with_paths``.
     """
     if default is not None:
         options["default"] = default

@@ -1,4 +1,4 @@
-"""How many steps the device does before the host looks again, and which of them are profiled."""
+"""Steps that the device runs before it returns to the host, and which of them are profiled."""
 
 import dataclasses
 import math
@@ -13,13 +13,13 @@ from align_keras import distribution
 from align_keras.paths import AnyPath
 from align_keras.runs.setting_values import read_steps
 
-# At most, where it is not given: a signal waits for an execution.
+# Maximum if it is not given: a signal waits for the end of an execution.
 _MOST_STEPS = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Executions:
-    """Steps that the device does at a time: Keras's ``steps_per_execution``."""
+    """Steps that the device runs at a time: Keras's ``steps_per_execution``."""
 
     asked: int | None = None
     """Steps of an execution; None for 1 on a CPU and up to 32 elsewhere."""
@@ -27,7 +27,7 @@ class Executions:
     """``START:STOP``, the first and the last step of a trace; empty for none."""
 
     def steps(self, intervals: Sequence[int], first: int, last: int, strategy: Any) -> int:
-        """The steps of an execution, such that none goes beyond a line, a checkpoint or the end.
+        """Steps per execution, so that each line, each checkpoint and the end is at its last step.
 
         Args:
             intervals: steps between lines, checkpoints and evaluations.
@@ -64,7 +64,7 @@ class Profiler(keras.callbacks.Callback):
     Args:
         start: the first step of the trace, from 1 in this process.
         stop: the last one.
-        steps: steps per execution; those that have steps of the trace are in it as a whole.
+        steps: steps per execution; the trace is extended to whole executions.
         folder: folder of TensorBoard's logs.
     """
 
@@ -87,7 +87,7 @@ class Profiler(keras.callbacks.Callback):
             self.on_train_end()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Ends a trace that is under way."""
+        """Ends the trace if it is still running."""
         if self.is_active:
             tf.profiler.experimental.stop()
             self.is_active = False

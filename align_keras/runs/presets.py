@@ -73,7 +73,7 @@ def load_model(model: str, **options: Any) -> "AlignDualEncoder":
         **options: of ``AlignDualEncoder.from_preset``.
 
     Raises:
-        InputError: as ``from_preset``.
+        InputError: as in ``from_preset``.
     """
     check_model(model)
     print(f"loading {model}", file=sys.stderr, flush=True)

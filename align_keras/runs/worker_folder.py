@@ -27,13 +27,13 @@ def open_folder(
 
     Args:
         settings: the run's settings.
-        strategy: knows the workers.
+        strategy: tells the workers.
         written: what a run writes there, as in ``open_workdir``.
         held: likewise.
 
     Raises:
-        InputError: as ``open_workdir``, if the workers have different settings, or if a batch does
-            not divide among them.
+        InputError: as in ``open_workdir``; if the workers have different settings; or if a batch
+            cannot be divided among them.
     """
     check_same_settings(settings, strategy)
     with concerning("batch_size"):
@@ -62,8 +62,8 @@ def open_folder(
 def check_same_settings(settings: Settings, strategy: tf.distribute.Strategy) -> None:
     """Compares the settings of all workers.
 
-    Workers exchange numbers at the steps that the log has a line of, among others. With other
-    settings one would do so at other steps, and each would wait for the other.
+    Workers exchange numbers at certain steps, such as those with a line of the log. If a worker had
+    other settings, it would do so at other steps, and the workers would wait forever.
 
     Args:
         settings: this worker's settings; each of them must call this.

@@ -95,7 +95,7 @@ def check_there(data: str) -> None:
         data: as in ``open_examples``; what is elsewhere, and a set of TFDS, is looked for later.
 
     Raises:
-        MissingInputError: as ``open_examples``.
+        MissingInputError: as in ``open_examples``.
     """
     if data.startswith("tfds:") or not data or paths.scheme(data):
         return

@@ -87,7 +87,7 @@ def header_of(path: str | AnyPath) -> list[str] | None:
     """The names of a table's columns, without reading its rows; None for JSONL.
 
     Raises:
-        InputError: as ``read_table``.
+        InputError: as in ``read_table``.
     """
     ending = _check_kind(path)
     if ending == ".jsonl":

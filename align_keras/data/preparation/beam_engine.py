@@ -37,8 +37,8 @@ def prepare(
         The report, as returned by ``filter_report.Tally.as_json``.
 
     Raises:
-        InputError: as ``single_machine.prepare``; if there is no such runner, or it cannot run this
-            pipeline.
+        InputError: as in ``single_machine.prepare``, or if there is no such runner or it cannot run
+            this pipeline.
     """
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     if paths.scheme(output):

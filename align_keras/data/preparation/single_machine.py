@@ -41,7 +41,7 @@ def prepare(
         listed in ``OUTPUT-left_out.jsonl``.
 
     Raises:
-        InputError: as ``shard_sets.unfinished``.
+        InputError: as in ``shard_sets.unfinished``.
     """
     name = Path(output).name
     with shard_sets.unfinished(output) as work:

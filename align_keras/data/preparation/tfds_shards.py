@@ -23,8 +23,8 @@ def training_shards(name: str, directory: str | paths.AnyPath, seed: int = 0) ->
         The shards.
 
     Raises:
-        InputError: as ``TFDSExamples``, or if no pair of the set can be used, or shards of its name
-            are there that were not packed here.
+        InputError: as in ``TFDSExamples``; if no pair of the set is usable; or if shards with its
+            name exist that were not packed here.
     """
     own = name.removeprefix("tfds:")
     folder = paths.path_of(directory)

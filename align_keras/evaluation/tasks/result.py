@@ -91,7 +91,7 @@ def report_result(
 
 
 def outcomes_of(path: AnyPath) -> dict[str, np.ndarray]:
-    """The outcomes beside a result file; raises as ``np.load``."""
+    """The outcomes beside a result file; raises like ``np.load``."""
     with path.with_suffix(".npz").open("rb") as file, np.load(file) as arrays:
         return {name: arrays[name] for name in arrays.files}
 

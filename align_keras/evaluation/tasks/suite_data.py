@@ -79,7 +79,7 @@ def make_tasks(suite: str, roots: str, settings: Mapping[str, Any]) -> dict[str,
         settings: as in ``make_task``, such as ``batch_size``; not those that name data.
 
     Raises:
-        InputError: as ``tasks_of``; or if a data set is neither known nor found, or a folder of
+        InputError: as in ``tasks_of``; or if a data set is neither known nor found, or a folder of
             ``roots`` is not there, which names ``data`` in ``setting``.
     """
     places = [part for part in roots.split(",") if part]

@@ -48,7 +48,7 @@ def load(
         **options: of ``TextEncoder``.
 
     Raises:
-        InputError: as ``arguments``, or if a tensor is missing or has another shape.
+        InputError: as in ``arguments``, or if a tensor is missing or has another shape.
         MissingInputError: if there are no weights.
     """
     backbone, approximate = arguments(config)
