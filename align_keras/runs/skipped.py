@@ -150,7 +150,7 @@ class SkippedInRun:
         if in_epoch > self.limit * of:
             problem = (
                 f"{_share(in_epoch, of, self.limit, self._items)}: "
-                f"{most_of(lost) or 'see the other workers'}"
+                f"{most_of(lost) or 'other workers name the files'}"
             )
         if changes or problem:
             self._reported = self.count
@@ -214,7 +214,7 @@ def _lost(
         others = f" (and {len(changed) - 1:,} more have changed)" if len(changed) > 1 else ""
         problem, place = f"{change} since the run opened it{others}", Place(file)
     else:
-        problem = "training files have changed since the run opened them; see the other workers"
+        problem = "training files have changed since the run opened them; other workers name them"
     return LostDataError(problem, place, remedy, items.setting)
 
 

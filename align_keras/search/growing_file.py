@@ -17,12 +17,12 @@ class GrowingFile:
 
     Args:
         path: path of the file, which need not exist.
-        size: bytes that an earlier run committed; what follows them is cut off.
+        size: bytes that an earlier run committed; later bytes are cut off.
         sha256: checksum of these bytes; empty if unknown.
         remedy: what to do about a damaged file.
 
     Raises:
-        InputError: if the file is shorter than that, or its bytes are others.
+        InputError: if the file is shorter, or its committed bytes have changed.
     """
 
     def __init__(self, path: Path, size: int = 0, sha256: str = "", remedy: str = "") -> None:

@@ -82,14 +82,14 @@ class Label:
 
 
 class ImageIndex:
-    """Embedded images, memory-mapped, with what is shown of each.
+    """Embedded images, memory-mapped, with a name, a caption and a thumbnail each.
 
     Args:
-        directory: what ``indexing.build_index`` wrote.
+        directory: a folder that ``indexing.build_index`` wrote.
         exact: whether to look at every image even if the index is large; faiss is not needed then.
 
-    Files up to 32 MiB are held against their checksums, larger ones against their sizes;
-    ``faults`` looks at all. An index of an earlier version has no checksums.
+    Checksums are checked for files up to 32 MiB, sizes for larger ones; ``faults`` checks the
+    checksums of all. An index from an earlier version has no checksums.
 
     Raises:
         MissingInputError: if there is no finished index.
@@ -125,8 +125,8 @@ class ImageIndex:
 
         Args:
             queries: unit-norm embeddings, ``(queries, width)``.
-            count: images per query; fewer come where the index has fewer.
-            probes: how many lists of a large index to look into; None for the default.
+            count: images per query; fewer if the index has fewer.
+            probes: number of lists of a large index to open; None for the default.
 
         Returns:
             ``(places, scores)``, both ``(queries, count)``, best first: integers, -1 where too
@@ -162,7 +162,7 @@ class ImageIndex:
             name = caption = None
         if not isinstance(name, str) or not isinstance(caption, str):
             raise self._damaged(f"{LABELS}.bin", f"no label for image {place}")
-        # A file name may hold bytes that are no text; nobody could print or send them.
+        # A file name may hold bytes that are not text and cannot be printed or sent.
         return Label(*(text.encode("utf-8", "replace").decode() for text in (name, caption)))
 
     def thumbnail(self, place: int) -> bytes:
@@ -178,7 +178,7 @@ class ImageIndex:
         ends, data = self._pieces[kind]
         start = int(ends[place - 1]) if place else 0
         size = int(ends[place]) - start
-        # Of all ends only the order of those that are used is looked at: there may be millions.
+        # Only the ends that are used are checked: there may be millions.
         if not 0 <= size <= limit:
             raise self._damaged(f"{kind}.ends", f"image {place} would have {size:,} bytes")
         return data[start : start + size].tobytes()
@@ -203,12 +203,12 @@ class ImageIndex:
     def _mapped(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
         """A file as an array; InputError if its size is another one."""
         path, size = self.directory / name, math.prod(shape) * dtype.itemsize
-        # A link could lead to any file of whoever shows the index.
+        # A symbolic link could lead to any file of the machine that serves the index.
         if path.is_symlink() or not path.is_file():
             raise self._damaged(name, "no such file")
         if path.stat().st_size != size:
             raise self._damaged(name, f"{path.stat().st_size:,} bytes, not {size:,}")
-        # What is empty cannot be mapped.
+        # An empty file cannot be mapped.
         return np.memmap(path, dtype, "r", shape=shape) if size else np.empty(shape, dtype)
 
     def _damaged(self, name: str, what: str) -> InputError:
@@ -219,8 +219,8 @@ def model_to_load(index: ImageIndex, model: str = "") -> str:
     """The model that a search is to load: the given one, or the folder that the index names.
 
     Raises:
-        InputError: if the index names an address. An index may come from elsewhere, and what it
-            names is not fetched unasked.
+        InputError: if the index names an address. An index may come from an untrusted source;
+            addresses in it are not fetched unasked.
     """
     named = index.header.model
     if not model and "://" in named:
@@ -263,7 +263,7 @@ def _fault(header: Header) -> str | None:
         if type(value) is not kind:
             return f"{field.name} is not {kind.__name__}"
     if not re.fullmatch(r"[0-9a-f]{64}", header.fingerprint):
-        return "fingerprint is none"
+        return "fingerprint is invalid"
     if header.precision not in PRECISIONS:
         return f"precision is not one of {', '.join(PRECISIONS)}"
     if not 0 < header.width <= _MAX_WIDTH or header.count < 1:

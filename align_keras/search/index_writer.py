@@ -33,15 +33,16 @@ _BUILD_AGAIN = "<restart> builds the index again"
 class IndexWriter:
     """Appends embedded images to the files of an index; used in a ``with``.
 
-    Every ``commit`` writes ``progress.json`` whole, with the length and the checksum that each file
-    has by then; what a run that was killed wrote beyond it is cut off by the next. The finished
+    Every ``commit`` replaces ``progress.json``, with the current length and checksum of each file.
+    If a run is killed, the next run cuts off what was written after the last commit. The finished
     index has a list of ``checksums``.
 
     Args:
         directory: directory of the index; made if it is not there.
-        header: its counts are not read.
-        restart: whether to throw away an index that is there.
-        is_same_model: whether a fingerprint that was stored is the model's; None: if it is equal.
+        header: the header to write; its counts are ignored.
+        restart: whether to delete an existing index.
+        is_same_model: a function that tells whether a stored fingerprint is the model's; None:
+            fingerprints must be equal.
 
     Attributes:
         header: the header of the finished index, once ``is_finished``.
@@ -51,7 +52,7 @@ class IndexWriter:
 
     Raises:
         InputError: on entering, if the folder holds something else or an index of another model,
-            other images or other settings, if another run is writing, or if what was written is
+            other images or other settings, if another run is writing, or if a written file is
             damaged. ``setting`` is the field of ``Header`` that differs, or ``output`` for the
             folder.
         NoSpaceError: on entering and on writing, if the disk is full.
@@ -105,7 +106,7 @@ class IndexWriter:
 
     @property
     def consumed(self) -> int:
-        """How many images of the source have been dealt with."""
+        """Images of the source that were embedded or left out so far."""
         return self.rows + self.unreadable
 
     def commit(
@@ -140,7 +141,7 @@ class IndexWriter:
         self._files[f"{kind}.ends"].write(ends.astype(image_index.ENDS).tobytes())
 
     def reopen(self) -> None:
-        """Takes the header of a finished index back, to divide it into other lists.
+        """Removes the header of a finished index, to divide the index into other lists.
 
         Raises:
             InputError: if a file of the index is damaged.
@@ -158,7 +159,7 @@ class IndexWriter:
         """Writes the header, which makes the index valid.
 
         Args:
-            num_lists: into how many lists to divide a large index; 0 for none.
+            num_lists: number of lists of a large index; 0 for none.
 
         Raises:
             InputError: if no image could be read.
@@ -246,7 +247,7 @@ class IndexWriter:
             self._write_progress()
 
     def _check_origin(self, found: Mapping[str, Any]) -> None:
-        """Compares what an index was begun with; InputError on the first difference."""
+        """Compares the settings of an unfinished index; InputError on the first difference."""
         for name, value in _origin(self.header).items():
             if found.get(name) == value:
                 continue

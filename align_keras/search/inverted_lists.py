@@ -1,4 +1,4 @@
-"""Approximate search: images in lists by their nearest centroid, of which a query opens a few."""
+"""Approximate search: images are in lists by nearest centroid; a query opens a few lists."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,9 +7,9 @@ import numpy as np
 
 from align_keras.errors import InputError
 
-#: Lists that a search opens by itself.
+#: Default number of lists that a search opens.
 PROBES = 32
-# k-means: images for each list, rounds.
+# k-means: sampled images per list, iterations.
 _SAMPLES_PER_LIST = 64
 _ROUNDS = 10
 # Embeddings that are widened to float32 at a time.
@@ -53,7 +53,7 @@ def cluster(embeddings: np.ndarray, num_lists: int, seed: int = 0) -> tuple[np.n
         niter=_ROUNDS,
         spherical=True,
         seed=seed,
-        # By itself it warns below 39 images a list.
+        # By default it warns below 39 images per list.
         min_points_per_centroid=1,
     )
     kmeans.train(np.ascontiguousarray(embeddings[sample], np.float32))
@@ -82,7 +82,7 @@ class InvertedLists:
     def __init__(self, embeddings: np.ndarray, centroids: np.ndarray, lists: np.ndarray) -> None:
         faiss = require_faiss()
         width = embeddings.shape[1]
-        # Referred to by the index, which does not keep it alive.
+        # The index refers to it but does not keep it alive.
         self._centroids = faiss.IndexFlatIP(width)
         self._centroids.add(np.ascontiguousarray(centroids))
         self._index = faiss.IndexIVFScalarQuantizer(

@@ -21,7 +21,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise InputError(f"must be from 0 to 65,535, not {port}", setting="port")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # A name of both kinds is that of its IPv4 address.
+        # A name with both kinds of address means its IPv4 address.
         family, *_, address = min(found, key=lambda entry: entry[0])
         return socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:
