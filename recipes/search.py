@@ -123,7 +123,7 @@ class ServeSettings(SearchSettings):
     """Serves a web page for searching, until interrupted."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. 0.0.0.0 accepts other machines, :: also over IPv6."""
+    """Address to listen on. 0.0.0.0 accepts other machines, :: those with IPv6."""
     port: int = 7860
     """Port to listen on; 0 for any free port."""
     allowed_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()

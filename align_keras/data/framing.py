@@ -48,7 +48,7 @@ class ShardIndex(NamedTuple):
     digest: str = ""
     """Digest of the lengths and checksums of all records; empty if the shard was not read."""
     whole: int | None = None
-    """If the file ends early: the number of records before the truncated one; None if unknown."""
+    """Number of complete records, without one in which the file ends; None if unknown."""
 
 
 def read(shard: str, start: int = 0) -> Iterator[bytes | None]:
