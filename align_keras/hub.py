@@ -98,7 +98,7 @@ def read_config(preset: str | os.PathLike) -> dict | None:
         return None
     config = read_json(preset, keras_internals.CONFIG_FILE)
     if not isinstance(config, dict):
-        raise fault(keras_internals.CONFIG_FILE, "holds no JSON object")
+        raise fault(keras_internals.CONFIG_FILE, "is not a JSON object")
     return config
 
 

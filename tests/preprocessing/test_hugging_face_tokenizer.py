@@ -111,7 +111,7 @@ def test_what_would_give_other_ids_is_refused(values, column, problem, folder):
         ({"do_lower_case": "no"}, "column do_lower_case: 'no' is not supported"),
         ({"tokenize_chinese_chars": False}, "column tokenize_chinese_chars: False is not"),
         ({"do_basic_tokenize": False}, "column do_basic_tokenize: False is not supported"),
-        ([], "holds no JSON object"),
+        ([], "is not a JSON object"),
     ],
 )
 def test_settings_that_are_not_supported_are_named(settings, problem, folder):
