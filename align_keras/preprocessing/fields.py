@@ -13,5 +13,5 @@ MODEL_INPUTS = ("images", *TEXT_INPUTS)
 
 
 def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model takes of a batch: ``MODEL_INPUTS``, or ``PIXELS`` in place of the images."""
+    """The fields that a model takes from a batch: ``MODEL_INPUTS``, or ``PIXELS`` for images."""
     return {name: batch[name] for name in (PIXELS, *MODEL_INPUTS) if name in batch}
