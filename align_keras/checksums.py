@@ -26,14 +26,14 @@ Given: TypeAlias = str | os.PathLike[str] | RemotePath
 #: The list of a folder.
 NAME = uploads.LIST
 _FORMAT = "align_keras checksums 1"
-_REMEDY = "restore it, or write it again; if the change is meant, delete {}"
+_REMEDY = "restore it or write it again; if the change is intended, delete {}"
 _CHUNK = 1 << 20
 _MOST_BYTES = 1 << 28
 
 
 @dataclasses.dataclass(frozen=True)
 class Checksum:
-    """What a file held when it was written."""
+    """Size and checksum of a file when it was written."""
 
     bytes: int
     sha256: str
@@ -67,7 +67,7 @@ def write(path: Given, found: Mapping[str, Checksum]) -> None:
     """Writes a list.
 
     Args:
-        path: of the list.
+        path: path of the list.
         found: checksums by the names of their files, relative to the list's folder.
     """
     sums = {name: dataclasses.asdict(found[name]) for name in sorted(found)}
@@ -80,7 +80,7 @@ def write_folder(folder: Given, names: Iterable[str] | None = None) -> None:
 
     Args:
         folder: what holds the files.
-        names: of the files; None for all, also in folders below.
+        names: names of the files; None for all, also in folders below.
     """
     folder = _text(folder)
     names = files_below(folder) if names is None else names
@@ -175,7 +175,7 @@ def read(path: Given) -> dict[str, Checksum] | None:
             raise ValueError
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         remedy = _REMEDY.format("it")
-        raise InputError("damaged, no list of checksums", Place(path), remedy) from None
+        raise InputError("damaged: not a list of checksums", Place(path), remedy) from None
     return found
 
 
@@ -197,7 +197,7 @@ def faults(
     """Compares files with their list, one by one.
 
     Args:
-        path: of the list; without one nothing is found.
+        path: path of the list; without one nothing is found.
         read_up_to: bytes; of a larger file only the size is compared. None: all are read.
         needed: names that the list must have.
         names: which of the list's names to compare.

@@ -89,9 +89,9 @@ class BackendError(InputError, ImportError):
 
 @contextlib.contextmanager
 def concerning(setting: str) -> Iterator[None]:
-    """Within, an ``InputError`` that names no setting gets the name of this one.
+    """Inside, an ``InputError`` without a setting gets this one.
 
-    A full disk is the fault of no setting.
+    Errors about a full disk stay without: no setting causes them.
     """
     try:
         yield

@@ -45,7 +45,7 @@ def write_whole(
     at a time; the last one stays. What killed processes have left of it is removed.
 
     Args:
-        path: of the file, on this machine or where ``tf.io.gfile`` leads.
+        path: path of the file, on this machine or where ``tf.io.gfile`` leads.
         content: its text, or a function that writes a file at the local path that it gets, which
             has the suffix of ``path``.
 
@@ -128,7 +128,7 @@ def whole_folder(
     one step; elsewhere file by file, as ``uploads`` says.
 
     Args:
-        path: of the folder. What stands there must be absent or an empty folder.
+        path: path of the folder. What stands there must be absent or an empty folder.
         replace: allows a folder with files there, which is removed at the end.
 
     Raises:
@@ -176,7 +176,7 @@ def work_folder(path: Path) -> Iterator[Path]:
     somebody else.
 
     Args:
-        path: of the folder.
+        path: path of the folder.
 
     Raises:
         InputError: if another process works in it, or it is no such folder.
@@ -186,7 +186,7 @@ def work_folder(path: Path) -> Iterator[Path]:
     others = sorted(entry.name for entry in path.iterdir())
     if others and _LOCK not in others:
         raise InputError(
-            f"the folder for unfinished work holds {others[0]}, which is not of this command",
+            f"the folder for unfinished work holds {others[0]}, which this command did not write",
             Place(str(path)),
             "move it away",
         )
@@ -227,7 +227,7 @@ def opened(path: AnyPath, mode: str = "rt", **options: Any) -> Iterator[Any]:
     """Opens a file for reading; one whose name ends in ``.gz`` is unpacked.
 
     Args:
-        path: of the file.
+        path: path of the file.
         mode: ``rt`` or ``rb``.
         **options: of ``open``: ``encoding``, ``newline``.
     """
@@ -243,7 +243,7 @@ def read_json(path: AnyPath, kind: type | tuple[type, ...], remedy: str = RESTOR
     """Reads a JSON file of a run.
 
     Args:
-        path: of the file.
+        path: path of the file.
         kind: what it must hold, ``dict``, ``list`` or either.
         remedy: what to do about a damaged one.
 
@@ -266,4 +266,4 @@ def damaged(path: AnyPath, remedy: str = RESTORE) -> InputError:
 
 def missing(path: AnyPath) -> MissingInputError:
     """The error about a file that the run in its folder wrote and that is gone."""
-    return MissingInputError("missing, though there is a run", Place(str(path)), RESTORE)
+    return MissingInputError("missing, although there is a run", Place(str(path)), RESTORE)

@@ -20,7 +20,7 @@ from align_keras.errors import NoSpaceError, Place
 _PROBLEMS = {
     errno.ENOSPC: "no space left on its disk",
     errno.EDQUOT: "no space left in the quota of its disk",
-    errno.EFBIG: "it would be larger than a file may be here (ulimit -f)",
+    errno.EFBIG: "it would exceed the limit on file sizes (ulimit -f)",
 }
 _SAID = {os.strerror(number): number for number in _PROBLEMS}
 # numpy.save and ndarray.tofile give neither number nor name.
@@ -29,12 +29,12 @@ _NUMPYS = re.compile(r"\d+ requested and \d+ written")
 _NAMED = re.compile(
     rf"(/[^;{{}}\n]*); (?:{'|'.join(_SAID)})|filename = '([^'\n]+)'|file \"([^\"\n]+)\""
 )
-_REMEDY = "make room, then run the same command again"
+_REMEDY = "free some space, then run the same command again"
 
 
 @contextlib.contextmanager
 def reported(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Within, an error that means a full disk becomes a ``NoSpaceError``.
+    """Inside the block, an error that means a full disk becomes a ``NoSpaceError``.
 
     Args:
         path: what is being written, named unless the error names a file itself.
@@ -52,7 +52,7 @@ def reported(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def as_no_space(error: BaseException, path: str | os.PathLike[str] = "") -> NoSpaceError | None:
-    """What ``reported`` makes of an error; None of one that does not mean a full disk."""
+    """The ``NoSpaceError`` for an error; None if the error does not mean a full disk."""
     causes = list(_causes(error))
     # A file that is closed fails once more, and then the error names no file.
     if known := [cause for cause in causes if isinstance(cause, NoSpaceError)]:

@@ -48,7 +48,7 @@ def check_files(preset: str | os.PathLike, read_up_to: int | None = None) -> Non
 
     Args:
         preset: a folder, or an address, of which nothing is checked.
-        read_up_to: as of ``checksums.faults``.
+        read_up_to: as in ``checksums.faults``.
 
     Raises:
         InputError: if a file is not as it was written.
@@ -63,7 +63,7 @@ def fault(file: str, problem: str, name: str = "") -> InputError:
     Args:
         file: its path in the preset.
         problem: what is wrong, and what was found.
-        name: of the value in it, such as ``text_config.hidden_act``.
+        name: name of the value in it, such as ``text_config.hidden_act``.
     """
     return InputError(problem, Place(member=file, column=name))
 
@@ -98,7 +98,7 @@ def read_config(preset: str | os.PathLike) -> dict | None:
         return None
     config = read_json(preset, keras_internals.CONFIG_FILE)
     if not isinstance(config, dict):
-        raise fault(keras_internals.CONFIG_FILE, "holds no JSON object")
+        raise fault(keras_internals.CONFIG_FILE, "is not a JSON object")
     return config
 
 
@@ -161,10 +161,10 @@ def _inside(preset: str, folder: str, place: Place) -> Place:
 
 
 _STATUS = {
-    401: ("the hub has no such model, or wants you to log in", ""),
+    401: ("the hub has no such model, or requires you to log in", ""),
     403: ("the hub refuses access", "accept the model's terms there and log in"),
     404: ("the hub has no such model", ""),
-    429: ("the hub asks to wait", "try again later"),
+    429: ("the hub limits the rate of requests", "try again later"),
 }
 
 
@@ -176,7 +176,7 @@ def _hub_reason(error: BaseException) -> tuple[str, str] | None:
         if status in _STATUS:
             return _STATUS[status]
         if status is not None and status >= 500:
-            return f"the hub fails (status {status})", "try again later"
+            return f"the hub failed (status {status})", "try again later"
     if any(_is_network(cause) for cause in causes):
         return (
             f"the hub cannot be reached ({_first_line(causes[-1])})",

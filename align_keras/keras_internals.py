@@ -34,7 +34,7 @@ def recast(layer: keras.layers.Layer, subclass: type[keras.layers.Layer]) -> Non
     ``keras.models.clone_model`` would do.
 
     Args:
-        layer: of a base class of ``subclass``.
+        layer: an instance of a base class of ``subclass``.
         subclass: adds no state that its ``__init__`` or ``build`` would make.
     """
     if not issubclass(subclass, type(layer)):
@@ -44,19 +44,19 @@ def recast(layer: keras.layers.Layer, subclass: type[keras.layers.Layer]) -> Non
 
 @contextlib.contextmanager
 def output_known(layer: keras.layers.Layer) -> Iterator[None]:
-    """Within, a layer that is called on symbolic tensors gives the shape of its first output.
+    """Inside the block, a layer called on symbolic tensors gives the shape of its first output.
 
     Keras finds the shape by tracing ``call``, which takes most of the time of building a model.
 
     Args:
-        layer: of a functional model; called on inputs of the same shape as there.
+        layer: a layer of a functional model; called on inputs of the same shape as there.
     """
     first = layer._inbound_nodes[0].outputs[0]  # `layer.output` refuses a layer of two models
 
     def known(*_: Any, **__: Any) -> keras.KerasTensor:
         return keras.KerasTensor(first.shape, first.dtype)
 
-    # An attribute of the object goes before the method. Not a tracked one: it is no state.
+    # An attribute of the object goes before the method. Not a tracked one: it is not state.
     object.__setattr__(layer, "compute_output_spec", known)
     try:
         yield
@@ -97,7 +97,7 @@ def seed_generator_states(model: keras.Model) -> list[keras.Variable]:
 
 @contextlib.contextmanager
 def variables_without_values() -> Iterator[None]:
-    """Within, models are built without values; each variable is to get one by ``give_value``.
+    """Inside the block, models are built without values; ``give_value`` gives a variable its value.
 
     So large weights are never in memory twice. Keras's public scope would initialise what is made
     inside at the next occasion; that is undone at the end.
@@ -129,8 +129,8 @@ def give_value(variable: keras.Variable, initializer: Callable[..., Any] | None 
 def variable_index(optimizer: keras.optimizers.Optimizer, variable: Any) -> int:
     """A variable's place among those that an optimizer was built for.
 
-    In ``update_step`` a variable may be TensorFlow's own, which has no path; Keras's guide to own
-    optimizers uses this name too.
+    In ``update_step`` a variable may be a TensorFlow variable, which has no path. Keras's guide to
+    custom optimizers uses this private name too.
     """
     return optimizer._get_variable_index(variable)
 
@@ -195,7 +195,7 @@ def train_function_of(model: keras.Model, steps: int) -> Callable[[Any], Any]:
 
     Args:
         model: compiled.
-        steps: of an execution; there must be as many batches.
+        steps: steps per execution; there must be as many batches.
 
     Returns:
         A function from an iterator to the results of the last step.
@@ -250,7 +250,7 @@ BUILTIN_PRESETS = preset_utils.BUILTIN_PRESETS
 #: Base class of what reads a preset; ``from_preset`` of keras-hub's classes takes no other layout.
 PresetLoader = preset_utils.PresetLoader
 
-#: Downloads a file of a preset if need be: ``(preset, path)`` to a local path.
+#: Maps ``(preset, path)`` to a local path; downloads the file if necessary.
 get_file = preset_utils.get_file
 #: Whether a preset has a file, ``(preset, path)``.
 check_file_exists = preset_utils.check_file_exists

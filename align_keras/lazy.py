@@ -25,7 +25,7 @@ class Module:
             tf = lazy.Module("tensorflow")
 
     Args:
-        name: of the module.
+        name: name of the module.
     """
 
     def __init__(self, name: str) -> None:
@@ -39,7 +39,7 @@ class Module:
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Within, TensorFlow and Keras are imported in two thirds of the time.
+    """Inside the block, TensorFlow and Keras are imported in two thirds of the time.
 
     Packages that Keras takes where they are installed are hidden from it, and no garbage is looked
     for: modules stay. For commands alone, in which nothing else of Keras's is used.

@@ -1,6 +1,6 @@
 """Leases: they replace locks on TensorFlow's remote file systems, which have no locks.
 
-A lease is an object that its holder writes anew every few seconds. Whoever finds one waits until it
+A lease is an object that its holder rewrites every few seconds. Whoever finds one waits until it
 has changed, and then refuses, or has stayed as it was for a while, and then takes it over: its
 holder was killed. No clocks are compared.
 
@@ -65,7 +65,7 @@ def held(path: RemotePath) -> Iterator[None]:
 
 
 def check(path: RemotePath) -> None:
-    """Raises an InputError if another process has taken the lease of a folder over this path."""
+    """Raises InputError if another process has taken over the lease of a folder above this path."""
     for lease, token in list(_held.items()):
         if lease.parent not in (path, *path.parents):
             continue
@@ -75,7 +75,7 @@ def check(path: RemotePath) -> None:
             raise InputError(
                 f"another run has begun to use it: {holder_of(found)}",
                 Place(str(lease.parent)),
-                "nothing more was written here; end one of the two",
+                "this run wrote nothing more; end one of the two",
             )
 
 
@@ -88,7 +88,7 @@ def holder_of(found: dict[str, Any]) -> str:
 
 def _wait_until_left(path: RemotePath, before: dict[str, Any]) -> None:
     print(
-        f"{path.parent} was used by {holder_of(before)}: looking for {LEFT_AFTER:.0f} s whether "
+        f"{path.parent} was used by {holder_of(before)}: checking for {LEFT_AFTER:.0f} s whether "
         "it still is",
         file=sys.stderr,
         flush=True,
@@ -114,7 +114,7 @@ def _renew(path: RemotePath, token: str, stop: threading.Event) -> None:
     count = 0
     while not stop.wait(RENEWED_EVERY):
         count += 1
-        # While the network is away the run goes on; checkpoints will tell.
+        # While the network is away the run continues; checkpoints will tell.
         with contextlib.suppress(OSError):
             if (_read(path) or {}).get("token", token) != token:
                 return

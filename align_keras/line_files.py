@@ -8,8 +8,8 @@ from align_keras import uploads
 from align_keras.paths import AnyPath
 from align_keras.remote_path import RemotePath
 
-# A remote file is written anew so often that this many bytes a second go over the network, but not
-# more often than that many seconds.
+# A remote file is rewritten as a whole. The interval between two writes is chosen so that at most
+# this many bytes per second go over the network, and is at least this many seconds.
 _BYTES_A_SECOND = 16_384
 _LEAST_SECONDS = 10.0
 
@@ -18,12 +18,12 @@ class LineFile:
     """A file that one process at a time appends lines to.
 
     On this machine a line is on the disk when ``append`` returns. An object of a store cannot grow:
-    there the lines are kept in memory, and the object is written anew once in a while and by
+    there the lines are kept in memory, and the object is written again once in a while and by
     ``flush``; a killed process loses the lines since. What that costs is bounded: at most 16 KiB a
     second, once in ten seconds, and one writing for each ``flush``.
 
     Args:
-        path: of the file, which need not exist.
+        path: path of the file, which need not exist.
     """
 
     def __init__(self, path: AnyPath) -> None:
@@ -33,7 +33,7 @@ class LineFile:
         self._due = 0.0
 
     def append(self, line: str) -> bool:
-        """Appends a line; says whether it is in the file now."""
+        """Appends a line; returns whether the file has it already."""
         if not isinstance(self.path, RemotePath):
             append_line(self.path, line)
             return True

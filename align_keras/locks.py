@@ -1,10 +1,10 @@
 """Locks by which one process at a time works in a directory.
 
-The system frees the lock of a process that ends in any way; the file that stays is no obstacle.
-Between machines it holds where the file system passes ``flock`` on: NFS (unless mounted with
-``nolock`` or ``local_lock``), GPFS, CephFS, Lustre mounted with ``flock``. Where a file system has
-no locks, a line says so and the work goes on. On file systems of TensorFlow's, such as ``gs://``, a
-lease takes the lock's place.
+The system frees the lock of a process that ends in any way; the file that stays behind does not
+matter. Locks work between machines if the file system supports ``flock``: NFS (unless mounted with
+``nolock`` or ``local_lock``), GPFS, CephFS, Lustre mounted with ``flock``. If a file system has no
+locks, a line says so and the work continues. On TensorFlow's file systems, such as ``gs://``, a
+lease replaces the lock.
 """
 
 import contextlib
@@ -86,7 +86,7 @@ def _lock(descriptor: int, path: Path) -> bool:
             raise
         print(
             f"{path.parent} is on a file system without locks ({error.strerror}): "
-            "see that no other process works there",
+            "make sure that no other process uses it",
             file=sys.stderr,
         )
         return False

@@ -24,7 +24,7 @@ HUB_SCHEMES = ("hf", "kaggle", "modelscope")
 # Schemes that TensorFlow cannot read; others are its plug-ins, or are reported as unknown
 # once TensorFlow is loaded.
 _WEB_SCHEMES = ("http", "https", "ftp")
-#: Characters that TensorFlow and Python take for a pattern.
+#: Characters that TensorFlow and Python read as a pattern.
 PATTERN_CHARACTERS = "*?[\\"
 _TFDS = "tfds:"
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -107,7 +107,7 @@ class PathMark:
             check_scheme(path, self.remote, self.hubs)
 
     def remote_parts(self, value: str) -> list[str]:
-        """What it holds that is on a file system of TensorFlow's."""
+        """Its parts that are on one of TensorFlow's file systems."""
         return [path for _, path in self._parts(value) if is_remote(path)]
 
     def read(self, value: str) -> str:
@@ -116,7 +116,7 @@ class PathMark:
         A shell leaves ``~`` alone behind ``=``. As in a shell, that of an unknown user stays.
 
         Raises:
-            InputError: as ``check``.
+            InputError: as in ``check``.
         """
         self.check(value)
         return ",".join(

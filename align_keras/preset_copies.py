@@ -21,7 +21,7 @@ def of(address: str) -> str:
     """A local folder with the files of a preset.
 
     Raises:
-        MissingInputError: if there is no such folder, or it is no preset.
+        MissingInputError: if there is no such folder, or it is not a preset.
         NoSpaceError: if the disk for temporary files is full.
     """
     path = RemotePath(address)

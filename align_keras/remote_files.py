@@ -22,7 +22,7 @@ def gfile_of(address: str) -> Iterator[Any]:
     Raises:
         FileNotFoundError: if there is nothing at the address.
         UnreachableError: if it cannot be reached, which is an OSError too.
-        InputError: as ``check_file_system``.
+        InputError: as in ``check_file_system``.
     """
     check_file_system(address)
     import tensorflow as tf
@@ -37,7 +37,7 @@ class RemoteReader(io.RawIOBase):
     """A file's bytes, for ``io.BufferedReader``.
 
     Args:
-        address: of the file.
+        address: address of the file.
         size: its bytes.
     """
 
@@ -92,7 +92,7 @@ def check_file_system(address: str) -> None:
     raise InputError(
         f"TensorFlow has no file system {scheme}://, only {', '.join(sorted(_file_systems()))}",
         Place(address),
-        "correct it, or pip install tensorflow-io, which has others",
+        "correct it, or pip install tensorflow-io, which adds others",
     )
 
 

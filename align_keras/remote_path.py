@@ -149,7 +149,7 @@ class RemotePath:
     ) -> IO[Any]:
         """The file for reading, as by ``open``: buffered, and with ``seek``."""
         if mode not in ("r", "rt", "rb"):
-            raise ValueError(f"mode {mode!r}: files of a remote store are written whole")
+            raise ValueError(f"mode {mode!r}: remote files can only be written as a whole")
         with self._as_os_errors() as gfile:
             size = gfile.stat(self._address).length
             raw = io.BufferedReader(RemoteReader(self._address, size), 1 << 20)
@@ -200,7 +200,7 @@ class RemotePath:
         """Makes the folder and those above it; an object store needs none of them."""
         with self._as_os_errors() as gfile:
             if not exist_ok and gfile.exists(self._address):
-                raise FileExistsError(errno.EEXIST, "is there already", self._address)
+                raise FileExistsError(errno.EEXIST, "already exists", self._address)
             gfile.makedirs(self._address)
 
     def replace(self, target: "RemotePath") -> None:

@@ -32,11 +32,11 @@ class Interrupted(KeyboardInterrupt):
     It is a KeyboardInterrupt, so that what cleans up after Ctrl-C does so after every signal.
 
     Args:
-        number: of the signal.
+        number: number of the signal.
         problem: what a command says; empty for what ``SIGNALS`` has.
 
     Attributes:
-        outcome: what is kept and how to go on, once ``explained``. It may name settings as
+        outcome: what is kept and how to continue, once ``explained``. It may name settings as
             ``<workdir>``.
     """
 
@@ -51,10 +51,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _State:
-    """What the handler does, and what it has seen."""
+    """State of the signal handler."""
 
     name = "align_keras"
-    """Of the command; begins its line."""
+    """Name of the command; error lines begin with it."""
     at_once = True
     """Whether a signal ends the process without cleaning up."""
     is_deferred = False
@@ -83,14 +83,14 @@ def end_at_once() -> None:
 
 @contextlib.contextmanager
 def handled(name: str) -> Iterator[None]:
-    """Within, a signal raises ``Interrupted`` in the main thread; a second one ends the process.
+    """Inside, a signal raises ``Interrupted`` in the main thread; a second one ends the process.
 
     The second one does so at once, also while the main thread waits for TensorFlow. A signal that
     is ignored, as SIGHUP is below ``nohup``, stays so. Afterwards the handlers of before are back.
     Outside the main thread nothing is handled.
 
     Args:
-        name: of the command; begins its line.
+        name: name of the command; error lines begin with it.
     """
     if not _is_main_thread():
         yield
@@ -145,7 +145,7 @@ def ending_at_once(standard_error: int = 2) -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Within, a signal is only noted: the work asks ``stop_requested`` where it can end."""
+    """Inside, a signal is only noted: the work asks ``stop_requested`` where it can end."""
     _state.is_deferred = True
     try:
         yield
@@ -184,7 +184,7 @@ def interrupt() -> Interrupted:
 
 @contextlib.contextmanager
 def explaining(outcome: Callable[[], str]) -> Iterator[None]:
-    """Within, an ``Interrupted`` that has no ``outcome`` gets this one."""
+    """Inside the block, an ``Interrupted`` that has no ``outcome`` gets this one."""
     try:
         yield
     except Interrupted as stop:
@@ -231,7 +231,7 @@ def _watch(reader: int) -> None:
             continue
         now = time.monotonic()
         if first and now - first > _SECONDS_OF_ONE:
-            _end(numbers[0], "a second signal, ended at once")
+            _end(numbers[0], "second signal: ended at once")
         first = first or now
 
 

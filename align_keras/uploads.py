@@ -27,7 +27,7 @@ def write(path: RemotePath, content: str | Callable[[Path], Any]) -> None:
     """Writes a file whole.
 
     Args:
-        path: of the file; the folders above are made.
+        path: path of the file; the folders above are made.
         content: its text, or a function that writes a local file at the path that it gets.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +60,7 @@ def staged(path: RemotePath, replace: bool = False) -> Iterator[Path]:
     """Yields an empty local folder, which is copied to ``path`` at the end, but not after an error.
 
     Args:
-        path: of the folder.
+        path: path of the folder.
         replace: whether other files there are removed in the end.
     """
     with tempfile.TemporaryDirectory() as scratch:

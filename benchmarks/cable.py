@@ -26,7 +26,7 @@ class Hosts:
     """Two hosts with the addresses ``ADDRESSES``; a command begins with ``on(host)`` to run on one.
 
     Args:
-        names: of their namespaces.
+        names: names of their namespaces.
         carrier: the process that carries packets.
     """
 

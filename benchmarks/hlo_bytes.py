@@ -200,9 +200,9 @@ def op_bytes(op, ops, inner):
     """Bytes of HBM that one op reads and writes.
 
     Args:
-        op: of the computation ``ops``.
+        op: an op of the computation ``ops``.
         ops: its neighbours by name, among which its operands are.
-        inner: of a fusion the ops that it fuses, else empty.
+        inner: for a fusion the ops that it fuses, else empty.
     """
     operands = [ops[name] for name in op.operands if name in ops]
     if op.kind == "custom-call" and _FREE_CALLS.search(op.rest):
@@ -255,7 +255,7 @@ def _read_by(parameter, operand, inner, updated):
 
 
 def _unspaced_bytes(shape):
-    """As ``array_bytes``; inside a fusion, memory spaces say nothing."""
+    """Like ``array_bytes``; inside a fusion, memory spaces say nothing."""
     return array_bytes(_SPACE.sub("", shape))
 
 

@@ -1,4 +1,4 @@
-"""Images and captions a second of the training pipeline, against TensorFlow's bare ops and PyTorch.
+"""Images and captions per second of the training pipeline, beside plain TensorFlow and PyTorch.
 
     python benchmarks/input_pipeline.py
 

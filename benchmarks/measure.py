@@ -61,14 +61,14 @@ class Side:
         os.killpg(self._process.pid, signal.SIGSTOP)
 
     def turn(self):
-        """Lets it work for one turn; returns the items a second of it."""
+        """Lets it work for one turn; returns the items per second of it."""
         os.killpg(self._process.pid, signal.SIGCONT)
         self._process.stdin.write("turn\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
             sys.exit(f"{self.name}: it ended; run it alone to see why")
-        # By itself it would go on making batches ahead, in the others' turns.
+        # By itself it would continue making batches ahead, in the others' turns.
         os.killpg(self._process.pid, signal.SIGSTOP)
         return json.loads(line)
 
@@ -88,7 +88,7 @@ def side_by_side(script, cases, rounds):
         rounds: turns of each, after one in which it loads and traces.
 
     Returns:
-        For each round a dict of the items a second by name.
+        For each round a dict of the items per second by name.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # else they would stay behind
     sides = {name: Side(script, **case) for name, case in cases.items()}

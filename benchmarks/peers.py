@@ -110,7 +110,7 @@ def pooled_width(width):
 
 
 def run(library, image_tower, batch_size, kinds, channels_last):
-    """One case, in its own process: seconds a step by kind."""
+    """One case, in its own process: seconds per step by kind."""
     steps = {"peer": peer_steps, "own": own_steps}[library](image_tower, batch_size, channels_last)
     seconds = {}
     for kind in kinds:

@@ -19,10 +19,10 @@ class Sizes:
     """The sizes of a model that decide how much is exchanged.
 
     Args:
-        width: of the embeddings.
+        width: width of the embeddings.
         weights: trainable numbers.
         norms: synchronised batch norms.
-        channels: of all of them.
+        channels: channels of all of them.
     """
 
     width: int
@@ -43,8 +43,8 @@ def gathered_bytes(replicas, pairs, width, form):
 
     Args:
         replicas: how many there are.
-        pairs: of each.
-        width: of the embeddings.
+        pairs: pairs of each.
+        width: width of the embeddings.
         form: ``all_gather``, a ring that every share goes round once; ``all_reduce``, the sum of
             zero-padded rows, which go round twice; or ``one device``, which receives every share
             and sends all of them to every other replica.
@@ -80,11 +80,11 @@ def link_seconds(replicas, pairs, sizes, bandwidth, latency, form="all_gather"):
 
     Args:
         replicas: how many there are.
-        pairs: of each.
+        pairs: pairs of each.
         sizes: the model's ``Sizes``.
         bandwidth: GB/s into a replica.
         latency: microseconds a hop.
-        form: as of ``gathered_bytes``.
+        form: as in ``gathered_bytes``.
     """
     received = sum(received_bytes(replicas, pairs, sizes, form))
     return received / (bandwidth * 1e9) + hops(replicas, sizes.norms) * latency * 1e-6

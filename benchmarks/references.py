@@ -93,7 +93,7 @@ def lamb_steps(rng):
 
 
 def recalls(rng):
-    """Five captions an image, as Flickr30K and COCO have."""
+    """Five captions per image, as Flickr30K and COCO have."""
     images, texts = unit_rows(rng, 200, 16), unit_rows(rng, 1000, 16)
     image_of_text = np.repeat(np.arange(200), 5)
     texts += 0.6 * images[image_of_text]

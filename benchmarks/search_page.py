@@ -6,7 +6,7 @@ EfficientNet-B0 at 224 pixels and BERT-mini with random weights, which take the 
 trained ones, over 10,000 embeddings. ``recipes/search.py serve`` runs in a process of its own. It
 gets, each kind at once: sentences; photographs of 67 megapixels, the largest that are decoded; and
 40 uploads of 20 MiB that are no images. ``--checkout`` measures another version of this
-repository. Memory is the resident set; its peak is counted anew for each kind.
+repository. Memory is the resident set; its peak is counted again for each kind.
 "CPU" is the server's processor time, which other jobs on the machine hardly change.
 """
 
@@ -117,7 +117,7 @@ def cpu_seconds(pid):
 
 
 def forget_peak(pid):
-    """Lets the peak of a process begin anew."""
+    """Lets the peak of a process begin again."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 

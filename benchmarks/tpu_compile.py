@@ -7,7 +7,7 @@ Forward and backward pass, loss and optimizer of a named experiment of ``recipes
 in bfloat16 with its share of the paper's batch: 16,384 pairs over 1,024 cores. libtpu compiles it
 for each kind of chip; nothing is executed. A compilation takes minutes to hours, so each result is
 a JSON file in ``--results``, and the table is printed of all that are there: a run adds to them,
-and one that was stopped goes on. Needs the extra ``tpu-compile``.
+and one that was stopped continues. Needs the extra ``tpu-compile``.
 
 The compiler has chosen every op's form, order and place in memory when it begins to generate code.
 All figures stand then, so it is ended there, unless ``--code`` asks whether code can be generated
@@ -16,7 +16,7 @@ too: two thirds of the time of a small step, nine tenths of that of a large one.
 "args" are weights, optimizer and batch; "temps" what else takes HBM during the step. "MB" is all
 that the ops read and write, of which much stays in the core's own memory; "HBM MB" is the rest,
 counted by ``hlo_bytes.py``. The roofline is theirs: the step's time at the chip's peaks of
-arithmetic and of bandwidth, and the pairs a second of one chip at the larger of the two. Real
+arithmetic and of bandwidth, and the pairs per second of one chip at the larger of the two. Real
 steps are slower. The compiler counts the GFLOP of a loop once: of micro-batches those of one.
 """
 

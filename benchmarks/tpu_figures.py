@@ -14,7 +14,7 @@ class Chip:
         slices: names of its slices by their number of devices, the smallest first.
         memory: bytes of HBM.
         flops: floating-point operations a second in bfloat16.
-        bandwidth: bytes a second of HBM.
+        bandwidth: bytes per second of HBM.
     """
 
     slices: dict[int, str]

@@ -24,9 +24,9 @@ def write(experiment, settings, pairs, replicas, path):
     Args:
         experiment: a name of ``recipes/experiments.py``.
         settings: changed ones, a dict by name.
-        pairs: of one replica.
+        pairs: pairs of one replica.
         replicas: how many there are; their sums are in the step if there are several.
-        path: of the file for the serialised HLO.
+        path: path of the file for the serialised HLO.
     """
     import tensorflow as tf
 

@@ -6,8 +6,9 @@ r"""Evaluates a model by the protocols of the paper: retrieval, zero-shot, probe
     python recipes/evaluate.py --model=runs/photos --suite=small --data=DATA,imagenet=DIR/labels.csv
     python recipes/evaluate.py --compare runs/photos runs/others
 
-Prints a table with chance and, where the paper has one, its figure; writes JSON with the names of
-CLIP_benchmark, the outcome of every query (.npz), and pictures; of a suite one page.
+Prints a table of the metrics with the level of chance and, if there is one, the paper's figure.
+Writes JSON with CLIP_benchmark's names, the outcome of every query (.npz) and pictures, and for a
+suite a page.
 """
 
 import os
@@ -22,7 +23,7 @@ from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import InputError, concerning
 from align_keras.runs import command
 
-#: Settings that every task of a suite takes.
+#: Settings that a suite passes to all of its tasks.
 OF_SUITES = ("batch_size", "bootstrap_samples", "cache", "seed")
 OF_COMPARISONS = {"bootstrap_samples", "seed"}
 
@@ -32,68 +33,79 @@ class EvaluateSettings:
     """Evaluates a preset or a finished run."""
 
     model: Annotated[str, paths.PRESET] = ""
-    """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has one."""
+    """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has saved
+    one."""
     task: str = ""
-    """retrieval:NAME, zero_shot:NAME, knn:NAME, linear_probe:NAME, crisscrossed,
-    multi30k or sugar_crepe. NAME is a known data set (flickr8k, flickr30k, coco, imagenet,
-    imagenet_v2, imagenet_a, imagenet_r, imagenet_sketch, cifar10, cifar100, food101, pets,
-    flowers, cars, dtd, caltech101, eurosat, stl10) or any other name beside --data."""
+    """Protocol and data set: retrieval:NAME, zero_shot:NAME, knn:NAME, linear_probe:NAME,
+    crisscrossed, multi30k or sugar_crepe. NAME is a known data set (flickr8k, flickr30k, coco,
+    imagenet, imagenet_v2, imagenet_a, imagenet_r, imagenet_sketch, cifar10, cifar100, food101,
+    pets, flowers, cars, dtd, caltech101, eurosat, stl10), or any other name together with
+    --data."""
     suite: str = ""
-    """Many tasks with one loaded model: paper (what the paper reports), small (minutes), or tasks
-    joined by commas. A task whose result is there, of the same model and data, is not run again."""
+    """Runs many tasks but loads the model once: paper (all tasks of the paper), small (takes
+    minutes), or tasks joined by commas. A task that already has a result for this model and data is
+    not run again."""
     compare: tuple[str, ...] = ()
-    """Directories of evaluated runs, or folders of results: their figures side by side with
-    bootstrap intervals, and each one's difference from the first."""
+    """Directories of evaluated runs, or folders of results. Prints their figures side by side with
+    bootstrap intervals, and the difference of each from the first."""
 
     # === Data ===
     data: Annotated[str, paths.DATA] = ""
-    """tfds:NAME; a table (.jsonl, .csv, .tsv, .parquet) with the columns image and captions or
-    class_name; Karpathy's .json; a folder with a folder of images a class; a quoted pattern of
-    shards; for crisscrossed, multi30k and sugar_crepe the folder of their files. Empty: the data
-    set's name in TFDS. For a suite, joined by commas: folders that hold a table NAME.jsonl or a
-    folder NAME for each data set, and NAME=PATH."""
+    """Evaluation data: tfds:NAME; a table (.jsonl, .csv, .tsv, .parquet) with the columns image and
+    captions or class_name; Karpathy's .json; a folder with one folder of images per class; a quoted
+    pattern of shards; for crisscrossed, multi30k and sugar_crepe the folder of their files. Empty:
+    the data set of --task, read from TFDS. With --suite, joined by commas: NAME=PATH for one data
+    set, or a folder that holds NAME.jsonl or a folder NAME for each data set."""
     split: str = ""
-    """Of TFDS, Karpathy's file, a table's column split, or a folder in the folder. Empty: the
-    data set's own, or test."""
+    """Split of --data: a TFDS split, a split of Karpathy's file, a value of the table's column
+    split, or a subfolder. Empty: the data set's own test split, or test."""
     select: tuple[str, ...] = ()
-    """Keep only the rows of a table with these values, as in: --select kids=False."""
+    """Use only the table rows with these values, such as --select kids=False."""
     images: Annotated[str, paths.FILES] = ""
-    """Folder of the images. Empty: the folder of the table or of Karpathy's file."""
+    """Folder to which image paths are relative. Empty: the folder of the table or of Karpathy's
+    file."""
     captions: Annotated[str, paths.FILES] = ""
-    """For crisscrossed: COCO's captions_val2014.json or Karpathy's dataset_coco.json, which say
-    what the captions are."""
+    """For crisscrossed: COCO's captions_val2014.json or Karpathy's dataset_coco.json, from which
+    the text of each caption is read."""
     train_data: Annotated[str, paths.DATA] = ""
-    """What probes are trained on, as --data. Empty: --data, with --train-split."""
+    """Training data of the probes, in any form that --data takes. Empty: --data, with
+    --train-split."""
     train_split: str = ""
-    """As --split, for the probes' training images. Empty: the data set's own, or train."""
+    """Split of the probes' training data, as in --split. Empty: the data set's own training split,
+    or train."""
 
     # === Zero-shot ===
     prompts: tuple[str, ...] = ()
-    """Prompts, separated by spaces; {} stands for the class name. Empty: CLIP's for the data set,
-    or 'a photo of a {}.'"""
+    """Prompts, separated by spaces; {} stands for the class name. Empty: CLIP's prompts for the
+    data set, or 'a photo of a {}.'"""
     class_names: Annotated[str, paths.FILES] = ""
-    """A text file with a class name a line, in the order of the labels. Empty: CLIP's for the data
-    set, or the data's own."""
+    """A text file with one class name per line, in label order. Empty: CLIP's names for a known
+    data set, otherwise the names in the data."""
     cache: Annotated[str, paths.FILES] = "runs/class_weights"
-    """Folder where embedded classes are kept; empty for none."""
+    """Folder that keeps the embeddings of the classes for later evaluations. Empty: they are not
+    kept."""
 
     # === Run ===
     batch_size: int = 64
-    """Images embedded at a time."""
+    """Images per batch."""
     fold_size: int = 0
-    """Images of a fold: retrieval is then also reported as the mean over folds. 0: the data set's
-    own, 1,000 for coco."""
+    """Images per fold: retrieval is also reported as the mean over folds of this size. 0: the data
+    set's own fold size, which only coco has (1,000)."""
     bootstrap_samples: int = 1_000
-    """Of the correlations of crisscrossed, and of the intervals of --compare."""
+    """Bootstrap samples, for the correlations of crisscrossed and the intervals of --compare."""
     seed: int = 0
-    """Decides the order of a probe's training images and what is sampled."""
+    """Random seed of the probes' training order and of all sampling."""
     output: Annotated[str, paths.FILES] = ""
-    """Folder for JSON and pictures. Empty: evaluation/ of the run, or a folder of the preset's own
-    below runs/evaluation/."""
+    """Folder for JSON and pictures. Empty: evaluation/ in the run's directory; for other models, a
+    folder below runs/evaluation/."""
 
 
 def main(settings):
-    """Embeds, scores and reports; returns the ``Result``, a suite's or a comparison's dict."""
+    """Embeds, scores and reports.
+
+    Returns:
+        The ``Result`` of a task; the dict of a suite or a comparison.
+    """
     if settings.compare:
         return compare_runs(settings)
     if settings.suite:
@@ -101,7 +113,7 @@ def main(settings):
     from align_keras.evaluation.tasks.evaluate import check_output, evaluate, make_task
     from align_keras.runs.presets import check_model, load_model
 
-    # Before TensorFlow loads: missing files are reported at once.
+    # Before TensorFlow loads, so that missing files are reported at once.
     with concerning("task"):
         task = make_task(settings.task, vars(settings))
     with concerning("model"):
@@ -116,7 +128,7 @@ def main(settings):
 
 
 def evaluate_suite(settings):
-    """Runs the tasks of a suite whose data are there; returns what its JSON holds."""
+    """Runs the tasks of a suite that have data; returns the contents of its JSON."""
     from align_keras.evaluation.tasks import suite, suite_data
     from align_keras.runs.presets import load_model
 
@@ -142,7 +154,7 @@ def compare_runs(settings):
 
 
 def default_output(model):
-    """``evaluation/`` of a run's directory, else a folder of the preset's own."""
+    """``evaluation/`` in a run's directory; for a preset, a folder named after it."""
     from align_keras.runs.presets import find_preset
 
     if find_preset(model) != model:
@@ -162,20 +174,20 @@ def parse():
 
 
 def check_mode(settings):
-    """Raises an InputError unless one of task, suite and compare is given, with flags of it."""
+    """Raises InputError unless exactly one of task, suite and compare is given, with its flags."""
     modes = [mode for mode in ("task", "suite", "compare") if getattr(settings, mode)]
     if len(modes) != 1:
         problem = f"{' and '.join(modes)} are given" if modes else "nothing to do"
         raise InputError(problem, remedy="give one of <task>, <suite> and <compare>")
     mode = modes[0]
     if mode != "compare" and not settings.model:
-        raise InputError("which model?", remedy="give a run or a preset", setting="model")
+        raise InputError("no model is given", remedy="give a run or a preset", setting="model")
     if mode == "task":
         return
     read = {"suite": {"model", "data", "output", *OF_SUITES}, "compare": OF_COMPARISONS}[mode]
     for field in dataclasses.fields(settings):
         if field.name not in {mode, *read} and getattr(settings, field.name) != field.default:
-            raise InputError(f"not read beside {command.flag_of(mode)}", setting=field.name)
+            raise InputError(f"cannot be used with {command.flag_of(mode)}", setting=field.name)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The named experiments, and how a recipe reads flags over them.
+"""The named experiments, and how recipes read flags on top of them.
 
-An experiment is a set of settings: ``--experiment=NAME`` picks its values as the defaults, other
-flags override them.
+An experiment is a set of settings. ``--experiment=NAME`` makes its values the defaults; other flags
+override them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -51,9 +51,9 @@ PRODUCTS_NANO = QUICKSTART.replace(
     log_every=50,
 )
 
-# Frozen towers, trained elsewhere, on a few thousand photographs with five sentences each: only the
-# projections and the temperature are trained. EfficientNet-Lite0 with ImageNet's classes and a BERT
-# of sentences; two CPU cores, about ten minutes. Commands and figures: recipes/README.md.
+# Frozen pretrained towers and a few thousand photographs with five sentences each: only the
+# projections and the temperature are trained. The towers are an EfficientNet-Lite0 trained on
+# ImageNet and a sentence BERT. Commands and figures: recipes/README.md.
 #   python recipes/pretrain.py --experiment=flickr8k_lite0 --image-encoder=LITE0 \
 #       --text-encoder=MINILM --train-data='shards/train-*.tfrecord'
 FLICKR8K_LITE0 = QUICKSTART.replace(
@@ -79,7 +79,7 @@ FLICKR8K_LITE0 = QUICKSTART.replace(
     log_every=50,
 )
 
-# The paper's CC3M ablation: a tenth of the ablations' 1M steps. Expect COCO R@1 of about
+# The paper's CC3M ablation, with a tenth of the other ablations' 1M steps. Expect COCO R@1 of about
 # 22.1 (image to text) and 17.3 (text to image), ImageNet KNN 48.9. Not run here.
 #   python recipes/pretrain.py --experiment=cc3m_b3_mini --train-data='CC3M/*.tfrecord'
 CC3M_B3_MINI = PretrainSettings().replace(preset="align_b3_mini", steps=100_000)
@@ -96,8 +96,8 @@ ALIGN_B7_BASE = PretrainSettings().replace(preset="align_b7_base", steps=1_000_0
 # TPUv3 cores. Not run here.
 ALIGN_L2_LARGE = PretrainSettings().replace(preset="align_l2_large")
 
-# Fine-tuning for retrieval. The paper gives batch, learning rate, decay and steps; that LAMB and
-# its weight decay stay those of pretraining is chosen here. Expect Flickr30K R@1 of about 95.3
+# Fine-tuning for retrieval. Batch size, learning rate, its decay and steps are the paper's; we keep
+# LAMB and its weight decay from pretraining. Expect Flickr30K R@1 of about 95.3
 # (image to text) and 84.9 (text to image) from the headline model. Not run here.
 #   python recipes/finetune_retrieval.py --model=RUN --train-data='FLICKR30K/train-*.tfrecord' \
 #       --eval-data='FLICKR30K/test-*.tfrecord'
@@ -111,7 +111,7 @@ FINETUNE_FLICKR30K = PretrainSettings().replace(
     log_every=50,
 )
 
-# The same for twice as long: expect COCO 5K R@1 of about 77.0 and 59.9. Not run here.
+# The same with twice as many steps: expect COCO 5K R@1 of about 77.0 and 59.9. Not run here.
 #   python recipes/finetune_retrieval.py --experiment=finetune_coco --model=RUN ...
 FINETUNE_COCO = FINETUNE_FLICKR30K.replace(steps=6_000)
 
@@ -138,8 +138,8 @@ IMAGENET = ClassificationSettings().replace(
 )
 
 # The paper's recipe for the fine-grained sets. Expect a top-1 of about 99.65 on Flowers, 96.19 on
-# Pets, 96.13 on Cars and 95.88 on Food101 from the headline model. Momentum is not stated there.
-# Not run here.
+# Pets, 96.13 on Cars and 95.88 on Food101 from the headline model. The paper does not state
+# the momentum. Not run here.
 #   python recipes/finetune_classification.py --experiment=fine_grained --model=RUN --task=pets
 FINE_GRAINED = ClassificationSettings().replace(
     head=Phase(1e-2, steps=20_000, image_size=289, eval_size=360),
@@ -149,8 +149,8 @@ FINE_GRAINED = ClassificationSettings().replace(
     weight_decay=1e-5,
 )
 
-# Not in the paper: the fine-grained recipe in short, for hundreds or thousands of images at the
-# model's own size; two CPU cores, a few minutes. Commands and figures: recipes/README.md.
+# Not in the paper: a short form of the fine-grained recipe, for hundreds or thousands of images at
+# the model's own size; two CPU cores, a few minutes. Commands and figures: recipes/README.md.
 SMALL_SET = FINE_GRAINED.replace(
     head=Phase(0.1, steps=300),
     full=Phase(3e-3, steps=600, frozen_statistics=True),
@@ -171,7 +171,7 @@ def read_pretraining(arguments: Sequence[str], default: str, description: str) -
         description: of the recipe, for ``--help``.
 
     Raises:
-        InputError: if there is no such experiment, or a value cannot be.
+        InputError: if there is no such experiment, or a value is invalid.
     """
     name, others = _pick(arguments, default, PRETRAINING)
     flags = {argument.partition("=")[0].replace("_", "-") for argument in others}
@@ -186,7 +186,7 @@ def read_pretraining(arguments: Sequence[str], default: str, description: str) -
     settings = command.parse(PretrainSettings, others, settings, description=description)
     steps, warmup = settings.run.steps, settings.optimizer.warmup_steps
     if "--warmup-steps" not in flags and 0 < steps <= warmup:
-        # A run that is shorter than the experiment's warm-up has the same share of it.
+        # A run shorter than the experiment's warm-up keeps the warm-up's share of the steps.
         settings = settings.replace(warmup_steps=warmup * steps // chosen)
     if name != "quickstart" and not settings.data.train_data:
         raise InputError(
@@ -207,13 +207,13 @@ def read_classification(arguments: Sequence[str], description: str) -> Classific
     )
     for setting in ("model", "task"):
         if not settings.flat()[setting]:
-            raise InputError("give one", remedy="--help says which there are", setting=setting)
+            raise InputError("not given", remedy="see --help", setting=setting)
     settings.check()
     return settings
 
 
 def _pick(arguments: Sequence[str], default: str, names: Iterable[str]) -> tuple[str, list[str]]:
-    """Takes ``--experiment=NAME`` out of the flags: its name, and the other flags."""
+    """Splits ``--experiment=NAME`` from the flags: the name, and the other flags."""
     name, others = default, []
     remaining = iter(arguments)
     for argument in remaining:
@@ -225,13 +225,15 @@ def _pick(arguments: Sequence[str], default: str, names: Iterable[str]) -> tuple
             others.append(argument)
     if name not in names:
         raise InputError(
-            f"no {name!r}", remedy=f"choose one of {', '.join(names)}", setting="experiment"
+            f"unknown experiment {name!r}",
+            remedy=f"choose one of {', '.join(names)}",
+            setting="experiment",
         )
     return name, others
 
 
 def _describe(description: str, name: str, names: Iterable[str]) -> str:
     return (
-        f"{description}\n--experiment=NAME picks the defaults, here those of {name}; "
-        f"there are {', '.join(names)}."
+        f"{description}\n--experiment=NAME selects the defaults, which below are those of {name}. "
+        f"Experiments: {', '.join(names)}."
     )

@@ -1,11 +1,11 @@
-r"""Exports a trained or published model: for TensorFlow Serving, ONNX Runtime or LiteRT.
+r"""Exports a trained or published model for TensorFlow Serving, ONNX Runtime or LiteRT.
 
     python recipes/export.py --model=runs/photos --output=EXPORTED/photos/1
     python recipes/export.py --model=runs/photos --output=EXPORTED/photos/2 --class-names=imagenet
     python recipes/export.py --model=runs/photos --output=towers --format=litert --quantize=int8
 
-A README.md in the output, in assets/ of a SavedModel, tells what it takes and gives.
-recipes/serving_client.py asks a server.
+A README.md in the output (in assets/ of a SavedModel) describes inputs and outputs.
+recipes/serving_client.py sends requests to a server.
 """
 
 import os
@@ -25,28 +25,31 @@ class ExportSettings:
     """Exports a preset or a finished run."""
 
     model: Annotated[str, paths.PRESET]
-    """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has one."""
+    """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has saved
+    one."""
     output: Annotated[str, paths.FILES]
-    """A new folder. TensorFlow Serving wants a number, the version, as in EXPORTED/photos/1."""
+    """A new folder. TensorFlow Serving needs a version number as its name, such as
+    EXPORTED/photos/1."""
     format: Literal["saved_model", "onnx", "litert"] = "saved_model"
-    """saved_model: from strings and image files on, for TensorFlow Serving. onnx, litert: the two
-    towers apart, from pixels and word pieces on."""
+    """saved_model: takes strings and image files, for TensorFlow Serving. onnx, litert: two
+    separate towers that take pixels and word pieces."""
 
     # === saved_model ===
     class_names: Annotated[str, paths.FILES] = ""
-    """Adds the signature classify: a text file with a class name a line, or a known data set
-    (imagenet, pets, flowers, caltech101, eurosat). Empty: none."""
+    """Adds the signature classify for these classes: a text file with one class name per line, or a
+    known data set (imagenet, pets, flowers, caltech101, eurosat). Empty: no such signature."""
     prompts: tuple[str, ...] = ()
-    """Prompts of the classes, separated by spaces; {} stands for the class name. Empty: CLIP's for
-    the data set, or 'a photo of a {}.'"""
+    """Prompts for the class names, separated by spaces; {} stands for the class name. Empty: CLIP's
+    prompts for the data set, or 'a photo of a {}.'"""
     fold_batch_norm: bool = False
-    """Put batch norms into the kernels before them. The converters of onnx and litert always do."""
+    """Merge batch norms into the kernels before them, for faster inference. onnx and litert always
+    do."""
     warm_up: bool = True
-    """Write requests that TensorFlow Serving warms up with."""
+    """Include warm-up requests, which TensorFlow Serving runs when it loads the model."""
 
     # === litert ===
     quantize: Literal["none", "float16", "int8"] = "none"
-    """How weights are kept."""
+    """Data type in which weights are stored; float16 and int8 make the files smaller."""
 
 
 def main(settings):
@@ -56,7 +59,7 @@ def main(settings):
     from align_keras.export.serving_command import serving_command
     from align_keras.runs.presets import load_model
 
-    # What is wrong with the flags is reported before TensorFlow loads.
+    # Errors in the flags are reported before TensorFlow loads.
     names = [field.name for field in dataclasses.fields(ExportOptions)]
     arguments = ExportOptions(*(getattr(settings, name) for name in names)).arguments()
     with concerning("output"):

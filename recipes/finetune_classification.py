@@ -5,9 +5,9 @@ r"""Fine-tunes the image tower of a trained model to classify, by the paper's re
     python recipes/finetune_classification.py --experiment=small_set --model=RUN --task=photos \
         --data=PHOTOS/labels.csv
 
-First a linear head on the frozen tower, then everything. After either it prints a table with chance
-and, where the paper has one, its figure, and writes JSON and pictures as evaluate.py does; at the
-end, classifier.keras.
+The first phase trains a linear head on the frozen tower, the second all weights. After each phase,
+a table shows the metrics with the level of chance and, if there is one, the paper's figure; JSON
+and pictures are written as by evaluate.py. The result is classifier.keras.
 """
 
 import os
@@ -33,10 +33,10 @@ def parse():
 
 
 def main(settings):
-    """Trains both phases, evaluates after each and saves."""
+    """Trains both phases, evaluates after each phase, and saves."""
     from align_keras.runs import inputs
 
-    # Before TensorFlow loads: missing files are reported at once.
+    # Before TensorFlow loads, so that missing files are reported at once.
     inputs.check_classification(settings)
     align_keras.load()
     from align_keras.runs import classification

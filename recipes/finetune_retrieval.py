@@ -5,10 +5,10 @@ r"""Fine-tunes a trained model for retrieval by the paper's recipe.
     python recipes/finetune_retrieval.py --experiment=finetune_coco \
         --model=hf://kakaobrain/align-base ...
 
-Pretraining goes on with the same loss: batches of 2,048, a learning rate of 1e-5 that falls
-linearly from the first step, 3,000 steps for Flickr30K and 6,000 for COCO. An image with five
-captions is five records with one image_id, as prepare_data.py packs it: they are not each other's
-negatives. The held-out data are evaluated before the first step too.
+Training continues with the loss of pretraining: batches of 2,048, a learning rate that starts at
+1e-5 and falls linearly to 0, 3,000 steps for Flickr30K and 6,000 for COCO. prepare_data.py packs an
+image with five captions as five records with the same image_id; they are not each other's
+negatives. The held-out data are also evaluated before the first step.
 """
 
 import os
@@ -28,7 +28,7 @@ def parse():
     settings = experiments.read_pretraining(sys.argv[1:], "finetune_flickr30k", __doc__)
     if not settings.model.model:
         raise InputError(
-            "give the model to start from", None, "a preset or a run's directory", "model"
+            "no model to start from", None, "give a preset or a run's directory", "model"
         )
     return settings
 
@@ -37,7 +37,7 @@ def main(settings):
     """Trains, evaluates and reports."""
     from align_keras.runs import inputs
 
-    # Before TensorFlow loads: missing files are reported at once.
+    # Before TensorFlow loads, so that missing files are reported at once.
     inputs.check_pretraining(settings)
     align_keras.load()
     from align_keras.runs import pretraining

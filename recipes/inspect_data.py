@@ -1,4 +1,4 @@
-"""Looks into shards before a long run: what a run would skip or refuse, sizes, repeats, speed.
+"""Checks shards before a long run: what training would skip or refuse, sizes, repeats, speed.
 
     python recipes/inspect_data.py --data='SHARDS/train-*.tfrecord'
 
@@ -27,13 +27,13 @@ from align_keras.runs import command
 
 @dataclasses.dataclass(frozen=True)
 class InspectSettings:
-    """Looks into TFRecord shards before a long run."""
+    """Checks TFRecord shards before a long run."""
 
     data: Annotated[str, paths.DATA]
-    """Pattern of the shards, or several joined by commas."""
+    """Quoted pattern of the shards; several are joined by commas."""
     output: Annotated[str, paths.FILES] = ""
-    """Folder for report.json and samples.png. Empty: a folder of the pattern's own below
-    inspection/."""
+    """Folder for report.json and samples.png. Empty: a folder below inspection/, named after the
+    pattern."""
     training: OmitArgPrefixes[TrainingInput] = dataclasses.field(default_factory=TrainingInput)
     sampling: OmitArgPrefixes[Sampling] = dataclasses.field(default_factory=Sampling)
 
@@ -45,7 +45,7 @@ def main(settings: InspectSettings) -> None:
 
     own = paths.file_name_of(paths.absolute(settings.data))
     output = settings.output or f"inspection/{own}"
-    # Before TensorFlow loads: missing files are reported at once.
+    # Before TensorFlow loads, so that missing files are reported at once.
     with errors.concerning("data"):
         shards = records.find_shards(settings.data)
     if settings.training.vocabulary:

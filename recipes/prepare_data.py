@@ -4,7 +4,7 @@
     python recipes/prepare_data.py --source='CRAWL/*.tar' --rules=paper --output=SHARDS/train
     python recipes/prepare_data.py --captions=all.csv --images=DIR --select split=val ...
 
-Every pair that is left out is counted under the rule that it breaks, in a report with pictures.
+A report with pictures counts the dropped pairs under the rules that dropped them.
 """
 
 import os
@@ -30,78 +30,83 @@ RuleName = Literal[tuple(filters.LIMITS)]
 class PrepareSettings:
     """Filters image-text pairs by the paper's rules, and packs them into TFRecord shards."""
 
-    # === Source: a table, or what has its own layout ===
+    # === Source: a table, or shards, archives and TFDS ===
     captions: Annotated[str, paths.FILES] = ""
-    """Table with one row an image: .jsonl, .csv, .tsv or .parquet."""
+    """Table with one row per image: .jsonl, .csv, .tsv or .parquet."""
     images: Annotated[str, paths.FILES] = ""
-    """Folder of the table's images. Empty: the table's own folder."""
+    """Folder of the table's images. Empty: the folder of the table."""
     source: Annotated[str, paths.DATA] = ""
-    """In place of a table: a folder or quoted pattern of img2dataset's .tfrecord, .tar or
-    .parquet files, or tfds:NAME, as in tfds:coco_captions@val for another split than train."""
+    """Source instead of a table: a folder or quoted pattern of img2dataset's .tfrecord, .tar or
+    .parquet files; or tfds:NAME, with a split as in tfds:coco_captions@val (default: train)."""
     output: Annotated[str, paths.FILES]
-    """Path and start of the shards' names: DIR/train gives DIR/train-00000.tfrecord. With
-    --engine=beam also below gs://."""
+    """Path prefix of the shards: DIR/train gives DIR/train-00000.tfrecord. With --engine=beam it
+    may be gs://..."""
     image_column: str = "image"
-    """Column with an image's path, relative to the folder."""
+    """Column with the path of the image, relative to --images."""
     archive_column: str = "archive"
-    """Column with the name of a zip in the folder that holds the image; may be absent."""
+    """Column with the name of the zip in --images that holds the image. The table may lack it."""
     caption_column: str = ""
-    """Column with the caption, or a list of captions. Empty: the first there is of captions,
-    caption, txt and text."""
+    """Column with one caption or a list of captions. Empty: the first of captions, caption, txt and
+    text that the table has."""
     select: tuple[str, ...] = ()
-    """Keep only the rows with these values, as in: --select split=train."""
+    """Use only the table rows with these values, such as --select split=train."""
     carry: tuple[str, ...] = ()
-    """Columns to copy into the records, as COLUMN or FIELD=COLUMN: class_name=type copies type
-    as class_name, which zero-shot evaluation reads."""
+    """Columns to copy into the records, as COLUMN or FIELD=COLUMN. Example: class_name=type copies
+    the column type into the field class_name, which zero-shot evaluation reads."""
 
     # === Rules (sec. 3) ===
     rules: Literal["none", "paper"] = "none"
-    """The paper's rules, or none but those named below."""
+    """paper: apply all rules of the paper. none: apply only the rules whose flags below are
+    given."""
     without: tuple[RuleName, ...] = ()
-    """Rules of the paper to leave out, as in: --without small_image."""
+    """Rules of the paper to leave out, such as --without small_image."""
     min_words: int | None = None
-    """Unigrams of a caption, at least; 3 in the paper."""
+    """Minimum number of words (unigrams) in a caption; 3 in the paper."""
     max_words: int | None = None
-    """Unigrams of a caption, at most; 20 in the paper."""
+    """Maximum number of words (unigrams) in a caption; 20 in the paper."""
     max_images_per_caption: int | None = None
-    """Images that may share an alt-text; 10 in the paper."""
+    """Maximum number of images that share an alt-text; 10 in the paper."""
     frequent_ngrams: int | None = None
-    """Most frequent unigrams and bigrams, which captions may consist of; 100 million in the
-    paper."""
+    """Drop captions with a unigram or bigram that is not among this many most frequent ones of the
+    data; 100 million in the paper."""
     max_captions_per_image: int | None = None
-    """Alt-texts that an image may have; 1,000 in the paper."""
+    """Maximum number of alt-texts of one image; 1,000 in the paper."""
     min_side_above: int | None = None
-    """Pixels that the shorter side must exceed; 200 in the paper."""
+    """The shorter side of an image must be longer than this, in pixels; 200 in the paper."""
     max_aspect_below: float | None = None
-    """What the longer over the shorter side must stay below; 3 in the paper."""
+    """The ratio of the longer to the shorter side must be below this; 3 in the paper."""
     language: str | None = None
-    """ISO 639-1 code, such as en, of the captions to keep."""
+    """Keep only captions in this language, given as an ISO 639-1 code such as en."""
     unsafe_field: str = ""
-    """Column or field that marks unsafe content: above 0.5, true or NSFW."""
+    """Column or field that marks unsafe content. Pairs are dropped if it is above 0.5, true or
+    NSFW."""
 
     # === Near-duplicates of evaluation images (app. A) ===
     evaluation_images: Annotated[str, paths.DATA] = ""
-    """A folder of images, or a quoted pattern of shards, whose near-duplicates are dropped."""
+    """A folder of images, or a quoted pattern of shards. Training images that nearly duplicate one
+    of them are dropped."""
     max_hash_distance: int | None = None
-    """Bits of 64 in which the perceptual hashes of copies differ, at most; 4."""
+    """Two images are near-duplicates if their 64-bit perceptual hashes differ in at most this many
+    bits. None: 4."""
     near_duplicate_model: Annotated[str, paths.PRESET] = ""
-    """Preset whose image tower compares images too, as the paper does. Empty: hashes alone."""
+    """Preset whose image tower also compares images, as in the paper. Empty: only hashes."""
     max_cosine: float | None = None
-    """Cosine of embeddings above which two images are near-duplicates; 0.975 in the paper."""
+    """Two images are near-duplicates if the cosine of their embeddings is above this; 0.975 in the
+    paper."""
 
     # === Output ===
     table_only: bool = False
-    """Open no image: the pairs that the rules keep are listed in OUTPUT-kept.jsonl with their
-    url and caption, such as for img2dataset to download."""
+    """Open no image and write no shards: list the kept pairs in OUTPUT-kept.jsonl with url and
+    caption, for example to download the images with img2dataset."""
     shard_size: int = 4_096
-    """Records a shard."""
+    """Records per shard."""
     seed: int = 0
-    """Decides the order of the records."""
+    """Random seed of the order of the records."""
     engine: Literal["single_machine", "beam"] = "single_machine"
-    """What runs it: this machine, or Apache Beam; the shards are the same."""
+    """Where the work runs: on this machine, or with Apache Beam. The shards are the same."""
     beam_options: tuple[str, ...] = ()
-    """Options of the Beam pipeline, such as --runner=DataflowRunner; what follows -- at the end of
-    the command are more of them."""
+    """Options of the Beam pipeline, such as --runner=DataflowRunner. Options can also follow -- at
+    the end of the command."""
 
 
 def main(settings: PrepareSettings) -> None:
@@ -118,7 +123,7 @@ def main(settings: PrepareSettings) -> None:
     )
     rules = choose_rules(settings)
     columns = choose_columns(settings)
-    # Before TensorFlow loads: missing files are reported at once.
+    # Before TensorFlow loads, so that missing files are reported at once.
     evaluation_images = open_evaluation_images(settings)
     if settings.near_duplicate_model:
         with errors.concerning("near_duplicate_model"):
@@ -154,7 +159,7 @@ def choose_columns(settings: PrepareSettings) -> Columns:
 
 
 def choose_rules(settings: PrepareSettings) -> filters.Rules:
-    """The paper's rules or none, less those left out, with the thresholds given."""
+    """The paper's rules or none, without those to leave out, with the given thresholds."""
     base = filters.Rules() if settings.rules == "paper" else filters.NO_RULES
     names = {field.name for field in dataclasses.fields(base)}
     given = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
@@ -168,7 +173,7 @@ def open_evaluation_images(settings: PrepareSettings) -> Any:
     if not settings.evaluation_images:
         if settings.near_duplicate_model:
             raise errors.InputError(
-                "there are no images to compare",
+                "there are no evaluation images to compare with",
                 remedy="give <evaluation_images> too",
                 setting="near_duplicate_model",
             )
@@ -176,13 +181,13 @@ def open_evaluation_images(settings: PrepareSettings) -> Any:
     with errors.concerning("evaluation_images"):
         if settings.table_only:
             raise errors.InputError(
-                "no image is opened to compare", remedy="leave out <table_only> or this"
+                "no image is opened to compare", remedy="leave out this or <table_only>"
             )
         return examples.open_images(settings.evaluation_images)
 
 
 def parse(arguments: Sequence[str] | None = None) -> PrepareSettings:
-    """The settings of a command line; what follows ``--`` is Beam's.
+    """The settings of a command line; arguments after ``--`` are options of Beam.
 
     Checks the columns of a table, before TensorFlow loads.
     """
@@ -190,7 +195,7 @@ def parse(arguments: Sequence[str] | None = None) -> PrepareSettings:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     settings = command.parse(PrepareSettings, arguments[:end], description=__doc__)
     columns = choose_columns(settings)
-    # Other machines are asked later: that takes TensorFlow.
+    # Remote paths are checked later: they need TensorFlow.
     if settings.captions and not paths.is_remote(settings.captions):
         with errors.concerning("captions"):
             check_columns(settings.captions, columns, ("image", "captions"))

@@ -1,4 +1,4 @@
-r"""Pretrains ALIGN end to end: shards of image-text pairs in, an evaluated model out.
+r"""Pretrains ALIGN on shards of image-text pairs, and evaluates the model.
 
     python recipes/pretrain.py
     python recipes/pretrain.py --train-data='DIR/train-*.tfrecord' \
@@ -29,7 +29,7 @@ def main(settings):
     """Trains, evaluates and reports."""
     from align_keras.runs import inputs
 
-    # Before TensorFlow loads: missing files are reported at once.
+    # Before TensorFlow loads, so that missing files are reported at once.
     inputs.check_pretraining(settings)
     align_keras.load()
     from align_keras.runs import pretraining

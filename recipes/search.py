@@ -1,4 +1,4 @@
-r"""Searches images by words and by images: makes an index, asks it, shows it on a page.
+r"""Searches images by text and by image: builds an index, answers queries, serves a web page.
 
     python recipes/search.py index --model=runs/photos --images=PHOTOS --output=INDEX
     python recipes/search.py query "two dogs in the snow" --index=INDEX
@@ -42,88 +42,93 @@ from align_keras.wording import counted, rate
 
 @dataclasses.dataclass(frozen=True)
 class IndexSettings:
-    """Embeds images into an index. The same command goes on where it was cut off."""
+    """Embeds images into an index. If interrupted, the same command continues."""
 
     model: Annotated[str, paths.PRESET]
-    """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has one."""
+    """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has saved
+    one."""
     images: Annotated[str, paths.DATA]
-    """A folder, with all below it; a table (.jsonl, .csv, .tsv, .parquet) with a column image, as
-    of prepare_data.py; or a quoted pattern of shards."""
+    """Images to index: a folder, with all its subfolders; a table (.jsonl, .csv, .tsv, .parquet)
+    with a column image, as for prepare_data.py; or a quoted pattern of shards."""
     output: Annotated[str, paths.LOCAL]
     """Folder of the index."""
     select: tuple[str, ...] = ()
-    """Keep only the rows of a table with these values, as in: --select split=test."""
+    """Use only the table rows with these values, such as --select split=test."""
     batch_size: int = 64
-    """Images embedded at a time."""
+    """Images per batch."""
     precision: Literal["float32", "float16"] = "float32"
-    """Of the embeddings on disk; float16 takes half of the space."""
+    """Data type of the embeddings on disk; float16 takes half the space."""
     thumbnail_size: int = 192
-    """Longer side of the pictures that the index keeps to show, pixels; 0 for none."""
+    """Longer side, in pixels, of the thumbnails that the index keeps; 0 for no thumbnails."""
     exact_below: int = 100_000
-    """From this many images on, the index is split into lists, and a search opens only a few."""
+    """Indexes with fewer images than this are searched completely. Larger ones are split into
+    lists, and a search opens only some of them (--probes)."""
     lists: int = 0
-    """How many. 0: the root of the number of images."""
+    """Number of lists in a large index. 0: the square root of the number of images."""
     restart: bool = False
-    """Throw away the index that is there and begin again."""
+    """Delete the existing index and start again."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchSettings:
-    """What every search needs."""
+    """Settings of every search."""
 
     index: Annotated[str, paths.LOCAL]
     """Folder of the index."""
     model: Annotated[str, paths.PRESET] = ""
-    """The model that made the index. Empty: the folder that the index names."""
+    """The model that made the index. Empty: the folder that the index names; if the index names
+    an address, give it here."""
     exact: bool = False
-    """Look at every image even if the index is large."""
+    """Compare the query with every image, even if the index is large."""
     probes: int = PROBES
-    """Lists of a large index that a search opens: more find more and take longer."""
+    """Number of lists of a large index that a search opens. More lists find more and take
+    longer."""
 
 
 @dataclasses.dataclass(frozen=True)
 class QuerySettings(SearchSettings):
-    """Looks for images by a sentence, an image, or an image changed by a sentence."""
+    """Finds images by a sentence, by an image, or by an image modified by a sentence."""
 
     text: tyro.conf.Positional[str] = ""
-    """A sentence; with --image what is added to the image."""
+    """A sentence that describes the image. With --image: what to add to that image."""
     image: Annotated[str, paths.FILES] = ""
-    """An image to look for."""
+    """An image file: find similar images."""
     weight: float = 2.0
-    """Of the sentence beside the image; below 0 what it says is taken away."""
+    """Weight of the sentence relative to --image. Below 0, the sentence is subtracted."""
     without: str = ""
-    """Words to take away."""
+    """Words to subtract from the query."""
     without_weight: float = 1.0
-    """How much of them."""
+    """Weight of the words in --without."""
     results: int = 12
-    """Images to find."""
+    """Number of images to find."""
     sheet: Annotated[str, paths.LOCAL] = "search.png"
-    """File for the picture of the matches, which is replaced; empty for none."""
+    """File for a picture of the matches; an existing file is replaced. Empty: no picture."""
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateSettings(SearchSettings):
-    """Asks the index with captions of its own images: recall as evaluate.py has it."""
+    """Queries the index with the captions of its images; measures recall as evaluate.py does."""
 
     data: Annotated[str, paths.DATA] = tyro.MISSING
-    """A table with the columns image and captions, Karpathy's .json or a pattern of shards: the
-    images of the index, all of them."""
+    """The images of the index, all of them, with captions: a table with the columns image and
+    captions, Karpathy's .json, or a quoted pattern of shards."""
     split: str = ""
-    """As of evaluate.py."""
+    """Split of --data: a split of Karpathy's file or a value of the table's column split."""
     select: tuple[str, ...] = ()
-    """As of evaluate.py."""
+    """Use only the table rows with these values, such as --select split=test."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ServeSettings(SearchSettings):
-    """Shows a page to search on, until interrupted."""
+    """Serves a web page for searching, until interrupted."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 lets other machines in, :: those with IPv6."""
+    """Address to listen on. 0.0.0.0 accepts other machines, :: those with IPv6."""
     port: int = 7860
-    """Port to listen on; 0 for any that is free."""
+    """Port to listen on; 0 for any free port."""
     allowed_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A name by which browsers may call the page, beside --host and localhost; may be repeated."""
+    """Further host name under which browsers may open the page, beside --host and localhost. May be
+    repeated."""
 
 
 def index(settings):
@@ -134,7 +139,7 @@ def index(settings):
     most = {"thumbnail_size": MAX_THUMBNAIL_SIZE}
     for name, least in (("batch_size", 1), ("thumbnail_size", 0), ("lists", 0)):
         check_range(settings, name, least, most.get(name))
-    # Before TensorFlow loads: missing files are reported at once.
+    # Before TensorFlow loads, so that missing files are reported at once.
     with concerning("model"):
         check_model(settings.model)
     with concerning("images"):
@@ -196,12 +201,12 @@ def query(settings):
     with concerning("sheet"):
         own, sheet = (paths.path_of(path).resolve() for path in (settings.image, settings.sheet))
         if settings.image and own == sheet:
-            raise InputError("the image itself would be written over", remedy="give another")
+            raise InputError("the query image would be overwritten", remedy="give another file")
     with concerning("image"):
         image = read_image(settings.image) if settings.image else b""
     search = open_search(settings)
     asked = Query(settings.text, image, settings.weight, settings.without, settings.without_weight)
-    # Whoever made the index chose its names.
+    # The names come from the index, which may be untrusted.
     found = [
         dataclasses.replace(
             match, name=command.printable(match.name), caption=command.printable(match.caption)
@@ -222,7 +227,7 @@ def query(settings):
 
 
 def evaluate(settings):
-    """Asks with every caption; returns the ``IndexRecall``."""
+    """Queries with every caption; returns the ``IndexRecall``."""
     from align_keras.data import examples
     from align_keras.search.recall import measure_recall, read_captions
 
@@ -235,17 +240,17 @@ def evaluate(settings):
     from align_keras.evaluation import report
 
     print(report.format_table(found.title, found.metrics, found.chance, {}))
-    print(f"\n{found.milliseconds:.2f} ms a query, all asked together")
+    print(f"\n{found.milliseconds:.2f} ms per query, all queries together")
     return found
 
 
 def serve(settings):
-    """Shows the page until it is interrupted."""
+    """Serves the page until interrupted."""
     from align_keras.search import listening, page_guard
 
     page_guard.require_starlette()
     page_guard.allowed_names(settings.allowed_host)
-    # Whoever asks while the model loads is answered once it has.
+    # Requests that arrive while the model loads are answered afterwards.
     with listening.listen(settings.host, settings.port) as listener:
         search = open_search(settings)
         search.index.verify_in_background(tell)
@@ -262,7 +267,7 @@ def serve(settings):
 
 
 def tell(fault):
-    """Prints that a file of the index is damaged; the page goes on."""
+    """Prints that a file of the index is damaged; the server keeps running."""
     line = command.printable(command.one_line(fault))
     print(f"search.py: --index: {line}", file=sys.stderr, flush=True)
 
@@ -276,7 +281,7 @@ def check_range(settings, name, least, most=None):
         raise InputError(f"must be at most {most}, not {value}", setting=name)
 
 
-#: Each command's settings, and what does it.
+#: The settings class and the function of each command.
 COMMANDS = {
     "index": (IndexSettings, index),
     "query": (QuerySettings, query),
@@ -298,7 +303,8 @@ def parse():
     commands = {name: settings for name, (settings, _) in COMMANDS.items()}
     settings = command.parse_command(commands, description=__doc__)
     if isinstance(settings, ServeSettings):
-        # TensorFlow reads it once, as it loads. Else it keeps what the largest images took.
+        # Without it, TensorFlow never returns the memory of the largest images. It is read only
+        # when TensorFlow loads.
         os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
     for field, needs in (("images", ""), ("data", "captions")):
         if hasattr(settings, field):

@@ -1,10 +1,10 @@
-"""Asks a TensorFlow Serving server of an exported model; a copy needs nothing of this package.
+"""Sends texts or images to a TensorFlow Serving server; does not need the package align_keras.
 
     python recipes/serving_client.py --texts "two dogs in the snow" "a red ring"
     python recipes/serving_client.py --images photos/*.jpg --signature=classify
     python recipes/serving_client.py --images photos/*.jpg --grpc --server=localhost:8500
 
-REST takes the standard library alone, --grpc the package tensorflow-serving-api.
+REST needs only the standard library; --grpc needs the package tensorflow-serving-api.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def rest_body(signature, values):
         values: strings, or the bytes of image files.
 
     Returns:
-        JSON, bytes. Bytes are sent as ``{"b64": ...}``, since JSON holds Unicode alone.
+        JSON, as bytes. Image bytes are sent as ``{"b64": ...}``, because JSON holds only Unicode.
     """
     values = [
         {"b64": base64.b64encode(value).decode("ascii")} if isinstance(value, bytes) else value
@@ -39,18 +39,18 @@ def ask_rest(server, model, signature, values, timeout=60.0):
     """Sends a REST request.
 
     Args:
-        server: host and port, 8501 by TensorFlow Serving's habit.
+        server: host and port; TensorFlow Serving's default port is 8501.
         model: name.
         signature: name.
-        values: as of ``rest_body``.
+        values: as in ``rest_body``.
         timeout: seconds.
 
     Returns:
-        The outputs by name, lists; a single one is under ``"outputs"``, for REST leaves its name
-        out.
+        The outputs by name, as lists. A single output is under ``"outputs"``, because REST omits
+        its name.
 
     Raises:
-        RuntimeError: if the server refuses, cannot be reached or is another one.
+        RuntimeError: if the server refuses, cannot be reached or is not TensorFlow Serving.
     """
     request = urllib.request.Request(
         f"http://{server}/v1/models/{model}:predict",
@@ -64,9 +64,9 @@ def ask_rest(server, model, signature, values, timeout=60.0):
         raise RuntimeError(f"{server}: {error.read().decode('utf-8', 'replace')}") from error
     except OSError as error:
         raise RuntimeError(f"{server}: cannot be reached ({error})") from error
-    # Such as the port of gRPC, or a proxy of something else.
+    # For example the gRPC port, or a proxy of another service.
     except (http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-        raise RuntimeError(f"{server}: answers, but not as TensorFlow Serving's REST") from error
+        raise RuntimeError(f"{server}: the answer is not TensorFlow Serving's") from error
     return outputs if isinstance(outputs, dict) else {"outputs": outputs}
 
 
@@ -93,12 +93,12 @@ def predict_request(model, signature, values, input_name):
 
 
 def ask_grpc(server, model, signature, values, input_name, timeout=60.0):
-    """As ``ask_rest``, by gRPC, port 8500 by habit: the outputs by name, NumPy arrays."""
+    """Like ``ask_rest``, over gRPC (default port 8500): the outputs by name, as NumPy arrays."""
     import grpc
     from tensorflow import make_ndarray
     from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-    # A batch of photographs is more than the 4 MiB that gRPC allows by itself.
+    # A batch of photographs exceeds gRPC's default limit of 4 MiB.
     unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     request = predict_request(model, signature, values, input_name)
     with grpc.insecure_channel(server, options=unlimited) as channel:
@@ -111,14 +111,14 @@ def ask_grpc(server, model, signature, values, input_name, timeout=60.0):
 
 
 def main(arguments):
-    """Asks for what the command line says and prints a line for each text or image."""
+    """Sends the request of the command line; prints one line for each text or image."""
     if arguments.texts:
         signature, input_name = arguments.signature or "encode_text", "captions"
         names = values = arguments.texts
     else:
         signature, input_name = arguments.signature or "encode_image", "images"
         names = arguments.images
-        # A shell leaves ~ alone behind "=".
+        # A shell does not expand ~ after "=".
         values = [Path(os.path.expanduser(path)).read_bytes() for path in names]
     where = arguments.server, arguments.model, signature, values
     outputs = ask_grpc(*where, input_name) if arguments.grpc else ask_rest(*where)
@@ -128,7 +128,7 @@ def main(arguments):
 
 
 def _plain(value):
-    """A cell of the answer, for JSON."""
+    """One value of the answer, as JSON takes it."""
     value = value.tolist() if hasattr(value, "tolist") else value
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
@@ -137,13 +137,15 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--server", help="host:port; localhost:8501, with --grpc localhost:8500")
-    parser.add_argument("--model", default="align", help="the server's name of the model")
-    parser.add_argument("--signature", help="encode_text, encode_image or classify")
-    parser.add_argument("--grpc", action="store_true", help="in place of REST")
+    parser.add_argument("--server", help="default localhost:8501, with --grpc localhost:8500")
+    parser.add_argument("--model", default="align", help="name of the model on the server")
+    parser.add_argument(
+        "--signature", help="encode_text, encode_image or classify; default: by input"
+    )
+    parser.add_argument("--grpc", action="store_true", help="use gRPC instead of REST")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--texts", nargs="+", help="captions")
-    what.add_argument("--images", nargs="+", help="image files")
+    what.add_argument("--texts", nargs="+", help="texts to send")
+    what.add_argument("--images", nargs="+", help="image files to send")
     arguments = parser.parse_args()
     arguments.server = arguments.server or f"localhost:{8500 if arguments.grpc else 8501}"
     try:

@@ -1,11 +1,10 @@
-"""Reads what the other recipes wrote, and says which files are not as they were written.
+"""Checks the files that other recipes wrote against their checksums.
 
     python recipes/verify.py INDEX runs/photos EXPORTED/photos/1
     python recipes/verify.py SHARDS/train 'SHARDS/val-*.tfrecord'
 
-Takes indexes, presets, runs, exported models and sets of shards, and folders of them. Exits with 1
-if a file is damaged or missing. What an earlier version wrote, or what comes from a hub, has no
-checksums.
+Takes indexes, presets, runs, exported models, sets of shards, and folders of them. Exits with 1 if
+a file is damaged or missing. Files from earlier versions or from a hub have no checksums.
 """
 
 import os
@@ -27,14 +26,14 @@ from align_keras.runs import command
 
 @dataclasses.dataclass(frozen=True)
 class VerifySettings:
-    """Holds files against the checksums that were written beside them."""
+    """Checks files against the checksums that were written beside them."""
 
     paths: tyro.conf.Positional[tuple[str, ...]]
-    """Folders; of shards also patterns, or the path and start of their names."""
+    """Folders to verify; for shards also patterns or path prefixes."""
 
 
 def main(settings: VerifySettings) -> None:
-    """Prints a line for each thing and each damaged file; exits with 1 if there is one."""
+    """Prints a line per result and per damaged file; exits with 1 if a file is damaged."""
     from align_keras.runs import verifying
 
     is_damaged = False

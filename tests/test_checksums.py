@@ -28,7 +28,7 @@ def test_each_file_that_is_not_as_it_was_written_is_named(folder):
     (folder / "b").write_bytes(b"b holds")
     (folder / "below" / "c").unlink()
     (folder / "another").touch()  # is none of ours
-    remedy = "restore it, or write it again; if the change is meant, delete checksums.json"
+    remedy = "restore it or write it again; if the change is intended, delete checksums.json"
     assert found(folder) == [
         f"{folder}/a: damaged: its checksum has changed; {remedy}",
         f"{folder}/b: damaged: 7 bytes, not the 12 that were written; {remedy}",
@@ -69,7 +69,7 @@ def test_without_a_list_nothing_is_found(folder):
 def test_a_list_that_is_damaged_or_leads_elsewhere_is_named(files, folder):
     text = f'{{"format": "align_keras checksums 1", "files": {files}}}'
     (folder / "checksums.json").write_text(text)
-    with pytest.raises(InputError, match="checksums.json: damaged, no list of checksums"):
+    with pytest.raises(InputError, match="checksums.json: damaged: not a list of checksums"):
         found(folder)
 
 

@@ -103,7 +103,7 @@ def test_work_of_a_killed_process_is_done_again_and_somebodys_folder_left_alone(
     work.mkdir()
     (work / "mine").touch()
     with (
-        pytest.raises(InputError, match="holds mine, which is not of this command; move it away"),
+        pytest.raises(InputError, match="holds mine, which this command did not write; move"),
         files.whole_folder(tmp_path / "one"),
     ):
         pass

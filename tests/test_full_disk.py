@@ -58,7 +58,7 @@ def test_every_writer_is_reported_in_one_way(library, tmp_path):
         WRITERS[library](path)
     line = str(raised.value)
     assert line.startswith(str(path))
-    assert line.endswith("; make room, then run the same command again")
+    assert line.endswith("; free some space, then run the same command again")
     assert "\n" not in line
 
 

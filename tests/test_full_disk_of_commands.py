@@ -29,7 +29,7 @@ def run(limit, name, *flags):
     with small_files(limit):
         line = run_recipe_here(name, *flags)
     assert isinstance(line, str) and "\n" not in line
-    assert line.endswith("make room, then run the same command again"), line
+    assert line.endswith("free some space, then run the same command again"), line
     return line
 
 

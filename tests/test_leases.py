@@ -62,7 +62,7 @@ def test_a_lease_that_stays_was_left_behind(capsys):
     write(host="gone")
     with locks.locked(LEASE):
         assert read_lease()["token"] != "another"
-    assert "on gone: looking for 0 s whether it still is" in capsys.readouterr().err
+    assert "on gone: checking for 0 s whether it still is" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["", "[", "[]", "{}"])

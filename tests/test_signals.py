@@ -132,7 +132,7 @@ def test_imports_end_in_one_line_and_a_second_signal_at_once():
         # As a main thread in C++ would, it never comes to the handler.
         "    signal.pthread_sigmask(signal.SIG_BLOCK, [15])\n"
         "    print(flush=True)\n"
-        "    sys.stdin.read()": (143, "x.py: a second signal, ended at once\n"),
+        "    sys.stdin.read()": (143, "x.py: second signal: ended at once\n"),
     }
     for script, expected in scripts.items():
         process = subprocess.Popen(

@@ -84,7 +84,7 @@ def endless(
     Args:
         epoch_records: gives the data set of an epoch's records, from its number.
         place_of: the epoch of a position, and how many records of that epoch are before it.
-        position: of the first record to give, as if those before had been taken.
+        position: position of the first record to give, as if those before had been taken.
         seed: decides the order in the buffer, with the number of the epoch.
         shuffle_buffer: records among which the order is random.
 
@@ -115,12 +115,12 @@ def decoded(
     """Batches of records decoded in parallel chunks.
 
     Args:
-        dataset: of positions and records; a record is a tuple whose last part tells its file,
-            a string that is not empty or a number above 0.
+        dataset: its elements are positions and records. A record is a tuple whose last part tells
+            its file, as a string that is not empty or a number above 0.
         decode: a function of both that gives a dict of tensors, ``valid`` among them.
         blank: the same dict, not ``valid``. A record whose ``decode`` raises leaves one at the
             end of its chunk.
-        batch_size: records a batch; a last one that is smaller is dropped.
+        batch_size: records per batch; a last one that is smaller is dropped.
         read: makes of the records of a chunk a data set of those that ``decode`` takes.
 
     Returns:
@@ -172,7 +172,7 @@ def fill_gaps(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     pair and its copy are not each other's negatives.
 
     Args:
-        batch: as of ``decoded``.
+        batch: as returned by ``decoded``.
 
     Returns:
         The batch without ``valid``. One without any readable record raises an

@@ -54,7 +54,7 @@ def block_reader(counts: Mapping[str, int]) -> ReadBlock:
                 buffer_size=tf.cast(buffer_bytes, tf.int64),
                 byte_offsets=[start],
             )
-            # An error here ends the block. An error in opening the file would come again for ever,
+            # An error here ends the block. An error in opening the file would come again forever,
             # since `ignore_errors` asks the reader again.
             with tf.control_dependencies([_first_byte(path)]):
                 variant = tf.identity(variant)
@@ -134,7 +134,7 @@ def _first_byte(path: tf.Tensor) -> tf.Tensor:
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 def _length_in(header: tf.Tensor) -> tf.Tensor:
-    """The length that a record's header states, int64; negative if it is cut off or corrupt."""
+    """The length in a record's header, int64; negative if the header is truncated or corrupt."""
     is_whole = _length(header) == _HEADER_BYTES
     octets = tf.io.decode_raw(tf.where(is_whole, header, "\0" * _HEADER_BYTES), tf.uint8)
     octets = tf.ensure_shape(octets, [_HEADER_BYTES])

@@ -1,4 +1,4 @@
-"""What is looked at in shards before a run begins."""
+"""Checks of shards before a run begins."""
 
 import itertools
 import logging
@@ -50,7 +50,7 @@ def check_shards(shards: Sequence[str], max_records: int = 100_000) -> None:
             raise foreign or InputError(fault, Place(shard), remedy)
         stated = records.stated_alone(shard)
         if stated is not None and count > stated:
-            fault = f"more records than the {stated:,} of {shard_names.stats_path(shard)}"
+            fault = f"more records than the {stated:,} in {shard_names.stats_path(shard)}"
             remedy = "delete that file"
         if stated is not None and (not intact or count > stated):
             logger.warning("%s", InputError(fault, Place(shard), remedy))

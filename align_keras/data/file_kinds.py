@@ -19,7 +19,7 @@ class Kind:
     """A kind of file."""
 
     name: str
-    """As in ``it is NAME``."""
+    """Used in messages after "is", such as ``a JPEG image``."""
     ending: str = ""
     """The ending by which readers of pairs know a file; empty if none reads it."""
     remedy: str = ""
@@ -28,12 +28,12 @@ class Kind:
 
 TFRECORD = Kind("TFRecord")
 TAR = Kind("a tar archive", ".tar")
-ZIP = Kind("a zip archive, as Excel's tables are", remedy="unpack it, or save the table as CSV")
+ZIP = Kind("a zip archive or an Excel table", remedy="unpack it, or save the table as CSV")
 GZIP = Kind("compressed by gzip", remedy="gunzip it")
 PARQUET = Kind("Parquet", ".parquet")
 JSON_LINES = Kind("a table of JSON objects", ".jsonl")
 JSON_ARRAY = Kind(
-    "a JSON array", remedy="write one object a line and call it .jsonl (jq -c '.[]' does)"
+    "a JSON array", remedy="write one object per line, with the ending .jsonl (jq -c '.[]')"
 )
 TEXT = Kind("a table or other text", ".csv")
 UTF_16 = Kind("text in UTF-16", remedy="convert it: iconv -f UTF-16 -t UTF-8")
@@ -53,7 +53,7 @@ _MARKS = (
     (0, b"\xff\xd8\xff", Kind("a JPEG image")),
     (0, b"\x89PNG", Kind("a PNG image")),
     (257, b"ustar", TAR),
-    (0, b"version https://git-lfs", Kind("a pointer of Git LFS", remedy="git lfs pull")),
+    (0, b"version https://git-lfs", Kind("a Git LFS pointer", remedy="git lfs pull")),
     (0, codecs.BOM_UTF16_LE, UTF_16),
     (0, codecs.BOM_UTF16_BE, UTF_16),
 )
@@ -115,7 +115,7 @@ def check_table(path: str | AnyPath, head: bytes, ending: str) -> None:
     """Raises InputError if a file is of another kind than its ending says.
 
     Args:
-        path: of the table.
+        path: path of the table.
         head: its first ``HEAD_BYTES``, unpacked.
         ending: its ending, such as ``.csv``.
     """
@@ -123,7 +123,7 @@ def check_table(path: str | AnyPath, head: bytes, ending: str) -> None:
     texts = {".csv": (TEXT,), ".tsv": (TEXT,), ".jsonl": (TEXT, JSON_LINES)}
     if kind is None or kind.ending == ending or kind in texts.get(ending, ()):
         return
-    problem = f"is {kind.name}, whatever its ending {ending} says"
+    problem = f"is {kind.name}, despite its ending {ending}"
     raise InputError(problem, Place(str(path)), remedy_of(kind))
 
 

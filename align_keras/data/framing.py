@@ -34,21 +34,21 @@ _MAX_RECORD_BYTES = 1 << 31
 
 
 def ends_early() -> tuple[type[Exception], ...]:
-    """What is raised where a file cannot be opened, ends early or cannot be decompressed."""
+    """Errors if a file cannot be opened, ends early or cannot be decompressed."""
     return (EOFError, OSError, zlib.error, *tensorflow_errors())
 
 
 class ShardIndex(NamedTuple):
-    """What a shard holds, without its records."""
+    """Facts about a shard: number, places and digest of its records."""
 
     records: int
     """The number of records, a cut-off one included."""
     starts: list[int]
-    """The bytes where every 128th record begins; empty of a shard that is not walked through."""
+    """The bytes where every 128th record begins; empty if the shard was not read."""
     digest: str = ""
-    """Of the lengths and checksums of all records; empty of a shard that is not walked through."""
+    """Digest of the lengths and checksums of all records; empty if the shard was not read."""
     whole: int | None = None
-    """Records before the one in which the file ends early; None where that is not known."""
+    """Number of complete records, without one in which the file ends; None if unknown."""
 
 
 def read(shard: str, start: int = 0) -> Iterator[bytes | None]:
@@ -87,7 +87,7 @@ def count(shard: str) -> tuple[ShardIndex, bool]:
 
 
 def walk(shard: str) -> tuple[ShardIndex, bool]:
-    """As ``count``, from the headers alone, with all that ``ShardIndex`` has."""
+    """Like ``count``, from the headers alone, with all that ``ShardIndex`` has."""
     number = position = 0
     starts, seen = [], hashlib.blake2b(digest_size=16)
     size, is_sound = paths.path_of(shard).stat().st_size, True

@@ -31,8 +31,8 @@ def inspect(
         training: the input of the training that the shards are meant for.
 
     Returns:
-        What ``report.json`` holds: a report as of ``Inspection.report`` with ``errors`` and
-        ``warnings``, lists of lines, and without errors ``images_per_second``.
+        The contents of ``report.json``: the report of ``Inspection.report``; ``errors`` and
+        ``warnings``, lists of lines; and, if there are no errors, ``images_per_second``.
 
     Raises:
         InputError: if a value is out of range, a shard cannot be read, or the vocabulary does not
@@ -99,7 +99,7 @@ def measure_throughput(
         preprocessor: an ``AlignPreprocessor`` with a vocabulary.
         batch_size: pairs; if there are fewer, all of them.
         seconds: how long to draw batches; at least two are drawn.
-        seed: of the pipeline.
+        seed: seed of the pipeline.
     """
     batch_size = min(batch_size, sum(counts.values()))
     batches = iter(pipeline.training_dataset(counts, preprocessor, batch_size, seed=seed))

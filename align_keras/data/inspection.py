@@ -90,7 +90,7 @@ def _hash(data: bytes) -> int:
 
 
 class Inspection:
-    """What shards hold, in about 100 bytes a record; its pixels are dropped once decoded.
+    """Collects the contents of shards in about 100 bytes per record; decoded pixels are dropped.
 
     ``counts`` has the number of records of each shard read, by path, as the pipeline takes them.
 

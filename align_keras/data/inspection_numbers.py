@@ -8,7 +8,7 @@ from align_keras.data import paper_rules
 
 
 def spread_of(values: np.ndarray) -> dict[str, float] | None:
-    """Quantiles and mean of numbers; None for none."""
+    """Quantiles and mean of numbers; None if there are no numbers."""
     if not len(values):
         return None
     names = ("min", "p5", "median", "p95", "max")

@@ -12,14 +12,15 @@ class Sampling:
     """How many records are read, and how many are shown."""
 
     max_records: int = 100_000
-    """Records to read and decode in all, the first of each shard; they take about 100 bytes of
-    memory each."""
+    """Maximum number of records to read and decode, taken from the start of each shard. Each takes
+    about 100 bytes of memory."""
     samples: int = 24
-    """Pairs on the picture."""
+    """Number of pairs on the picture."""
     max_unusable: float = 0.01
-    """Share of corrupt or undecodable records above which the shards count as spoilt."""
+    """Largest acceptable fraction of corrupt or undecodable records. Above it, the shards are unfit
+    for training."""
     seed: int = 0
-    """Decides the pairs on the picture."""
+    """Random seed of the choice of pairs on the picture."""
 
     def check(self) -> None:
         """Raises InputError, which names the field, if a value is out of range."""
@@ -37,19 +38,21 @@ class TrainingInput:
     """The input of the planned training, for the throughput and the counts of word pieces."""
 
     vocabulary: Annotated[str, paths.FILES] = ""
-    """BERT vocab.txt to count captions' word pieces with. Empty: not counted."""
+    """Path of a BERT vocab.txt, to count the word pieces of captions. Empty: they are not
+    counted."""
     image_size: int = 289
-    """Of training, pixels: for the throughput."""
+    """Side of the crop in the planned training, in pixels. Affects only the throughput."""
     resize_size: int = 346
-    """Of training, pixels: for the throughput."""
+    """Side of the resized image in the planned training, in pixels. Affects only the throughput."""
     sequence_length: int = 64
-    """Of training, word pieces: for the throughput and the count of trimmed captions."""
+    """Word pieces per caption in the planned training. Affects the throughput and the count of
+    trimmed captions."""
     antialias: bool = False
-    """As in training: for the throughput."""
+    """Whether the planned training resizes with antialiasing. Affects only the throughput."""
     batch_size: int = 256
-    """Pairs a batch, for the throughput."""
+    """Pairs per batch in the planned training. Affects only the throughput."""
     seconds: float = 5.0
-    """How long to run the training pipeline for its throughput; 0 leaves it out."""
+    """Seconds to run the training pipeline to measure its throughput; 0 skips this."""
 
     def check(self) -> None:
         """Raises InputError, which names the field, if a value is out of range."""

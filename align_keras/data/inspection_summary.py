@@ -22,7 +22,7 @@ def problems(
     """Judges a report.
 
     Args:
-        report: of an ``Inspection``.
+        report: the report of an ``Inspection``.
         max_unusable: the share of the records that may be unusable.
         resize_size: what images are stretched to, pixels.
         sequence_length: word pieces that a caption is trimmed to, with [CLS] and [SEP].
@@ -44,7 +44,7 @@ def problems(
         if share > max_unusable:
             errors.append(f"{line}, more than {max_unusable:.2%}; write the shards again")
         else:
-            notes.append(f"{line}; a run skips them")
+            notes.append(f"{line}; training skips them")
     notes += _repeat_notes(report)
     for what, part in report["shares"].items():
         if part >= 0.0005:
@@ -65,15 +65,15 @@ def problems(
 def _repeat_notes(report: dict[str, Any]) -> list[str]:
     repeats, notes = report["repeats"], []
     if count := repeats["pair"]["records"]:
-        notes.append(f"{count:,} records repeat another's image and caption")
+        notes.append(f"{count:,} records repeat the image and caption of another record")
     if count := repeats["images_under_several_ids"]:
         notes.append(
-            f"{count:,} records repeat another's image under another image_id, or without one: "
-            "each is a negative of the other's caption"
+            f"{count:,} records repeat an image under another image_id or none: "
+            "they are negatives of each other"
         )
     if count := repeats["caption"]["over_10"]:
         notes.append(
-            f"{count:,} records have a caption that stands more than 10 times, which the paper's "
+            f"{count:,} records have a caption that occurs more than 10 times, which the paper's "
             "filter drops"
         )
     return notes
@@ -119,9 +119,9 @@ def draw_sheet(path: str | AnyPath, samples: list[dict[str, Any]], columns: int 
     """Draws pairs: each image whole, its caption below, its size above.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         samples: as of an ``Inspection``.
-        columns: pairs a row.
+        columns: pairs per row.
     """
     rows = -(-len(samples) // columns)
     figure = Figure(figsize=(2.3 * columns, 2.9 * rows), layout="constrained")

@@ -32,7 +32,7 @@ def training_dataset(
         augment: an encoded image and two integers, which decide all that is random, to uint8
             ``(image_size, image_size, 3)``, in TensorFlow ops.
         image_size: pixels.
-        batch_size: images a batch.
+        batch_size: images per batch.
         seed: decides the order in the buffer and the crops.
         start_batch: the first batch to give, as if those before had been taken.
         buffer: encoded images among which the order is random.

@@ -41,7 +41,7 @@ def split_weights(text: str) -> list[tuple[str, Fraction | None]]:
     None for a weight that is not given. A text without weights is one pattern.
 
     Raises:
-        InputError: if a weight is no number above 0.
+        InputError: if a weight is not a number above 0.
     """
     parts = text.split(",")
     found = [_WEIGHT.fullmatch(part) for part in parts]
@@ -63,7 +63,7 @@ def whole_weights(weights: Sequence[Fraction]) -> list[int]:
     whole = [int(weight * scale) for weight in weights]
     whole = [number // math.gcd(*whole) for number in whole]
     if sum(whole) >= _MOST:
-        raise InputError("the weights have too many digits", remedy="give rounder ones")
+        raise InputError("the weights have too many digits", remedy="give rounder weights")
     return whole
 
 
@@ -94,6 +94,7 @@ def _weight(pattern: str, text: str) -> Fraction:
         weight = Fraction(0)
     if weight <= 0:
         raise InputError(
-            f"the weight {text!r} of {pattern!r} is no number above 0", remedy="give one such as 2"
+            f"the weight {text!r} of {pattern!r} is not a number above 0",
+            remedy="give 2, say",
         )
     return weight

@@ -1,8 +1,8 @@
-"""What training and evaluation take from a record: an image, a caption and the image's id.
+"""Reads image, caption and image id from a record, for training and evaluation.
 
-``parse_pairs`` reads many records in TensorFlow's ops, ``read_pair`` one of them in Python; both
-refuse what protobuf refuses. ``tf.io.parse_example`` in their place ends the process (SIGSEGV) on
-some malformed records whose checksums are right.
+``parse_pairs`` reads many records with TensorFlow ops, ``read_pair`` reads one record in Python;
+both refuse the records that protobuf refuses. ``tf.io.parse_example`` cannot be used: it crashes
+the process (SIGSEGV) on some malformed records with correct checksums.
 """
 
 from typing import Any, NamedTuple
@@ -59,7 +59,7 @@ def _as_id(feature: Any) -> bytes:
     return b""
 
 
-# Traced once a process: its hundred ops are part of every data set.
+# Traced once per process; every data set uses its hundred ops.
 @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 def parse_pairs(serialized: tf.Tensor) -> Pair:
     """Reads the pairs of serialised records in TensorFlow's ops, as ``read_pair`` does in Python.
@@ -83,7 +83,7 @@ def parse_pairs(serialized: tf.Tensor) -> Pair:
     names = tf.strings.unicode_transcode(tf.squeeze(names, 2), "UTF-8", "UTF-8", errors="strict")
     kinds = {"bytes_list": tf.string, "int64_list": tf.string, "float_list": tf.string}
     lists = _decode(tf.squeeze(values, 2), "tensorflow.Feature", **kinds)
-    # Also of features that are not asked for: protobuf refuses a record with a malformed one.
+    # This also checks features that nobody reads: protobuf refuses a record if one is malformed.
     strings, integers, floats = (
         _first_values(tf.squeeze(own, 2), message_type, dtype)
         for own, message_type, dtype in zip(
@@ -137,7 +137,7 @@ def _blank(dtype: tf.DType) -> tf.Tensor:
 
 
 def _as_ids(*kinds: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-    """As ``_as_id``, of strings, integers and floats."""
+    """Like ``_as_id``, of strings, integers and floats."""
     (text, is_text), (integer, is_integer), (number, is_number) = kinds
     is_whole = is_number & (tf.floor(number) == number) & (tf.abs(number) < 1 << 24)
     integer = tf.where(is_integer, integer, tf.cast(tf.where(is_whole, number, 0.0), tf.int64))

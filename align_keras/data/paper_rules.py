@@ -1,8 +1,9 @@
-"""The paper's thresholds for raw pairs (sec. 3), and what a unigram is.
+"""The paper's thresholds for raw pairs (sec. 3), and the definition of a unigram.
 
 The paper does not define a unigram. Here it is a lower-cased, whitespace-separated token without
-outer punctuation: from its first letter or digit to its last. A token without either is none.
-Languages written without spaces so have few. A bigram is two neighbouring unigrams.
+outer punctuation: from its first letter or digit to its last. A token without either is not
+counted. Languages written without spaces therefore have few unigrams. A bigram is two neighbouring
+unigrams.
 """
 
 import itertools
@@ -13,11 +14,11 @@ import unicodedata
 MIN_WORDS = 3
 #: Unigrams of a caption, at most.
 MAX_WORDS = 20
-#: Different images that one alt-text may stand beside.
+#: Maximum number of different images that share an alt-text.
 MAX_IMAGES_PER_CAPTION = 10
 #: Most frequent unigrams and bigrams, in one list, that a caption may be made of.
 FREQUENT_NGRAMS = 100_000_000
-#: Different alt-texts that one image may stand beside.
+#: Maximum number of different alt-texts of one image.
 MAX_CAPTIONS_PER_IMAGE = 1_000
 #: Pixels that the shorter side must exceed.
 MIN_SIDE_ABOVE = 200

@@ -47,7 +47,7 @@ def training_dataset(
             places to read from; of another mapping every shard is read as a whole, so that few
             shards are hardly shuffled.
         preprocessor: an ``AlignPreprocessor``.
-        batch_size: pairs a batch.
+        batch_size: pairs per batch.
         seed: decides the order of records, the crops and the flips.
         start_batch: the first batch to give, as if those before had been taken.
         shuffle_buffer: records, still encoded, among which the order is random.
@@ -111,7 +111,7 @@ def _mixed(
     worker: int,
     num_workers: int,
 ) -> tf.data.Dataset:
-    """As ``batches.endless``, of sources that are mixed by weight."""
+    """Like ``batches.endless``, of sources that are mixed by weight."""
     weights = [source.weight for source in sources]
     places = {shard: place for place, shard in enumerate(sorted(counts))}
     streams = []

@@ -40,7 +40,7 @@ def find_shards(pattern: str | Path) -> list[str]:
 
     Raises:
         MissingInputError: if a pattern matches nothing.
-        InputError: as ``matching_files``.
+        InputError: as in ``matching_files``.
     """
     text, shards = str(pattern), []
     parts = [text] if os.path.isfile(text) else text.split(",")
@@ -60,7 +60,7 @@ def find_shards(pattern: str | Path) -> list[str]:
 
 
 def check_kind(shard: str) -> None:
-    """Raises InputError if a shard without a readable record is a sound file of another kind."""
+    """Raises InputError if a shard without readable records is in fact a file of another kind."""
     with paths.path_of(shard).open("rb") as file:
         head = file.read(file_kinds.HEAD_BYTES)
     file_kinds.check_shard(shard, head)
@@ -96,9 +96,9 @@ def index_records(shard: str) -> framing.ShardIndex:
     stated = _stated_count(shard)
     index, ends_early = (framing.count if shard.endswith(".gz") else framing.walk)(shard)
     if ends_early:
-        lost = "what followed is lost" if stated is None else f"{stated:,} records were written"
+        lost = "the rest is lost" if stated is None else f"{stated:,} records were written"
         logger.warning(
-            "%s: ends early, in record %d: a cut file or a broken header; %s; write it again",
+            "%s: ends early, in record %d (truncated file or damaged header); %s; write it again",
             shard,
             index.records - 1,
             lost,
@@ -123,9 +123,9 @@ def _stated_count(shard: str) -> int | None:
                 return int(json.loads(file.read())["successes"])
             except (ValueError, KeyError, TypeError):
                 raise InputError(
-                    "no whole number 'successes' in it",
+                    "no integer 'successes' in it",
                     Place(stats_path(shard)),
-                    "mend or delete it",
+                    "correct or delete it",
                 ) from None
     return None
 
@@ -136,7 +136,7 @@ def read_records(shard: str, count: int, start: int = 0, skip: int = 0) -> Itera
     A shard so yields the same number in every epoch and every run, whatever its state: the
     place in the data after N steps follows from N alone.
 
-    They begin ``skip`` records after the byte ``start``, which is one as of ``read_frames``.
+    They begin ``skip`` records after the byte ``start``, which is one as in ``read_frames``.
     """
     frames = read_frames(shard, start)
     for _ in range(skip):
@@ -203,5 +203,5 @@ def make_record(jpg: bytes, txt: str | bytes, key: str, **fields: Any) -> bytes:
             feature = tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
         features[name] = feature
     example = tf.train.Example(features=tf.train.Features(feature=features))
-    # Else the order of the fields, and so a shard's bytes, change from process to process.
+    # Otherwise the order of the fields, and so a shard's bytes, change from process to process.
     return example.SerializeToString(deterministic=True)

@@ -59,7 +59,7 @@ def write_scenes(
         num_train: pairs.
         num_eval: pairs.
         seed: decides everything.
-        shard_size: pairs a shard.
+        shard_size: pairs per shard.
 
     Returns:
         ``(train_pattern, eval_pattern)``.

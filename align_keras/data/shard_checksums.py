@@ -56,7 +56,7 @@ def check_statistics(shards: Iterable[str]) -> None:
         beside = (shard_names.stats_path(shard) for shard in own)
         stats = {os.path.basename(path) for path in beside if os.path.exists(path)}
         for fault in checksums.faults(list_of(output), names=stats.__contains__):
-            fault.remedy = "restore it, or delete it: then the records are counted"
+            fault.remedy = "restore it, or delete it to count the records again"
             raise fault
         names = {os.path.basename(shard) for shard in own}
         for fault in checksums.faults(list_of(output), read_up_to=0, names=names.__contains__):

@@ -1,7 +1,7 @@
 """Which records a worker reads in an epoch, and in which order.
 
 A shard is cut into blocks of up to 128 consecutive records. An epoch is all blocks of all shards
-in a random order, which seed and epoch decide. That order is cut into equal parts, one a worker,
+in a random order, which seed and epoch decide. That order is cut into equal parts (one per worker),
 which may begin and end inside a block: every epoch shows every record to exactly one worker, and
 parts differ by one record at most, however many shards there are. A worker has up to 16 blocks of
 its part open and takes 16 records of each in turn; ``batches`` then shuffles them in a buffer.
@@ -60,9 +60,9 @@ class ShardCounts(dict[str, int]):
 
     Attributes:
         starts: the bytes where the blocks of each shard begin, by path.
-        digests: those of its records, as of ``framing.ShardIndex``.
+        digests: those of its records, as in ``framing.ShardIndex``.
         whole: how many of its records are not cut off, where that is known.
-        sizes: of the shards, bytes; 0 where that is not known.
+        sizes: sizes of the shards, bytes; 0 where that is not known.
         watched: the shards as files. One that was touched, or put back from a copy, has not changed
             if its records are the same.
     """

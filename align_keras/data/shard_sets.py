@@ -40,7 +40,7 @@ def check_number(shards: int) -> None:
     """Raises an InputError if a set would have more shards than five digits can tell apart."""
     if shards > _MOST_SHARDS:
         raise InputError(
-            f"a set has {_MOST_SHARDS:,} shards at most",
+            f"a set has at most {_MOST_SHARDS:,} shards",
             remedy="raise <shard_size>",
             setting="shard_size",
         )
@@ -51,7 +51,7 @@ def check_output(output: str) -> None:
     name = os.path.basename(output)
     if not name:
         raise InputError(
-            f"{output} ends in a slash, and the shards need a name",
+            f"{output} ends in a slash, but shards need a name",
             remedy=f"give a path such as {output}train",
         )
     if name.startswith("."):
@@ -75,7 +75,7 @@ def check_is_new(output: str | paths.AnyPath) -> None:
     """Raises an InputError if a set is there, or a list of pairs in place of one."""
     if there := find_set(output) or _named_as(str(output), _KEPT):
         raise InputError(
-            f"{there[0]} is there already",
+            f"{there[0]} already exists",
             remedy="remove it or choose another",
             setting="output",
         )

@@ -25,7 +25,7 @@ class ShardWriter:
 
     Args:
         prefix: path and start of every name: ``DIR/train`` gives ``DIR/train-00000.tfrecord``.
-        shard_size: records a shard.
+        shard_size: records per shard.
 
     Raises:
         NoSpaceError: on writing, if the disk is full.
@@ -81,7 +81,7 @@ def write_shard(path: str, frames: Sequence[bytes]) -> None:
     """Writes one whole shard with its statistics; several may do so at the same time.
 
     Args:
-        path: of the shard.
+        path: path of the shard.
         frames: serialised records.
     """
     tf.io.gfile.makedirs(os.path.dirname(path) or ".")

@@ -30,7 +30,7 @@ def train_vocabulary(captions: Iterable[str], size: int, min_frequency: int = 2)
     trainer = tokenizers.BertWordPieceTokenizer(lowercase=True)
     words = _count_words(captions, trainer)
     if not words:
-        raise InputError("the captions hold no word to make a vocabulary from")
+        raise InputError("the captions contain no word to build a vocabulary from")
     kept, alphabet = _limit_alphabet(words, min(_MAX_ALPHABET, max(1, size // 4)))
     trainer.train_from_iterator(
         # Sorted, and with every character given an id beforehand: the trainer meets words in

@@ -15,7 +15,7 @@ GONE, FOLDER = "is gone", "is a folder"
 
 
 class FileState(NamedTuple):
-    """What tells a file from another one without reading it."""
+    """Properties that distinguish versions of a file without reading it."""
 
     size: int
     """Bytes."""
@@ -61,7 +61,7 @@ class WatchedFiles:
         elif self._holds_the_same(file):
             self._states[file] = now
         else:
-            self._changes[file] = "was written again"
+            self._changes[file] = "was rewritten"
         return self._changes.get(file, "")
 
     def size_of(self, file: str) -> int:
@@ -87,7 +87,7 @@ class WatchedFiles:
     def check(self) -> None:
         """Raises InputError, with the place, if a file is not what was opened."""
         for file, change in sorted(self.look().items()):
-            raise InputError(f"{change} since the run opened it", Place(file), "put it back")
+            raise InputError(f"{change} since the run opened it", Place(file), "restore it")
 
 
 def _state_of(file: str) -> FileState | None:

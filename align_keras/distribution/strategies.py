@@ -26,7 +26,9 @@ def make_strategy(name: str, tpu: str = "local") -> tf.distribute.Strategy:
         InputError: if the name is unknown or its hardware is absent.
     """
     if name not in STRATEGIES:
-        raise InputError(f"no {name!r}", remedy=f"choose one of {', '.join(STRATEGIES)}")
+        raise InputError(
+            f"unknown strategy {name!r}", remedy=f"choose one of {', '.join(STRATEGIES)}"
+        )
     # These two first: they must come before anything that starts TensorFlow's runtime, such
     # as asking for its devices.
     if name == "multi_worker":
@@ -43,7 +45,7 @@ def make_strategy(name: str, tpu: str = "local") -> tf.distribute.Strategy:
     if name == "cpu" or (name == "auto" and not gpus):
         return tf.distribute.OneDeviceStrategy("CPU:0")
     if not gpus and len(devices) == 1:
-        raise InputError("mirrored needs a GPU, and there is none", remedy="choose cpu")
+        raise InputError("mirrored needs a GPU, and none was found", remedy="choose cpu")
     return mirrored_strategy(tuple(device.name for device in devices))
 
 
@@ -120,7 +122,7 @@ def share_of(strategy: Any, batch_size: int) -> int:
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
         raise InputError(
-            f"{batch_size} does not divide among {replicas} replicas",
+            f"{batch_size} cannot be divided among {replicas} replicas",
             remedy=f"choose a multiple of {replicas}",
         )
     return batch_size // replicas
@@ -131,7 +133,7 @@ def gather_from_workers(strategy: Any, number: int) -> list[int]:
 
     Args:
         strategy: None, or another than of several workers, gives the number alone.
-        number: of this worker, exact up to 2^53.
+        number: a number of this worker, exact up to 2^53.
     """
     worker, workers = worker_place(strategy)
     if workers == 1:

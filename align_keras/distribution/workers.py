@@ -24,7 +24,7 @@ def lost_workers(error: Any) -> str:
     """Says which workers are gone, if that is why TensorFlow failed.
 
     Args:
-        error: of TensorFlow.
+        error: an error of TensorFlow.
 
     Returns:
         Such as ``worker 1 (host1:2222) is gone``; empty if there is one worker only, or the error

@@ -31,7 +31,7 @@ def hits_of(outcomes: Mapping[str, np.ndarray]) -> dict[str, Hits]:
     """The hits of every metric that is a mean over queries.
 
     Args:
-        outcomes: as of ``Result.outcomes``: ``i2t_rank`` gives ``i2t_recall_at_1`` and so on,
+        outcomes: as in ``Result.outcomes``: ``i2t_rank`` gives ``i2t_recall_at_1`` and so on,
             ``rank`` gives ``top_1`` and ``top_5``, an array of bools the metric of its name.
     """
     found = {}

@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Bin(NamedTuple):
-    """Predictions of about one confidence."""
+    """Predictions with about the same confidence."""
 
     count: int
     confidence: float

@@ -102,7 +102,7 @@ def positive_places(
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's rank correlation, equal values given the mean of their ranks."""
+    """Spearman's rank correlation; equal values get the mean of their ranks."""
     x, y = (_mean_ranks(np.asarray(values, float)) for values in (x, y))
     x, y = x - x.mean(), y - y.mean()
     scale = np.sqrt((x @ x) * (y @ y))
@@ -128,7 +128,7 @@ def bootstrap_correlation(
 
     Args:
         queries: ids, ``(pairs,)``; the first of each pair is the query.
-        similarities: of a model, ``(pairs,)``.
+        similarities: similarities of a model, ``(pairs,)``.
         scores: judgements, ``(pairs,)``.
         samples: how many.
         seed: decides what is sampled.
@@ -142,7 +142,7 @@ def bootstrap_correlation(
     order = np.argsort(queries, kind="stable")
     _, first, count = np.unique(np.asarray(queries)[order], return_index=True, return_counts=True)
     if len(first) < 4:
-        raise InputError(f"a correlation needs judgements of four queries, not {len(first)}")
+        raise InputError(f"a correlation needs at least four judged queries, not {len(first)}")
     similarities, scores = np.asarray(similarities)[order], np.asarray(scores)[order]
     rng = np.random.default_rng(seed)
     correlations = []

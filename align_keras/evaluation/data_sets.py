@@ -17,16 +17,16 @@ DEFAULT_PROMPTS = ("a photo of a {}.",)
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """What is known of a data set by its name."""
+    """A known data set."""
 
     tfds: str = ""
     """Its name in TensorFlow Datasets; empty where it is not there."""
     split: str = "test"
-    """What is evaluated."""
+    """Split to evaluate."""
     train_split: str = "train"
-    """What probes are trained on."""
+    """Split to train probes on."""
     prompts: str = ""
-    """Its templates in ``clip_prompts/templates.json``; empty: ``DEFAULT_PROMPTS``."""
+    """Name of its prompts in ``clip_prompts/templates.json``; empty: ``DEFAULT_PROMPTS``."""
     class_names: str = ""
     """Its names in ``clip_prompts/class_names.json``; empty: the data's own."""
     only_present: bool = False
@@ -151,16 +151,16 @@ def read_names(path: str | paths.AnyPath) -> list[str]:
         lines.pop()
     if "" in lines:
         where = Place(str(path), f"line {lines.index('') + 1}")
-        raise InputError("an empty line between names", where, "take it out, or give it its name")
+        raise InputError("an empty line between names", where, "remove it, or write a name there")
     return lines
 
 
 def read_lines(path: str | paths.AnyPath) -> list[str]:
-    """The stripped lines of a text file, plain or ``.gz``; raises as ``read_names``."""
+    """The stripped lines of a text file, plain or ``.gz``; raises like ``read_names``."""
     place = Place(str(path))
     found = paths.path_of(path)
     if not found.is_file():
-        raise MissingInputError("no such file", place, "give a text file with a name a line")
+        raise MissingInputError("no such file", place, "give a text file with one name per line")
     try:
         # Not `splitlines`: it also divides at letters that a line may hold.
         with files.opened(found, encoding="utf-8-sig") as file:

@@ -45,7 +45,7 @@ def embed_pairs(model: Any, examples: Iterable[Example], batch_size: int = 64) -
     """Embeds images and their captions; examples with the same image id are one image.
 
     Raises:
-        InputError: if an image does not decode or has no caption, or a caption is no text.
+        InputError: if an image does not decode or has no caption, or a caption is not text.
     """
     rows: dict[str, int] = {}
     places: list[Place] = []
@@ -145,7 +145,7 @@ def class_weights(
         prompts: strings with ``{}`` for the name.
         cache: a folder for what was embedded before; empty for none. A file is found by the
             model's fingerprint, the filled prompts and their word pieces; a damaged one is made
-            anew.
+            again.
 
     Returns:
         float32, unit norm, ``(classes, dim)``.

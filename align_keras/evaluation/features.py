@@ -11,7 +11,7 @@ from align_keras.preprocessing import raw_inputs
 
 
 def feature_encoder(model: Any) -> Callable[..., np.ndarray]:
-    """As ``model.encode_images``, for the image tower's features before the projection.
+    """Like ``model.encode_images``, for the image tower's features before the projection.
 
     The paper's classifiers are trained on them. The function returns float32, ``(images, width)``.
     """
@@ -67,7 +67,7 @@ class EmbedsOnce:
     def encode_images(
         self, images: np.ndarray, batch_size: int = 32, cropped: bool = True
     ) -> np.ndarray:
-        """As ``AlignDualEncoder.encode_images``, of crops: unit norm, ``(images, dim)``."""
+        """Like ``AlignDualEncoder.encode_images``, of crops: unit norm, ``(images, dim)``."""
         backbone = self._model.backbone
         features = tf.convert_to_tensor(self.encode_features(images, batch_size, cropped))
         if backbone.image_projection is not None:

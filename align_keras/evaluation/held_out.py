@@ -65,7 +65,9 @@ class HeldOutPairs:
             self._counts.watched.check()
         valid = outputs["valid"]
         if not valid.any():
-            raise InputError("no pair in it is readable", remedy="look into the shards")
+            raise InputError(
+                "no pair in it is readable", remedy="check the shards with recipes/inspect_data.py"
+            )
         rows, image_ids = outputs["positions"][valid], outputs["image_ids"][valid]
         # A record without an image id is an image of its own.
         image_ids = np.where(image_ids == 0, -1 - rows, image_ids)
@@ -80,7 +82,7 @@ class HeldOutPairs:
         _, workers = distribution.worker_place(model.distribute_strategy)
         if workers == 1:
             return model.predict(self.dataset, verbose=0)
-        # Keras would share the data out; here every worker embeds all of it by itself.
+        # Keras would split the data among workers; here every worker embeds all of it.
         if self._traced is None or self._traced[0] is not model:
             self._traced = model, tf.function(model.predict_step, autograph=False)
         _, predict = self._traced

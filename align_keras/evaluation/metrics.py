@@ -1,6 +1,6 @@
 """The names of metrics, with their titles: one vocabulary for logs, tables and JSON.
 
-``i2t`` asks with images for texts, ``t2i`` with texts for images.
+``i2t``: images are queries, texts are retrieved; ``t2i``: the other way round.
 """
 
 from collections.abc import Mapping

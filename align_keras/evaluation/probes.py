@@ -48,7 +48,7 @@ def nearest_neighbour_recall(
     """The paper's "KNN": is an image's class among those of its ``k`` nearest training images?
 
     Args:
-        ranks: as of ``nearest_neighbour_ranks``, ``(images,)``.
+        ranks: as returned by ``nearest_neighbour_ranks``, ``(images,)``.
         labels: integers, ``(images,)``.
         train_labels: integers, ``(train_images,)``.
         ks: ranks.

@@ -1,4 +1,4 @@
-"""What an evaluation shows: a table, JSON as CLIP_benchmark writes it, pictures."""
+"""The report of an evaluation: a table, JSON in CLIP_benchmark's form, pictures."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def format_table(
     """Every metric beside its chance and the paper's figure, as text.
 
     Args:
-        title: of the table.
+        title: title of the table.
         metrics: fractions by the names of ``metrics.TITLES``; ranks if the name ends in ``rank``.
         chance: the metrics of a model without any skill; may lack some.
         paper: the paper's figures; may lack some.
@@ -68,7 +68,7 @@ def write_json(
     """Writes a result with CLIP_benchmark's names.
 
     Args:
-        path: of the file; its folder is made.
+        path: path of the file; its folder is made.
         dataset: name.
         model: name or address of the preset.
         task: ``zeroshot_retrieval``, ``zeroshot_classification``, ``linear_probe``, ...
@@ -96,9 +96,9 @@ def draw_confusion(path: str | AnyPath, matrix: np.ndarray, class_names: Sequenc
     """Draws which classes (rows) are taken for which (columns), in shares of each row.
 
     Args:
-        path: of the PNG.
-        matrix: as of ``zero_shot.confusion_matrix``; classes without images are left out of the
-            rows and, if nothing was taken for them, of the columns.
+        path: path of the PNG.
+        matrix: as returned by ``zero_shot.confusion_matrix``. Classes without images get no row,
+            and no column either if they were never predicted.
         class_names: strings.
     """
     rows = np.flatnonzero(matrix.sum(1))
@@ -135,11 +135,11 @@ def draw_predictions(
     """Draws images with their class and what they were taken for: green where right.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         images: ``(images, size, size, 3)``, uint8 or 0 .. 1.
         names: their classes, strings.
         predictions: what they were taken for, strings.
-        columns: images a row.
+        columns: images per row.
     """
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(_CELL_WIDTH * columns, _CELL_HEIGHT * rows))

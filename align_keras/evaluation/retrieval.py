@@ -27,7 +27,7 @@ def best_positive_ranks(
         keys: unit-norm embeddings, ``(keys, dim)``.
         query_groups: integers, ``(queries,)``; a key is right if its group is the query's.
         key_groups: integers, ``(keys,)``.
-        chunk_size: queries scored at a time, which bounds memory; by itself 8M scores.
+        chunk_size: queries scored at a time, which bounds memory; default: 8M scores.
 
     Returns:
         Integers from 0 (the best), ``(queries,)``.
@@ -37,7 +37,7 @@ def best_positive_ranks(
     """
     query_groups, key_groups = np.asarray(query_groups), np.asarray(key_groups)
     if not np.isin(query_groups, key_groups).all():
-        raise ValueError("every query needs a key of its own group")
+        raise ValueError("every query needs a key of the same group")
     # The keys in the order of their groups: those of one group lie together.
     order = np.argsort(key_groups, kind="stable")
     first = np.searchsorted(key_groups[order], query_groups, "left")
@@ -52,14 +52,14 @@ def ranks_among_positives(
     queries_are_keys: bool = False,
     chunk_size: int | None = None,
 ) -> np.ndarray:
-    """As ``best_positive_ranks``, with each query's right keys listed.
+    """Like ``best_positive_ranks``, with each query's right keys listed.
 
     Args:
         queries: unit-norm embeddings, ``(queries, dim)``.
         keys: unit-norm embeddings, ``(keys, dim)``.
         positives: for each query the places of its right keys, a sequence of integers.
         queries_are_keys: whether query i is key i, which is then no answer to it.
-        chunk_size: as of ``best_positive_ranks``.
+        chunk_size: as in ``best_positive_ranks``.
 
     Returns:
         Integers from 0 (the best), ``(queries,)``; -1 for a query without a right key.
@@ -191,17 +191,17 @@ def full_metrics(
     image_of_text: np.ndarray | Sequence[int],
     fold_size: int | None = None,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """What papers report of Flickr30K and COCO: recalls, median ranks and the mean recall.
+    """The metrics of papers on Flickr30K and COCO: recalls, median ranks and the mean recall.
 
     Args:
         images: unit norm, ``(images, dim)``.
         texts: unit norm, ``(texts, dim)``.
         image_of_text: the place of each caption's image, ``(texts,)``.
-        fold_size: images of a fold; then every figure is the mean over folds of so many images
+        fold_size: images per fold; then every figure is the mean over folds of this many images
             in their order and their captions (COCO's "1K", of five), what is over left out.
 
     Returns:
-        ``(metrics, chance)``: as of ``recalls``, and ``mean_recall``, the mean of all six; the
+        ``(metrics, chance)``: as in ``recalls``, and ``mean_recall``, the mean of all six; the
         metrics alone have ``i2t_median_rank`` and ``t2i_median_rank``.
 
     Raises:
@@ -210,7 +210,7 @@ def full_metrics(
     image_of_text = np.asarray(image_of_text)
     size = fold_size or len(images)
     if not 0 < size <= len(images):
-        raise ValueError(f"{len(images):,} images are less than a fold of {size:,}")
+        raise ValueError(f"{len(images):,} images are fewer than a fold of {size:,}")
     folds = []
     for start in range(0, len(images) - size + 1, size):
         chosen = (image_of_text >= start) & (image_of_text < start + size)
@@ -223,7 +223,7 @@ def full_metrics(
 def metrics_of_ranks(
     ranks: Mapping[str, np.ndarray], image_of_text: np.ndarray
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """As ``full_metrics``, of the ranks that ``cross_modal_ranks`` returns."""
+    """Like ``full_metrics``, from the ranks that ``cross_modal_ranks`` returns."""
     metrics, chance = recalls(ranks, image_of_text)
     for values in (metrics, chance):
         values["mean_recall"] = float(np.mean(list(values.values())))

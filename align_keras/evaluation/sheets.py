@@ -28,7 +28,7 @@ def draw_retrievals(
     """Draws captions with the images they retrieve, best first; a right one is framed green.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         captions: strings, one a row.
         images: ``(captions, columns, size, size, 3)``, uint8 or 0 .. 1.
         right: bool, ``(captions, columns)``.

@@ -9,7 +9,7 @@ _PARALLEL_IMAGES = 4
 
 
 def decode_each(encoded: tf.Tensor, preprocessor: AlignPreprocessor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes and crops what decodes.
+    """Decodes and crops a batch of image files; files that do not decode give zeros.
 
     Args:
         encoded: the bytes of image files, strings, ``(batch,)``.
@@ -17,7 +17,7 @@ def decode_each(encoded: tf.Tensor, preprocessor: AlignPreprocessor) -> tuple[tf
 
     Returns:
         ``(crops, valid)``: uint8, ``(batch, size, size, 3)``, zeros where a file did not decode
-        or has more than ``faults.MAX_PIXELS``; and whether it did, bool, ``(batch,)``.
+        or has more than ``faults.MAX_PIXELS``; and bool, ``(batch,)``, whether each file decoded.
     """
     count = tf.size(encoded, tf.int64)
     shape = [preprocessor.image_size, preprocessor.image_size, 3]

@@ -1,4 +1,4 @@
-"""The README beside an exported model: what it takes, what it gives, how it was made."""
+"""The README beside an exported model: its inputs, its outputs, how it was made."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def of_saved_model(
 
     Args:
         model: an ``AlignDualEncoder`` with a preprocessor.
-        class_names: of ``classify``; None for none.
+        class_names: the classes of ``classify``; None for none.
         prompts: strings with ``{}`` for the class name.
         fold_batch_norm: whether the batch norms are in the kernels.
     """
@@ -36,7 +36,7 @@ def of_saved_model(
     ]
     if class_names:
         rows.append(
-            "| `classify` | `images`: as of `encode_image` | `probabilities`: float32 `(batch, "
+            "| `classify` | `images`: as in `encode_image` | `probabilities`: float32 `(batch, "
             f"{len(class_names)})`, in the order of `assets/class_names.txt`; `best_class`: string "
             "`(batch,)`; `valid`: bool `(batch,)` |"
         )
@@ -51,7 +51,7 @@ def of_saved_model(
         "",
         "Embeddings are of unit norm: similarity is their dot product. An image that does not "
         f"decode, or has over {MAX_PIXELS:,} pixels, has `valid` false, zeros and an empty "
-        f"`best_class`; the rest of the batch is answered. Captions are read up to "
+        f"`best_class`; the rest of the batch is not affected. Captions are read up to "
         f"{MAX_CAPTION_BYTES:,} bytes.",
         "",
         *_preprocessing(model),

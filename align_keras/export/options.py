@@ -37,7 +37,9 @@ class ExportOptions:
         for name in ("class_names", "fold_batch_norm"):
             if getattr(self, name):
                 raise InputError(
-                    f"not for {self.format}", remedy="give <format>=saved_model", setting=name
+                    f"does not apply to {self.format}",
+                    remedy="give <format>=saved_model",
+                    setting=name,
                 )
         if self.quantize != "none" and self.format != "litert":
             raise self._not_litert()
@@ -47,7 +49,7 @@ class ExportOptions:
         }
 
     def _not_litert(self) -> InputError:
-        problem = f"not for {self.format}"
+        problem = f"does not apply to {self.format}"
         return InputError(problem, remedy="give <format>=litert", setting="quantize")
 
     def _of_saved_model(self) -> dict[str, Any]:
@@ -80,13 +82,13 @@ def read_class_names(class_names: str) -> list[str] | None:
     if paths.path_of(class_names).is_file():
         names = data_sets.read_names(class_names)
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise InputError(f"{twice[0]!r} stands twice in it", Place(class_names))
+            raise InputError(f"{twice[0]!r} occurs twice", Place(class_names))
         return names
     known_names = data_sets.class_names_of(class_names)
     if known_names is None:
         known = [name for name in data_sets.DATA_SETS if data_sets.class_names_of(name)]
         raise InputError(
-            f"{class_names} is not a file and none of {', '.join(known)}",
-            remedy="give a text file with a name a line",
+            f"{class_names} is neither a file nor one of {', '.join(known)}",
+            remedy="give a text file with one name per line",
         )
     return known_names

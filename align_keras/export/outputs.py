@@ -35,7 +35,7 @@ def check_output(
     if format == "tf_saved_model" and not paths.is_plain(path):
         found = next(letter for letter in str(path) if letter in paths.PATTERN_CHARACTERS)
         raise InputError(
-            f"TensorFlow takes {found} for a pattern, and would not load a SavedModel from there",
+            f"TensorFlow reads {found} as a pattern, and would not load a SavedModel from there",
             place,
             "give a path without it",
         )
@@ -49,4 +49,4 @@ def check_output(
             "give a new folder, or move that away",
         )
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError("it exists", place, "give a new folder, or remove it")
+        raise InputError("already exists", place, "give a new folder, or remove it")

@@ -10,13 +10,13 @@ def serving_command(folder: AnyPath) -> str:
     """The command that serves a SavedModel by TensorFlow Serving in Docker.
 
     Args:
-        folder: of the SavedModel; its name is the version, a number, and its parent's the model's.
+        folder: the SavedModel. Its name is the version, a number; its parent has the model's name.
 
     Returns:
         The command; if the folder's name is not a number, a line that asks for one.
     """
     if not folder.name.isdecimal():
-        return "TensorFlow Serving wants a number as the folder's name, as in EXPORTED/photos/1"
+        return "TensorFlow Serving needs a number as the folder's name, such as EXPORTED/photos/1"
     model = folder.resolve().parent
     name = shlex.quote(model.name)
     start = f"docker run --rm -p 8500:8500 -p 8501:8501 -e MODEL_NAME={name} \\\n"

@@ -95,7 +95,7 @@ class Signatures:
         """Tells which of the class names an image shows (zero-shot, as evaluation does it).
 
         Args:
-            images: as of ``encode_image``.
+            images: as in ``encode_image``.
 
         Returns:
             A dict of ``probabilities``, float32, ``(batch, classes)``, in the order of the class

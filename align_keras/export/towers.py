@@ -37,7 +37,7 @@ def write_towers(model: Any, folder: Path, format: str, quantize: str | None = N
     options = _converter_options(format, quantize)
     if model.backbone.compute_dtype != "float32":
         raise InputError(
-            f"the model computes in {model.backbone.compute_dtype}, {format} in float32",
+            f"{format} needs float32, but the model computes in {model.backbone.compute_dtype}",
             remedy="load it with dtype='float32'",
             setting="format",
         )
@@ -79,7 +79,7 @@ def _spec(tensor: Any) -> keras.InputSpec:
 def _converter_options(format: str, quantize: str | None) -> dict[str, Any]:
     if quantize is not None and (format != "litert" or quantize not in QUANTIZATIONS):
         raise InputError(
-            f"{quantize} is not for {format}",
+            f"{quantize} does not apply to {format}",
             remedy=f"LiteRT has {' and '.join(QUANTIZATIONS)}",
             setting="quantize",
         )

@@ -18,9 +18,9 @@ def write_requests(folder: Path, specs: Mapping[str, tf.TensorSpec], image_size:
     """Writes one request for each signature.
 
     Args:
-        folder: of the SavedModel.
+        folder: folder of the SavedModel.
         specs: the input of each signature, ``tf.TensorSpec`` by name.
-        image_size: of the example image, pixels.
+        image_size: side of the example image, pixels.
 
     Raises:
         InputError: if ``tensorflow-serving-api`` is not installed.

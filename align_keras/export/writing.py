@@ -34,7 +34,7 @@ def export(
 
     Args:
         model: an ``AlignDualEncoder``.
-        path: of the folder, also ``gs://...``.
+        path: path of the folder, also ``gs://...``.
         format: one of ``FORMATS``.
         replace: whether a SavedModel that is there is replaced.
         **options: of ``write_saved_model`` or ``towers.write_towers``.
@@ -83,7 +83,7 @@ def write_saved_model(
     if class_names is not None:
         class_names = list(class_names)
         if len(class_names) < 2:
-            raise InputError(f"give two at least, not {len(class_names)}", setting="class_names")
+            raise InputError(f"give at least two, not {len(class_names)}", setting="class_names")
         classes = embedding.class_weights(model, class_names, prompts)
     signatures = Signatures(model, class_names, classes)
     if fold_batch_norm:

@@ -12,7 +12,7 @@ _INFERENCE = contextvars.ContextVar("inference", default=False)
 
 @contextlib.contextmanager
 def inference() -> Iterator[None]:
-    """Within, ``silu`` is written for inference."""
+    """Inside the block, ``silu`` is written for inference."""
     token = _INFERENCE.set(True)
     try:
         yield

@@ -102,7 +102,7 @@ def dense_losses(
         images: unit-norm embeddings, ``(rows, dim)``.
         texts: unit-norm embeddings, ``(rows, dim)``.
         temperature: scalar, positive.
-        label_smoothing: as of ``softmax_cross_entropy``.
+        label_smoothing: as in ``softmax_cross_entropy``.
         ids: int64 arrays ``(rows,)``; pairs that share one which is not 0 are no negatives of each
             other.
         first: the column of this replica's first pair among the pairs of all replicas.

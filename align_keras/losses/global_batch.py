@@ -11,7 +11,7 @@ from align_keras.losses.tiled import rows_of_a_tile, tiled_losses
 
 #: Fields of a batch that tell equal images and equal captions, int64, ``(rows,)``.
 ID_FIELDS = ("image_ids", "caption_ids")
-#: Above so many logits a replica the loss is tiled by itself: 16 MiB a matrix, of which the dense
+#: With more logits per replica than this, the loss is tiled: 16 MiB a matrix, of which the dense
 #: form holds a dozen.
 _MAX_DENSE_LOGITS = 1 << 22
 
@@ -29,10 +29,10 @@ def global_losses(
     Args:
         images: this replica's image embeddings, float32, unit norm, ``(rows, width)``.
         texts: its text embeddings, likewise.
-        temperature: of the softmaxes, a scalar.
+        temperature: temperature of the softmaxes, a scalar.
         ids: int64 tensors ``(rows,)``; two pairs that share a value of any, other than 0, are
             no negatives of each other.
-        label_smoothing: of both softmaxes.
+        label_smoothing: label smoothing of both softmaxes.
         tile_rows: rows of the matrix of logits that are held at once; 0 for the whole matrix.
             ``None`` for the whole where a replica has up to 4 million logits (its pairs times
             all pairs; 2,048 pairs on one replica) or an unknown number, else ``rows_of_a_tile``.
@@ -58,7 +58,7 @@ def global_losses(
     if tile_rows:
         if images.shape[0] is None:
             raise ValueError(
-                "loss_tile_rows: batches must all be of one size; batch the dataset with "
+                "loss_tile_rows: all batches must have the same size; batch the dataset with "
                 "drop_remainder=True"
             )
         options |= {"tile_rows": tile_rows, "replica": replica, "replicas": replicas}

@@ -2,7 +2,7 @@
 
 One pass computes each tile of logits once for both directions: exact log-sums for its rows, and
 running ones for all columns, which are put together over the replicas. Only those are kept; the
-backward pass computes the tiles anew. Memory is that of a tile and of the embeddings, and with
+backward pass computes the tiles again. Memory is that of a tile and of the embeddings, and with
 one matrix product instead of two a direction it is also the faster form of a large batch.
 Everything is float32. A pure function; what crosses replicas is handed in.
 """
@@ -72,7 +72,7 @@ def tiled_losses(
         texts: unit-norm embeddings, ``(rows, dim)``.
         temperature: scalar, positive.
         tile_rows: rows of the logits that are held at once.
-        label_smoothing: as of ``losses.softmax_cross_entropy``.
+        label_smoothing: as in ``losses.softmax_cross_entropy``.
         ids: int64 arrays ``(rows,)``; pairs that share one which is not 0 are no negatives of each
             other.
         replica: this replica's index.

@@ -19,7 +19,7 @@ from align_keras.preprocessing.fields import IMAGE_FEATURES, TEXT_FEATURES, TEXT
 class AlignBackbone(keras_hub.models.Backbone):
     """Two towers that embed images and captions in one space (paper, sec. 4.1).
 
-    The text features always pass a linear layer; the image features only where their width
+    The text features always go through a linear layer; the image features only if their width
     differs from ``projection_dim`` (sec. 6.1).
 
     Args:
@@ -27,7 +27,7 @@ class AlignBackbone(keras_hub.models.Backbone):
         text_encoder: a ``TextEncoder``, or any model from the text inputs to
             ``(batch, width)``.
         projection_dim: width of the shared space.
-        dtype: precision policy of the projections, the global one by default. The towers bring
+        dtype: precision policy of the projections, the global one by default. The towers have
             their own. Embeddings are float32 under every policy.
         feature_dropout: share of both towers' features that training sets to zero, for a few
             thousand pairs and frozen towers; the paper says nothing of it.
@@ -154,7 +154,7 @@ class AlignBackbone(keras_hub.models.Backbone):
 
     def check_room(self, folder: str | os.PathLike) -> None:
         """Raises a NoSpaceError unless the weights fit into a folder."""
-        # Four bytes a weight at most; HDF5 adds a little.
+        # At most four bytes per weight; HDF5 adds a little.
         full_disk.check_room(folder, int(4.2 * self.count_params()) + (1 << 20))
 
     def get_config(self) -> dict:
@@ -190,7 +190,7 @@ class AlignBackbone(keras_hub.models.Backbone):
 
         Args:
             preset_dir: a folder, which is made.
-            max_shard_size: gigabytes a file of weights.
+            max_shard_size: gigabytes per file of weights.
 
         Raises:
             NoSpaceError: if the disk is full.
@@ -235,8 +235,8 @@ def build_backbone(
 
     Args:
         preset: a name, such as ``"align_b7_base"``.
-        vocabulary_size: word pieces, if not the preset's own number.
-        sequence_length: word pieces a caption at most, if not the preset's own number.
+        vocabulary_size: number of word pieces, if not the preset's.
+        sequence_length: maximum of word pieces per caption, if not the preset's.
         **image_encoder_options: further arguments of ``ImageEncoder``.
 
     Returns:

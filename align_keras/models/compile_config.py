@@ -1,4 +1,4 @@
-"""The arguments of ``ContrastiveModel.compile`` in the form that a ``.keras`` file keeps."""
+"""The arguments of ``ContrastiveModel.compile`` in the form that a ``.keras`` file stores."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def apply(model: Any, config: dict[str, Any]) -> None:
 
 
 def set_option(tower: Any, name: str, value: bool | None) -> None:
-    """Sets how a tower trains; raises ValueError if it is asked for what it does not know."""
+    """Sets how a tower trains; raises ValueError if the tower does not support it."""
     if hasattr(tower, name):
         setattr(tower, name, value)
     elif value:

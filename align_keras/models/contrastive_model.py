@@ -29,22 +29,23 @@ _METRICS = (
 class ContrastiveModel(keras_internals.BuiltBeforeFit):
     """Trains an ``AlignBackbone`` with negatives from every replica (paper, sec. 4.1).
 
-    The temperature is one scalar for both directions. The paper says that it is learned from
-    1.0 and ends near 1/64, not how; here ``log(temperature)`` is the variable, which keeps it
-    positive and makes a step relative. Being a scalar it gets neither decay nor layer
-    adaptation, so that a step moves it by at most about ``learning_rate``, relative: with the
-    paper's schedule the warm-up alone allows a factor of ``exp(5)``. A run of a few thousand
-    steps starts lower, at 0.1 or so.
+    The temperature is one scalar for both directions. The paper says that it is learned, starts at
+    1.0 and ends near 1/64, but not how. Here ``log(temperature)`` is the variable, which keeps the
+    temperature positive and makes its steps relative. As a scalar it gets neither decay nor layer
+    adaptation, so one step changes it by a factor of at most about ``1 + learning_rate``: with the
+    paper's schedule, the warm-up alone allows a factor of ``exp(5)``. Runs of a few thousand steps
+    need a lower start, about 0.1.
 
     Args:
         backbone: an ``AlignBackbone``.
-        initial_temperature: of the softmax, 1.0 in the paper.
-        min_temperature: the floor, which bounds the logits where a run overfits.
-        **kwargs: of ``keras.Model``.
+        initial_temperature: initial temperature of the softmax, 1.0 in the paper.
+        min_temperature: lower bound, which bounds the logits when a run overfits.
+        **kwargs: passed to ``keras.Model``.
 
-    Inputs and outputs are the backbone's; the outputs have also ``logits``, ``(images, captions)``,
-    similarity / temperature. ``pixels``, uint8 crops that the attribute ``preprocessor`` scales,
-    may stand for ``images``, and the features of a tower for what it takes.
+    Inputs and outputs are the backbone's, plus the output ``logits``, ``(images, captions)``:
+    similarity / temperature. Instead of ``images``, the inputs may have ``pixels``: uint8 crops,
+    which the attribute ``preprocessor`` scales. They may also have the features of a tower,
+    ``image_features`` or ``text_features``, instead of its inputs.
 
     Raises:
         ValueError: unless 0 < ``min_temperature`` <= ``initial_temperature``.
@@ -75,12 +76,12 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
             dtype="float32",
             autocast=False,
             initializer=keras.initializers.Constant(math.log(initial_temperature)),
-            # The optimizer applies it after each step. Bounding the value where it is used
-            # would leave no gradient below the floor, and so no way back.
+            # The optimizer applies the bound after each step. Bounding the value where it is used
+            # would leave no gradient below the bound, so the temperature could not return.
             constraint=AtLeast(math.log(min_temperature)),
         )
         self._trackers = {name: keras.metrics.Mean(name=name) for name in _METRICS}
-        #: Further float32 scalars of a step, whose means over the replicas are among its results.
+        #: More float32 scalars of a step; their means over the replicas are added to its results.
         self.exchanged: Callable[[], dict[str, tf.Tensor]] = dict
         #: Called with a replica's batch in each training step.
         self.observed: Callable[[Mapping[str, tf.Tensor]], None] | None = None
@@ -93,7 +94,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """What the progress bar shows; the recalls are those inside the batch."""
+        """The metrics of the progress bar; recalls are within the batch."""
         return list(self._trackers.values())
 
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
@@ -118,14 +119,14 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
     ) -> None:
         """Sets how to train.
 
-        Where a layer computes in float16 the loss is scaled, by a factor that halves whenever a
-        gradient overflows, which skips that step, and doubles every 2,000 steps.
+        If a layer computes in float16, the loss is scaled. The factor doubles every 2,000 steps; if
+        a gradient overflows, it is halved and the step is skipped.
 
         Args:
-            optimizer: a Keras optimizer without clipping of its own: Keras clips before the
-                gradients of the replicas are summed.
-            label_smoothing: of both softmaxes, 0.1 in the paper.
-            mask_false_negatives: whether two pairs with the same image id or caption are no
+            optimizer: a Keras optimizer without clipping: Keras would clip before the gradients of
+                the replicas are summed.
+            label_smoothing: label smoothing of both softmaxes, 0.1 in the paper.
+            mask_false_negatives: if true, two pairs with the same image id or caption are not
                 negatives of each other. ``False`` for the paper's loss.
             global_clipnorm: bound on the norm of all gradients together, after the sum over
                 replicas; ``None`` for none.
@@ -133,17 +134,17 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
                 whole matrix, ``None`` as in ``global_losses``.
             micro_batch_size: pairs of a replica whose activations are in memory at once; must
                 divide its share of the batch. The gradient is that of the whole global batch;
-                only batch norm sees micro-batches, each of a replica apart, and averages the mean
-                of their statistics. ``None`` for the whole share.
-            rematerialize: whether the towers keep only what enters their blocks and compute the
-                rest again in the backward pass, with the same dropout masks.
+                only batch norm normalises each micro-batch of each replica by its own statistics,
+                and its moving averages use their mean. ``None`` for the whole share.
+            rematerialize: whether the towers keep only the inputs of their blocks and recompute
+                the rest in the backward pass, with the same dropout masks.
             space_to_batch: whether an ``ImageEncoder`` cuts images into chunks in its first
-                stages, with the same results; ``None`` for on TPUs only.
-            **kwargs: of ``keras.Model.compile``.
+                stages, with the same results; ``None``: on TPUs only.
+            **kwargs: passed to ``keras.Model.compile``.
 
         Raises:
-            ValueError: if the optimizer clips, scales or accumulates by itself, or a tower
-                cannot do what is asked.
+            ValueError: if the optimizer clips, scales or accumulates, or a tower does not support
+                an option.
         """
         layers = keras_internals.layers_of(self.backbone, include_self=False)
         is_half = "float16" in {layer.compute_dtype for layer in layers}
@@ -244,13 +245,13 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         if scales := "loss_scale" in self._trackers:
             results["loss_scale"] = scale
         steps_before = tf.identity(self.optimizer.iterations.value)
-        # Applying takes the scale off.
+        # Applying the gradients removes the scale.
         self.optimizer.apply([g * scale for g in gradients], self.trainable_variables)
         self._observe(results)
-        # A step that overflows float16 is skipped, and no sign of a run that diverges.
+        # A step that overflows float16 is skipped; it does not mean that the run diverges.
         counts = tf.math.is_finite(norm) if scales else tf.constant(True)
         self._trackers["gradient_norm"].update_state(tf.where(counts, norm, 0.0), counts)
-        # Where batch norm is synchronised they are the same already, but for micro-batches.
+        # With synchronised batch norm they are equal already, except with micro-batches.
         synchronized = getattr(self.backbone.image_encoder, "synchronized_batch_norm", False)
         if not synchronized or self.micro_batch_size is not None:
             average_statistics(self.backbone)
@@ -260,9 +261,9 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
     def test_step(self, batch: Any) -> dict[str, tf.Tensor]:
         """Losses and recalls of a batch in inference: Keras's hook for ``evaluate``.
 
-        They are those of ``train_step``, among the pairs of one batch, without dropout and with
-        batch norm's moving statistics. Pairs for which a field ``valid`` is false are left out.
-        Batches count by their pairs, so that a smaller last one counts for less.
+        The same as in ``train_step``, among the pairs of one batch, but without dropout and with
+        batch norm's moving statistics. Pairs whose field ``valid`` is false are left out. Batches
+        are weighted by their number of pairs.
         """
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         pairs = dict(self._embed(batch))
@@ -298,7 +299,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         return results
 
     def predict_step(self, batch: Any) -> dict[str, tf.Tensor]:
-        """Embeds a batch; other fields of it (ids, ``valid``) pass through beside."""
+        """Embeds a batch; its other fields (ids, ``valid``) are passed through."""
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         inputs = inputs_of(batch)
         return self._embed(batch) | {name: batch[name] for name in batch if name not in inputs}

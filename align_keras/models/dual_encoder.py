@@ -1,4 +1,4 @@
-"""The task: a backbone and its preprocessor, to train, to embed with, to load and to save."""
+"""The complete model: backbone and preprocessor; trains, embeds, loads and saves."""
 
 import os
 from collections.abc import Callable
@@ -25,14 +25,14 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
 
     Args:
         backbone: an ``AlignBackbone``.
-        preprocessor: an ``AlignPreprocessor``, for raw images and captions; None if there are to
-            be none.
-        initial_temperature: of the softmax, 1.0 in the paper.
-        min_temperature: its floor.
-        **kwargs: of ``keras.Model``.
+        preprocessor: an ``AlignPreprocessor``, for raw images and captions; None if they are not
+            used.
+        initial_temperature: initial temperature of the softmax, 1.0 in the paper.
+        min_temperature: lower bound of the temperature.
+        **kwargs: passed to ``keras.Model``.
 
-    Inputs and outputs are the backbone's; the outputs have also ``logits``,
-    ``(images, captions)``, similarity / temperature.
+    Inputs and outputs are the backbone's, plus the output ``logits``, ``(images, captions)``:
+    similarity / temperature.
 
     Example:
     ```python
@@ -50,8 +50,8 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
     ```
     """
 
-    # keras-hub's `Task` is not the base class: its `fit` and `predict` would preprocess what the
-    # pipelines here have preprocessed, and know no replicas. The files of a preset are the same.
+    # keras-hub's `Task` is not the base class: its `fit` and `predict` would preprocess batches
+    # that are preprocessed already, and do not know replicas. The files of a preset are the same.
     backbone_cls = AlignBackbone
     preprocessor_cls = AlignPreprocessor
 
@@ -75,16 +75,17 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
                 ``encode_texts`` take; a ``tf.data.Dataset`` of such dicts; or the backbone's
                 inputs, as arrays or a dataset.
             batch_size: pairs at a time, 32 by default; a batched dataset keeps its own.
-            **kwargs: of ``keras.Model.predict``.
+            **kwargs: passed to ``keras.Model.predict``.
 
         Returns:
             A dict of ``image_embeddings`` and ``text_embeddings``, float32,
-            ``(pairs, projection_dim)``, and a dataset's further fields.
+            ``(pairs, projection_dim)``, and the other fields of a dataset.
 
         Raises:
             ItemError: if an item is not an image or string.
             MissingItemError: if there is no such image file.
-            InputError: if one of a pair is missing, or floats are no model inputs, as of 0 to 255.
+            InputError: if half of a pair is missing, or floats have the wrong range, such as 0 to
+                255.
         """
         if isinstance(x, tf.data.Dataset):
             if raw_inputs.are_model_inputs(x.element_spec):
@@ -114,7 +115,7 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
                 images (bytes), PIL images or integer arrays; or a ``tf.data.Dataset`` of these
                 or of dicts with a field ``images``.
             batch_size: images at a time; a batched dataset keeps its own.
-            cropped: whether integers are crops already, as of ``preprocessor.centre_crop``:
+            cropped: whether integers are crops already, as in ``preprocessor.centre_crop``:
                 ``(count, image_size, image_size, 3)``, which are only scaled.
 
         Returns:
@@ -146,7 +147,7 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         """
         if isinstance(texts, tf.data.Dataset | dict):
             return self._encode_captions(texts, batch_size)
-        # Captions of about one length go together: rows are as long as their batch's longest.
+        # Captions of similar length are batched: rows are as long as the longest of their batch.
         captions = raw_inputs.caption_list(texts)
         order = sorted(range(len(captions)), key=lambda row: len(captions[row]))
         embeddings = self._encode_captions([captions[row] for row in order], batch_size)
@@ -164,7 +165,7 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         return self.backbone.encode_images(raw_inputs.scaled(images, self.preprocessor))
 
     def _encode(self, encode, batches):
-        # Traced once a tower, whatever the shapes; anew if the backbone is another.
+        # Traced once per tower, for all shapes; again if the backbone is replaced.
         key = (encode.__name__, id(self.backbone), id(self.preprocessor))
         if key not in self._traced:
             self._traced[key] = tf.function(encode, reduce_retracing=True, autograph=False)
@@ -189,7 +190,7 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
                 ``"hf://kakaobrain/align-base"``.
             load_weights: whether to load the weights, or leave random ones.
             dtype: precision policy, such as ``"mixed_bfloat16"``; the global one by default.
-            **options: of the constructor, in place of the preset's own; the temperature itself is
+            **options: passed to the constructor, overriding the preset's. The temperature itself is
                 one of the weights.
 
         Returns:
@@ -207,12 +208,12 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
     def save_to_preset(self, preset_dir: str | os.PathLike, max_shard_size: float = 10) -> None:
         """Writes the model as a preset, as keras-hub does, with ``checksums`` of its files.
 
-        ``from_preset`` loads it and ``keras_hub.upload_preset`` uploads it. The files take their
-        places once all are written.
+        ``from_preset`` loads it and ``keras_hub.upload_preset`` uploads it. The files appear in the
+        folder only once all are written.
 
         Args:
             preset_dir: a folder, which is made.
-            max_shard_size: gigabytes a file of weights.
+            max_shard_size: gigabytes per file of weights.
 
         Raises:
             NoSpaceError: if the disk is full.

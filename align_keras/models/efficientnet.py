@@ -1,4 +1,4 @@
-"""What keras-hub's EfficientNet is made of: its blocks, their layers, and how they are wired."""
+"""The parts of keras-hub's EfficientNet: its blocks, their layers, and how they are wired."""
 
 import contextlib
 import math
@@ -8,8 +8,8 @@ import keras
 
 from align_keras import keras_internals
 
-#: The layers of a block by their part. A "v1" block stands in the model layer by layer, each
-#: named after the block; the other kinds are one layer, whose attributes they are.
+#: The layers of a block, by part. The layers of a "v1" block are layers of the model, named after
+#: the block; a block of another kind is a single layer with the parts as attributes.
 _V1 = {
     "expand_conv": "expand_conv",
     "expand_bn": "expand_bn",
@@ -45,7 +45,7 @@ def blocks(encoder: keras.Model) -> list[dict[str, keras.layers.Layer]]:
 
     Returns:
         Dicts with ``expand_conv``, ``expand_bn``, ``depthwise``, ``depthwise_bn``, ``se_reduce``,
-        ``se_expand``, ``project`` and ``project_bn``; without those that a block has not.
+        ``se_expand``, ``project`` and ``project_bn``; without parts that a block lacks.
     """
     found: dict[str, dict[str, keras.layers.Layer]] = {}
     for layer in encoder.layers:
@@ -69,7 +69,7 @@ def _attributes(block: keras.layers.Layer) -> dict[str, str]:
 def normalized_convolutions(
     encoder: keras.Model,
 ) -> list[tuple[keras.layers.Layer, keras.layers.BatchNormalization]]:
-    """Every convolution whose output goes through a batch norm and nowhere else, with that one."""
+    """Pairs of a convolution and the batch norm that is the only user of its output."""
     names = {layer.name for layer in encoder.layers}
     pairs = [
         (encoder.get_layer(f"{part}_conv"), encoder.get_layer(f"{part}_bn"))
@@ -157,12 +157,12 @@ def rewire(
 def keras_hub_dropout(rate: float, depth_coefficient: float, repeats: list[int]) -> float:
     """The ``dropout`` of an ``EfficientNetBackbone`` whose last block drops at ``rate``.
 
-    keras-hub scales a block's rate by its place over the number of blocks *before* depth
-    scaling, which for L2 would end above 1.
+    keras-hub multiplies the rate by a block's index over the number of blocks *before* depth
+    scaling; for L2 the rate would end above 1.
 
     Args:
-        rate: of the last block.
-        depth_coefficient: what the number of blocks is scaled by.
+        rate: rate of the last block.
+        depth_coefficient: factor on the number of blocks.
         repeats: blocks of each stage before scaling.
     """
     return rate * sum(repeats) / sum(math.ceil(depth_coefficient * count) for count in repeats)

@@ -1,4 +1,4 @@
-"""Keras's names, ``export`` and ``save``, for what ``align_keras.export`` writes."""
+"""Keras's methods ``export`` and ``save``, implemented by ``align_keras.export``."""
 
 import os
 from typing import Any
@@ -12,7 +12,7 @@ from align_keras.remote_path import RemotePath
 
 
 class Exportable(keras.Model):
-    """A model that TensorFlow Serving, ONNX Runtime and LiteRT run without this package."""
+    """A model that can be exported for TensorFlow Serving, ONNX Runtime and LiteRT."""
 
     def export(
         self,
@@ -31,21 +31,21 @@ class Exportable(keras.Model):
 
         Args:
             filepath: a new or empty folder, for TensorFlow Serving one whose name is a number.
-            format: one of those, or another of Keras's.
-            verbose: whether to say where it was written.
-            input_signature: as of ``keras.Model.export``, which does the whole then, as it does
-                for other formats.
+            format: one of these, or another of Keras's.
+            verbose: whether to print where the model was written.
+            input_signature: as in ``keras.Model.export``, which does all the work if it is given,
+                or for other formats.
             **options: of a SavedModel ``class_names`` (strings) and ``prompts``, for ``classify``,
                 ``fold_batch_norm`` and ``warm_up_requests``; of LiteRT ``quantize``,
                 ``"float16"`` or ``"int8"``.
 
         Raises:
-            InputError: if there is something in the folder, an option does not fit, or the format
-                needs a package that is not installed.
+            InputError: if the folder is not empty, an option does not fit, or the format needs a
+                package that is not installed.
             ValueError: if the model has no preprocessor.
         """
-        # The one way up: `export` is Keras's name for it, and a model that is never exported need
-        # not load what writes it.
+        # The only import from a higher floor: `export` is Keras's name, and a model that is never
+        # exported need not load `align_keras.export`.
         from align_keras.export import writing
 
         if format not in writing.FORMATS or input_signature is not None:
@@ -64,19 +64,20 @@ class Exportable(keras.Model):
     ) -> None:
         """Saves the model: a ``.keras`` file by Keras, a folder as a SavedModel.
 
-        ``model.save("FOLDER")`` and ``model.save("FOLDER/1")`` write what ``export`` writes, for
-        TensorFlow Serving. It cannot be trained on: keep a ``.keras`` file or a preset for that.
+        ``model.save("FOLDER")`` and ``model.save("FOLDER/1")`` write the same as ``export``, for
+        TensorFlow Serving. A SavedModel cannot be trained further: keep a ``.keras`` file or a
+        preset for that.
 
         Args:
             filepath: ``NAME.keras`` or ``NAME.h5``, which ``keras.Model.save`` writes; a name
                 without a suffix, for a SavedModel.
-            overwrite: whether what a save left there is replaced. A SavedModel is, once the new
-                one is whole; any other folder that is not empty is refused.
-            zipped: of ``keras.Model.save``, which does the whole where it is given.
-            **options: of ``keras.Model.save``, or of ``export`` for a SavedModel.
+            overwrite: whether to replace an existing file or SavedModel. A SavedModel is replaced
+                only once the new one is complete; other folders must be empty.
+            zipped: as in ``keras.Model.save``, which does all the work if it is given.
+            **options: passed to ``keras.Model.save``, or to ``export`` for a SavedModel.
 
         Raises:
-            InputError: as of ``export``.
+            InputError: as in ``export``.
             ValueError: if the name has another suffix, or there is no preprocessor.
         """
         if str(filepath).startswith("hf://"):
@@ -96,9 +97,9 @@ class Exportable(keras.Model):
         if not isinstance(path, RemotePath):
             super().save(path, overwrite=overwrite, zipped=zipped, **options)
             return
-        # Of the file systems of TensorFlow's Keras knows Google's and Hadoop's alone.
+        # Of TensorFlow's file systems, Keras knows only Google's and Hadoop's.
         if path.exists() and not overwrite:
-            raise InputError("it exists", Place(str(path)), "give a new name")
+            raise InputError("already exists", Place(str(path)), "give a new name")
         files.write_whole(
             path, lambda local: super(Exportable, self).save(local, zipped=zipped, **options)
         )

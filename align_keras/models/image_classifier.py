@@ -1,4 +1,4 @@
-"""An image tower that classifies: what the paper fine-tunes on labelled images."""
+"""An image classifier on the image tower, which the paper fine-tunes on labelled images."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -16,16 +16,16 @@ from align_keras.preprocessing.preprocessor import AlignPreprocessor
 class AlignImageClassifier(keras_internals.BuiltBeforeFit):
     """The image tower's features and a linear layer: the paper's transfer.
 
-    Trains by Keras's own ``fit`` on batches of images and classes. While the tower is frozen,
-    ``classifier.image_encoder.trainable = False``, its features are those of inference.
-    ``classifier.image_encoder.frozen_statistics = True`` trains it with the moving statistics of
-    batch norm.
+    Trains with Keras's own ``fit`` on batches of images and classes. With
+    ``classifier.image_encoder.trainable = False`` the tower is frozen and computes as in inference.
+    With ``classifier.image_encoder.frozen_statistics = True`` it is trained with the moving
+    statistics of batch norm.
 
     Args:
         image_encoder: an ``ImageEncoder``; used, not copied.
         class_names: strings, in the order of the labels.
-        preprocessor: an ``AlignPreprocessor``, for raw images; None if there are to be none.
-        **kwargs: of ``keras.Model``.
+        preprocessor: an ``AlignPreprocessor``, for raw images; None if they are not used.
+        **kwargs: passed to ``keras.Model``.
 
     Input: ``images``, ``(batch, height, width, 3)``, of any size: floats, or uint8 that the
     preprocessor scales.
@@ -76,7 +76,7 @@ class AlignImageClassifier(keras_internals.BuiltBeforeFit):
         images = raw_inputs.scaled(images, self.preprocessor)
         if training and self.image_encoder.trainable:
             return self.head(self.image_encoder(images, training=True))
-        # Said, since Keras would pass its own `training` on.
+        # Passed explicitly: Keras would pass its own `training` on.
         features = distribution.on_a_share(
             lambda share: self.image_encoder(share, training=False), images
         )
@@ -88,10 +88,10 @@ class AlignImageClassifier(keras_internals.BuiltBeforeFit):
         Args:
             images: in any form that ``AlignDualEncoder.encode_images`` takes.
             batch_size: images at a time; a batched dataset keeps its own.
-            cropped: as of ``AlignDualEncoder.encode_images``.
+            cropped: as in ``AlignDualEncoder.encode_images``.
 
         Returns:
-            A NumPy array, float32, ``(count, classes)``; its softmax are probabilities.
+            A NumPy array, float32, ``(count, classes)``; their softmax gives probabilities.
 
         Raises:
             ItemError: if an item is not an image, with its place in the list.

@@ -26,20 +26,20 @@ class ImageEncoder(keras.Model):
     Args:
         backbone: a ``keras_hub.models.EfficientNetBackbone``. Its layers are used, not
             copied; those above the cut are left out of this model's weights.
-        batch_norm_momentum: of every batch-norm layer's moving averages. keras-hub's
+        batch_norm_momentum: momentum of every batch-norm layer's moving averages. keras-hub's
             "v1" blocks ignore the backbone's own argument, so it is set here.
-        synchronized_batch_norm: whether batch statistics are those of the global batch
-            instead of each replica's share. The paper does not say which it used; only with
-            the global batch's do replicas not change the result.
+        synchronized_batch_norm: whether batch norm uses statistics of the global batch instead of
+            each replica's share. The paper does not say which it used. Only with the global batch
+            is the result independent of the number of replicas.
         first_block_residuals: whether the first block of a stage has a residual where its
-            shapes allow one, as in the original. Hugging Face's ``AlignModel`` never has; at
-            the published widths no shape allows one, so that it makes no difference there.
-        top_convolution: whether the features come after the top 1x1 convolution, 1,280 wide for
-            B0, as ImageNet's classifiers take them, and not before it as the paper's do. A frozen
-            tower tells more there.
+            shapes allow one, as in the original. Hugging Face's ``AlignModel`` never has one. At
+            the published widths no shape allows one, so there is no difference.
+        top_convolution: whether the features come after the top 1x1 convolution (1,280 wide for
+            B0), as in ImageNet classifiers. The paper takes them before it. A frozen tower gives
+            better features there.
 
-    With ``trainable = False`` training takes the features of inference, and no gradient passes
-    through the tower: it costs a forward pass.
+    With ``trainable = False`` the tower computes as in inference during training, and no gradient
+    passes through it: it costs only a forward pass.
 
     With ``rematerialize = True`` training keeps only what enters each block (see
     ``ContrastiveModel.compile``). ``space_to_batch`` says whether training cuts images into chunks
@@ -73,7 +73,7 @@ class ImageEncoder(keras.Model):
         tower, cuts = efficientnet.rewire(backbone, first_block_residuals, top_convolution)
         super().__init__(inputs=tower.input, outputs=pooling(tower.output), **kwargs)
         parts = [keras.Model(*ends) for ends in itertools.pairwise([*cuts, self.output])]
-        # In a function, since Keras would save the layers of an attribute once more.
+        # In a function, because Keras would save the layers of an attribute twice.
         self._parts = lambda: parts
         self.rematerialize = False
         self.space_to_batch: bool | None = None
@@ -87,7 +87,7 @@ class ImageEncoder(keras.Model):
                 layer.activation = silu
 
         # === Config ===
-        # The config alone: holding the backbone would bring its unused top layers' weights.
+        # Only the config: keeping the backbone would keep the weights of its unused top layers.
         self._backbone_config = keras.saving.serialize_keras_object(backbone)
         # The tower takes the precision policy of the layers that it was given.
         self._backbone_config["config"].pop("dtype", None)
@@ -105,7 +105,7 @@ class ImageEncoder(keras.Model):
         # keras-hub's blocks make layers, such as `Add`, while they are called.
         with precision.dtype_policy(self.dtype_policy):
             features = self._features(inputs, training and not is_frozen, mask)
-        # Else a tape would go back through the layers, which it does not know to be frozen.
+        # A gradient tape does not know that the layers are frozen and would go back through them.
         return tf.stop_gradient(features) if is_frozen else features
 
     def _features(self, inputs, training, mask):
@@ -148,9 +148,9 @@ class ImageEncoder(keras.Model):
 
     @property
     def frozen_statistics(self) -> bool:
-        """Whether training, too, normalises by the moving statistics, and leaves them; may be set.
+        """Whether training also uses the moving statistics, without updating them; may be set.
 
-        Scales and offsets are trained all the same. It is a way to train, not saved.
+        Scales and offsets are still trained. This is a training option and is not saved.
         """
         return all(layer.frozen_statistics for layer in self._batch_norms())
 

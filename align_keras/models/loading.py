@@ -56,10 +56,10 @@ def _loader(preset, backbone_cls, task_cls):
         return loader
     found = loader.check_backbone_class()
     if not issubclass(found, backbone_cls):
-        raise InputError(f"it holds {found.__name__}, where {backbone_cls.__name__} is needed")
+        raise InputError(f"it holds {found.__name__}, but {backbone_cls.__name__} is needed")
     if task_cls is not None and hub.has_file(preset, keras_internals.TASK_CONFIG_FILE):
         task = hub.read_json(preset, keras_internals.TASK_CONFIG_FILE)
         found = keras_internals.check_config_class(task)
         if not issubclass(found, task_cls):
-            raise InputError(f"it holds {found.__name__}, where {task_cls.__name__} is needed")
+            raise InputError(f"it holds {found.__name__}, but {task_cls.__name__} is needed")
     return loader

@@ -42,7 +42,7 @@ def gradients(
         The results of ``losses_of``, and a list of gradients, float32, one for each variable.
 
     Raises:
-        ValueError: as ``embed``.
+        ValueError: as in ``embed``.
     """
     if micro_batch_size is None:
         with tf.GradientTape() as tape:
@@ -75,7 +75,7 @@ def embed(
         backbone: an ``AlignBackbone``.
         inputs: its inputs, of static shapes.
         micro_batch_size: rows a part; divides the batch.
-        prepare: as of ``gradients``.
+        prepare: as in ``gradients``.
 
     Returns:
         ``(embeddings, replay)``: the backbone's outputs for the whole batch, and a function from
@@ -105,7 +105,7 @@ class _Parts:
         rows = next(iter(inputs.values())).shape[0]
         if rows is None:
             raise ValueError(
-                "micro_batch_size: batches must all be of one size; batch the dataset with "
+                "micro_batch_size: all batches must have the same size; batch the dataset with "
                 "drop_remainder=True"
             )
         if rows % micro_batch_size:

@@ -66,7 +66,7 @@ def load_text_encoder(
     Args:
         preset: ``"bert_base_en_uncased"`` or another of keras-hub's names, a local folder,
             ``"hf://USER/MODEL"`` or ``"kaggle://..."``; in keras-hub's layout or Hugging Face's.
-        approximate_gelu: of ``TextEncoder``; None for what ``has_approximate_gelu`` says.
+        approximate_gelu: as in ``TextEncoder``; None for what ``has_approximate_gelu`` says.
         **options: further ones of ``TextEncoder``.
 
     Returns:

@@ -6,7 +6,7 @@ from align_keras.models.backbone import AlignBackbone
 def factors_by_path(
     backbone: AlignBackbone, image: float = 1.0, text: float = 1.0, layer_decay: float = 1.0
 ) -> dict[str, float]:
-    """What the learning rate of each weight of the towers is multiplied by.
+    """The factor on the learning rate of each weight of the towers.
 
     In a tower with N blocks, block i (from 1) has ``layer_decay ** (N + 1 - i)``; what comes before
     the blocks has ``layer_decay ** (N + 1)``. So has BEiT (Bao et al., 2022). The projections have

@@ -1,6 +1,6 @@
 """EfficientNet's first stages with each image cut into chunks of columns: space to batch.
 
-A TPU lays activations out in tiles of 128 lanes. With 16 images a core the channels lie in the
+A TPU lays activations out in tiles of 128 lanes. With 16 images per core the channels lie in the
 lanes, of which the first stages have 24 to 40: most of what they read and write is padding. Eight
 chunks an image make it a batch of 128, which fills the lanes. Convolutions of one pixel, batch
 norm and activations do not see the difference. A depthwise convolution needs columns of the
@@ -53,7 +53,7 @@ def call_stem(stem: keras.Model, images: tf.Tensor, chunks: int) -> tf.Tensor:
     Args:
         stem: the part of the tower before its first block.
         images: ``(batch, height, width, 3)``.
-        chunks: of an image.
+        chunks: number of chunks per image.
 
     Returns:
         ``(chunks * batch, height, columns, channels)``.
@@ -79,7 +79,7 @@ def can_cut(block: keras.Model, columns: int) -> bool:
 
     Args:
         block: the part of the tower that is one block.
-        columns: of a chunk of its input.
+        columns: columns in a chunk of its input.
     """
     (layers,) = efficientnet.blocks(block)
     if "depthwise" not in layers or _named(block, "projection_activation"):
@@ -99,7 +99,7 @@ def call_block(
     Args:
         block: the part of the tower that is one block, of which ``can_cut`` is true.
         features: its input, ``(chunks * images, height, columns, channels)``.
-        chunks: of an image.
+        chunks: number of chunks per image.
         training: the mode of batch norm and drop-connect.
 
     Returns:

@@ -149,7 +149,7 @@ def build_text_encoder(
         name: ``"bert_tiny"``, ``"bert_mini"``, ``"bert_small"``, ``"bert_medium"``,
             ``"bert_base"`` or ``"bert_large"``.
         vocabulary_size: word pieces; the paper's number by default.
-        sequence_length: word pieces a caption at most.
+        sequence_length: word pieces per caption at most.
         **options: further arguments of ``TextEncoder``.
 
     Returns:

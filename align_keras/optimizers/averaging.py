@@ -67,7 +67,7 @@ def update_statistics(model: keras.Model, steps_before: tf.Tensor) -> None:
 
 @contextlib.contextmanager
 def averaged_weights(model: keras.Model) -> Iterator[None]:
-    """Within, a compiled model has the moving average of its weights, if its optimizer keeps one.
+    """Inside, a compiled model has the average of its weights, if its optimizer keeps one.
 
     Batch norm's statistics are the averages that belong to them. Afterwards the model has its own
     again, to the bit; ``keras.callbacks.SwapEMAWeights`` swaps by adding and subtracting, which

@@ -17,7 +17,7 @@ def is_kernel(variable: keras.Variable, exclusions: Iterable[str] = ()) -> bool:
     dimensions, ``(heads, head_dim)``.
 
     Args:
-        variable: of a built model.
+        variable: a variable of a built model.
         exclusions: regular expressions, looked for in the variable's path.
     """
     if len(variable.shape) < 2 or _OFFSETS_AND_SCALES.fullmatch(variable.name):

@@ -14,7 +14,7 @@ from align_keras.optimizers.schedules import LearningRate
 
 @dataclasses.dataclass(frozen=True)
 class _Scalars:
-    """What the updates of all variables share in one step: float32 scalars.
+    """Scalars that the updates of all variables share in one step, float32.
 
     Made once a step. Made for each variable, they were a third of the ops of the optimizer.
     """
@@ -53,7 +53,7 @@ class Lamb(keras.optimizers.Optimizer):
         exclude_from_decay: regular expressions; variables with a match in their path get no
             decay either.
         exclude_from_adaptation: likewise; these move at the plain learning rate.
-        name: of the optimizer.
+        name: name of the optimizer.
         **kwargs: of ``keras.optimizers.Optimizer``.
     """
 

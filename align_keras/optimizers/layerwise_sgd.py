@@ -26,7 +26,7 @@ class LayerwiseSGD(keras.optimizers.SGD):
         weight_decay: 0 for ImageNet, 1e-5 for the fine-grained sets.
         factor: what the learning rate is multiplied by; 0.1 for ImageNet.
         full_rate: regular expressions; variables with a match in their path have no factor.
-        name: of the optimizer.
+        name: name of the optimizer.
         **kwargs: of ``keras.optimizers.SGD``.
     """
 

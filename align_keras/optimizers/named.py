@@ -34,35 +34,34 @@ def make_optimizer(
     factors: Mapping[str, float] | None = None,
     first_steps: Mapping[str, int] | None = None,
 ) -> keras.optimizers.Optimizer:
-    """Makes an optimizer from its name; all but LAMB are Keras's.
+    """Makes an optimizer from its name. LAMB is ours, the others are Keras's.
 
-    Their decay is decoupled (``w -= learning_rate * decay * w``) and leaves out biases,
-    the weights of normalisation layers and scalars. Keras's Adafactor scales a step by the size
-    of the weight, and keeps a full second moment, so that it saves no memory over SGD with
-    momentum.
+    Weight decay is decoupled (``w -= learning_rate * decay * w``); biases, scalars and the weights
+    of normalisation layers are exempt. Keras's Adafactor scales a step by the size of the weight
+    and keeps a full second moment, so it needs as much memory as SGD with momentum.
 
     Args:
         name: ``lamb``, ``adamw``, ``sgd`` (momentum 0.9) or ``adafactor``.
         learning_rate: a float or a ``LearningRateSchedule``.
-        variables: those that it will train, which the exclusions are checked against.
+        variables: the variables to train; every exclusion must match one of them.
         weight_decay: 1e-5 in ALIGN.
-        exclude_from_decay: regular expressions; variables with a match in their path get no
-            decay.
-        exclude_from_adaptation: likewise for LAMB's trust ratio.
-        ema_momentum: of a moving average of the weights, see ``averaged_weights``; 0 for none.
-        factors: what the learning rate of a variable is multiplied by, by its path.
-        first_steps: the steps before the first one of a variable that is frozen until then.
+        exclude_from_decay: regular expressions; variables whose path matches get no decay.
+        exclude_from_adaptation: regular expressions; variables whose path matches skip LAMB's
+            trust ratio.
+        ema_momentum: decay of the weight average, see ``averaged_weights``; 0 for none.
+        factors: factors on the learning rate, by the path of the variable.
+        first_steps: by the path of the variable, the number of steps for which it is frozen.
 
     Raises:
-        InputError: if the name is unknown, an exclusion matches no variable or is no regular
-            expression, or another optimizer than LAMB is to leave out an adaptation. It names the
-            argument as the setting; ``optimizer`` for the name.
+        InputError: if the name is unknown, if an exclusion matches no variable or is not a regular
+            expression, or if ``exclude_from_adaptation`` is given without LAMB. Its setting is the
+            name of the argument, or ``optimizer`` for an unknown name.
     """
     if name not in OPTIMIZERS:
         remedy = f"choose one of {', '.join(OPTIMIZERS)}"
-        raise InputError(f"no {name!r}", remedy=remedy, setting="optimizer")
+        raise InputError(f"unknown optimizer {name!r}", remedy=remedy, setting="optimizer")
     if name != "lamb" and exclude_from_adaptation:
-        problem = f"{name} has no layer adaptation; LAMB has"
+        problem = f"{name} has no layer adaptation; only LAMB has"
         raise InputError(problem, setting="exclude_from_adaptation")
     _check_exclusions("exclude_from_decay", exclude_from_decay, variables)
     _check_exclusions("exclude_from_adaptation", exclude_from_adaptation, variables)
@@ -100,7 +99,7 @@ def _check_exclusions(argument, exclusions, variables):
             problem = f"{exclusion!r} is not a regular expression: {error}"
             raise InputError(problem, setting=argument) from None
         if not matched:
-            problem = f"{exclusion!r} matches the path of no variable"
+            problem = f"{exclusion!r} matches no path of a variable"
             raise InputError(problem, setting=argument)
 
 

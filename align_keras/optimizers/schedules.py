@@ -60,7 +60,7 @@ class WarmupLinearDecay(_Warmup):
 
 @keras.saving.register_keras_serializable(package="align_keras")
 class WarmupCosineDecay(_Warmup):
-    """As ``WarmupLinearDecay``, but falls along half a cosine (Loshchilov and Hutter, 2017)."""
+    """Like ``WarmupLinearDecay``, but falls along half a cosine (Loshchilov and Hutter, 2017)."""
 
     def _after(self, left: tf.Tensor) -> tf.Tensor:
         # At steps of the warm-up more than all is left.
@@ -69,7 +69,7 @@ class WarmupCosineDecay(_Warmup):
 
 @keras.saving.register_keras_serializable(package="align_keras")
 class WarmupConstant(_Warmup):
-    """As ``WarmupLinearDecay``, but stays at ``peak``."""
+    """Like ``WarmupLinearDecay``, but stays at ``peak``."""
 
     def _after(self, left: tf.Tensor) -> tf.Tensor:
         return tf.ones_like(left)

@@ -20,7 +20,7 @@ def prepared_batches(
     Args:
         items: read one after another, in the thread that asks for the batches.
         prepare: called in threads; what it raises is raised here, at the item's batch.
-        batch_size: items a batch; the last may have fewer.
+        batch_size: items per batch; the last may have fewer.
     """
     items = iter(items)
     pool = concurrent.futures.ThreadPoolExecutor()

@@ -15,6 +15,6 @@ MODEL_INPUTS = ("images", *TEXT_INPUTS)
 
 
 def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model takes of a batch: ``MODEL_INPUTS``, or what stands in their places."""
+    """The fields that a model takes from a batch: ``MODEL_INPUTS``, or what may replace them."""
     names = (PIXELS, IMAGE_FEATURES, TEXT_FEATURES, *MODEL_INPUTS)
     return {name: batch[name] for name in names if name in batch}

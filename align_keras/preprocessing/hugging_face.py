@@ -41,7 +41,7 @@ def arguments(preset: str | os.PathLike, config: dict) -> dict:
     }
     length = found["sequence_length"]
     if isinstance(positions, int) and length > positions:
-        problem = f"sequence_length is {length}, where config.json has {positions} positions"
+        problem = f"sequence_length is {length}, but config.json has {positions} positions"
         raise hub.fault(_PREPROCESSOR_FILE, problem, OWN_SETTINGS)
     return {**hugging_face_tokenizer.arguments(preset, text_config), **found}
 
@@ -75,7 +75,7 @@ def preprocessor_arguments(config: dict) -> dict:
         OWN_SETTINGS: {},
     }
     if not isinstance(config, dict):
-        raise hub.fault(_PREPROCESSOR_FILE, "holds no JSON object")
+        raise hub.fault(_PREPROCESSOR_FILE, "is not a JSON object")
     config = {**defaults, **config}
     switches = ("do_center_crop", "do_rescale", "rescale_offset", "do_normalize", "include_top")
     allowed: dict[str, list] = {
@@ -130,7 +130,7 @@ def _own_settings(found):
         if type(value) is not kinds.get(name):
             known = ", ".join(kinds)
             raise hub.fault(
-                _PREPROCESSOR_FILE, f"{name} is {value!r}; there are {known}", OWN_SETTINGS
+                _PREPROCESSOR_FILE, f"{name} is {value!r}; supported: {known}", OWN_SETTINGS
             )
     return found
 
@@ -150,7 +150,7 @@ def _channels(config, name):
     if not isinstance(values, list):
         values = [values] * 3
     if len(values) != 3:
-        problem = f"must be three numbers, one a channel, not {len(values)}"
+        problem = f"must be three numbers, one per channel, not {len(values)}"
         raise hub.fault(_PREPROCESSOR_FILE, problem, name)
     return [_number(value, name) for value in values]
 

@@ -90,12 +90,12 @@ def arguments(preset: str | os.PathLike, text_config: dict) -> dict:
         hub.demand(kind, _CONFIG_FILE, "", {"tokenizer_class": _CLASSES})
         if not hub.has_file(preset, file):
             problem = f"no {_TOKENIZER_FILE} and no {file} in it"
-            raise MissingInputError(problem, remedy="add the one that it was trained with")
+            raise MissingInputError(problem, remedy="add the file that the model was trained with")
         vocabulary = read_vocabulary(hub.file_of(preset, file))
         normalizer = {"lowercase": True, "strip_accents": None, **_overruled(settings)}
     rows = text_config.get("vocab_size")
     if isinstance(rows, int) and len(vocabulary) > rows:
-        problem = f"{len(vocabulary):,} word pieces, where config.json has a vocab_size of {rows:,}"
+        problem = f"{len(vocabulary):,} word pieces, but config.json has a vocab_size of {rows:,}"
         raise hub.fault(file, problem)
     return {
         "vocabulary": vocabulary,
@@ -121,7 +121,7 @@ def _settings(preset):
         return {}
     settings = hub.read_json(preset, _CONFIG_FILE)
     if not isinstance(settings, dict):
-        raise hub.fault(_CONFIG_FILE, "holds no JSON object")
+        raise hub.fault(_CONFIG_FILE, "is not a JSON object")
     given = {name: values for name, values in _SETTINGS.items() if name in settings}
     hub.demand(settings, _CONFIG_FILE, "", given)
     return settings
@@ -161,7 +161,7 @@ def _part(content: Any, name: str, allowed: dict[str, list], overruled: dict | N
     """A part of ``tokenizer.json``, with the defaults of its values, which are checked."""
     part = content.get(name) if isinstance(content, dict) else None
     if not isinstance(part, dict):
-        problem = f"{allowed['type'][0]} is needed, and there is none"
+        problem = f"{allowed['type'][0]} is required but missing"
         raise hub.fault(_TOKENIZER_FILE, problem, name)
     part = {**{key: values[0] for key, values in allowed.items()}, **part, **(overruled or {})}
     hub.demand(part, _TOKENIZER_FILE, name, allowed)

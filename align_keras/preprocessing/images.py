@@ -71,10 +71,10 @@ def _rows(columns, height):
 
 
 def _resample(rows, size):
-    """Pillow's resampling of the first axis in its fixed-point arithmetic: uint8 to uint8.
+    """Resamples the first axis as Pillow does, in fixed-point arithmetic: uint8 to uint8.
 
-    Float32 has 24 bits, exact as far as no sum needs more. Pillow's weights have 22, pixels 8:
-    weights go in two parts.
+    Float32 is exact for integers of up to 24 bits. Pillow's weights have 22 bits and pixels 8, so
+    the weights are split into two parts.
     """
     # Sums of the lower bits reach 2 ** 24 at 1,044 taps.
     fits = tf.shape(rows)[0] <= 500 * size
@@ -192,7 +192,7 @@ def decode_random_area(
     Args:
         encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
         seed: two integers, which alone decide the window.
-        size: of the square, pixels.
+        size: side of the square, pixels.
         min_area: the least share of the image that the window covers, above 0 to 1.
         antialias: as for ``resize``.
         upright: as for ``decoder.decode``.

@@ -28,7 +28,7 @@ def _are_scaled(lowest: Any, highest: Any, preprocessor: Any) -> Any:
 def _error(lowest: float, highest: float, preprocessor: Any) -> InputError:
     low, high = _range(preprocessor)
     return InputError(
-        f"images: floats from {lowest:.3g} to {highest:.3g}, where the model takes "
+        f"images: floats from {lowest:.3g} to {highest:.3g}, but the model takes "
         f"{low:.3g} to {high:.3g}",
         remedy="give uint8 to have them scaled",
     )

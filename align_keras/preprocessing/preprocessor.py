@@ -148,7 +148,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
             uint8, ``(image_size, image_size, 3)``, for ``scale``.
 
         Raises:
-            tf.errors.InvalidArgumentError: if they are not decoded, as of ``decoder.decode``.
+            tf.errors.InvalidArgumentError: if they are not decoded, as in ``decoder.decode``.
         """
         return self.centre_crop(decoder.decode(encoded, self.upright))
 
@@ -202,7 +202,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
     def scale(self, pixels: Any) -> tf.Tensor:
         """What the image tower takes of crops, on the device: floats are scaled already.
 
-        Pixels are ``(..., 3)``, uint8 as of ``centre_crop``, and become float32.
+        Pixels are ``(..., 3)``, uint8 as returned by ``centre_crop``, and become float32.
         """
         pixels = tf.convert_to_tensor(pixels)
         if pixels.dtype.is_floating:

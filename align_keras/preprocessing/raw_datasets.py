@@ -20,16 +20,16 @@ def prepare_pairs(
     """Maps a ``tf.data.Dataset`` of pairs to batches of model inputs.
 
     Args:
-        dataset: of dicts with ``images`` and ``captions`` as ``image_batches`` and
-            ``caption_batches`` take them; further fields pass.
+        dataset: elements are dicts with ``images`` and ``captions``, as in ``image_batches`` and
+            ``caption_batches``; other fields are passed through.
         preprocessor: an ``AlignPreprocessor``.
-        batch_size: pairs a batch, if the dataset is not batched.
+        batch_size: pairs per batch, if the dataset is not batched.
 
     Returns:
         A ``tf.data.Dataset``.
 
     Raises:
-        InputError: if a field is missing or of another kind.
+        InputError: if a field is missing or has the wrong type.
     """
     spec = dataset.element_spec
     for name in ("images", "captions"):
@@ -153,7 +153,7 @@ def iterate(dataset: tf.data.Dataset, preprocessor: AlignPreprocessor | None) ->
 
 @contextlib.contextmanager
 def one_line(preprocessor: AlignPreprocessor | None) -> Iterator[None]:
-    """Turns failures in a dataset of ``prepare`` into an InputError."""
+    """Inside, a failure in a dataset of ``prepare`` is raised as InputError."""
     try:
         yield
     except tf.errors.NotFoundError as error:

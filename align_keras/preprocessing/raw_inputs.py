@@ -55,7 +55,7 @@ def image_batches(
             * a ``tf.data.Dataset`` of arrays, paths or encoded images, or of tuples that begin
               with one, or of dicts with a field ``images``; batched or not.
         preprocessor: an ``AlignPreprocessor``, or None where all are floats.
-        batch_size: images a batch; a batched dataset keeps its own.
+        batch_size: images per batch; a batched dataset keeps its own.
         cropped: whether uint8 images are crops already, ``(count, size, size, 3)``.
 
     Yields:
@@ -111,7 +111,7 @@ def _prepare_image(image, index, preprocessor):
             return preprocessor.decode_centre_crop(image)
         if hasattr(image, "convert"):  # PIL's
             if image.mode[0] in "IF":
-                problem = f"more than 8 bits a pixel (mode {image.mode})"
+                problem = f"more than 8 bits per pixel (mode {image.mode})"
                 raise ItemError(index, problem, place)
             image = pillow.pixels_of(image, preprocessor.upright)
         pixels = np.asarray(image)
@@ -152,7 +152,7 @@ def caption_batches(
             ``padding_mask``, ``(count, sequence)``; or a ``tf.data.Dataset`` of strings, or of
             dicts with a field ``captions`` or those three; batched or not.
         preprocessor: an ``AlignPreprocessor``, or None where all are tokenised.
-        batch_size: captions a batch; a batched dataset keeps its own.
+        batch_size: captions per batch; a batched dataset keeps its own.
 
     Yields:
         Dicts of int32, ``(batch, sequence)``.
@@ -203,7 +203,7 @@ def _describe(value):
 
 
 def are_model_inputs(fields: Any) -> bool:
-    """Whether a dict of arrays or of their specs is what a backbone takes, or crops of it."""
+    """Whether a dict of arrays or specs holds model inputs (images may also be uint8 crops)."""
     if not isinstance(fields, dict) or not set(TEXT_INPUTS) <= fields.keys():
         return False
     if PIXELS in fields:
@@ -228,7 +228,7 @@ def split_pairs(pairs: Mapping[str, Any]) -> tuple[Any, Any]:
     counts = [_count(pairs["images"]), _count(pairs["token_ids"] if is_tokenized else captions)]
     if counts[0] != counts[1]:
         raise InputError(
-            f"{counts[0]} images and {counts[1]} captions are no pairs",
+            f"{counts[0]} images and {counts[1]} captions do not form pairs",
             remedy="use encode_images and encode_texts",
         )
     return pairs["images"], captions

@@ -14,7 +14,7 @@ def make_thumbnail(image: bytes | np.ndarray, size: int, quality: int = 85) -> b
     Args:
         image: an encoded image, which is shown upright, or uint8 pixels ``(height, width, 3)``.
         size: pixels.
-        quality: of the JPEG, up to 95.
+        quality: quality of the JPEG, up to 95.
 
     Raises:
         ImageFaultError: if an encoded image is not decoded.

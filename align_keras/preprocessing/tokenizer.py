@@ -79,10 +79,10 @@ def check_vocabulary(pieces: Sequence[str], place: Place | None = None) -> None:
         raise InputError(f"no {', '.join(missing)} among the word pieces", place, _REMEDY)
     if len(set(pieces)) < len(pieces):
         twice = next(piece for index, piece in enumerate(pieces) if piece in pieces[:index])
-        raise InputError(f"{twice!r} stands twice among the word pieces", place, _REMEDY)
+        raise InputError(f"{twice!r} occurs twice among the word pieces", place, _REMEDY)
     # A vocab.txt, which presets and runs keep, would give back other pieces.
     if broken := [piece for piece in pieces if "\n" in piece or piece.endswith("\r")]:
-        raise InputError(f"the word piece {broken[0]!r} has a line break", place, _REMEDY)
+        raise InputError(f"the word piece {broken[0]!r} contains a line break", place, _REMEDY)
 
 
 def write_vocabulary(pieces: Iterable[str], path: str) -> None:
@@ -167,7 +167,7 @@ class WordPieceTokenizer:
 
         Args:
             captions: strings, ``(batch,)``.
-            length: of a row, at least 3.
+            length: length of a row, at least 3.
             pad_to_longest: whether rows end with the longest caption's.
 
         Returns:
@@ -216,7 +216,7 @@ def _mark_long_words(text):
     # One expression for such a word takes RE2 more memory than it allows itself.
     ragged = tf_text.regex_split(text, _WORD_END, _WORD_END)
     # Flat: `tf.where` and `reduce_join` of a ragged tensor are a thousand ops, which every iterator
-    # over a data set of captions sets up anew.
+    # over a data set of captions sets up again.
     words = ragged.flat_values
     words = tf.where(tf.strings.length(words, "UTF8_CHAR") > WORD_LIMIT, _MARK, words)
     return tf.strings.unsorted_segment_join(words, ragged.value_rowids(), ragged.nrows())

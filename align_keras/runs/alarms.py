@@ -1,4 +1,4 @@
-"""What in the metrics of a contrastive run calls for a look, in one line each."""
+"""Warnings about the metrics of a contrastive run, one line each."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -34,7 +34,7 @@ class Alarms:
         """The alarms of a line.
 
         Args:
-            step: of the run.
+            step: step of the run.
             metrics: means since the line before; other fields are not looked at.
         """
         if "loss" not in metrics:
@@ -56,21 +56,21 @@ class Alarms:
         if self._first is None and loss > _FAR * self.guessing:
             yield (
                 "far above",
-                f"the loss, {loss:.1f}, begins far above the {self.guessing:.1f} of guessing: are "
-                "the towers trained together, and with this temperature?",
+                f"the first loss, {loss:.1f}, is far above random guessing ({self.guessing:.1f}): "
+                "were the towers trained together, and with this temperature?",
             )
         if self._near_lines >= _LINES and step - self._near_since >= _STEPS:
             alike = metrics.get("gradient_norm", 1.0) < 1e-3
             look = (
-                "there is hardly a gradient: all embeddings may be alike; lower the learning rate "
-                "and begin again"
+                "the gradient is nearly zero: all embeddings may be alike; lower the learning rate "
+                "and start again"
                 if alike
-                else "look at the learning rate, and whether captions belong to their images "
+                else "check the learning rate, and whether captions match their images "
                 "(inspect_data.py shows some)"
             )
             yield (
                 "stuck",
-                f"the loss has stayed at the {self.guessing:.2f} of guessing since step "
+                f"the loss has stayed at random guessing ({self.guessing:.2f}) since step "
                 f"{self._near_since:,}: {look}",
             )
         ways = {"image to text": "loss_i2t", "text to image": "loss_t2i"}
@@ -99,22 +99,22 @@ class Alarms:
             yield (
                 "risen",
                 f"the temperature has risen from {first:.3g} to {temperature:.3g}: pairs are hard "
-                "to tell apart; look at the learning rate, and for captions of other images",
+                "to tell apart; check the learning rate, and whether captions match their images",
             )
 
 
 def of_epochs(steps: int, batch_size: int, pairs: int) -> str | None:
-    """What the length of a run calls for: a line, or None.
+    """A warning if a run has too many epochs, in one line; None otherwise.
 
     Args:
-        steps: of the run.
-        batch_size: pairs a step.
+        steps: steps of the run.
+        batch_size: pairs per step.
         pairs: in the training data.
     """
     epochs = steps * batch_size / pairs
     if epochs <= MANY_EPOCHS:
         return None
     return (
-        f"{steps:,} steps of {batch_size:,} pairs pass {epochs:,.0f} times over the {pairs:,} "
-        "training pairs, which overfits; fewer steps or more data may serve better"
+        f"{steps:,} steps of {batch_size:,} pairs are {epochs:,.0f} epochs of the {pairs:,} "
+        "training pairs and will overfit; use fewer steps or more data"
     )

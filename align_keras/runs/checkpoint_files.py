@@ -30,8 +30,8 @@ class CheckpointFolder:
     """Checkpoints by step, on this machine; ``remote_checkpoints`` has those elsewhere.
 
     Args:
-        path: of the folder, which need not exist.
-        address: the folder as TensorFlow takes it: a path that is no pattern.
+        path: path of the folder, which need not exist.
+        address: the folder as TensorFlow takes it: a path that is not a pattern.
         max_to_keep: how many of the newest to keep.
     """
 
@@ -44,7 +44,7 @@ class CheckpointFolder:
         self._faults: dict[int, str] = {}
 
     def steps(self) -> list[int]:
-        """The steps of which there is a checkpoint, or a part of one; the newest first."""
+        """The steps that have a checkpoint, complete or not; newest first."""
         return sorted({step for step, _ in self._files()}, reverse=True)
 
     def prefix(self, step: int) -> str:
@@ -55,7 +55,7 @@ class CheckpointFolder:
         """Writes a checkpoint whole or not at all, and removes the oldest.
 
         Args:
-            step: of the run. A checkpoint of that step is replaced.
+            step: step of the run. A checkpoint of that step is replaced.
             save: writes TensorFlow's files, given the prefix of their paths.
 
         Raises:
@@ -77,7 +77,7 @@ class CheckpointFolder:
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)  # on a full disk it would take the rest
             raise
-        # Else a machine that loses power may keep the names without the bytes.
+        # Otherwise a machine that loses power may keep the names without the bytes.
         for path in (*work.iterdir(), work):
             files.flush(path)
         self._move_finished()

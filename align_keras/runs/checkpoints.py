@@ -17,20 +17,20 @@ from align_keras.remote_path import RemotePath
 from align_keras.runs.checkpoint_files import CheckpointFolder
 from align_keras.runs.remote_checkpoints import RemoteCheckpointFolder
 
-#: In place of a step where workers compare theirs: no checkpoint, and none that can be restored.
+#: Instead of a step, when workers compare theirs: no checkpoint, and none that can be restored.
 _NONE, _UNFIT = -1, -2
 
 
 class RunCheckpoints:
     """Checkpoints of a compiled model, its optimizer and its random state.
 
-    Resuming is bit-exact: Keras's own savers leave out the state of dropout's seed
-    generators, so it is saved beside. Each checkpoint holds the whole state, so a run also resumes
-    exactly at an older one, or at the best one, where newer ones are damaged.
+    Resuming is bit-exact. Keras's own savers leave out the state of dropout's seed generators, so
+    it is saved too. Every checkpoint holds the complete state: if newer ones are damaged, a run
+    resumes just as exactly at an older one or at the best one.
 
     Args:
         directory: holds ``newest/`` and ``best/``.
-        model: a compiled model; its optimizer is built here, since an unbuilt one would not be
+        model: a compiled model. Its optimizer is built here, because an unbuilt optimizer is not
             restored.
         max_to_keep: how many of the newest to keep.
 
@@ -66,9 +66,10 @@ class RunCheckpoints:
         return CheckpointFolder(self._directory / name, address, max_to_keep)
 
     def _as_tensorflow_takes_it(self, directory: Path) -> Path:
-        """The directory, or a link to it whose path is no pattern.
+        """The directory, or, if its path has pattern characters, a link to it without them.
 
-        Below ``runs [v2]`` TensorFlow would find no checkpoint, or those of ``runs v``.
+        TensorFlow reads ``runs [v2]`` as a pattern: it would find no checkpoints there, or the
+        checkpoints of ``runs v``.
         """
         if paths.is_plain(directory):
             return directory
@@ -81,7 +82,7 @@ class RunCheckpoints:
 
     @property
     def step(self) -> int:
-        """Steps done, including those that overflowed float16 and changed nothing."""
+        """Steps done, including steps that were skipped because float16 overflowed."""
         return int(self.model.optimizer.iterations.numpy() + self._skipped_steps.numpy())
 
     def count_steps(self, steps: int) -> None:
@@ -91,18 +92,19 @@ class RunCheckpoints:
     def restore(self, strategy: Any = None) -> int:
         """Restores the newest sound checkpoint, if there is one.
 
-        Damaged ones above it, or in ``best/``, are renamed and reported. Several workers resume at
-        the newest step of which each has a sound checkpoint; every worker must call this.
+        Newer damaged checkpoints, and damaged ones in ``best/``, are renamed and reported. Several
+        workers resume at the newest step of which each has a sound checkpoint; every worker must
+        call this.
 
         Args:
-            strategy: of the run; None for one worker.
+            strategy: the run's strategy; None for one worker.
 
         Returns:
             The number of steps done.
 
         Raises:
-            InputError: if there are checkpoints, but none is sound or, on every worker, none of
-                the same step is; or if it is of another model or optimizer.
+            InputError: if there are checkpoints, but none is sound; if no step has a sound
+                checkpoint on every worker; or if it is of another model or optimizer.
         """
         for folder in (self._newest, self._best):
             folder.sweep()
@@ -133,8 +135,8 @@ class RunCheckpoints:
     def _agree(self, strategy: Any) -> int:
         """The newest step of which every worker has a sound checkpoint; ``_NONE`` to begin.
 
-        Each worker proposes its newest; who has a newer one than the oldest proposal looks for
-        another.
+        Each worker proposes its newest step. Workers whose proposal is above the lowest one then
+        propose an older step.
         """
         limit, newest = sys.maxsize, None
         while True:
@@ -161,13 +163,13 @@ class RunCheckpoints:
             if folder.fault(step)
         )
         if len(newest) == 1:
-            problem = f"no checkpoint is sound: {faults}"
+            problem = f"no checkpoint is intact: {faults}"
             remedy = "restore one, or give another <workdir>"
         else:
             steps = ", ".join("none" if step < 0 else f"{step:,}" for step in newest)
             problem = (
-                "there is no step of which every worker has a sound checkpoint; by worker, the "
-                f"newest are of {steps}" + (f"; damaged here: {faults}" if faults else "")
+                "no step has an intact checkpoint on every worker; by worker, the newest "
+                f"steps are {steps}" + (f"; damaged here: {faults}" if faults else "")
             )
             remedy = (
                 "copy checkpoints/ and skipped.json of one worker to the others, or give another "
@@ -210,14 +212,14 @@ class RunCheckpoints:
         return float(score.numpy())
 
     def _set_aside_all_but(self, step: int) -> None:
-        """Renames what is damaged or above the step, so that it is neither restored nor removed."""
+        """Renames checkpoints that are damaged or above the step: never restored, never removed."""
         for own, folder in self._kept():
-            # Of older ones the best alone may still be wanted.
+            # Of the older checkpoints, only the best one may still be needed.
             fault = folder.fault(own) if own >= step or folder is self._best else ""
             if fault or own > step:
                 path = folder.path / f"ckpt-{own}"
                 aside = folder.set_aside(own)
-                reason = f"damaged ({fault})" if fault else "newer than what every worker has"
+                reason = f"damaged ({fault})" if fault else "newer than those of other workers"
                 print(f"{path} is {reason}; it is kept in {aside}", flush=True)
 
     def save(self) -> None:
@@ -226,8 +228,8 @@ class RunCheckpoints:
         self.saved_step = self.step
 
     def save_if_best(self, score: float) -> bool:
-        """Saves the best checkpoint if ``score`` is above all before; says whether it was."""
-        # Not a number is above nothing.
+        """Saves the best checkpoint if ``score`` is the best so far; returns whether it is."""
+        # NaN is above no score.
         if not score > float(self.best_score.numpy()):
             return False
         self.best_score.assign(score)
@@ -238,7 +240,7 @@ class RunCheckpoints:
         self._checkpoint.write(prefix, self._options())
 
     def _options(self) -> tf.train.CheckpointOptions | None:
-        """Of a TPU: all goes through this process, as its hosts have disks of their own."""
+        """On TPUs, checkpoints go through this process: the hosts have their own disks."""
         if isinstance(self.model.distribute_strategy, tf.distribute.TPUStrategy):
             return tf.train.CheckpointOptions(experimental_io_device="/job:localhost")
         return None

@@ -31,10 +31,10 @@ from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data, open_workdir
 from align_keras.wording import counted
 
-#: What JSON and the paper's figures are called after each phase.
+#: Names of the JSON file and of the paper's figures for each phase.
 PHASES = {"head": ("frozen", "linear_probe_"), "full": ("finetuned", "finetuned_")}
 
-#: What a run writes into its directory after ``settings.json``, beside pictures and figures.
+#: Files that a run writes into its directory after ``settings.json``, beside the results.
 WRITTEN = (*PHASES, "classifier.keras")
 
 
@@ -68,7 +68,7 @@ def finetune(settings: ClassificationSettings) -> dict[str, dict[str, float]]:
     """Trains both phases, evaluates after each and saves.
 
     Args:
-        settings: of the run; if its directory holds a run, that goes on.
+        settings: the run's settings; if its directory holds a run, that run continues.
 
     Returns:
         The metrics of each phase.
@@ -95,11 +95,11 @@ def finetune(settings: ClassificationSettings) -> dict[str, dict[str, float]]:
 def open_run(
     settings: ClassificationSettings, held: contextlib.ExitStack | None = None
 ) -> ClassificationRun:
-    """Opens data and model; finds all that can be wrong with the settings, images excepted.
+    """Opens data and model; every fault in the settings is reported, except in images.
 
     Args:
-        settings: of the run.
-        held: as of ``open_workdir``.
+        settings: the run's settings.
+        held: as in ``open_workdir``.
     """
     settings.check()
     with concerning("strategy"):
@@ -136,7 +136,7 @@ def make_classifier(
         model = load_model(settings.start.model, dtype=settings.training.precision)
     tower = model.backbone.image_encoder
     tower.rematerialize = settings.training.rematerialize
-    # Else each replica would keep, and the first one save, the statistics of its own share.
+    # Otherwise each replica would keep, and the first one save, the statistics of its own share.
     tower.synchronized_batch_norm = True
     return AlignImageClassifier(tower, class_names, model.preprocessor)
 
@@ -182,7 +182,7 @@ def compile_phase(run: ClassificationRun, name: str, steps: int) -> None:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
-    # Else Keras would draw a batch and trace the model once more for them.
+    # Otherwise Keras would draw a batch and trace the model once more for them.
     labels = keras.KerasTensor((None,), "int32")
     logits = keras.KerasTensor((None, len(run.classifier.class_names)), "float32")
     keras_internals.build_losses(run.classifier, labels, logits)
@@ -201,7 +201,7 @@ def fit(run: ClassificationRun, name: str) -> None:
     if first_step:
         print(f"resuming {workdir} at step {first_step:,} of {steps:,}", flush=True)
     elif (workdir / "log.jsonl").exists():
-        print(f"no checkpoint in {workdir}: the phase begins again at step 0", flush=True)
+        print(f"no checkpoint in {workdir}: the phase starts again at step 0", flush=True)
     if first_step == steps:
         check_finished(workdir, steps, settings.data.max_skipped_share, batch_size, run.items)
         return
@@ -229,7 +229,7 @@ def fit(run: ClassificationRun, name: str) -> None:
             f"lower <{name}.learning_rate> and give another <workdir>",
         )
     except tf.errors.OpError:
-        # TensorFlow does not say which image it was.
+        # TensorFlow does not say which image failed.
         in_run.check_files(checkpoints.saved_step)
         with concerning(run.items.setting):
             run.train.check_readable()
@@ -244,7 +244,7 @@ def training_data(
     first_step: int,
     skipped: batches.SkippedRecords,
 ) -> Any:
-    """Batches of random crops, from a step on."""
+    """Training batches of random crops, starting at a given step."""
     data = run.settings.data
     preprocessor = make_preprocessor(run.settings.start.model, image_size, data.eval_crop)
 

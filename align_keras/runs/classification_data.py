@@ -50,7 +50,7 @@ class LabelledImages:
         self.count = examples.count
         self.watched = WatchedFiles(part for part in data.parts if _is_file(part))
         if len(names) < 2:
-            raise InputError("classification needs two classes at least")
+            raise InputError("classification needs at least two classes")
 
     def read(self, epoch: int) -> Iterator[tuple[bytes, int, str]]:
         """Encoded images, classes and files in the order of an epoch.

@@ -1,6 +1,6 @@
 """The settings of fine-tuning a classifier.
 
-Every field is a flag of ``finetune_classification.py``, those of a phase behind its name:
+Every field is a flag of ``finetune_classification.py``. The flags of a phase begin with its name:
 ``--full.learning-rate=0.01``.
 """
 
@@ -27,34 +27,35 @@ class Phase:
     """One of the two phases of fine-tuning."""
 
     learning_rate: Annotated[float, AtLeast(0.0)] = 0.01
-    """At the start."""
+    """Learning rate at the start of the phase; it then follows --schedule."""
     epochs: Annotated[int, AtLeast(0)] = 0
-    """Passes over the training images; 0 where steps are given."""
+    """Length of the phase in passes over the training images; 0 if its steps are given."""
     steps: Annotated[int, AtLeast(0)] = 0
-    """Optimizer steps; 0 where epochs are given."""
+    """Length of the phase in optimizer steps; 0 if its epochs are given."""
     backbone_factor: Annotated[float, AtLeast(0.0)] = 1.0
-    """Factor on the learning rate of all weights but the head's."""
+    """Factor on the learning rate of all weights except the head, such as 0.1."""
     frozen_statistics: bool = False
-    """Batch norm keeps its moving statistics; scales and offsets are trained."""
+    """Batch norm keeps its moving statistics; its scales and offsets are still trained."""
     image_size: Annotated[int | None, AtLeast(8)] = None
-    """Pixels of training images. None: the model's own."""
+    """Side of training images in pixels. None: the model's own."""
     eval_size: Annotated[int | None, AtLeast(8)] = None
-    """Pixels of images in evaluation. None: as in training."""
+    """Side of images in evaluation, in pixels. None: the same as in training."""
 
     def num_steps(self, images: int, batch_size: int) -> int:
-        """Optimizer steps on a number of training images."""
+        """Optimizer steps of the phase, for this number of training images."""
         return self.steps or max(1, self.epochs * images // batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
 class StartSettings(Part):
-    """The model that is fine-tuned, and the name of what it learns."""
+    """The model to fine-tune, and the name of the data set."""
 
     model: Annotated[str, paths.PRESET] = ""
-    """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has one."""
+    """The model to fine-tune: a preset (a folder, hf://... or kaggle://...), or the directory of a
+    run that has saved one."""
     task: str = ""
-    """The name of the data set: a known one (imagenet, cifar10, cifar100, food101, pets, flowers,
-    cars, dtd, caltech101, eurosat, stl10, ...) or any other beside --data."""
+    """Name of the data set. Known names (imagenet, cifar10, cifar100, food101, pets, flowers, cars,
+    dtd, caltech101, eurosat, stl10, ...) need no --data; any other name needs it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,77 +63,80 @@ class LabelledDataSettings(Part):
     """Images with classes, and how they are cropped."""
 
     data: Annotated[str, paths.DATA] = ""
-    """Evaluation data: tfds:NAME; a table (.jsonl, .csv, .tsv, .parquet) with the columns
-    image and class_name or label; a folder with a folder of images a class; a quoted pattern of
-    shards. Empty: the data set's name in TFDS."""
+    """Evaluation data: tfds:NAME; a table (.jsonl, .csv, .tsv, .parquet) with the columns image and
+    class_name or label; a folder with one folder of images per class; or a quoted pattern of
+    shards. Empty: the data set of --task, read from TFDS."""
     split: str = ""
-    """Of TFDS, a table's column split, or a folder in the folder. Empty: the data set's own, or
-    test."""
+    """Split of --data: a TFDS split, a value of the table's column split, or a subfolder. Empty:
+    the data set's own test split, or test."""
     train_data: Annotated[str, paths.DATA] = ""
-    """Training data, as --data. Empty: --data, with --train-split."""
+    """Training data, in any form that --data takes. Empty: --data, with --train-split."""
     train_split: str = ""
-    """As --split, for the training images. Empty: the data set's own, or train."""
+    """Split of the training data, as in --split. Empty: the data set's own training split, or
+    train."""
     select: tuple[str, ...] = ()
-    """Keep only the rows of a table with these values, as in: --select kids=False."""
+    """Use only the table rows with these values, such as --select kids=False."""
     images: Annotated[str, paths.FILES] = ""
-    """Folder of the images. Empty: the folder of the table."""
+    """Folder to which the table's image paths are relative. Empty: the folder of the table."""
     class_names: Annotated[str, paths.FILES] = ""
-    """A text file with a class name a line, in the order of the labels. Empty: CLIP's for the data
-    set, or the data's own."""
+    """A text file with one class name per line, in label order. Empty: CLIP's names for a known
+    data set, otherwise the names in the data."""
     min_crop_area: Annotated[float, Above(0.0), AtMost(1.0)] = 0.08
-    """The least share of an image that a training crop covers."""
+    """Smallest fraction of an image's area that a random training crop covers. Raise it for small
+    sets."""
     eval_crop: Annotated[float, Above(0.0), AtMost(1.0)] = 0.875
-    """The share of its sides that the centre crop of evaluation covers."""
+    """Fraction of each side that the centre crop covers in evaluation."""
     shuffle_buffer: Annotated[int, AtLeast(1)] = 4_096
-    """Encoded images among which the order is random. Tables and folders are shuffled before."""
+    """Number of encoded images in the shuffle buffer. Tables and folders are also shuffled
+    before."""
     max_skipped_share: Annotated[float, AtLeast(0.0), AtMost(1.0), FREE_ON_RESUME] = 0.01
-    """A phase stops, with a checkpoint, once more than this share of the training images of an
-    epoch was skipped: images that do not decode, corrupt records, lost files."""
+    """A phase saves a checkpoint and stops when it has skipped more than this fraction of an
+    epoch's training images: undecodable images, corrupt records, lost files."""
 
     @property
     def trained_on(self) -> str:
-        """The setting that gives the training images."""
+        """Name of the setting that gives the training images."""
         return "train_data" if self.train_data else "data"
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings(Part):
-    """What both phases share."""
+    """Settings that both phases share."""
 
     schedule: Literal["drops", "cosine"] = "drops"
-    """The learning rate of a phase: 0.2 of it after 30, 60 and 90 % of its steps, or down to 0 as a
-    cosine."""
+    """Learning-rate schedule of each phase: drops multiplies the rate by 0.2 after 30, 60 and 90 %
+    of the steps; cosine lets it fall to 0."""
     batch_size: Annotated[int, AtLeast(1)] = 1_024
-    """Images a step over all replicas."""
+    """Images per step, over all replicas."""
     momentum: Annotated[float, AtLeast(0.0), Below(1.0)] = 0.9
-    """Of SGD."""
+    """Momentum of SGD."""
     weight_decay: Annotated[float, AtLeast(0.0)] = 0.0
-    """L2, of kernels; biases and norms are exempt."""
+    """L2 weight decay of kernels; biases and norms are exempt."""
     rematerialize: Annotated[bool, FREE_ON_RESUME] = False
-    """Computes activations again in the backward pass: less memory, more time."""
+    """Recomputes activations in the backward pass: less memory, more time."""
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    """What the tower computes in; the head and all weights are float32."""
+    """Data type of the tower's computations. The head and all weights stay float32."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings(Part):
-    """Where it runs, and what it leaves."""
+    """Devices, evaluation batches, checkpoints and logs."""
 
     eval_batch_size: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 64
-    """Images evaluated at a time."""
+    """Images per batch in evaluation."""
     seed: Annotated[int, AtLeast(0), AtMost(2**32 - 1)] = 0
-    """Decides data order and crops."""
+    """Random seed of the data order and the crops."""
     strategy: Annotated[Literal["auto", "cpu", "mirrored", "tpu"], FREE_ON_RESUME] = "auto"
-    """Where it runs: auto takes all GPUs or else the CPU."""
+    """Devices to train on. auto: all GPUs, or the CPU if there are none."""
     tpu: Annotated[str, FREE_ON_RESUME] = "local"
-    """Name or address of the TPU for --strategy=tpu; local is this machine's."""
+    """Name or address of the TPU for --strategy=tpu; local is the TPU of this machine."""
     workdir: Annotated[str, paths.FILES, FREE_ON_RESUME] = ""
-    """The run's directory, also gs://...; the same command with the same directory resumes. Empty:
-    a new one below runs/."""
+    """Directory of the run; may be gs://... To resume a run, repeat its command with the same
+    directory. Empty: a new directory below runs/."""
     checkpoint_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 1_000
-    """Steps between checkpoints; each phase keeps its newest three."""
+    """Steps between checkpoints. Each phase keeps its newest three."""
     log_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 50
-    """Steps between lines of the logs."""
+    """Steps between lines of the log."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,14 +146,14 @@ class ClassificationSettings(Settings):
     start: OmitArgPrefixes[StartSettings] = StartSettings()
     data: OmitArgPrefixes[LabelledDataSettings] = LabelledDataSettings()
     head: Phase = Phase(0.1, epochs=100)
-    """First the head alone, on the features of the frozen tower."""
+    """First phase: trains only the head, on features of the frozen tower."""
     full: Phase = Phase(0.01, epochs=100)
-    """Then all weights."""
+    """Second phase: trains all weights."""
     training: OmitArgPrefixes[TrainingSettings] = TrainingSettings()
     run: OmitArgPrefixes[RunSettings] = RunSettings()
 
     def check(self) -> None:
-        """Checks all that needs no data, no model and no device.
+        """Checks everything that needs no data, model or device.
 
         Raises:
             InputError: names the setting and says what to do.

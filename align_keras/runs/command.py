@@ -1,7 +1,7 @@
-"""What every recipe does alike: reads flags, ends in one line, and says when TensorFlow loads.
+"""What all recipes share: reading flags, errors in one line, and the message that TensorFlow loads.
 
-Importing this module loads neither TensorFlow nor Keras, so that flags, settings, ``--help`` and
-missing files are answered at once.
+Importing this module loads neither TensorFlow nor Keras, so that ``--help`` and errors about flags,
+settings and missing files appear at once.
 """
 
 import contextlib
@@ -30,18 +30,18 @@ T = TypeVar("T")
 def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
     """Runs a recipe: ``main(parse())``.
 
-    TensorFlow takes seconds to load. It does so when something first needs it: ``main`` looks at
-    settings and local files before it imports what loads TensorFlow. A line on standard error
-    says so then. An address such as ``gs://`` among the settings needs it before ``main``.
+    TensorFlow takes seconds to load, so it loads only when something needs it: ``main`` checks
+    settings and local files first. A line on standard error announces the loading. If a setting
+    is an address such as ``gs://``, TensorFlow loads before ``main``.
 
-    ValueError, OSError, FloatingPointError and TensorFlow's errors end the process with one line
-    on standard error and exit code 1, and so does a full disk, whatever its error; others keep
-    their stack trace. After Ctrl-C, SIGTERM and SIGHUP unfinished work is removed, and the
-    process ends with one line and exit code 130, 143 or 129; a second signal ends it at once.
+    ValueError, OSError, FloatingPointError, TensorFlow's errors and a full disk (whatever its
+    exception) end the process with one line on standard error and exit code 1. Other errors keep
+    their stack trace. Ctrl-C, SIGTERM and SIGHUP remove unfinished work and end the process with
+    one line and exit code 130, 143 or 129; a second signal ends it at once.
 
     Args:
-        name: of the recipe, such as ``pretrain.py``; it begins the line.
-        parse: reads the settings; without TensorFlow.
+        name: name of the recipe, such as ``pretrain.py``; error lines begin with it.
+        parse: reads the settings, without TensorFlow.
         main: does the work.
 
     Returns:
@@ -58,7 +58,7 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
         except KeyboardInterrupt as stop:
             _end_interrupted(name, stop)
         except Exception as error:
-            # A library may make another error of a signal.
+            # A library may turn a signal into another error.
             if signals.stop_requested():
                 _end_interrupted(name, signals.interrupt())
             shown = full_disk.as_no_space(error) or error
@@ -69,11 +69,11 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
 
 def _end_interrupted(name: str, stop: KeyboardInterrupt) -> NoReturn:
     """Ends the process with a line and the exit code of a signal."""
-    # Without number where no handler of a command is, such as outside the main thread.
+    # A stop without a signal number comes from where no handler is set, such as a second thread.
     line, code = "interrupted", 128 + signal.SIGINT
     if isinstance(stop, signals.Interrupted):
         line, code = stop.describe(flag_of), stop.exit_code
-    # A closed terminal takes no line.
+    # The terminal may be closed already.
     with contextlib.suppress(OSError):
         print(f"{name}: {printable(line)}", file=sys.stderr, flush=True)
     sys.exit(code)
@@ -89,15 +89,16 @@ def parse(
 
     Args:
         settings_class: a dataclass; its fields are the flags.
-        arguments: the flags; None for those of the process.
-        default: settings that the flags override; None for the defaults of the class.
+        arguments: the flags; None for the flags of the process.
+        default: settings that the flags override; None for the class's defaults.
         **options: of ``tyro.cli``, such as ``description``.
 
     Returns:
-        The settings, as of ``with_paths``. ``--help`` and an unknown flag end the process.
+        The settings, with paths as read by ``with_paths``. ``--help`` and unknown flags end the
+        process.
 
     Raises:
-        InputError: as ``with_paths``.
+        InputError: as in ``with_paths``.
     """
     if default is not None:
         options["default"] = default
@@ -105,19 +106,19 @@ def parse(
 
 
 def parse_command(commands: Mapping[str, type], **options: Any) -> Any:
-    """As ``parse``, where the first argument of the process names a class of settings."""
+    """Like ``parse``, but the first argument of the process selects the settings class."""
     return with_paths(tyro.extras.subcommand_cli_from_dict(dict(commands), **options))
 
 
 def with_paths(settings: T) -> T:
-    """Settings with every path read as ``PathMark.read`` does: ``~`` is the home folder.
+    """Settings with every path expanded by ``PathMark.read``: ``~`` becomes the home folder.
 
     Args:
-        settings: a dataclass, in which others may be. A field that is a path is marked so:
-            ``workdir: Annotated[str, paths.LOCAL]``.
+        settings: a dataclass, which may hold other dataclasses. A field that is a path has a
+            mark: ``workdir: Annotated[str, paths.LOCAL]``.
 
     Raises:
-        InputError: names the field that holds an address of a kind that is not supported.
+        InputError: if an address is of an unsupported kind; names its field.
     """
     read: dict[str, Any] = {}
     for name, value, mark in _fields_of(settings):
@@ -130,13 +131,13 @@ def with_paths(settings: T) -> T:
 
 
 def check_file_systems(settings: Any) -> None:
-    """Checks that TensorFlow has the file system of every path, such as ``gs://``.
+    """Checks that TensorFlow supports the file system of every path, such as ``gs://``.
 
     Args:
-        settings: as of ``with_paths``; only a dataclass has paths.
+        settings: as returned by ``with_paths``; anything but a dataclass has no paths.
 
     Raises:
-        InputError: names the field that holds an address of an unknown one.
+        InputError: if a file system is unknown; names the field of the address.
     """
     if not dataclasses.is_dataclass(settings):
         return
@@ -150,7 +151,7 @@ def check_file_systems(settings: Any) -> None:
 
 
 def _fields_of(settings: Any) -> Iterator[tuple[str, Any, PathMark | None]]:
-    """Name, value and mark of the fields that are paths, and of those that hold others."""
+    """Name, value and mark of each path; mark None for a field that is a dataclass."""
     hints = typing.get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
@@ -167,17 +168,16 @@ def flag_of(name: str) -> str:
 
 
 def is_users(error: BaseException) -> bool:
-    """Whether an error ends a command in one line.
+    """Whether a command reports an error in one line, without a stack trace.
 
-    ValueError, OSError, FloatingPointError and TensorFlow's errors end in one line; others keep
-    their stack trace.
+    True for ValueError, OSError, FloatingPointError and TensorFlow's errors.
     """
     kinds = (ValueError, OSError, FloatingPointError)
     return isinstance(error, kinds) or _is_tensorflows(error)
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line, with settings named as flags."""
+    """The message of an error, in one line, with settings named as flags."""
     if isinstance(error, InputError):
         return error.describe(flag_of)
     if _is_tensorflows(error):
@@ -188,7 +188,7 @@ def one_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """A text in one line that cannot steer a terminal, whatever data it quotes."""
+    """A text in one line, without the control characters that quoted data may contain."""
     text = " ".join(text.splitlines())
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
@@ -215,7 +215,7 @@ def _without_the_graph(error: Any) -> str:
 
 @contextlib.contextmanager
 def _importing_quietly() -> Iterator[None]:
-    """Within, the first import of TensorFlow is announced, and is as ``load_quietly``."""
+    """Inside, the first import of TensorFlow is announced and is as quiet as ``load_quietly``."""
     finder = _QuietFinder()
     sys.meta_path.insert(0, finder)
     try:
@@ -226,7 +226,7 @@ def _importing_quietly() -> Iterator[None]:
 
 
 class _QuietFinder:
-    """Finds TensorFlow for Python's import, once."""
+    """An import hook that acts on the first import of TensorFlow only."""
 
     def find_spec(self, name: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
         """Python's hook: the module's loader; None for other modules."""
@@ -251,11 +251,11 @@ class _QuietFinder:
 
 
 def load_quietly() -> None:
-    """Imports TensorFlow and looks for its devices while file descriptor 2 leads nowhere.
+    """Imports TensorFlow and lists its devices while file descriptor 2 points to /dev/null.
 
-    TensorFlow's libraries write to it during the import, past ``sys.stderr`` and whatever
-    ``TF_CPP_MIN_LOG_LEVEL`` says; the one line of an error would stand among them. Where that
-    variable is set nothing is hidden: 0 tells why a GPU is not found.
+    TensorFlow's libraries write to this descriptor during the import, bypassing ``sys.stderr`` and
+    ``TF_CPP_MIN_LOG_LEVEL``; the one line of an error would be lost among their lines. If that
+    variable is set, nothing is hidden: 0 shows why a GPU is not found.
     """
     with _quiet():
         import tensorflow as tf
@@ -264,8 +264,8 @@ def load_quietly() -> None:
 
 
 def _look_for_devices(tf: Any) -> None:
-    # Physical ones: asking for logical ones would start the runtime, which strategies of several
-    # workers and TPUs must do themselves.
+    # Physical devices: listing logical devices would start the runtime, which multi-worker and TPU
+    # strategies must do themselves.
     tf.config.list_physical_devices()
 
 
@@ -274,8 +274,8 @@ def _quiet() -> Iterator[None]:
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         yield
         return
-    # What fails is raised. A warning for each corrupt image would tear the progress bar, and not
-    # every line that its libraries call an error is one, such as which ops oneDNN leaves to others.
+    # Real failures are raised as exceptions. A warning per corrupt image would break the progress
+    # bar, and some lines that the libraries label as errors are none, such as oneDNN's op list.
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     sys.stderr.flush()
     kept = os.dup(2)

@@ -1,4 +1,4 @@
-"""How many steps the device does before the host looks again, and which of them are profiled."""
+"""Steps that the device runs before it returns to the host, and which of them are profiled."""
 
 import dataclasses
 import math
@@ -13,13 +13,13 @@ from align_keras import distribution
 from align_keras.paths import AnyPath
 from align_keras.runs.setting_values import read_steps
 
-# At most, where it is not given: a signal waits for an execution.
+# Maximum if it is not given: a signal waits for the end of an execution.
 _MOST_STEPS = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Executions:
-    """Steps that the device does at a time: Keras's ``steps_per_execution``."""
+    """Steps that the device runs at a time: Keras's ``steps_per_execution``."""
 
     asked: int | None = None
     """Steps of an execution; None for 1 on a CPU and up to 32 elsewhere."""
@@ -27,13 +27,13 @@ class Executions:
     """``START:STOP``, the first and the last step of a trace; empty for none."""
 
     def steps(self, intervals: Sequence[int], first: int, last: int, strategy: Any) -> int:
-        """The steps of an execution, such that none goes beyond a line, a checkpoint or the end.
+        """Steps per execution, so that each line, each checkpoint and the end is at its last step.
 
         Args:
             intervals: steps between lines, checkpoints and evaluations.
             first: steps done before.
             last: steps of the whole run.
-            strategy: of the run.
+            strategy: the run's strategy.
         """
         common = math.gcd(first, last, *intervals)
         if self.asked is not None:
@@ -49,8 +49,8 @@ class Executions:
 
         Args:
             first_step: steps done before.
-            steps: of an execution.
-            folder: of TensorBoard's logs.
+            steps: steps per execution.
+            folder: folder of TensorBoard's logs.
         """
         if not self.profile:
             return []
@@ -64,8 +64,8 @@ class Profiler(keras.callbacks.Callback):
     Args:
         start: the first step of the trace, from 1 in this process.
         stop: the last one.
-        steps: of an execution; those that have steps of the trace are in it as a whole.
-        folder: of TensorBoard's logs.
+        steps: steps per execution; the trace is extended to whole executions.
+        folder: folder of TensorBoard's logs.
     """
 
     def __init__(self, start: int, stop: int, steps: int, folder: AnyPath) -> None:
@@ -87,7 +87,7 @@ class Profiler(keras.callbacks.Callback):
             self.on_train_end()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Ends a trace that is under way."""
+        """Ends the trace if it is still running."""
         if self.is_active:
             tf.profiler.experimental.stop()
             self.is_active = False

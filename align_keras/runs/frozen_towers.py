@@ -16,7 +16,9 @@ def frozen_towers(freeze: str) -> dict[str, int | None]:
         name, colon, steps = one.strip().partition(":")
         if name not in TOWERS:
             raise InputError(
-                f"no tower {name!r}", remedy=f"choose of {', '.join(TOWERS)}", setting="freeze"
+                f"unknown tower {name!r}",
+                remedy=f"choose from {', '.join(TOWERS)}",
+                setting="freeze",
             )
         if colon and not (steps.isdecimal() and int(steps)):
             raise InputError(
@@ -29,7 +31,7 @@ def frozen_towers(freeze: str) -> dict[str, int | None]:
 
 
 def check_freeze(freeze: str, steps: int) -> None:
-    """Raises InputError unless ``freeze`` is as of ``frozen_towers`` and fits a run's steps."""
+    """Raises InputError unless ``frozen_towers`` can read ``freeze`` and it fits a run's steps."""
     for name, last in frozen_towers(freeze).items():
         if last is not None and last >= steps:
             raise InputError(

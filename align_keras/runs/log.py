@@ -1,4 +1,4 @@
-"""What a run shows while it trains: progress bar, TensorBoard, a log."""
+"""The output of a run while it trains: progress bar, TensorBoard, log."""
 
 import json
 import sys
@@ -38,7 +38,7 @@ class DivergedError(InputError, FloatingPointError):
     """The loss or the gradient is not a finite number.
 
     Attributes:
-        steps: of the run, from 1: the first and the last of those among which it happened.
+        steps: the first and the last step, from 1, between which it happened.
         metric: its name in the log.
         value: the metric's mean over the steps.
     """
@@ -53,19 +53,19 @@ class DivergedError(InputError, FloatingPointError):
 class TrainingLog(keras.callbacks.Callback):
     """Shows a progress bar and writes TensorBoard summaries and ``log.jsonl``.
 
-    Metrics are means since the line before. They stay on the device, so that the host need not wait
-    for it, but at a line and in ``settle``, before an evaluation and before a checkpoint. There a
-    loss or gradient that is not a finite number ends the run, before its weights are saved.
+    Metrics are means since the previous line. They stay on the device, so the host waits for them
+    only at a line and in ``settle``, before an evaluation or a checkpoint. There the run ends,
+    before its weights are saved, if the loss or the gradient is not a finite number.
 
-    Pairs per second leave out evaluation, saving and the first steps of a process, which trace the
+    Pairs per second exclude evaluation, saving and the first steps of a process, which trace the
     graph.
 
     Args:
         workdir: the run's directory.
         checkpoints: the run's ``RunCheckpoints``; holds the seconds spent.
-        total_steps: of the whole run.
-        batch_size: pairs a step, over all replicas.
-        log_every: steps a line.
+        total_steps: steps of the whole run.
+        batch_size: pairs per step, over all replicas.
+        log_every: steps per line.
         skipped: the run's ``SkippedInRun``; its count goes into the log.
         unit: what a batch holds, "pairs" or "images".
         alarms: called with the step and the metrics of each line; gives lines to show.
@@ -91,11 +91,11 @@ class TrainingLog(keras.callbacks.Callback):
         self.skipped, self.unit, self._alarms = skipped, unit, alarms
         self.step = self._first_step = checkpoints.step
         self._lines = LineFile(self.workdir / "log.jsonl")
-        # Elsewhere each time that the queue is full all of the file is written again.
+        # A remote file would be rewritten whenever the queue is full.
         options = {"max_queue": 1 << 20} if paths.is_remote(self.workdir) else {}
         self._writer = tf.summary.create_file_writer(str(self.workdir / "logs"), **options)
         self._summaries: list[tuple[int, str, float]] = []
-        # Of the steps since the line before, without those that are not settled.
+        # Over the steps since the previous line, without those that are not settled.
         self._seconds, self._timed_steps = 0.0, 0
         self._clock: tuple[float, int] | None = None
         self._unsettled: dict[str, Any] = {}
@@ -123,11 +123,11 @@ class TrainingLog(keras.callbacks.Callback):
 
         Args:
             batch: the number of the last step, from 0 in this process.
-            logs: its metrics, which are not read here.
+            logs: its metrics; unused.
 
         Raises:
             DivergedError: if the loss or the gradient is not finite.
-            LostDataError: as ``SkippedInRun.check``. A checkpoint was saved if the weights are
+            LostDataError: as in ``SkippedInRun.check``. A checkpoint was saved if the weights are
                 sound.
         """
         before, self.step = self.step, self._first_step + batch + 1
@@ -146,13 +146,13 @@ class TrainingLog(keras.callbacks.Callback):
         Every worker must call it after the same steps.
 
         Raises:
-            DivergedError: as ``on_train_batch_end``.
+            DivergedError: as in ``on_train_batch_end``.
             LostDataError: likewise.
         """
         self._settle(is_saved=True, is_last=False)
 
     def _settle(self, is_saved: bool, is_last: bool) -> dict[str, float]:
-        """As ``settle``; returns the metrics since the last line, none right after one."""
+        """Like ``settle``; returns the metrics since the last line, none right after one."""
         metrics = self._await()
         if self._looked_step == self.step:
             return metrics  # Looking at many files twice would take long.
@@ -172,7 +172,7 @@ class TrainingLog(keras.callbacks.Callback):
     def _await(self) -> dict[str, float]:
         """Waits for the steps so far; returns their metrics since the last line, if finite."""
         found = {name: float(np.mean(value)) for name, value in self._unsettled.items()}
-        # Weights are spoilt by the gradient at the latest, one step before the loss.
+        # A gradient that is not finite spoils the weights one step before the loss shows it.
         for name in ("loss", "gradient_norm"):
             if not np.isfinite(found.get(name, 0.0)):
                 raise DivergedError((self._settled_step + 1, self.step), name, found[name])
@@ -212,12 +212,12 @@ class TrainingLog(keras.callbacks.Callback):
         tqdm.tqdm.write(line, file=sys.stderr)
 
     def save(self) -> None:
-        """Saves a checkpoint; raises as ``save_now``."""
+        """Saves a checkpoint; raises like ``save_now``."""
         self._settle_alone()
         self._save()
 
     def _settle_alone(self) -> dict[str, float]:
-        """As ``_settle``, but without an exchange: other workers may be elsewhere."""
+        """Like ``_settle``, but without an exchange: other workers may be elsewhere."""
         return self._settle(True, False) if self.skipped.is_alone else self._await()
 
     def _save(self) -> None:
@@ -229,7 +229,7 @@ class TrainingLog(keras.callbacks.Callback):
         """Saves a checkpoint of the step under way, with the metrics since the last line.
 
         Raises:
-            DivergedError: as ``on_train_batch_end``.
+            DivergedError: as in ``on_train_batch_end``.
             LostDataError: likewise, where there is one worker.
         """
         if metrics := self._settle_alone():
@@ -237,7 +237,7 @@ class TrainingLog(keras.callbacks.Callback):
         self._save()
 
     def close(self) -> None:
-        """Closes the bar; everything is written."""
+        """Writes everything and closes the bar."""
         if self._bar is not None:
             self._bar.close()
         self.flush()
@@ -249,13 +249,13 @@ class TrainingLog(keras.callbacks.Callback):
         summaries, self._summaries = self._summaries, []
         with full_disk.reported(str(self.workdir / "logs")):
             self._lines.flush()
-            # Its end writes the file.
+            # Closing the writer writes the file.
             with self._writer.as_default():
                 for step, name, value in summaries:
                     tf.summary.scalar(name, value, step)
 
     def write(self, kind: str, metrics: dict[str, Any]) -> None:
-        """Writes metrics of this step, ``kind`` being ``train`` or ``eval``; None is left out."""
+        """Writes metrics of this step, except None; ``kind`` is ``train`` or ``eval``."""
         metrics = {name: value for name, value in metrics.items() if value is not None}
         self._summaries += [(self.step, f"{kind}/{name}", value) for name, value in metrics.items()]
         line = {"step": self.step, "kind": kind, **metrics}

@@ -11,7 +11,7 @@ class LostRecords:
 
     Args:
         files: by the numbers that stand for them in a batch's ``lost``, from 1.
-        strategy: of the run.
+        strategy: the run's strategy.
     """
 
     def __init__(self, files: Sequence[str], strategy: tf.distribute.Strategy) -> None:

@@ -9,7 +9,7 @@ from align_keras.wording import counted
 
 
 def find_shards(text: str) -> list[str]:
-    """As ``records.find_shards``, of patterns that may have weights."""
+    """Like ``records.find_shards``, for patterns that may have weights."""
     found = (records.find_shards(pattern) for pattern, _ in mixing.split_weights(text))
     return sorted({shard for own in found for shard in own})
 

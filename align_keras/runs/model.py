@@ -44,10 +44,10 @@ def make_model(
     """Builds or loads the dual encoder and compiles it; called in the strategy's scope.
 
     Args:
-        settings: of the model.
-        optimizer: of loss and optimizer.
-        preprocessor: of the run.
-        steps: of the whole run, over which the learning rate falls.
+        settings: model settings.
+        optimizer: settings of loss and optimizer.
+        preprocessor: the run's preprocessor.
+        steps: steps of the whole run, over which the learning rate falls.
 
     Raises:
         InputError: if the model or data of a setting do not load or do not fit.
@@ -71,8 +71,8 @@ def freeze(model: AlignDualEncoder, settings: ModelSettings, step: int | None = 
     """Freezes the towers that the settings say, and thaws others: a preset may have frozen ones.
 
     Args:
-        model: of the run.
-        settings: of the model.
+        model: the run's model.
+        settings: model settings.
         step: number of steps done; None for the towers that are never trained.
     """
     frozen = frozen_towers(settings.freeze)
@@ -147,7 +147,7 @@ def check_sequence_length(text_encoder: TextEncoder, preprocessor: AlignPreproce
 
 
 def load_start(settings: ModelSettings, preprocessor: AlignPreprocessor) -> AlignDualEncoder:
-    """Loads the model that the run starts from, to go on with this run's preprocessor."""
+    """Loads the model that the run starts from, to continue with this run's preprocessor."""
     with concerning("model"):
         model = load_model(
             settings.model, dtype=settings.precision, min_temperature=settings.min_temperature
@@ -164,7 +164,7 @@ def compile_model(
     steps: int,
     frozen: Mapping[str, int | None],
 ) -> None:
-    """Gives a model its optimizer and its loss; ``frozen`` as of ``frozen_towers``."""
+    """Gives a model its optimizer and its loss; ``frozen`` as returned by ``frozen_towers``."""
     rates = settings.image_rate_factor, settings.text_rate_factor, settings.layer_decay
     first_steps = {
         weight.path: last

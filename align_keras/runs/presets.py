@@ -42,7 +42,7 @@ def check_model(model: str) -> None:
 
 
 def check_tower(preset: str) -> None:
-    """As ``check_model``, of a trained tower: a name without a folder may be keras-hub's."""
+    """Like ``check_model``, of a trained tower: a name without a folder may be keras-hub's."""
     if os.sep in preset and not paths.scheme(preset):
         preset_folders.check_folder(preset)
 
@@ -73,7 +73,7 @@ def load_model(model: str, **options: Any) -> "AlignDualEncoder":
         **options: of ``AlignDualEncoder.from_preset``.
 
     Raises:
-        InputError: as ``from_preset``.
+        InputError: as in ``from_preset``.
     """
     check_model(model)
     print(f"loading {model}", file=sys.stderr, flush=True)

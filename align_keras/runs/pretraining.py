@@ -35,10 +35,10 @@ from align_keras.runs.workdir import check_training_data
 from align_keras.runs.worker_folder import open_folder
 
 Metrics = dict[str, Any]
-#: The metrics, None for metrics that the data does not support; their chance; and the embeddings
-#: of the held-out pairs, as of ``HeldOutPairs.embed``.
+#: The metrics (None if the data do not support one), their level of chance, and the embeddings
+#: of the held-out pairs, as returned by ``HeldOutPairs.embed``.
 Evaluated = tuple[Metrics, Metrics, dict[str, Any] | None]
-#: What a run writes into its directory after ``settings.json``, by which a later one knows it.
+#: Files that a run writes into its directory after ``settings.json``, which marks it as a run.
 WRITTEN = (
     *("preset", "checkpoints", "features", "start.json", "log.jsonl", "skipped.json"),
     *("metrics.json", "curves.png", "retrieval.png"),
@@ -61,10 +61,10 @@ def pretrain(settings: PretrainSettings) -> Metrics:
     """Trains, evaluates and reports.
 
     Args:
-        settings: of the run; if its directory holds a run, that goes on.
+        settings: the run's settings; if its directory holds a run, that run continues.
 
     Returns:
-        What ``metrics.json`` holds.
+        The contents of ``metrics.json``.
 
     Raises:
         InputError: names the setting that is wrong.
@@ -92,7 +92,7 @@ def _pretrain(run: PretrainingRun, started: float) -> Metrics:
     pairs = int(run.checkpoints.timed_pairs.numpy())
     metrics["train_pairs_per_second"] = pairs / seconds if seconds else None
     metrics["skipped_pairs"] = skipped_before(run.workdir, steps)
-    # Both are about this process, which began at that step.
+    # Both count from that step, where this process began.
     metrics["resumed_at_step"] = first_step
     metrics["seconds"] = time.perf_counter() - started
     if at_start:
@@ -104,14 +104,14 @@ def _pretrain(run: PretrainingRun, started: float) -> Metrics:
 def open_run(
     settings: PretrainSettings, held: contextlib.ExitStack | None = None
 ) -> PretrainingRun:
-    """Opens data and model; finds all that can be wrong with the settings before it returns.
+    """Opens data and model; every fault in the settings is reported before it returns.
 
     Args:
-        settings: of the run.
-        held: as of ``open_workdir``.
+        settings: the run's settings.
+        held: as in ``open_workdir``.
     """
     settings.check()
-    # Before a model is read: TensorFlow takes several workers only before its first operation.
+    # Before a model is read: TensorFlow sets up several workers only before its first operation.
     with concerning("strategy"):
         strategy = distribution.make_strategy(settings.run.strategy, settings.run.tpu)
     data = pretraining_data.with_sizes(settings.data, settings.model.model)
@@ -142,7 +142,7 @@ def restore(run: PretrainingRun) -> int:
     if step:
         print(f"resuming {run.workdir} at step {step:,} of {run.settings.run.steps:,}", flush=True)
     elif (run.workdir / "log.jsonl").exists():
-        print(f"no checkpoint in {run.workdir}: the run begins again at step 0", flush=True)
+        print(f"no checkpoint in {run.workdir}: the run starts again at step 0", flush=True)
     return step
 
 
@@ -246,13 +246,13 @@ def _fit_phase(
             dataset,
             log,
             [(settings.eval_every, evaluate), (settings.checkpoint_every, save)],
-            "lower <learning_rate> or set <global_clipnorm> and resume, which goes on from the "
+            "lower <learning_rate> or set <global_clipnorm> and resume, which continues from the "
             "last checkpoint",
             Executions(settings.steps_per_execution, settings.profile),
             until,
         )
     except tf.errors.OpError as error:
-        # TensorFlow does not say which data it was.
+        # TensorFlow does not say which data failed.
         in_run.explain(error, checkpoints.saved_step)
         raise
     finally:
@@ -311,7 +311,7 @@ def evaluate_held_out(run: PretrainingRun) -> Evaluated:
 
 
 def evaluate_and_save(run: PretrainingRun, evaluated: Evaluated | None) -> Evaluated:
-    """Evaluates with the averaged weights, unless ``fit`` has, and saves the preset with them."""
+    """Evaluates with the averaged weights, unless ``fit`` did, and saves them as the preset."""
     with optimizers.averaged_weights(run.model):
         metrics, chance, held_out = evaluated or evaluate_held_out(run)
         with whole_folder(run.workdir / "preset", replace=True) as folder, thawed(run.model):

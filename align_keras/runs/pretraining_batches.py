@@ -25,9 +25,9 @@ def training_data(
     """The batches from a step on, shared out to workers and replicas.
 
     Args:
-        settings: of the run.
-        data: of the run.
-        strategy: of the run.
+        settings: the run's settings.
+        data: the run's data.
+        strategy: the run's strategy.
         first_step: steps done before.
         cached: the pairs with features in place of images; None to read the shards.
     """
@@ -67,7 +67,7 @@ def count_skipped(
     """Counts what the batches of ``training_data`` lack, and watches the shards.
 
     Args:
-        settings: as of ``training_data``, like all that follow.
+        settings: as in ``training_data``, like all that follow.
         data: likewise.
         strategy: likewise.
         first_step: likewise.

@@ -44,7 +44,7 @@ class RunData:
     preprocessor: AlignPreprocessor
     evaluation: HeldOutPairs | None
     zero_shot: HeldOutPairs | None
-    sources: Sequence[mixing.Source] = ()  # Mixed by weight; none: all shards are one.
+    sources: Sequence[mixing.Source] = ()  # Mixed by weight; empty: all shards form one source.
 
 
 def with_sizes(data: DataSettings, model: str) -> DataSettings:
@@ -77,7 +77,7 @@ def open_data(
         data: with all sizes.
         model: may bring the vocabulary.
         workdir: the run's directory, for rendered scenes, packed sets and the vocabulary.
-        batch_size: of training, over all replicas.
+        batch_size: batch size of training, over all replicas.
         seed: decides scenes and the order of packed sets.
 
     Raises:
@@ -109,7 +109,7 @@ def open_data(
     }
     if data.zero_shot_data and len(held_out["zero_shot_data"].class_names) < 2:
         raise InputError(
-            "its records have no two values of class_name",
+            "its records have fewer than two class names",
             remedy="pack them with prepare_data.py <carry> class_name=COLUMN",
             setting="zero_shot_data",
         )
@@ -184,10 +184,10 @@ def keep_vocabulary(pieces: list[str], workdir: AnyPath) -> None:
         raise files.missing(path)
     if path.exists() and path.read_bytes() != "\n".join([*pieces, ""]).encode():
         if is_run:
-            problem = "it is not the vocabulary that these settings give"
+            problem = "these settings give another vocabulary"
             raise InputError(problem, Place(str(path)), files.RESTORE)
         raise InputError(
-            "is there already, with other word pieces",
+            "already exists, with other word pieces",
             Place(str(path)),
             "remove it, or give another",
             "workdir",
@@ -236,7 +236,7 @@ def quickstart_data(directory: AnyPath, seed: int) -> dict[str, list[str]]:
 
 
 def list_shards(counts: dict[str, int]) -> dict[str, Any]:
-    """What decides the order of records, for ``train_shards.json``.
+    """Everything that the order of records depends on, for ``train_shards.json``.
 
     The shards' names, numbers of records and of blocks and digests of records, in order, and the
     version of the order; their folder may change.
@@ -258,7 +258,7 @@ def check_order(path: AnyPath) -> None:
     """Raises InputError if a run began with a version that reads records in another order.
 
     Args:
-        path: of its JSON file of ``list_shards``, which need not exist.
+        path: path of its JSON file of ``list_shards``, which need not exist.
     """
     if not path.exists():
         return
@@ -266,7 +266,7 @@ def check_order(path: AnyPath) -> None:
     if isinstance(before, list) or before.get("order") != shard_order.VERSION:
         raise InputError(
             f"the run in {path.parent} began with a version that reads records in another order",
-            remedy="go on with that version, or give another <workdir>",
+            remedy="continue with that version, or give another <workdir>",
             setting="workdir",
         )
 
@@ -288,4 +288,4 @@ def difference_of_shards(before: dict[str, Any], now: dict[str, Any]) -> str:
             return f"{name} is read in {new[name][1]:,} blocks, not {old[name][1]:,},"
         if len({own[2] for own in (old[name], new[name]) if own[2:] and own[2]}) > 1:
             return f"{name} holds other records"
-    return "" if list(old) == list(new) else "the shards have changed places"
+    return "" if list(old) == list(new) else "the shards are in another order"

@@ -17,10 +17,10 @@ from align_keras.runs.checkpoint_files import LIST_END, CheckpointFolder
 
 
 class RemoteCheckpointFolder(CheckpointFolder):
-    """As ``CheckpointFolder``, for an address.
+    """Like ``CheckpointFolder``, for an address.
 
     Args:
-        path: of the folder, which need not exist.
+        path: path of the folder, which need not exist.
         max_to_keep: how many of the newest to keep.
     """
 
@@ -30,7 +30,7 @@ class RemoteCheckpointFolder(CheckpointFolder):
         super().__init__(path, str(path), max_to_keep)
 
     def write(self, step: int, save: Callable[[str], Any]) -> None:
-        """As of ``CheckpointFolder``.
+        """As in ``CheckpointFolder``.
 
         Raises:
             NoSpaceError: if the disk of this machine is full.
@@ -64,5 +64,5 @@ class RemoteCheckpointFolder(CheckpointFolder):
         return [(step, name) for step, name in found if step in whole]
 
     def _all_files(self) -> list[tuple[int, str]]:
-        """As ``_files``, also of checkpoints without a list."""
+        """Like ``_files``, also of checkpoints without a list."""
         return super()._files()

@@ -48,7 +48,7 @@ def format_start(workdir: AnyPath, steps: int, batch_size: int, pairs: int) -> s
     Args:
         workdir: the run's directory.
         steps: in all.
-        batch_size: pairs a step.
+        batch_size: pairs per step.
         pairs: in the training data.
     """
     each, epochs = counted(batch_size, "pair"), steps * batch_size / pairs
@@ -74,11 +74,11 @@ def draw_retrieval_sheet(
     """Draws the images that some held-out captions find, evenly spread over the captions.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         evaluation: the held-out pairs.
-        embeddings: as of ``evaluation.embed``.
+        embeddings: as returned by ``evaluation.embed``.
         rows: captions.
-        columns: images a caption.
+        columns: images per caption.
     """
     groups = embeddings["groups"]
     _, images = np.unique(groups, return_index=True)
@@ -100,8 +100,8 @@ def draw_curves(path: str | AnyPath, lines: list[dict[str, Any]]) -> None:
     """Draws loss, recalls, temperature and learning rate over the steps.
 
     Args:
-        path: of the PNG.
-        lines: as of ``log.read_log``.
+        path: path of the PNG.
+        lines: as returned by ``log.read_log``.
     """
     train = [line for line in lines if line["kind"] == "train"]
     held_out = [line for line in lines if line["kind"] == "eval"]

@@ -1,4 +1,4 @@
-"""What the texts and numbers of settings mean, and which of them cannot be."""
+"""Reads and checks the values of single settings."""
 
 from align_keras.errors import InputError
 
@@ -29,7 +29,7 @@ def read_steps(text: str) -> tuple[int, int]:
 def check_prompts(prompts: tuple[str, ...]) -> None:
     """Raises InputError unless there are prompts, each with a place for the class name."""
     if not prompts:
-        raise InputError("there is none", None, "give one such as 'a photo of a {}'", "prompts")
+        raise InputError("no prompts given", None, "give one such as 'a photo of a {}'", "prompts")
     for prompt in prompts:
         if "{}" not in prompt:
             raise InputError(f"no {{}} for the class name in {prompt!r}", setting="prompts")

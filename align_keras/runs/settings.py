@@ -77,11 +77,11 @@ class Settings:
     """Base of frozen dataclasses of settings. All fields have defaults."""
 
     def flat(self) -> dict[str, Any]:
-        """Every setting by its name, those of a group as ``head.steps``."""
+        """Every setting by its name; a setting in a group is called ``head.steps``."""
         return {name: value for name, value, _ in _leaves(self)}
 
     def of_all_workers(self) -> dict[str, Any]:
-        """What all workers of a run must have alike: of a path, ``given`` or ``none``.
+        """The settings that all workers must share; a path appears as ``given`` or ``none``.
 
         A name of a hub, of TFDS or of a preset stands as it is.
         """
@@ -144,7 +144,7 @@ class Settings:
         return json.dumps(values, indent=2) + "\n"
 
     def check_resumable(self, before: dict[str, Any], workdir: AnyPath) -> None:
-        """Checks that a run that began with other settings may go on with these.
+        """Checks that a run that began with other settings may continue with these.
 
         Args:
             before: the run's ``settings.json``; what it lacks had the default.

@@ -1,4 +1,4 @@
-"""What a run loses of its training data: what it skips, and files that change under it."""
+"""Training data that a run loses: skipped records, and files that change while it reads them."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from align_keras.errors import InputError, Place
 from align_keras.paths import AnyPath
 
 _FILE = "skipped.json"
-# So many files are looked at for each line of the log.
+# Number of files that are checked at each line of the log.
 _LOOKS = 1_000
 
 
@@ -23,8 +23,8 @@ class LostDataError(InputError):
     """Training data was lost: too much of it was skipped, or files have changed.
 
     Attributes:
-        weights_are_sound: False if other records may have been read in place of the run's. Those
-            that cannot be read are replaced by others of the batch, which spoils nothing.
+        weights_are_sound: False if the run may have trained on records that are not its own.
+            Unreadable records are harmless: others of the batch replace them.
     """
 
     weights_are_sound = True
@@ -32,12 +32,12 @@ class LostDataError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class Items:
-    """What a run trains on, for messages."""
+    """Names of the training data in messages."""
 
     name: str
-    """In the plural."""
+    """Name of the items, in the plural."""
     setting: str
-    """Where they are given."""
+    """Setting that gives them."""
 
 
 #: Of pretraining.
@@ -47,22 +47,22 @@ PAIRS = Items("pairs", "train_data")
 class SkippedInRun:
     """Counts the items that a run has skipped since its first step, and bounds their share.
 
-    The count goes by the items of the steps done, not by those prepared ahead, so that a run which
-    resumes has the same count. It is kept in ``skipped.json`` beside the checkpoints, by their
-    steps; there is no such file where nothing was skipped.
+    Only the items of completed steps count, not those prepared ahead, so a resumed run has the same
+    count. It is saved in ``skipped.json`` beside the checkpoints, by step; the file does not exist
+    if nothing was skipped.
 
     Args:
         workdir: the directory of the run, or of a phase of it.
-        taken: gives the items that this process's steps have lost, by file, from the number of
-            its batches that they took; called at lines of the log and at checkpoints.
+        taken: a function from the number of batches that this process has used to the items that
+            they lost, by file; called at lines of the log and at checkpoints.
         limit: the largest share of items that may be skipped.
         epoch: items of an epoch, over all workers.
-        batch_size: items a step, over all replicas.
+        batch_size: items per step, over all replicas.
         step: steps done before.
-        strategy: of which every replica takes its own batch a step. None if a batch of the pipeline
-            is shared out to all.
-        look: looks at files and says which have changed, and how: ``is gone``. Its argument is
-            the number of files to look at; None for all.
+        strategy: the strategy, if every replica reads its own batches; None if replicas share the
+            batches of one pipeline.
+        look: a function that returns which files have changed, and how (``is gone``). Its argument
+            is the number of files to check; None for all.
         items: name of the data in messages.
         files: by the numbers in ``lost`` of batches, from 1.
     """
@@ -94,7 +94,7 @@ class SkippedInRun:
         # An error has named these pairs already. Before the last step they end the run only once.
         self._reported = before.get("reported", 0)
         self._epoch_number = self._epoch_of(step)
-        # Of a checkpoint of an earlier version only the epoch is known.
+        # Checkpoints of earlier versions tell only the epoch.
         self._epoch_began = before.get("epoch_began", self.count)
         first = -(-self._epoch_number * self.epoch // batch_size)
         self._epoch_began_step = before.get("epoch_began_step", first)
@@ -102,22 +102,22 @@ class SkippedInRun:
 
     @property
     def is_alone(self) -> bool:
-        """Whether there is one worker, so that ``check`` waits for no other."""
+        """Whether there is only one worker, so that ``check`` does not wait for others."""
         return self._workers == 1
 
     def _epoch_of(self, step: int) -> int:
         return max(step * self.batch_size - 1, 0) // self.epoch
 
     def check(self, step: int, is_saved: bool, is_last: bool, saved_step: int = 0) -> None:
-        """Counts what the steps so far have skipped, and looks whether files have changed.
+        """Counts what the steps so far have skipped, and checks whether files have changed.
 
         Every worker must call it after the same steps. It waits for those steps.
 
         Args:
             step: steps done.
-            is_saved: whether a checkpoint will be saved of it: then all files are looked at.
-            is_last: whether it was the run's last one.
-            saved_step: of the newest checkpoint.
+            is_saved: whether a checkpoint of this step will be saved; then all files are checked.
+            is_last: whether it was the last step of the run.
+            saved_step: step of the newest checkpoint.
 
         Raises:
             LostDataError: if a file has changed, if this epoch has skipped more than ``limit`` of
@@ -142,7 +142,7 @@ class SkippedInRun:
             self._epoch_began_step = self._checked_step
         self._checked_step = step
         problem = ""
-        # Between two looks several epochs may begin.
+        # Several epochs may begin between two checks.
         of = max(self.epoch, (step - self._epoch_began_step) * self.batch_size)
         in_epoch = self.count - max(self._epoch_began, self._reported)
         if is_last and self.count > self.limit * step * self.batch_size:
@@ -150,7 +150,7 @@ class SkippedInRun:
         if in_epoch > self.limit * of:
             problem = (
                 f"{_share(in_epoch, of, self.limit, self._items)}: "
-                f"{most_of(lost) or 'see the other workers'}"
+                f"{most_of(lost) or 'other workers name the files'}"
             )
         if changes or problem:
             self._reported = self.count
@@ -163,26 +163,26 @@ class SkippedInRun:
         """Raises LostDataError, after an error of TensorFlow's, if files have changed.
 
         Args:
-            step: of the newest checkpoint: after an error inside a step the weights are not saved.
+            step: step of the newest checkpoint; an error inside a step saves no weights.
         """
         if changed := self._look(None):
             raise _lost("", changed, len(changed), step, self._items)
 
     def explain(self, error: tf.errors.OpError, step: int) -> None:
-        """As ``check_files``; raises LostDataError also after a batch without a readable pair."""
+        """Like ``check_files``; raises LostDataError also after a batch without a readable pair."""
         self.check_files(step)
         numbers = files_of_unreadable_batch(error)
         if numbers is not None:
             files = ", ".join(self._files[number - 1] for number in numbers)
             problem = f"no {self._items.name[:-1]} of a whole batch is readable, of {files}"
             remedy = (
-                "look into the shards with recipes/inspect_data.py; "
+                "check the shards with recipes/inspect_data.py; "
                 f"the same command resumes at step {step:,}"
             )
             raise LostDataError(problem, None, remedy, self._items.setting) from None
 
     def keep(self, step: int) -> None:
-        """Writes the count for a checkpoint of a step; later ones of the file go."""
+        """Writes the count for the checkpoint of a step; drops the counts of later steps."""
         found = {old: own for old, own in _read(self.workdir).items() if old < step}
         if self.count or found or (self.workdir / _FILE).exists():
             found[step] = {
@@ -208,13 +208,13 @@ def _lost(
     if not changes:
         remedy = f"write those files again or raise <max_skipped_share>; {resume}"
         return LostDataError(problem, None, remedy, items.setting)
-    remedy, place = f"put it back as it was; {resume}", None
+    remedy, place = f"restore it as it was; {resume}", None
     if changed:
         file, change = min(changed.items())
         others = f" (and {len(changed) - 1:,} more have changed)" if len(changed) > 1 else ""
         problem, place = f"{change} since the run opened it{others}", Place(file)
     else:
-        problem = "training files have changed since the run opened them; see the other workers"
+        problem = "training files have changed since the run opened them; other workers name them"
     return LostDataError(problem, place, remedy, items.setting)
 
 
@@ -224,10 +224,10 @@ def check_finished(
     """Checks a run that is at its last step, as ``SkippedInRun.check`` does when it gets there.
 
     Args:
-        workdir: as of ``SkippedInRun``.
+        workdir: as in ``SkippedInRun``.
         step: the last one.
         limit: the largest share of items that may be skipped.
-        batch_size: items a step, over all replicas.
+        batch_size: items per step, over all replicas.
         items: name of the data in messages.
 
     Raises:
@@ -238,7 +238,7 @@ def check_finished(
         raise LostDataError(
             _share(count, total, limit, items),
             None,
-            "train again on whole data, or raise <max_skipped_share> to accept the run as it is",
+            "train again on complete data, or raise <max_skipped_share> to accept the run as it is",
             items.setting,
         )
 
@@ -257,5 +257,5 @@ def _read(workdir: AnyPath) -> dict[int, dict[str, Any]]:
         return {int(step): {name: int(own[name]) for name in own} for step, own in found.items()}
     except (ValueError, TypeError):
         raise InputError(
-            "it is damaged", Place(str(path)), "restore it, or delete it to count anew"
+            "it is damaged", Place(str(path)), "restore it, or delete it to count from 0"
         ) from None

@@ -1,4 +1,4 @@
-"""``start.json``: the figures of the trained model that a run started from."""
+"""``start.json``: the metrics of the trained model that a run started from."""
 
 import json
 from typing import Any
@@ -7,17 +7,17 @@ from align_keras import files
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
 from align_keras.paths import AnyPath
 
-_REMEDY = "restore it, or remove it, which leaves out the figures of the starting model"
+_REMEDY = "restore it, or remove it to go without the figures of the starting model"
 
 
 def write(workdir: AnyPath, held_out: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Keeps the metrics of the starting model, and the data that they are of."""
+    """Saves the metrics of the starting model, and which data they were measured on."""
     content = {"held_out": held_out, "metrics": metrics}
     files.write_whole(workdir / "start.json", json.dumps(content, indent=2) + "\n")
 
 
 def read(workdir: AnyPath, held_out: dict[str, Any]) -> dict[str, Any]:
-    """The metrics as of ``write``; empty, and a line, if there are none of these held-out data.
+    """The metrics as in ``write``; if there are none on these held-out data, empty and a line.
 
     Raises:
         InputError: if the file is damaged.

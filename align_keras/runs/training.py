@@ -15,7 +15,7 @@ from align_keras.errors import InputError
 from align_keras.runs.executions import Executions
 from align_keras.runs.log import STOP_REQUESTED, DivergedError, EveryNSteps, TrainingLog
 
-# The host reads a result so many executions late, when the device has finished it.
+# The host reads results this many executions later, when the device has finished them.
 _AHEAD = 2
 
 
@@ -30,18 +30,18 @@ def train(
 ) -> None:
     """Trains a compiled model from the step of its checkpoint to the last one.
 
-    The host does not wait for a step but where ``TrainingLog`` does. A signal ends training after
-    the execution under way, or in an evaluation, with a checkpoint; before the first step of this
-    process, which may be traced for minutes, at once.
+    The host waits for steps only where ``TrainingLog`` does. A signal ends training with a
+    checkpoint, after the current execution or during an evaluation. Before the first step of this
+    process, whose tracing may take minutes, it ends training at once.
 
     Args:
         model: trained in place.
         dataset: endless batches, distributed, from that step on.
         log: knows the first and the last step.
-        actions: intervals in steps, and what is called at each and after the last step.
-        if_diverged: what to do about a run that diverged; names settings as ``<batch_size>``.
-        executions: how many steps the device does at a time, and which are profiled; None for what
-            suits the device, and no profile.
+        actions: intervals in steps, with functions that are also called after the last step.
+        if_diverged: remedy for a run that diverged; names settings as ``<batch_size>``.
+        executions: steps per execution, and which steps to profile; None for the default of the
+            device and no profile.
         until: the step to end at; None for the run's last one.
 
     Raises:
@@ -92,7 +92,7 @@ def train(
                     verbose=0,
                 )
         except signals.Interrupted:
-            # Before, this process has done nothing to keep.
+            # Until now, this process has nothing to save.
             if stop.has_stepped:
                 with _advising(if_diverged):
                     log.save_now()
@@ -102,10 +102,10 @@ def train(
                 profiler.on_train_end()
             model.steps_per_execution = 1
             model.train_function = None
-            # Else it would be drawn once more, after the line that the command ends with.
+            # Otherwise it would be drawn once more, after the line that the command ends with.
             log.close()
     if log.step < last:
-        # Keras ends training with a warning where anything in a step raises OutOfRangeError.
+        # Keras ends training with only a warning if a step raises OutOfRangeError.
         raise InputError(
             f"training ended at step {log.step:,} of {last:,}",
             remedy="the same command resumes; a warning above may name the cause",
@@ -114,7 +114,7 @@ def train(
 
 @contextlib.contextmanager
 def _advising(remedy: str) -> Iterator[None]:
-    """Says in a ``DivergedError`` what to do about it."""
+    """Adds a remedy to a ``DivergedError``."""
     try:
         yield
     except DivergedError as error:
@@ -123,7 +123,7 @@ def _advising(remedy: str) -> Iterator[None]:
 
 
 class _UnreadLogs(keras.callbacks.CallbackList):
-    """Hands the results of a step on as they are: Keras would wait for the device and read them."""
+    """Passes the results of a step on unread: Keras would wait for the device and read them."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Called by ``fit`` after each execution."""
@@ -134,14 +134,14 @@ class _UnreadLogs(keras.callbacks.CallbackList):
 class StopOnSignal(keras.callbacks.Callback):
     """Ends training after a step when a signal has asked the process, or another worker, to stop.
 
-    All workers must end after the same step. Each puts whether it was asked to into the exchange of
-    metrics that every step makes anyway (``ContrastiveModel.exchanged``), so all see the same
-    number after the same step, at the cost of one float. The host reads it two executions later,
-    when it need not wait for it.
+    All workers must end after the same step. Every step already sums metrics over the workers
+    (``ContrastiveModel.exchanged``); each worker adds one float that says whether it was asked to
+    stop, so all see the same sum after the same step. The host reads it two executions later,
+    without waiting.
 
     Args:
         log: is closed by the step.
-        workers: processes that train together.
+        workers: number of processes that train together.
         deferred: from the first step on, holds ``signals.deferred``.
     """
 

@@ -31,26 +31,26 @@ _ASIDE = ".aside"
 
 @dataclasses.dataclass(frozen=True)
 class Verified:
-    """What was found of the files of one list of checksums, or of a folder without one."""
+    """The result for one list of checksums, or for a folder without one."""
 
     path: str
-    """Of the folder; of a set of shards ``DIR/train``."""
+    """Path of the folder; for a set of shards ``DIR/train``."""
     kind: str
     """``index``, ``preset``, ``run``, ``checkpoint``, ``exported model``, ``set of shards``,
     ``file`` or ``folder``."""
     files: int | None
     """Files in the list; None: there is no list."""
     bytes: int
-    """What they hold."""
+    """Size of these files."""
     faults: tuple[InputError, ...]
-    """One for each file that is not as it was written."""
+    """One error for each file that has changed."""
 
     def __str__(self) -> str:
         """In one line."""
         if self.files is None:
             return f"{self.path}: {self.kind} without checksums"
         size = f"{counted(self.files, 'file')}, {self.bytes / 2**20:,.1f} MiB"
-        found = f"{len(self.faults):,} damaged" if self.faults else "all as they were written"
+        found = f"{len(self.faults):,} damaged" if self.faults else "all unchanged"
         return f"{self.path}: {self.kind}, {size}, {found}"
 
 
@@ -58,8 +58,8 @@ def verify(path: str) -> list[Verified]:
     """Reads all files of an index, a preset, a run, an exported model or a set of shards.
 
     Args:
-        path: of its folder, which may hold several of them; of shards also a pattern, a shard, or
-            the path and start of their names.
+        path: a folder, which may hold several of them; for shards also a pattern, one shard, or
+            a path prefix.
 
     Returns:
         What was found, one entry for each list of checksums and for each folder without one.
@@ -97,7 +97,7 @@ def _verify_folder(folder: str) -> list[Verified]:
         if name.endswith(ends)
     ]
     found = [_verify_list(path) for path in lists]
-    # A run is the folder of several things; its preset may be of an older version.
+    # A run has several parts; an older version may have written its preset.
     expected = [folder]
     if _kind_of(folder) == "run":
         preset = os.path.join(folder, "preset")

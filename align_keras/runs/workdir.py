@@ -1,4 +1,4 @@
-"""The directory of a run: where it is, whose it is, and that it goes on as it began."""
+"""The directory of a run: creates and locks it, and checks that a run continues as it began."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from align_keras.locks import LockedError, locked
 from align_keras.paths import AnyPath
 from align_keras.runs.settings import Settings
 
-# Not a name that a user's file has: the lock is removed at the end.
+# A name that no file of a user has: the lock is removed at the end.
 _LOCK = ".align_keras.lock"
 _CHECKPOINT = re.compile(r"ckpt-(\d+)\.index")
 
@@ -31,18 +31,18 @@ def open_workdir(
     """Opens the directory of a run, which need not exist.
 
     Args:
-        settings: of this run.
+        settings: this run's settings.
         workdir: the directory; empty for a new one below ``runs/``, named after time and process.
-        part: a folder in it that is used in its place, such as a worker's.
+        part: a subfolder to use instead, such as a worker's.
         written: what the run writes or replaces there once it has begun.
-        held: until it is closed, other processes are kept away from the directory, and a signal
-            says how to resume. None lets them in.
+        held: until it is closed, other processes cannot use the directory, and a signal prints
+            how to resume. None: others may use it.
         phases: folders with ``checkpoints/`` in them, in order.
 
     Raises:
-        InputError: if it is an address that TensorFlow does not write to, a file is in its place,
-            another process uses it, a run in it began with other settings, or it holds one of
-            ``written`` without being a run's.
+        InputError: if it is an address that TensorFlow cannot write to, if it is a file, if another
+            process uses it, if its run began with other settings, or if it holds one of
+            ``written`` but no run.
     """
     with concerning("workdir"):
         # Two runs that begin in one second must not share it.
@@ -50,7 +50,7 @@ def open_workdir(
         found = paths.path_of(workdir or new) / part
         if paths.is_remote(found) and not paths.is_plain(found):
             raise InputError(
-                f"TensorFlow takes {paths.PATTERN_CHARACTERS} for a pattern, and would find no "
+                f"TensorFlow reads {paths.PATTERN_CHARACTERS} as a pattern, and would find no "
                 "checkpoints there",
                 Place(str(found)),
                 "give a path without them",
@@ -66,7 +66,7 @@ def open_workdir(
             settings.check_resumable(_read_settings(path, settings), found)
         elif there := [name for name in written if _is_there(found / name)]:
             raise InputError(
-                f"is there already, and {found} has no settings.json of a run",
+                f"already exists, and {found} has no settings.json of a run",
                 Place(str(found / there[0])),
                 "restore it, or give another",
                 "workdir",
@@ -80,10 +80,10 @@ def open_workdir(
 
 
 def _read_settings(path: AnyPath, settings: Settings) -> dict[str, Any]:
-    """The settings of the run in a directory; an InputError if these are those of no run."""
+    """The settings of the run in a directory; InputError if they are not settings of a run."""
     before, now = files.read_json(path, dict), json.loads(settings.as_json())
     known = before.keys() & now.keys()
-    # Else what a damaged file lacks would be taken for the default.
+    # Settings that a damaged file lacks would silently get their defaults.
     if known and all(
         isinstance(before[name], dict) == isinstance(now[name], dict) for name in known
     ):
@@ -93,7 +93,7 @@ def _read_settings(path: AnyPath, settings: Settings) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _in_use(workdir: AnyPath) -> Iterator[None]:
-    """Makes and locks a directory; what is empty at the end and was made here is removed."""
+    """Makes and locks a directory; removes it at the end if it was made here and is empty."""
     is_new = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
     try:
@@ -113,7 +113,7 @@ def _in_use(workdir: AnyPath) -> Iterator[None]:
 
 
 def how_to_resume(given: str | AnyPath, found: AnyPath, phases: Sequence[str] = ("",)) -> str:
-    """What a signal leaves of a run, and how to go on.
+    """The line after a signal: what is saved of a run, and how to continue.
 
     Args:
         given: the directory, as it is given to the command.
@@ -128,7 +128,7 @@ def how_to_resume(given: str | AnyPath, found: AnyPath, phases: Sequence[str] = 
         if steps := [int(own[1]) for own in map(_CHECKPOINT.fullmatch, names) if own]:
             where = f"step {max(steps):,}" + (f" of {phase}" if phase else "")
             return f"the same command with <workdir>={given} resumes at {where}"
-    return "there is no checkpoint yet, so the same command begins anew"
+    return "there is no checkpoint yet, so the same command starts from the beginning"
 
 
 def _is_there(path: AnyPath) -> bool:
@@ -141,18 +141,18 @@ def check_training_data(
 ) -> None:
     """Records a run's training data; on resume, compares with the record.
 
-    A run that resumes on other data would not go on, but begin somewhere in them. Called before
-    ``settings.json`` is written, by which a run is known.
+    On other data, a resumed run would silently begin somewhere in the middle of them. Must be
+    called before ``settings.json`` is written, which marks a directory as a run.
 
     Args:
-        path: of a JSON file in the run's directory.
+        path: path of a JSON file in the run's directory.
         found: the training data, for JSON.
-        difference: describes, from the data before and now, how they differ; empty if in nothing
-            that counts.
-        setting: where the training data are given.
+        difference: a function of the data before and now that describes their difference; empty
+            if none matters.
+        setting: the setting that gives the training data.
 
     Raises:
-        InputError: if they are others, or if the record of a run is damaged or gone.
+        InputError: if the data differ, or if the record of a run is damaged or missing.
     """
     if not path.exists():
         if (path.parent / "settings.json").exists():

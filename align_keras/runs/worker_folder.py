@@ -26,14 +26,14 @@ def open_folder(
     Worker 0 uses the run's directory; every other worker uses a subfolder.
 
     Args:
-        settings: of the run.
-        strategy: knows the workers.
-        written: what a run writes there, as of ``open_workdir``.
+        settings: the run's settings.
+        strategy: tells the workers.
+        written: what a run writes there, as in ``open_workdir``.
         held: likewise.
 
     Raises:
-        InputError: as ``open_workdir``, if the workers have different settings, or if a batch does
-            not divide among them.
+        InputError: as in ``open_workdir``; if the workers have different settings; or if a batch
+            cannot be divided among them.
     """
     check_same_settings(settings, strategy)
     with concerning("batch_size"):
@@ -62,11 +62,11 @@ def open_folder(
 def check_same_settings(settings: Settings, strategy: tf.distribute.Strategy) -> None:
     """Compares the settings of all workers.
 
-    Workers exchange numbers at the steps that the log has a line of, among others. With other
-    settings one would do so at other steps, and each would wait for the other.
+    Workers exchange numbers at certain steps, such as those with a line of the log. If a worker had
+    other settings, it would do so at other steps, and the workers would wait forever.
 
     Args:
-        settings: of this worker; each of them must call this.
+        settings: this worker's settings; each of them must call this.
         strategy: knows the workers.
 
     Raises:
@@ -78,7 +78,7 @@ def check_same_settings(settings: Settings, strategy: tf.distribute.Strategy) ->
     first, *others = [name for name, value in values.items() if not _is_same(strategy, value)]
     more = "".join(f", <{name}>" for name in others)
     raise InputError(
-        f"{values[first]} here, and something else for another worker",
+        f"{values[first]} here, but different on another worker",
         remedy="give all workers the same" + (f", also of {more[2:]}" if more else ""),
         setting=first,
     )

@@ -1,1 +1,1 @@
-"""An index of images, how it is asked, and its page. How models embed is not here."""
+"""An index of images, its queries, and its web page. Embedding models are not here."""

@@ -1,8 +1,8 @@
-"""The nearest embeddings by looking at all of them, as pure functions on arrays."""
+"""Exact nearest neighbours by brute force, as pure functions on arrays."""
 
 import numpy as np
 
-# Embeddings that are widened to float32 and scored at a time, and queries.
+# Number of embeddings, and of queries, that are converted to float32 and scored at a time.
 _CHUNK_NUMBERS = 1 << 22
 _QUERIES = 256
 
@@ -13,7 +13,7 @@ def nearest(queries: np.ndarray, embeddings: np.ndarray, count: int) -> np.ndarr
     Args:
         queries: float32, ``(queries, width)``.
         embeddings: float32 or float16, ``(images, width)``; may be memory-mapped.
-        count: how many a query, at most as many as there are.
+        count: results per query, at most the number of embeddings.
 
     Returns:
         Integers, ``(queries, count)``, in no order.
@@ -41,10 +41,10 @@ def nearest(queries: np.ndarray, embeddings: np.ndarray, count: int) -> np.ndarr
 def ranked(
     queries: np.ndarray, embeddings: np.ndarray, places: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Found places in the order of their similarities.
+    """Sorts found places by similarity.
 
-    Sums are float64, rounded to float32, so that equal images tie exactly wherever they stand;
-    of those that tie the first in the index comes first.
+    Sums are float64, rounded to float32, so that equal images tie exactly wherever they are
+    in the index; ties are in the order of the index.
 
     Args:
         queries: float32, ``(queries, width)``.
@@ -70,5 +70,5 @@ def _largest(scores: np.ndarray, count: int) -> np.ndarray:
 
 
 def _finite(scores: np.ndarray) -> np.ndarray:
-    """A score that is not a number, of a damaged embedding, below all others."""
+    """Ranks NaN scores, which come from damaged embeddings, below all others."""
     return np.nan_to_num(scores, nan=-np.inf, neginf=-np.inf, posinf=-np.inf)

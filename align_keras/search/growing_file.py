@@ -1,4 +1,4 @@
-"""Files that grow over several runs, and are checked when the next one goes on with them."""
+"""Files that grow over several runs, and are checked when the next one continues with them."""
 
 import hashlib
 import json
@@ -16,13 +16,13 @@ class GrowingFile:
     """Appends to a file and keeps the checksum of all of it; used in a ``with``.
 
     Args:
-        path: of the file, which need not exist.
-        size: bytes that an earlier run committed; what follows them is cut off.
-        sha256: of those bytes; empty: not known.
+        path: path of the file, which need not exist.
+        size: bytes that an earlier run committed; later bytes are cut off.
+        sha256: checksum of these bytes; empty if unknown.
         remedy: what to do about a damaged file.
 
     Raises:
-        InputError: if the file is shorter than that, or its bytes are others.
+        InputError: if the file is shorter, or its committed bytes have changed.
     """
 
     def __init__(self, path: Path, size: int = 0, sha256: str = "", remedy: str = "") -> None:
@@ -30,7 +30,7 @@ class GrowingFile:
         self._digest = hashlib.sha256()
         with path.open("a+b") as file:
             if file.tell() < size:
-                raise InputError("shorter than it was", Place(str(path)), remedy)
+                raise InputError("shorter than when it was written", Place(str(path)), remedy)
             file.truncate(size)
             file.seek(0)
             while chunk := file.read(1 << 20):
@@ -55,7 +55,7 @@ class GrowingFile:
 
     @property
     def checksum(self) -> Checksum:
-        """Of all that was written."""
+        """Checksum of everything written so far."""
         return Checksum(self.size, self._digest.hexdigest())
 
     def write(self, data: bytes) -> None:

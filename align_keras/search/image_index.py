@@ -1,6 +1,6 @@
 """An index of images on disk: what is in its folder, and how it is loaded and searched.
 
-    index.json       what it is, written last: an index without it is not finished
+    index.json       the header, written last: an index without it is not finished
     embeddings.bin   unit norm, float32 or float16, (images, width), memory-mapped
     labels.bin       JSON of each image's name and first caption; labels.ends where each ends
     thumbnails.bin   a JPEG of each image; thumbnails.ends where each ends
@@ -9,9 +9,9 @@
     lists.bin        of a large index: the list of each image, int32
     checksums.json   of all these files, written before index.json
 
-Numbers are little-endian. All of it is plain numbers, JSON and JPEG, and an index may come from
-elsewhere: sizes are checked against each other before anything is used, nothing is unpickled, no
-file outside of the folder is opened, and no library parses a file format of its own.
+Numbers are little-endian. An index may come from an untrusted source, so it holds only plain
+numbers, JSON and JPEG: sizes are checked against each other before anything is used, nothing is
+unpickled, no file outside the folder is opened, and no library reads its own file format.
 """
 
 import dataclasses
@@ -53,14 +53,14 @@ READ_UP_TO = 1 << 25
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What ``index.json`` holds."""
+    """The contents of ``index.json``."""
 
     model: str
-    """As it was given: a preset's folder or address."""
+    """The model as given: the folder or address of a preset."""
     fingerprint: str
-    """As of ``evaluation.fingerprint``."""
+    """As returned by ``evaluation.fingerprint``."""
     images: str
-    """As they were given."""
+    """The images as given."""
     images_fingerprint: str
     precision: str
     width: int
@@ -75,21 +75,21 @@ class Header:
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """What an image is called."""
+    """Name and caption of an image."""
 
     name: str
     caption: str
 
 
 class ImageIndex:
-    """Embedded images, memory-mapped, with what is shown of each.
+    """Embedded images, memory-mapped, with a name, a caption and a thumbnail each.
 
     Args:
-        directory: what ``indexing.build_index`` wrote.
+        directory: a folder that ``indexing.build_index`` wrote.
         exact: whether to look at every image even if the index is large; faiss is not needed then.
 
-    Files up to 32 MiB are held against their checksums, larger ones against their sizes;
-    ``faults`` looks at all. An index of an earlier version has no checksums.
+    Checksums are checked for files up to 32 MiB, sizes for larger ones; ``faults`` checks the
+    checksums of all. An index from an earlier version has no checksums.
 
     Raises:
         MissingInputError: if there is no finished index.
@@ -115,7 +115,7 @@ class ImageIndex:
 
     @property
     def is_approximate(self) -> bool:
-        """Whether a search looks into a part of it only."""
+        """Whether a search opens only some of its lists."""
         return self._approximate is not None
 
     def search(
@@ -125,8 +125,8 @@ class ImageIndex:
 
         Args:
             queries: unit-norm embeddings, ``(queries, width)``.
-            count: images a query; fewer come where the index has fewer.
-            probes: how many lists of a large index to look into; None for the default.
+            count: images per query; fewer if the index has fewer.
+            probes: number of lists of a large index to open; None for the default.
 
         Returns:
             ``(places, scores)``, both ``(queries, count)``, best first: integers, -1 where too
@@ -161,15 +161,15 @@ class ImageIndex:
         except (ValueError, KeyError, TypeError, RecursionError):
             name = caption = None
         if not isinstance(name, str) or not isinstance(caption, str):
-            raise self._damaged(f"{LABELS}.bin", f"no label of image {place}")
-        # A file name may hold bytes that are no text; nobody could print or send them.
+            raise self._damaged(f"{LABELS}.bin", f"no label for image {place}")
+        # A file name may hold bytes that are not text and cannot be printed or sent.
         return Label(*(text.encode("utf-8", "replace").decode() for text in (name, caption)))
 
     def thumbnail(self, place: int) -> bytes:
         """The JPEG of an image; empty if the index has none; InputError if it is damaged."""
         data = self._piece(THUMBNAILS, place, _MAX_THUMBNAIL_BYTES)
         if data and not data.startswith(b"\xff\xd8\xff"):
-            raise self._damaged(f"{THUMBNAILS}.bin", f"no JPEG of image {place}")
+            raise self._damaged(f"{THUMBNAILS}.bin", f"no JPEG for image {place}")
         return data
 
     # === Files ===
@@ -178,7 +178,7 @@ class ImageIndex:
         ends, data = self._pieces[kind]
         start = int(ends[place - 1]) if place else 0
         size = int(ends[place]) - start
-        # Of all ends only the order of those that are used is looked at: there may be millions.
+        # Only the ends that are used are checked: there may be millions.
         if not 0 <= size <= limit:
             raise self._damaged(f"{kind}.ends", f"image {place} would have {size:,} bytes")
         return data[start : start + size].tobytes()
@@ -194,7 +194,7 @@ class ImageIndex:
         centroids = self._mapped(CENTROIDS, CENTROID_NUMBERS, (header.lists, header.width))
         lists = self._mapped(LISTS, LIST_NUMBERS, (header.count,))
         if not np.isfinite(centroids).all():
-            raise self._damaged(CENTROIDS, "not all of its numbers are finite")
+            raise self._damaged(CENTROIDS, "some of its numbers are not finite")
         if lists.min() < 0 or lists.max() >= header.lists:
             raise self._damaged(LISTS, f"a number outside of 0 .. {header.lists - 1}")
         with concerning("exact"):
@@ -203,12 +203,12 @@ class ImageIndex:
     def _mapped(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
         """A file as an array; InputError if its size is another one."""
         path, size = self.directory / name, math.prod(shape) * dtype.itemsize
-        # A link could lead to any file of whoever shows the index.
+        # A symbolic link could lead to any file of the machine that serves the index.
         if path.is_symlink() or not path.is_file():
             raise self._damaged(name, "no such file")
         if path.stat().st_size != size:
             raise self._damaged(name, f"{path.stat().st_size:,} bytes, not {size:,}")
-        # What is empty cannot be mapped.
+        # An empty file cannot be mapped.
         return np.memmap(path, dtype, "r", shape=shape) if size else np.empty(shape, dtype)
 
     def _damaged(self, name: str, what: str) -> InputError:
@@ -219,8 +219,8 @@ def model_to_load(index: ImageIndex, model: str = "") -> str:
     """The model that a search is to load: the given one, or the folder that the index names.
 
     Raises:
-        InputError: if the index names an address. An index may come from elsewhere, and what it
-            names is not fetched unasked.
+        InputError: if the index names an address. An index may come from an untrusted source;
+            addresses in it are not fetched unasked.
     """
     named = index.header.model
     if not model and "://" in named:
@@ -247,7 +247,7 @@ def read_header(directory: str | Path) -> Header:
         fields = json.loads(path.read_bytes())
         header = Header(**fields)
     except (ValueError, TypeError, RecursionError):
-        raise InputError("not the header of an index", place) from None
+        raise InputError("not a header of an index", place) from None
     if header.kind != KIND or header.version != VERSION:
         raise InputError("of another kind or version", place, _BUILD_AGAIN)
     if fault := _fault(header):
@@ -256,16 +256,16 @@ def read_header(directory: str | Path) -> Header:
 
 
 def _fault(header: Header) -> str | None:
-    """What in a header cannot be, or None."""
+    """What is invalid in a header, or None."""
     for field in dataclasses.fields(Header):
         value = getattr(header, field.name)
         kind = int if field.type is int else str
         if type(value) is not kind:
-            return f"{field.name} is no {kind.__name__}"
+            return f"{field.name} is not {kind.__name__}"
     if not re.fullmatch(r"[0-9a-f]{64}", header.fingerprint):
-        return "fingerprint is none"
+        return "fingerprint is invalid"
     if header.precision not in PRECISIONS:
-        return f"precision is none of {', '.join(PRECISIONS)}"
+        return f"precision is not one of {', '.join(PRECISIONS)}"
     if not 0 < header.width <= _MAX_WIDTH or header.count < 1:
         return "width or count is out of range"
     if not 0 <= header.lists <= header.count or header.unreadable < 0:

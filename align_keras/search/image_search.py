@@ -1,6 +1,6 @@
-"""What is asked of an index: sentences, images and both; and classes of an image.
+"""Searches an index with sentences, images or both; ranks the classes of an image.
 
-Everything that comes in is bounded and checked here, since a page passes on what strangers send.
+All input is bounded and checked here, because the page passes on input from strangers.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ class ImageSearch:
         is_its_own = is_fingerprint_of(header.fingerprint, model)
         if not is_its_own or model.backbone.projection_dim != header.width:
             raise InputError(
-                "the index is of another model or of other weights",
+                "the index was made with another model or other weights",
                 remedy=f"give the model that made it ({header.model} as it was then), or build "
                 "the index again",
             )
@@ -80,7 +80,7 @@ class ImageSearch:
         return value_or_raise(*self._embed_all([query]))
 
     def _embed_all(self, queries: Sequence[Query]) -> list[np.ndarray | InputError]:
-        """As ``embed``, with the sentences of all queries embedded together."""
+        """Like ``embed``, with the sentences of all queries embedded together."""
         texts = [checked_texts(query) for query in queries]
         sentences = [text for own in texts if isinstance(own, tuple) for text in own if text]
         rows = {text: row for row, text in enumerate(dict.fromkeys(sentences))}
@@ -103,7 +103,7 @@ class ImageSearch:
     def _composed(
         self, query: Query, text: np.ndarray | None, without: np.ndarray | None
     ) -> np.ndarray:
-        """The embedding of a query, from those of its two sentences."""
+        """The embedding of a query, from the embeddings of its two sentences."""
         if query.image:
             found = self.embed_image(query.image)
             found = found if text is None else _compose(found, text, query.text_weight)
@@ -113,11 +113,11 @@ class ImageSearch:
         return found if without is None else _compose(found, without, -query.without_weight)
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """The embeddings of sentences, ``(sentences, width)``, those of ``model.encode_texts``."""
+        """The embeddings of sentences, ``(sentences, width)``, equal to ``model.encode_texts``."""
         return self.model.encode_texts(list(texts), _TEXTS)
 
     def embed_image(self, encoded: bytes) -> np.ndarray:
-        """The embedding of an encoded image, ``(width,)``; InputError if it is none."""
+        """The embedding of an encoded image, ``(width,)``; InputError if it is not one."""
         if len(encoded) > MAX_IMAGE_BYTES:
             raise InputError(f"the image has more than {MAX_IMAGE_BYTES >> 20} MiB")
         place = Place(member="the image")
@@ -130,14 +130,14 @@ class ImageSearch:
 
         Args:
             query: a ``Query``.
-            count: how many.
+            count: number of images.
             probes: lists of a large index to look into; None for the default.
 
         Returns:
             A list of ``Match``, best first; none with a damaged embedding.
 
         Raises:
-            InputError: if the query cannot be asked or the index is damaged.
+            InputError: if the query is invalid or the index is damaged.
         """
         found = value_or_raise(*self.find_all([(query, count)], probes))
         thumbnail = self.index.thumbnail
@@ -146,14 +146,14 @@ class ImageSearch:
     def find_all(
         self, asked: Sequence[tuple[Query, int]], probes: int | None = None
     ) -> list[list[Match] | InputError]:
-        """As ``find`` for several queries at a time, without thumbnails.
+        """Like ``find`` for several queries at a time, without thumbnails.
 
         Args:
             asked: queries, each with the number of images to find.
             probes: lists of a large index to look into; None for the default.
 
         Returns:
-            For each query its list of ``Match``, or what ``find`` would raise.
+            For each query its list of ``Match``, or the error that ``find`` would raise.
         """
         found: list[list[Match] | InputError] = [
             InputError(f"the number of results must be from 1 to {MAX_RESULTS}, not {count}")
@@ -161,7 +161,7 @@ class ImageSearch:
         ]
         rows = [row for row, (_, count) in enumerate(asked) if 1 <= count <= MAX_RESULTS]
         embedded = self._embed_all([asked[row][0] for row in rows])
-        # Together with those that want as many, so that nobody's answer depends on the others.
+        # Queries with the same count are searched together: no answer depends on other counts.
         groups: dict[int, list[tuple[int, np.ndarray]]] = {}
         for row, own in zip(rows, embedded, strict=True):
             if isinstance(own, InputError):
@@ -225,7 +225,7 @@ def value_or_raise(result: T | InputError) -> T:
     try:
         raise result
     finally:
-        # Else the error would hold itself by its traceback, and all images on the way.
+        # Otherwise the error's traceback would keep the error, and all images in its frames, alive.
         del result
 
 
@@ -233,5 +233,5 @@ def _compose(embedding: np.ndarray, text: np.ndarray, weight: float) -> np.ndarr
     with np.errstate(invalid="ignore"):
         composed = compose(embedding, text, weight)
     if not np.isfinite(composed).all():
-        raise InputError("nothing is left to look for: what is added and taken away cancel out")
+        raise InputError("nothing is left to look for: added and subtracted parts cancel out")
     return composed

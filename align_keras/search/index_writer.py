@@ -1,4 +1,4 @@
-"""Writes an index so that a run that is killed goes on where it last committed."""
+"""Writes an index so that a run that is killed continues where it last committed."""
 
 import contextlib
 import dataclasses
@@ -33,25 +33,26 @@ _BUILD_AGAIN = "<restart> builds the index again"
 class IndexWriter:
     """Appends embedded images to the files of an index; used in a ``with``.
 
-    Every ``commit`` writes ``progress.json`` whole, with the length and the checksum that each file
-    has by then; what a run that was killed wrote beyond it is cut off by the next. The finished
+    Every ``commit`` replaces ``progress.json``, with the current length and checksum of each file.
+    If a run is killed, the next run cuts off what was written after the last commit. The finished
     index has a list of ``checksums``.
 
     Args:
-        directory: of the index; made if it is not there.
-        header: its counts are not read.
-        restart: whether to throw away an index that is there.
-        is_same_model: whether a fingerprint that was stored is the model's; None: if it is equal.
+        directory: directory of the index; made if it is not there.
+        header: the header to write; its counts are ignored.
+        restart: whether to delete an existing index.
+        is_same_model: a function that tells whether a stored fingerprint is the model's; None:
+            fingerprints must be equal.
 
     Attributes:
-        header: of the finished index, once ``is_finished``.
+        header: the header of the finished index, once ``is_finished``.
         is_finished: whether there is nothing left to do.
         rows: images in the index so far.
         unreadable: images left out so far.
 
     Raises:
         InputError: on entering, if the folder holds something else or an index of another model,
-            other images or other settings, if another run is writing, or if what was written is
+            other images or other settings, if another run is writing, or if a written file is
             damaged. ``setting`` is the field of ``Header`` that differs, or ``output`` for the
             folder.
         NoSpaceError: on entering and on writing, if the disk is full.
@@ -105,7 +106,7 @@ class IndexWriter:
 
     @property
     def consumed(self) -> int:
-        """How many images of the source have been dealt with."""
+        """Images of the source that were embedded or left out so far."""
         return self.rows + self.unreadable
 
     def commit(
@@ -140,7 +141,7 @@ class IndexWriter:
         self._files[f"{kind}.ends"].write(ends.astype(image_index.ENDS).tobytes())
 
     def reopen(self) -> None:
-        """Takes the header of a finished index back, to divide it into other lists.
+        """Removes the header of a finished index, to divide the index into other lists.
 
         Raises:
             InputError: if a file of the index is damaged.
@@ -158,7 +159,7 @@ class IndexWriter:
         """Writes the header, which makes the index valid.
 
         Args:
-            num_lists: into how many lists to divide a large index; 0 for none.
+            num_lists: number of lists of a large index; 0 for none.
 
         Raises:
             InputError: if no image could be read.
@@ -210,13 +211,13 @@ class IndexWriter:
         if header.exists():
             is_ours = not _is_of_others(header)
         else:
-            # What has begun has its progress before anything is written into the other files.
+            # The progress file exists before anything is written into the other files.
             is_ours = progress.exists() or not any(
                 path.stat().st_size for path in self.directory.iterdir()
             )
         if not is_ours:
             raise InputError(
-                "it holds files that are called as an index's and are none",
+                "it holds files with an index's names that are not an index",
                 Place(str(self.directory)),
                 "give an empty folder",
             )
@@ -246,7 +247,7 @@ class IndexWriter:
             self._write_progress()
 
     def _check_origin(self, found: Mapping[str, Any]) -> None:
-        """Compares what an index was begun with; InputError on the first difference."""
+        """Compares the settings of an unfinished index; InputError on the first difference."""
         for name, value in _origin(self.header).items():
             if found.get(name) == value:
                 continue
@@ -256,7 +257,7 @@ class IndexWriter:
                 setting, before = "model", "another model"
             elif name == "images_fingerprint":
                 setting = "images"
-                before = "other images, or some were added, removed or written since"
+                before = "other images, or some were added, removed or rewritten since"
             else:
                 setting, before = name, f"{found.get(name)}, not {value}"
             raise InputError(
@@ -293,6 +294,6 @@ def _is_of_others(header: Path) -> bool:
 
 
 def _origin(header: Header) -> dict[str, Any]:
-    """What must be the same for a run to go on; model and images themselves may have moved."""
+    """What must be the same for a run to continue; model and images themselves may have moved."""
     names = ("fingerprint", "images_fingerprint", "precision", "width", "thumbnail_size")
     return {name: getattr(header, name) for name in names}

@@ -23,7 +23,7 @@ from align_keras.search import inverted_lists
 from align_keras.search.image_index import Header
 from align_keras.search.index_writer import IndexWriter
 
-# Seconds between two commits: what a run that is killed loses.
+# Seconds between two commits: the work that a killed run loses.
 _COMMIT_SECONDS = 5.0
 # A caption of an index is there to be shown.
 _MAX_CAPTION = 500
@@ -44,34 +44,34 @@ def build_index(
     restart: bool = False,
     progress: Callable[[int, int], Any] | None = None,
 ) -> tuple[Header, int]:
-    """Embeds every image that can be read; goes on where an earlier run was cut off.
+    """Embeds every image that can be read; continues where an earlier run was cut off.
 
-    A finished index is divided anew where ``exact_below`` or ``num_lists`` say so.
+    A finished index is divided again if ``exact_below`` or ``num_lists`` require it.
 
     Args:
         model: an ``AlignDualEncoder`` with its preprocessor.
         source: the images.
-        directory: of the index.
+        directory: directory of the index.
         model_name: where the model is; searches load it from there.
         images_name: where the images are, for whoever reads the header.
         batch_size: images at a time.
         precision: ``float32`` or ``float16``, of the embeddings on disk.
         thumbnail_size: longer side of the pictures that are kept, pixels; 0 for none.
-        exact_below: from this number of images on, a search looks into a part of them.
-        num_lists: how many parts; 0: the root of the number of images.
-        restart: whether to throw away an index that is there.
-        progress: called with how many images are done, and how many of them are unreadable.
+        exact_below: smaller indexes are searched completely, larger ones are divided into lists.
+        num_lists: number of lists; 0: the square root of the number of images.
+        restart: whether to delete an existing index.
+        progress: called with the number of images done, and the number of unreadable ones.
 
     Returns:
-        The ``Header`` of the finished index, and how many images this run embedded.
+        The ``Header`` of the finished index, and the number of images that this run embedded.
 
     Raises:
-        InputError: if the index is one of another model, other images or other settings, as of
-            ``IndexWriter``, if no image is readable, or if lists are asked for without faiss,
-            which names ``exact_below`` in ``setting``.
+        InputError: if the index has another model, other images or other settings, as in
+            ``IndexWriter``; if no image is readable; or if lists are needed without faiss
+            (``setting`` is then ``exact_below``).
     """
     if source.count >= exact_below:
-        # Hours before it is needed.
+        # Checked now: it is needed only hours later.
         with concerning("exact_below"):
             inverted_lists.require_faiss()
     header = Header(
@@ -89,7 +89,7 @@ def build_index(
     with (
         IndexWriter(directory, header, restart, is_same_model) as writer,
         signals.explaining(
-            lambda: f"{writer.consumed:,} images are done, and the same command goes on there"
+            lambda: f"{writer.consumed:,} images are done; the same command continues there"
         ),
     ):
         done = writer.rows
@@ -117,7 +117,7 @@ class _Prepared:
 
 @dataclasses.dataclass
 class _Part:
-    """What is to be committed: embedded images, and those that were left out."""
+    """Images to commit: embedded ones, and those that were left out."""
 
     embeddings: list[np.ndarray] = dataclasses.field(default_factory=list)
     labels: list[dict[str, str]] = dataclasses.field(default_factory=list)

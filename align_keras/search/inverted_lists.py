@@ -1,4 +1,4 @@
-"""Approximate search: images in lists by their nearest centroid, of which a query opens a few."""
+"""Approximate search: images are in lists by nearest centroid; a query opens a few lists."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,9 +7,9 @@ import numpy as np
 
 from align_keras.errors import InputError
 
-#: Lists that a search opens by itself.
+#: Default number of lists that a search opens.
 PROBES = 32
-# k-means: images for each list, rounds.
+# k-means: sampled images per list, iterations.
 _SAMPLES_PER_LIST = 64
 _ROUNDS = 10
 # Embeddings that are widened to float32 at a time.
@@ -53,7 +53,7 @@ def cluster(embeddings: np.ndarray, num_lists: int, seed: int = 0) -> tuple[np.n
         niter=_ROUNDS,
         spherical=True,
         seed=seed,
-        # By itself it warns below 39 images a list.
+        # By default it warns below 39 images per list.
         min_points_per_centroid=1,
     )
     kmeans.train(np.ascontiguousarray(embeddings[sample], np.float32))
@@ -64,10 +64,11 @@ def cluster(embeddings: np.ndarray, num_lists: int, seed: int = 0) -> tuple[np.n
 
 
 class InvertedLists:
-    """Faiss's inverted lists over embeddings whose lists are known, float16 in memory.
+    """Faiss's inverted lists, filled with embeddings that are already assigned to lists.
 
-    They are filled from plain arrays at every start, in seconds, and not read by faiss from a file
-    of its own: an index may come from elsewhere, and its reader trusts what it reads.
+    Embeddings are float16 in memory. The lists are filled from plain arrays at every start, which
+    takes seconds. They are not stored in faiss's file format, because faiss trusts such files and
+    an index may come from an untrusted source.
 
     Args:
         embeddings: unit norm, ``(images, width)``; may be memory-mapped.
@@ -81,7 +82,7 @@ class InvertedLists:
     def __init__(self, embeddings: np.ndarray, centroids: np.ndarray, lists: np.ndarray) -> None:
         faiss = require_faiss()
         width = embeddings.shape[1]
-        # Referred to by the index, which does not keep it alive.
+        # The index refers to it but does not keep it alive.
         self._centroids = faiss.IndexFlatIP(width)
         self._centroids.add(np.ascontiguousarray(centroids))
         self._index = faiss.IndexIVFScalarQuantizer(

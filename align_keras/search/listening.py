@@ -8,20 +8,20 @@ from align_keras.errors import InputError
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """Opens a listening socket.
 
     Args:
-        host: a name, or an address of IPv4 or IPv6, such as ``::1``.
-        port: 0 for any that is free.
+        host: a host name, or an IPv4 or IPv6 address such as ``::1``.
+        port: 0 for any free port.
 
     Raises:
-        InputError: if it cannot.
+        InputError: if the socket cannot be opened.
     """
     if not 0 <= port < 1 << 16:
         raise InputError(f"must be from 0 to 65,535, not {port}", setting="port")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # A name of both kinds is that of its IPv4 address.
+        # A name with both kinds of address means its IPv4 address.
         family, *_, address = min(found, key=lambda entry: entry[0])
         return socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:

@@ -35,7 +35,7 @@ _FILES = {
     "/page.js": ("page.js", "text/javascript"),
     "/page.svg": ("page.svg", "image/svg+xml"),
 }
-# Requests with an image that are worked on at a time; the others wait.
+# Number of requests with an image that are processed at a time; others wait.
 _WORKING = 2
 
 
@@ -50,8 +50,8 @@ def build_page(
     Args:
         search: several threads use it at a time.
         probes: lists of a large index to look into; None for the default.
-        hosts: by which names browsers may call the server.
-        name_of: how a setting is called where the user reads it, for a host that is refused.
+        hosts: names under which browsers may open the page.
+        name_of: gives the user's name of a setting, for the message about a refused host.
 
     Raises:
         InputError: if one of ``hosts`` is not a name or address.
@@ -75,7 +75,7 @@ def build_page(
 
 
 class _Answers:
-    """What the page's addresses answer."""
+    """The handlers of the page's addresses."""
 
     def __init__(self, search: ImageSearch, probes: int | None) -> None:
         import anyio
@@ -162,7 +162,7 @@ def _file(name: str, kind: str) -> Callable[[Any], Any]:
 def _failed(request: Any, error: Exception) -> Any:
     from starlette.responses import JSONResponse
 
-    # Before the answer, so that it is there once somebody looks for it.
+    # Logged before the response, so that the line exists when somebody looks for it.
     logger.error("%r failed", request.url.path[:200], exc_info=error)
     return JSONResponse({"error": "the server failed on this request; its log says why"}, 500)
 

@@ -10,7 +10,7 @@ from align_keras.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-#: Of every answer.
+#: Headers of every response.
 HEADERS = {
     # Nothing but what this server gives, and no script in the page itself.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -40,15 +40,15 @@ def require_starlette() -> None:
 class Guard:
     """An ASGI app before another one.
 
-    It answers 421 to a request for a host that is not allowed. A site on the web could else let
-    its own name lead here ("DNS rebinding") and read the index through the browser of someone who
-    may. It adds ``HEADERS`` to every answer.
+    It answers 421 to a request for a host that is not allowed. Otherwise a web site could point its
+    own name here ("DNS rebinding") and read the index through the browser of an authorised user. It
+    adds ``HEADERS`` to every response.
 
     Args:
         app: an ASGI app.
         hosts: names and addresses by which the page may be called; the address at which a request
             came in is allowed too, since no name leads to a page that is called by an address.
-        name_of: how a setting is called where the refusal is read.
+        name_of: gives the name of a setting that the user knows.
 
     Raises:
         InputError: if one of ``hosts`` is not a name or address.
@@ -87,7 +87,7 @@ class Guard:
         what = f"the name {asked[:100]}" if asked else "its name"
         return JSONResponse(
             {
-                "error": f"this server is not to be called by {what}; if it is to be, start it "
+                "error": f"this server refuses requests for {what}; to allow them, start it "
                 f"with {self.name_of('allowed_host')}"
             },
             421,
@@ -117,7 +117,7 @@ def _asked_host(scope: Any) -> str:
 
 
 def host_name(text: str) -> str | None:
-    """A host, with a port or without, in the one form that is compared; None if it is none."""
+    """A host, with a port or without, in the one form that is compared; None if it is not one."""
     bare = text.strip().rstrip(".").lower()
     try:
         return ipaddress.ip_address(bare).compressed

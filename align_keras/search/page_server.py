@@ -40,7 +40,7 @@ def serve(
 
     Args:
         search: what the page asks.
-        listener: as of ``listening.listen``; it is closed.
+        listener: as returned by ``listening.listen``; it is closed.
         host: by which name or address it listens.
         probes: lists of a large index to look into; None for the default.
         allowed_hosts: names by which browsers may call the server, beside ``host`` and those of
@@ -55,7 +55,7 @@ def serve(
         search.warm_up()
         _return_memory()
         name = f"[{host}]" if ":" in host else host
-        print(f"http://{name}:{listener.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
+        print(f"http://{name}:{listener.getsockname()[1]}  (Ctrl-C to stop)", flush=True)
         build_server(app).run(sockets=[listener])
 
 
@@ -67,7 +67,7 @@ def _return_memory() -> None:
     """
     gc.collect()
     gc.freeze()
-    with contextlib.suppress(OSError, AttributeError):  # another C library
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK)
 
 
@@ -113,7 +113,7 @@ class BoundedProtocol(H11Protocol):
                     self._refuse(503, "Service Unavailable", "too many requests at a time")
 
     def data_received(self, data: bytes) -> None:
-        """Asyncio's hook: bytes have come."""
+        """Asyncio's hook: bytes have arrived."""
         if not self.transport.is_closing():
             super().data_received(data)
             self._watch()
@@ -129,7 +129,7 @@ class BoundedProtocol(H11Protocol):
         self._unset_clock()
 
     def send_400_response(self, msg: str) -> None:
-        """Uvicorn's hook: what came is not HTTP. The answer may be under way already."""
+        """Uvicorn's hook: the request is not HTTP. A response may have begun already."""
         if self.cycle is None or not self.cycle.response_started:
             self._refuse(400, "Bad Request", "not a request of HTTP/1.1")
         else:

@@ -27,7 +27,7 @@ class PixelBudget:
 
     @contextlib.contextmanager
     def taken(self, amount: int) -> Iterator[None]:
-        """Within, an amount is taken, or all there is if it is more."""
+        """Inside the block, this amount of the budget is taken, or all of it if that is less."""
         amount = min(amount, self._amount)
         with self._changed:
             self._changed.wait_for(lambda: amount <= self._left)
@@ -43,9 +43,9 @@ class PixelBudget:
 def pixels_of(encoded: bytes) -> int:
     """How much of a budget an image takes: its pixels by the header; the most without one.
 
-    A progressive JPEG, and a PNG with an alpha channel or 16 bits a channel, count four times: they
-    take about 10 bytes a pixel while they are decoded, other JPEGs and PNGs 3. Formats other than
-    JPEG and PNG count as the largest image.
+    A progressive JPEG, and a PNG with an alpha channel or 16 bits per channel, count four times:
+    decoding them takes about 10 bytes per pixel, decoding other JPEGs and PNGs 3. Formats other
+    than JPEG and PNG count as the largest image.
     """
     if encoded.startswith(b"\x89PNG"):
         pixels = int.from_bytes(encoded[16:20]) * int.from_bytes(encoded[20:24])

@@ -1,4 +1,4 @@
-"""What is looked for, and what of it is refused."""
+"""Search queries, and their limits."""
 
 import dataclasses
 from pathlib import Path
@@ -11,14 +11,14 @@ MAX_CHARACTERS = 1_000
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """What is looked for: a sentence, an image, or an image changed by a sentence."""
+    """A search query: a sentence, an image, or an image modified by a sentence."""
 
     text: str = ""
     """A sentence."""
     image: bytes = b""
     """An encoded image."""
     text_weight: float = 2.0
-    """Of the sentence beside an image, the paper's 2 by default; below 0 it is taken away."""
+    """Weight of the sentence relative to the image, 2 as in the paper; below 0 it is subtracted."""
     without: str = ""
     """Words to take away."""
     without_weight: float = 1.0

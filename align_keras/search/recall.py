@@ -33,18 +33,18 @@ class CaptionOfImage:
 
 @dataclasses.dataclass(frozen=True)
 class IndexRecall:
-    """What ``measure_recall`` found."""
+    """The result of ``measure_recall``."""
 
     title: str
     metrics: dict[str, float]
     """``t2i_recall_at_1`` and so on."""
     chance: dict[str, float]
     milliseconds: float
-    """A query, when all are asked together."""
+    """Per query, when all are asked together."""
 
 
 def read_captions(data: ExampleSet) -> list[CaptionOfImage]:
-    """Every caption of the data; InputError if there is none, or one is no text."""
+    """Every caption of the data; InputError if there is none, or one is not text."""
     data.check_captions()
     return [CaptionOfImage(own.image_id, caption) for own in data for caption in own.queries]
 
@@ -56,7 +56,7 @@ def measure_recall(
 
     Args:
         search: a model and its index.
-        captions: of the images of the index, all of them.
+        captions: captions of the images of the index, all of them.
         probes: lists of a large index to look into; None for the default.
 
     Raises:
@@ -67,7 +67,8 @@ def measure_recall(
     right = [place_of.get(own.image_id) for own in captions]
     if None in right or set(right) != set(place_of.values()):
         raise InputError(
-            "its images are not those of the index", remedy="give what the index was made of"
+            "its images are not those of the index",
+            remedy="give the data that the index was made from",
         )
     queries = embedding.embed_texts(search.model, [own.caption for own in captions])
     start = time.monotonic()

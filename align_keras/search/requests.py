@@ -46,7 +46,7 @@ class BodyReader:
 
     @contextlib.asynccontextmanager
     async def read(self, request: Any) -> AsyncIterator[bytearray]:
-        """Within, the body of a request is in memory; its size is known before any of it is read.
+        """Inside, the body of a request is in memory; its size is known before it is read.
 
         Args:
             request: a ``starlette.requests.Request``.
@@ -107,7 +107,7 @@ async def _read_body(request: Any, size: int) -> bytearray:
                 body[end : end + len(part)] = part
                 end += len(part)
     except TimeoutError:
-        raise RequestError("the request took too long to come in", 408) from None
+        raise RequestError("the request took too long to arrive", 408) from None
     return body
 
 
@@ -124,7 +124,7 @@ async def discard_body(request: Any) -> None:
 
 
 def parse_fields(body: bytearray) -> dict[str, Any]:
-    """The JSON object of a body; RequestError if it is none."""
+    """The JSON object of a body; RequestError if it is not one."""
     if sum(map(body.count, (b"[", b"{", b","))) > _MAX_SEPARATORS:
         raise RequestError("the request holds too many values")
     try:
@@ -144,7 +144,7 @@ def parse_query(fields: dict[str, Any]) -> tuple[Query, int]:
 
 
 def parse_classification(fields: dict[str, Any]) -> tuple[bytes, list[str], str]:
-    """The image, the class names and the prompt; RequestError as of ``parse_query``."""
+    """The image, the class names and the prompt; RequestError as in ``parse_query``."""
     names = fields.get("names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RequestError("names must be a list of strings")

@@ -5,7 +5,7 @@ import collections
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# A text tower takes little longer for many short sentences than for one.
+# A text tower takes hardly longer for many short sentences than for one.
 _MOST = 64
 
 

@@ -105,7 +105,7 @@ def test_statistics_that_alone_count_are_checked(shard, tmp_path, caplog):
     statistics.write_text('{"successes": 6}')
     checks.check_shards([str(compressed)])
     assert warnings_of(caplog) == [
-        f"{compressed}: more records than the 6 of {statistics}; delete that file"
+        f"{compressed}: more records than the 6 in {statistics}; delete that file"
     ]
     compressed.write_bytes(b"nonsense")
     checks.check_shards([shard, str(compressed)])

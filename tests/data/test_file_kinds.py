@@ -66,7 +66,7 @@ def write(tmp_path):
         (TAR, "a tar archive", PACK),
         (gzip.compress(CSV), "compressed by gzip", "gunzip it"),
         (b"<!DOCTYPE html><html>", "HTML", ""),
-        (POINTER, "a pointer of Git LFS", "git lfs pull"),
+        (POINTER, "a Git LFS pointer", "git lfs pull"),
     ],
 )
 def test_a_shard_that_is_another_file_is_named(data, kind, remedy, write):
@@ -89,7 +89,7 @@ def test_a_shard_that_is_another_file_is_named(data, kind, remedy, write):
     [
         ("t.ndjson", JSONL, "give it the ending .jsonl"),
         ("t.txt", CSV, "give it the ending .csv"),
-        ("t.json", json.dumps(ROWS).encode(), "write one object a line and call it .jsonl"),
+        ("t.json", json.dumps(ROWS).encode(), "write one object per line, with the ending .jsonl"),
         ("t.xlsx", ZIP, "unpack it, or save the table as CSV"),
     ],
 )
@@ -129,15 +129,15 @@ def test_a_source_says_what_is_there_instead(write, tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "problem", "remedy"),
     [
-        ("t.csv", JSONL, "is a table of JSON objects, whatever its ending .csv says", ".jsonl"),
+        ("t.csv", JSONL, "is a table of JSON objects, despite its ending .csv", ".jsonl"),
         ("t.jsonl", PARQUET, "is Parquet", "give it the ending .parquet"),
         ("t.parquet", CSV, "is a table or other text", "give it the ending .csv"),
-        ("t.csv", ZIP, "is a zip archive, as Excel's tables are", "save the table as CSV"),
+        ("t.csv", ZIP, "is a zip archive or an Excel table", "save the table as CSV"),
         ("t.csv", gzip.compress(CSV), "is compressed by gzip", "gunzip it"),
         ("t.jsonl", json.dumps(ROWS * 2, indent=1).encode(), "is a JSON array", "jq -c"),
         ("t.csv", CSV.decode().encode("utf-16"), "is text in UTF-16", "iconv -f UTF-16"),
         ("t.tsv", CSV.decode().encode("utf-16-le"), "is text in UTF-16", "iconv -f UTF-16"),
-        ("t.csv", POINTER, "is a pointer of Git LFS", "git lfs pull"),
+        ("t.csv", POINTER, "is a Git LFS pointer", "git lfs pull"),
         ("t.csv.gz", gzip.compress(CSV)[:-4], "not readable", "write it again"),
     ],
 )

@@ -178,7 +178,7 @@ def test_few_faults_are_warned_of_and_many_are_an_error(tmp_path):
     report = inspect(shard).report()
     assert report["faults"]["image does not decode"]["examples"] == [f"{shard}: record 19: 8 bytes"]
     line = "1 of 20 records (5.00%) are unusable"
-    assert f"{line}; a run skips them" in judge(report, 0.06)[1]
+    assert f"{line}; training skips them" in judge(report, 0.06)[1]
     assert judge(report, 0.04)[0] == [f"{line}, more than 4.00%; write the shards again"]
 
 

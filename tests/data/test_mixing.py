@@ -37,7 +37,7 @@ def test_a_late_position_is_counted_exactly():
 
 @pytest.mark.parametrize("weight", ["0", "-1", "two", "", "nan", "1e99999x"])
 def test_a_weight_that_is_no_number_above_0_is_refused(weight):
-    with pytest.raises(InputError, match=r"of 'a/\*\.tfrecord' is no number above 0"):
+    with pytest.raises(InputError, match=r"of 'a/\*\.tfrecord' is not a number above 0"):
         mixing.split_weights(f"a/*.tfrecord={weight},b/*.tfrecord=1")
 
 

@@ -82,7 +82,7 @@ def test_counts_come_from_statistics_or_headers(shard):
     statistics.write_text('{"successes": 12}')
     assert records.count_records(shard) == 12
     statistics.write_text("{}")
-    with pytest.raises(InputError, match="no whole number 'successes'") as caught:
+    with pytest.raises(InputError, match="no integer 'successes'") as caught:
         records.count_records(shard)
     assert caught.value.place == Place(str(statistics))
 
@@ -102,12 +102,12 @@ def test_a_shard_that_ends_early_is_named(shard, tmp_path, caplog):
     flip_byte(shard, frame_start(4))
     assert records.count_records(shard) == 10
     (line,) = warnings_of(caplog)
-    assert line.startswith(f"{shard}: ends early, in record 4: ")
+    assert line.startswith(f"{shard}: ends early, in record 4 (")
     assert "10 records were written" in line
     Path(shard_names.stats_path(shard)).unlink()
     assert records.count_records(shard) == 5
     (line,) = warnings_of(caplog)
-    assert "what followed is lost" in line
+    assert "the rest is lost" in line
     Path(shard).write_bytes(whole[: frame_start(7) + 20])
     assert records.count_records(shard) == 8
     assert len(warnings_of(caplog)) == 1

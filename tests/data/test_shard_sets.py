@@ -56,7 +56,7 @@ def test_shards_of_other_sets_are_neither_found_nor_touched(tmp_path):
 def test_a_set_that_is_there_is_refused(end, name, tmp_path):
     output = str(tmp_path / name)
     (tmp_path / f"{name}-{end}").write_text("old")
-    with pytest.raises(InputError, match="is there already; remove it or choose") as raised:
+    with pytest.raises(InputError, match="already exists; remove it or choose") as raised:
         write(output, end)
     assert raised.value.setting == "output"
     assert names(tmp_path) == [f"{name}-{end}"]
@@ -89,7 +89,7 @@ def test_what_a_killed_run_moved_is_taken_back_and_nothing_else(tmp_path, monkey
     kept, gone = moved
     kept.unlink()
     kept.write_text("somebody's")
-    with pytest.raises(InputError, match=f"{kept.name} is there already"):
+    with pytest.raises(InputError, match=f"{kept.name} already exists"):
         write(output, *ends)
     assert shard_sets.find_set(output) == [str(kept)]
     assert kept.read_text() == "somebody's"
@@ -116,7 +116,9 @@ def test_only_a_fault_of_the_output_is_blamed_on_it(tmp_path):
 def test_somebodys_folder_of_that_name_is_left_alone(tmp_path):
     (tmp_path / "cc.unfinished").mkdir()
     (tmp_path / "cc.unfinished" / "thesis.txt").write_text("old")
-    with pytest.raises(InputError, match=r"holds thesis.txt, which is not of .*; move it away"):
+    with pytest.raises(
+        InputError, match=r"holds thesis.txt, which this command did not write; move it away"
+    ):
         write(tmp_path / "cc", "00000.tfrecord")
     assert (tmp_path / "cc.unfinished" / "thesis.txt").read_text() == "old"
 
@@ -136,7 +138,7 @@ def test_shards_need_a_name(output, line):
 
 def test_a_set_has_no_more_shards_than_five_digits():
     assert shard_sets.shard_path("d/x", 99_999) == "d/x-99999.tfrecord"
-    with pytest.raises(InputError, match="100,000 shards at most; raise shard_size"):
+    with pytest.raises(InputError, match="at most 100,000 shards; raise shard_size"):
         shard_sets.shard_path("d/x", 100_000)
 
 

@@ -216,7 +216,7 @@ def test_auto_is_the_cpu_without_a_gpu():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gpu", "no 'gpu'; choose one of auto, cpu, mirrored, multi_worker, tpu"),
+        ("gpu", "unknown strategy 'gpu'; choose one of auto, cpu, mirrored, multi_worker, tpu"),
         ("multi_worker", "needs the variable TF_CONFIG; set TF_CONFIG on every machine"),
         ("tpu", "^no TPU answers at local; install the tpu extra .{,60}$"),
     ],
@@ -237,13 +237,13 @@ def test_broken_tf_config_is_named(config, monkeypatch):
 
 def test_mirrored_needs_more_than_one_device(monkeypatch):
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind] * (kind == "CPU"))
-    with pytest.raises(InputError, match="mirrored needs a GPU, and there is none; choose cpu"):
+    with pytest.raises(InputError, match="mirrored needs a GPU, and none was found; choose cpu"):
         distribution.make_strategy("mirrored")
 
 
 def test_each_replica_gets_an_equal_share(mirrored):
     assert distribution.share_of(mirrored, 40) == 20
-    with pytest.raises(InputError, match="39 does not divide among 2 replicas; choose a multiple"):
+    with pytest.raises(InputError, match="39 cannot be divided among 2 replicas; choose"):
         distribution.share_of(mirrored, 39)
 
 

@@ -79,7 +79,7 @@ def test_collapsed_or_diverged_embeddings_retrieve_nothing():
 
 
 def test_a_query_without_a_right_key_is_refused():
-    with pytest.raises(ValueError, match="every query needs a key of its own group"):
+    with pytest.raises(ValueError, match="every query needs a key of the same group"):
         retrieval.best_positive_ranks(np.eye(2), np.eye(2), [0, 1], [0, 0])
 
 
@@ -138,7 +138,7 @@ def test_full_metrics_and_folds_are_those_of_their_parts():
     folds, _ = retrieval.full_metrics(images, texts, image_of_text, fold_size=10)
     for name, value in folds.items():
         assert value == pytest.approx((halves[0][name] + halves[1][name]) / 2), name
-    with pytest.raises(ValueError, match="20 images are less than a fold of 1,000"):
+    with pytest.raises(ValueError, match="20 images are fewer than a fold of 1,000"):
         retrieval.full_metrics(images, texts, image_of_text, fold_size=1000)
 
 

@@ -21,10 +21,10 @@ def test_options_are_the_arguments_of_export(tmp_path):
 @pytest.mark.parametrize(
     ("options", "setting", "message"),
     [
-        ({"quantize": "int8"}, "quantize", "not for saved_model; give <format>=litert"),
-        ({"format": "onnx", "quantize": "int8"}, "quantize", "not for onnx"),
+        ({"quantize": "int8"}, "quantize", "does not apply to saved_model; give <format>=litert"),
+        ({"format": "onnx", "quantize": "int8"}, "quantize", "does not apply to onnx"),
         ({"prompts": ("a {}",)}, "prompts", "give <class_names>"),
-        ({"class_names": "cifar10"}, "class_names", "not a file and none of"),
+        ({"class_names": "cifar10"}, "class_names", "neither a file nor one of"),
         ({"class_names": "pets", "prompts": ("a",)}, "prompts", "no {} for the class name"),
         ({"format": "onnx", "fold_batch_norm": True}, "fold_batch_norm", "<format>=saved_model"),
         ({"format": "litert", "class_names": "pets"}, "class_names", "<format>=saved_model"),
@@ -52,4 +52,4 @@ def test_the_command_that_serves_quotes_names(tmp_path):
     command = serving_command(tmp_path / "my photos" / "1")
     assert "MODEL_NAME='my photos'" in command
     assert f"'{tmp_path}/my photos:/models/my photos' tensorflow/serving" in command
-    assert "wants a number" in serving_command(tmp_path / "photos")
+    assert "needs a number" in serving_command(tmp_path / "photos")

@@ -112,7 +112,7 @@ def test_towers_of_another_precision_are_refused(tmp_path):
 
 
 def test_a_single_class_is_refused(tiny_model, tmp_path):
-    with pytest.raises(InputError, match="give two at least, not 1") as caught:
+    with pytest.raises(InputError, match="give at least two, not 1") as caught:
         tiny_model.export(tmp_path / "1", class_names=["a"])
     assert caught.value.setting == "class_names"
 
@@ -122,7 +122,7 @@ def test_an_address_is_a_folder_where_tensorflow_writes():
     (RemotePath("ram://exports/1") / "a").touch()
     with pytest.raises(InputError, match="^ram://exports/1: it exists"):
         writing.check_output("ram://exports/1")
-    with pytest.raises(InputError, match=r"^ram://\[2\]/1: TensorFlow takes \["):
+    with pytest.raises(InputError, match=r"^ram://\[2\]/1: TensorFlow reads \["):
         writing.check_output("ram://[2]/1")
     with pytest.raises(InputError, match="https:// is not supported here") as caught:
         writing.check_output("https://bucket/1")

@@ -210,7 +210,7 @@ def _prepare_data(material, workdir):
             recipe["main"](settings)
         except InputError as error:
             # A set that is whole is never written over: the command is done.
-            if not error.problem.endswith("is there already"):
+            if not error.problem.endswith("already exists"):
                 raise
 
     return lambda: settings, prepare

@@ -195,7 +195,7 @@ class Search:
         family, done, lines = self.family, first, 0
         until = time.monotonic() + 4 * family.seconds
         while not process.poll():
-            # The limit is for a batch: it begins anew with every line.
+            # The limit is for a batch: it starts from the beginning with every line.
             if report.exists() and (now := report.read_bytes().count(b"\n")) > lines:
                 lines, until = now, time.monotonic() + family.seconds
             process.wait_a_moment(until, family.memory)

@@ -129,7 +129,7 @@ def test_a_run_that_loses_shards_stops_at_a_checkpoint_and_resumes(
     line = last_line(printed)
     assert line.startswith("pretrain.py: --train-data: ")
     assert message in line
-    assert f"; put it back as it was; the same command resumes at step {step}" in line
+    assert f"; restore it as it was; the same command resumes at step {step}" in line
     assert not (tmp_path / "run" / "metrics.json").exists()
     status, printed = run(tmp_path / "run", shards, "nothing", 2)
     assert status == 1

@@ -38,7 +38,7 @@ def test_fine_tuning(name, limits, files, server, material, tmp_path):
         status, (line,) = run(server, name, material, tmp_path / "run", limit)
         assert status == 1
         assert line.startswith(f"{RECIPES[name]}: {tmp_path / 'run' / file}"), line
-        assert line.endswith("make room, then run the same command again"), line
+        assert line.endswith("free some space, then run the same command again"), line
         assert not partial_files(tmp_path / "run")
     assert run(server, name, material, tmp_path / "run") == (0, [])
     expected, _ = undisturbed(server, name, material)
@@ -51,7 +51,7 @@ def test_exporting(name, server, material, tmp_path):
     status, (line,) = run(server, name, material, output, 12_000)
     assert status == 1
     assert line.startswith("export.py: /"), line
-    assert line.endswith("make room, then run the same command again"), line
+    assert line.endswith("free some space, then run the same command again"), line
     assert not output.exists() and not partial_files(tmp_path)
     assert run(server, name, material, output)[0] == 0
     (found,) = verify(str(output))

@@ -93,7 +93,8 @@ def test_before_the_first_step_no_resuming_is_promised(server, material, tmp_pat
     status, line, _ = run.end("the beginning", 1, signal.SIGINT)
     assert (status, line) == (
         130,
-        "pretrain.py: interrupted; there is no checkpoint yet, so the same command begins anew",
+        "pretrain.py: interrupted; there is no checkpoint yet, "
+        "so the same command starts from the beginning",
     )
 
 
@@ -113,4 +114,4 @@ def test_a_second_run_in_its_directory_is_refused(name, server, material, tmp_pa
     first.kill()
     # What a killed process leaves keeps nobody away.
     status, line, _ = run.end("the beginning", 1, signal.SIGTERM)
-    assert (status, line.count("begins anew")) == (143, 1), line
+    assert (status, line.count("starts from the beginning")) == (143, 1), line

@@ -136,7 +136,7 @@ def test_workers_with_different_settings_are_refused(server, material, tmp_path)
     workers = start_here(server, material, tmp_path / "run", LOG_EVERY="7")
     assert workers.wait() == [1, 1], workers.printed()
     for place, value in enumerate((1, 7)):
-        expected = f"pretrain.py: --log-every: {value} here, and something else for another worker"
+        expected = f"pretrain.py: --log-every: {value} here, but different on another worker"
         assert workers.last_line(place).startswith(expected)
 
 

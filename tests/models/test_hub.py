@@ -43,11 +43,11 @@ def test_an_offline_kaggle_is_one_clear_line(monkeypatch):
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (401, "the hub has no such model, or wants you to log in"),
+        (401, "the hub has no such model, or requires you to log in"),
         (403, "the hub refuses access"),
         (404, "the hub has no such model"),
-        (429, "the hub asks to wait"),
-        (503, "the hub fails (status 503)"),
+        (429, "the hub limits the rate of requests"),
+        (503, "the hub failed (status 503)"),
     ],
 )
 def test_what_a_hub_answers_is_reported(status, message, monkeypatch):

@@ -82,10 +82,10 @@ def test_a_model_is_downloaded_cached_and_used_offline(hub, preset, monkeypatch)
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (401, "no such model, or wants you to log in"),
+        (401, "no such model, or requires you to log in"),
         (403, "refuses access; accept the model's terms"),
         (404, "no such model"),
-        (429, "asks to wait"),
+        (429, "limits the rate of requests"),
         (500, r"fails \(status 500\)"),
         (503, r"fails \(status 503\)"),
     ],

@@ -165,7 +165,7 @@ def test_batches_of_no_fixed_size_are_reported_how_to_be_made(options, build_tin
     model = build_tiny()
     model.compile(Lamb(1e-3), **options)
     inputs = tf.data.Dataset.from_tensor_slices(batch).batch(8)
-    with pytest.raises(ValueError, match="must all be of one size; batch the .*drop_remainder=Tr"):
+    with pytest.raises(ValueError, match="must have the same size; batch the .*drop_remainder=Tr"):
         model.fit(inputs, shuffle=False, verbose=0)
 
 

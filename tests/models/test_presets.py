@@ -203,7 +203,7 @@ def test_a_keras_file_holds_the_preprocessor_too(model, scene_images, tmp_path):
         (lambda p: (p / "config.json").unlink(), MissingInputError, "config.json"),
         (lambda p: (p / "config.json").write_text("{"), InputError, "Expecting property name"),
         (lambda p: (p / "config.json").write_text("{}"), InputError, "Unrecognized format"),
-        (lambda p: (p / "config.json").write_text("[]"), InputError, "holds no JSON object"),
+        (lambda p: (p / "config.json").write_text("[]"), InputError, "is not a JSON object"),
         (lambda p: shutil.rmtree(p / "assets"), MissingInputError, "vocabulary.txt"),
         (lambda p: (p / "model.weights.h5").write_bytes(b"x"), InputError, "open file"),
     ],

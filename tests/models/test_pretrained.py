@@ -98,7 +98,7 @@ def test_the_recipe_starts_from_keras_hub_towers(hub_towers, scene_shards, tmp_p
     ]
     np.testing.assert_array_equal(*tables)
     assert model.backbone.image_projection is not None
-    with pytest.raises(ValueError, match="the text tower brings its own; leave out vocabulary"):
+    with pytest.raises(ValueError, match="the text tower comes with its own; leave out vocabulary"):
         pretraining.pretrain(settings.replace(vocabulary="vocab.txt"))
     with pytest.raises(FileNotFoundError, match="/none: no such folder"):
         missing = {"image_encoder": "/none", "workdir": str(tmp_path / "other")}

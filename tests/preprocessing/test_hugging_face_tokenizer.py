@@ -68,8 +68,8 @@ def test_the_settings_overrule_the_casing_of_the_file(in_file, settings, expecte
         ({"model__vocab": ["a"]}, "model.vocab", "no table of word pieces and ids"),
         ({"model__vocab": {"a": "0"}}, "model.vocab", "no table of word pieces and ids"),
         ({"model__vocab": {"a": 0}}, "", "no [PAD], [UNK], [CLS], [SEP] among the word pieces"),
-        ({"model": None}, "model", "WordPiece is needed, and there is none"),
-        ({"normalizer": None}, "normalizer", "BertNormalizer is needed, and there is none"),
+        ({"model": None}, "model", "WordPiece is required but missing"),
+        ({"normalizer": None}, "normalizer", "BertNormalizer is required but missing"),
         ({"normalizer": {"type": "NFKC"}}, "normalizer.type", "'NFKC' is not supported"),
         ({"normalizer__clean_text": False}, "normalizer.clean_text", "False is not supported"),
         ({"normalizer__handle_chinese_chars": False}, "normalizer.handle_chinese_chars", "False"),
@@ -111,7 +111,7 @@ def test_what_would_give_other_ids_is_refused(values, column, problem, folder):
         ({"do_lower_case": "no"}, "column do_lower_case: 'no' is not supported"),
         ({"tokenize_chinese_chars": False}, "column tokenize_chinese_chars: False is not"),
         ({"do_basic_tokenize": False}, "column do_basic_tokenize: False is not supported"),
-        ([], "holds no JSON object"),
+        ([], "is not a JSON object"),
     ],
 )
 def test_settings_that_are_not_supported_are_named(settings, problem, folder):
@@ -122,7 +122,7 @@ def test_settings_that_are_not_supported_are_named(settings, problem, folder):
 
 
 def test_more_word_pieces_than_embeddings_are_refused(folder, pieces):
-    with pytest.raises(InputError, match=r"word pieces, where config.json has a vocab_size of 99"):
+    with pytest.raises(InputError, match=r"word pieces, but config.json has a vocab_size of 99"):
         read(folder, vocab_size=99)
     assert len(read(folder, vocab_size=len(pieces) + 8)["vocabulary"]) == len(pieces)
 
@@ -136,7 +136,7 @@ def test_a_file_that_is_no_json_is_named(folder):
 def test_a_word_piece_that_no_vocab_txt_can_hold_is_refused(folder, pieces):
     table = {piece: index for index, piece in enumerate([*pieces, "a\nb"])}
     change(folder / "tokenizer.json", model__vocab=table)
-    with pytest.raises(InputError, match=r"'a\\nb' has a line break"):
+    with pytest.raises(InputError, match=r"'a\\nb' contains a line break"):
         read(folder)
-    with pytest.raises(InputError, match=r"'b\\r' has a line break"):
+    with pytest.raises(InputError, match=r"'b\\r' contains a line break"):
         AlignPreprocessor([*pieces, "b\r"], 8, 8, 12)

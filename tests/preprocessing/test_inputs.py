@@ -233,7 +233,7 @@ def test_replicas_do_not_double_pairs(model, build_tiny, mirrored, images):
         (
             lambda m, i: m.predict({"images": i, "captions": ["a"]}),
             ValueError,
-            "5 images and 1 captions are no pairs",
+            "5 images and 1 captions do not form pairs",
         ),
         (
             lambda m, i: m.encode_images(slices({"photo": i})),

@@ -149,7 +149,7 @@ def test_vocabulary_files_are_checked(tmp_path):
         assert raised.value.place == Place(str(missing))
     for contents, problem in (
         (b"[PAD]\n[UNK]\n[CLS]\nred\n", "no [SEP] among the word pieces"),
-        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nred\nred\n", "'red' stands twice among the word pieces"),
+        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nred\nred\n", "'red' occurs twice among the word pieces"),
         (b"[PAD]\n\xff\n", "not UTF-8"),
     ):
         path.write_bytes(contents)

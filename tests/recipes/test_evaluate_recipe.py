@@ -20,16 +20,22 @@ def test_a_run_is_evaluated_into_its_directory(tiny_run, scene_photos, tmp_path,
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--task=retrieve:coco"], "--task: no 'retrieve'; choose one of retrieval, zero_shot"),
+        (
+            ["--task=retrieve:coco"],
+            "--task: unknown task 'retrieve'; choose one of retrieval, zero_shot",
+        ),
         (["--task=retrieval:mini"], "--data: give the data of mini; it is not a known name"),
         (["--task=knn:x", "--data=x", "--split=train"], "--train-split: x train would be trained"),
         (["--task=multi30k", "--data=nowhere"], "--data: nowhere: no test_2016_flickr.en"),
         (["--task=zero_shot:kinds", "--data={photos}", "--model=none"], "--model: none: no such"),
         ([], "nothing to do; give one of --task, --suite and --compare"),
         (["--task=knn:x", "--suite=small"], "task and suite are given; give one of --task, --su"),
-        (["--suite=smal"], "--suite: no suite or task 'smal'; choose of the suites paper, small"),
+        (
+            ["--suite=smal"],
+            "--suite: unknown suite or task 'smal'; choose one of the suites",
+        ),
         (["--suite=knn:kinds", "--data=kinds={photos},nowhere"], "--data: nowhere: no such folder"),
-        (["--suite=small", "--split=val"], "--split: not read beside --suite"),
+        (["--suite=small", "--split=val"], "--split: cannot be used with --suite"),
         (["--suite=retrieval:flickr8k"], "--data: no task can be run: retrieval:flickr8k: no data"),
     ],
 )
@@ -67,5 +73,5 @@ def test_a_suite_finds_its_data_and_runs_are_compared(tiny_run, scene_photos, tm
     printed = capsys.readouterr().out
     assert "retrieval:kinds" in printed and "+0.0% [+0.0%, +0.0%]" in printed
     assert run_recipe_here("evaluate.py", *runs, "--seed=1", "--batch-size=2") == (
-        "evaluate.py: --batch-size: not read beside --compare"
+        "evaluate.py: --batch-size: cannot be used with --compare"
     )

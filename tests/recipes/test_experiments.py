@@ -47,12 +47,12 @@ def test_flags_override_the_experiment():
 @pytest.mark.parametrize(
     ("flags", "setting", "message"),
     [
-        (["--experiment=b99"], "experiment", "no 'b99'; choose one of quickstart"),
+        (["--experiment=b99"], "experiment", "unknown experiment 'b99'; choose one of quickstart"),
         (["--experiment=cc3m_b3_mini"], "experiment", "give train_data; only quickstart renders"),
         (
             ["--model=x", "--train-data=x", "--initial_temperature=1"],
             "initial_temperature",
-            "a trained model brings its own; leave out initial_temperature or model",
+            "a trained model comes with its own; leave out initial_temperature or model",
         ),
         (["--steps=0"], "steps", "0 is below 1"),
     ],

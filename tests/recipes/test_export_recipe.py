@@ -39,7 +39,7 @@ def test_what_warm_up_needs_is_reported(tiny_run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--quantize=int8"], "--quantize: not for saved_model; give --format=litert"),
+        (["--quantize=int8"], "--quantize: does not apply to saved_model; give --format=litert"),
         (["--prompts", "a {}"], "--prompts: there are no classes; give --class-names"),
         ([], "--model: "),
     ],

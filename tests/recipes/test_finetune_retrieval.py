@@ -7,13 +7,16 @@ from in_process import run_recipe_here
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--train-data=x"], "--model: give the model to start from; a preset or a run"),
+        (["--train-data=x"], "--model: no model to start from; give a preset or a run"),
         (["--model=x"], "--experiment: finetune_flickr30k needs training data; give --train-data"),
         (
             ["--model=x", "--train-data=x", "--initial_temperature=1"],
-            "--initial-temperature: a trained model brings its own; leave out",
+            "--initial-temperature: a trained model comes with its own; leave out",
         ),
-        (["--model=x", "--experiment=none"], "--experiment: no 'none'; choose one of"),
+        (
+            ["--model=x", "--experiment=none"],
+            "--experiment: unknown experiment 'none'; choose one of",
+        ),
         (["--model=/none", "--train-data=x"], "--model: /none: no such folder"),
     ],
 )

@@ -139,7 +139,7 @@ def test_every_file_system_is_one_of_tensorflows(monkeypatch):
         (
             "prepare_data.py",
             ["--captions=x.csv", "--output=a[1]/train", "--engine=beam"],
-            "--output: Beam takes *?[\\ in a[1]/train for a pattern; choose another name, or --eng",
+            "--output: Beam takes *?[\\ in a[1]/train as a pattern; choose another name, or --eng",
         ),
         ("prepare_data.py", ["--captions=x.csv", "--output=d/"], "--output: d/ ends in a slash"),
         (
@@ -155,12 +155,12 @@ def test_every_file_system_is_one_of_tensorflows(monkeypatch):
         (
             "search.py",
             ["query", "--index=i", "--image=a.png", "--sheet=./a.png"],
-            "--sheet: the image itself would be written over; give another",
+            "--sheet: the query image would be overwritten; give another",
         ),
         (
             "export.py",
             ["--model=m", "--output=birds [v2]/1"],
-            "--output: birds [v2]/1: TensorFlow takes [ for a pattern, and would not load",
+            "--output: birds [v2]/1: TensorFlow reads [ as a pattern, and would not load",
         ),
     ],
 )

@@ -74,7 +74,7 @@ def test_photographs_are_packed_with_their_bytes(tmp_path, capsys):
         name = pair["image_id"].decode().removeprefix("images-00.zip/")
         assert pair["jpg"] == archive.read(name)
     assert prepare_data(*flags) == (
-        f"prepare_data.py: --output: {output}-00000.tfrecord is there already; remove it or "
+        f"prepare_data.py: --output: {output}-00000.tfrecord already exists; remove it or "
         "choose another"
     )
 
@@ -101,7 +101,7 @@ def test_a_packing_of_nothing_can_be_mended(scene_shards, tmp_path):
         f"prepare_data.py: --captions: no pair of {table} could be packed"
     )
     assert prepare_data(*flags, "--carry", "class_name=kind") == (
-        f"prepare_data.py: --carry: {table}, column kind: no row has a value there"
+        f"prepare_data.py: --carry: {table}, column kind: every row is empty there"
     )
     (tmp_path / "a.jpg").write_bytes(pair["jpg"])
     assert prepare_data(*flags) is None
@@ -122,7 +122,7 @@ def test_packing_that_a_signal_ends_leaves_nothing(number, monkeypatch, tmp_path
     assert prepare_data(*flags) == 128 + number
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("prepare_data.py: ")
-    assert line.endswith("; nothing was written, run it again")
+    assert line.endswith("; nothing was written; run it again")
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -181,7 +181,7 @@ def test_what_follows_two_dashes_is_beams(table, tmp_path, monkeypatch):
         ("--images=/none", "--images: no folder /none"),
         (
             "--min-words=9 --max-words=4",
-            "--min-words: 9 is more than the 4 allowed at most; lower it, or raise --max-words",
+            "--min-words: 9 is above the maximum, 4; lower it, or raise --max-words",
         ),
         ("--frequent-ngrams=-1", "--frequent-ngrams: must not be below 0, is -1"),
         ("--shard-size=0", "--shard-size: must be at least 1, not 0"),
@@ -191,7 +191,10 @@ def test_what_follows_two_dashes_is_beams(table, tmp_path, monkeypatch):
             "--evaluation-images: no file matches '/none/*'; give a folder, a table, or "
             "a quoted pattern of shards",
         ),
-        ("--near-duplicate-model=x", "--near-duplicate-model: there are no images to compare"),
+        (
+            "--near-duplicate-model=x",
+            "--near-duplicate-model: there are no evaluation images to compare",
+        ),
         (
             "--evaluation-images={photos} --near-duplicate-model=/none",
             "--near-duplicate-model: /none: no such folder",

@@ -41,7 +41,9 @@ print("tensorflow" in sys.modules, "keras" in sys.modules, file=sys.stderr)
     lines = [line for line in result.stderr.splitlines() if not line.startswith(("╭", "│", "╰"))]
     assert lines[:2] == ["0", "2"]
     assert lines[2] == ("pretrain.py: --batch-size: 1 is below 2; raise --batch-size to 2 or more")
-    assert lines[3].startswith("pretrain.py: --experiment: no 'b99'; choose one of quickstart")
+    assert lines[3].startswith(
+        "pretrain.py: --experiment: unknown experiment 'b99'; choose one of quickstart"
+    )
     assert lines[4:] == ["False False"]
     assert "--batch-size" in result.stdout
 

@@ -27,10 +27,10 @@ def test_a_sound_run_has_none():
 @pytest.mark.parametrize(
     ("metrics", "line"),
     [
-        ([{"loss": 20.0}], "step 100: the loss, 20.0, begins far above the 9.7 of guessing"),
+        ([{"loss": 20.0}], r"step 100: the first loss, 20.0, is far above random guessing \(9.7\)"),
         (
             [{"loss": GUESSING * 1.01}] * 9,
-            "step 600: the loss has stayed at the 9.70 of guessing since step 100: look at the "
+            r"step 600: the loss has stayed at random guessing \(9.70\) since step 100: check the "
             "learning rate",
         ),
         (
@@ -56,6 +56,6 @@ def test_each_is_said_once_with_what_to_look_at(metrics, line):
 def test_many_epochs():
     assert alarms.of_epochs(1_000, 100, 1_000) is None
     assert alarms.of_epochs(2_000, 100, 1_000) == (
-        "2,000 steps of 100 pairs pass 200 times over the 1,000 training pairs, which overfits; "
-        "fewer steps or more data may serve better"
+        "2,000 steps of 100 pairs are 200 epochs of the 1,000 training pairs and will overfit; "
+        "use fewer steps or more data"
     )

@@ -157,7 +157,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(model, cop
     for path in copy.glob("*/*.index"):
         cut(path)
     before = sorted(copy.rglob("*"))
-    with pytest.raises(InputError, match="no checkpoint is sound: newest/ckpt-3 ") as raised:
+    with pytest.raises(InputError, match="no checkpoint is intact: newest/ckpt-3 ") as raised:
         RunCheckpoints(copy, model).restore()
     assert "best/ckpt-2" in str(raised.value)
     assert raised.value.place.file == str(copy)
@@ -231,8 +231,8 @@ def test_workers_resume_at_the_newest_step_that_all_have(
     if step is None:
         newest = ", ".join(str(max(own)) if own else "none" for own in steps)
         for folder, result in zip(folders, results, strict=True):
-            assert "no step of which every worker has a sound checkpoint" in str(result)
-            assert f"by worker, the newest are of {newest}; copy checkpoints/" in str(result)
+            assert "no step has an intact checkpoint on every worker" in str(result)
+            assert f"by worker, the newest steps are {newest}; copy checkpoints/" in str(result)
             assert result.place.file == str(folder)
         return
     assert results == [step] * len(steps)
@@ -241,7 +241,7 @@ def test_workers_resume_at_the_newest_step_that_all_have(
         for later in (number for number in own if number > step):
             aside = folder / "newest" / f"ckpt-{later}.aside"
             assert len(list(aside.iterdir())) == 3
-            assert f"is newer than what every worker has; it is kept in {aside}\n" in printed
+            assert f"is newer than those of other workers; it is kept in {aside}\n" in printed
 
 
 def test_a_worker_whose_checkpoints_are_all_damaged_ends_all(model, whole, tmp_path, monkeypatch):

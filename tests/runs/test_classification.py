@@ -182,7 +182,7 @@ def test_two_replicas_take_the_same_steps(start, coloured, tmp_path, mirrored, m
     for weight, other in zip(one.weights, two.weights, strict=True):
         np.testing.assert_allclose(weight.numpy(), other.numpy(), atol=1e-5, err_msg=weight.path)
     settings = settings_of(start, coloured, tmp_path / "other", batch_size=15)
-    with pytest.raises(InputError, match="15 does not divide among 2 replicas") as raised:
+    with pytest.raises(InputError, match="15 cannot be divided among 2 replicas") as raised:
         finetune(settings)
     assert raised.value.setting == "batch_size"
 

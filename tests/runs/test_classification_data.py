@@ -48,11 +48,11 @@ def settings_of(**options):
     [
         ({"data": "none.jsonl"}, "data", "none.jsonl"),
         ({"data": ""}, "data", "letters"),
-        ({"split": "train"}, "train_split", "train would be trained and tested on"),
-        ({"split": "dev"}, "split", "no folder .*dev of the split dev"),
-        ({"train_split": "dev"}, "train_split", "no folder .*dev of the split dev"),
+        ({"split": "train"}, "train_split", "train would be used for both training and testing"),
+        ({"split": "dev"}, "split", "no folder .*dev for the split dev"),
+        ({"train_split": "dev"}, "train_split", "no folder .*dev for the split dev"),
         ({"class_names": "none.txt"}, "class_names", "none.txt: no such file"),
-        ({"data": "{folder}/one.jsonl"}, "data", "classification needs two classes"),
+        ({"data": "{folder}/one.jsonl"}, "data", "classification needs at least two classes"),
     ],
 )
 def test_wrong_data_are_named(options, setting, message, folder):

@@ -37,7 +37,7 @@ def test_elsewhere_it_is_the_most_that_no_line_or_checkpoint_falls_into(monkeypa
         ),
         ({"profile": "5"}, "'5' is not START:STOP; give the first and the last step"),
         ({"profile": "5:4"}, "'5:4' is not START:STOP"),
-        ({"profile": "20:9000"}, "20:9000 is beyond the last step, "),
+        ({"profile": "20:9000"}, "20:9000 ends after the last step, "),
         ({"profile": "0:4"}, "'0:4' is not START:STOP"),
     ],
 )

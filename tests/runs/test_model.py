@@ -81,7 +81,7 @@ def test_a_run_resumes_with_the_gelu_that_it_began_with(tmp_path):
 
 def test_a_trained_model_brings_its_gelu():
     settings = PretrainSettings().replace(model="x", train_data="x", text_gelu="tanh")
-    with pytest.raises(InputError, match="a trained model brings its own; leave out text_gelu"):
+    with pytest.raises(InputError, match="a trained model comes with its own; leave out text_gelu"):
         settings.check()
 
 

@@ -236,7 +236,7 @@ def test_data_without_a_readable_image_end_in_one_line(scene_shards, tmp_path, m
         pretrain(settings_of((writer.shards, scene_shards[1]), tmp_path / "run"))
     assert one_line(raised.value) == (
         f"--train-data: no pair of a whole batch is readable, of {writer.shards[0]}; "
-        "look into the shards with recipes/inspect_data.py; the same command resumes at step 0"
+        "check the shards with recipes/inspect_data.py; the same command resumes at step 0"
     )
 
 
@@ -271,6 +271,6 @@ def test_a_batch_that_does_not_divide_among_replicas_is_refused(
 ):
     """Two replicas run where retrieval is fine-tuned."""
     monkeypatch.setattr(distribution, "make_strategy", lambda *_: mirrored)
-    with pytest.raises(InputError, match="39 does not divide among 2 replicas") as raised:
+    with pytest.raises(InputError, match="39 cannot be divided among 2 replicas") as raised:
         pretrain(settings_of(scene_shards, tmp_path / "other", batch_size=39))
     assert raised.value.setting == "batch_size"

@@ -53,7 +53,7 @@ def test_zero_shot_data_without_classes_are_refused(scene_shards, tmp_path):
         pair = records.parse_pair(next(records.read_frames(scene_shards[0][0])))
         writer.write(records.make_record(pair["jpg"], "a caption", "k"))
     settings = settings_of(scene_shards, tmp_path / "run", zero_shot_data=writer.shards[0])
-    with pytest.raises(InputError, match="no two values of class_name") as raised:
+    with pytest.raises(InputError, match="fewer than two class names") as raised:
         open_run(settings)
     assert raised.value.setting == "zero_shot_data"
     assert not (tmp_path / "run" / "settings.json").exists()
@@ -82,7 +82,7 @@ def test_scenes_are_rendered_whole_and_over_nobodys_shards(tmp_path, monkeypatch
     theirs.parent.mkdir()
     theirs.write_text("somebody's")
     (theirs.parent / "train-2024-00000.tfrecord").touch()
-    with pytest.raises(InputError, match="is there already; remove it, or give another") as raised:
+    with pytest.raises(InputError, match="already exists; remove it, or give another") as raised:
         pretraining_data.quickstart_data(theirs.parent, seed=0)
     assert raised.value.setting == "workdir"
     assert theirs.read_text() == "somebody's"
@@ -99,7 +99,7 @@ def test_scenes_are_rendered_elsewhere_too_also_after_a_kill(monkeypatch):
     theirs = folder / "eval-00000.tfrecord"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("somebody's")
-    with pytest.raises(InputError, match="is there already; remove it, or give another"):
+    with pytest.raises(InputError, match="already exists; remove it, or give another"):
         pretraining_data.quickstart_data(folder, seed=0)
     theirs.unlink()
 

@@ -61,7 +61,11 @@ def test_classification_runs_of_before_resume(tmp_path):
     [
         ({"train_data": "", "eval_data": "x"}, "eval_data", "needs training data; give train_data"),
         ({"model": "x"}, "model", "needs training data; give train_data"),
-        ({"preset": "align_b99"}, "preset", "no 'align_b99'; choose one of align_b3_mini"),
+        (
+            {"preset": "align_b99"},
+            "preset",
+            "unknown preset 'align_b99'; choose one of align_b3_mini",
+        ),
         ({"prompts": ("a photo",)}, "prompts", "no {} for the class name"),
         ({"prompts": ()}, "prompts", "give one such as 'a photo of a {}'"),
         (
@@ -87,18 +91,22 @@ def test_classification_runs_of_before_resume(tmp_path):
         (
             {"vocabulary": "v", "text_encoder": "x"},
             "vocabulary",
-            "brings its own; leave out vocabulary or text_encoder",
+            "comes with its own; leave out vocabulary or text_encoder",
         ),
         (
             {"model": "x", "train_data": "x", "vocabulary": "v.txt"},
             "vocabulary",
-            "brings its own; leave out vocabulary or model",
+            "comes with its own; leave out vocabulary or model",
         ),
         ({"model": "x", "train_data": "x", "image_encoder": "b0"}, "image_encoder", "its own"),
         ({"freeze": "image_encoder:0"}, "freeze", "no number of steps; give image_encoder:2000"),
         ({"freeze": "image_encoder:1300"}, "freeze", "ends after the last step, 1,300; give fe"),
         ({"layer_decay": 1.5}, "layer_decay", "1.5 is above 1"),
-        ({"freeze": "text_encoder,head"}, "freeze", "no tower 'head'; choose of image_encoder, te"),
+        (
+            {"freeze": "text_encoder,head"},
+            "freeze",
+            "unknown tower 'head'; choose from image_encoder, te",
+        ),
     ],
 )
 def test_a_wrong_pretraining_setting_is_named(options, setting, message):

@@ -117,7 +117,7 @@ def test_a_changed_file_stops_the_run_and_is_named(tmp_path):
     changes["a.tfrecord"] = "is gone"
     assert raised.value.place == Place("a.tfrecord")
     assert one_line(raised.value) == (
-        "--train-data: a.tfrecord: is gone since the run opened it; put it back as it was; the "
+        "--train-data: a.tfrecord: is gone since the run opened it; restore it as it was; the "
         "same command resumes at step 2"
     )
     changes["b.tfrecord"] = "is a folder"

@@ -116,7 +116,9 @@ def test_before_the_first_step_there_is_nothing_to_keep(tmp_path, monkeypatch):
     monkeypatch.setattr(run.model, "train_step", lambda _: tell())
     with pytest.raises(signals.Interrupted):
         run.train()
-    assert run.outcome() == "there is no checkpoint yet, so the same command begins anew"
+    assert (
+        run.outcome() == "there is no checkpoint yet, so the same command starts from the beginning"
+    )
 
 
 def test_a_worker_ends_after_the_step_in_which_another_was_signalled(tmp_path):

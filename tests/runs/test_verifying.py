@@ -62,7 +62,7 @@ def test_a_run_an_export_and_their_folder_are_found(tiny_run, tmp_path):
     assert (preset, none) == (line, [])
     (run / "preset" / "checksums.json").write_text("{")
     ((_, faults),) = lines(run)
-    assert faults[0].startswith(f"{run}/preset/checksums.json: damaged, no list of checksums")
+    assert faults[0].startswith(f"{run}/preset/checksums.json: damaged: not a list of checksums")
 
 
 def test_each_checkpoint_has_its_own_list(tmp_path):

@@ -34,7 +34,7 @@ def test_a_run_goes_on_with_the_same_shards_alone(tmp_path):
         ({"d/a.tfrecord": 10}, "b.tfrecord is gone"),
         ({"d/a.tfrecord": 10, "d/b.tfrecord": 20, "d/c.tfrecord": 5}, "c.tfrecord is new"),
         ({"d/a.tfrecord": 9, "d/b.tfrecord": 20}, "a.tfrecord holds 9 records, not 10,"),
-        ({"2/a.tfrecord": 10, "1/b.tfrecord": 20}, "the shards have changed places"),
+        ({"2/a.tfrecord": 10, "1/b.tfrecord": 20}, "the shards are in another order"),
     ):
         with pytest.raises(InputError, match=f"{difference} since the run in") as raised:
             check(counts)
@@ -145,7 +145,7 @@ def test_damaged_records_of_the_training_data_are_named(found, describe, field, 
             check_training_data(path, found, describe)
     path.unlink()
     (tmp_path / "settings.json").touch()
-    with pytest.raises(InputError, match=r"train.json: missing, though there is a run; restore"):
+    with pytest.raises(InputError, match=r"train.json: missing, although there is a run; restore"):
         check_training_data(path, found, describe)
     assert not path.exists()
 
@@ -166,7 +166,7 @@ def test_one_process_at_a_time_uses_a_directory(tmp_path):
 
 
 def test_a_signal_says_truly_how_to_go_on(tmp_path):
-    nothing = "there is no checkpoint yet, so the same command begins anew"
+    nothing = "there is no checkpoint yet, so the same command starts from the beginning"
     assert how_to_resume("runs/a", tmp_path, ("head", "full")) == nothing
     folder = tmp_path / "head" / "checkpoints" / "newest"
     folder.mkdir(parents=True)
@@ -204,14 +204,14 @@ def test_a_directory_on_another_machine_is_one_runs(monkeypatch):
         (found / "checkpoints/newest/ckpt-12.index").touch()
         assert "resumes at step 12" in how_to_resume(address, found)
     assert [path.name for path in found.iterdir()] == ["checkpoints"]
-    with pytest.raises(InputError, match="is there already, and .* has no settings.json"):
+    with pytest.raises(InputError, match="already exists, and .* has no settings.json"):
         open_workdir(PretrainSettings(), str(found), written=["checkpoints"])
 
 
 def test_another_vocabulary_is_not_written_over(tmp_path):
     keep_vocabulary(PIECES, tmp_path)
     keep_vocabulary(PIECES, tmp_path)  # as after a run that was killed early
-    with pytest.raises(InputError, match="is there already, with other word pieces") as raised:
+    with pytest.raises(InputError, match="already exists, with other word pieces") as raised:
         keep_vocabulary([*PIECES, "b"], tmp_path)
     assert raised.value.setting == "workdir"
     assert (tmp_path / "vocab.txt").read_text().split() == PIECES

@@ -32,7 +32,7 @@ def test_a_folder_is_embedded_and_what_is_unreadable_listed(tiny_model, photos, 
         "bad.jpg": "does not decode",
         "empty.PNG": "empty",
         "gone.jpg": "no such file",
-        "other.TIFF": ".tiff is a format that is not read",
+        "other.TIFF": ".tiff is an unsupported format",
         "pipe.jpg": "not a file",
     }
     places, scores = index.search(expected, 3)
@@ -108,7 +108,7 @@ def test_changes_are_noticed(tiny_model, photos, tmp_path):
     weight.assign(before)
     time.sleep(0.01)
     (photos / "00.jpg").write_bytes((photos / "03.jpg").read_bytes())
-    changed = "other images, or some were added, removed or written since"
+    changed = "other images, or some were added, removed or rewritten since"
     check_begun_otherwise("images", changed, tiny_model, photos, output)
     header, index = build(tiny_model, photos, output, restart=True)
     assert header.count == 30
@@ -179,7 +179,7 @@ def test_files_that_are_called_as_an_indexs_are_left_alone(
     output.mkdir()
     for name, data in files.items():
         (output / name).write_bytes(data)
-    with pytest.raises(InputError, match="called as an index's and are none") as caught:
+    with pytest.raises(InputError, match="an index's names that are not an index") as caught:
         build(tiny_model, photos, output, restart=restart)
     assert caught.value.setting == "output"
     assert {path.name: path.read_bytes() for path in output.iterdir()} == files

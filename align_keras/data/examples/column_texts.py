@@ -13,7 +13,7 @@ def types_of(table: str) -> dict[str, str]:
     """The types of a Parquet table's columns by their names, as Arrow calls them.
 
     Raises:
-        InputError: as ``tables.read_table``.
+        InputError: as in ``tables.read_table``.
     """
     with opened_parquet(table) as file:
         return {field.name: str(field.type) for field in file.schema_arrow}
@@ -27,7 +27,7 @@ def read_texts(table: str, columns: Sequence[str]) -> Iterator[Any]:
         columns: names of columns of texts.
 
     Raises:
-        InputError: as ``tables.read_table``.
+        InputError: as in ``tables.read_table``.
     """
     import pyarrow
 

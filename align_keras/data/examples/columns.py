@@ -40,9 +40,9 @@ class Columns:
     caption: str = ""
     """The caption or a list of them; empty: the first there is of ``CAPTION_COLUMNS``."""
     unsafe: str = ""
-    """What marks unsafe content; empty: nothing does."""
+    """Column that marks unsafe content; empty: none."""
     carry: tuple[str, ...] = ()
-    """What is copied into the records, as ``COLUMN`` or ``FIELD=COLUMN``."""
+    """Columns to copy into the records, as ``COLUMN`` or ``FIELD=COLUMN``."""
     select: tuple[str, ...] = ()
     """Only rows with these values are read, as ``COLUMN=VALUE``."""
     image_id: tuple[str, ...] = ("image_id", "url", "key")
@@ -69,7 +69,7 @@ class Columns:
         return {field: column or field for field, _, column in fields}
 
     def selects(self, row: object) -> bool:
-        """Whether a row has every selected value; one that is no object stays, to be counted."""
+        """Whether a row has every selected value; rows that are no objects stay, to be counted."""
         conditions = (condition.partition("=") for condition in self.select)
         return not isinstance(row, Mapping) or all(
             value in (str(row.get(column)), as_text(row.get(column)))
@@ -118,8 +118,8 @@ class Columns:
 
         Args:
             names: the columns that are there.
-            place: of the table.
-            needs: of ``image``, ``captions`` and ``class``.
+            place: place of the table.
+            needs: which of ``image``, ``captions`` and ``class`` must be there.
             noun: what a column is called there.
             of_users: settings whose columns must be there too, if they were given.
         """
@@ -150,7 +150,7 @@ PACKED = Columns(caption="txt", image_id=("image_id",), has_lists=False)
 
 
 def no_name(wanted: Collection[str], found: Collection[str], noun: str = "column") -> str:
-    """What is missing and what is there: ``no column image, only filepath, title``."""
+    """Says which columns are missing and which exist: ``no column image, only filepath, title``."""
     *firsts, last = wanted
     missing = f"{', '.join(firsts)} or {last}" if firsts else last
     return f"no {noun} {missing}, only {listing(found)}"
@@ -192,7 +192,7 @@ def example_of(
     Args:
         fields: values by the names of columns or fields.
         columns: which of them hold what.
-        place: as of ``Example``, like ``key``, ``image_id``, ``load`` and ``fault``.
+        place: as in ``Example``, like ``key``, ``image_id``, ``load`` and ``fault``.
         key: likewise.
         image_id: likewise; what cannot be written as UTF-8 is escaped.
         load: likewise.

@@ -55,7 +55,7 @@ class Example:
 
     @property
     def queries(self) -> tuple[str, ...]:
-        """The usable captions; InputError, with the place, on one that is there but is no text.
+        """The usable captions; InputError, with the place, on one that is there but is not text.
 
         Empty captions are left out, as in packing.
         """
@@ -87,7 +87,7 @@ class NoCaption:
 NO_CAPTION = "no caption"
 EMPTY_CAPTION = "empty caption"
 _KINDS = {
-    bool: "caption is true or false",
+    bool: "caption is a boolean",
     int: "caption is a number",
     float: "caption is a number",
     list: "caption is a list",
@@ -107,7 +107,7 @@ def caption_fault(caption: object) -> str | None:
     if not isinstance(caption, str):
         return _KINDS.get(type(caption), f"caption is a {type(caption).__name__}")
     if storable(caption) != caption:
-        return "caption holds half a character (a lone surrogate)"
+        return "caption contains a lone surrogate (half a character)"
     return None if has_words(caption) else EMPTY_CAPTION
 
 

@@ -60,7 +60,7 @@ class ExampleSet:
                 yield example
 
     def check_captions(self) -> None:
-        """Raises InputError if none of the first images has a caption, or one is no text."""
+        """Raises InputError if none of the first images has a caption, or one is not text."""
         # All captions, so that a faulty one is reported before a model is loaded.
         texts = [len(example.queries) for example in itertools.islice(self, _FIRST_IMAGES)]
         if any(texts):
@@ -104,9 +104,9 @@ class ExampleSet:
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits; others if an image was added, removed, renamed or rewritten.
+        """64 hexadecimal digits that change if an image is added, removed, renamed or rewritten.
 
-        Of names, sizes and times of change, not of every byte.
+        Computed from names, sizes and modification times, not from the bytes of the images.
         """
         raise NotImplementedError
 
@@ -166,7 +166,8 @@ def names_by_label(examples: Iterable[Example]) -> tuple[str, ...] | None:
             labels[name] = label
         elif known != label:
             raise InputError(
-                f"class {name} has the label {label}, but {known} at {first}", example.place
+                f"class {name} has the label {label}, but the label {known} at {first}",
+                example.place,
             )
         other = names.setdefault(label, name)
         if other != name:

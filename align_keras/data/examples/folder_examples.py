@@ -34,7 +34,7 @@ class FolderExamples(ExampleSet):
         found = self._shown_in(folder)
         folders = [path for path in found if path.is_dir()]
         if beside := sum(image_files.is_image(path.name) for path in found if path.is_file()):
-            logger.warning("%s: %d images in no folder of a class are left out", folder, beside)
+            logger.warning("%s: %d images outside the class folders are left out", folder, beside)
         self._names = tuple(path.name for path in folders)
         # Each by itself: two classes may link to the same images.
         files = (sorted(map(paths.path_of, image_files.walk(path))) for path in folders)
@@ -79,7 +79,7 @@ class FolderExamples(ExampleSet):
 
     @property
     def fingerprint(self) -> str:
-        """Of names, sizes and times of change."""
+        """Computed from names, sizes and modification times."""
         names = (os.path.relpath(file, self.parts[0]) for file in self._files)
         states = map(image_files.state, self._files)
         return digest((name, *own) for name, own in zip(names, states, strict=True))

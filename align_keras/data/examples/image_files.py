@@ -62,7 +62,7 @@ def is_image(name: str) -> bool:
 def foreign_format(name: str) -> str | None:
     """The fault of an image whose format is not read here, by its name; else None."""
     ending = os.path.splitext(name)[1].lower()
-    return f"{ending} is a format that is not read" if ending in FOREIGN_SUFFIXES else None
+    return f"{ending} is an unsupported format" if ending in FOREIGN_SUFFIXES else None
 
 
 def walk(folder: str | AnyPath) -> Iterator[str]:
@@ -116,19 +116,19 @@ def state(file: str | AnyPath) -> tuple[int, ...]:
 
 
 def read_file(path: str | AnyPath) -> bytes:
-    """The bytes of a regular file of a photograph's size; OSError otherwise."""
+    """The bytes of a file; OSError if it is not a regular file, or larger than a photograph."""
     file = paths.path_of(path)
     try:
         found = file.stat()
     except ValueError:  # letters that no file's name has
-        raise FileNotFoundError(f"no file can be called {str(path)!r}") from None
+        raise FileNotFoundError(f"{str(path)!r} is not a valid file name") from None
     if isinstance(found, RemoteState):
         is_folder, is_file = found.is_folder, not found.is_folder
     else:
         is_folder, is_file = stat.S_ISDIR(found.st_mode), stat.S_ISREG(found.st_mode)
     if is_folder:
         raise NoImageError("image is a folder")
-    # A pipe would block for ever.
+    # A pipe would block forever.
     if not is_file:
         raise OSError("not a file")
     if found.st_size > MAX_FILE_BYTES:

@@ -21,7 +21,7 @@ class KarpathyExamples(ExampleSet):
     """The images of a split, with five captions or more each; one part.
 
     Args:
-        path: of the JSON file.
+        path: path of the JSON file.
         images: the folder of the images; the file's own if empty.
         split: its images; empty for all.
 
@@ -67,7 +67,7 @@ class KarpathyExamples(ExampleSet):
 
     @property
     def fingerprint(self) -> str:
-        """Of names and captions, and of the states of the files."""
+        """Computed from names, captions, and sizes and times of the files."""
         folder = self._folder.directory
         return digest(
             (name, *captions, *image_files.state(folder / self._file(name)))
@@ -89,7 +89,7 @@ def _images_in(path: AnyPath) -> list:
     if isinstance(table, dict):
         found = f", but an object of {listing(table)}"
     elif table is None and kind is file_kinds.JSON_LINES:
-        remedy = "give a table of an object a line the ending .jsonl"
+        remedy = "if it has one object per line, give it the ending .jsonl"
     raise InputError(
         f"no file of Karpathy's splits (images with split, filename and sentences){found}",
         Place(str(path)),

@@ -44,8 +44,8 @@ def open_examples(
             last also with ``.gz`` behind) with the columns ``image``, ``archive``, ``captions``,
             ``class_name`` and ``label``, all but the first optional; Karpathy's ``.json``; a
             folder of images; or a quoted pattern of TFRecord or tar shards.
-        split: of TFDS and of Karpathy's file; of a table, the rows with that value in the column
-            ``split``; of a folder, the folder in it of that name.
+        split: a split of TFDS or of Karpathy's file; in a table, a value of the column ``split``;
+            in a folder, the name of a subfolder.
         images: folder of the images; empty: the table's or Karpathy's own.
         select: only rows of a table with these values, as ``COLUMN=VALUE``.
         default_split: taken where the data has splits and none is given; empty for all of them,
@@ -79,7 +79,9 @@ def open_examples(
     files = _find_shards(data)
     if split:
         # A probe must not be trained on what it is tested on.
-        raise InputError(f"shards have no split {split}", remedy="give a pattern of its own")
+        raise InputError(
+            f"shards have no split {split}", remedy="give a separate pattern for each split"
+        )
     if all(file.lower().endswith(TAR_SUFFIXES) for file in files):
         return TarExamples(files)
     records.check_kind(files[0])
@@ -90,10 +92,10 @@ def check_there(data: str) -> None:
     """Looks for a data set on this machine before TensorFlow loads.
 
     Args:
-        data: as of ``open_examples``; what is elsewhere, and a set of TFDS, is looked for later.
+        data: as in ``open_examples``; what is elsewhere, and a set of TFDS, is looked for later.
 
     Raises:
-        MissingInputError: as ``open_examples``.
+        MissingInputError: as in ``open_examples``.
     """
     if data.startswith("tfds:") or not data or paths.scheme(data):
         return
@@ -115,7 +117,9 @@ def open_images(images: str | AnyPath, select: Sequence[str] = ()) -> ExampleSet
     found = open_examples(images, select=select, default_split="", folders="images")
     if not found.count:
         raise InputError(
-            "no image in it", Place(str(images)), f"images end in {', '.join(IMAGE_SUFFIXES)}"
+            "no image in it",
+            Place(str(images)),
+            f"supported endings: {', '.join(IMAGE_SUFFIXES)}",
         )
     return found
 
@@ -129,7 +133,7 @@ def open_downloads(source: str, columns: Columns | None = None) -> ExampleSet:
         columns: ``Columns``.
 
     Raises:
-        InputError: if it is none of them.
+        InputError: if it is not one of them.
     """
     columns = columns or Columns()
     if source.startswith("tfds:"):
@@ -185,14 +189,12 @@ def _open_table(
 
 def _open_folder(path: AnyPath, split: str, default_split: str, folders: str) -> FolderExamples:
     if split and not (path / split).is_dir():
-        raise MissingInputError(f"no folder {path / split} of the split {split}", setting="split")
+        raise MissingInputError(f"no folder {path / split} for the split {split}", setting="split")
     if split or (default_split and (path / default_split).is_dir()):
         path = path / (split or default_split)
     if folders == "images":
         return FolderExamples(path)
     found = FolderExamples(path, classes=True)
     if not found.count:
-        raise InputError(
-            f"{path} has no folders of images, one a class", remedy=f"give such a folder, {_KINDS}"
-        )
+        raise InputError(f"{path} has no class folders", remedy=f"give such a folder, {_KINDS}")
     return found

@@ -49,7 +49,7 @@ class ShardExamples(ExampleSet):
         for index, (fields, load, fault, found) in enumerate(self._entries(part)):
             if not self.columns.selects(fields):
                 continue
-            # The URL tells images apart across downloads; keys begin anew in each.
+            # The URL tells images apart across downloads; keys begin again in each.
             ids = (as_id(fields.get(field)) for field in self.columns.image_id)
             key = f"{name} record {index}"
             image_id = next(filter(None, ids), key)

@@ -12,10 +12,10 @@ from align_keras.errors import InputError, Place
 
 
 def check_data(data: str, select: Sequence[str], needs: str = "") -> None:
-    """As ``check_columns``, if the data set is a table.
+    """Like ``check_columns``, if the data set is a table.
 
     Args:
-        data: as of ``opening.open_examples``.
+        data: as in ``opening.open_examples``.
         select: ``COLUMN=VALUE``.
         needs: ``captions`` or ``class``, beside the image; empty for neither.
     """
@@ -32,9 +32,9 @@ def check_columns(
     Of a CSV, TSV or Parquet file the header is read; of JSONL the rows until all are found.
 
     Args:
-        path: of the table.
+        path: path of the table.
         columns: ``Columns``.
-        needs: of ``image``, ``captions`` and ``class``.
+        needs: which of ``image``, ``captions`` and ``class`` must be there.
 
     Raises:
         InputError: also if the table cannot be read, as ``tables.read_table``.

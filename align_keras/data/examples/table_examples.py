@@ -17,7 +17,7 @@ from align_keras.paths import AnyPath
 class TableExamples(ExampleSet):
     """The rows of a table; one part.
 
-    The table is read anew each time, unless ``keep_rows`` was called.
+    The table is read again each time, unless ``keep_rows`` was called.
 
     Args:
         table: path of a JSONL, CSV, TSV or Parquet file.
@@ -75,7 +75,7 @@ class TableExamples(ExampleSet):
         """The ``Example`` of a row, from its values in ``text_columns``.
 
         Args:
-            number: of the row, from 0.
+            number: number of the row, from 0.
             image: a text, or None.
             caption: likewise.
         """
@@ -122,7 +122,7 @@ class TableExamples(ExampleSet):
 
     @property
     def fingerprint(self) -> str:
-        """Of names and captions, and of the states of files and archives."""
+        """Computed from names, captions, and sizes and times of files and archives."""
         rows: dict[tuple[str, str], str] = {}
         for _, row in self._selected():
             name, archive, _ = _image_of(row, self.columns)

@@ -41,9 +41,9 @@ class RowFault:
 Row: TypeAlias = dict[str, Any] | RowFault
 
 NO_OBJECT = RowFault("not a JSON object")
-MORE_FIELDS = RowFault("more fields than the header has; quote those with a separator in them")
-FEWER_FIELDS = RowFault("fewer fields than the header has; quote those with a line break in them")
-LINE_BREAK = RowFault("a line break within quotes, which a TSV cannot have")
+MORE_FIELDS = RowFault("more fields than the header; quote fields that contain the separator")
+FEWER_FIELDS = RowFault("fewer fields than the header; quote fields that contain a line break")
+LINE_BREAK = RowFault("a line break within quotes, which TSV does not allow")
 
 
 def ending_of(path: str | AnyPath) -> str:
@@ -87,7 +87,7 @@ def header_of(path: str | AnyPath) -> list[str] | None:
     """The names of a table's columns, without reading its rows; None for JSONL.
 
     Raises:
-        InputError: as ``read_table``.
+        InputError: as in ``read_table``.
     """
     ending = _check_kind(path)
     if ending == ".jsonl":
@@ -222,9 +222,9 @@ def _csv_fields(file: IO[str], path: str | AnyPath) -> Iterator[tuple[str, list[
             first = reader.line_num + 1
     except csv.Error as error:
         raise InputError(
-            f"the row from there on: {error}",
+            f"the row that starts here: {error}",
             Place(str(path), f"line {first}"),
-            "close its quotes, and double those inside a field",
+            "close its quotes, and double quotes inside fields",
         ) from None
 
 

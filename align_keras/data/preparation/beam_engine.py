@@ -24,21 +24,21 @@ _DEFAULTS = ("--default_sdk_harness_log_level=ERROR",)
 def prepare(
     preparation: Preparation, output: str, shard_size: int, options: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """As ``single_machine.prepare``, by Beam; lines of JSON may lie in several files.
+    """Like ``single_machine.prepare``, by Beam; lines of JSON may lie in several files.
 
     Args:
         preparation: what to do; its source is where workers can read it.
         output: path and start of the shards' names, where workers can write.
-        shard_size: records a shard.
+        shard_size: records per shard.
         options: Beam's pipeline options, such as ``--runner=DataflowRunner``; the direct runner
             by default.
 
     Returns:
-        The report, as of ``filter_report.Tally.as_json``.
+        The report, as returned by ``filter_report.Tally.as_json``.
 
     Raises:
-        InputError: as ``single_machine.prepare``; if there is no such runner, or it cannot run this
-            pipeline.
+        InputError: as in ``single_machine.prepare``, or if there is no such runner or it cannot run
+            this pipeline.
     """
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     if paths.scheme(output):
@@ -90,7 +90,7 @@ def _read_report(output: str, shard_size: int) -> dict[str, Any]:
 
     Args:
         output: path and start of the shards' names.
-        shard_size: records a shard; 0 if there are none.
+        shard_size: records per shard; 0 if there are none.
 
     Raises:
         InputError: if an output is missing.

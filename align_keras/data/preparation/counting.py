@@ -158,7 +158,7 @@ def _count_ngrams(database: Any, most: int) -> filters.Cutoff | None:
 
 
 def _word_ids(database: Any) -> str:
-    """Counts the words; the SQL of a word's id, a hash that no two of them share."""
+    """Counts the words; returns the SQL of a word's id, a hash without collisions among them."""
     for salt in itertools.count():
         own = _ID.format(word="word", salt=salt)
         database.execute(_WORDS.format(id=own))

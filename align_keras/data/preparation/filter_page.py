@@ -26,7 +26,7 @@ def render(report: dict[str, Any]) -> str:
     """The page.
 
     Args:
-        report: a dict as of ``filter_report.Tally.as_json``.
+        report: a dict as returned by ``filter_report.Tally.as_json``.
 
     Returns:
         HTML, a string; pictures are within it.

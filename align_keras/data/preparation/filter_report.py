@@ -1,4 +1,4 @@
-"""What came in, what each rule removed, what went out: counted, with examples, as JSON."""
+"""Counts the pairs that came in, that each rule dropped, and that were kept; examples; as JSON."""
 
 import base64
 import collections
@@ -110,7 +110,7 @@ class Tally:
         return self
 
     def as_json(self, rules: filters.Rules) -> dict[str, Any]:
-        """What ``report.json`` holds: pairs in and out, each rule, histograms.
+        """The contents of ``report.json``: pairs in and out, each rule, histograms.
 
         Args:
             rules: the ``filters.Rules`` that were applied.
@@ -164,13 +164,13 @@ def _thumbnail(example: Example, picture: Picture) -> str | None:
     """A small JPEG in base 64, or None if the image cannot be shown."""
     try:
         encoded = make_thumbnail(picture.data or example.load(), _THUMBNAIL, quality=75)
-    except Exception:  # whatever a damaged file or a foreign reader raises: a report goes on
+    except Exception:  # whatever a damaged file or a foreign reader raises: the report continues
         return None
     return base64.b64encode(encoded).decode()
 
 
 def write(report: dict[str, Any], output: str) -> None:
-    """Writes a report, as of ``Tally.as_json``: ``OUTPUT-report.json`` and ``.html``."""
+    """Writes a report, as in ``Tally.as_json``: ``OUTPUT-report.json`` and ``.html``."""
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     files.write_whole(f"{output}-report.json", text)
     files.write_whole(f"{output}-report.html", filter_page.render(report))

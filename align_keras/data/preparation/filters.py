@@ -64,11 +64,11 @@ class Rules:
     max_words: int | None = paper_rules.MAX_WORDS
     """Unigrams of a caption, at most."""
     max_images_per_caption: int | None = paper_rules.MAX_IMAGES_PER_CAPTION
-    """Different images that one alt-text may stand beside."""
+    """Maximum number of different images that share an alt-text."""
     frequent_ngrams: int | None = paper_rules.FREQUENT_NGRAMS
     """Most frequent unigrams and bigrams, in one list, that a caption may be made of."""
     max_captions_per_image: int | None = paper_rules.MAX_CAPTIONS_PER_IMAGE
-    """Different alt-texts that one image may stand beside."""
+    """Maximum number of different alt-texts of one image."""
     min_side_above: int | None = paper_rules.MIN_SIDE_ABOVE
     """Pixels that the shorter side must exceed."""
     max_aspect_below: float | None = paper_rules.MAX_ASPECT_BELOW
@@ -92,7 +92,7 @@ class Rules:
         fewest, most = self.min_words, self.max_words
         if fewest is not None and most is not None and fewest > most:
             raise InputError(
-                f"{fewest} is more than the {most} allowed at most",
+                f"{fewest} is above the maximum, {most}",
                 remedy="lower it, or raise <max_words>",
                 setting="min_words",
             )
@@ -176,7 +176,7 @@ def place_of_bound(ranges: Mapping[str, int], cutoff: Cutoff) -> tuple[str, int]
 
     Args:
         ranges: how many of them there are by the first digits of their ``tie_break``.
-        cutoff: as of ``cutoff``.
+        cutoff: as in ``cutoff``.
 
     Returns:
         The digits of its range, and its place there; two of nothing if none is rare.
@@ -194,7 +194,7 @@ def place_of_bound(ranges: Mapping[str, int], cutoff: Cutoff) -> tuple[str, int]
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """What the whole raw set says about one pair."""
+    """Counts over the complete raw set that concern one pair."""
 
     images_of_caption: int = 0
     captions_of_image: int = 0

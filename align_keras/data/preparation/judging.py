@@ -80,7 +80,7 @@ class Preparation:
             serialised pair.
         """
         examine = functools.partial(_examine, rules=self.rules)
-        # Sources are read in this thread alone: archives and tables have one place to read at.
+        # Only this thread reads sources: archives and tables have a single read position.
         read = self._read(self._judged(part, counts))
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
             # Reading the next window meanwhile takes longer: it is Python too.
@@ -191,11 +191,11 @@ def pair_key(seed: int, key: str, index: int) -> str:
     """The name of a pair, by which it is also sorted: 16 hexadecimal digits.
 
     Args:
-        seed: of the preparation.
-        key: of the example.
+        seed: seed of the preparation.
+        key: key of the example.
         index: place of the caption among the example's.
     """
-    # A shard's name may hold what is no text.
+    # A shard's name may hold bytes that are not text.
     text = f"{seed} {key} {index}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, digest_size=8).hexdigest()
 
@@ -206,7 +206,7 @@ def _unstorable(example: Example) -> str:
         try:
             records.make_record(b"", "", "", **{name: value})
         except (TypeError, ValueError):
-            return f"{name} is no text or number that a record can hold ({type(value).__name__})"
+            return f"{name} cannot be stored in a record ({type(value).__name__})"
     return "pair cannot be stored"
 
 

@@ -39,15 +39,16 @@ _COSINES = _cosines()
 
 
 def perceptual_hash(encoded: bytes) -> int:
-    """A 64-bit hash; copies of an image differ in a few bits.
+    """A 64-bit perceptual hash; the hashes of copies of an image differ in a few bits.
 
-    The signs of the lowest frequencies of a grey 32 x 32 copy, about their median, as in pHash.
+    As in pHash: a bit says whether one of the lowest frequencies of a grey 32 x 32 copy is above
+    their median.
 
     Args:
         encoded: an image that decodes.
 
     Returns:
-        A whole number below 2 ** 64.
+        An integer below 2 ** 64.
     """
     image = Image.fromarray(decode_pixels(encoded))
     grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
@@ -67,7 +68,7 @@ class EvaluationImages:
             of photographs of 144 pixels and more, at half to twice the size and down to JPEG
             quality 30, were found, and none of 141,000 pairs of different ones was within 10; of
             product photographs of 60 x 80 pixels on white, one pair in 6,500 was within 4.
-        preset: of an ``AlignDualEncoder`` whose image tower gives the embeddings; none if empty.
+        preset: an ``AlignDualEncoder`` whose image tower gives the embeddings; empty for none.
         max_cosine: above which two images are near-duplicates.
 
     Raises:

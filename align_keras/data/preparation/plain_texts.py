@@ -31,7 +31,7 @@ class PlainTexts:
 
     caption: str
     """Matches a usable caption without outer white space for which ``unigram`` gives the unigrams
-    of ``paper_rules``, and which is no list."""
+    of ``paper_rules``, and which is not a list."""
     image: str
     """Matches the id of an image that JSON writes as it is, but for quotes and backslashes."""
     unigram: str

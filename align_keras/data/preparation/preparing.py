@@ -44,7 +44,7 @@ class Output:
     table_only: bool = False
     """Open no image: kept pairs are listed in ``OUTPUT-kept.jsonl``."""
     engine: Literal["single_machine", "beam"] = "single_machine"
-    """What runs the rules; the shards are the same."""
+    """Where the rules run; the shards are the same."""
     beam_options: tuple[str, ...] = ()
     """Options of the Beam pipeline."""
 
@@ -59,7 +59,7 @@ class Output:
                 paths.check_scheme(self.output)
             elif not paths.is_plain(self.output):
                 raise InputError(
-                    f"Beam takes {paths.PATTERN_CHARACTERS} in {self.output} for a pattern",
+                    f"Beam reads {paths.PATTERN_CHARACTERS} in {self.output} as a pattern",
                     remedy="choose another name, or <engine>=single_machine",
                 )
 
@@ -76,7 +76,7 @@ def prepare(
     """Reads raw pairs, applies the rules, writes shards and a report.
 
     Args:
-        source: images with captions, as of ``open_pairs``.
+        source: images with captions, as returned by ``open_pairs``.
         output: where the shards go.
         rules: the rules; ``filters.Rules()`` are the paper's.
         evaluation_images: their near-duplicates are dropped.
@@ -84,7 +84,7 @@ def prepare(
         seed: decides the order of the records.
 
     Returns:
-        The report, as of ``filter_report.Tally.as_json``, which is also in
+        The report, as returned by ``filter_report.Tally.as_json``, which is also in
         ``OUTPUT-report.json`` and, with pictures, ``OUTPUT-report.html``.
 
     Raises:
@@ -101,10 +101,10 @@ def prepare(
 
 
 def _outcome(output: Output) -> str:
-    """What a signal leaves."""
+    """What remains after a signal."""
     if shard_sets.find_set(output.output):
         return "the shards are complete"
-    return "nothing was written, run it again"
+    return "nothing was written; run it again"
 
 
 def _run(preparation: "judging.Preparation", output: Output) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def open_pairs(
     Args:
         captions: a table with a row for each image.
         images: folder of the table's images; its own folder if empty.
-        source: in place of a table, as of ``opening.open_downloads``.
+        source: in place of a table, as in ``opening.open_downloads``.
         columns: ``Columns``.
 
     Raises:
@@ -194,7 +194,7 @@ def check_rows(source: ExampleSet, name: str, columns: Columns) -> None:
     if columns.caption and found:
         columns.check(found, Place(name), ("captions",), "field", of_users=())
     for (_, column), setting in missing.items():
-        problem = "no row has a value there"
+        problem = "every row is empty there"
         if found and column not in found:
             problem = no_name([column], found, "field")
         raise InputError(problem, Place(name, column=column), setting=setting)
@@ -206,9 +206,9 @@ def open_evaluation_images(
     """The images whose near-duplicates are dropped.
 
     Args:
-        data: the images, as of ``examples.open_images``.
+        data: the images, as in ``examples.open_images``.
         rules: with the thresholds of a near-duplicate.
-        preset: of an ``AlignDualEncoder`` whose image tower compares images too; none if empty.
+        preset: an ``AlignDualEncoder`` whose image tower also compares images; empty for none.
 
     Raises:
         InputError: if no image in it decodes, or the preset does not load.
@@ -228,7 +228,7 @@ def summary(report: dict[str, Any], output: Output) -> str:
         *(f"left out {count:,}: {reason}" for reason, count in report["reasons"].items()),
     ]
     if turned := report["pairs_turned_upright"]:
-        lines.append(f"EXIF turns the images of {turned:,} upright")
+        lines.append(f"turned upright as EXIF says: {turned:,}")
     if report["reasons"]:
-        lines.append(f"each one is listed in {output.output}-left_out.jsonl")
+        lines.append(f"each is listed in {output.output}-left_out.jsonl")
     return "\n".join([*lines, f"report: {output.output}-report.html"])

@@ -30,7 +30,7 @@ class RecordSorter:
 
     def __exit__(self, *_: object) -> None:
         for file in self._files.values():
-            # On a full disk it fails again.
+            # Closing fails again if the disk is full.
             with contextlib.suppress(OSError):
                 file.close()
 
@@ -47,7 +47,7 @@ class RecordSorter:
             self._files[bucket].write(_HEADER.pack(bytes.fromhex(key), len(record)) + record)
 
     def sorted_records(self) -> Iterator[bytes]:
-        """Yields the records by their keys."""
+        """Yields the records in the order of their keys."""
         for bucket in sorted(self._files):
             with self._files[bucket] as file:
                 with full_disk.reported(self._directory / f"records-{bucket}"):

@@ -32,16 +32,16 @@ def prepare(
     Args:
         preparation: what to do.
         output: path and start of the shards' names.
-        shard_size: records a shard.
+        shard_size: records per shard.
         watch: wraps an iterator, such as to show progress; it gets the name of what is counted.
 
     Returns:
-        The report, as of ``filter_report.Tally.as_json``, which is also in ``OUTPUT-report.json``
-        and, with pictures, ``OUTPUT-report.html``. What was left out is listed in
-        ``OUTPUT-left_out.jsonl``.
+        The report, as returned by ``filter_report.Tally.as_json``. It is also written to
+        ``OUTPUT-report.json`` and, with pictures, to ``OUTPUT-report.html``. Left-out pairs are
+        listed in ``OUTPUT-left_out.jsonl``.
 
     Raises:
-        InputError: as ``shard_sets.unfinished``.
+        InputError: as in ``shard_sets.unfinished``.
     """
     name = Path(output).name
     with shard_sets.unfinished(output) as work:

@@ -91,7 +91,7 @@ JOIN (SELECT unnest(arg_min(pair, key, {EXAMPLES})) AS pair FROM judged GROUP BY
 
 
 def can_judge(preparation: Preparation) -> bool:
-    """Whether ``judge`` does all that is asked."""
+    """Whether ``judge`` supports everything that is requested."""
     source, rules = preparation.source, preparation.rules
     return (
         preparation.table_only
@@ -113,7 +113,7 @@ def judge(
         scratch: folder for the database.
         kept: file of the lines of JSON to write, in their shuffled order.
         left_out: file of what is left out, in the table's order.
-        watch: as of ``single_machine.prepare``.
+        watch: as in ``single_machine.prepare``.
 
     Raises:
         InputError: if the table is not readable.

@@ -15,7 +15,7 @@ def training_shards(name: str, directory: str | paths.AnyPath, seed: int = 0) ->
     """Packs a TFDS set for training, unless that is done.
 
     Args:
-        name: as of ``TFDSExamples``.
+        name: as in ``TFDSExamples``.
         directory: where the shards go.
         seed: decides the order of the records.
 
@@ -23,8 +23,8 @@ def training_shards(name: str, directory: str | paths.AnyPath, seed: int = 0) ->
         The shards.
 
     Raises:
-        InputError: as ``TFDSExamples``, or if no pair of the set can be used, or shards of its name
-            are there that were not packed here.
+        InputError: as in ``TFDSExamples``; if no pair of the set is usable; or if shards with its
+            name exist that were not packed here.
     """
     own = name.removeprefix("tfds:")
     folder = paths.path_of(directory)
@@ -39,8 +39,8 @@ def training_shards(name: str, directory: str | paths.AnyPath, seed: int = 0) ->
         if not report["pairs_out"]:
             reasons = ", ".join(report["reasons"])
             raise InputError(
-                f"{name}: no pair of it can be used ({reasons})",
-                remedy=f"captions are looked for in {', '.join(CAPTION_COLUMNS)}",
+                f"{name}: no usable pair ({reasons})",
+                remedy=f"captions are read from {', '.join(CAPTION_COLUMNS)}",
             )
         finished.touch()
     return shard_sets.find_set(str(output))

@@ -1,16 +1,16 @@
-"""What the rules decide about one caption and one image."""
+"""Verdicts of the rules on one caption and one image."""
 
 import dataclasses
 
 
 @dataclasses.dataclass
 class Verdict:
-    """What became of one caption of an example."""
+    """Verdict on one caption of an example."""
 
     key: str
     """Name of the pair."""
     caption: object
-    """A string, if the pair is usable."""
+    """A string if the pair is usable."""
     words: list[str]
     """Its unigrams."""
     rule: str | None = None
@@ -21,7 +21,7 @@ class Verdict:
 
 @dataclasses.dataclass
 class Picture:
-    """What became of the image of an example."""
+    """Verdict on the image of an example."""
 
     data: bytes | None = None
     """The encoded image as it was read; None if it was not."""

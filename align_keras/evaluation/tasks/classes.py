@@ -22,8 +22,8 @@ class Classes:
     """The classes of a data set.
 
     Args:
-        name: of the data set.
-        names: of the classes, in the order of the labels.
+        name: name of the data set.
+        names: names of the classes, in the order of the labels.
     """
 
     def __init__(self, name: str, names: Iterable[str]) -> None:
@@ -36,7 +36,7 @@ class Classes:
         """The label of an example.
 
         Args:
-            place: of the example, for the message.
+            place: place of the example, for the message.
             label: its number, if it has one; it goes before the name.
             class_name: its class's name, or ImageNet's name of the class's folder.
 
@@ -58,7 +58,7 @@ def read_class_names(name: str, path: str, data: ExampleSet) -> list[str] | None
     """The class names of a data set, in the order of the labels.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         path: a text file with a name a line; empty for none.
         data: may name its classes.
 
@@ -94,9 +94,9 @@ def embed_labelled(
     """Embeds images and finds their classes.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         data: examples with a label or a class name.
-        encode: as of ``embedding.embed_images``.
+        encode: as in ``embedding.embed_images``.
         preprocessor: likewise.
         batch_size: likewise.
         class_names: in the order of the labels; None: the names in the data, sorted.

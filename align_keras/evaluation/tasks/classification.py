@@ -60,7 +60,7 @@ class ZeroShot(ImageData):
                 self.name, data, model.encode_images, model.preprocessor, self.batch_size, names
             )
             if len(images.class_names) < 2:
-                raise InputError("zero-shot classification needs two classes at least")
+                raise InputError("zero-shot classification needs at least two classes")
         if data_sets.known(self.name).only_present:
             present, images.labels = np.unique(images.labels, return_inverse=True)
             images.class_names = [images.class_names[place] for place in present]
@@ -82,7 +82,7 @@ class Probe(SplitData):
     """Classifies by training images, which must be others than the evaluated ones."""
 
     class_names: str = ""
-    """As of ``ZeroShot``."""
+    """As in ``ZeroShot``."""
     batch_size: int = 64
 
     def embed(
@@ -135,7 +135,7 @@ class LinearProbe(Probe):
     """Decides the order of the training images."""
 
     def run(self, model: Any, data: tuple[ExampleSet, ExampleSet], output: AnyPath) -> Result:
-        """Embeds both parts, trains the layer, draws; InputError as of ``NearestNeighbours``."""
+        """Embeds both parts, trains the layer, draws; InputError as in ``NearestNeighbours``."""
         images, train = self.embed(data, features.feature_encoder(model), model.preprocessor)
         weights, bias = probes.fit_linear_probe(
             train.features, train.labels, len(train.class_names), seed=self.seed
@@ -163,9 +163,9 @@ def classification_result(
     """The metrics of scores, and two pictures: a confusion matrix and some predictions.
 
     Args:
-        kind: of the task; the pictures' names begin with it.
-        name: of the data set.
-        title: of the table, after the number of images.
+        kind: kind of the task; the pictures' names begin with it.
+        name: name of the data set.
+        title: title of the table, after the number of images.
         scores: ``(images, classes)``; their softmax is the model's confidence.
         images: with their labels.
         data: the same images, to be drawn.

@@ -15,7 +15,7 @@ from align_keras.evaluation.metrics import names_of_json, title_of
 from align_keras.evaluation.tasks.result import outcomes_of
 from align_keras.paths import AnyPath
 
-#: A result file and its outcomes, which are empty where none were kept.
+#: A result and its outcomes; the outcomes are empty if none were saved.
 Found = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
@@ -24,23 +24,23 @@ def compare(runs: Sequence[str], samples: int = 1_000, seed: int = 0) -> dict[st
 
     Args:
         runs: directories of runs, or folders of results; the first is what others differ from.
-        samples: of the bootstrap.
+        samples: number of bootstrap samples.
         seed: decides its draws, the same for every run.
 
     Returns:
-        A dict of ``runs``, ``tasks`` (by name, lists of rows as of ``compare_task``) and
+        A dict of ``runs``, ``tasks`` (by name, lists of rows as in ``compare_task``) and
         ``notes``.
 
     Raises:
         InputError: if there are not two runs, a folder has no result, or no task is in all.
     """
     if len(runs) < 2:
-        raise InputError("one run alone", remedy="give two or more")
+        raise InputError("only one run is given", remedy="give two or more")
     found = [read_results(run) for run in runs]
     names = [name for name in found[0] if all(name in own for own in found[1:])]
     if not names:
         listed = "; ".join(f"{run}: {', '.join(own)}" for run, own in zip(runs, found, strict=True))
-        raise InputError(f"no task has results of all the runs ({listed})")
+        raise InputError(f"no task has results from all runs ({listed})")
     notes = [
         f"{name}: only of {', '.join(r for r, own in zip(runs, found, strict=True) if name in own)}"
         for name in dict.fromkeys(name for own in found for name in own)
@@ -60,7 +60,7 @@ def compare_task(
 
     Args:
         results: one a run.
-        samples: of the bootstrap.
+        samples: number of bootstrap samples.
         seed: decides its draws.
 
     Returns:
@@ -92,7 +92,10 @@ def compare_task(
                 )
             row["intervals"] = [interval(each) for each in means]
         rows.append(row)
-    return rows, "" if is_paired else "the runs answered different queries: no differences"
+    return (
+        rows,
+        "" if is_paired else "the runs answered different queries: no differences",
+    )
 
 
 def read_results(run: str) -> dict[str, Found]:
@@ -139,12 +142,12 @@ def format_comparison(found: dict[str, Any]) -> str:
     """The comparison as a table.
 
     Args:
-        found: as of ``compare``.
+        found: as returned by ``compare``.
     """
     runs = found["runs"]
     lines = [f"{chr(65 + place)}: {run}" for place, run in enumerate(runs)]
     lines.append(
-        "95 % intervals of the bootstrap over queries; * where that of a difference lacks 0"
+        "95 % bootstrap intervals over queries; * marks differences whose interval excludes 0"
     )
     for task, rows in found["tasks"].items():
         heads = [chr(65 + place) for place in range(len(runs))]

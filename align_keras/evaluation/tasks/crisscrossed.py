@@ -90,7 +90,7 @@ class Crisscrossed:
         if not items.captions and not items.files:
             raise InputError(
                 f"none of the {items.num_captions:,} captions and {items.num_images:,} images of "
-                "COCO that are judged is there",
+                "COCO that were judged was found",
                 remedy="give captions_val2014.json or dataset_coco.json as <captions>, and the "
                 "folder val2014 as <images>",
                 setting="captions",

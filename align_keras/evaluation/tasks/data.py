@@ -11,12 +11,12 @@ from align_keras.paths import AnyPath
 
 @dataclasses.dataclass(frozen=True)
 class DataFields:
-    """What names a data set of images; empty fields are the data set's own."""
+    """Where a data set of images is; empty fields mean the data set's defaults."""
 
     name: str
-    """Of the data set: a key of ``data_sets.DATA_SETS``, or another with ``data``."""
+    """Name of the data set: a key of ``data_sets.DATA_SETS``, or any other with ``data``."""
     data: str = ""
-    """As of ``open_examples``."""
+    """As in ``open_examples``."""
     split: str = ""
     images: str = ""
     """The folder of the images, if it is not the one of ``data``."""
@@ -56,11 +56,11 @@ class SplitData(DataFields):
     """Labelled images to evaluate on and others to train on."""
 
     train_data: str = ""
-    """As ``data``; empty: ``data``."""
+    """Like ``data``; empty: ``data``."""
     train_split: str = ""
 
     def train_source(self) -> tuple[str, str]:
-        """As ``source``, of the training images."""
+        """Like ``source``, for the training images."""
         own = data_sets.known(self.name)
         data, split = self.train_data or self.data, self.train_split
         _check_place(self.name, data)
@@ -82,7 +82,7 @@ class SplitData(DataFields):
             train_source = self.train_source()
             if source == train_source:
                 raise InputError(
-                    f"{' '.join(source)} would be trained and tested on",
+                    f"{' '.join(source)} would be used for both training and testing",
                     remedy="give another split, or <train_data>",
                     setting="train_split",
                 )

@@ -25,7 +25,7 @@ class Task(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the data set."""
+        """Name of the data set."""
 
     def open(self) -> Any:
         """Opens the data; InputError, with the field in ``setting``, if they cannot be used."""
@@ -56,7 +56,7 @@ def make_task(task: str, settings: Mapping[str, Any]) -> Task:
     """
     kind, _, name = task.partition(":")
     if kind not in TASKS:
-        raise InputError(f"no {kind!r}", remedy=f"choose one of {', '.join(TASKS)}")
+        raise InputError(f"unknown task {kind!r}", remedy=f"choose one of {', '.join(TASKS)}")
     if not name and kind in data_sets.DATA_SETS:
         name = kind
     if not name or {"/", "\\"} & set(name):
@@ -81,7 +81,7 @@ def evaluate(
         output: folder of the JSON and the pictures; it is made.
         model_name: for the JSON: where the model is.
         data: what ``task.open()`` returned; None: it is opened here.
-        fingerprint: for the JSON, as of ``report_result``.
+        fingerprint: for the JSON, as in ``report_result``.
 
     Raises:
         InputError: if the data cannot be used, or as ``check_output``.

@@ -39,7 +39,7 @@ class Multi30k:
     data: str = ""
     """The folder of ``test_2016_flickr.en``, ``.de`` and others, plain or ``.gz``."""
     split: str = ""
-    """Of the files' names; empty: ``test_2016_flickr``."""
+    """Split in the files' names; empty: ``test_2016_flickr``."""
     captions: str = ""
     """The list of the images' names, ``image_splits/test_2016_flickr.txt``."""
     images: str = ""
@@ -96,9 +96,7 @@ class Multi30k:
             for language, own in texts.items():
                 compare(f"mean_recall_{language}", images, own)
         else:
-            result.notes.append(
-                "no images: the recalls of images are left out, captions alone are compared"
-            )
+            result.notes.append("no images: image recalls are left out, only captions are compared")
         for language in [other for other in texts if other != "en" and "en" in texts]:
             compare(f"text_mean_recall_en_{language}", texts["en"], texts[language])
         for language, lines in data.captions.items():
@@ -124,7 +122,7 @@ def read_parallel_captions(folder: str, split: str) -> dict[str, list[str]]:
                     if fault := caption_fault(caption):
                         raise InputError(fault, Place(str(path), f"line {number}"))
     if not captions:
-        raise MissingInputError(f"no {split}.en, nor another language", Place(folder))
+        raise MissingInputError(f"no {split}.en and no other language", Place(folder))
     if len({len(lines) for lines in captions.values()}) > 1:
         raise InputError(f"the files {split}.* differ in length", Place(folder))
     return captions

@@ -1,4 +1,4 @@
-"""What a task found, and how it is reported."""
+"""The result of a task, and its report."""
 
 import dataclasses
 import hashlib
@@ -24,12 +24,12 @@ else:
 
 @dataclasses.dataclass
 class Result:
-    """What a task found; metrics go by the names of ``metrics.TITLES``."""
+    """The result of a task; metrics have the names of ``metrics.TITLES``."""
 
     task: str
     """CLIP_benchmark's name of the task, for the JSON."""
     title: str
-    """Of the table."""
+    """Title of the table."""
     metrics: dict[str, float]
     chance: dict[str, float]
     """The metrics of a model without any skill."""
@@ -44,7 +44,7 @@ class Result:
     skipped_images: int | None = None
     """Training images that were skipped, each as often as it was; None if nothing was trained."""
     outcomes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    """What became of each query, for ``bootstrap.hits_of`` and the page; empty if not kept.
+    """The outcome of each query, for ``bootstrap.hits_of`` and the page; empty if not kept.
 
     ``i2t_rank``, ``t2i_rank``, ``knn_rank`` and ``rank`` (of the class) count from 0, one a query;
     ``label``, ``predicted`` and ``confidence`` are of classified images, ``t2i_group`` is the image
@@ -58,12 +58,12 @@ def report_result(
     """Prints the table and writes the JSON, and beside it an ``.npz`` of the outcomes.
 
     Args:
-        result: of a task.
-        name: of the data set.
+        result: the result of a task.
+        name: name of the data set.
         model_name: for the JSON: where the model is.
-        path: of the JSON; its folder is made.
-        fingerprint: of the model, the data and the settings, by which a suite finds the result;
-            empty for none.
+        path: path of the JSON; its folder is made.
+        fingerprint: a digest of the model, the data and the settings, by which a suite finds the
+            result; empty for none.
     """
     figures = data_sets.known(name).paper
     paper = {own: figures.get(result.paper_prefix + own) for own in result.metrics}
@@ -91,7 +91,7 @@ def report_result(
 
 
 def outcomes_of(path: AnyPath) -> dict[str, np.ndarray]:
-    """The outcomes beside a result file; raises as ``np.load``."""
+    """The outcomes beside a result file; raises like ``np.load``."""
     with path.with_suffix(".npz").open("rb") as file, np.load(file) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
@@ -104,12 +104,12 @@ def query_digest(*queries: Any) -> np.ndarray:
 def pictures_of(
     data: Iterable[Example], rows: np.ndarray, preprocessor: "AlignPreprocessor"
 ) -> np.ndarray:
-    """The cropped images of some rows, by a second look into the data.
+    """Reads the data again and returns the cropped images of some rows.
 
     Args:
-        data: images with the same id are one row.
+        data: images with the same id form one row.
         rows: integers of any shape.
-        preprocessor: crops.
+        preprocessor: crops the images.
 
     Returns:
         uint8, ``(number of rows, size, size, 3)``.

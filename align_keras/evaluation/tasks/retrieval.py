@@ -86,13 +86,13 @@ def draw_retrievals(
     """Draws captions whose image ranks first, then captions whose image does not.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         pairs: embedded.
-        ranks: of each caption's image, ``(texts,)``.
+        ranks: ranks of each caption's image, ``(texts,)``.
         data: the same images, to be drawn.
         preprocessor: crops them.
         rows: captions, at most.
-        columns: images a caption, at most.
+        columns: images per caption, at most.
     """
     asked = some_right_and_wrong(ranks == 0, rows)
     columns = min(columns, len(pairs.images))

@@ -1,4 +1,4 @@
-"""SugarCrepe (Hsieh et al., 2023): is a caption nearer to its image than one with a slip in it?"""
+"""SugarCrepe (Hsieh et al., 2023): is the true caption nearer to its image than a wrong one?"""
 
 import dataclasses
 import json
@@ -101,7 +101,7 @@ class SugarCrepe:
 
 
 def read_choices(folder: str) -> list[tuple[str, str, str, str]]:
-    """The rows of ``add_att.json`` and so on, as of ``Choices.rows``.
+    """The rows of ``add_att.json`` and so on, as in ``Choices.rows``.
 
     Raises:
         MissingInputError: if a file is not there.

@@ -91,9 +91,9 @@ def run_suite(
 
     Args:
         model: an ``AlignDualEncoder`` with its preprocessor.
-        name: of the suite.
+        name: name of the suite.
         tasks: by their names.
-        opened: as of ``open_tasks``.
+        opened: as returned by ``open_tasks``.
         output: folder of the files.
         model_name: for the JSON: where the model is.
 
@@ -120,7 +120,7 @@ def run_suite(
                 continue
             result = find_result(output / json_of(task), digest)
         else:
-            print(f"\n{own}: its result is there already")
+            print(f"\n{own}: its result already exists")
         assert result is not None
         results[own] = result
     written = {
@@ -152,7 +152,7 @@ def fingerprint_of(task: Task, data: Any, model_digest: str) -> str:
     Args:
         task: with its settings.
         data: what ``task.open`` returned.
-        model_digest: as of ``fingerprint``.
+        model_digest: as returned by ``fingerprint``.
     """
     fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}  # type: ignore[arg-type]
     settings = {own: value for own, value in fields.items() if own not in _WITHOUT_EFFECT}
@@ -192,7 +192,7 @@ def find_result(path: AnyPath, digest: str) -> dict[str, Any] | None:
 def format_suite(written: Mapping[str, Any]) -> str:
     """The table of a suite: the chief figures of every task beside chance and the paper's."""
     columns = {"model": "metrics", "chance": "chance", "paper": "paper"}
-    # A column without any figure would only raise a question.
+    # A column without figures would only confuse.
     columns = {
         head: key
         for head, key in columns.items()

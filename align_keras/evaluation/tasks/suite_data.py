@@ -62,8 +62,8 @@ def tasks_of(suite: str) -> tuple[str, ...]:
     for task in tasks or (suite,):
         if task.partition(":")[0] not in TASKS:
             raise InputError(
-                f"no suite or task {task!r}",
-                remedy=f"choose of the suites {', '.join(SUITES)}, or list tasks: "
+                f"unknown suite or task {task!r}",
+                remedy=f"choose one of the suites {', '.join(SUITES)}, or list tasks: "
                 + ", ".join(own if own in data_sets.DATA_SETS else f"{own}:NAME" for own in TASKS),
             )
         make_task(task, {})
@@ -74,12 +74,12 @@ def make_tasks(suite: str, roots: str, settings: Mapping[str, Any]) -> dict[str,
     """The tasks of a suite by their names, each with its data as far as they are found.
 
     Args:
-        suite: as of ``tasks_of``.
-        roots: as of ``find_data``.
-        settings: as of ``make_task``, such as ``batch_size``; not those that name data.
+        suite: as in ``tasks_of``.
+        roots: as in ``find_data``.
+        settings: as in ``make_task``, such as ``batch_size``; not those that name data.
 
     Raises:
-        InputError: as ``tasks_of``; or if a data set is neither known nor found, or a folder of
+        InputError: as in ``tasks_of``; or if a data set is neither known nor found, or a folder of
             ``roots`` is not there, which names ``data`` in ``setting``.
     """
     places = [part for part in roots.split(",") if part]
@@ -103,7 +103,7 @@ def make_tasks(suite: str, roots: str, settings: Mapping[str, Any]) -> dict[str,
         if not found and name not in data_sets.DATA_SETS:
             known = [*data_sets.DATA_SETS, *named]
             raise InputError(
-                f"{name} of {task} is neither a known data set nor in the folders of the data",
+                f"{name} of {task} is neither a known data set nor found in the data folders",
                 remedy=f"give {name}=PATH, or one of {', '.join(known)}",
                 setting="data",
             )
@@ -115,7 +115,7 @@ def find_data(name: str, named: Mapping[str, str], folders: Iterable[AnyPath]) -
     """The fields of a task that name its data: ``data``, and ``images`` and ``captions``.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         named: paths of data by the names of their sets.
         folders: searched for ``NAME.jsonl``, or a folder ``NAME`` that holds ``pairs.jsonl`` or
             ``labels.jsonl`` (or ``.csv``, ``.tsv``, ``.parquet``), Karpathy's

@@ -38,7 +38,7 @@ def render(suite: Mapping[str, Any], folder: AnyPath) -> str:
 
     Args:
         suite: what ``run_suite`` returns.
-        folder: of the tasks' pictures and outcomes.
+        folder: folder of the tasks' pictures and outcomes.
 
     Returns:
         HTML, a string; pictures are within it.
@@ -213,7 +213,7 @@ def _calibration(outcomes: Mapping[str, np.ndarray]) -> str:
     return (
         f"<div><h3>Calibration: expected error {error:.1%}</h3>{drawn}"
         f"<p class='note'>Mean confidence {outcomes['confidence'].mean():.1%}, accuracy "
-        f"{right.mean():.1%}.<br>On the line the model is as often right as it claims.</p></div>"
+        f"{right.mean():.1%}.<br>On the line, accuracy equals confidence.</p></div>"
     )
 
 

@@ -26,10 +26,10 @@ _FIRST = "embeddings.word_embeddings.weight"
 
 
 def arguments(config: dict) -> tuple[dict, bool]:
-    """From a BERT's ``config.json``: arguments of ``BertBackbone``, and ``approximate_gelu``.
+    """Reads a BERT's ``config.json``: the arguments of ``BertBackbone``, and ``approximate_gelu``.
 
     Raises:
-        InputError: if it is another model, or asks for what keras-hub's BERT has not.
+        InputError: if it is another model, or needs something that keras-hub's BERT lacks.
     """
     kind = {"model_type": config.get("model_type")}
     hub.demand(kind, "config.json", "", {"model_type": [MODEL_TYPE]})
@@ -44,11 +44,11 @@ def load(
     Args:
         preset: a folder or a hub's address.
         config: its ``config.json``, a dict.
-        approximate_gelu: of ``TextEncoder``; None for what ``config.json`` says.
+        approximate_gelu: as in ``TextEncoder``; None for what ``config.json`` says.
         **options: of ``TextEncoder``.
 
     Raises:
-        InputError: as ``arguments``, or if a tensor is missing or has another shape.
+        InputError: as in ``arguments``, or if a tensor is missing or has another shape.
         MissingInputError: if there are no weights.
     """
     backbone, approximate = arguments(config)
@@ -78,7 +78,7 @@ def _root(tensors: TensorFiles) -> str:
     roots = [name.removesuffix(_FIRST) for name in tensors.names() if name.endswith(_FIRST)]
     if len(roots) != 1:
         raise InputError(
-            f"{len(roots)} tensors of the name {_FIRST}, where a BERT has one",
+            f"{len(roots)} tensors named {_FIRST}, but a BERT has one",
             Place(member=tensors.name),
         )
     return roots[0]

@@ -26,7 +26,7 @@ class PyTorchFile:
     """The tensors of one ``.bin`` file, read one by one.
 
     Args:
-        path: of a local file.
+        path: path of a local file.
 
     Raises:
         InputError: if it is no PyTorch archive, is damaged, or asks for more than tensors.
@@ -45,7 +45,7 @@ class PyTorchFile:
                     order = archive.read(self._member("byteorder", 16))
                     if order != b"little":
                         raise self._error(f"byte order {order!r}, only little is supported")
-        # A UnicodeDecodeError comes of a member's name.
+        # Names of members that are not UTF-8 raise UnicodeDecodeError.
         except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, UnicodeDecodeError) as error:
             raise self._error(f"not readable as PyTorch's zip format ({error})") from None
         self.tensors = self._read_entries(content)
@@ -117,12 +117,12 @@ class PyTorchFile:
     def _check_format(self, head: bytes) -> None:
         if head.startswith(_OLD_FORMAT):
             raise InputError(
-                "written by PyTorch before version 1.6, in a format that is not read",
+                "written by PyTorch before version 1.6, in an unsupported format",
                 Place(self.path),
                 "load it with PyTorch and save it again",
             )
         if not head.startswith(b"PK"):
-            raise self._error("no file of PyTorch's zip format")
+            raise self._error("not a file in PyTorch's zip format")
 
     def _find_folder(self) -> str:
         """The folder in the archive that holds everything, such as ``archive/``."""
@@ -158,7 +158,7 @@ class PyTorchFile:
         return member.header_offset + 30 + names + extra
 
     def _error(self, problem: str) -> InputError:
-        return InputError(problem, Place(self.path), "download it again, or take safetensors")
+        return InputError(problem, Place(self.path), "download it again, or use safetensors")
 
 
 def _extent(entry: TensorEntry) -> int:

@@ -30,7 +30,7 @@ class SafetensorsFile:
     """The tensors of one ``.safetensors`` file, read one by one.
 
     Args:
-        path: of a local file.
+        path: path of a local file.
 
     Raises:
         InputError: if it is not a readable safetensors file.
@@ -57,7 +57,7 @@ class SafetensorsFile:
 
     def read(self, name: str) -> np.ndarray:
         """The numbers of a tensor; bfloat16 as float32."""
-        # Opened anew each time: what is read of a mapped file stays in memory until it is closed.
+        # Opened again each time: what is read of a mapped file stays in memory until it is closed.
         with safetensors.safe_open(self.path, "np") as file:
             tensor = file.get_tensor(name)
         return tensor.astype("float32") if tensor.dtype == ml_dtypes.bfloat16 else tensor
@@ -127,7 +127,9 @@ def _by_index(preset: str, index: str) -> dict[str, _File]:
     for name in names.values():
         # An index may come from elsewhere: it must not name other files of the reader's machine.
         if os.path.basename(name) != name or not name.endswith((".safetensors", ".bin")):
-            raise InputError(f"it names {name}, which is not a file beside it", Place(member=index))
+            raise InputError(
+                f"it names {name}, which is not a file in its folder", Place(member=index)
+            )
     files = {name: _open(preset, name) for name in set(names.values())}
     for tensor, name in names.items():
         if tensor not in files[name].names():

@@ -90,7 +90,7 @@ def load(content: bytes, refuse: Callable[[str], InputError]) -> Any:
 
     Raises:
         InputError: by ``refuse``, if the pickle asks for anything but dictionaries of tensors.
-        Exception: of many kinds, if the bytes are no pickle.
+        Exception: many kinds, if the bytes are not a pickle.
     """
     return _Machine(refuse).run(content)
 
@@ -177,7 +177,7 @@ class _Machine:
 
     def _do_reduce(self, _: Any) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
-        # A nest of tuples could take for ever to hash.
+        # A nest of tuples could take forever to hash.
         if not isinstance(function, _Global):
             raise TypeError
         self._stack.append(_CALLS[function](*arguments))
@@ -189,7 +189,7 @@ class _Machine:
     def _set(self, pairs: Iterator[tuple[Any, Any]]) -> None:
         target = self._stack[-1]
         for key, value in pairs:
-            # Another key could take for ever to hash.
+            # Another key could take forever to hash.
             if not isinstance(target, dict) or not isinstance(key, str | int):
                 raise TypeError
             target[key] = value

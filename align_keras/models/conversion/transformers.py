@@ -62,7 +62,7 @@ class Loader(keras_internals.PresetLoader):
         )
         if backbone.image_projection is not None:
             raise InputError(
-                f"{backbone.projection_dim}, where the image tower is "
+                f"{backbone.projection_dim}, but the image tower is "
                 f"{backbone.image_encoder.output_shape[-1]} wide",
                 Place(member="config.json", column="projection_dim"),
             )

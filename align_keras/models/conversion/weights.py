@@ -50,7 +50,7 @@ class Weight:
         """Raises InputError if their array is not of the shape that it must have."""
         if shape != self.their_shape:
             raise InputError(
-                f"{self.name} has the shape {shape}, where config.json asks for {self.their_shape}"
+                f"{self.name} has the shape {shape}, but config.json asks for {self.their_shape}"
             )
 
     def to_keras(self, tensor: np.ndarray) -> np.ndarray:
@@ -81,7 +81,7 @@ def build_with_tensors(
     Args:
         build: builds the model.
         weights_of: the weights of the built model.
-        tensors: of the checkpoint.
+        tensors: the tensors of the checkpoint.
 
     Raises:
         InputError: if a tensor is missing or has another shape.

@@ -15,7 +15,7 @@ _MASKS = {16: (0x7C00, 0x3E0, 0x1F, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
 
 
 def decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes a BMP of 1, 4, 8, 16, 24 or 32 bits a pixel; transparent pixels are laid on white.
+    """Decodes a BMP of 1, 4, 8, 16, 24 or 32 bits per pixel; transparent pixels are laid on white.
 
     Args:
         encoded: a scalar string.

@@ -86,7 +86,7 @@ def orientation_of(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def decode_pixels(encoded: bytes, upright: bool = True) -> np.ndarray:
-    """As ``decode``, from bytes to an array; ImageFaultError if it is not decoded."""
+    """Like ``decode``, but from bytes to an array; ImageFaultError if it does not decode."""
     try:
         return decode(tf.constant(encoded), upright).numpy()
     except tf.errors.InvalidArgumentError as error:
@@ -109,7 +109,7 @@ def check_jpeg(encoded: bytes) -> int:
 
 
 def read_orientation(encoded: bytes) -> int:
-    """As ``orientation_of``, from bytes to a number."""
+    """Like ``orientation_of``, from bytes to a number."""
     if _is_plain_jpeg(encoded):
         return orientation.AS_STORED
     return int(orientation_of(tf.constant(encoded)))

@@ -32,7 +32,7 @@ def may_be_in_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def may_be_in_bytes(jpeg: bytes) -> bool:
-    """As ``may_be_in_jpeg``, of bytes."""
+    """Like ``may_be_in_jpeg``, of bytes."""
     return _EXIF in jpeg[:_SEARCHED]
 
 

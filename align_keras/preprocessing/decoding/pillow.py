@@ -10,7 +10,7 @@ def pixels_of(picture: Image.Image, upright: bool = True) -> np.ndarray:
     """A picture's pixels, uint8, ``(height, width, 3)``; transparent ones are laid on white.
 
     Args:
-        picture: of 8 bits a channel or less.
+        picture: at most 8 bits per channel.
         upright: whether it is turned as the EXIF orientation of its file says.
     """
     picture.load()

@@ -11,9 +11,9 @@ _WITH_OPACITY = 4  # in the number of the kind
 
 
 def decode_png(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes a PNG; of 16 bits a channel, the higher eight.
+    """Decodes a PNG; of 16 bits per channel, the higher eight.
 
-    TensorFlow must not be asked for an opacity that is not there: of less than 8 bits a pixel, it
+    TensorFlow must not be asked for an opacity that is not there: of less than 8 bits per pixel, it
     would read the others wrongly.
 
     Args:

@@ -18,7 +18,7 @@ def on_white(image: tf.Tensor) -> tf.Tensor:
 
 
 def _mixed(colours, opacity):
-    # 16 bits hold all of it: at most 255 * 255 + 128.
+    # The sum fits into 16 bits: it is at most 255 * 255 + 128.
     darkness = tf.cast(255 - colours, tf.uint16) * tf.cast(opacity, tf.uint16)
     total = tf.constant(255 * 255 + 128, tf.uint16) - darkness
     # An exact division by 255, rounded.

@@ -94,7 +94,7 @@ def test_labels_may_be_absent_or_have_gaps(write, rows, names, tmp_path):
     ("rows", "problem", "row"),
     [
         ([("a", 0), ("b", 0)], "label 0 is class b, but a at .*", 1),
-        ([("a", 0), ("a", 1)], "class a has the label 1, but 0 at .*", 1),
+        ([("a", 0), ("a", 1)], "class a has the label 1, but the label 0 at .*", 1),
         ([("a", 0), ("b", None)], "class b has no label, but others have", 1),
     ],
 )
@@ -145,8 +145,8 @@ def test_a_corrupt_record_is_left_out_and_is_an_image_without_bytes(tmp_path, ca
         ("none.jsonl", {}, "no file none.jsonl"),
         ("none.json", {}, "no file none.json"),
         ("none-*", {}, "no file matches 'none-*'"),
-        ("", {"split": "dev"}, "no folder {}/dev of the split dev"),
-        ("", {}, "{} has no folders of images, one a class"),
+        ("", {"split": "dev"}, "no folder {}/dev for the split dev"),
+        ("", {}, "{} has no class folders"),
         ("t.jsonl", {"split": "dev"}, "{}/t.jsonl has no row with split=dev"),
         ("t.jsonl", {"select": ("label=9",)}, "{}/t.jsonl has no row with label=9"),
         ("s-*.tfrecord", {"split": "dev"}, "shards have no split dev"),

@@ -65,10 +65,10 @@ def test_images_of_formats_that_are_not_read_are_not_passed_over(tmp_path):
     assert faults == [
         ("a/w.jfif", None),
         ("a/x.jpg", None),
-        ("a/y.TIFF", ".tiff is a format that is not read"),
-        ("a/z.heic", ".heic is a format that is not read"),
+        ("a/y.TIFF", ".tiff is an unsupported format"),
+        ("a/z.heic", ".heic is an unsupported format"),
     ]
-    with pytest.raises(InputError, match="is a format that is not read"):
+    with pytest.raises(InputError, match="is an unsupported format"):
         list(open_examples(folder))
     shuffled = [(example.image_id, example.fault) for example in found.shuffled(1)]
     assert shuffled != faults
@@ -78,7 +78,7 @@ def test_images_of_formats_that_are_not_read_are_not_passed_over(tmp_path):
 def test_images_beside_the_folders_of_classes_are_reported(tmp_path, caplog):
     open_examples(write(tmp_path, "a/x.jpg", "y.jpg", "z.png", "notes.txt", "._x.jpg"))
     assert [one.getMessage() for one in caplog.records] == [
-        f"{tmp_path}: 2 images in no folder of a class are left out"
+        f"{tmp_path}: 2 images outside the class folders are left out"
     ]
 
 

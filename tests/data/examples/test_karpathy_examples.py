@@ -13,7 +13,7 @@ IMAGE = {"filename": "0.jpg", "split": "test", "sentences": [{"raw": " a ball "}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([IMAGE], "no file of Karpathy's splits .*; write one object a line"),
+        ([IMAGE], "no file of Karpathy's splits .*; write one object per line"),
         ({"annotations": [], "images": []}, "but an object of annotations, images"),
         ({"image": {"0": "0.jpg"}}, "but an object of image"),
         ({"images": [IMAGE, {"filename": "1.jpg", "split": "test"}]}, "image 1: needs .*split$"),
@@ -29,7 +29,7 @@ def test_what_is_wrong_is_named(content, message, tmp_path):
 
 def test_lines_of_json_are_called_a_table(tmp_path):
     (tmp_path / "d.json").write_text(json.dumps(IMAGE) + "\n" + json.dumps(IMAGE) + "\n")
-    with pytest.raises(InputError, match="give a table of an object a line the ending .jsonl"):
+    with pytest.raises(InputError, match="one object per line, give it the ending .jsonl"):
         open_examples(tmp_path / "d.json")
 
 

@@ -121,8 +121,8 @@ def test_foreign_rows_do_not_stop_the_packing(folder):
         "image does not decode": 2,
         "caption is a number": 1,
         "image file unreadable": 1,
-        "caption holds half a character (a lone surrogate)": 1,
-        "tags is no text or number that a record can hold (list)": 1,
+        "caption contains a lone surrogate (half a character)": 1,
+        "tags cannot be stored in a record (list)": 1,
     }
     with pytest.raises(InputError, match="txt is a field that every record has") as caught:
         pack(rows, folder, carry=["txt=caption"])
@@ -162,7 +162,7 @@ def test_numbers_that_cannot_be_are_counted(folder):
     pairs, reasons = pack(rows, folder, carry=["n"])
     assert [pair["n"] for pair in pairs] == [-1]
     assert reasons == {
-        "n is no text or number that a record can hold (int)": 1,
+        "n cannot be stored in a record (int)": 1,
         "image is not text": 1,
     }
 

@@ -47,7 +47,7 @@ def test_a_set_in_a_folder_that_is_a_pattern_is_written_and_guarded(table):
     assert sorted(map(tuple, before.values())) == [(f"a thing number {n}",) for n in range(3)]
     assert records.find_shards(f"{output}-*.tfrecord") == sorted(before)
     assert records.find_shards(shard_sets.pattern_of(str(output))) == sorted(before)
-    with pytest.raises(InputError, match=r"set \[1\]-00000.tfrecord is there already") as caught:
+    with pytest.raises(InputError, match=r"set \[1\]-00000.tfrecord already exists") as caught:
         prepare(table, output)
     assert caught.value.setting == "output"
     assert read(output) == before
@@ -84,7 +84,7 @@ def test_a_list_that_is_there_is_not_written_over(table, tmp_path):
     before = {path.name: path.read_bytes() for path in tmp_path.glob("list-*")}
     assert "list-kept.jsonl" in before
     for table_only in (True, False):
-        with pytest.raises(InputError, match="list-kept.jsonl is there already"):
+        with pytest.raises(InputError, match="list-kept.jsonl already exists"):
             prepare(table, tmp_path / "list", table_only=table_only)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("list-*")} == before
 

@@ -137,7 +137,7 @@ def test_a_killed_run_is_done_again_whole(planted, tmp_path):
     planted.prepare(output)
     check_planted(planted, output)
     assert not list(output.parent.glob("*partial*")) and not list(output.parent.glob("*unfin*"))
-    with pytest.raises(InputError, match="train-00000.tfrecord is there already") as caught:
+    with pytest.raises(InputError, match="train-00000.tfrecord already exists") as caught:
         planted.prepare(output)
     assert caught.value.setting == "output"
 

@@ -78,7 +78,7 @@ def test_names_that_are_no_text_are_read_or_counted(rules, folder):
         "image file missing": 2,
         "image file unreadable": 1,
         "archive missing": 1,
-        "caption holds half a character (a lone surrogate)": 1,
+        "caption contains a lone surrogate (half a character)": 1,
         "image is a URL; download it first": 1,
         "image is a folder": 1,
     }
@@ -92,7 +92,7 @@ def test_captions_that_are_no_text_say_what_they_are(folder):
     assert [text for text, _ in packed] == ["[a ball"]
     assert reasons == {
         "caption is a number": 1,
-        "caption is true or false": 1,
+        "caption is a boolean": 1,
         "caption is a list": 1,
         "caption is an object": 2,
         "no caption": 3,

@@ -46,7 +46,7 @@ def test_probes_run_on_tables_and_folders(kind, tiny_model, scene_photos, tmp_pa
 
 def test_a_probe_is_not_trained_on_what_it_is_tested_on(scene_photos):
     task = NearestNeighbours("kinds", str(scene_photos), "train", train_split="train")
-    with pytest.raises(InputError, match="train would be trained and tested on") as caught:
+    with pytest.raises(InputError, match="train would be used for both training") as caught:
         task.open()
     assert caught.value.setting == "train_split"
 

@@ -45,14 +45,14 @@ def test_other_queries_have_no_difference(runs):
 
 def test_what_cannot_be_compared_is_named(runs, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="one run alone"):
+    with pytest.raises(InputError, match="only one run is given"):
         compare(runs[:1])
     with pytest.raises(MissingInputError, match="nowhere: no such folder"):
         compare([runs[0], "nowhere"])
     with pytest.raises(InputError, match="empty: no result of an evaluation"):
         compare([runs[0], str(tmp_path / "empty")])
     (tmp_path / "b/evaluation/zero_shot-pets.json").rename(tmp_path / "b/evaluation/knn-pets.json")
-    with pytest.raises(InputError, match=r"no task has results of all.*b: knn:pets"):
+    with pytest.raises(InputError, match=r"no task has results from all.*b: knn:pets"):
         compare(runs[:2])
     (tmp_path / "a/evaluation/zero_shot-pets.npz").write_bytes(b"PK")
     with pytest.raises(InputError, match="zero_shot-pets.npz: damaged; evaluate again"):

@@ -24,7 +24,7 @@ def folder(scene_photos, tmp_path):
 def test_captions_and_images_are_compared(tiny_model, folder, capsys):
     texts = evaluate(tiny_model, Multi30k(data=str(folder)), folder).metrics
     assert texts.keys() == {"text_mean_recall_en_de", "unknown_pieces_en", "unknown_pieces_de"}
-    assert "no images: the recalls of images are left out" in capsys.readouterr().out
+    assert "no images: image recalls are left out" in capsys.readouterr().out
     options = {"images": str(folder), "captions": str(folder / "names.txt")}
     whole = evaluate(tiny_model, Multi30k(data=str(folder), **options), folder).metrics
     assert {"mean_recall_en", "mean_recall_de"} == whole.keys() - texts.keys()

@@ -84,7 +84,7 @@ def test_names_of_a_model_with_a_head_and_of_tensorflow_are_read(bert, tokens):
     np.testing.assert_allclose(encoder(tokens), reference(weights, tokens), atol=1e-5)
     twice = {**weights, "embeddings_2.embeddings.word_embeddings.weight": np.zeros(1, "float32")}
     safetensors.numpy.save_file(twice, folder / "model.safetensors")
-    with pytest.raises(InputError, match="2 tensors of the name embeddings.word_embeddings"):
+    with pytest.raises(InputError, match="2 tensors named embeddings.word_embeddings"):
         pretrained.load_text_encoder(folder)
 
 

@@ -87,9 +87,9 @@ def test_half_precision_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("index", "problem"),
     [
-        ({"weight_map": {"a": "../outside.safetensors"}}, "not a file beside it"),
-        ({"weight_map": {"a": "/etc/passwd"}}, "not a file beside it"),
-        ({"weight_map": {"a": "config.json"}}, "not a file beside it"),
+        ({"weight_map": {"a": "../outside.safetensors"}}, "not a file in its folder"),
+        ({"weight_map": {"a": "/etc/passwd"}}, "not a file in its folder"),
+        ({"weight_map": {"a": "config.json"}}, "not a file in its folder"),
         ({"weight_map": {"a": 3}}, "no weight_map of names"),
         ({"weight_map": ["a"]}, "no weight_map of names"),
         ([], "no weight_map of names"),
