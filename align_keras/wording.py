@@ -1,4 +1,9 @@
-"""How numbers are said in lines, tables and reports."""
+"""How numbers are said in lines, tables and reports, and which names a message offers."""
+
+from collections.abc import Iterable
+
+# Of names in a message.
+_MOST_NAMES = 12
 
 
 def counted(count: int, noun: str) -> str:
@@ -26,3 +31,45 @@ def rate(count: float, seconds: float, noun: str) -> str:
     speed = count / seconds
     digits = max(0, 3 - len(str(int(speed)))) if speed >= 1 else 3
     return f"{speed:,.{digits}f} {noun}/s"
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The name that was probably meant; empty if none is like it.
+
+    Args:
+        name: what was given. Capitals, ``-`` and ``_`` make no difference.
+        names: what there is.
+    """
+    # Here, since only a mistake needs it.
+    import difflib
+
+    by_letters = {_letters(one): one for one in names}
+    near = difflib.get_close_matches(_letters(name), by_letters, 1)
+    return by_letters[near[0]] if near else ""
+
+
+def choose(name: str, names: Iterable[str]) -> str:
+    """What to do about a wrong name: "did you mean pets? there are cars, pets and 9 more".
+
+    Args:
+        name: what was given.
+        names: what there is, in the order of the message; a long list is shortened.
+    """
+    known = list(names)
+    there = listed(known)
+    near = nearest(name, known)
+    return f"did you mean {near}? there are {there}" if near else f"choose one of {there}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names joined by commas; "and 988 more" in place of what is beyond the twelfth."""
+    known = list(names)
+    more = len(known) - _MOST_NAMES
+    # One more takes no more room than its name.
+    if more <= 1:
+        return ", ".join(known)
+    return f"{', '.join(known[:_MOST_NAMES])} and {more:,} more"
+
+
+def _letters(name: str) -> str:
+    return name.lower().strip().replace("-", "_")

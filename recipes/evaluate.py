@@ -1,9 +1,8 @@
 r"""Evaluates a model by the protocols of the paper: retrieval, zero-shot, probes, CxC.
 
-    python recipes/evaluate.py --model=runs/photos --task=retrieval:photos --data=DIR/test.jsonl
-    python recipes/evaluate.py --model=hf://kakaobrain/align-base --task=zero_shot:imagenet
-    python recipes/evaluate.py --model=runs/photos --task=linear_probe:food101
-    python recipes/evaluate.py --model=runs/photos --suite=small --data=DATA,imagenet=DIR/labels.csv
+    python recipes/evaluate.py --model=hf://kakaobrain/align-base \
+        --task=zero_shot:photos --data=DIR/labels.csv
+    python recipes/evaluate.py --model=runs/photos --suite=small --data=DATA
     python recipes/evaluate.py --compare runs/photos runs/others
 
 Prints a table with chance and, where the paper has one, its figure; writes JSON with the names of
@@ -21,6 +20,7 @@ from align_keras import paths
 from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import InputError, concerning
 from align_keras.runs import command
+from align_keras.runs.settings import COMMON, Heading
 
 #: Settings that every task of a suite takes.
 OF_SUITES = ("batch_size", "bootstrap_samples", "cache", "seed")
@@ -31,28 +31,27 @@ OF_COMPARISONS = {"bootstrap_samples", "seed"}
 class EvaluateSettings:
     """Evaluates a preset or a finished run."""
 
-    model: Annotated[str, paths.PRESET] = ""
+    model: Annotated[str, paths.PRESET, COMMON, Heading("what to do")] = ""
     """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has one."""
-    task: str = ""
+    task: Annotated[str, COMMON] = ""
     """retrieval:NAME, zero_shot:NAME, knn:NAME, linear_probe:NAME, crisscrossed,
     multi30k or sugar_crepe. NAME is a known data set (flickr8k, flickr30k, coco, imagenet,
     imagenet_v2, imagenet_a, imagenet_r, imagenet_sketch, cifar10, cifar100, food101, pets,
     flowers, cars, dtd, caltech101, eurosat, stl10) or any other name beside --data."""
-    suite: str = ""
+    suite: Annotated[str, COMMON] = ""
     """Many tasks with one loaded model: paper (what the paper reports), small (minutes), or tasks
     joined by commas. A task whose result is there, of the same model and data, is not run again."""
-    compare: tuple[str, ...] = ()
+    compare: Annotated[tuple[str, ...], COMMON] = ()
     """Directories of evaluated runs, or folders of results: their figures side by side with
     bootstrap intervals, and each one's difference from the first."""
 
-    # === Data ===
-    data: Annotated[str, paths.DATA] = ""
+    data: Annotated[str, paths.DATA, COMMON, Heading("data")] = ""
     """tfds:NAME; a table (.jsonl, .csv, .tsv, .parquet) with the columns image and captions or
     class_name; Karpathy's .json; a folder with a folder of images a class; a quoted pattern of
     shards; for crisscrossed, multi30k and sugar_crepe the folder of their files. Empty: the data
     set's name in TFDS. For a suite, joined by commas: folders that hold a table NAME.jsonl or a
     folder NAME for each data set, and NAME=PATH."""
-    split: str = ""
+    split: Annotated[str, COMMON] = ""
     """Of TFDS, Karpathy's file, a table's column split, or a folder in the folder. Empty: the
     data set's own, or test."""
     select: tuple[str, ...] = ()
@@ -67,8 +66,7 @@ class EvaluateSettings:
     train_split: str = ""
     """As --split, for the probes' training images. Empty: the data set's own, or train."""
 
-    # === Zero-shot ===
-    prompts: tuple[str, ...] = ()
+    prompts: Annotated[tuple[str, ...], Heading("zero-shot")] = ()
     """Prompts, separated by spaces; {} stands for the class name. Empty: CLIP's for the data set,
     or 'a photo of a {}.'"""
     class_names: Annotated[str, paths.FILES] = ""
@@ -77,8 +75,7 @@ class EvaluateSettings:
     cache: Annotated[str, paths.FILES] = "runs/class_weights"
     """Folder where embedded classes are kept; empty for none."""
 
-    # === Run ===
-    batch_size: int = 64
+    batch_size: Annotated[int, COMMON, Heading("run")] = 64
     """Images embedded at a time."""
     fold_size: int = 0
     """Images of a fold: retrieval is then also reported as the mean over folds. 0: the data set's
@@ -87,7 +84,7 @@ class EvaluateSettings:
     """Of the correlations of crisscrossed, and of the intervals of --compare."""
     seed: int = 0
     """Decides the order of a probe's training images and what is sampled."""
-    output: Annotated[str, paths.FILES] = ""
+    output: Annotated[str, paths.FILES, COMMON] = ""
     """Folder for JSON and pictures. Empty: evaluation/ of the run, or a folder of the preset's own
     below runs/evaluation/."""
 

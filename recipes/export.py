@@ -1,8 +1,10 @@
 r"""Exports a trained or published model: for TensorFlow Serving, ONNX Runtime or LiteRT.
 
     python recipes/export.py --model=runs/photos --output=EXPORTED/photos/1
-    python recipes/export.py --model=runs/photos --output=EXPORTED/photos/2 --class-names=imagenet
-    python recipes/export.py --model=runs/photos --output=towers --format=litert --quantize=int8
+    python recipes/export.py --model=runs/photos --output=EXPORTED/photos/2 \
+        --class-names=imagenet
+    python recipes/export.py --model=runs/photos --output=towers \
+        --format=litert --quantize=int8
 
 A README.md in the output, in assets/ of a SavedModel, tells what it takes and gives.
 recipes/serving_client.py asks a server.
@@ -18,13 +20,14 @@ from typing import Annotated, Literal
 from align_keras import paths
 from align_keras.errors import concerning
 from align_keras.runs import command
+from align_keras.runs.settings import Heading
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportSettings:
     """Exports a preset or a finished run."""
 
-    model: Annotated[str, paths.PRESET]
+    model: Annotated[str, paths.PRESET, Heading("what to export")]
     """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has one."""
     output: Annotated[str, paths.FILES]
     """A new folder. TensorFlow Serving wants a number, the version, as in EXPORTED/photos/1."""
@@ -32,8 +35,7 @@ class ExportSettings:
     """saved_model: from strings and image files on, for TensorFlow Serving. onnx, litert: the two
     towers apart, from pixels and word pieces on."""
 
-    # === saved_model ===
-    class_names: Annotated[str, paths.FILES] = ""
+    class_names: Annotated[str, paths.FILES, Heading("saved_model")] = ""
     """Adds the signature classify: a text file with a class name a line, or a known data set
     (imagenet, pets, flowers, caltech101, eurosat). Empty: none."""
     prompts: tuple[str, ...] = ()
@@ -44,8 +46,7 @@ class ExportSettings:
     warm_up: bool = True
     """Write requests that TensorFlow Serving warms up with."""
 
-    # === litert ===
-    quantize: Literal["none", "float16", "int8"] = "none"
+    quantize: Annotated[Literal["none", "float16", "int8"], Heading("litert")] = "none"
     """How weights are kept."""
 
 

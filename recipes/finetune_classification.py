@@ -1,9 +1,9 @@
 r"""Fine-tunes the image tower of a trained model to classify, by the paper's recipes.
 
-    python recipes/finetune_classification.py --model=hf://kakaobrain/align-base --task=imagenet
-    python recipes/finetune_classification.py --experiment=fine_grained --model=RUN --task=pets
-    python recipes/finetune_classification.py --experiment=small_set --model=RUN --task=photos \
-        --data=PHOTOS/labels.csv
+    python recipes/finetune_classification.py --experiment=fine_grained \
+        --model=hf://kakaobrain/align-base --task=pets
+    python recipes/finetune_classification.py --experiment=small_set \
+        --model=runs/photos --task=birds --data=BIRDS/labels.csv
 
 First a linear head on the frozen tower, then everything. After either it prints a table with chance
 and, where the paper has one, its figure, and writes JSON and pictures as evaluate.py does; at the

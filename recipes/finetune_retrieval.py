@@ -1,9 +1,10 @@
 r"""Fine-tunes a trained model for retrieval by the paper's recipe.
 
-    python recipes/finetune_retrieval.py --model=RUN --train-data='FLICKR30K/train-*.tfrecord' \
-        --eval-data='FLICKR30K/test-*.tfrecord' --workdir=DIR
+    python recipes/finetune_retrieval.py --model=runs/photos \
+        --train-data='FLICKR30K/train-*.tfrecord' \
+        --eval-data='FLICKR30K/test-*.tfrecord'
     python recipes/finetune_retrieval.py --experiment=finetune_coco \
-        --model=hf://kakaobrain/align-base ...
+        --model=hf://kakaobrain/align-base --train-data='COCO/train-*.tfrecord'
 
 Pretraining goes on with the same loss: batches of 2,048, a learning rate of 1e-5 that falls
 linearly from the first step, 3,000 steps for Flickr30K and 6,000 for COCO. An image with five

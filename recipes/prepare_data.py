@@ -1,8 +1,11 @@
-"""Turns raw pairs of images and alt-texts into shards for ``pretrain.py``.
+r"""Turns raw pairs of images and alt-texts into shards for ``pretrain.py``.
 
-    python recipes/prepare_data.py --captions=DIR/captions.jsonl --output=SHARDS/train
-    python recipes/prepare_data.py --source='CRAWL/*.tar' --rules=paper --output=SHARDS/train
-    python recipes/prepare_data.py --captions=all.csv --images=DIR --select split=val ...
+    python recipes/prepare_data.py --captions=DIR/captions.jsonl \
+        --output=SHARDS/train
+    python recipes/prepare_data.py --captions=all.csv --images=DIR \
+        --select split=val --output=SHARDS/val
+    python recipes/prepare_data.py --source='CRAWL/*.tar' --rules=paper \
+        --output=SHARDS/train
 
 Every pair that is left out is counted under the rule that it breaks, in a report with pictures.
 """
@@ -22,6 +25,7 @@ from align_keras.data.examples.columns import Columns
 from align_keras.data.examples.table_columns import check_columns
 from align_keras.data.preparation import filters
 from align_keras.runs import command
+from align_keras.runs.settings import COMMON, Heading
 
 RuleName = Literal[tuple(filters.LIMITS)]
 
@@ -30,12 +34,11 @@ RuleName = Literal[tuple(filters.LIMITS)]
 class PrepareSettings:
     """Filters image-text pairs by the paper's rules, and packs them into TFRecord shards."""
 
-    # === Source: a table, or what has its own layout ===
-    captions: Annotated[str, paths.FILES] = ""
+    captions: Annotated[str, paths.FILES, COMMON, Heading("source")] = ""
     """Table with one row an image: .jsonl, .csv, .tsv or .parquet."""
-    images: Annotated[str, paths.FILES] = ""
+    images: Annotated[str, paths.FILES, COMMON] = ""
     """Folder of the table's images. Empty: the table's own folder."""
-    source: Annotated[str, paths.DATA] = ""
+    source: Annotated[str, paths.DATA, COMMON] = ""
     """In place of a table: a folder or quoted pattern of img2dataset's .tfrecord, .tar or
     .parquet files, or tfds:NAME, as in tfds:coco_captions@val for another split than train."""
     output: Annotated[str, paths.FILES]
@@ -45,19 +48,18 @@ class PrepareSettings:
     """Column with an image's path, relative to the folder."""
     archive_column: str = "archive"
     """Column with the name of a zip in the folder that holds the image; may be absent."""
-    caption_column: str = ""
+    caption_column: Annotated[str, COMMON] = ""
     """Column with the caption, or a list of captions. Empty: the first there is of captions,
     caption, txt and text."""
-    select: tuple[str, ...] = ()
+    select: Annotated[tuple[str, ...], COMMON] = ()
     """Keep only the rows with these values, as in: --select split=train."""
     carry: tuple[str, ...] = ()
     """Columns to copy into the records, as COLUMN or FIELD=COLUMN: class_name=type copies type
     as class_name, which zero-shot evaluation reads."""
 
-    # === Rules (sec. 3) ===
-    rules: Literal["none", "paper"] = "none"
+    rules: Annotated[Literal["none", "paper"], COMMON, Heading("rules (sec. 3)")] = "none"
     """The paper's rules, or none but those named below."""
-    without: tuple[RuleName, ...] = ()
+    without: Annotated[tuple[RuleName, ...], COMMON] = ()
     """Rules of the paper to leave out, as in: --without small_image."""
     min_words: int | None = None
     """Unigrams of a caption, at least; 3 in the paper."""
@@ -79,8 +81,9 @@ class PrepareSettings:
     unsafe_field: str = ""
     """Column or field that marks unsafe content: above 0.5, true or NSFW."""
 
-    # === Near-duplicates of evaluation images (app. A) ===
-    evaluation_images: Annotated[str, paths.DATA] = ""
+    evaluation_images: Annotated[
+        str, paths.DATA, COMMON, Heading("near-duplicates of evaluation images (app. A)")
+    ] = ""
     """A folder of images, or a quoted pattern of shards, whose near-duplicates are dropped."""
     max_hash_distance: int | None = None
     """Bits of 64 in which the perceptual hashes of copies differ, at most; 4."""
@@ -89,8 +92,7 @@ class PrepareSettings:
     max_cosine: float | None = None
     """Cosine of embeddings above which two images are near-duplicates; 0.975 in the paper."""
 
-    # === Output ===
-    table_only: bool = False
+    table_only: Annotated[bool, Heading("output")] = False
     """Open no image: the pairs that the rules keep are listed in OUTPUT-kept.jsonl with their
     url and caption, such as for img2dataset to download."""
     shard_size: int = 4_096

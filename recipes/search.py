@@ -1,6 +1,7 @@
 r"""Searches images by words and by images: makes an index, asks it, shows it on a page.
 
-    python recipes/search.py index --model=runs/photos --images=PHOTOS --output=INDEX
+    python recipes/search.py index --model=runs/photos --images=PHOTOS \
+        --output=INDEX
     python recipes/search.py query "two dogs in the snow" --index=INDEX
     python recipes/search.py query "in blue" --image=dress.jpg --index=INDEX
     python recipes/search.py evaluate --index=INDEX --data=PHOTOS/test.jsonl

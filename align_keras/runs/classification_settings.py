@@ -12,6 +12,7 @@ from tyro.conf import OmitArgPrefixes
 from align_keras import paths
 from align_keras.errors import InputError
 from align_keras.runs.settings import (
+    COMMON,
     FREE_ON_RESUME,
     Above,
     AtLeast,
@@ -30,7 +31,7 @@ class Phase:
     """At the start."""
     epochs: Annotated[int, AtLeast(0)] = 0
     """Passes over the training images; 0 where steps are given."""
-    steps: Annotated[int, AtLeast(0)] = 0
+    steps: Annotated[int, COMMON, AtLeast(0)] = 0
     """Optimizer steps; 0 where epochs are given."""
     backbone_factor: Annotated[float, AtLeast(0.0)] = 1.0
     """Factor on the learning rate of all weights but the head's."""
@@ -50,9 +51,9 @@ class Phase:
 class StartSettings(Part):
     """The model that is fine-tuned, and the name of what it learns."""
 
-    model: Annotated[str, paths.PRESET] = ""
+    model: Annotated[str, paths.PRESET, COMMON] = ""
     """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has one."""
-    task: str = ""
+    task: Annotated[str, COMMON] = ""
     """The name of the data set: a known one (imagenet, cifar10, cifar100, food101, pets, flowers,
     cars, dtd, caltech101, eurosat, stl10, ...) or any other beside --data."""
 
@@ -61,7 +62,7 @@ class StartSettings(Part):
 class LabelledDataSettings(Part):
     """Images with classes, and how they are cropped."""
 
-    data: Annotated[str, paths.DATA] = ""
+    data: Annotated[str, paths.DATA, COMMON] = ""
     """Evaluation data: tfds:NAME; a table (.jsonl, .csv, .tsv, .parquet) with the columns
     image and class_name or label; a folder with a folder of images a class; a quoted pattern of
     shards. Empty: the data set's name in TFDS."""
@@ -102,7 +103,7 @@ class TrainingSettings(Part):
     schedule: Literal["drops", "cosine"] = "drops"
     """The learning rate of a phase: 0.2 of it after 30, 60 and 90 % of its steps, or down to 0 as a
     cosine."""
-    batch_size: Annotated[int, AtLeast(1)] = 1_024
+    batch_size: Annotated[int, COMMON, AtLeast(1)] = 1_024
     """Images a step over all replicas."""
     momentum: Annotated[float, AtLeast(0.0), Below(1.0)] = 0.9
     """Of SGD."""
@@ -126,7 +127,7 @@ class RunSettings(Part):
     """Where it runs: auto takes all GPUs or else the CPU."""
     tpu: Annotated[str, FREE_ON_RESUME] = "local"
     """Name or address of the TPU for --strategy=tpu; local is this machine's."""
-    workdir: Annotated[str, paths.FILES, FREE_ON_RESUME] = ""
+    workdir: Annotated[str, paths.FILES, COMMON, FREE_ON_RESUME] = ""
     """The run's directory, also gs://...; the same command with the same directory resumes. Empty:
     a new one below runs/."""
     checkpoint_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 1_000

@@ -15,6 +15,7 @@ from align_keras.runs.setting_values import (
     read_steps,
 )
 from align_keras.runs.settings import (
+    COMMON,
     FREE_ON_RESUME,
     Above,
     AtLeast,
@@ -44,12 +45,12 @@ BROUGHT_BY_MODEL = (
 class DataSettings(Part):
     """What the run trains and is evaluated on, and how pairs become inputs."""
 
-    train_data: Annotated[str, paths.DATA] = ""
+    train_data: Annotated[str, paths.DATA, COMMON] = ""
     """Pattern of the training shards, quoted, such as 'DIR/train-*.tfrecord', several joined by
     commas, or tfds:NAME. With weights, 'A/*.tfrecord=2,B/*.tfrecord=1', each is shuffled by itself
     and mixed by weight, by default its number of pairs. Empty (quickstart only): scenes
     are rendered into the run's directory."""
-    eval_data: Annotated[str, paths.DATA, FREE_ON_RESUME] = ""
+    eval_data: Annotated[str, paths.DATA, COMMON, FREE_ON_RESUME] = ""
     """Pattern of the held-out shards. Empty: no evaluation (with --train-data empty too:
     rendered scenes)."""
     zero_shot_data: Annotated[str, paths.DATA, FREE_ON_RESUME] = ""
@@ -85,7 +86,7 @@ class DataSettings(Part):
 class ModelSettings(Part):
     """What is trained: a model of these sizes, or one that was trained before."""
 
-    model: Annotated[str, paths.PRESET] = ""
+    model: Annotated[str, paths.PRESET, COMMON] = ""
     """Starts from a trained model: a preset (a folder, hf://... or kaggle://...), or the
     directory of a run that has one. It brings its towers, temperature, vocabulary and, unless
     given beside it, the sizes of images and captions; those of --experiment are left out.
@@ -135,7 +136,7 @@ class OptimizerSettings(Part):
     paper's loss."""
     optimizer: Literal["lamb", "adamw", "sgd", "adafactor"] = "lamb"
     """LAMB as published, AdamW, SGD with momentum 0.9, or Adafactor."""
-    learning_rate: Annotated[float, AtLeast(0.0), FREE_ON_RESUME] = 1e-3
+    learning_rate: Annotated[float, COMMON, AtLeast(0.0), FREE_ON_RESUME] = 1e-3
     """At its peak, after the warm-up."""
     warmup_steps: Annotated[int, AtLeast(0), Below("steps")] = 10_000
     """Steps over which the learning rate rises from 0; afterwards it follows --schedule."""
@@ -180,19 +181,19 @@ class OptimizerSettings(Part):
 class RunSettings(Part):
     """How long it trains, where, and what it leaves."""
 
-    batch_size: Annotated[int, AtLeast(2)] = 16_384
+    batch_size: Annotated[int, COMMON, AtLeast(2)] = 16_384
     """Pairs a step over all replicas, every one a negative of the others."""
-    steps: Annotated[int, AtLeast(1)] = 1_200_000
+    steps: Annotated[int, COMMON, AtLeast(1)] = 1_200_000
     """Optimizer steps."""
     seed: Annotated[int, AtLeast(0), AtMost(2**32 - 1)] = 0
     """Decides weights, data order, crops and dropout."""
     strategy: Annotated[
-        Literal["auto", "cpu", "mirrored", "multi_worker", "tpu"], FREE_ON_RESUME
+        Literal["auto", "cpu", "mirrored", "multi_worker", "tpu"], COMMON, FREE_ON_RESUME
     ] = "auto"
     """Where it runs: auto takes all GPUs or else the CPU."""
     tpu: Annotated[str, FREE_ON_RESUME] = "local"
     """Name or address of the TPU for --strategy=tpu; local is this machine's."""
-    workdir: Annotated[str, paths.FILES, FREE_ON_RESUME] = ""
+    workdir: Annotated[str, paths.FILES, COMMON, FREE_ON_RESUME] = ""
     """The run's directory, also gs://...; the same command with the same directory resumes. Empty:
     a new one below runs/."""
     eval_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 10_000
