@@ -88,6 +88,9 @@ def _script(parse: Callable[[list[str]], Any], shell: str) -> str:
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
             parse(["--tyro-write-completion", shell, str(written)])
         text = written.read_text(encoding="utf-8")
+    # tyro prints a flag and its description as a line, and would take a second line for a flag.
+    spec = next(line for line in text.splitlines() if line.startswith("COMPLETION_SPEC = "))
+    text = text.replace(spec, spec.replace("\\n", " "))
     if shell == "bash":
         return text + _BASH
     # tyro writes a file that zsh loads by itself from a folder; this one is sourced.

@@ -20,6 +20,9 @@ HELP, HELP_ALL = "--help", "--help-all"
 _WIDEST = 100
 # Letters of the choices that still stand behind a flag in 80 columns; more go into its text.
 _LONGEST_CHOICES = 50
+_FLAG = re.compile(r"--[a-z.-]+")
+# In place of the hyphens of a flag, at which argparse would break a line.
+_UNBROKEN = "\N{NON-BREAKING HYPHEN}"
 _SENTENCE = re.compile(r".*?\.(?= [A-Z]|$)")
 
 
@@ -53,7 +56,7 @@ def format_help(command: str, description: str, flags: Sequence[Flag], whole: bo
         if not whole and (sentence := _SENTENCE.match(text)):
             text = sentence[0]
         _add(groups[flag.part], flag, text)
-    return parser.format_help()
+    return parser.format_help().replace(_UNBROKEN, "-")
 
 
 def format_commands(command: str, description: str, commands: Mapping[str, type]) -> str:
@@ -98,7 +101,8 @@ def _add(group: Any, flag: Flag, text: str) -> None:
         text += " (required)"
     elif flag.default not in ("", (), None, False):
         text += f" (default: {_shown(flag.default)})"
-    text = text.strip().replace("%", "%%")
+    text = _FLAG.sub(lambda match: match[0].replace("-", _UNBROKEN), text.strip())
+    text = text.replace("%", "%%")
     if flag.is_positional:
         group.add_argument(flag.name, metavar=flag.name.upper(), help=text)
     elif flag.is_switch:
