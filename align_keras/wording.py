@@ -48,6 +48,12 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return by_letters[near[0]] if near else ""
 
 
+def meant(name: str, names: Iterable[str]) -> str:
+    """The question "did you mean pets?", of ``nearest``; empty if there is none."""
+    near = nearest(name, names)
+    return f"did you mean {near}?" if near else ""
+
+
 def choose(name: str, names: Iterable[str]) -> str:
     """What to do about a wrong name: "did you mean pets? there are cars, pets and 9 more".
 
@@ -57,18 +63,20 @@ def choose(name: str, names: Iterable[str]) -> str:
     """
     known = list(names)
     there = listed(known)
-    near = nearest(name, known)
-    return f"did you mean {near}? there are {there}" if near else f"choose one of {there}"
+    question = meant(name, known)
+    return f"{question} there are {there}" if question else f"choose one of {there}"
 
 
-def listed(names: Iterable[str]) -> str:
-    """Names joined by commas; "and 988 more" in place of what is beyond the twelfth."""
+def listed(names: Iterable[str], most: int = _MOST_NAMES) -> str:
+    """Names joined by commas: "cars, pets and 9 more".
+
+    Args:
+        names: all of them.
+        most: how many are shown; the others are counted.
+    """
     known = list(names)
-    more = len(known) - _MOST_NAMES
-    # One more takes no more room than its name.
-    if more <= 1:
-        return ", ".join(known)
-    return f"{', '.join(known[:_MOST_NAMES])} and {more:,} more"
+    more = len(known) - most
+    return ", ".join(known[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _letters(name: str) -> str:

@@ -1,17 +1,21 @@
-"""Asks a TensorFlow Serving server of an exported model; a copy needs nothing of this package.
+"""Asks a TensorFlow Serving server of an exported model.
+
+A copy needs nothing of this package.
 
     python recipes/serving_client.py --texts "two dogs in the snow" "a red ring"
     python recipes/serving_client.py --images photos/*.jpg --signature=classify
-    python recipes/serving_client.py --images photos/*.jpg --grpc --server=localhost:8500
+    python recipes/serving_client.py --images photos/*.jpg --grpc
 
 REST takes the standard library alone, --grpc the package tensorflow-serving-api.
 """
 
 import argparse
 import base64
+import difflib
 import http.client
 import json
 import os
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -133,7 +137,8 @@ def _plain(value):
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
-if __name__ == "__main__":
+def parse(arguments=None):
+    """The flags of the process, or those given."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -144,8 +149,18 @@ if __name__ == "__main__":
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--texts", nargs="+", help="captions")
     what.add_argument("--images", nargs="+", help="image files")
-    arguments = parser.parse_args()
-    arguments.server = arguments.server or f"localhost:{8500 if arguments.grpc else 8501}"
+    found, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        flags = re.findall("--[a-z]+", parser.format_usage())
+        near = difflib.get_close_matches(name, flags, 1)
+        parser.error(f"no flag {name}" + (f"; did you mean {near[0]}?" if near else ""))
+    found.server = found.server or f"localhost:{8500 if found.grpc else 8501}"
+    return found
+
+
+if __name__ == "__main__":
+    arguments = parse()
     try:
         main(arguments)
     except FileNotFoundError as error:

@@ -1,6 +1,7 @@
 """The setting ``freeze``: which towers are not trained, and for how long."""
 
 from align_keras.errors import InputError
+from align_keras.wording import choose
 
 TOWERS = ("image_encoder", "text_encoder")
 
@@ -15,9 +16,7 @@ def frozen_towers(freeze: str) -> dict[str, int | None]:
     for one in freeze.split(",") if freeze else []:
         name, colon, steps = one.strip().partition(":")
         if name not in TOWERS:
-            raise InputError(
-                f"no tower {name!r}", remedy=f"choose of {', '.join(TOWERS)}", setting="freeze"
-            )
+            raise InputError(f"no tower {name!r}", remedy=choose(name, TOWERS), setting="freeze")
         if colon and not (steps.isdecimal() and int(steps)):
             raise InputError(
                 f"{one.strip()!r} has no number of steps",

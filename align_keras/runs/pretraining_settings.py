@@ -24,6 +24,7 @@ from align_keras.runs.settings import (
     Part,
     Settings,
 )
+from align_keras.wording import choose
 
 #: The paper's sizes (sec. 5), where neither a flag nor the model gives one.
 PAPER_SIZES = {"image_size": 289, "resize_size": 346, "sequence_length": 64}
@@ -237,8 +238,8 @@ class PretrainSettings(Settings):
                 setting="profile",
             )
         if self.model.preset not in PRESETS:
-            names = ", ".join(sorted(PRESETS))
-            raise InputError(f"no {self.model.preset!r}", None, f"choose one of {names}", "preset")
+            remedy = choose(self.model.preset, sorted(PRESETS))
+            raise InputError(f"no {self.model.preset!r}", remedy=remedy, setting="preset")
         check_freeze(self.model.freeze, run.steps)
         self._check_origins()
 

@@ -9,6 +9,7 @@ from align_keras.errors import InputError
 from align_keras.evaluation import data_sets
 from align_keras.evaluation.tasks.evaluate import TASKS, Task, make_task
 from align_keras.paths import AnyPath
+from align_keras.wording import meant
 
 #: Tasks by the name of their suite.
 SUITES = {
@@ -61,10 +62,10 @@ def tasks_of(suite: str) -> tuple[str, ...]:
     tasks = tuple(filter(None, map(str.strip, suite.split(","))))
     for task in tasks or (suite,):
         if task.partition(":")[0] not in TASKS:
+            names = (own if own in data_sets.DATA_SETS else f"{own}:NAME" for own in TASKS)
             raise InputError(
                 f"no suite or task {task!r}",
-                remedy=f"choose of the suites {', '.join(SUITES)}, or list tasks: "
-                + ", ".join(own if own in data_sets.DATA_SETS else f"{own}:NAME" for own in TASKS),
+                remedy=f"{meant(task, (*SUITES, *TASKS))} choose of the suites {', '.join(SUITES)}, or list tasks: {', '.join(names)}".strip(),
             )
         make_task(task, {})
     return tuple(dict.fromkeys(tasks))
