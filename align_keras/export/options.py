@@ -87,7 +87,6 @@ def read_class_names(class_names: str) -> list[str] | None:
         known = [name for name in data_sets.DATA_SETS if data_sets.class_names_of(name)]
         raise InputError(
             f"{class_names} is not a file and none of {', '.join(known)}",
-            remedy=(f"did you mean {near}? " if near else "")
-            + "give a text file with a name a line",
+            remedy=f"{meant(class_names, known)} give a text file with a name a line".strip(),
         )
     return known_names

@@ -15,7 +15,7 @@ from align_keras.data.examples.example import (
     storable,
 )
 from align_keras.errors import InputError, Place
-from align_keras.wording import listed, nearest
+from align_keras.wording import listed, meant
 
 CAPTION_COLUMNS = ("captions", "caption", "txt", "text")
 #: Width and height on the web, as img2dataset names them.
@@ -162,8 +162,8 @@ def listing(names: Collection[str]) -> str:
 
 def _nearest(wanted: Collection[str], found: Collection[str]) -> str:
     """The name that was probably meant."""
-    near = (nearest(name, filter(None, found)) for name in wanted)
-    return next((f"did you mean {storable(name)}?" for name in near if name), "")
+    names = [storable(name) for name in found if name]
+    return next(filter(None, (meant(name, names) for name in wanted)), "")
 
 
 def _is_blank(value: object) -> bool:

@@ -63,10 +63,11 @@ def tasks_of(suite: str) -> tuple[str, ...]:
     for task in tasks or (suite,):
         if task.partition(":")[0] not in TASKS:
             names = (own if own in data_sets.DATA_SETS else f"{own}:NAME" for own in TASKS)
-            raise InputError(
-                f"no suite or task {task!r}",
-                remedy=f"{meant(task, (*SUITES, *TASKS))} choose of the suites {', '.join(SUITES)}, or list tasks: {', '.join(names)}".strip(),
+            remedy = (
+                f"{meant(task, (*SUITES, *TASKS))} choose of the suites {', '.join(SUITES)}, "
+                f"or list tasks: {', '.join(names)}"
             )
+            raise InputError(f"no suite or task {task!r}", remedy=remedy.strip())
         make_task(task, {})
     return tuple(dict.fromkeys(tasks))
 
