@@ -7,6 +7,7 @@ from typing import Any
 from align_keras import paths
 from align_keras.errors import InputError, Place, concerning
 from align_keras.evaluation import data_sets, zero_shot
+from align_keras.wording import meant
 
 
 @dataclasses.dataclass(frozen=True)

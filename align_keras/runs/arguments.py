@@ -28,12 +28,15 @@ def check(arguments: Sequence[str], flags: Sequence[Flag]) -> None:
             that is missing.
     """
     named = {name: flag for flag in flags for name in flag.spellings() if not flag.is_positional}
-    _check_names(arguments, named)
-    groups = _grouped(arguments, named)
+    # What stands behind -- is no flag.
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    _check_names(arguments[:end], named)
+    groups = [*_grouped(arguments[:end], named), (None, list(arguments[end + 1 :]))]
     _check_counts(groups, [flag for flag in flags if flag.is_positional])
     for flag, words in groups:
-        for word in words if flag else ():
-            _check_value(flag, word)
+        if flag is not None and not flag.is_switch:
+            for word in words if flag.takes_many else words[:1]:
+                _check_value(flag, word)
     _check_missing(groups, flags)
 
 
@@ -89,7 +92,7 @@ def _grouped(arguments: Sequence[str], named: Mapping[str, Flag]) -> list[_Group
                 names = " or ".join(f"<{name}>" for name in flag.spellings())
                 raise InputError(f"takes no value, not {value!r}", None, f"give {names}", flag.name)
             groups.append((flag, [value] if has_value else []))
-        elif word != "--":
+        else:
             groups[-1][1].append(word)
     return groups
 
@@ -158,9 +161,7 @@ def _common(words: Sequence[str]) -> str:
     return "".join(letter for letter, _ in pairs)
 
 
-def _check_value(flag: Flag | None, word: str) -> None:
-    if flag is None:
-        return
+def _check_value(flag: Flag, word: str) -> None:
     kinds = set(flag.kinds)
     if flag.choices:
         if word not in flag.choices:
