@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+# Share of equal letters from which a name was meant: "adam" is adamw, "gpu" is not tpu.
+_LIKE = 0.7
 # Of names in a message.
 _MOST_NAMES = 12
 
@@ -44,7 +46,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     import difflib
 
     by_letters = {_letters(one): one for one in names}
-    near = difflib.get_close_matches(_letters(name), by_letters, 1)
+    near = difflib.get_close_matches(_letters(name), by_letters, 1, _LIKE)
     return by_letters[near[0]] if near else ""
 
 

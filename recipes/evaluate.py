@@ -114,12 +114,16 @@ def main(settings):
 
 def evaluate_suite(settings):
     """Runs the tasks of a suite whose data are there; returns what its JSON holds."""
-    from align_keras.evaluation.tasks import suite, suite_data
-    from align_keras.runs.presets import load_model
+    from align_keras.evaluation.tasks import suite_data
+    from align_keras.runs.presets import check_model, load_model
 
     with concerning("suite"):
         own = {name: getattr(settings, name) for name in OF_SUITES}
         tasks = suite_data.make_tasks(settings.suite, settings.data, own)
+    with concerning("model"):
+        check_model(settings.model)
+    from align_keras.evaluation.tasks import suite  # loads TensorFlow
+
     opened = suite.open_tasks(tasks)
     with concerning("model"):
         output = settings.output or default_output(settings.model)

@@ -9,11 +9,10 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
-from tyro.conf import OmitArgPrefixes
-
 from align_keras.errors import InputError
 from align_keras.runs import command
 from align_keras.runs.classification_settings import ClassificationSettings, Phase
+from align_keras.runs.flags import WITHOUT_PREFIX
 from align_keras.runs.pretraining_settings import (
     BROUGHT_BY_MODEL,
     PAPER_SIZES,
@@ -148,7 +147,7 @@ class _Pretraining:
 
     experiment: Annotated[Literal[tuple(PRETRAINING)], COMMON, Heading("experiment")]
     """Picks the defaults of all other flags."""
-    settings: OmitArgPrefixes[PretrainSettings]
+    settings: Annotated[PretrainSettings, WITHOUT_PREFIX]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +156,7 @@ class _Classification:
 
     experiment: Annotated[Literal[tuple(CLASSIFICATION)], COMMON, Heading("experiment")]
     """Picks the defaults of all other flags."""
-    settings: OmitArgPrefixes[ClassificationSettings]
+    settings: Annotated[ClassificationSettings, WITHOUT_PREFIX]
 
 
 def read_pretraining(arguments: Sequence[str], default: str, description: str) -> PretrainSettings:

@@ -19,6 +19,8 @@ import tyro
 from align_keras.paths import PathMark
 from align_keras.runs.settings import COMMON, Heading
 
+#: Marks a class in another one whose flags have no prefix; groups within it keep theirs.
+WITHOUT_PREFIX = tyro.conf.arg(name="")
 #: The default of a flag that must be given.
 REQUIRED = dataclasses.MISSING
 
@@ -111,7 +113,7 @@ def _walk(settings_class: type, default: Any, prefix: str, part: str) -> Iterato
         kind, marks = _unmarked(hints[field.name])
         value = getattr(default, field.name) if default is not None else _default_of(field)
         if dataclasses.is_dataclass(kind):
-            is_flat = tyro.conf.OmitArgPrefixes in marks
+            is_flat = tyro.conf.OmitArgPrefixes in marks or WITHOUT_PREFIX in marks
             own = prefix if is_flat else f"{prefix}{field.name}."
             yield from _walk(typing.cast(type, kind), value, own, field.name)
             continue
