@@ -92,6 +92,8 @@ TABLE = [
     for line in MISTAKES.replace("\\\n", "").strip().splitlines()
 ]
 
+RECIPES = {file.name for file in (ROOT / "recipes").glob("*.py")} - {"experiments.py"}
+
 #: Runs all commands in one process; its answers are lines of JSON.
 CODE = """
 import contextlib, io, json, runpy, socket, sys
@@ -105,7 +107,7 @@ for name, *arguments in json.load(sys.stdin):
         try:
             runpy.run_path(f"recipes/{name}", run_name="__main__")
         except SystemExit as ended:
-            code = ended.code
+            code = ended.code or 0
     loaded = sorted({"tensorflow", "keras"} & sys.modules.keys())
     print(json.dumps([code, written.getvalue(), loaded]))
 """
@@ -130,7 +132,9 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="module")
 def answers(files):
     """What each command ended with, and the modules that were loaded by then."""
-    commands = [shlex.split(command.replace("DIR", str(files))) for command, *_ in TABLE]
+    # The help first, which loads nothing either.
+    commands = [[name, "--help"] for name in RECIPES]
+    commands += [shlex.split(command.replace("DIR", str(files))) for command, *_ in TABLE]
     ended = subprocess.run(
         [sys.executable, "-c", CODE],
         cwd=ROOT,
@@ -140,8 +144,10 @@ def answers(files):
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    lines = map(json.loads, ended.stdout.splitlines())
-    return {command: answer for (command, *_), answer in zip(TABLE, lines, strict=True)}
+    lines = list(map(json.loads, ended.stdout.splitlines()))
+    assert lines[: len(RECIPES)] == [[0, "", []]] * len(RECIPES)
+    mistakes = lines[len(RECIPES) :]
+    return {command: answer for (command, *_), answer in zip(TABLE, mistakes, strict=True)}
 
 
 @pytest.mark.parametrize(("command", "phrases"), [(row[0], row[1:]) for row in TABLE])
@@ -159,5 +165,4 @@ def test_a_mistake_is_named_with_what_to_do(command, phrases, answers, files):
 
 def test_there_are_thirty_mistakes_of_all_recipes():
     assert len({command for command, *_ in TABLE}) == len(TABLE) > 30
-    recipes = {file.name for file in (ROOT / "recipes").glob("*.py")} - {"experiments.py"}
-    assert {command.split()[0] for command, *_ in TABLE} == recipes
+    assert {command.split()[0] for command, *_ in TABLE} == RECIPES
