@@ -40,8 +40,9 @@ _align_keras_python() {
   done
   local COMP_WORDS=("${words[@]}") COMP_CWORD=$place
   "${BASH_REMATCH[1]}"
+  [[ -n ${COMPREPLY[*]} ]] || COMPREPLY=()
 }
-complete -o default -F _align_keras_python python python3
+complete -o default -o filenames -F _align_keras_python python python3
 """
 
 

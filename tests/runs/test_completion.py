@@ -20,7 +20,8 @@ python pretrain.py --steps => --steps --steps-per-execution
 python search.py qu => query
 python search.py query --without => --without --without-weight
 python finetune_classification.py --full.st => --full.steps
-python pretrain.py --workdir r =>
+python pretrain.py --workdir photo => photos
+python pretrain.py --steps 5 =>
 python other.py --st =>
 """.strip().splitlines()
 #: As Bash splits a command line into words: at spaces and at ``=``.
@@ -33,7 +34,8 @@ try() {
 """
 
 
-def test_bash_completes_flags_and_choices_behind_python(capsys):
+def test_bash_completes_flags_and_choices_behind_python(capsys, tmp_path):
+    (tmp_path / "photos").mkdir()
     scripts = []
     for name in ("pretrain.py", "search.py", "finetune_classification.py"):
         assert run_recipe_here(name, "--completion=bash") is None
@@ -43,7 +45,9 @@ def test_bash_completes_flags_and_choices_behind_python(capsys):
         typed = line.partition(" =>")[0].split(" ")
         lines.append("try " + " ".join(f"'{word}'" for word in typed))
     code = "\n".join([*scripts, TRY, *lines])
-    ended = subprocess.run(["bash"], input=code, capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        ["bash"], input=code, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert not ended.stderr
     found = [
         f"{line.partition(' =>')[0]} => {answer}".rstrip()
