@@ -81,7 +81,7 @@ def _parser(usage: str, description: str) -> argparse.ArgumentParser:
     # Examples, which are indented, stay as they are.
     paragraphs = [
         text if text.startswith(" ") else textwrap.fill(text, width)
-        for text in description.strip().split("\n\n")
+        for text in description.replace("``", "").strip().split("\n\n")
     ]
     return argparse.ArgumentParser(
         prog="",
@@ -99,7 +99,7 @@ def _add(group: Any, flag: Flag, text: str) -> None:
         text += f" One of {', '.join(flag.choices)}."
     if flag.default is REQUIRED:
         text += " (required)"
-    elif flag.default not in ("", (), None, False):
+    elif flag.default is not None and flag.default is not False and flag.default not in ("", ()):
         text += f" (default: {_shown(flag.default)})"
     text = _FLAG.sub(lambda match: match[0].replace("-", _UNBROKEN), text.strip())
     text = text.replace("%", "%%")
