@@ -140,19 +140,21 @@ def _plain(value):
 def parse(arguments=None):
     """The flags of the process, or those given."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        usage="%(prog)s --texts TEXT ... | --images FILE ... [--flag=VALUE ...]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--server", help="host:port; localhost:8501, with --grpc localhost:8500")
     parser.add_argument("--model", default="align", help="the server's name of the model")
     parser.add_argument("--signature", help="encode_text, encode_image or classify")
     parser.add_argument("--grpc", action="store_true", help="in place of REST")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--texts", nargs="+", help="captions")
-    what.add_argument("--images", nargs="+", help="image files")
+    what.add_argument("--texts", nargs="+", metavar="TEXT", help="captions")
+    what.add_argument("--images", nargs="+", metavar="FILE", help="image files")
     found, unknown = parser.parse_known_args(arguments)
     if unknown:
         name = unknown[0].partition("=")[0]
-        flags = re.findall("--[a-z]+", parser.format_usage())
+        flags = re.findall("--[a-z]+", parser.format_help())
         near = difflib.get_close_matches(name, flags, 1)
         parser.error(f"no flag {name}" + (f"; did you mean {near[0]}?" if near else ""))
     found.server = found.server or f"localhost:{8500 if found.grpc else 8501}"

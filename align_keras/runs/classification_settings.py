@@ -31,7 +31,7 @@ class Phase:
     """At the start."""
     epochs: Annotated[int, AtLeast(0)] = 0
     """Passes over the training images; 0 where steps are given."""
-    steps: Annotated[int, COMMON, AtLeast(0)] = 0
+    steps: Annotated[int, AtLeast(0)] = 0
     """Optimizer steps; 0 where epochs are given."""
     backbone_factor: Annotated[float, AtLeast(0.0)] = 1.0
     """Factor on the learning rate of all weights but the head's."""
