@@ -140,7 +140,7 @@ def _plain(value):
 def parse(arguments=None):
     """The flags of the process, or those given."""
     parser = argparse.ArgumentParser(
-        usage="%(prog)s --texts TEXT ... | --images FILE ... [--flag=VALUE ...]",
+        usage="%(prog)s --texts TEXT ... | --images FILE ... [--flag=VALUE]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

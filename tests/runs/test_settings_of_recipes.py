@@ -96,7 +96,7 @@ def test_classification_runs_of_before_resume(tmp_path):
         ({"freeze": "image_encoder:0"}, "freeze", "no number of steps; give image_encoder:2000"),
         ({"freeze": "image_encoder:1300"}, "freeze", "ends after the last step, 1,300; give fe"),
         ({"layer_decay": 1.5}, "layer_decay", "1.5 is above 1"),
-        ({"freeze": "text_encoder,head"}, "freeze", "no tower 'head'; choose of image_encoder, te"),
+        ({"freeze": "text_encoder,head"}, "freeze", "no tower 'head'; choose one of image_encoder"),
     ],
 )
 def test_a_wrong_pretraining_setting_is_named(options, setting, message):
