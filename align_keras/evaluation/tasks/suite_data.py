@@ -9,7 +9,7 @@ from align_keras.errors import InputError
 from align_keras.evaluation import data_sets
 from align_keras.evaluation.tasks.evaluate import TASKS, Task, make_task
 from align_keras.paths import AnyPath
-from align_keras.wording import meant
+from align_keras.wording import listed, meant
 
 #: Tasks by the name of their suite.
 SUITES = {
@@ -106,7 +106,7 @@ def make_tasks(suite: str, roots: str, settings: Mapping[str, Any]) -> dict[str,
             known = [*data_sets.DATA_SETS, *named]
             raise InputError(
                 f"{name} of {task} is neither a known data set nor in the folders of the data",
-                remedy=f"give {name}=PATH, or one of {', '.join(known)}",
+                remedy=f"{meant(name, known)} give {name}=PATH, or one of {listed(known)}".strip(),
                 setting="data",
             )
         tasks[task] = make_task(task, {**settings, **found})
