@@ -6,7 +6,7 @@ A copy needs nothing of this package.
     python recipes/serving_client.py --images photos/*.jpg --signature=classify
     python recipes/serving_client.py --images photos/*.jpg --grpc
 
-REST takes the standard library alone, --grpc the package tensorflow-serving-api.
+REST takes the standard library alone, --grpc takes tensorflow-serving-api.
 """
 
 import argparse

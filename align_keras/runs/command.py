@@ -115,7 +115,7 @@ def parse(
     if shell := completion.shell_of(given):
         _print_and_end(completion.script(settings_class, default, shell))
     mistakes.check(given, flags)
-    options = {} if default is None else {"default": default}
+    options: Any = {} if default is None else {"default": default}
     return with_paths(tyro.cli(settings_class, args=given, **options))
 
 

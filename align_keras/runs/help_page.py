@@ -20,8 +20,7 @@ HELP, HELP_ALL = "--help", "--help-all"
 _WIDEST = 100
 # Letters of the choices that still stand behind a flag in 80 columns; more go into its text.
 _LONGEST_CHOICES = 50
-_FLAG = re.compile(r"--[a-z.-]+")
-# In place of the hyphens of a flag, at which argparse would break a line.
+# In place of hyphens, at which argparse would break a line.
 _UNBROKEN = "\N{NON-BREAKING HYPHEN}"
 _SENTENCE = re.compile(r".*?\.(?= [A-Z]|$)")
 
@@ -80,7 +79,7 @@ def _parser(usage: str, description: str) -> argparse.ArgumentParser:
     width = min(shutil.get_terminal_size().columns, _WIDEST) - 2
     # Examples, which are indented, stay as they are.
     paragraphs = [
-        text if text.startswith(" ") else textwrap.fill(text, width)
+        text if text.startswith(" ") else textwrap.fill(text, width, break_on_hyphens=False)
         for text in description.replace("``", "").strip().split("\n\n")
     ]
     return argparse.ArgumentParser(
@@ -101,8 +100,7 @@ def _add(group: Any, flag: Flag, text: str) -> None:
         text += " (required)"
     elif flag.default is not None and flag.default is not False and flag.default not in ("", ()):
         text += f" (default: {_shown(flag.default)})"
-    text = _FLAG.sub(lambda match: match[0].replace("-", _UNBROKEN), text.strip())
-    text = text.replace("%", "%%")
+    text = text.strip().replace("-", _UNBROKEN).replace("%", "%%")
     if flag.is_positional:
         group.add_argument(flag.name, metavar=flag.name.upper(), help=text)
     elif flag.is_switch:

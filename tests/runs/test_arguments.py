@@ -57,7 +57,7 @@ def test_what_can_be_parsed_is_no_mistake(words):
         (["--exact=no"], "exact", "takes no value, not 'no'; give exact or no_exact"),
         (["--size=many"], "size", "'many' is no whole number; give one such as size=100"),
         (["--fast=yes"], "fast", "no 'yes'; choose one of True, False, None"),
-        (["--kind=another"], "kind", "no 'another'; did you mean other? there are one, other"),
+        (["--kind=another"], "kind", r"no 'another'; did you mean other\? there are one, other"),
         (
             ["--kind", "one", "other", "one"],
             "kind",
