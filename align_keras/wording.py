@@ -57,16 +57,14 @@ def meant(name: str, names: Iterable[str]) -> str:
 
 
 def choose(name: str, names: Iterable[str]) -> str:
-    """What to do about a wrong name: "did you mean pets? there are cars, pets and 9 more".
+    """What to do about a wrong name: "did you mean pets? choose one of cars, pets and 9 more".
 
     Args:
         name: what was given.
         names: what there is, in the order of the message; a long list is shortened.
     """
     known = list(names)
-    there = listed(known)
-    question = meant(name, known)
-    return f"{question} there are {there}" if question else f"choose one of {there}"
+    return f"{meant(name, known)} choose one of {listed(known)}".strip()
 
 
 def listed(names: Iterable[str], most: int = _MOST_NAMES) -> str:

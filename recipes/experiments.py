@@ -215,5 +215,7 @@ def _pick(arguments: Sequence[str], default: str, names: Iterable[str]) -> str:
         if flag == "--experiment":
             name = value if has_value else following
     if name not in names:
-        raise InputError(f"no {name!r}", remedy=choose(name, names), setting="experiment")
+        raise InputError(
+            f"unknown experiment {name!r}", remedy=choose(name, names), setting="experiment"
+        )
     return name

@@ -156,7 +156,7 @@ def parse(arguments=None):
         name = unknown[0].partition("=")[0]
         flags = re.findall("--[a-z]+", parser.format_help())
         near = difflib.get_close_matches(name, flags, 1)
-        parser.error(f"no flag {name}" + (f"; did you mean {near[0]}?" if near else ""))
+        parser.error(f"unknown flag {name}" + (f"; did you mean {near[0]}?" if near else ""))
     found.server = found.server or f"localhost:{8500 if found.grpc else 8501}"
     return found
 

@@ -52,7 +52,9 @@ def test_the_nearest_name_is_what_was_meant(name, expected):
 
 def test_another_word_of_few_letters_was_not_meant():
     assert wording.choose("gpu", ["tpu"]) == "choose one of tpu"
-    assert wording.choose("tpus", iter(["gpu", "tpu"])) == "did you mean tpu? there are gpu, tpu"
+    assert (
+        wording.choose("tpus", iter(["gpu", "tpu"])) == "did you mean tpu? choose one of gpu, tpu"
+    )
 
 
 def test_a_long_list_is_shortened():

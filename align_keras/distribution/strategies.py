@@ -27,7 +27,7 @@ def make_strategy(name: str, tpu: str = "local") -> tf.distribute.Strategy:
         InputError: if the name is unknown or its hardware is absent.
     """
     if name not in STRATEGIES:
-        raise InputError(f"no {name!r}", remedy=choose(name, STRATEGIES))
+        raise InputError(f"unknown strategy {name!r}", remedy=choose(name, STRATEGIES))
     # These two first: they must come before anything that starts TensorFlow's runtime, such
     # as asking for its devices.
     if name == "multi_worker":

@@ -87,7 +87,7 @@ def read_class_names(class_names: str) -> list[str] | None:
     if known_names is None:
         known = [name for name in data_sets.DATA_SETS if data_sets.class_names_of(name)]
         raise InputError(
-            f"{class_names} is not a file and none of {', '.join(known)}",
-            remedy=f"{meant(class_names, known)} give a text file with a name a line".strip(),
+            f"{class_names} is neither a file nor one of {', '.join(known)}",
+            remedy=f"{meant(class_names, known)} give a text file with one name per line".strip(),
         )
     return known_names

@@ -165,5 +165,5 @@ PRESETS = {
 def find(sizes: dict[str, dict], name: str, kind: str) -> dict:
     """The entry of a table above; a ValueError that lists the names if it has no such one."""
     if name not in sizes:
-        raise ValueError(f"no {kind} {name!r}; {choose(name, sorted(sizes))}")
+        raise ValueError(f"unknown {kind} {name!r}; {choose(name, sorted(sizes))}")
     return sizes[name]

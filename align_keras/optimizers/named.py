@@ -60,7 +60,9 @@ def make_optimizer(
             argument as the setting; ``optimizer`` for the name.
     """
     if name not in OPTIMIZERS:
-        raise InputError(f"no {name!r}", remedy=choose(name, OPTIMIZERS), setting="optimizer")
+        raise InputError(
+            f"unknown optimizer {name!r}", remedy=choose(name, OPTIMIZERS), setting="optimizer"
+        )
     if name != "lamb" and exclude_from_adaptation:
         problem = f"{name} has no layer adaptation; LAMB has"
         raise InputError(problem, setting="exclude_from_adaptation")

@@ -47,7 +47,7 @@ def choose_command(name: str, names: Iterable[str]) -> str:
         return name
     if not name or _is_flag(name):
         raise InputError("no command", remedy=f"begin with one of {listed(known)}")
-    raise InputError(f"no command {name!r}", remedy=choose(name, known))
+    raise InputError(f"unknown command {name!r}", remedy=choose(name, known))
 
 
 def _is_flag(word: str) -> bool:
@@ -71,7 +71,7 @@ def _check_names(arguments: Sequence[str], named: Mapping[str, Flag]) -> None:
     near = [name for word in wrong for name in _nearest_flags(_name_of(word), named)]
     meant = ", ".join(f"<{name}>" for name in dict.fromkeys(near))
     remedy = f"did you mean {meant}?" if meant else "<help_all> lists the flags"
-    raise InputError(f"no flag {', '.join(dict.fromkeys(wrong))}", remedy=remedy)
+    raise InputError(f"unknown flag {', '.join(dict.fromkeys(wrong))}", remedy=remedy)
 
 
 def _nearest_flags(name: str, named: Mapping[str, Flag]) -> list[str]:
@@ -165,12 +165,12 @@ def _check_value(flag: Flag, word: str) -> None:
     kinds = set(flag.kinds)
     if flag.choices:
         if word not in flag.choices:
-            raise InputError(f"no {word!r}", None, choose(word, flag.choices), flag.name)
+            raise InputError(f"unknown value {word!r}", None, choose(word, flag.choices), flag.name)
         return
     is_none = word == "None" and type(None) in kinds
     for kind, noun in ((int, "whole number"), (float, "number")):
         if kind in kinds and not is_none and not _is(kind, word):
-            raise InputError(f"{word!r} is no {noun}", None, _example(flag), flag.name)
+            raise InputError(f"{word!r} is not a {noun}", None, _example(flag), flag.name)
 
 
 def _is(kind: type, word: str) -> bool:

@@ -59,7 +59,7 @@ def shell_of(arguments: Sequence[str]) -> str:
         if not has_value:
             shell = "".join(arguments[index + 1 : index + 2])
         if shell not in SHELLS:
-            raise InputError(f"no {shell!r}", None, choose(shell, SHELLS), "completion")
+            raise InputError(f"unknown shell {shell!r}", None, choose(shell, SHELLS), "completion")
         return shell
     return ""
 

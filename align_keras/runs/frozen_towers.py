@@ -16,7 +16,9 @@ def frozen_towers(freeze: str) -> dict[str, int | None]:
     for one in freeze.split(",") if freeze else []:
         name, colon, steps = one.strip().partition(":")
         if name not in TOWERS:
-            raise InputError(f"no tower {name!r}", remedy=choose(name, TOWERS), setting="freeze")
+            raise InputError(
+                f"unknown tower {name!r}", remedy=choose(name, TOWERS), setting="freeze"
+            )
         if colon and not (steps.isdecimal() and int(steps)):
             raise InputError(
                 f"{one.strip()!r} has no number of steps",

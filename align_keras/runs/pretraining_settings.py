@@ -239,7 +239,9 @@ class PretrainSettings(Settings):
             )
         if self.model.preset not in PRESETS:
             remedy = choose(self.model.preset, sorted(PRESETS))
-            raise InputError(f"no {self.model.preset!r}", remedy=remedy, setting="preset")
+            raise InputError(
+                f"unknown preset {self.model.preset!r}", remedy=remedy, setting="preset"
+            )
         check_freeze(self.model.freeze, run.steps)
         self._check_origins()
 

@@ -216,7 +216,7 @@ def test_auto_is_the_cpu_without_a_gpu():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gpu", "no 'gpu'; choose one of auto, cpu, mirrored, multi_worker, tpu"),
+        ("gpu", "unknown strategy 'gpu'; choose one of auto, cpu, mirrored, multi_worker, tpu"),
         ("multi_worker", "needs the variable TF_CONFIG; set TF_CONFIG on every machine"),
         ("tpu", "^no TPU answers at local; install the tpu extra .{,60}$"),
     ],

@@ -120,7 +120,12 @@ def test_named_optimizers_match_their_references(name, reference, shape, exclude
 @pytest.mark.parametrize(
     ("name", "options", "setting", "message"),
     [
-        ("rmsprop", {}, "optimizer", "no 'rmsprop'; choose one of lamb, adamw, sgd, adafactor"),
+        (
+            "rmsprop",
+            {},
+            "optimizer",
+            "unknown optimizer 'rmsprop'; choose one of lamb, adamw, sgd, adafactor",
+        ),
         ("sgd", {"exclude_from_adaptation": ["w"]}, "", "sgd has no layer adaptation"),
         ("lamb", {"exclude_from_decay": ["embed"]}, "", "'embed' matches the path of no variable"),
         ("lamb", {"exclude_from_decay": ["("]}, "", r"'\(' is not a regular expression"),

@@ -47,7 +47,7 @@ def test_flags_override_the_experiment():
 @pytest.mark.parametrize(
     ("flags", "setting", "message"),
     [
-        (["--experiment=b99"], "experiment", "no 'b99'; choose one of quickstart"),
+        (["--experiment=b99"], "experiment", "unknown experiment 'b99'; choose one of quickstart"),
         (["--experiment=cc3m_b3_mini"], "experiment", "give train_data; only quickstart renders"),
         (
             ["--model=x", "--train-data=x", "--initial_temperature=1"],

@@ -9,7 +9,10 @@ from in_process import run_recipe_here
     [
         (["--model=x"], "--task: give one"),
         (["--task=x"], "--model: give one"),
-        (["--model=x", "--task=x", "--experiment=none"], "--experiment: no 'none'; choose one of"),
+        (
+            ["--model=x", "--task=x", "--experiment=none"],
+            "--experiment: unknown experiment 'none'; choose one of",
+        ),
         (
             ["--model=x", "--task=x", "--full.image-size=4"],
             "--full.image-size: 4 is below 8; raise --full.image-size to 8 or more",

@@ -13,7 +13,10 @@ from in_process import run_recipe_here
             ["--model=x", "--train-data=x", "--initial_temperature=1"],
             "--initial-temperature: a trained model brings its own; leave out",
         ),
-        (["--model=x", "--experiment=none"], "--experiment: no 'none'; choose one of"),
+        (
+            ["--model=x", "--experiment=none"],
+            "--experiment: unknown experiment 'none'; choose one of",
+        ),
         (["--model=/none", "--train-data=x"], "--model: /none: no such folder"),
     ],
 )

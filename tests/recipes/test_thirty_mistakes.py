@@ -13,16 +13,16 @@ from conftest import ROOT
 
 #: Commands, each with what its message holds. DIR is the folder of ``files``, PORT a busy port.
 MISTAKES = """
-pretrain.py --batch-sise=3 | no flag --batch-sise; did you mean --batch-size?
-pretrain.py --stpes=5 --modle=x | no flag --stpes, --modle; did you mean --steps, --model?
-pretrain.py -batch-size=3 | no flag -batch-size; did you mean --batch-size?
-pretrain.py --experiment=quikstart | --experiment: no 'quikstart'; did you mean quickstart? | cc3m
-pretrain.py --preset=align_b7 | --preset: no 'align_b7'; did you mean align_b7_base? | there are
-pretrain.py --optimizer=adam | --optimizer: no 'adam'; did you mean adamw? there are lamb, adamw
-pretrain.py --strategy=gpu | --strategy: no 'gpu'; choose one of auto, cpu, mirrored, multi_worker
-pretrain.py --freeze=text-encoder | no tower 'text-encoder'; did you mean text_encoder? there are
-pretrain.py --steps=many | --steps: 'many' is no whole number; give one such as --steps=1300
-pretrain.py --learning-rate 1e-3x | --learning-rate: '1e-3x' is no number; give one such as
+pretrain.py --batch-sise=3 | unknown flag --batch-sise; did you mean --batch-size?
+pretrain.py --stpes=5 --modle=x | unknown flag --stpes, --modle; did you mean --steps, --model?
+pretrain.py -batch-size=3 | unknown flag -batch-size; did you mean --batch-size?
+pretrain.py --experiment=quikstart | unknown experiment 'quikstart'; did you mean quickstart? | cc3m
+pretrain.py --preset=align_b7 | unknown preset 'align_b7'; did you mean align_b7_base?
+pretrain.py --optimizer=adam | unknown value 'adam'; did you mean adamw? choose one of lamb, adamw
+pretrain.py --strategy=gpu | unknown value 'gpu'; choose one of auto, cpu, mirrored, multi_worker
+pretrain.py --freeze=text-encoder | unknown tower 'text-encoder'; did you mean text_encoder?
+pretrain.py --steps=many | --steps: 'many' is not a whole number; give one such as --steps=1300
+pretrain.py --learning-rate 1e-3x | --learning-rate: '1e-3x' is not a number; give one such as
 pretrain.py --steps | --steps: no value behind it; give one such as --steps=1300
 pretrain.py --antialias=True | takes no value, not 'True'; give --antialias or --no-antialias
 pretrain.py --steps 5 6 | --steps: 2 values where one goes: 5 6; give --steps=5
@@ -34,18 +34,18 @@ pretrain.py --train-data DIR/a-0.tfrecord DIR/a-1.tfrecord | quote | 'DIR/a-*.tf
 pretrain.py --train-data=/none-* | --train-data: no file matches '/none-*'
 pretrain.py --train-data=DIR/t.csv --vocabulary=/none | --vocabulary: /none: no such file
 pretrain.py --train-data=DIR/t.csv --text-encoder=/none | --text-encoder: /none: no such folder
-pretrain.py --completion=powershell | --completion: no 'powershell'; choose one of bash, zsh
+pretrain.py --completion=powershell | unknown shell 'powershell'; choose one of bash, zsh
 finetune_retrieval.py --train-data=x | --model: | a preset or a run's directory
 finetune_retrieval.py --train-data=x --model=/none | --model: /none: no such folder
-finetune_classification.py --steps=5 | no flag --steps; did you mean --head.steps, --full.steps?
-finetune_classification.py --experiment=small | --experiment: no 'small'; did you mean small_set?
+finetune_classification.py --steps=5 | did you mean --head.steps, --full.steps?
+finetune_classification.py --experiment=small | unknown experiment 'small'; did you mean small_set?
 finetune_classification.py --train-data=DIR/t.csv --task=x --model=none | --train-data: DIR/t.csv: \
 no column class_name or label, only image, caption
 finetune_classification.py --model=. --task=x --data=/none | --data: no file matches '/none'
 evaluate.py --model=. | nothing to do; give one of --task, --suite and --compare
-evaluate.py --model=. --task=retreival:x | --task: no 'retreival'; did you mean retrieval? | knn
+evaluate.py --model=. --task=retreival:x | unknown task 'retreival'; did you mean retrieval? | knn
 evaluate.py --model=. --task=zero_shot:imagnet | not a known name; did you mean imagenet?
-evaluate.py --model=. --suite=smal | no suite or task 'smal'; did you mean small? | paper, small
+evaluate.py --model=. --suite=smal | unknown suite or task 'smal'; did you mean small?
 evaluate.py --model=. --task=retrieval:x --data=DIR/p.csv --split=dev | dev; split is train, test
 evaluate.py --model=. --task=retrieval:x --data=DIR/p.csv --select lang=fr | lang=fr; lang is en, de
 evaluate.py --model=. --task=retrieval:x --data=DIR/p.csv --select Lang=de | no column Lang | lang?
@@ -70,11 +70,11 @@ inspect_data.py --data=DIR/t.csv --vocabulary=/none | --vocabulary: /none: no su
 export.py | --model: must be given; so must --output; see --help
 export.py --model=/none --output=none | --model: /none: no such folder
 export.py --model=. --output=. | --output: .: it exists
-export.py --model=. --output=none --format=onx | --format: no 'onx'; did you mean onnx?
+export.py --model=. --output=none --format=onx | unknown value 'onx'; did you mean onnx?
 export.py --model=. --output=none --class-names=imagnet | did you mean imagenet?
 export.py --model=. --output=none --quantize=int8 | not for saved_model; give --format=litert
 search.py | no command; begin with one of index, query, evaluate, serve
-search.py qurey "a dog" | no command 'qurey'; did you mean query? there are index, query
+search.py qurey "a dog" | unknown command 'qurey'; did you mean query? choose one of index, query
 search.py query a red square --index=x | 3 words where one text goes; quote it: "a red square"
 search.py query --index=x --without a red ball | --without: 3 values | --without="a red ball"
 search.py query "a dog" --index=/none | --index: no finished index in /none; make one with
@@ -84,7 +84,7 @@ search.py index --images=DIR/t.csv --select splti=test --model=. --output=none |
 search.py serve --index=/none --port=PORT | cannot listen on 127.0.0.1:
 verify.py | PATHS must be given; see --help
 verify.py none | none: no such file or folder
-serving_client.py --texts x --signatrue=y | no flag --signatrue; did you mean --signature?
+serving_client.py --texts x --signatrue=y | unknown flag --signatrue; did you mean --signature?
 serving_client.py --images=none.jpg | --images: no file none.jpg
 """
 TABLE = [

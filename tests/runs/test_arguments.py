@@ -51,13 +51,17 @@ def test_what_can_be_parsed_is_no_mistake(words):
 @pytest.mark.parametrize(
     ("words", "setting", "message"),
     [
-        (["--exat"], "", "no flag --exat; did you mean exact?"),
-        (["--no-exat"], "", "no flag --no-exat; did you mean no_exact?"),
-        (["--zzz=1"], "", "no flag --zzz; help_all lists the flags"),
+        (["--exat"], "", "unknown flag --exat; did you mean exact?"),
+        (["--no-exat"], "", "unknown flag --no-exat; did you mean no_exact?"),
+        (["--zzz=1"], "", "unknown flag --zzz; help_all lists the flags"),
         (["--exact=no"], "exact", "takes no value, not 'no'; give exact or no_exact"),
-        (["--size=many"], "size", "'many' is no whole number; give one such as size=100"),
-        (["--fast=yes"], "fast", "no 'yes'; choose one of True, False, None"),
-        (["--kind=another"], "kind", r"no 'another'; did you mean other\? there are one, other"),
+        (["--size=many"], "size", "'many' is not a whole number; give one such as size=100"),
+        (["--fast=yes"], "fast", "unknown value 'yes'; choose one of True, False, None"),
+        (
+            ["--kind=another"],
+            "kind",
+            r"unknown value 'another'; did you mean other\? choose one of one, other",
+        ),
         (
             ["--kind", "one", "other", "one"],
             "kind",
@@ -78,7 +82,7 @@ def test_a_mistake_names_what_was_found_and_what_to_do(words, setting, message):
 
 def test_a_command_that_does_not_exist_is_named():
     assert arguments.choose_command("index", ["index", "query"]) == "index"
-    with pytest.raises(InputError, match="no command 'qury'; did you mean query?"):
+    with pytest.raises(InputError, match="unknown command 'qury'; did you mean query?"):
         arguments.choose_command("qury", ["index", "query"])
     for first in ("", "--model=x"):
         with pytest.raises(InputError, match="no command; begin with one of index, query"):

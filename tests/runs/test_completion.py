@@ -64,7 +64,7 @@ def test_a_shell_that_is_not_known_is_named():
     assert completion.shell_of(["--completion=zsh"]) == "zsh"
     assert completion.shell_of(["--completion", "bash"]) == "bash"
     assert completion.shell_of(["--steps=5"]) == ""
-    with pytest.raises(InputError, match="no ''; choose one of bash, zsh") as raised:
+    with pytest.raises(InputError, match="unknown shell ''; choose one of bash, zsh") as raised:
         completion.shell_of(["--completion"])
     assert raised.value.setting == "completion"
     assert (ROOT / "docs" / "commands.md").read_text().count("--completion=") >= 2

@@ -59,7 +59,11 @@ def test_classification_runs_of_before_resume(tmp_path):
     [
         ({"train_data": "", "eval_data": "x"}, "eval_data", "needs training data; give train_data"),
         ({"model": "x"}, "model", "needs training data; give train_data"),
-        ({"preset": "align_b99"}, "preset", "no 'align_b99'; choose one of align_b3_mini"),
+        (
+            {"preset": "align_b99"},
+            "preset",
+            "unknown preset 'align_b99'; choose one of align_b3_mini",
+        ),
         ({"prompts": ("a photo",)}, "prompts", "no {} for the class name"),
         ({"prompts": ()}, "prompts", "give one such as 'a photo of a {}'"),
         (
@@ -96,7 +100,11 @@ def test_classification_runs_of_before_resume(tmp_path):
         ({"freeze": "image_encoder:0"}, "freeze", "no number of steps; give image_encoder:2000"),
         ({"freeze": "image_encoder:1300"}, "freeze", "ends after the last step, 1,300; give fe"),
         ({"layer_decay": 1.5}, "layer_decay", "1.5 is above 1"),
-        ({"freeze": "text_encoder,head"}, "freeze", "no tower 'head'; choose one of image_encoder"),
+        (
+            {"freeze": "text_encoder,head"},
+            "freeze",
+            "unknown tower 'head'; choose one of image_encoder",
+        ),
     ],
 )
 def test_a_wrong_pretraining_setting_is_named(options, setting, message):

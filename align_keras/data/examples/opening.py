@@ -189,7 +189,7 @@ def _open_folder(path: AnyPath, split: str, default_split: str, folders: str) ->
     if split and not (path / split).is_dir():
         there = listed(sorted(own.name for own in path.iterdir() if own.is_dir()))
         raise MissingInputError(
-            f"no folder {path / split} of the split {split}",
+            f"no folder {path / split} for the split {split}",
             remedy=f"there are {there}" if there else "",
             setting="split",
         )

@@ -57,7 +57,7 @@ def make_task(task: str, settings: Mapping[str, Any]) -> Task:
     """
     kind, _, name = task.partition(":")
     if kind not in TASKS:
-        raise InputError(f"no {kind!r}", remedy=choose(kind, TASKS))
+        raise InputError(f"unknown task {kind!r}", remedy=choose(kind, TASKS))
     if not name and kind in data_sets.DATA_SETS:
         name = kind
     if not name or {"/", "\\"} & set(name):

@@ -64,10 +64,10 @@ def tasks_of(suite: str) -> tuple[str, ...]:
         if task.partition(":")[0] not in TASKS:
             names = (own if own in data_sets.DATA_SETS else f"{own}:NAME" for own in TASKS)
             remedy = (
-                f"{meant(task, (*SUITES, *TASKS))} choose of the suites {', '.join(SUITES)}, "
+                f"{meant(task, (*SUITES, *TASKS))} choose one of the suites {', '.join(SUITES)}, "
                 f"or list tasks: {', '.join(names)}"
             )
-            raise InputError(f"no suite or task {task!r}", remedy=remedy.strip())
+            raise InputError(f"unknown suite or task {task!r}", remedy=remedy.strip())
         make_task(task, {})
     return tuple(dict.fromkeys(tasks))
 
@@ -105,7 +105,7 @@ def make_tasks(suite: str, roots: str, settings: Mapping[str, Any]) -> dict[str,
         if not found and name not in data_sets.DATA_SETS:
             known = [*data_sets.DATA_SETS, *named]
             raise InputError(
-                f"{name} of {task} is neither a known data set nor in the folders of the data",
+                f"{name} of {task} is neither a known data set nor found in the data folders",
                 remedy=f"{meant(name, known)} give {name}=PATH, or one of {listed(known)}".strip(),
                 setting="data",
             )

@@ -149,7 +149,7 @@ def test_an_archive_is_opened_once_for_all_passes(tmp_path, monkeypatch):
 
 
 def test_a_missing_folder_of_a_split_is_named(tmp_path):
-    with pytest.raises(MissingInputError, match="no folder .*val of the split val") as caught:
+    with pytest.raises(MissingInputError, match="no folder .*val for the split val") as caught:
         open_examples(tmp_path, "val")
     assert caught.value.setting == "split"
 
