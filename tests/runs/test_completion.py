@@ -1,7 +1,9 @@
 """Completion in Bash, as it is typed: behind ``python``, with values after a space or ``=``."""
 
+import os
 import re
 import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -42,8 +44,16 @@ def test_bash_completes_flags_and_choices_behind_python(capsys, tmp_path):
         typed = line.partition(" =>")[0].split(" ")
         lines.append("try " + " ".join(f"'{word}'" for word in typed))
     code = "\n".join([*scripts, TRY, *lines])
+    # The script takes the python3 of PATH; a shim of pyenv's would take four times as long.
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     ended = subprocess.run(
-        ["bash"], input=code, cwd=tmp_path, capture_output=True, text=True, check=True
+        ["bash"],
+        input=code,
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert not ended.stderr
     found = [
