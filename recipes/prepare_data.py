@@ -81,9 +81,7 @@ class PrepareSettings:
     unsafe_field: str = ""
     """Column or field that marks unsafe content: above 0.5, true or NSFW."""
 
-    evaluation_images: Annotated[
-        str, paths.DATA, COMMON, Heading("near-duplicates of evaluation images (app. A)")
-    ] = ""
+    evaluation_images: Annotated[str, paths.DATA, COMMON, Heading("near-duplicates (app. A)")] = ""
     """A folder of images, or a quoted pattern of shards, whose near-duplicates are dropped."""
     max_hash_distance: int | None = None
     """Bits of 64 in which the perceptual hashes of copies differ, at most; 4."""
