@@ -69,10 +69,10 @@ inspect_data.py --data DIR/a-0.tfrecord DIR/a-1.tfrecord | quote a pattern | 'DI
 inspect_data.py --data=DIR/t.csv --vocabulary=/none | --vocabulary: /none: no such file
 export.py | --model: must be given; so must --output; see --help
 export.py --model=/none --output=none | --model: /none: no such folder
-export.py --model=. --output=. | --output: .: it exists
+export.py --model=. --output=. | --output: .: | give a new folder
 export.py --model=. --output=none --format=onx | unknown value 'onx'; did you mean onnx?
 export.py --model=. --output=none --class-names=imagnet | did you mean imagenet?
-export.py --model=. --output=none --quantize=int8 | not for saved_model; give --format=litert
+export.py --model=. --output=none --quantize=int8 | --quantize: | give --format=litert
 search.py | no command; begin with one of index, query, evaluate, serve
 search.py qurey "a dog" | unknown command 'qurey'; did you mean query? choose one of index, query
 search.py query a red square --index=x | 3 words where one text goes; quote it: "a red square"
