@@ -35,9 +35,10 @@ def examples_of(recipe):
 def test_the_help_is_a_screen(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert run_recipe_here(*command, "--help") in (None, 0)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("usage: ")
-    assert len(lines) <= MOST_LINES
+    # The first line has the path of the recipe, which is long in a test.
+    usage, *lines = capsys.readouterr().out.splitlines()
+    assert usage.startswith("usage: ")
+    assert len(lines) < MOST_LINES
     assert max(map(len, lines)) <= 80
     # The client has few flags, and search.py has commands in their place.
     if command not in (["serving_client.py"], ["search.py"]):
@@ -64,8 +65,8 @@ def test_the_long_help_says_all_of_every_flag_in_groups(
         assert f"\n\n{part}:\n" in printed
         for text in texts_of(type(value)).values():
             assert text in words
-    assert max(len(line) for line in printed.splitlines() if "python recipes" not in line) <= 80
-    assert max(len(line) for line in printed.splitlines() if line.startswith("   ")) <= 80
+    lines = [line for line in printed.splitlines()[1:] if "python recipes/" not in line]
+    assert max(map(len, lines)) <= columns
 
 
 def test_the_short_help_has_the_flags_that_are_marked(capsys):
