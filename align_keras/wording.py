@@ -1,4 +1,11 @@
-"""How numbers are said in lines, tables and reports."""
+"""How numbers are said in lines, tables and reports, and which names a message offers."""
+
+from collections.abc import Iterable
+
+# Share of equal letters from which a name was meant: "adam" is adamw, "gpu" is not tpu.
+_LIKE = 0.7
+# Of names in a message.
+_MOST_NAMES = 12
 
 
 def counted(count: int, noun: str) -> str:
@@ -26,3 +33,51 @@ def rate(count: float, seconds: float, noun: str) -> str:
     speed = count / seconds
     digits = max(0, 3 - len(str(int(speed)))) if speed >= 1 else 3
     return f"{speed:,.{digits}f} {noun}/s"
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The name that was probably meant; empty if none is like it.
+
+    Args:
+        name: what was given. Capitals, ``-`` and ``_`` make no difference.
+        names: what there is.
+    """
+    # Here, since only a mistake needs it.
+    import difflib
+
+    by_letters = {_letters(one): one for one in names}
+    near = difflib.get_close_matches(_letters(name), by_letters, 1, _LIKE)
+    return by_letters[near[0]] if near else ""
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """The question "did you mean pets?", of ``nearest``; empty if there is none."""
+    near = nearest(name, names)
+    return f"did you mean {near}?" if near else ""
+
+
+def choose(name: str, names: Iterable[str]) -> str:
+    """What to do about a wrong name: "did you mean pets? choose one of cars, pets and 9 more".
+
+    Args:
+        name: what was given.
+        names: what there is, in the order of the message; a long list is shortened.
+    """
+    known = list(names)
+    return f"{meant(name, known)} choose one of {listed(known)}".strip()
+
+
+def listed(names: Iterable[str], most: int = _MOST_NAMES) -> str:
+    """Names joined by commas: "cars, pets and 9 more".
+
+    Args:
+        names: all of them.
+        most: how many are shown; the others are counted.
+    """
+    known = list(names)
+    more = len(known) - most
+    return ", ".join(known[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _letters(name: str) -> str:
+    return name.lower().strip().replace("-", "_")

@@ -1,9 +1,8 @@
 r"""Evaluates a model by the protocols of the paper: retrieval, zero-shot, probes, CxC.
 
-    python recipes/evaluate.py --model=runs/photos --task=retrieval:photos --data=DIR/test.jsonl
-    python recipes/evaluate.py --model=hf://kakaobrain/align-base --task=zero_shot:imagenet
-    python recipes/evaluate.py --model=runs/photos --task=linear_probe:food101
-    python recipes/evaluate.py --model=runs/photos --suite=small --data=DATA,imagenet=DIR/labels.csv
+    python recipes/evaluate.py --model=hf://kakaobrain/align-base \
+        --task=zero_shot:photos --data=DIR/labels.csv
+    python recipes/evaluate.py --model=runs/photos --suite=small --data=DATA
     python recipes/evaluate.py --compare runs/photos runs/others
 
 Prints a table of the metrics with the level of chance and, if there is one, the paper's figure.
@@ -22,6 +21,7 @@ from align_keras import paths
 from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import InputError, concerning
 from align_keras.runs import command
+from align_keras.runs.settings import COMMON, Heading
 
 #: Settings that a suite passes to all of its tasks.
 OF_SUITES = ("batch_size", "bootstrap_samples", "cache", "seed")
@@ -32,31 +32,30 @@ OF_COMPARISONS = {"bootstrap_samples", "seed"}
 class EvaluateSettings:
     """Evaluates a preset or a finished run."""
 
-    model: Annotated[str, paths.PRESET] = ""
+    model: Annotated[str, paths.PRESET, COMMON, Heading("what to do")] = ""
     """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has saved
     one."""
-    task: str = ""
+    task: Annotated[str, COMMON] = ""
     """Protocol and data set: retrieval:NAME, zero_shot:NAME, knn:NAME, linear_probe:NAME,
     crisscrossed, multi30k or sugar_crepe. NAME is a known data set (flickr8k, flickr30k, coco,
     imagenet, imagenet_v2, imagenet_a, imagenet_r, imagenet_sketch, cifar10, cifar100, food101,
     pets, flowers, cars, dtd, caltech101, eurosat, stl10), or any other name together with
     --data."""
-    suite: str = ""
+    suite: Annotated[str, COMMON] = ""
     """Runs many tasks but loads the model once: paper (all tasks of the paper), small (takes
     minutes), or tasks joined by commas. A task that already has a result for this model and data is
     not run again."""
-    compare: tuple[str, ...] = ()
+    compare: Annotated[tuple[str, ...], COMMON] = ()
     """Directories of evaluated runs, or folders of results. Prints their figures side by side with
     bootstrap intervals, and the difference of each from the first."""
 
-    # === Data ===
-    data: Annotated[str, paths.DATA] = ""
+    data: Annotated[str, paths.DATA, COMMON, Heading("data")] = ""
     """Evaluation data: tfds:NAME; a table (.jsonl, .csv, .tsv, .parquet) with the columns image and
     captions or class_name; Karpathy's .json; a folder with one folder of images per class; a quoted
     pattern of shards; for crisscrossed, multi30k and sugar_crepe the folder of their files. Empty:
     the data set of --task, read from TFDS. With --suite, joined by commas: NAME=PATH for one data
     set, or a folder that holds NAME.jsonl or a folder NAME for each data set."""
-    split: str = ""
+    split: Annotated[str, COMMON] = ""
     """Split of --data: a TFDS split, a split of Karpathy's file, a value of the table's column
     split, or a subfolder. Empty: the data set's own test split, or test."""
     select: tuple[str, ...] = ()
@@ -74,8 +73,7 @@ class EvaluateSettings:
     """Split of the probes' training data, as in --split. Empty: the data set's own training split,
     or train."""
 
-    # === Zero-shot ===
-    prompts: tuple[str, ...] = ()
+    prompts: Annotated[tuple[str, ...], Heading("zero-shot")] = ()
     """Prompts, separated by spaces; {} stands for the class name. Empty: CLIP's prompts for the
     data set, or 'a photo of a {}.'"""
     class_names: Annotated[str, paths.FILES] = ""
@@ -85,8 +83,7 @@ class EvaluateSettings:
     """Folder that keeps the embeddings of the classes for later evaluations. Empty: they are not
     kept."""
 
-    # === Run ===
-    batch_size: int = 64
+    batch_size: Annotated[int, COMMON, Heading("run")] = 64
     """Images per batch."""
     fold_size: int = 0
     """Images per fold: retrieval is also reported as the mean over folds of this size. 0: the data
@@ -95,7 +92,7 @@ class EvaluateSettings:
     """Bootstrap samples, for the correlations of crisscrossed and the intervals of --compare."""
     seed: int = 0
     """Random seed of the probes' training order and of all sampling."""
-    output: Annotated[str, paths.FILES] = ""
+    output: Annotated[str, paths.FILES, COMMON] = ""
     """Folder for JSON and pictures. Empty: evaluation/ in the run's directory; for other models, a
     folder below runs/evaluation/."""
 
@@ -129,12 +126,16 @@ def main(settings):
 
 def evaluate_suite(settings):
     """Runs the tasks of a suite that have data; returns the contents of its JSON."""
-    from align_keras.evaluation.tasks import suite, suite_data
-    from align_keras.runs.presets import load_model
+    from align_keras.evaluation.tasks import suite_data
+    from align_keras.runs.presets import check_model, load_model
 
     with concerning("suite"):
         own = {name: getattr(settings, name) for name in OF_SUITES}
         tasks = suite_data.make_tasks(settings.suite, settings.data, own)
+    with concerning("model"):
+        check_model(settings.model)
+    from align_keras.evaluation.tasks import suite  # loads TensorFlow
+
     opened = suite.open_tasks(tasks)
     with concerning("model"):
         output = settings.output or default_output(settings.model)

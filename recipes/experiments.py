@@ -4,17 +4,23 @@ An experiment is a set of settings. ``--experiment=NAME`` makes its values the d
 override them.
 """
 
+import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal
 
 from align_keras.errors import InputError
 from align_keras.runs import command
 from align_keras.runs.classification_settings import ClassificationSettings, Phase
+from align_keras.runs.flags import WITHOUT_PREFIX
 from align_keras.runs.pretraining_settings import (
     BROUGHT_BY_MODEL,
     PAPER_SIZES,
     PretrainSettings,
     brought_by_model,
 )
+from align_keras.runs.settings import COMMON, Heading
+from align_keras.wording import choose
 
 # === Pretraining, and fine-tuning for retrieval ===
 
@@ -161,6 +167,26 @@ SMALL_SET = FINE_GRAINED.replace(
 
 CLASSIFICATION = {"imagenet": IMAGENET, "fine_grained": FINE_GRAINED, "small_set": SMALL_SET}
 
+# === Flags ===
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pretraining:
+    """An experiment, and settings over it."""
+
+    experiment: Annotated[Literal[tuple(PRETRAINING)], COMMON, Heading("experiment")]
+    """Picks the defaults of all other flags."""
+    settings: Annotated[PretrainSettings, WITHOUT_PREFIX]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Classification:
+    """As ``_Pretraining``."""
+
+    experiment: Annotated[Literal[tuple(CLASSIFICATION)], COMMON, Heading("experiment")]
+    """Picks the defaults of all other flags."""
+    settings: Annotated[ClassificationSettings, WITHOUT_PREFIX]
+
 
 def read_pretraining(arguments: Sequence[str], default: str, description: str) -> PretrainSettings:
     """Reads the flags of a recipe that pretrains.
@@ -173,17 +199,17 @@ def read_pretraining(arguments: Sequence[str], default: str, description: str) -
     Raises:
         InputError: if there is no such experiment, or a value is invalid.
     """
-    name, others = _pick(arguments, default, PRETRAINING)
-    flags = {argument.partition("=")[0].replace("_", "-") for argument in others}
+    name = _pick(arguments, default, PRETRAINING)
+    flags = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
     settings = PRETRAINING[name]
     if "--model" in flags:
         settings = settings.replace(**dict.fromkeys(PAPER_SIZES))
         for setting in BROUGHT_BY_MODEL:
             if command.flag_of(setting) in flags:
                 raise brought_by_model(setting)
-    description = _describe(description, name, PRETRAINING)
     chosen = settings.run.steps
-    settings = command.parse(PretrainSettings, others, settings, description=description)
+    default_flags = _Pretraining(name, settings)
+    settings = command.parse(_Pretraining, arguments, default_flags, description).settings
     steps, warmup = settings.run.steps, settings.optimizer.warmup_steps
     if "--warmup-steps" not in flags and 0 < steps <= warmup:
         # A run shorter than the experiment's warm-up keeps the warm-up's share of the steps.
@@ -200,11 +226,9 @@ def read_pretraining(arguments: Sequence[str], default: str, description: str) -
 
 def read_classification(arguments: Sequence[str], description: str) -> ClassificationSettings:
     """Reads the flags of the recipe that fine-tunes a classifier; as ``read_pretraining``."""
-    name, others = _pick(arguments, "imagenet", CLASSIFICATION)
-    description = _describe(description, name, CLASSIFICATION)
-    settings = command.parse(
-        ClassificationSettings, others, CLASSIFICATION[name], description=description
-    )
+    name = _pick(arguments, "imagenet", CLASSIFICATION)
+    default_flags = _Classification(name, CLASSIFICATION[name])
+    settings = command.parse(_Classification, arguments, default_flags, description).settings
     for setting in ("model", "task"):
         if not settings.flat()[setting]:
             raise InputError("not given", remedy="see --help", setting=setting)
@@ -212,28 +236,15 @@ def read_classification(arguments: Sequence[str], description: str) -> Classific
     return settings
 
 
-def _pick(arguments: Sequence[str], default: str, names: Iterable[str]) -> tuple[str, list[str]]:
-    """Splits ``--experiment=NAME`` from the flags: the name, and the other flags."""
-    name, others = default, []
-    remaining = iter(arguments)
-    for argument in remaining:
-        if argument == "--experiment":
-            name = next(remaining, "")
-        elif argument.startswith("--experiment="):
-            name = argument.partition("=")[2]
-        else:
-            others.append(argument)
+def _pick(arguments: Sequence[str], default: str, names: Iterable[str]) -> str:
+    """The name in ``--experiment=NAME``: its values are the defaults of the other flags."""
+    name = default
+    for argument, following in itertools.pairwise((*arguments, "")):
+        flag, has_value, value = argument.partition("=")
+        if flag == "--experiment":
+            name = value if has_value else following
     if name not in names:
         raise InputError(
-            f"unknown experiment {name!r}",
-            remedy=f"choose one of {', '.join(names)}",
-            setting="experiment",
+            f"unknown experiment {name!r}", remedy=choose(name, names), setting="experiment"
         )
-    return name, others
-
-
-def _describe(description: str, name: str, names: Iterable[str]) -> str:
-    return (
-        f"{description}\n--experiment=NAME selects the defaults, which below are those of {name}. "
-        f"Experiments: {', '.join(names)}."
-    )
+    return name

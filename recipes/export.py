@@ -1,8 +1,10 @@
 r"""Exports a trained or published model for TensorFlow Serving, ONNX Runtime or LiteRT.
 
     python recipes/export.py --model=runs/photos --output=EXPORTED/photos/1
-    python recipes/export.py --model=runs/photos --output=EXPORTED/photos/2 --class-names=imagenet
-    python recipes/export.py --model=runs/photos --output=towers --format=litert --quantize=int8
+    python recipes/export.py --model=runs/photos --output=EXPORTED/photos/2 \
+        --class-names=imagenet
+    python recipes/export.py --model=runs/photos --output=towers \
+        --format=litert --quantize=int8
 
 A README.md in the output (in assets/ of a SavedModel) describes inputs and outputs.
 recipes/serving_client.py sends requests to a server.
@@ -18,13 +20,14 @@ from typing import Annotated, Literal
 from align_keras import paths
 from align_keras.errors import concerning
 from align_keras.runs import command
+from align_keras.runs.settings import Heading
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportSettings:
     """Exports a preset or a finished run."""
 
-    model: Annotated[str, paths.PRESET]
+    model: Annotated[str, paths.PRESET, Heading("what to export")]
     """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has saved
     one."""
     output: Annotated[str, paths.FILES]
@@ -34,8 +37,7 @@ class ExportSettings:
     """saved_model: takes strings and image files, for TensorFlow Serving. onnx, litert: two
     separate towers that take pixels and word pieces."""
 
-    # === saved_model ===
-    class_names: Annotated[str, paths.FILES] = ""
+    class_names: Annotated[str, paths.FILES, Heading("saved_model")] = ""
     """Adds the signature classify for these classes: a text file with one class name per line, or a
     known data set (imagenet, pets, flowers, caltech101, eurosat). Empty: no such signature."""
     prompts: tuple[str, ...] = ()
@@ -47,8 +49,7 @@ class ExportSettings:
     warm_up: bool = True
     """Include warm-up requests, which TensorFlow Serving runs when it loads the model."""
 
-    # === litert ===
-    quantize: Literal["none", "float16", "int8"] = "none"
+    quantize: Annotated[Literal["none", "float16", "int8"], Heading("litert")] = "none"
     """Data type in which weights are stored; float16 and int8 make the files smaller."""
 
 

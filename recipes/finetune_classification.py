@@ -1,9 +1,9 @@
 r"""Fine-tunes the image tower of a trained model to classify, by the paper's recipes.
 
-    python recipes/finetune_classification.py --model=hf://kakaobrain/align-base --task=imagenet
-    python recipes/finetune_classification.py --experiment=fine_grained --model=RUN --task=pets
-    python recipes/finetune_classification.py --experiment=small_set --model=RUN --task=photos \
-        --data=PHOTOS/labels.csv
+    python recipes/finetune_classification.py --experiment=fine_grained \
+        --model=hf://kakaobrain/align-base --task=pets
+    python recipes/finetune_classification.py --experiment=small_set \
+        --model=runs/photos --task=birds --data=BIRDS/labels.csv
 
 The first phase trains a linear head on the frozen tower, the second all weights. After each phase,
 a table shows the metrics with the level of chance and, if there is one, the paper's figure; JSON

@@ -1,9 +1,10 @@
 r"""Fine-tunes a trained model for retrieval by the paper's recipe.
 
-    python recipes/finetune_retrieval.py --model=RUN --train-data='FLICKR30K/train-*.tfrecord' \
-        --eval-data='FLICKR30K/test-*.tfrecord' --workdir=DIR
+    python recipes/finetune_retrieval.py --model=runs/photos \
+        --train-data='FLICKR30K/train-*.tfrecord' \
+        --eval-data='FLICKR30K/test-*.tfrecord'
     python recipes/finetune_retrieval.py --experiment=finetune_coco \
-        --model=hf://kakaobrain/align-base ...
+        --model=hf://kakaobrain/align-base --train-data='COCO/train-*.tfrecord'
 
 Training continues with the loss of pretraining: batches of 2,048, a learning rate that starts at
 1e-5 and falls linearly to 0, 3,000 steps for Flickr30K and 6,000 for COCO. prepare_data.py packs an

@@ -1,8 +1,11 @@
-"""Turns raw pairs of images and alt-texts into shards for ``pretrain.py``.
+r"""Turns raw pairs of images and alt-texts into shards for ``pretrain.py``.
 
-    python recipes/prepare_data.py --captions=DIR/captions.jsonl --output=SHARDS/train
-    python recipes/prepare_data.py --source='CRAWL/*.tar' --rules=paper --output=SHARDS/train
-    python recipes/prepare_data.py --captions=all.csv --images=DIR --select split=val ...
+    python recipes/prepare_data.py --captions=DIR/captions.jsonl \
+        --output=SHARDS/train
+    python recipes/prepare_data.py --captions=all.csv --images=DIR \
+        --select split=val --output=SHARDS/val
+    python recipes/prepare_data.py --source='CRAWL/*.tar' --rules=paper \
+        --output=SHARDS/train
 
 A report with pictures counts the dropped pairs under the rules that dropped them.
 """
@@ -22,6 +25,7 @@ from align_keras.data.examples.columns import Columns
 from align_keras.data.examples.table_columns import check_columns
 from align_keras.data.preparation import filters
 from align_keras.runs import command
+from align_keras.runs.settings import COMMON, Heading
 
 RuleName = Literal[tuple(filters.LIMITS)]
 
@@ -30,12 +34,11 @@ RuleName = Literal[tuple(filters.LIMITS)]
 class PrepareSettings:
     """Filters image-text pairs by the paper's rules, and packs them into TFRecord shards."""
 
-    # === Source: a table, or shards, archives and TFDS ===
-    captions: Annotated[str, paths.FILES] = ""
+    captions: Annotated[str, paths.FILES, COMMON, Heading("source")] = ""
     """Table with one row per image: .jsonl, .csv, .tsv or .parquet."""
-    images: Annotated[str, paths.FILES] = ""
+    images: Annotated[str, paths.FILES, COMMON] = ""
     """Folder of the table's images. Empty: the folder of the table."""
-    source: Annotated[str, paths.DATA] = ""
+    source: Annotated[str, paths.DATA, COMMON] = ""
     """Source instead of a table: a folder or quoted pattern of img2dataset's .tfrecord, .tar or
     .parquet files; or tfds:NAME, with a split as in tfds:coco_captions@val (default: train)."""
     output: Annotated[str, paths.FILES]
@@ -45,20 +48,19 @@ class PrepareSettings:
     """Column with the path of the image, relative to --images."""
     archive_column: str = "archive"
     """Column with the name of the zip in --images that holds the image. The table may lack it."""
-    caption_column: str = ""
+    caption_column: Annotated[str, COMMON] = ""
     """Column with one caption or a list of captions. Empty: the first of captions, caption, txt and
     text that the table has."""
-    select: tuple[str, ...] = ()
+    select: Annotated[tuple[str, ...], COMMON] = ()
     """Use only the table rows with these values, such as --select split=train."""
     carry: tuple[str, ...] = ()
     """Columns to copy into the records, as COLUMN or FIELD=COLUMN. Example: class_name=type copies
     the column type into the field class_name, which zero-shot evaluation reads."""
 
-    # === Rules (sec. 3) ===
-    rules: Literal["none", "paper"] = "none"
+    rules: Annotated[Literal["none", "paper"], COMMON, Heading("rules (sec. 3)")] = "none"
     """paper: apply all rules of the paper. none: apply only the rules whose flags below are
     given."""
-    without: tuple[RuleName, ...] = ()
+    without: Annotated[tuple[RuleName, ...], COMMON] = ()
     """Rules of the paper to leave out, such as --without small_image."""
     min_words: int | None = None
     """Minimum number of words (unigrams) in a caption; 3 in the paper."""
@@ -81,8 +83,7 @@ class PrepareSettings:
     """Column or field that marks unsafe content. Pairs are dropped if it is above 0.5, true or
     NSFW."""
 
-    # === Near-duplicates of evaluation images (app. A) ===
-    evaluation_images: Annotated[str, paths.DATA] = ""
+    evaluation_images: Annotated[str, paths.DATA, COMMON, Heading("near-duplicates (app. A)")] = ""
     """A folder of images, or a quoted pattern of shards. Training images that nearly duplicate one
     of them are dropped."""
     max_hash_distance: int | None = None
@@ -94,8 +95,7 @@ class PrepareSettings:
     """Two images are near-duplicates if the cosine of their embeddings is above this; 0.975 in the
     paper."""
 
-    # === Output ===
-    table_only: bool = False
+    table_only: Annotated[bool, Heading("output")] = False
     """Open no image and write no shards: list the kept pairs in OUTPUT-kept.jsonl with url and
     caption, for example to download the images with img2dataset."""
     shard_size: int = 4_096

@@ -3,8 +3,8 @@ r"""Pretrains ALIGN on shards of image-text pairs, and evaluates the model.
     python recipes/pretrain.py
     python recipes/pretrain.py --train-data='DIR/train-*.tfrecord' \
         --eval-data='DIR/val-*.tfrecord' --workdir=DIR
-    python recipes/pretrain.py --experiment=cc3m_b3_mini --strategy=tpu ...
-    python recipes/pretrain.py --model=RUN --train-data=... --workdir=ANOTHER
+    python recipes/pretrain.py --model=runs/photos --workdir=runs/longer \
+        --train-data='DIR/train-*.tfrecord'
 
 Without --train-data the default experiment, quickstart, renders its own scenes.
 """

@@ -1,6 +1,7 @@
 r"""Searches images by text and by image: builds an index, answers queries, serves a web page.
 
-    python recipes/search.py index --model=runs/photos --images=PHOTOS --output=INDEX
+    python recipes/search.py index --model=runs/photos --images=PHOTOS \
+        --output=INDEX
     python recipes/search.py query "two dogs in the snow" --index=INDEX
     python recipes/search.py query "in blue" --image=dress.jpg --index=INDEX
     python recipes/search.py evaluate --index=INDEX --data=PHOTOS/test.jsonl

@@ -2,16 +2,18 @@
 
     python recipes/serving_client.py --texts "two dogs in the snow" "a red ring"
     python recipes/serving_client.py --images photos/*.jpg --signature=classify
-    python recipes/serving_client.py --images photos/*.jpg --grpc --server=localhost:8500
+    python recipes/serving_client.py --images photos/*.jpg --grpc
 
 REST needs only the standard library; --grpc needs the package tensorflow-serving-api.
 """
 
 import argparse
 import base64
+import difflib
 import http.client
 import json
 import os
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -133,9 +135,12 @@ def _plain(value):
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
-if __name__ == "__main__":
+def parse(arguments=None):
+    """The flags of the process, or those given."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        usage="%(prog)s --texts TEXT ... | --images FILE ... [--flag=VALUE]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--server", help="default localhost:8501, with --grpc localhost:8500")
     parser.add_argument("--model", default="align", help="name of the model on the server")
@@ -144,10 +149,20 @@ if __name__ == "__main__":
     )
     parser.add_argument("--grpc", action="store_true", help="use gRPC instead of REST")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--texts", nargs="+", help="texts to send")
-    what.add_argument("--images", nargs="+", help="image files to send")
-    arguments = parser.parse_args()
-    arguments.server = arguments.server or f"localhost:{8500 if arguments.grpc else 8501}"
+    what.add_argument("--texts", nargs="+", metavar="TEXT", help="texts to send")
+    what.add_argument("--images", nargs="+", metavar="FILE", help="image files to send")
+    found, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        flags = re.findall("--[a-z]+", parser.format_help())
+        near = difflib.get_close_matches(name, flags, 1)
+        parser.error(f"unknown flag {name}" + (f"; did you mean {near[0]}?" if near else ""))
+    found.server = found.server or f"localhost:{8500 if found.grpc else 8501}"
+    return found
+
+
+if __name__ == "__main__":
+    arguments = parse()
     try:
         main(arguments)
     except FileNotFoundError as error:

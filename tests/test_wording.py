@@ -31,3 +31,35 @@ def test_numbers_of_things(count, noun, expected):
 )
 def test_speeds_have_three_digits(count, seconds, expected):
     assert wording.rate(count, seconds, "images") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("adam", "adamw"),
+        ("AdamW", "adamw"),
+        ("batch-size", "batch_size"),
+        (" batch_sise", "batch_size"),
+        ("zebra", ""),
+        ("", ""),
+    ],
+)
+def test_the_nearest_name_is_what_was_meant(name, expected):
+    names = ["lamb", "adamw", "batch_size"]
+    assert wording.nearest(name, names) == expected
+    assert wording.meant(name, names) == (f"did you mean {expected}?" if expected else "")
+
+
+def test_another_word_of_few_letters_was_not_meant():
+    assert wording.choose("gpu", ["tpu"]) == "choose one of tpu"
+    assert (
+        wording.choose("tpus", iter(["gpu", "tpu"])) == "did you mean tpu? choose one of gpu, tpu"
+    )
+
+
+def test_a_long_list_is_shortened():
+    names = [f"n{number}" for number in range(1_013)]
+    assert wording.listed(names[:12]) == ", ".join(names[:12])
+    assert wording.listed(names) == f"{', '.join(names[:12])} and 1,001 more"
+    assert wording.listed(names, 2) == "n0, n1 and 1,011 more"
+    assert wording.listed([]) == ""

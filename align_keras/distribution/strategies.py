@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from align_keras import signals
 from align_keras.errors import InputError
+from align_keras.wording import choose
 
 STRATEGIES = ("auto", "cpu", "mirrored", "multi_worker", "tpu")
 
@@ -26,9 +27,7 @@ def make_strategy(name: str, tpu: str = "local") -> tf.distribute.Strategy:
         InputError: if the name is unknown or its hardware is absent.
     """
     if name not in STRATEGIES:
-        raise InputError(
-            f"unknown strategy {name!r}", remedy=f"choose one of {', '.join(STRATEGIES)}"
-        )
+        raise InputError(f"unknown strategy {name!r}", remedy=choose(name, STRATEGIES))
     # These two first: they must come before anything that starts TensorFlow's runtime, such
     # as asking for its devices.
     if name == "multi_worker":

@@ -7,6 +7,7 @@ from typing import Any
 from align_keras import paths
 from align_keras.errors import InputError, Place, concerning
 from align_keras.evaluation import data_sets, zero_shot
+from align_keras.wording import meant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,6 @@ def read_class_names(class_names: str) -> list[str] | None:
         known = [name for name in data_sets.DATA_SETS if data_sets.class_names_of(name)]
         raise InputError(
             f"{class_names} is neither a file nor one of {', '.join(known)}",
-            remedy="give a text file with one name per line",
+            remedy=f"{meant(class_names, known)} give a text file with one name per line".strip(),
         )
     return known_names

@@ -7,6 +7,8 @@ Sources are the sections of the paper (Jia et al., 2021). The paper does not giv
 BERT-Mini's dimensions; those here are the ones of the published BERT-Mini.
 """
 
+from align_keras.wording import choose
+
 # EfficientNet-B0's seven stages (Tan and Le, 2019); each size scales width and depth. "v1" for
 # the first stage, whose blocks do not expand: keras-hub's "unfused" would project with 3 x 3
 # there; the later stages' "unfused" pads "same", as the original does. ``ImageEncoder`` pads the
@@ -163,5 +165,5 @@ PRESETS = {
 def find(sizes: dict[str, dict], name: str, kind: str) -> dict:
     """The entry of a table above; a ValueError that lists the names if it has no such one."""
     if name not in sizes:
-        raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(sorted(sizes))}")
+        raise ValueError(f"unknown {kind} {name!r}; {choose(name, sorted(sizes))}")
     return sizes[name]

@@ -11,6 +11,7 @@ from align_keras.optimizers.exclusions import is_kernel
 from align_keras.optimizers.lamb import Lamb
 from align_keras.optimizers.rated import RatedAdafactor, RatedAdamW, RatedLamb, RatedSGD
 from align_keras.optimizers.schedules import LearningRate
+from align_keras.wording import choose
 
 # Each without and with a learning-rate factor for each variable.
 _KINDS: dict[str, tuple[type[Any], type[Any]]] = {
@@ -58,8 +59,9 @@ def make_optimizer(
             name of the argument, or ``optimizer`` for an unknown name.
     """
     if name not in OPTIMIZERS:
-        remedy = f"choose one of {', '.join(OPTIMIZERS)}"
-        raise InputError(f"unknown optimizer {name!r}", remedy=remedy, setting="optimizer")
+        raise InputError(
+            f"unknown optimizer {name!r}", remedy=choose(name, OPTIMIZERS), setting="optimizer"
+        )
     if name != "lamb" and exclude_from_adaptation:
         problem = f"{name} has no layer adaptation; only LAMB has"
         raise InputError(problem, setting="exclude_from_adaptation")

@@ -12,6 +12,7 @@ from tyro.conf import OmitArgPrefixes
 from align_keras import paths
 from align_keras.errors import InputError
 from align_keras.runs.settings import (
+    COMMON,
     FREE_ON_RESUME,
     Above,
     AtLeast,
@@ -50,10 +51,10 @@ class Phase:
 class StartSettings(Part):
     """The model to fine-tune, and the name of the data set."""
 
-    model: Annotated[str, paths.PRESET] = ""
+    model: Annotated[str, paths.PRESET, COMMON] = ""
     """The model to fine-tune: a preset (a folder, hf://... or kaggle://...), or the directory of a
     run that has saved one."""
-    task: str = ""
+    task: Annotated[str, COMMON] = ""
     """Name of the data set. Known names (imagenet, cifar10, cifar100, food101, pets, flowers, cars,
     dtd, caltech101, eurosat, stl10, ...) need no --data; any other name needs it."""
 
@@ -62,7 +63,7 @@ class StartSettings(Part):
 class LabelledDataSettings(Part):
     """Images with classes, and how they are cropped."""
 
-    data: Annotated[str, paths.DATA] = ""
+    data: Annotated[str, paths.DATA, COMMON] = ""
     """Evaluation data: tfds:NAME; a table (.jsonl, .csv, .tsv, .parquet) with the columns image and
     class_name or label; a folder with one folder of images per class; or a quoted pattern of
     shards. Empty: the data set of --task, read from TFDS."""
@@ -106,7 +107,7 @@ class TrainingSettings(Part):
     schedule: Literal["drops", "cosine"] = "drops"
     """Learning-rate schedule of each phase: drops multiplies the rate by 0.2 after 30, 60 and 90 %
     of the steps; cosine lets it fall to 0."""
-    batch_size: Annotated[int, AtLeast(1)] = 1_024
+    batch_size: Annotated[int, COMMON, AtLeast(1)] = 1_024
     """Images per step, over all replicas."""
     momentum: Annotated[float, AtLeast(0.0), Below(1.0)] = 0.9
     """Momentum of SGD."""
@@ -130,7 +131,7 @@ class RunSettings(Part):
     """Devices to train on. auto: all GPUs, or the CPU if there are none."""
     tpu: Annotated[str, FREE_ON_RESUME] = "local"
     """Name or address of the TPU for --strategy=tpu; local is the TPU of this machine."""
-    workdir: Annotated[str, paths.FILES, FREE_ON_RESUME] = ""
+    workdir: Annotated[str, paths.FILES, COMMON, FREE_ON_RESUME] = ""
     """Directory of the run; may be gs://... To resume a run, repeat its command with the same
     directory. Empty: a new directory below runs/."""
     checkpoint_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 1_000

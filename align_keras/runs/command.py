@@ -5,14 +5,13 @@ settings and missing files appear at once.
 """
 
 import contextlib
-import dataclasses
 import importlib.machinery
 import importlib.util
+import inspect
 import os
 import re
 import signal
 import sys
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -20,9 +19,12 @@ import tyro
 
 import align_keras
 from align_keras import full_disk, lazy, signals
-from align_keras.errors import InputError, concerning
-from align_keras.paths import PathMark
-from align_keras.remote_files import check_file_system
+from align_keras.errors import InputError
+from align_keras.runs import arguments as mistakes
+from align_keras.runs import completion
+from align_keras.runs.flags import flag_of, flags_of
+from align_keras.runs.help_page import HELP, HELP_ALL, format_commands, format_help
+from align_keras.runs.path_settings import check_file_systems, with_paths
 
 T = TypeVar("T")
 
@@ -83,88 +85,61 @@ def parse(
     settings_class: type[T],
     arguments: Sequence[str] | None,
     default: T | None = None,
-    **options: Any,
+    description: str = "",
+    command: str = "",
 ) -> T:
     """Reads flags into a settings class.
 
+    ``--help``, ``--help-all`` and ``--completion`` print and end the process.
+
     Args:
-        settings_class: a dataclass; its fields are the flags.
-        arguments: the flags; None for the flags of the process.
-        default: settings that the flags override; None for the class's defaults.
-        **options: of ``tyro.cli``, such as ``description``.
+        settings_class: a dataclass; its fields are the flags. Those marked ``COMMON`` are shown by
+            ``--help``.
+        arguments: the flags; None for those of the process.
+        default: settings that the flags override; None for the defaults of the class.
+        description: of the recipe, for the help.
+        command: the command of the recipe that the flags are of; empty if it has none.
 
     Returns:
-        The settings, with paths as read by ``with_paths``. ``--help`` and unknown flags end the
-        process.
+        The settings, as of ``with_paths``.
 
     Raises:
-        InputError: as in ``with_paths``.
+        InputError: as ``with_paths`` and ``arguments.check``.
     """
-    if default is not None:
-        options["default"] = default
-    return with_paths(tyro.cli(settings_class, args=arguments, **options))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    flags = flags_of(settings_class, default)
+    typed = " ".join(filter(None, [_typed(), command]))
+    asked = set(given)
+    if asked & {"-h", HELP, HELP_ALL}:
+        _print_and_end(format_help(typed, description, flags, HELP_ALL in asked))
+    if shell := completion.shell_of(given):
+        _print_and_end(completion.script(settings_class, default, shell))
+    mistakes.check(given, flags)
+    options: Any = {} if default is None else {"default": default}
+    return with_paths(tyro.cli(settings_class, args=given, **options))
 
 
-def parse_command(commands: Mapping[str, type], **options: Any) -> Any:
-    """Like ``parse``, but the first argument of the process selects the settings class."""
-    return with_paths(tyro.extras.subcommand_cli_from_dict(dict(commands), **options))
+def parse_command(commands: Mapping[str, type], description: str = "") -> Any:
+    """As ``parse``, where the first argument of the process names a class of settings."""
+    given = sys.argv[1:]
+    first = given[0] if given else ""
+    if first in ("-h", HELP, HELP_ALL):
+        _print_and_end(format_commands(_typed(), description, commands))
+    if shell := completion.shell_of(given):
+        _print_and_end(completion.script_of_commands(commands, shell))
+    name = mistakes.choose_command(first, commands)
+    about = inspect.getdoc(commands[name]) or ""
+    return parse(commands[name], given[1:], description=about, command=name)
 
 
-def with_paths(settings: T) -> T:
-    """Settings with every path expanded by ``PathMark.read``: ``~`` becomes the home folder.
-
-    Args:
-        settings: a dataclass, which may hold other dataclasses. A field that is a path has a
-            mark: ``workdir: Annotated[str, paths.LOCAL]``.
-
-    Raises:
-        InputError: if an address is of an unsupported kind; names its field.
-    """
-    read: dict[str, Any] = {}
-    for name, value, mark in _fields_of(settings):
-        if mark is None:
-            read[name] = with_paths(value)
-        else:
-            with concerning(name):
-                read[name] = mark.read(value)
-    return dataclasses.replace(settings, **read)  # type: ignore[type-var]
+def _typed() -> str:
+    """How the process was called, without its arguments."""
+    return f"python {sys.argv[0]}"
 
 
-def check_file_systems(settings: Any) -> None:
-    """Checks that TensorFlow supports the file system of every path, such as ``gs://``.
-
-    Args:
-        settings: as returned by ``with_paths``; anything but a dataclass has no paths.
-
-    Raises:
-        InputError: if a file system is unknown; names the field of the address.
-    """
-    if not dataclasses.is_dataclass(settings):
-        return
-    for name, value, mark in _fields_of(settings):
-        if mark is None:
-            check_file_systems(value)
-            continue
-        with concerning(name):
-            for address in mark.remote_parts(value):
-                check_file_system(address)
-
-
-def _fields_of(settings: Any) -> Iterator[tuple[str, Any, PathMark | None]]:
-    """Name, value and mark of each path; mark None for a field that is a dataclass."""
-    hints = typing.get_type_hints(type(settings), include_extras=True)
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if dataclasses.is_dataclass(value):
-            yield field.name, value, None
-        for mark in getattr(hints[field.name], "__metadata__", ()):
-            if isinstance(mark, PathMark):
-                yield field.name, value, mark
-
-
-def flag_of(name: str) -> str:
-    """The flag of a setting: ``batch_size`` -> ``--batch-size``."""
-    return "--" + name.replace("_", "-")
+def _print_and_end(text: str) -> NoReturn:
+    print(text.rstrip())
+    sys.exit()
 
 
 def is_users(error: BaseException) -> bool:

@@ -1,6 +1,7 @@
 """The setting ``freeze``: which towers are not trained, and for how long."""
 
 from align_keras.errors import InputError
+from align_keras.wording import choose
 
 TOWERS = ("image_encoder", "text_encoder")
 
@@ -16,9 +17,7 @@ def frozen_towers(freeze: str) -> dict[str, int | None]:
         name, colon, steps = one.strip().partition(":")
         if name not in TOWERS:
             raise InputError(
-                f"unknown tower {name!r}",
-                remedy=f"choose from {', '.join(TOWERS)}",
-                setting="freeze",
+                f"unknown tower {name!r}", remedy=choose(name, TOWERS), setting="freeze"
             )
         if colon and not (steps.isdecimal() and int(steps)):
             raise InputError(

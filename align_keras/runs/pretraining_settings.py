@@ -16,6 +16,7 @@ from align_keras.runs.setting_values import (
     read_steps,
 )
 from align_keras.runs.settings import (
+    COMMON,
     FREE_ON_RESUME,
     Above,
     AtLeast,
@@ -24,6 +25,7 @@ from align_keras.runs.settings import (
     Part,
     Settings,
 )
+from align_keras.wording import choose
 
 #: The paper's sizes (sec. 5): defaults where neither a flag nor the model gives a size.
 PAPER_SIZES = {"image_size": 289, "resize_size": 346, "sequence_length": 64}
@@ -49,12 +51,12 @@ BROUGHT_BY_MODEL = (
 class DataSettings(Part):
     """Data for training and evaluation, and how pairs become inputs."""
 
-    train_data: Annotated[str, paths.DATA] = ""
+    train_data: Annotated[str, paths.DATA, COMMON] = ""
     """Training shards: a quoted pattern such as 'DIR/train-*.tfrecord', several patterns joined by
     commas, or tfds:NAME. With weights, as in 'A/*.tfrecord=2,B/*.tfrecord=1', each pattern is
     shuffled separately and pairs are drawn in these proportions; a pattern without a weight gets
     its number of pairs. Empty (quickstart only): scenes are rendered into the run's directory."""
-    eval_data: Annotated[str, paths.DATA, FREE_ON_RESUME] = ""
+    eval_data: Annotated[str, paths.DATA, COMMON, FREE_ON_RESUME] = ""
     """Pattern of the held-out shards. Empty: no evaluation, except on rendered scenes."""
     zero_shot_data: Annotated[str, paths.DATA, FREE_ON_RESUME] = ""
     """Pattern of shards for zero-shot classification; their records need a class_name. Empty: the
@@ -97,7 +99,7 @@ class DataSettings(Part):
 class ModelSettings(Part):
     """The model to train: a new one, or one that was trained before."""
 
-    model: Annotated[str, paths.PRESET] = ""
+    model: Annotated[str, paths.PRESET, COMMON] = ""
     """Trained model to start from: a preset (a folder, hf://... or kaggle://...), or the directory
     of a run that has saved one. Its towers, temperature and vocabulary are used, and its image and
     caption sizes unless their flags are given; those of --experiment are ignored. Empty: a new
@@ -158,7 +160,7 @@ class OptimizerSettings(Part):
     paper's loss."""
     optimizer: Literal["lamb", "adamw", "sgd", "adafactor"] = "lamb"
     """LAMB as published, AdamW, SGD with momentum 0.9, or Adafactor."""
-    learning_rate: Annotated[float, AtLeast(0.0), FREE_ON_RESUME] = 1e-3
+    learning_rate: Annotated[float, COMMON, AtLeast(0.0), FREE_ON_RESUME] = 1e-3
     """Peak learning rate, reached at the end of the warm-up."""
     warmup_steps: Annotated[int, AtLeast(0), Below("steps")] = 10_000
     """Steps over which the learning rate rises from 0. Afterwards it follows --schedule."""
@@ -205,19 +207,19 @@ class OptimizerSettings(Part):
 class RunSettings(Part):
     """Length of the run, devices, evaluations, checkpoints and logs."""
 
-    batch_size: Annotated[int, AtLeast(2)] = 16_384
+    batch_size: Annotated[int, COMMON, AtLeast(2)] = 16_384
     """Pairs per step, over all replicas. All other pairs of the batch are negatives."""
-    steps: Annotated[int, AtLeast(1)] = 1_200_000
+    steps: Annotated[int, COMMON, AtLeast(1)] = 1_200_000
     """Optimizer steps."""
     seed: Annotated[int, AtLeast(0), AtMost(2**32 - 1)] = 0
     """Random seed of the weights, the data order, the crops and dropout."""
     strategy: Annotated[
-        Literal["auto", "cpu", "mirrored", "multi_worker", "tpu"], FREE_ON_RESUME
+        Literal["auto", "cpu", "mirrored", "multi_worker", "tpu"], COMMON, FREE_ON_RESUME
     ] = "auto"
     """Devices to train on. auto: all GPUs, or the CPU if there are none."""
     tpu: Annotated[str, FREE_ON_RESUME] = "local"
     """Name or address of the TPU for --strategy=tpu; local is the TPU of this machine."""
-    workdir: Annotated[str, paths.FILES, FREE_ON_RESUME] = ""
+    workdir: Annotated[str, paths.FILES, COMMON, FREE_ON_RESUME] = ""
     """Directory of the run; may be gs://... To resume a run, repeat its command with the same
     directory. Empty: a new directory below runs/."""
     eval_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 10_000
@@ -261,9 +263,9 @@ class PretrainSettings(Settings):
                 setting="profile",
             )
         if self.model.preset not in PRESETS:
-            names = ", ".join(sorted(PRESETS))
+            remedy = choose(self.model.preset, sorted(PRESETS))
             raise InputError(
-                f"unknown preset {self.model.preset!r}", None, f"choose one of {names}", "preset"
+                f"unknown preset {self.model.preset!r}", remedy=remedy, setting="preset"
             )
         check_freeze(self.model.freeze, run.steps)
         self._check_cache()

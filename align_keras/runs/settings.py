@@ -20,6 +20,15 @@ from align_keras.paths import AnyPath, PathMark
 
 #: Marks a setting that a resumed run may change: where it runs, what it reports and when.
 FREE_ON_RESUME = "free on resume"
+#: Marks a setting that most commands give: the short help shows these alone.
+COMMON = "common"
+
+
+@dataclasses.dataclass(frozen=True)
+class Heading:
+    """Marks the first setting of a group in a class without parts; the help shows its title."""
+
+    title: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -241,11 +241,13 @@ def test_unused_tops_are_no_weights(build_tiny):
 
 
 def test_unknown_preset_is_named():
-    with pytest.raises(ValueError, match="unknown preset 'align_b99'; known: align_b3_mini"):
+    with pytest.raises(ValueError, match="unknown preset 'align_b99'; choose one of align_b3_mini"):
         build_backbone("align_b99")
-    with pytest.raises(ValueError, match="unknown image encoder 'b0'; known: efficientnet_b0"):
+    with pytest.raises(
+        ValueError, match="unknown image encoder 'b0'; choose one of efficientnet_b0"
+    ):
         build_image_encoder("b0")
-    with pytest.raises(ValueError, match="unknown text encoder 'bert'; known: bert_base"):
+    with pytest.raises(ValueError, match="unknown text encoder 'bert'; choose one of bert_base"):
         build_text_encoder("bert")
 
 

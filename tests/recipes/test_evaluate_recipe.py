@@ -20,20 +20,14 @@ def test_a_run_is_evaluated_into_its_directory(tiny_run, scene_photos, tmp_path,
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (
-            ["--task=retrieve:coco"],
-            "--task: unknown task 'retrieve'; choose one of retrieval, zero_shot",
-        ),
+        (["--task=retrieve:coco"], "--task: unknown task 'retrieve'; did you mean retrieval?"),
         (["--task=retrieval:mini"], "--data: give the data of mini; it is not a known name"),
         (["--task=knn:x", "--data=x", "--split=train"], "--train-split: x train would be trained"),
         (["--task=multi30k", "--data=nowhere"], "--data: nowhere: no test_2016_flickr.en"),
         (["--task=zero_shot:kinds", "--data={photos}", "--model=none"], "--model: none: no such"),
         ([], "nothing to do; give one of --task, --suite and --compare"),
         (["--task=knn:x", "--suite=small"], "task and suite are given; give one of --task, --su"),
-        (
-            ["--suite=smal"],
-            "--suite: unknown suite or task 'smal'; choose one of the suites",
-        ),
+        (["--suite=smal"], "--suite: unknown suite or task 'smal'; did you mean small? choose"),
         (["--suite=knn:kinds", "--data=kinds={photos},nowhere"], "--data: nowhere: no such folder"),
         (["--suite=small", "--split=val"], "--split: cannot be used with --suite"),
         (["--suite=retrieval:flickr8k"], "--data: no task can be run: retrieval:flickr8k: no data"),

@@ -63,18 +63,6 @@ def test_wrong_flags_are_named(flags, setting, message):
     assert raised.value.setting == setting
 
 
-def test_every_flag_is_the_name_of_a_setting(capsys):
-    """Whatever part it is in."""
-    with pytest.raises(SystemExit) as stopped:
-        read("--help")
-    assert stopped.value.code == 0
-    printed = capsys.readouterr().out
-    for name in PretrainSettings().flat():
-        assert f" --{name.replace('_', '-')}" in printed
-    for part in ("data", "model", "optimizer", "run"):
-        assert f" {part} options " in printed
-
-
 def test_experiments_name_presets_and_keep_the_papers_constants():
     assert {settings.model.preset for settings in PRETRAINING.values()} == presets.PRESETS.keys()
     assert PRETRAINING["align_l2_large"] == PretrainSettings().replace(preset="align_l2_large")

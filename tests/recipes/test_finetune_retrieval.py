@@ -17,6 +17,10 @@ from in_process import run_recipe_here
             ["--model=x", "--experiment=none"],
             "--experiment: unknown experiment 'none'; choose one of",
         ),
+        (
+            ["--model=x", "--experiment=none"],
+            "--experiment: unknown experiment 'none'; choose one of",
+        ),
         (["--model=/none", "--train-data=x"], "--model: /none: no such folder"),
     ],
 )

@@ -203,7 +203,7 @@ def test_what_follows_two_dashes_is_beams(table, tmp_path, monkeypatch):
             "--table-only --evaluation-images=x",
             "--evaluation-images: no image is opened to compare; leave out --table-only or this",
         ),
-        ("--select image=none", "--captions: {table}: no row is selected; choose other"),
+        ("--select image=none", "--captions: {table}: no row is selected; image is "),
         ("--select split", "--select: 'split' must be COLUMN=VALUE"),
         ("--carry txt=x", "--carry: txt is a field that every record has; choose another"),
         ("--captions= --source=/none", "--source: /none is neither tfds:NAME nor a folder"),

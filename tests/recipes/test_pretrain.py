@@ -2,13 +2,10 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
-from conftest import ROOT
 from in_process import run_recipe_here
-from short_runs import run_recipe, settings_of, users_environment
+from short_runs import run_recipe, settings_of
 
 from align_keras import signals
 
@@ -17,35 +14,6 @@ def flags_of(settings, *names):
     """A few settings as flags."""
     values = settings.flat()
     return [f"--{name.replace('_', '-')}={values[name]}" for name in names]
-
-
-def test_help_and_wrong_flags_need_no_tensorflow():
-    script = """
-import runpy, sys
-for arguments in (["--help"], ["--batch-sise=3"], ["--batch-size=1"], ["--experiment=b99"]):
-    sys.argv = ["pretrain.py", *arguments]
-    try:
-        runpy.run_path("recipes/pretrain.py", run_name="__main__")
-    except SystemExit as stopped:
-        print(stopped.code, file=sys.stderr)
-print("tensorflow" in sys.modules, "keras" in sys.modules, file=sys.stderr)
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", "import sys; sys.path.insert(0, 'recipes')\n" + script],
-        cwd=ROOT,
-        env=users_environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    lines = [line for line in result.stderr.splitlines() if not line.startswith(("╭", "│", "╰"))]
-    assert lines[:2] == ["0", "2"]
-    assert lines[2] == ("pretrain.py: --batch-size: 1 is below 2; raise --batch-size to 2 or more")
-    assert lines[3].startswith(
-        "pretrain.py: --experiment: unknown experiment 'b99'; choose one of quickstart"
-    )
-    assert lines[4:] == ["False False"]
-    assert "--batch-size" in result.stdout
 
 
 def test_bad_input_ends_without_a_stack_trace():

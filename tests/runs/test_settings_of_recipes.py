@@ -105,7 +105,7 @@ def test_classification_runs_of_before_resume(tmp_path):
         (
             {"freeze": "text_encoder,head"},
             "freeze",
-            "unknown tower 'head'; choose from image_encoder, te",
+            "unknown tower 'head'; choose one of image_encoder",
         ),
     ],
 )

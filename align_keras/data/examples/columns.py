@@ -1,7 +1,6 @@
 """Which columns or fields of a source hold what, and an example from a dict of them."""
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
 
@@ -16,13 +15,12 @@ from align_keras.data.examples.example import (
     storable,
 )
 from align_keras.errors import InputError, Place
+from align_keras.wording import listed, meant
 
 CAPTION_COLUMNS = ("captions", "caption", "txt", "text")
 #: Width and height on the web, as img2dataset names them.
 SIZES = ("original_width", "original_height")
 _OWN_FIELDS = {"jpg", "txt", "key", "image_id"}
-# Of names in a message.
-_MOST_NAMES = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,17 +157,13 @@ def no_name(wanted: Collection[str], found: Collection[str], noun: str = "column
 def listing(names: Collection[str]) -> str:
     """Names for a message, shortened if there are many."""
     shown = [storable(name)[:40] for name in names if name]
-    more = len(shown) - _MOST_NAMES
-    return ", ".join(shown[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "") or "nothing"
+    return listed(shown) or "nothing"
 
 
 def _nearest(wanted: Collection[str], found: Collection[str]) -> str:
     """The name that was probably meant."""
-    by_letters = {name.lower().strip(): name for name in found if name}
-    for name in wanted:
-        for near in difflib.get_close_matches(name.lower(), by_letters, 1):
-            return f"did you mean {storable(by_letters[near])}?"
-    return ""
+    names = [storable(name) for name in found if name]
+    return next(filter(None, (meant(name, names) for name in wanted)), "")
 
 
 def _is_blank(value: object) -> bool:

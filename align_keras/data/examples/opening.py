@@ -18,12 +18,13 @@ from align_keras.data.examples.img2dataset_examples import (
 )
 from align_keras.data.examples.karpathy_examples import KarpathyExamples
 from align_keras.data.examples.shard_examples import ShardExamples
-from align_keras.data.examples.table_columns import check_columns
+from align_keras.data.examples.table_columns import check_columns, values_of
 from align_keras.data.examples.table_examples import TableExamples
 from align_keras.data.examples.tables import ending_of
 from align_keras.data.matching import matching_files
 from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.paths import AnyPath
+from align_keras.wording import listed
 
 _KINDS = "a table, a quoted pattern of shards or tfds:NAME"
 
@@ -183,13 +184,19 @@ def _open_table(
         table = TableExamples(path, images, columns)
     table.keep_rows()
     if next(iter(table), None) is None:
-        raise InputError(f"{path} has no row with {' and '.join(columns.select) or 'anything'}")
+        wanted = " and ".join(columns.select) or "anything"
+        raise InputError(f"{path} has no row with {wanted}", remedy=values_of(path, columns.select))
     return table
 
 
 def _open_folder(path: AnyPath, split: str, default_split: str, folders: str) -> FolderExamples:
     if split and not (path / split).is_dir():
-        raise MissingInputError(f"no folder {path / split} for the split {split}", setting="split")
+        there = listed(sorted(own.name for own in path.iterdir() if own.is_dir()))
+        raise MissingInputError(
+            f"no folder {path / split} for the split {split}",
+            remedy=f"there are {there}" if there else "",
+            setting="split",
+        )
     if split or (default_split and (path / default_split).is_dir()):
         path = path / (split or default_split)
     if folders == "images":

@@ -7,8 +7,10 @@ from collections.abc import Collection, Sequence
 
 from align_keras import paths
 from align_keras.data.examples.columns import Columns
+from align_keras.data.examples.example import as_text, storable
 from align_keras.data.examples.tables import RowFault, ending_of, header_of, read_table
 from align_keras.errors import InputError, Place
+from align_keras.wording import listed
 
 
 def check_data(data: str, select: Sequence[str], needs: str = "") -> None:
@@ -60,3 +62,20 @@ def check_columns(
             return
     if fault is not None:
         raise fault
+
+
+def values_of(path: str | paths.AnyPath, select: Sequence[str]) -> str:
+    """What a table holds where no row has the selected values: "split is train, test".
+
+    Args:
+        path: of the table.
+        select: ``COLUMN=VALUE``; all values of these columns are named, or the first of many.
+    """
+    found: dict[str, dict[str, None]] = {item.partition("=")[0]: {} for item in select}
+    for _, row in read_table(path):
+        if not isinstance(row, RowFault):
+            for column in found.keys() & row.keys():
+                value = row[column]
+                found[column][as_text(value) or str(value)] = None
+    values = {column: listed([storable(one)[:40] for one in own]) for column, own in found.items()}
+    return "; ".join(f"{column} is {own}" for column, own in values.items() if own)

@@ -12,7 +12,7 @@ from align_keras.data.examples import Example, ExampleSet
 from align_keras.data.examples.columns import Columns, no_name
 from align_keras.data.examples.image_files import ImageFolder
 from align_keras.data.examples.opening import open_downloads
-from align_keras.data.examples.table_columns import check_columns
+from align_keras.data.examples.table_columns import check_columns, values_of
 from align_keras.data.examples.table_examples import TableExamples
 from align_keras.data.preparation import filters, languages
 from align_keras.errors import InputError, Place
@@ -187,7 +187,11 @@ def check_rows(source: ExampleSet, name: str, columns: Columns) -> None:
         if not has_captions and number == _FIRST_ROWS:
             columns.check(found, Place(name), ("captions",), "field", of_users=())
     if not number:
-        remedy = "choose other values of <select>" if columns.select else ""
+        remedy = ""
+        if columns.select:
+            is_table = isinstance(source, TableExamples)
+            remedy = values_of(name, columns.select) if is_table else ""
+            remedy = remedy or "choose other values of <select>"
         raise InputError(
             "no row is selected" if columns.select else "no row in it", Place(name), remedy
         )

@@ -10,6 +10,7 @@ from align_keras import lazy
 from align_keras.data.examples import Example, ExampleSet
 from align_keras.errors import InputError, Place, concerning
 from align_keras.evaluation import data_sets
+from align_keras.wording import listed
 
 if TYPE_CHECKING:
     from align_keras.evaluation import embedding
@@ -47,7 +48,7 @@ class Classes:
         if found is None or not 0 <= found < len(self.names):
             raise InputError(
                 f"its class ({class_name or label}) is none of the {len(self.names):,} of "
-                f"{self.name}",
+                f"{self.name}: {listed(self.names, 4)}",
                 place,
                 "give <class_names>, or data with class_name or label",
             )

@@ -7,6 +7,7 @@ from align_keras.data.examples import Example, ExampleSet
 from align_keras.errors import InputError, Place, concerning
 from align_keras.evaluation import data_sets
 from align_keras.paths import AnyPath
+from align_keras.wording import meant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +104,8 @@ def _check_place(name: str, data: str) -> None:
     if not data and not data_sets.known(name).tfds:
         is_known = name in data_sets.DATA_SETS
         what = "TFDS does not have it" if is_known else "it is not a known name"
-        raise InputError(f"give the data of {name}; {what}")
+        remedy = "" if is_known else meant(name, data_sets.DATA_SETS)
+        raise InputError(f"give the data of {name}; {what}", remedy=remedy)
 
 
 def image_file(path: AnyPath) -> Example:

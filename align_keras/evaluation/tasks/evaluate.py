@@ -16,6 +16,7 @@ from align_keras.evaluation.tasks.result import Result, report_result
 from align_keras.evaluation.tasks.retrieval import Retrieval
 from align_keras.evaluation.tasks.sugar_crepe import SugarCrepe
 from align_keras.paths import AnyPath
+from align_keras.wording import choose
 
 
 class Task(Protocol):
@@ -56,7 +57,7 @@ def make_task(task: str, settings: Mapping[str, Any]) -> Task:
     """
     kind, _, name = task.partition(":")
     if kind not in TASKS:
-        raise InputError(f"unknown task {kind!r}", remedy=f"choose one of {', '.join(TASKS)}")
+        raise InputError(f"unknown task {kind!r}", remedy=choose(kind, TASKS))
     if not name and kind in data_sets.DATA_SETS:
         name = kind
     if not name or {"/", "\\"} & set(name):

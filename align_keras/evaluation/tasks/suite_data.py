@@ -9,6 +9,7 @@ from align_keras.errors import InputError
 from align_keras.evaluation import data_sets
 from align_keras.evaluation.tasks.evaluate import TASKS, Task, make_task
 from align_keras.paths import AnyPath
+from align_keras.wording import listed, meant
 
 #: Tasks by the name of their suite.
 SUITES = {
@@ -61,11 +62,12 @@ def tasks_of(suite: str) -> tuple[str, ...]:
     tasks = tuple(filter(None, map(str.strip, suite.split(","))))
     for task in tasks or (suite,):
         if task.partition(":")[0] not in TASKS:
-            raise InputError(
-                f"unknown suite or task {task!r}",
-                remedy=f"choose one of the suites {', '.join(SUITES)}, or list tasks: "
-                + ", ".join(own if own in data_sets.DATA_SETS else f"{own}:NAME" for own in TASKS),
+            names = (own if own in data_sets.DATA_SETS else f"{own}:NAME" for own in TASKS)
+            remedy = (
+                f"{meant(task, (*SUITES, *TASKS))} choose one of the suites {', '.join(SUITES)}, "
+                f"or list tasks: {', '.join(names)}"
             )
+            raise InputError(f"unknown suite or task {task!r}", remedy=remedy.strip())
         make_task(task, {})
     return tuple(dict.fromkeys(tasks))
 
@@ -104,7 +106,7 @@ def make_tasks(suite: str, roots: str, settings: Mapping[str, Any]) -> dict[str,
             known = [*data_sets.DATA_SETS, *named]
             raise InputError(
                 f"{name} of {task} is neither a known data set nor found in the data folders",
-                remedy=f"give {name}=PATH, or one of {', '.join(known)}",
+                remedy=f"{meant(name, known)} give {name}=PATH, or one of {listed(known)}".strip(),
                 setting="data",
             )
         tasks[task] = make_task(task, {**settings, **found})

@@ -140,26 +140,40 @@ def test_a_corrupt_record_is_left_out_and_is_an_image_without_bytes(tmp_path, ca
 
 
 @pytest.mark.parametrize(
-    ("data", "options", "problem"),
+    ("data", "options", "problem", "remedy"),
     [
-        ("none.jsonl", {}, "no file none.jsonl"),
-        ("none.json", {}, "no file none.json"),
-        ("none-*", {}, "no file matches 'none-*'"),
-        ("", {"split": "dev"}, "no folder {}/dev for the split dev"),
-        ("", {}, "{} has no class folders"),
-        ("t.jsonl", {"split": "dev"}, "{}/t.jsonl has no row with split=dev"),
-        ("t.jsonl", {"select": ("label=9",)}, "{}/t.jsonl has no row with label=9"),
-        ("s-*.tfrecord", {"split": "dev"}, "shards have no split dev"),
-        ("s-*.tfrecord", {"select": ("a=b",)}, "{}/s-*.tfrecord is not a table, so it has no rows"),
+        ("none.jsonl", {}, "no file none.jsonl", ""),
+        ("none.json", {}, "no file none.json", "give a file"),
+        ("none-*", {}, "no file matches 'none-*'", "give a folder"),
+        ("", {"split": "dev"}, "no folder {}/dev for the split dev", "there are test, train"),
+        ("test", {}, "{}/test has no ", "give such a folder"),
+        ("t.jsonl", {"split": "dev"}, "{}/t.jsonl has no row with split=dev", "split is a, b"),
+        ("t.jsonl", {"select": ("label=9",)}, "{}/t.jsonl has no row with label=9", "label is 1"),
+        (
+            "t.jsonl",
+            {"split": "b", "select": ("label=2",)},
+            "{}/t.jsonl has no row with label=2 and split=b",
+            "label is 1; split is a, b",
+        ),
+        ("s-*.tfrecord", {"split": "dev"}, "shards have no split dev", "pattern"),
+        (
+            "s-*.tfrecord",
+            {"select": ("a=b",)},
+            "{}/s-*.tfrecord is not a table, so it has no rows",
+            "leave out select",
+        ),
     ],
 )
-def test_what_is_not_there_is_named(data, options, problem, tmp_path):
-    table(tmp_path, {"label": 1})
+def test_what_is_not_there_is_named_beside_what_is(data, options, problem, remedy, tmp_path):
+    table(tmp_path, {"label": 1, "split": "a"}, {"label": 1.0, "split": "b"})
     shards(tmp_path, {"caption": "a"})
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
     name = data if data.startswith("none") else f"{tmp_path}/{data}".rstrip("/")
     with pytest.raises(InputError) as caught:
         open_examples(name, **options)
     assert caught.value.problem.startswith(problem.format(tmp_path))
+    assert remedy in str(caught.value)
     assert isinstance(caught.value, MissingInputError) == problem.startswith("no f")
 
 

@@ -140,7 +140,7 @@ def test_data_are_found_in_folders_by_the_name_of_the_set(tmp_path):
 def test_wrong_names_are_refused_with_what_there_is(tmp_path):
     for tasks in SUITES.values():
         assert all(make_task(task, {}) for task in tasks)
-    with pytest.raises(InputError, match=r"unknown suite or task 'smal'; choose one of the suites"):
+    with pytest.raises(InputError, match=r"unknown suite or task 'smal'; did you mean small"):
         tasks_of("smal")
     with pytest.raises(InputError, match="flikr of retrieval:flikr is neither a known data set"):
         make_tasks("retrieval:flikr", str(tmp_path), {})

@@ -1,0 +1,64 @@
+"""Settings that are paths: read as paths, and checked for file systems that TensorFlow lacks."""
+
+import dataclasses
+import typing
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from align_keras.errors import concerning
+from align_keras.paths import PathMark
+from align_keras.remote_files import check_file_system
+
+T = TypeVar("T")
+
+
+def with_paths(settings: T) -> T:
+    """Settings with every path read as ``PathMark.read`` does: ``~`` is the home folder.
+
+    Args:
+        settings: a dataclass, in which others may be. A field that is a path is marked so:
+            ``workdir: Annotated[str, paths.LOCAL]``.
+
+    Raises:
+        InputError: names the field that holds an address of a kind that is not supported.
+    """
+    read: dict[str, Any] = {}
+    for name, value, mark in _fields_of(settings):
+        if mark is None:
+            read[name] = with_paths(value)
+        else:
+            with concerning(name):
+                read[name] = mark.read(value)
+    return dataclasses.replace(settings, **read)  # type: ignore[type-var]
+
+
+def check_file_systems(settings: Any) -> None:
+    """Checks that TensorFlow has the file system of every path, such as ``gs://``.
+
+    Args:
+        settings: as of ``with_paths``; only a dataclass has paths.
+
+    Raises:
+        InputError: names the field that holds an address of an unknown one.
+    """
+    if not dataclasses.is_dataclass(settings):
+        return
+    for name, value, mark in _fields_of(settings):
+        if mark is None:
+            check_file_systems(value)
+            continue
+        with concerning(name):
+            for address in mark.remote_parts(value):
+                check_file_system(address)
+
+
+def _fields_of(settings: Any) -> Iterator[tuple[str, Any, PathMark | None]]:
+    """Name, value and mark of the fields that are paths, and of those that hold others."""
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            yield field.name, value, None
+        for mark in getattr(hints[field.name], "__metadata__", ()):
+            if isinstance(mark, PathMark):
+                yield field.name, value, mark
