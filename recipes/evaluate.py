@@ -17,7 +17,7 @@ os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
 import dataclasses
 from typing import Annotated
 
-from align_keras import paths
+from align_keras import paths, progress
 from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import InputError, concerning
 from align_keras.runs import command
@@ -109,7 +109,8 @@ def main(settings):
     check_output(task, output, settings.model)
     with concerning("model"):
         check_model(settings.model)
-    data = task.open()
+    with progress.working("opening the data"):
+        data = task.open()
     with concerning("model"):
         model = load_model(settings.model)
     return evaluate(model, task, output, settings.model, data)
@@ -123,7 +124,8 @@ def evaluate_suite(settings):
     with concerning("suite"):
         own = {name: getattr(settings, name) for name in OF_SUITES}
         tasks = suite_data.make_tasks(settings.suite, settings.data, own)
-    opened = suite.open_tasks(tasks)
+    with progress.working("opening the data"):
+        opened = suite.open_tasks(tasks)
     with concerning("model"):
         output = settings.output or default_output(settings.model)
         model = load_model(settings.model)

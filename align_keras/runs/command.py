@@ -19,12 +19,15 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 import align_keras
-from align_keras import full_disk, lazy, signals
+from align_keras import full_disk, lazy, progress, signals
 from align_keras.errors import InputError, concerning
 from align_keras.paths import PathMark
 from align_keras.remote_files import check_file_system
+from align_keras.runs import quiet
 
 T = TypeVar("T")
+
+_START = "reading settings and data"
 
 
 def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
@@ -32,7 +35,8 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
 
     TensorFlow takes seconds to load. It does so when something first needs it: ``main`` looks at
     settings and local files before it imports what loads TensorFlow. A line on standard error
-    says so then. An address such as ``gs://`` among the settings needs it before ``main``.
+    says so then, and ``progress`` shows every other wait. An address such as ``gs://`` among the
+    settings needs TensorFlow before ``main``.
 
     ValueError, OSError, FloatingPointError and TensorFlow's errors end the process with one line
     on standard error and exit code 1, and so does a full disk, whatever its error; others keep
@@ -50,7 +54,12 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
     # If align_keras was imported first, this variable is still set.
     os.environ.pop("ALIGN_KERAS_IMPORT", None)
     full_disk.ignore_unraisable()
-    with signals.handled(name), _importing_quietly():
+    with (
+        signals.handled(name),
+        progress.shown(_START),
+        quiet.python_libraries(),
+        _importing_quietly(),
+    ):
         try:
             settings = parse()
             check_file_systems(settings)
@@ -73,6 +82,8 @@ def _end_interrupted(name: str, stop: KeyboardInterrupt) -> NoReturn:
     line, code = "interrupted", 128 + signal.SIGINT
     if isinstance(stop, signals.Interrupted):
         line, code = stop.describe(flag_of), stop.exit_code
+    # A bar would be drawn once more, after the line.
+    progress.close()
     # A closed terminal takes no line.
     with contextlib.suppress(OSError):
         print(f"{name}: {printable(line)}", file=sys.stderr, flush=True)
@@ -241,8 +252,8 @@ class _QuietFinder:
         execute = found.loader.exec_module
 
         def exec_module(module: Any) -> None:
-            print("loading TensorFlow", file=sys.stderr, flush=True)
-            with _quiet(), lazy.importing():
+            progress.tell("loading TensorFlow")
+            with quiet.importing(), lazy.importing():
                 execute(module)
                 _look_for_devices(module)
 
@@ -251,13 +262,11 @@ class _QuietFinder:
 
 
 def load_quietly() -> None:
-    """Imports TensorFlow and looks for its devices while file descriptor 2 leads nowhere.
+    """Imports TensorFlow and looks for its devices without a line of theirs, as ``quiet`` says.
 
-    TensorFlow's libraries write to it during the import, past ``sys.stderr`` and whatever
-    ``TF_CPP_MIN_LOG_LEVEL`` says; the one line of an error would stand among them. Where that
-    variable is set nothing is hidden: 0 tells why a GPU is not found.
+    With ``TF_CPP_MIN_LOG_LEVEL`` nothing is hidden: 0 tells why a GPU is not found.
     """
-    with _quiet():
+    with quiet.importing():
         import tensorflow as tf
 
         _look_for_devices(tf)
@@ -267,23 +276,3 @@ def _look_for_devices(tf: Any) -> None:
     # Physical ones: asking for logical ones would start the runtime, which strategies of several
     # workers and TPUs must do themselves.
     tf.config.list_physical_devices()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        yield
-        return
-    # What fails is raised. A warning for each corrupt image would tear the progress bar, and not
-    # every line that its libraries call an error is one, such as which ops oneDNN leaves to others.
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        with signals.ending_at_once(kept):
-            yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -1,12 +1,11 @@
 """The trained model that a setting names: a preset, or the preset of a run's directory."""
 
 import os
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import align_keras
-from align_keras import paths, preset_folders
+from align_keras import paths, preset_folders, progress
 from align_keras.errors import InputError, MissingInputError
 
 if TYPE_CHECKING:
@@ -76,8 +75,9 @@ def load_model(model: str, **options: Any) -> "AlignDualEncoder":
         InputError: as ``from_preset``.
     """
     check_model(model)
-    print(f"loading {model}", file=sys.stderr, flush=True)
+    progress.tell(f"loading {model}")
     align_keras.load()
     from align_keras.models.dual_encoder import AlignDualEncoder
 
-    return from_preset(AlignDualEncoder.from_preset, model, **options)
+    with progress.working(f"loading {model}"):
+        return from_preset(AlignDualEncoder.from_preset, model, **options)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import sys
 import time
 from typing import Any
 
@@ -10,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from align_keras import distribution, optimizers, signals
+from align_keras import distribution, optimizers, progress, signals
 from align_keras.errors import InputError, concerning
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
 from align_keras.files import whole_folder, write_whole
@@ -121,7 +120,11 @@ def open_run(
     run_data = pretraining_data.open_data(
         data, settings.model, workdir, settings.run.batch_size, settings.run.seed
     )
-    with strategy.scope(), precision.dtype_policy(settings.model.precision):
+    with (
+        progress.working("building the model"),
+        strategy.scope(),
+        precision.dtype_policy(settings.model.precision),
+    ):
         model = make_model(
             settings.model, settings.optimizer, run_data.preprocessor, settings.run.steps
         )
@@ -182,9 +185,9 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
     evaluated = None
     steps, batch_size = run.settings.run.steps, run.settings.run.batch_size
     pairs = sum(run.data.counts.values())
-    print(report.format_start(run.workdir, steps, batch_size, pairs), file=sys.stderr, flush=True)
+    progress.tell(report.format_start(run.workdir, steps, batch_size, pairs))
     if line := alarms.of_epochs(steps, batch_size, pairs):
-        print(line, file=sys.stderr, flush=True)
+        progress.tell(line)
     ends = {last or steps for last in frozen_towers(run.settings.model.freeze).values()}
     watch = alarms.Alarms(batch_size, run.model.min_temperature)
     for end in sorted(ends | {steps}):
@@ -310,7 +313,11 @@ def evaluate_and_save(run: PretrainingRun, evaluated: Evaluated | None) -> Evalu
     """Evaluates with the averaged weights, unless ``fit`` has, and saves the preset with them."""
     with optimizers.averaged_weights(run.model):
         metrics, chance, held_out = evaluated or evaluate_held_out(run)
-        with whole_folder(run.workdir / "preset", replace=True) as folder, thawed(run.model):
+        with (
+            progress.working("saving the preset"),
+            whole_folder(run.workdir / "preset", replace=True) as folder,
+            thawed(run.model),
+        ):
             run.model.save_to_preset(folder)
     metrics["num_pairs"] = len(held_out["rows"]) if held_out else 0
     metrics["num_classes"] = len(run.data.zero_shot.class_names) if run.data.zero_shot else 0

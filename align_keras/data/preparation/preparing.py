@@ -1,10 +1,8 @@
 """Raw pairs to shards from end to end: what ``recipes/prepare_data.py`` runs."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-import tqdm
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 from align_keras import errors, lazy, paths, signals
 from align_keras.data import shard_sets
@@ -25,7 +23,6 @@ else:
     near_duplicates = lazy.Module("align_keras.data.preparation.near_duplicates")
     single_machine = lazy.Module("align_keras.data.preparation.single_machine")
 
-_Items = TypeVar("_Items", bound=Iterable)
 # The captions of a source are looked for in these columns.
 _FIRST_ROWS = 1_000
 
@@ -109,7 +106,7 @@ def _outcome(output: Output) -> str:
 
 def _run(preparation: "judging.Preparation", output: Output) -> dict[str, Any]:
     if output.engine == "single_machine":
-        return single_machine.prepare(preparation, output.output, output.shard_size, _with_progress)
+        return single_machine.prepare(preparation, output.output, output.shard_size)
     try:
         from align_keras.data.preparation import beam_engine
     except ImportError:
@@ -117,10 +114,6 @@ def _run(preparation: "judging.Preparation", output: Output) -> dict[str, Any]:
             "beam needs apache-beam", remedy="pip install 'align-keras[beam]'", setting="engine"
         ) from None
     return beam_engine.prepare(preparation, output.output, output.shard_size, output.beam_options)
-
-
-def _with_progress(pairs: _Items, what: str) -> Any:
-    return tqdm.tqdm(pairs, what, unit=" pairs", mininterval=0.5)
 
 
 def open_pairs(
