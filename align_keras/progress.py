@@ -64,13 +64,13 @@ class Bar:
         """As ``close``."""
         self.close()
 
-    def draw(self, patience: float) -> bool:
-        """Shows how far it is, if it is time to; whether it was after ``patience`` seconds."""
-        now = time.monotonic()
-        is_time = now - self.started >= patience
-        if is_time:
-            self._drawn.draw(now)
-        return is_time
+    def is_due(self, patience: float) -> bool:
+        """Whether the wait has taken that many seconds."""
+        return time.monotonic() - self.started >= patience
+
+    def draw(self) -> None:
+        """Shows how far it is; in a file, if it is time for a line."""
+        self._drawn.draw(time.monotonic())
 
     def close(self) -> None:
         """Ends the wait; may be called again."""
@@ -205,10 +205,11 @@ class _Screen:
     def _draw_all(self) -> None:
         for bar in list(self._open):
             if bar is self._start:
-                if len(self._open) == 1:
-                    bar.draw(_FIRST_SIGN)
-            elif bar.draw(_FIRST_SIGN if self._start else _PATIENCE):
+                if len(self._open) == 1 and bar.is_due(_FIRST_SIGN):
+                    bar.draw()
+            elif bar.is_due(_FIRST_SIGN if self._start else _PATIENCE):
                 self.begun()
+                bar.draw()
 
     def begun(self) -> None:
         """A command has said something."""

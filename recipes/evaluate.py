@@ -20,7 +20,7 @@ from typing import Annotated
 from align_keras import paths, progress
 from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import InputError, concerning
-from align_keras.runs import command
+from align_keras.runs import command, next_steps
 
 #: Settings that every task of a suite takes.
 OF_SUITES = ("batch_size", "bootstrap_samples", "cache", "seed")
@@ -113,7 +113,9 @@ def main(settings):
         data = task.open()
     with concerning("model"):
         model = load_model(settings.model)
-    return evaluate(model, task, output, settings.model, data)
+    result = evaluate(model, task, output, settings.model, data)
+    tell_next(settings)
+    return result
 
 
 def evaluate_suite(settings):
@@ -130,7 +132,18 @@ def evaluate_suite(settings):
         output = settings.output or default_output(settings.model)
         model = load_model(settings.model)
     name = settings.suite if settings.suite in suite_data.SUITES else "tasks"
-    return suite.run_suite(model, name, tasks, opened, output, settings.model)
+    found = suite.run_suite(model, name, tasks, opened, output, settings.model)
+    tell_next(settings)
+    return found
+
+
+def tell_next(settings):
+    """Prints commands: to compare the figures with another model's, and to search with this one."""
+    model = settings.model
+    own = settings.output or (model if os.path.isdir(model) else default_output(model))
+    compare = next_steps.recipe("evaluate.py", "--compare", str(own), "ANOTHER_RUN")
+    search = next_steps.recipe("search.py", "index", model=model, images="PHOTOS", output="INDEX")
+    next_steps.show(compare, search)
 
 
 def compare_runs(settings):

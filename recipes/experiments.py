@@ -145,18 +145,18 @@ def read_pretraining(arguments: Sequence[str], default: str, description: str) -
         InputError: if there is no such experiment, or a value cannot be.
     """
     name, others = _pick(arguments, default, PRETRAINING)
-    flags = {argument.partition("=")[0].replace("_", "-") for argument in others}
+    flags = given(others)
     settings = PRETRAINING[name]
-    if "--model" in flags:
+    if "model" in flags:
         settings = settings.replace(**dict.fromkeys(PAPER_SIZES))
         for setting in BROUGHT_BY_MODEL:
-            if command.flag_of(setting) in flags:
+            if setting in flags:
                 raise brought_by_model(setting)
     description = _describe(description, name, PRETRAINING)
     chosen = settings.run.steps
     settings = command.parse(PretrainSettings, others, settings, description=description)
     steps, warmup = settings.run.steps, settings.optimizer.warmup_steps
-    if "--warmup-steps" not in flags and 0 < steps <= warmup:
+    if "warmup_steps" not in flags and 0 < steps <= warmup:
         # A run that is shorter than the experiment's warm-up has the same share of it.
         settings = settings.replace(warmup_steps=warmup * steps // chosen)
     if name != "quickstart" and not settings.data.train_data:
@@ -167,6 +167,12 @@ def read_pretraining(arguments: Sequence[str], default: str, description: str) -
         )
     settings.check()
     return settings
+
+
+def given(arguments: Sequence[str]) -> set[str]:
+    """The names of the settings that flags give, ``experiment`` among them."""
+    names = (argument.partition("=")[0].replace("-", "_") for argument in arguments)
+    return {name[2:] for name in names if name.startswith("__")}
 
 
 def read_classification(arguments: Sequence[str], description: str) -> ClassificationSettings:

@@ -26,7 +26,7 @@ import tyro
 from align_keras import paths, progress
 from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import InputError, concerning
-from align_keras.runs import command
+from align_keras.runs import command, next_steps
 from align_keras.search.image_index import (
     MAX_THUMBNAIL_SIZE,
     UNREADABLE,
@@ -165,6 +165,10 @@ def index(settings):
     print(f"{settings.output}: {counted(header.count, 'image')}, {size / 2**20:,.1f} MiB, {search}")
     if header.unreadable:
         print(f"left out as unreadable: {header.unreadable:,}, in {settings.output}/{UNREADABLE}")
+    next_steps.show(
+        next_steps.recipe("search.py", "query", "two dogs in the snow", index=settings.output),
+        next_steps.recipe("search.py", "serve", index=settings.output),
+    )
     return header
 
 

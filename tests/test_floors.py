@@ -27,7 +27,7 @@ FLOORS = (
         ),
         *("uploads", "line_files", "files", "checksums", "figures", "preset_copies", "hub"),
         "preset_folders",
-        *("signals", "version", "keras_internals", "wording"),
+        *("signals", "version", "keras_internals", "wording", "progress"),
     ),
     ("losses", "optimizers", "layers", "distribution"),
     ("preprocessing", "models"),
@@ -46,7 +46,9 @@ BESIDE = {
     "uploads": {"remote_path"},
     "line_files": {"paths", "remote_path", "uploads"},
     "files": {"errors", "full_disk", "locks", "paths", "processes", "remote_path", "uploads"},
-    "checksums": {"errors", "files", "full_disk", "paths", "remote_path", "uploads"},
+    "checksums": {
+        *("errors", "files", "full_disk", "paths", "progress", "remote_path", "uploads"),
+    },
     "figures": {"files", "paths", "remote_path"},
     "preset_copies": {"errors", "full_disk", "remote_path", "uploads"},
     "hub": {
@@ -54,6 +56,7 @@ BESIDE = {
         "preset_folders",
     },
     "preset_folders": {"errors"},
+    "progress": {"wording"},
     "signals": {"errors"},
     "keras_internals": {"errors"},
     "losses": {"distribution"},

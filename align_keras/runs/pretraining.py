@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -55,11 +56,16 @@ class PretrainingRun:
     checkpoints: RunCheckpoints
 
 
-def pretrain(settings: PretrainSettings) -> Metrics:
+def pretrain(
+    settings: PretrainSettings,
+    ended: Callable[[AnyPath, PretrainSettings], Any] = lambda *_: None,
+) -> Metrics:
     """Trains, evaluates and reports.
 
     Args:
         settings: of the run; if its directory holds a run, that goes on.
+        ended: called at the end with the run's directory and its settings; of several workers, by
+            the first.
 
     Returns:
         What ``metrics.json`` holds.
@@ -73,7 +79,11 @@ def pretrain(settings: PretrainSettings) -> Metrics:
     started = time.perf_counter()
     keep_freed_memory()  # before TensorFlow starts its threads
     with contextlib.ExitStack() as held:
-        return _pretrain(open_run(settings, held), started)
+        run = open_run(settings, held)
+        metrics = _pretrain(run, started)
+    if distribution.worker_place(run.strategy)[0] == 0:
+        ended(run.workdir, run.settings)
+    return metrics
 
 
 def _pretrain(run: PretrainingRun, started: float) -> Metrics:

@@ -245,7 +245,13 @@ class PretrainSettings(Settings):
         """As ``Settings.check_resumable``."""
         # The GELU of a run from before it could be chosen.
         gelu = None if before.get("model") else "tanh"
-        super().check_resumable({"text_gelu": gelu, **before}, workdir)
+        before = {"text_gelu": gelu, **before}
+        # Then no step so far depended on how many there are, and the run can be made longer.
+        if self.optimizer.schedule == "constant":
+            began = before.get("steps", self.run.steps)
+            if isinstance(began, int) and began < self.run.steps:
+                before["steps"] = self.run.steps
+        super().check_resumable(before, workdir)
 
     def _check_origins(self) -> None:
         """Checks that nothing comes from two places, or from none."""
