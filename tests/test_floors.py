@@ -9,6 +9,8 @@ import sys
 import nbformat
 import pytest
 from conftest import ROOT
+from foreign_lines import foreign_lines
+from short_runs import users_environment
 
 #: From the ground up: folders, and single modules at the root. A part imports from floors below,
 #: and on its own floor what ``BESIDE`` names.
@@ -238,9 +240,15 @@ def test_the_package_alone_registers_classes_and_loads_nothing_of_the_uses_of_a_
         "print([name for name in sys.modules if name.startswith(names)])"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+        [sys.executable, "-c", code],
+        env=users_environment(),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
     )
     assert result.stdout.strip() == "[]"
+    assert foreign_lines(result.stderr) == []
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ def inspect(
 
     Returns:
         What ``report.json`` holds: a report as of ``Inspection.report`` with ``errors`` and
-        ``warnings``, lists of lines, and without errors ``images_per_second``.
+        ``warnings``, lists of lines, and without errors ``images_per_second`` and the
+        ``training_input`` that it is of.
 
     Raises:
         InputError: if a value is out of range, a shard cannot be read, or the vocabulary does not
@@ -55,6 +56,8 @@ def inspect(
             report["images_per_second"] = measure_throughput(
                 found.counts, preprocessor, training.batch_size, training.seconds, sampling.seed
             )
+        names = ("image_size", "resize_size", "batch_size")
+        report["training_input"] = {name: getattr(training, name) for name in names}
     report |= {"errors": errors, "warnings": notes}
     with concerning("output"):
         output = paths.path_of(output)

@@ -32,6 +32,7 @@ from align_keras.runs.skipped import check_finished, skipped_before
 from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data
 from align_keras.runs.worker_folder import open_folder
+from align_keras.wording import counted
 
 Metrics = dict[str, Any]
 #: The metrics, None for metrics that the data does not support; their chance; and the embeddings
@@ -267,7 +268,7 @@ def _fit_phase(
     finally:
         run.model.observed = None
     if in_run.count:
-        print(f"skipped {in_run.count:,} corrupt or unreadable pairs", flush=True)
+        print(f"skipped {counted(in_run.count, 'corrupt or unreadable pair')}", flush=True)
     return evaluated
 
 

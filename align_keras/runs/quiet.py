@@ -35,6 +35,7 @@ def python_libraries() -> Iterator[None]:
         return
     for name, value in _OF_CLIENTS.items():
         os.environ.setdefault(name, value)
+    _hush_loggers()
     before = logging.lastResort, warnings.showwarning
     logging.lastResort = _LastResort(logging.WARNING)  # type: ignore[assignment]
     if not sys.warnoptions:
@@ -77,6 +78,11 @@ def importing() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+    _hush_loggers()
+
+
+def _hush_loggers() -> None:
+    """Sets the levels of the loggers that are there: absl makes its own of a class of its own."""
     for name in _LOGGERS:
-        # Only now: absl gives its logger a class of its own when it is imported.
-        logging.getLogger(name).setLevel(logging.ERROR)
+        if name in sys.modules:
+            logging.getLogger(name).setLevel(logging.ERROR)

@@ -23,6 +23,7 @@ from align_keras.data.preparation import encoding
 from align_keras.errors import InputError, concerning
 from align_keras.preprocessing.decoding.decoder import decode_pixels
 from align_keras.preprocessing.decoding.faults import ImageFaultError
+from align_keras.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -142,5 +143,6 @@ def decodable_images(examples: ExampleSet) -> list[bytes]:
         except ImageFaultError:
             lost += 1
     if lost:
-        logger.warning("%d evaluation images cannot be read; their near-duplicates stay", lost)
+        found = counted(lost, "unreadable evaluation image")
+        logger.warning("%s; near-duplicates of such stay", found)
     return images
