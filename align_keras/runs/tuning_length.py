@@ -2,8 +2,8 @@
 
 The paper (sec. 5) takes batches of 2,048: 3,000 steps for the 145,000 pairs of Flickr30K, 6,000
 for the 567,000 of COCO. The steps grow as the root of the number of pairs, and larger data follow
-that here. Smaller data have the epochs of Flickr30K, in batches of which an epoch has 16 at least:
-one of 2,048 would hold all of a small set.
+that here. Smaller data have the epochs of Flickr30K, in batches of which an epoch has 16: one of
+2,048 would hold all of a small set.
 """
 
 import dataclasses
@@ -18,8 +18,9 @@ from align_keras.runs.pretraining_settings import PretrainSettings
 
 #: Of the paper, for Flickr30K.
 PAIRS, BATCH_SIZE, STEPS = 145_000, 2_048, 3_000
-# Steps that an epoch has at least, and pairs of a batch.
-_STEPS_OF_EPOCH, _LEAST = 16, 2
+# Steps that an epoch has at least, unless a batch would have fewer pairs than this: in small ones
+# there is little to tell apart.
+_STEPS_OF_EPOCH, _FEW = 16, 16
 #: Settings that are chosen unless they are given.
 CHOSEN = ("batch_size", "steps")
 _INTERVALS = {"eval_every": 6, "checkpoint_every": 6, "log_every": 60}
@@ -38,12 +39,13 @@ def length_for(pairs: int, batch_size: int | None = None) -> Length:
     """Batch and steps for a number of training pairs.
 
     Args:
-        pairs: in the training data, one at least.
+        pairs: in the training data.
         batch_size: where it is given.
     """
+    pairs = max(pairs, 1)  # the run says that there are none
     if batch_size is None:
-        fitting = max(_LEAST, min(BATCH_SIZE, pairs // _STEPS_OF_EPOCH))
-        batch_size = 1 << int(math.log2(fitting))
+        fitting = max(min(_FEW, pairs), min(BATCH_SIZE, pairs // _STEPS_OF_EPOCH))
+        batch_size = max(2, 1 << int(math.log2(fitting)))
     epochs = STEPS * BATCH_SIZE / PAIRS * min(1.0, math.sqrt(PAIRS / pairs))
     return Length(batch_size, max(1, round(epochs * pairs / batch_size)))
 

@@ -18,7 +18,7 @@ SETTINGS = PRETRAINING["finetune_flickr30k"]
         # As many epochs as of Flickr30K, in smaller batches.
         (10_000, 512, 828),
         (1_000, 32, 1_324),
-        (40, 2, 847),
+        (120, 16, 318),
         (3, 2, 64),
     ],
 )
@@ -37,19 +37,19 @@ def test_the_choice_is_said_and_a_run_keeps_it(scene_shards, tmp_path):
         train_data=",".join(scene_shards[0]), workdir=str(tmp_path), log_every=5
     )
     chosen, line = tuning_length.with_length(settings, {"log_every"})
-    assert (chosen.run.batch_size, chosen.run.steps) == (4, 1_271)
-    assert (chosen.run.eval_every, chosen.run.log_every) == (211, 5)
+    assert (chosen.run.batch_size, chosen.run.steps) == (16, 318)
+    assert (chosen.run.eval_every, chosen.run.log_every) == (53, 5)
     assert line == (
-        "<batch_size>=4 and <steps>=1271, chosen for 120 training pairs; the paper has 2,048 pairs "
+        "<batch_size>=16 and <steps>=318, chosen for 120 training pairs; the paper has 2,048 pairs "
         "a step and 3,000 steps for Flickr30K's 145,000"
     )
     (tmp_path / "settings.json").write_text(chosen.as_json())
     # Although there are fewer pairs now, which the run will refuse.
     fewer = settings.replace(train_data=scene_shards[0][0])
     again, line = tuning_length.with_length(fewer, {"log_every"})
-    assert (again.run.batch_size, again.run.steps, line) == (4, 1_271, "")
+    assert (again.run.batch_size, again.run.steps, line) == (16, 318, "")
     (tmp_path / "settings.json").write_text(json.dumps(["no settings"]))
-    assert tuning_length.with_length(fewer, {"steps"})[0].run.batch_size == 2
+    assert tuning_length.with_length(fewer, {"steps"})[0].run.batch_size == 8
 
 
 def test_captions_of_an_image_count(scene_shards):
