@@ -70,12 +70,14 @@ class Bar:
 
     def draw(self) -> None:
         """Shows how far it is; in a file, if it is time for a line."""
-        self._drawn.draw(time.monotonic())
+        with _unless_gone():
+            self._drawn.draw(time.monotonic())
 
     def close(self) -> None:
         """Ends the wait; may be called again."""
         if _screen.remove(self):
-            self._drawn.close(time.monotonic())
+            with _unless_gone():
+                self._drawn.close(time.monotonic())
 
 
 class _Terminal:
@@ -283,10 +285,11 @@ def working(what: str) -> Any:
 def tell(line: str) -> None:
     """Shows a line, above the bars."""
     _screen.begun()
-    if "tqdm" in sys.modules and _is_terminal():
-        sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
-    else:
-        _print(line)
+    with _unless_gone():
+        if "tqdm" in sys.modules and _is_terminal():
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+        else:
+            _print(line)
 
 
 class _Silent:
@@ -308,7 +311,10 @@ def _is_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
+def _unless_gone() -> contextlib.AbstractContextManager:
+    """Within, a terminal that was closed takes no line, and stops no work."""
+    return contextlib.suppress(OSError, ValueError)
+
+
 def _print(line: str) -> None:
-    # A closed terminal takes no line, and stops no work.
-    with contextlib.suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)
+    print(line, file=sys.stderr, flush=True)

@@ -19,11 +19,10 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 import align_keras
-from align_keras import full_disk, lazy, progress, signals
+from align_keras import full_disk, lazy, progress, quiet, signals
 from align_keras.errors import InputError, concerning
 from align_keras.paths import PathMark
 from align_keras.remote_files import check_file_system
-from align_keras.runs import quiet
 
 T = TypeVar("T")
 

@@ -49,18 +49,19 @@ print("tensorflow" in sys.modules, "keras" in sys.modules, file=sys.stderr)
 def test_bad_input_ends_without_a_stack_trace():
     result = run_recipe("pretrain.py", "--train-data=/none/x-*")
     assert result.returncode == 1
-    # Nothing of TensorFlow's stands around it either.
-    (line,) = result.stderr.strip().splitlines()
+    # Nothing of TensorFlow's stands around it either; a slow machine says what it does.
+    *start, line = result.stderr.strip().splitlines()
+    assert all(own.startswith("reading settings and data: ") for own in start)
     assert line.startswith("pretrain.py: --train-data: no file matches '/none/x-*'")
 
 
 def test_another_backend_is_refused_in_one_line(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     result = run_recipe("pretrain.py")
-    assert (result.returncode, result.stderr) == (
-        1,
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
         "pretrain.py: align_keras needs Keras's TensorFlow backend, not jax; "
-        "set KERAS_BACKEND=tensorflow\n",
+        "set KERAS_BACKEND=tensorflow"
     )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from align_keras import errors, lazy, paths, signals
+from align_keras import errors, lazy, paths, progress, signals
 from align_keras.data import shard_sets
 from align_keras.data.examples import Example, ExampleSet
 from align_keras.data.examples.columns import Columns, no_name
@@ -113,7 +113,10 @@ def _run(preparation: "judging.Preparation", output: Output) -> dict[str, Any]:
         raise InputError(
             "beam needs apache-beam", remedy="pip install 'align-keras[beam]'", setting="engine"
         ) from None
-    return beam_engine.prepare(preparation, output.output, output.shard_size, output.beam_options)
+    with progress.working("running the pipeline"):
+        return beam_engine.prepare(
+            preparation, output.output, output.shard_size, output.beam_options
+        )
 
 
 def open_pairs(

@@ -1,7 +1,8 @@
-"""Keeps the lines of other libraries out of what a command prints, all at this one place.
+"""Keeps the lines of other libraries out of what is printed, all at this one place.
 
 What fails is raised, and ends a command in one line; the libraries' own lines would stand around
-it, tear the bars, and mostly say nothing that can be mended. ``TF_CPP_MIN_LOG_LEVEL`` in the
+it, tear the bars, and mostly say nothing that can be mended. A program gets none of TensorFlow's
+where it imports this package first. ``TF_CPP_MIN_LOG_LEVEL`` in the
 environment shows them all, Python's ``-W`` and ``PYTHONWARNINGS`` its warnings.
 """
 
@@ -33,9 +34,7 @@ def python_libraries() -> Iterator[None]:
     if _shows_all():
         yield
         return
-    for name, value in _OF_CLIENTS.items():
-        os.environ.setdefault(name, value)
-    _hush_loggers()
+    _hush()
     before = logging.lastResort, warnings.showwarning
     logging.lastResort = _LastResort(logging.WARNING)  # type: ignore[assignment]
     if not sys.warnoptions:
@@ -68,6 +67,7 @@ def importing() -> Iterator[None]:
     # A warning for each corrupt image would tear the bars, and not every line that its libraries
     # call an error is one, such as which ops oneDNN leaves to others.
     os.environ[_LEVEL] = "3"
+    _hush()
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
@@ -78,11 +78,13 @@ def importing() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-    _hush_loggers()
+    _hush()
 
 
-def _hush_loggers() -> None:
-    """Sets the levels of the loggers that are there: absl makes its own of a class of its own."""
+def _hush() -> None:
+    """Sets levels: of loggers that are there, since absl makes its own of a class of its own."""
+    for variable, value in _OF_CLIENTS.items():
+        os.environ.setdefault(variable, value)
     for name in _LOGGERS:
         if name in sys.modules:
             logging.getLogger(name).setLevel(logging.ERROR)

@@ -6,7 +6,7 @@ import warnings
 import pytest
 from foreign_lines import foreign_lines
 
-from align_keras.runs import quiet
+from align_keras import quiet
 
 
 def say(name, level, text):
