@@ -37,8 +37,7 @@ def check_backend(backend: str) -> None:
 if TYPE_CHECKING or not _LAZY:
     # First what the environment says: a backend that is not installed fails in Keras's import.
     check_backend(os.environ["KERAS_BACKEND"])
-    # Commands import TensorFlow themselves, and say so.
-    with contextlib.nullcontext() if _LAZY or "tensorflow" in sys.modules else quiet.importing():
+    with contextlib.nullcontext() if "tensorflow" in sys.modules else quiet.importing():
         import keras
 
     # Keras may have been imported before.
@@ -78,7 +77,9 @@ def load() -> None:
     import would be a stack trace, or be taken for a failed import.
     """
     if _LAZY:
+        check_backend(os.environ["KERAS_BACKEND"])
         with signals.ending_at_once(), lazy.importing():
+            importlib.import_module("keras")  # a command says so
             # The variable is gone, so this time the imports above are executed.
             importlib.reload(sys.modules[__name__])
 

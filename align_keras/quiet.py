@@ -9,9 +9,12 @@ environment shows them all, Python's ``-W`` and ``PYTHONWARNINGS`` its warnings.
 import contextlib
 import logging
 import os
+import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 from align_keras import progress, signals
 
@@ -21,6 +24,20 @@ _OF_CLIENTS = {"HF_HUB_VERBOSITY": "error", "KAGGLEHUB_VERBOSITY": "error"}
 # They have handlers of their own; the others' lines reach Python's last resort.
 _LOGGERS = ("tensorflow", "absl", "tf2onnx")
 _OWN = "align_keras"
+# What C and C++ write past every level: log lines that are not fatal, and what libjpeg and libpng
+# say of a damaged image, which is an error of its own or decodes all the same.
+_NOISE = "|".join(
+    (
+        "^[IWE][0-9]{4} [0-9:.]+ ",
+        "^[0-9-]{10} [0-9:.]+: [IWE] ",
+        "^WARNING: All log messages before absl",
+        "(Corrupt JPEG data|Premature end of JPEG|Input file read error|Not a JPEG file|libpng )",
+        "(Invalid|Inconsistent|Unsupported|Bogus|Unknown|Improper|Empty).*(JPEG|SOS|marker|Huffman|DC)",
+        "(Huffman|Quantization|Arithmetic) table 0x[0-9a-f]+ was not defined",
+        "(Unsupported marker type|Invalid component ID|progression|Adobe color|JFIF revision)",
+        "^nanobind: |^ - (leaked|... skipped)",
+    )
+)
 
 
 def _shows_all() -> bool:
@@ -43,6 +60,47 @@ def python_libraries() -> Iterator[None]:
         yield
     finally:
         logging.lastResort, warnings.showwarning = before
+
+
+@contextlib.contextmanager
+def c_libraries() -> Iterator[None]:
+    """Within, file descriptor 2 leads through a filter, and Python writes past it.
+
+    The filter is a process: it lives on when this one is aborted, and the reason still shows.
+    """
+    grep = shutil.which("grep")
+    if _shows_all() or grep is None or not _is_plain(sys.stderr):
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    words = [grep, "--line-buffered", "-a", "-v", "-E", _NOISE]
+    # Ctrl-C must not end it before this process.
+    own = {"stdin": subprocess.PIPE, "stdout": kept, "start_new_session": True}
+    filtering = subprocess.Popen(words, stderr=subprocess.DEVNULL, **own)
+    assert filtering.stdin is not None
+    os.dup2(filtering.stdin.fileno(), 2)
+    filtering.stdin.close()
+    before = sys.stderr
+    sys.stderr = os.fdopen(kept, "w", buffering=1, encoding=before.encoding, errors=before.errors)
+    try:
+        with signals.writing_to(kept):
+            yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)  # the filter's input ends
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            filtering.wait(1)
+        sys.stderr.close()
+        sys.stderr = before
+
+
+def _is_plain(stream: Any) -> bool:
+    """Whether a stream writes to file descriptor 2: a notebook's and a test's may not."""
+    try:
+        return stream.fileno() == 2
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 class _LastResort(logging.Handler):
@@ -73,7 +131,7 @@ def importing() -> Iterator[None]:
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
-        with signals.ending_at_once(kept):
+        with signals.ending_at_once(kept if _is_plain(sys.stderr) else None):
             yield
     finally:
         os.dup2(kept, 2)

@@ -1,10 +1,13 @@
 import logging
 import os
+import subprocess
 import sys
 import warnings
 
 import pytest
+from conftest import ROOT
 from foreign_lines import foreign_lines
+from short_runs import users_environment
 
 from align_keras import quiet
 
@@ -79,3 +82,31 @@ def test_own_lines_are_not_taken_for_others():
         "--images: a.jpg: truncated or damaged JPEG; give JPEG, PNG, WebP, GIF or BMP",
     ]
     assert foreign_lines("\n".join(own)) == []
+
+
+_ABORTED = """
+import os, sys
+from align_keras import progress, quiet, signals
+with signals.handled("recipe.py"), progress.shown(""), quiet.c_libraries():
+    print("sys", file=sys.stderr)
+    progress.tell("told")
+    os.write(2, b"E0000 00:00:1.5 9 util.cc:131] oneDNN supports DT_INT64 only on\\n")
+    os.write(2, b"Corrupt JPEG data: premature end of data segment\\nInput file read error\\n")
+    os.write(2, b"F0000 00:00:1.5 9 a.cc:1] Check failed: a\\ndouble free or corruption\\n")
+    os.abort()
+"""
+
+
+def test_c_libraries_show_why_they_end_the_process_and_nothing_else():
+    result = subprocess.run(
+        [sys.executable, "-c", _ABORTED],
+        env=users_environment(ALIGN_KERAS_IMPORT="lazy"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == -6
+    assert sorted(result.stderr.splitlines()) == [
+        *("F0000 00:00:1.5 9 a.cc:1] Check failed: a", "double free or corruption", "sys", "told"),
+    ]

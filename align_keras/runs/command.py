@@ -57,6 +57,7 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
         signals.handled(name),
         progress.shown(_START),
         quiet.python_libraries(),
+        quiet.c_libraries(),
         _importing_quietly(),
     ):
         try:
@@ -252,7 +253,7 @@ class _QuietFinder:
 
         def exec_module(module: Any) -> None:
             progress.tell("loading TensorFlow")
-            with quiet.importing(), lazy.importing():
+            with progress.working("loading TensorFlow"), quiet.importing(), lazy.importing():
                 execute(module)
                 _look_for_devices(module)
 
