@@ -84,7 +84,8 @@ class _Terminal:
     """Draws a bar that moves."""
 
     def __init__(self, bar: Bar) -> None:
-        self._bar, self._own = bar, None
+        self._bar = bar
+        self._own: Any = None
 
     def draw(self, _: float) -> None:
         """Opens the bar, or moves it."""

@@ -74,10 +74,13 @@ def c_libraries() -> Iterator[None]:
         return
     sys.stderr.flush()
     kept = os.dup(2)
-    words = [grep, "--line-buffered", "-a", "-v", "-E", _NOISE]
-    # Ctrl-C must not end it before this process.
-    own = {"stdin": subprocess.PIPE, "stdout": kept, "start_new_session": True}
-    filtering = subprocess.Popen(words, stderr=subprocess.DEVNULL, **own)
+    filtering = subprocess.Popen(
+        [grep, "--line-buffered", "-a", "-v", "-E", _NOISE],
+        stdin=subprocess.PIPE,
+        stdout=kept,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C must not end it before this process
+    )
     assert filtering.stdin is not None
     os.dup2(filtering.stdin.fileno(), 2)
     filtering.stdin.close()

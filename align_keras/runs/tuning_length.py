@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Collection
+from typing import Any
 
 from align_keras import paths
 from align_keras.data import records
@@ -97,7 +98,7 @@ def with_length(settings: PretrainSettings, given: Collection[str]) -> tuple[Pre
             f"{numbers}, chosen for {pairs:,} training pairs; the paper has {BATCH_SIZE:,} pairs "
             f"a step and {STEPS:,} steps for Flickr30K's {PAIRS:,}"
         )
-    steps = chosen.get("steps", settings.run.steps)
+    steps: Any = chosen.get("steps", settings.run.steps)
     intervals = {
         name: max(1, min(getattr(settings.run, name), steps // share))
         for name, share in _INTERVALS.items()

@@ -30,7 +30,7 @@ def test_good_shards_are_summed_up(scene_shards, pieces, tmp_path, capsys):
     written, *_, train = printed[printed.index("written: ") :].splitlines()
     assert written == f"written: {tmp_path}/found/ (report.json, samples.png)"
     assert f"pretrain.py --train-data={','.join(scene_shards[0])}" in train
-    assert re.search("images/s of 32 pixels, resized to 36, ", printed)
+    assert "images/s of 16 pixels, resized to 20, 16 a batch" in printed
     report = report_in(tmp_path)
     assert report["errors"] == []
     assert report["images_per_second"] > 0

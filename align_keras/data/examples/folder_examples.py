@@ -35,8 +35,8 @@ class FolderExamples(ExampleSet):
         found = self._shown_in(folder)
         folders = [path for path in found if path.is_dir()]
         if beside := sum(image_files.is_image(path.name) for path in found if path.is_file()):
-            found = counted(beside, "image")
-            logger.warning("%s: %s in no folder of a class left out", folder, found)
+            images = counted(beside, "image")
+            logger.warning("%s: %s in no folder of a class left out", folder, images)
         self._names = tuple(path.name for path in folders)
         # Each by itself: two classes may link to the same images.
         files = (sorted(map(paths.path_of, image_files.walk(path))) for path in folders)

@@ -143,6 +143,6 @@ def decodable_images(examples: ExampleSet) -> list[bytes]:
         except ImageFaultError:
             lost += 1
     if lost:
-        found = counted(lost, "unreadable evaluation image")
-        logger.warning("%s; near-duplicates of such stay", found)
+        unreadable = counted(lost, "unreadable evaluation image")
+        logger.warning("%s; near-duplicates of such stay", unreadable)
     return images

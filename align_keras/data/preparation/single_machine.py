@@ -74,15 +74,16 @@ def _prepare(
             )
             for key, record in kept:
                 sorter.add(key, record)
-        records = sorter.sorted_records()
-        kept = progress.watch(records, "writing shuffled pairs", "pair", tally.kept)
+        records = progress.watch(
+            sorter.sorted_records(), "writing shuffled pairs", "pair", tally.kept
+        )
         if preparation.table_only:
             with (work.folder / f"{name}-kept.jsonl").open("wb") as file:
-                file.writelines(line + b"\n" for line in kept)
+                file.writelines(line + b"\n" for line in records)
         else:
             shard_sets.check_number(-(-tally.kept // shard_size))
             with ShardWriter(str(work.folder / name), shard_size) as writer:
-                for record in kept:
+                for record in records:
                     writer.write(record)
     return tally
 
