@@ -71,8 +71,8 @@ ALIGN_L2_LARGE = PretrainSettings().replace(preset="align_l2_large")
 # Fine-tuning for retrieval. The paper gives batch, learning rate, decay and steps; that LAMB and
 # its weight decay stay those of pretraining is chosen here. Expect Flickr30K R@1 of about 95.3
 # (image to text) and 84.9 (text to image) from the headline model. Not run here.
-#   python recipes/finetune_retrieval.py --model=RUN --train-data='FLICKR30K/train-*.tfrecord' \
-#       --eval-data='FLICKR30K/test-*.tfrecord'
+#   python recipes/finetune_retrieval.py --experiment=finetune_flickr30k --model=RUN \
+#       --train-data='FLICKR30K/train-*.tfrecord' --eval-data='FLICKR30K/test-*.tfrecord'
 FINETUNE_FLICKR30K = PretrainSettings().replace(
     learning_rate=1e-5,
     warmup_steps=0,
