@@ -1,16 +1,19 @@
 """ALIGN (Jia et al., 2021) in Keras 3 and TensorFlow.
 
-Importing the package imports every public name, so that saved ``.keras`` files load. Commands set
-``ALIGN_KERAS_IMPORT=lazy`` first: then names are imported when they are used, and flags are read
-without TensorFlow, and until then a signal ends the process in one line.
+Importing the package imports every public name, so that saved ``.keras`` files load. TensorFlow's
+lines are hidden, unless ``TF_CPP_MIN_LOG_LEVEL`` is set or TensorFlow was imported before.
+
+Commands set ``ALIGN_KERAS_IMPORT=lazy`` first: then names are imported when they are used, and
+flags are read without TensorFlow, and until then a signal ends the process in one line.
 """
 
+import contextlib
 import importlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from align_keras import lazy, signals
+from align_keras import lazy, quiet, signals
 from align_keras.errors import BackendError
 from align_keras.version import __version__
 
@@ -34,7 +37,8 @@ def check_backend(backend: str) -> None:
 if TYPE_CHECKING or not _LAZY:
     # First what the environment says: a backend that is not installed fails in Keras's import.
     check_backend(os.environ["KERAS_BACKEND"])
-    import keras
+    with contextlib.nullcontext() if "tensorflow" in sys.modules else quiet.importing():
+        import keras
 
     # Keras may have been imported before.
     check_backend(keras.backend.backend())
@@ -73,7 +77,9 @@ def load() -> None:
     import would be a stack trace, or be taken for a failed import.
     """
     if _LAZY:
+        check_backend(os.environ["KERAS_BACKEND"])
         with signals.ending_at_once(), lazy.importing():
+            importlib.import_module("keras")  # a command says so
             # The variable is gone, so this time the imports above are executed.
             importlib.reload(sys.modules[__name__])
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
-from align_keras import files, full_disk, paths, uploads
+from align_keras import files, full_disk, paths, progress, uploads
 from align_keras.errors import InputError, MissingInputError, Place, UnreachableError
 from align_keras.paths import AnyPath
 from align_keras.remote_path import RemotePath
@@ -215,7 +215,8 @@ def faults(
         return
     folder = os.path.dirname(path)
     remedy = _REMEDY.format(os.path.basename(path))
-    for name in sorted({*filter(names, found), *needed}):
+    chosen = sorted({*filter(names, found), *needed})
+    for name in progress.watch(chosen, "comparing checksums", "file", len(chosen)):
         place = os.path.join(folder, *name.split("/"))
         problem = f"not in {path}"
         if name in found:

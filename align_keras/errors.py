@@ -61,7 +61,7 @@ class InputError(ValueError):
         Args:
             name_of: how a setting is called where the message is read; a command names its flag.
         """
-        remedy = _SETTING.sub(lambda match: name_of(match[1]), self.remedy)
+        remedy = with_names(self.remedy, name_of)
         parts = [name_of(self.setting) if self.setting else "", str(self.place or "")]
         where = "".join(f"{part}: " for part in parts if part)
         return where + "; ".join(filter(None, (self.problem, remedy)))
@@ -69,6 +69,11 @@ class InputError(ValueError):
     def __str__(self) -> str:
         """The message, with settings by their names."""
         return self.describe()
+
+
+def with_names(text: str, name_of: Callable[[str], str] = str) -> str:
+    """A text that names settings as ``<batch_size>``, with what ``name_of`` calls them."""
+    return _SETTING.sub(lambda match: name_of(match[1]), text)
 
 
 class MissingInputError(InputError, FileNotFoundError):

@@ -129,18 +129,32 @@ def take_back() -> None:
 
 
 @contextlib.contextmanager
-def ending_at_once(standard_error: int = 2) -> Iterator[None]:
+def ending_at_once(standard_error: int | None = None) -> Iterator[None]:
     """Within ``handled``, as ``end_at_once``.
 
     Args:
-        standard_error: the descriptor to write the line to.
+        standard_error: the descriptor to write the line to; None for that of before.
     """
     before = _state.at_once, _state.standard_error
-    _state.at_once, _state.standard_error = True, standard_error
+    _state.at_once = True
+    if standard_error is not None:
+        _state.standard_error = standard_error
     try:
         yield
     finally:
         _state.at_once, _state.standard_error = before
+
+
+@contextlib.contextmanager
+def writing_to(standard_error: int) -> Iterator[None]:
+    """Within ``handled``, standard error is another descriptor, and no terminal is at 2."""
+    before = _state.standard_error, _state.terminals
+    _state.standard_error = standard_error
+    _state.terminals = tuple(standard_error if own == 2 else own for own in _state.terminals)
+    try:
+        yield
+    finally:
+        _state.standard_error, _state.terminals = before
 
 
 @contextlib.contextmanager

@@ -17,10 +17,10 @@ os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
 import dataclasses
 from typing import Annotated
 
-from align_keras import paths
+from align_keras import paths, progress
 from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import InputError, concerning
-from align_keras.runs import command
+from align_keras.runs import command, next_steps
 from align_keras.runs.settings import COMMON, Heading
 
 #: Settings that a suite passes to all of its tasks.
@@ -118,10 +118,13 @@ def main(settings):
     check_output(task, output, settings.model)
     with concerning("model"):
         check_model(settings.model)
-    data = task.open()
+    with progress.working("opening the data"):
+        data = task.open()
     with concerning("model"):
         model = load_model(settings.model)
-    return evaluate(model, task, output, settings.model, data)
+    result = evaluate(model, task, output, settings.model, data)
+    tell_next(settings)
+    return result
 
 
 def evaluate_suite(settings):
@@ -136,12 +139,24 @@ def evaluate_suite(settings):
         check_model(settings.model)
     from align_keras.evaluation.tasks import suite  # loads TensorFlow
 
-    opened = suite.open_tasks(tasks)
+    with progress.working("opening the data"):
+        opened = suite.open_tasks(tasks)
     with concerning("model"):
         output = settings.output or default_output(settings.model)
         model = load_model(settings.model)
     name = settings.suite if settings.suite in suite_data.SUITES else "tasks"
-    return suite.run_suite(model, name, tasks, opened, output, settings.model)
+    found = suite.run_suite(model, name, tasks, opened, output, settings.model)
+    tell_next(settings)
+    return found
+
+
+def tell_next(settings):
+    """Prints commands: to compare the figures with another model's, and to search with this one."""
+    model = settings.model
+    own = settings.output or (model if os.path.isdir(model) else default_output(model))
+    compare = next_steps.recipe("evaluate.py", "--compare", str(own), "ANOTHER_RUN")
+    search = next_steps.recipe("search.py", "index", model=model, images="PHOTOS", output="INDEX")
+    next_steps.show(compare, search)
 
 
 def compare_runs(settings):

@@ -105,8 +105,8 @@ ALIGN_L2_LARGE = PretrainSettings().replace(preset="align_l2_large")
 # Fine-tuning for retrieval. Batch size, learning rate, its decay and steps are the paper's; we keep
 # LAMB and its weight decay from pretraining. Expect Flickr30K R@1 of about 95.3
 # (image to text) and 84.9 (text to image) from the headline model. Not run here.
-#   python recipes/finetune_retrieval.py --model=RUN --train-data='FLICKR30K/train-*.tfrecord' \
-#       --eval-data='FLICKR30K/test-*.tfrecord'
+#   python recipes/finetune_retrieval.py --experiment=finetune_flickr30k --model=RUN \
+#       --train-data='FLICKR30K/train-*.tfrecord' --eval-data='FLICKR30K/test-*.tfrecord'
 FINETUNE_FLICKR30K = PretrainSettings().replace(
     learning_rate=1e-5,
     warmup_steps=0,
@@ -200,18 +200,18 @@ def read_pretraining(arguments: Sequence[str], default: str, description: str) -
         InputError: if there is no such experiment, or a value is invalid.
     """
     name = _pick(arguments, default, PRETRAINING)
-    flags = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+    flags = given(arguments)
     settings = PRETRAINING[name]
-    if "--model" in flags:
+    if "model" in flags:
         settings = settings.replace(**dict.fromkeys(PAPER_SIZES))
         for setting in BROUGHT_BY_MODEL:
-            if command.flag_of(setting) in flags:
+            if setting in flags:
                 raise brought_by_model(setting)
     chosen = settings.run.steps
     default_flags = _Pretraining(name, settings)
     settings = command.parse(_Pretraining, arguments, default_flags, description).settings
     steps, warmup = settings.run.steps, settings.optimizer.warmup_steps
-    if "--warmup-steps" not in flags and 0 < steps <= warmup:
+    if "warmup_steps" not in flags and 0 < steps <= warmup:
         # A run shorter than the experiment's warm-up keeps the warm-up's share of the steps.
         settings = settings.replace(warmup_steps=warmup * steps // chosen)
     if name != "quickstart" and not settings.data.train_data:
@@ -222,6 +222,12 @@ def read_pretraining(arguments: Sequence[str], default: str, description: str) -
         )
     settings.check()
     return settings
+
+
+def given(arguments: Sequence[str]) -> set[str]:
+    """The names of the settings that flags give, ``experiment`` among them."""
+    names = (argument.partition("=")[0].replace("-", "_") for argument in arguments)
+    return {name[2:] for name in names if name.startswith("__")}
 
 
 def read_classification(arguments: Sequence[str], description: str) -> ClassificationSettings:

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 
 from align_keras import paths
 from align_keras.errors import concerning
-from align_keras.runs import command
+from align_keras.runs import command, next_steps
 from align_keras.runs.settings import Heading
 
 
@@ -72,8 +72,16 @@ def main(settings):
     is_saved_model = settings.format == "saved_model"
     print((output / (CARD if is_saved_model else "README.md")).read_text(encoding="utf-8"))
     print(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
-    if is_saved_model:
-        print(serving_command(output))
+    if not is_saved_model:
+        return
+    asked = []
+    if output.name.isdecimal():
+        name = {"model": output.resolve().parent.name}
+        asked.append(next_steps.recipe("serving_client.py", "--texts", "a red ring", **name))
+        if settings.class_names:
+            name["signature"] = "classify"
+            asked.append(next_steps.recipe("serving_client.py", "--images", "PHOTO.jpg", **name))
+    next_steps.show(serving_command(output), *asked)
 
 
 def parse():

@@ -20,7 +20,7 @@ import experiments
 import align_keras
 from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import concerning
-from align_keras.runs import command
+from align_keras.runs import command, next_steps
 
 
 def parse():
@@ -41,7 +41,12 @@ def main(settings):
     align_keras.load()
     from align_keras.runs import classification
 
-    classification.finetune(settings)
+    classification.finetune(settings, ended=tell_next)
+
+
+def tell_next(workdir):
+    """Prints the command that shows the curves."""
+    next_steps.show(next_steps.tensorboard(workdir))
 
 
 if __name__ == "__main__":

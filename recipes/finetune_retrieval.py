@@ -6,8 +6,9 @@ r"""Fine-tunes a trained model for retrieval by the paper's recipe.
     python recipes/finetune_retrieval.py --experiment=finetune_coco \
         --model=hf://kakaobrain/align-base --train-data='COCO/train-*.tfrecord'
 
-Training continues with the loss of pretraining: batches of 2,048, a learning rate that starts at
-1e-5 and falls linearly to 0, 3,000 steps for Flickr30K and 6,000 for COCO. prepare_data.py packs an
+Training continues with the loss of pretraining and a learning rate of 1e-5 that falls linearly to
+0. Batch size and steps fit the number of training pairs. --experiment=finetune_flickr30k and
+finetune_coco have the paper's: batches of 2,048, and 3,000 or 6,000 steps. prepare_data.py packs an
 image with five captions as five records with the same image_id; they are not each other's
 negatives. The held-out data are also evaluated before the first step.
 """
@@ -20,8 +21,9 @@ os.environ["ALIGN_KERAS_IMPORT"] = "lazy"  # flags are read without TensorFlow
 import experiments
 
 import align_keras
-from align_keras.errors import InputError
-from align_keras.runs import command
+from align_keras import progress
+from align_keras.errors import InputError, concerning, with_names
+from align_keras.runs import command, next_steps
 
 
 def parse():
@@ -36,14 +38,25 @@ def parse():
 
 def main(settings):
     """Trains, evaluates and reports."""
-    from align_keras.runs import inputs
+    from align_keras.runs import inputs, tuning_length
 
     # Before TensorFlow loads, so that missing files are reported at once.
     inputs.check_pretraining(settings)
+    given = experiments.given(sys.argv[1:])
+    if "experiment" not in given:  # else its batches and steps are meant
+        with concerning("train_data"):
+            settings, chosen = tuning_length.with_length(settings, given)
+        if chosen:
+            progress.tell(with_names(chosen, command.flag_of))
     align_keras.load()
     from align_keras.runs import pretraining
 
-    pretraining.pretrain(settings)
+    pretraining.pretrain(settings, ended=tell_next)
+
+
+def tell_next(workdir, settings):
+    """Prints commands for what to do with the run."""
+    next_steps.show(*next_steps.of_training(workdir, settings.data.eval_data))
 
 
 if __name__ == "__main__":

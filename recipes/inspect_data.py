@@ -22,7 +22,7 @@ from tyro.conf import OmitArgPrefixes
 
 from align_keras import errors, paths
 from align_keras.data.inspection_settings import Sampling, TrainingInput
-from align_keras.runs import command
+from align_keras.runs import command, next_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,9 @@ def main(settings: InspectSettings) -> None:
     print(f"written: {output}/ (report.json, samples.png)")
     if report["errors"]:
         sys.exit(1)
+    next_steps.show(
+        next_steps.recipe("pretrain.py", train_data=settings.data, workdir="runs/photos")
+    )
 
 
 def parse(arguments: Sequence[str] | None = None) -> InspectSettings:

@@ -24,7 +24,7 @@ from align_keras import errors, paths
 from align_keras.data.examples.columns import Columns
 from align_keras.data.examples.table_columns import check_columns
 from align_keras.data.preparation import filters
-from align_keras.runs import command
+from align_keras.runs import command, next_steps
 from align_keras.runs.settings import COMMON, Heading
 
 RuleName = Literal[tuple(filters.LIMITS)]
@@ -111,6 +111,7 @@ class PrepareSettings:
 
 def main(settings: PrepareSettings) -> None:
     """Reads, filters, writes shards, and reports."""
+    from align_keras.data import shard_sets
     from align_keras.data.preparation import preparing
     from align_keras.runs.presets import check_model
 
@@ -144,6 +145,12 @@ def main(settings: PrepareSettings) -> None:
         print(preparing.summary(report, output))
         if not report["pairs_out"]:
             raise errors.InputError(f"no pair of {getattr(settings, name)} could be packed")
+    if not settings.table_only:
+        shards = shard_sets.pattern_of(settings.output)
+        next_steps.show(
+            next_steps.recipe("inspect_data.py", data=shards),
+            next_steps.recipe("pretrain.py", train_data=shards, workdir="runs/photos"),
+        )
 
 
 def choose_columns(settings: PrepareSettings) -> Columns:

@@ -17,7 +17,7 @@ os.environ["ALIGN_KERAS_IMPORT"] = "lazy"  # flags are read without TensorFlow
 import experiments
 
 import align_keras
-from align_keras.runs import command
+from align_keras.runs import command, next_steps
 
 
 def parse():
@@ -34,7 +34,13 @@ def main(settings):
     align_keras.load()
     from align_keras.runs import pretraining
 
-    pretraining.pretrain(settings)
+    pretraining.pretrain(settings, ended=tell_next)
+
+
+def tell_next(workdir, settings):
+    """Prints commands for what to do with the run."""
+    held_out = next_steps.held_out_of(workdir, settings.data.eval_data, settings.data.train_data)
+    next_steps.show(*next_steps.of_training(workdir, held_out))
 
 
 if __name__ == "__main__":

@@ -18,18 +18,16 @@ import align_keras  # noqa: F401, before others: a signal ends their imports in 
 
 # isort: split
 import dataclasses
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tqdm
 import tyro
 
-from align_keras import paths
+from align_keras import paths, progress
 from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import InputError, concerning
-from align_keras.runs import command
+from align_keras.runs import command, next_steps
 from align_keras.search.image_index import (
     MAX_THUMBNAIL_SIZE,
     UNREADABLE,
@@ -150,27 +148,20 @@ def index(settings):
     from align_keras.search import indexing
 
     start = time.monotonic()
-    with tqdm.tqdm(total=source.count, unit="image", disable=None) as bar:
-
-        def show(done, unreadable):
-            bar.set_postfix({"unreadable": unreadable} if unreadable else {})
-            bar.update(done - bar.n)
-
-        with concerning("images"):
-            header, embedded = indexing.build_index(
-                model,
-                source,
-                settings.output,
-                model_name=settings.model,
-                images_name=settings.images,
-                batch_size=settings.batch_size,
-                precision=settings.precision,
-                thumbnail_size=settings.thumbnail_size,
-                exact_below=settings.exact_below,
-                num_lists=settings.lists,
-                restart=settings.restart,
-                progress=show,
-            )
+    with concerning("images"):
+        header, embedded = indexing.build_index(
+            model,
+            source,
+            settings.output,
+            model_name=settings.model,
+            images_name=settings.images,
+            batch_size=settings.batch_size,
+            precision=settings.precision,
+            thumbnail_size=settings.thumbnail_size,
+            exact_below=settings.exact_below,
+            num_lists=settings.lists,
+            restart=settings.restart,
+        )
     seconds = time.monotonic() - start
     if embedded:
         speed = rate(embedded, seconds, "images")
@@ -180,6 +171,10 @@ def index(settings):
     print(f"{settings.output}: {counted(header.count, 'image')}, {size / 2**20:,.1f} MiB, {search}")
     if header.unreadable:
         print(f"left out as unreadable: {header.unreadable:,}, in {settings.output}/{UNREADABLE}")
+    next_steps.show(
+        next_steps.recipe("search.py", "query", "two dogs in the snow", index=settings.output),
+        next_steps.recipe("search.py", "serve", index=settings.output),
+    )
     return header
 
 
@@ -270,7 +265,7 @@ def serve(settings):
 def tell(fault):
     """Prints that a file of the index is damaged; the server keeps running."""
     line = command.printable(command.one_line(fault))
-    print(f"search.py: --index: {line}", file=sys.stderr, flush=True)
+    progress.tell(f"search.py: --index: {line}")
 
 
 def check_range(settings, name, least, most=None):

@@ -20,7 +20,7 @@ import align_keras  # noqa: F401  handles signals from here on
 # isort: split
 import tyro
 
-from align_keras import paths
+from align_keras import paths, progress
 from align_keras.runs import command
 
 
@@ -39,7 +39,9 @@ def main(settings: VerifySettings) -> None:
     is_damaged = False
     given = [paths.FILES.read(path) for path in settings.paths]
     for path in given:
-        for found in verifying.verify(path):
+        with progress.working(f"reading {path}"):
+            verified = verifying.verify(path)
+        for found in verified:
             print(command.printable(str(found)), flush=True)
             for fault in found.faults:
                 is_damaged = True

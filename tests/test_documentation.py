@@ -17,6 +17,8 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, SHARED
 from documented import AFTER_COMMANDS, PAGES, blocks_of, lines_of, recipes_of
+from foreign_lines import foreign_lines
+from in_process import printed_by_all
 from PIL import Image
 
 import align_keras
@@ -172,12 +174,14 @@ def photographs(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("photographs")
 @pytest.mark.parametrize("code", python_of(*WITH_WEIGHTS))
-def test_examples_with_the_published_weights_run(code, a_preset, load_once, monkeypatch, capsys):
+def test_examples_with_the_published_weights_run(code, a_preset, load_once, monkeypatch):
     assert len([line for line in code.splitlines() if line.strip()]) < 10
     assert '"hf://kakaobrain/align-base"' in code
     monkeypatch.setattr(align_keras.AlignDualEncoder, "from_preset", load_once)
-    run(code.replace("hf://kakaobrain/align-base", a_preset))
-    assert ".jpg" in capsys.readouterr().out
+    with printed_by_all() as printed:
+        run(code.replace("hf://kakaobrain/align-base", a_preset))
+    assert ".jpg" in printed.getvalue()
+    assert foreign_lines(printed.getvalue()) == []
 
 
 def test_the_example_of_training_runs(scene_shards, tmp_path, monkeypatch):

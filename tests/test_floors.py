@@ -9,6 +9,8 @@ import sys
 import nbformat
 import pytest
 from conftest import ROOT
+from foreign_lines import foreign_lines
+from short_runs import users_environment
 
 #: From the ground up: folders, and single modules at the root. A part imports from floors below,
 #: and on its own floor what ``BESIDE`` names.
@@ -27,7 +29,7 @@ FLOORS = (
         ),
         *("uploads", "line_files", "files", "checksums", "figures", "preset_copies", "hub"),
         "preset_folders",
-        *("signals", "version", "keras_internals", "wording"),
+        *("signals", "version", "keras_internals", "wording", "progress", "quiet"),
     ),
     ("losses", "optimizers", "layers", "distribution"),
     ("preprocessing", "models"),
@@ -46,7 +48,9 @@ BESIDE = {
     "uploads": {"remote_path"},
     "line_files": {"paths", "remote_path", "uploads"},
     "files": {"errors", "full_disk", "locks", "paths", "processes", "remote_path", "uploads"},
-    "checksums": {"errors", "files", "full_disk", "paths", "remote_path", "uploads"},
+    "checksums": {
+        *("errors", "files", "full_disk", "paths", "progress", "remote_path", "uploads"),
+    },
     "figures": {"files", "paths", "remote_path"},
     "preset_copies": {"errors", "full_disk", "remote_path", "uploads"},
     "hub": {
@@ -54,6 +58,8 @@ BESIDE = {
         "preset_folders",
     },
     "preset_folders": {"errors"},
+    "progress": {"wording"},
+    "quiet": {"progress", "signals"},
     "signals": {"errors"},
     "keras_internals": {"errors"},
     "losses": {"distribution"},
@@ -235,9 +241,15 @@ def test_the_package_alone_registers_classes_and_loads_nothing_of_the_uses_of_a_
         "print([name for name in sys.modules if name.startswith(names)])"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+        [sys.executable, "-c", code],
+        env=users_environment(),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
     )
     assert result.stdout.strip() == "[]"
+    assert foreign_lines(result.stderr) == []
 
 
 @pytest.mark.parametrize(

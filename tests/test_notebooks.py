@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import ROOT
+from foreign_lines import foreign_lines
 from nbclient import NotebookClient
 
 from align_keras.data import scenes
@@ -67,6 +68,7 @@ def run_notebook(path, parameters):
 def test_a_notebook_runs(path, run_directory, tiny_run, tmp_path, monkeypatch):
     # The hub is not asked, whatever the network: the notebooks say so and go on.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")  # as users have it
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     places = {"run": run_directory, "tmp": tmp_path, "model": tiny_run}
     parameters = {name: with_places(value, places) for name, value in PARAMETERS[path.stem].items()}
@@ -80,6 +82,10 @@ def test_a_notebook_runs(path, run_directory, tiny_run, tmp_path, monkeypatch):
         if "image/png" in output.get("data", {})
     ]
     assert pictures
+    texts = [
+        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ())
+    ]
+    assert foreign_lines("\n".join(texts)) == []
 
 
 def source_of(path):

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from align_keras import progress
 from align_keras.data import records, shard_checksums, shard_names
 from align_keras.errors import InputError, Place
 
@@ -30,7 +31,7 @@ def check_shards(shards: Sequence[str], max_records: int = 100_000) -> None:
     shard_checksums.check_statistics(shards)
     share = max(1, max_records // len(shards))
     unreadable = []
-    for shard in shards:
+    for shard in progress.watch(shards, "looking into shards", "shard", len(shards)):
         count = intact = 0
         foreign = None
         for record in itertools.islice(records.read_frames(shard), share):

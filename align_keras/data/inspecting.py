@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
-import tqdm
 
-from align_keras import files, paths
+from align_keras import files, paths, progress
 from align_keras.data import inspection, inspection_summary, pipeline, records, vocabulary
 from align_keras.data.inspection_settings import Sampling, TrainingInput
 from align_keras.errors import concerning
@@ -32,7 +31,8 @@ def inspect(
 
     Returns:
         The contents of ``report.json``: the report of ``Inspection.report``; ``errors`` and
-        ``warnings``, lists of lines; and, if there are no errors, ``images_per_second``.
+        ``warnings``, lists of lines; and, if there are no errors, ``images_per_second`` with the
+        ``training_input`` for which it was measured.
 
     Raises:
         InputError: if a value is out of range, a shard cannot be read, or the vocabulary does not
@@ -44,7 +44,7 @@ def inspect(
     with concerning("vocabulary"):
         counter = word_piece_counter(training.vocabulary) if training.vocabulary else None
     found = inspection.Inspection(counter, sampling.samples, sampling.seed)
-    for shard in tqdm.tqdm(shards, unit="shard", disable=None):
+    for shard in progress.watch(shards, "looking into shards", "shard", len(shards)):
         found.read_shard(shard, max(1, sampling.max_records // len(shards)))
     report = found.report()
     errors, notes = inspection_summary.problems(
@@ -52,16 +52,20 @@ def inspect(
     )
     if training.seconds and not errors:
         preprocessor = _preprocessor(training, found.counts)
-        report["images_per_second"] = measure_throughput(
-            found.counts, preprocessor, training.batch_size, training.seconds, sampling.seed
-        )
+        with progress.working("timing the training pipeline"):
+            report["images_per_second"] = measure_throughput(
+                found.counts, preprocessor, training.batch_size, training.seconds, sampling.seed
+            )
+        names = ("image_size", "resize_size", "batch_size")
+        report["training_input"] = {name: getattr(training, name) for name in names}
     report |= {"errors": errors, "warnings": notes}
     with concerning("output"):
         output = paths.path_of(output)
     output.mkdir(parents=True, exist_ok=True)
     files.write_whole(output / "report.json", json.dumps(report, indent=2) + "\n")
     if found.samples:
-        inspection_summary.draw_sheet(output / "samples.png", found.samples)
+        with progress.working("drawing samples"):
+            inspection_summary.draw_sheet(output / "samples.png", found.samples)
     return report
 
 

@@ -65,16 +65,16 @@ def problems(
 def _repeat_notes(report: dict[str, Any]) -> list[str]:
     repeats, notes = report["repeats"], []
     if count := repeats["pair"]["records"]:
-        notes.append(f"{count:,} records repeat the image and caption of another record")
+        notes.append(f"{counted(count, 'record')} with the image and caption of another record")
     if count := repeats["images_under_several_ids"]:
         notes.append(
-            f"{count:,} records repeat an image under another image_id or none: "
-            "they are negatives of each other"
+            f"{counted(count, 'record')} with an image that occurs under another image_id or none: "
+            "each is a negative of the other's caption"
         )
     if count := repeats["caption"]["over_10"]:
         notes.append(
-            f"{count:,} records have a caption that occurs more than 10 times, which the paper's "
-            "filter drops"
+            f"{counted(count, 'record')} with a caption that occurs more than 10 times, which the "
+            "paper's filter drops"
         )
     return notes
 
@@ -111,7 +111,14 @@ def format_summary(report: dict[str, Any]) -> str:
     if turned := report["turned_upright"]:
         lines += ["", f"EXIF turns {counted(turned, 'image')} upright"]
     if "images_per_second" in report:
-        lines += ["", f"training pipeline: {rate(report['images_per_second'], 1, 'images')}"]
+        # The speed at other sizes is another.
+        own = report["training_input"]
+        lines += [
+            "",
+            f"training pipeline: {rate(report['images_per_second'], 1, 'images')} of "
+            f"{own['image_size']} pixels, resized to {own['resize_size']}, {own['batch_size']:,} "
+            "a batch",
+        ]
     return "\n".join(lines)
 
 

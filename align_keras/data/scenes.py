@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from align_keras import progress
 from align_keras.data import records
 from align_keras.data.shard_writer import ShardWriter
 
@@ -68,7 +69,7 @@ def write_scenes(
     seen = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in UNSEEN]
     unseen = sorted(UNSEEN)
     with ShardWriter(f"{directory}/train", shard_size) as writer:
-        for i in range(num_train):
+        for i in progress.watch(range(num_train), "rendering scenes", "pair", num_train):
             scene = _draw_lot(rng, seen)
             writer.write(_record(rng, scene, f"train-{i:06d}", _noisy_caption(rng, scene, seen)))
     with ShardWriter(f"{directory}/eval", shard_size) as writer:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from align_keras import progress
 from align_keras.data import framing, records
 from align_keras.data.watching import WatchedFiles
 
@@ -71,7 +72,8 @@ class ShardCounts(dict[str, int]):
         shards = list(shards)
         # Before they are read: a change in between is then one too.
         self.watched = WatchedFiles(shards, self._holds_the_same)
-        indices = {shard: records.index_records(shard) for shard in shards}
+        watched = progress.watch(shards, "counting records", "shard", len(shards))
+        indices = {shard: records.index_records(shard) for shard in watched}
         super().__init__({shard: index.records for shard, index in indices.items()})
         self.starts = {shard: index.starts for shard, index in indices.items()}
         self.digests = {shard: index.digest for shard, index in indices.items()}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from align_keras import progress
 from align_keras.evaluation.metrics import RECALL_AT
 
 _RANKS = re.compile(r"(.+_)?rank")
@@ -67,7 +68,7 @@ def bootstrap_means(
     sizes = np.bincount(places)
     rng = np.random.default_rng(seed)
     means = np.empty((len(values), samples))
-    for sample in range(samples):
+    for sample in progress.watch(range(samples), "bootstrapping", "sample", samples):
         drawn = rng.integers(0, len(sizes), len(sizes))
         means[:, sample] = sums[:, drawn].sum(axis=1) / sizes[drawn].sum()
     return means if np.ndim(right) == 2 else means[0]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from align_keras import files, paths
+from align_keras import files, paths, progress
 from align_keras.errors import InputError, MissingInputError, Place
 
 # Pairs judged so or higher are right answers to each other.
@@ -146,7 +146,7 @@ def bootstrap_correlation(
     similarities, scores = np.asarray(similarities)[order], np.asarray(scores)[order]
     rng = np.random.default_rng(seed)
     correlations = []
-    for _ in range(samples):
+    for _ in progress.watch(range(samples), "bootstrapping", "sample", samples):
         chosen = rng.permutation(len(first))[: len(first) // 2]
         pairs = first[chosen] + rng.integers(0, count[chosen])
         correlations.append(spearman(similarities[pairs], scores[pairs]))

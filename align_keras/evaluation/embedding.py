@@ -4,15 +4,15 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from align_keras import paths
-from align_keras.data.examples import Example
+from align_keras import paths, progress
+from align_keras.data.examples import Example, ExampleSet
 from align_keras.errors import InputError, Place
 from align_keras.evaluation import zero_shot
 from align_keras.evaluation.fingerprint import fingerprint
@@ -53,7 +53,7 @@ def embed_pairs(model: Any, examples: Iterable[Example], batch_size: int = 64) -
     rows_of_texts: list[int] = []
 
     def new_images() -> Iterator[Example]:
-        for example in examples:
+        for example in watched(examples):
             is_new = example.image_id not in rows
             row = rows.setdefault(example.image_id, len(rows))
             queries = example.queries
@@ -105,6 +105,16 @@ def embed_images(
     if not parts:
         raise InputError("there is no image in it")
     return np.concatenate(parts)
+
+
+def watched(examples: Iterable[Example]) -> Iterable[Example]:
+    """Shows how many examples have been taken to be embedded."""
+    total = None
+    if isinstance(examples, Sized):
+        total = len(examples)
+    elif progress.is_shown() and isinstance(examples, ExampleSet):
+        total = examples.count
+    return progress.watch(examples, "embedding images", "image", total)
 
 
 def decode_crop(example: Example, preprocessor: AlignPreprocessor) -> np.ndarray:

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from align_keras import distribution
+from align_keras import distribution, progress
 from align_keras.data import pipeline, records
 from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError
@@ -30,10 +31,11 @@ class HeldOutPairs:
         self.preprocessor = preprocessor
         self.batch_size = batch_size
         self.dataset = pipeline.evaluation_dataset(counts, preprocessor, batch_size)
-        self._counts = counts
+        self._counts, self._total = counts, sum(counts.values())
         self._traced: tuple[Any, Callable] | None = None
         # Row i of the embeddings is record i of the shards.
-        fields = [_text_fields(record) for record in self._read()]
+        read = progress.watch(self._read(), "reading held-out captions", "record", self._total)
+        fields = [_text_fields(record) for record in read]
         self.captions = [_text(pair.get("txt", b"")) for pair in fields]
         names = [_text(pair.get("class_name", b"")) for pair in fields]
         self.class_names = sorted({name for name in names if name})
@@ -80,13 +82,25 @@ class HeldOutPairs:
 
     def _predict(self, model: Any) -> dict[str, np.ndarray]:
         _, workers = distribution.worker_place(model.distribute_strategy)
-        if workers == 1:
-            return model.predict(self.dataset, verbose=0)
+        with progress.bar("embedding held-out pairs", self._total, "pair") as bar:
+
+            def count(batch: int, logs: Any = None) -> None:
+                bar.done = min((batch + 1) * self.batch_size, self._total)
+
+            if workers == 1:
+                counting = keras.callbacks.LambdaCallback(on_predict_batch_end=count)
+                return model.predict(self.dataset, verbose=0, callbacks=[counting])
+            return self._predict_alone(model, count)
+
+    def _predict_alone(self, model: Any, count: Callable[[int], None]) -> dict[str, np.ndarray]:
         # Keras would split the data among workers; here every worker embeds all of it.
         if self._traced is None or self._traced[0] is not model:
             self._traced = model, tf.function(model.predict_step, autograph=False)
         _, predict = self._traced
-        batches = [tf.nest.map_structure(np.array, predict(batch)) for batch in self.dataset]
+        batches = []
+        for number, batch in enumerate(self.dataset):
+            batches.append(tf.nest.map_structure(np.array, predict(batch)))
+            count(number)
         return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
     def retrieval(

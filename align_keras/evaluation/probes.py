@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from align_keras import progress
 from align_keras.errors import InputError
 from align_keras.evaluation import retrieval
 from align_keras.evaluation.metrics import RECALL_AT
@@ -101,7 +102,7 @@ def fit_linear_probe(
     # The bias is the weight of a feature that is always 1.
     weights = np.zeros((features.shape[1] + 1, num_classes), np.float32)
     velocity = np.zeros_like(weights)
-    for epoch in range(epochs):
+    for epoch in progress.watch(range(epochs), "training the linear layer", "epoch", epochs):
         rate = learning_rate * DROP ** (epoch // DROP_EVERY)
         order = rng.permutation(len(features))
         for start in range(0, len(features) - batch_size + 1, batch_size):

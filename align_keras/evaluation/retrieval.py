@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from align_keras import progress
 from align_keras.evaluation.metrics import RECALL_AT
 
 # Scores held at once: 8 bytes each as they are computed, 4 kept, and a few bools.
@@ -79,7 +80,8 @@ def _ranks(
     keys = np.asarray(keys, np.float64)
     chunk_size = chunk_size or max(1, _CHUNK_SCORES // max(1, len(keys)))
     ranks = np.full(len(queries), -1)
-    for start in range(0, len(queries), chunk_size):
+    starts = range(0, len(queries), chunk_size)
+    for start in progress.watch(starts, "ranking", "batch", len(starts)):
         rows = range(start, min(start + chunk_size, len(queries)))
         scores = np.asarray(queries[start : rows.stop], np.float64) @ keys.T
         scores = scores.astype(np.float32)

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from align_keras import checksums
+from align_keras import checksums, progress
 from align_keras.errors import InputError
 from align_keras.evaluation import embedding
 from align_keras.evaluation.data_sets import DEFAULT_PROMPTS
@@ -47,7 +47,8 @@ def export(
     """
     raw_datasets.check_preprocessor(model.preprocessor)
     check_output(path, format, replace)
-    with whole_folder(path, replace) as folder:
+    what = f"tracing and writing the {format.replace('tf_', '')}"
+    with progress.working(what), whole_folder(path, replace) as folder:
         if format == "tf_saved_model":
             write_saved_model(model, folder, **options)
         else:

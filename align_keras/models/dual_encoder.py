@@ -9,7 +9,7 @@ import keras_hub
 import numpy as np
 import tensorflow as tf
 
-from align_keras import checksums, keras_internals
+from align_keras import checksums, keras_internals, progress
 from align_keras.models import loading
 from align_keras.models.backbone import AlignBackbone
 from align_keras.models.contrastive_model import MIN_TEMPERATURE, ContrastiveModel
@@ -156,10 +156,12 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         return found
 
     def _encode_captions(self, captions, batch_size):
-        return self._encode(
-            self.backbone.encode_texts,
-            raw_inputs.caption_batches(captions, self.preprocessor, batch_size),
-        )
+        batches = raw_inputs.caption_batches(captions, self.preprocessor, batch_size)
+        if isinstance(captions, list) and len(captions) > batch_size:
+            total = -(-len(captions) // batch_size)
+            what = f"embedding {len(captions):,} captions"
+            batches = progress.watch(batches, what, "batch", total)
+        return self._encode(self.backbone.encode_texts, batches)
 
     def _encode_crops(self, images):
         return self.backbone.encode_images(raw_inputs.scaled(images, self.preprocessor))

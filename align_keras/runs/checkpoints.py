@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from align_keras import distribution, keras_internals, paths
+from align_keras import distribution, keras_internals, paths, progress
 from align_keras.errors import InputError, Place
 from align_keras.paths import AnyPath
 from align_keras.remote_path import RemotePath
@@ -112,7 +112,8 @@ class RunCheckpoints:
         if step != _NONE:
             found = self._newest_sound(step)
             assert found is not None
-            self._read(*found)
+            with progress.working("restoring the checkpoint"):
+                self._read(*found)
             self._set_aside_all_but(step)
             if found[1] is self._best and step not in self._newest.steps():
                 self.save()  # killed between the two: later runs look for the last step there
@@ -224,7 +225,8 @@ class RunCheckpoints:
 
     def save(self) -> None:
         """Saves the newest checkpoint and drops the oldest."""
-        self._newest.write(self.step, self._write)
+        with progress.working("saving a checkpoint"):
+            self._newest.write(self.step, self._write)
         self.saved_step = self.step
 
     def save_if_best(self, score: float) -> bool:
@@ -233,7 +235,8 @@ class RunCheckpoints:
         if not score > float(self.best_score.numpy()):
             return False
         self.best_score.assign(score)
-        self._best.write(self.step, self._write)
+        with progress.working("saving the best checkpoint"):
+            self._best.write(self.step, self._write)
         return True
 
     def _write(self, prefix: str) -> None:

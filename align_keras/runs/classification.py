@@ -2,12 +2,13 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from align_keras import checksums, distribution, keras_internals
+from align_keras import checksums, distribution, keras_internals, progress
 from align_keras.data import batches, labelled_images
 from align_keras.errors import concerning
 from align_keras.evaluation.tasks.classes import embed_labelled
@@ -64,11 +65,14 @@ class ClassificationRun:
         return Items("images", self.settings.data.trained_on)
 
 
-def finetune(settings: ClassificationSettings) -> dict[str, dict[str, float]]:
+def finetune(
+    settings: ClassificationSettings, ended: Callable[[AnyPath], Any] = lambda _: None
+) -> dict[str, dict[str, float]]:
     """Trains both phases, evaluates after each and saves.
 
     Args:
         settings: the run's settings; if its directory holds a run, that run continues.
+        ended: called at the end with the run's directory.
 
     Returns:
         The metrics of each phase.
@@ -86,9 +90,11 @@ def finetune(settings: ClassificationSettings) -> dict[str, dict[str, float]]:
         for name in PHASES:
             fit(run, name)
             metrics[name] = evaluate(run, name)
-        write_whole(run.workdir / "classifier.keras", run.classifier.save)
+        with progress.working("saving the classifier"):
+            write_whole(run.workdir / "classifier.keras", run.classifier.save)
         checksums.write_folder(run.workdir, ["classifier.keras"])
     print(f"run directory: {run.workdir} (classifier.keras, *.json, *.png, head/, full/)")
+    ended(run.workdir)
     return metrics
 
 

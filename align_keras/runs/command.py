@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 import align_keras
-from align_keras import full_disk, lazy, signals
+from align_keras import full_disk, lazy, progress, quiet, signals
 from align_keras.errors import InputError
 from align_keras.runs import arguments as mistakes
 from align_keras.runs import completion
@@ -28,12 +28,15 @@ from align_keras.runs.path_settings import check_file_systems, with_paths
 
 T = TypeVar("T")
 
+_START = "reading settings and data"
+
 
 def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
     """Runs a recipe: ``main(parse())``.
 
     TensorFlow takes seconds to load, so it loads only when something needs it: ``main`` checks
-    settings and local files first. A line on standard error announces the loading. If a setting
+    settings and local files first. A line on standard error announces the loading, and
+    ``progress`` shows every other wait. If a setting
     is an address such as ``gs://``, TensorFlow loads before ``main``.
 
     ValueError, OSError, FloatingPointError, TensorFlow's errors and a full disk (whatever its
@@ -52,7 +55,13 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
     # If align_keras was imported first, this variable is still set.
     os.environ.pop("ALIGN_KERAS_IMPORT", None)
     full_disk.ignore_unraisable()
-    with signals.handled(name), _importing_quietly():
+    with (
+        signals.handled(name),
+        progress.shown(_START),
+        quiet.python_libraries(),
+        quiet.c_libraries(),
+        _importing_quietly(),
+    ):
         try:
             settings = parse()
             check_file_systems(settings)
@@ -75,6 +84,8 @@ def _end_interrupted(name: str, stop: KeyboardInterrupt) -> NoReturn:
     line, code = "interrupted", 128 + signal.SIGINT
     if isinstance(stop, signals.Interrupted):
         line, code = stop.describe(flag_of), stop.exit_code
+    # Else a bar would be drawn once more, after the line.
+    progress.close()
     # The terminal may be closed already.
     with contextlib.suppress(OSError):
         print(f"{name}: {printable(line)}", file=sys.stderr, flush=True)
@@ -216,8 +227,8 @@ class _QuietFinder:
         execute = found.loader.exec_module
 
         def exec_module(module: Any) -> None:
-            print("loading TensorFlow", file=sys.stderr, flush=True)
-            with _quiet(), lazy.importing():
+            progress.tell("loading TensorFlow")
+            with progress.working("loading TensorFlow"), quiet.importing(), lazy.importing():
                 execute(module)
                 _look_for_devices(module)
 
@@ -226,13 +237,11 @@ class _QuietFinder:
 
 
 def load_quietly() -> None:
-    """Imports TensorFlow and lists its devices while file descriptor 2 points to /dev/null.
+    """Imports TensorFlow and lists its devices without their lines, as ``quiet`` describes.
 
-    TensorFlow's libraries write to this descriptor during the import, bypassing ``sys.stderr`` and
-    ``TF_CPP_MIN_LOG_LEVEL``; the one line of an error would be lost among their lines. If that
-    variable is set, nothing is hidden: 0 shows why a GPU is not found.
+    If ``TF_CPP_MIN_LOG_LEVEL`` is set, nothing is hidden: 0 shows why a GPU is not found.
     """
-    with _quiet():
+    with quiet.importing():
         import tensorflow as tf
 
         _look_for_devices(tf)
@@ -242,23 +251,3 @@ def _look_for_devices(tf: Any) -> None:
     # Physical devices: listing logical devices would start the runtime, which multi-worker and TPU
     # strategies must do themselves.
     tf.config.list_physical_devices()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        yield
-        return
-    # Real failures are raised as exceptions. A warning per corrupt image would break the progress
-    # bar, and some lines that the libraries label as errors are none, such as oneDNN's op list.
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        with signals.ending_at_once(kept):
-            yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -1,7 +1,7 @@
 """The output of a run while it trains: progress bar, TensorBoard, log."""
 
+import contextlib
 import json
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -9,9 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
 
-from align_keras import full_disk, paths
+from align_keras import full_disk, paths, progress
 from align_keras.errors import InputError
 from align_keras.line_files import LineFile
 from align_keras.paths import AnyPath
@@ -100,18 +99,18 @@ class TrainingLog(keras.callbacks.Callback):
         self._clock: tuple[float, int] | None = None
         self._unsettled: dict[str, Any] = {}
         self._settled_step, self._looked_step = self.step, -1
-        self._bar: Any = None
+        # What shows: until the first step has ended that it is traced, then the bar.
+        self._shown = contextlib.ExitStack()
+        self._bar: progress.Bar | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Opens the bar."""
-        in_terminal = sys.stderr.isatty()
-        self._bar = tqdm.tqdm(
-            total=self.total_steps,
-            initial=self.step,
-            unit="step",
-            dynamic_ncols=in_terminal,
-            mininterval=0.2 if in_terminal else 10.0,
-        )
+        """Shows that the first step is traced."""
+        self._shown.enter_context(progress.working("tracing and compiling the first step"))
+
+    def _open_bar(self) -> progress.Bar:
+        self._shown.close()
+        bar = progress.Bar("training", self.total_steps, "step", self.step, stays=True)
+        return self._shown.enter_context(bar)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts the clock, unless it runs."""
@@ -130,6 +129,7 @@ class TrainingLog(keras.callbacks.Callback):
             LostDataError: as in ``SkippedInRun.check``. A checkpoint was saved if the weights are
                 sound.
         """
+        self._bar = self._bar or self._open_bar()
         before, self.step = self.step, self._first_step + batch + 1
         results = logs or {}
         self._unsettled = {name: results[name] for name in results if name != STOP_REQUESTED}
@@ -138,7 +138,7 @@ class TrainingLog(keras.callbacks.Callback):
             metrics = self._settle(is_saved=False, is_last=is_last)
             self._log(metrics)
             self.model.reset_metrics()
-        self._bar.update(self.step - before)
+        self._bar.done = self.step
 
     def settle(self) -> None:
         """Waits for the steps so far, before an evaluation or a checkpoint.
@@ -203,13 +203,14 @@ class TrainingLog(keras.callbacks.Callback):
         self.write("train", shown)
         names = _BAR_NAMES.items()
         line = " ".join(f"{short}={shown[name]:.3g}" for name, short in names if name in shown)
-        self._bar.set_postfix_str(line, refresh=False)
+        if self._bar is not None:
+            self._bar.note = line
         for alarm in self._alarms(self.step, metrics) if self._alarms else ():
             self.tell(alarm)
 
     def tell(self, line: str) -> None:
         """Shows a line above the bar."""
-        tqdm.tqdm.write(line, file=sys.stderr)
+        progress.tell(line)
 
     def save(self) -> None:
         """Saves a checkpoint; raises like ``save_now``."""
@@ -237,9 +238,8 @@ class TrainingLog(keras.callbacks.Callback):
         self._save()
 
     def close(self) -> None:
-        """Writes everything and closes the bar."""
-        if self._bar is not None:
-            self._bar.close()
+        """Closes the bar; everything is written."""
+        self._shown.close()
         self.flush()
 
     def flush(self) -> None:

@@ -1,13 +1,12 @@
 """The trained model that a setting names: a preset, or the preset of a run's directory."""
 
 import os
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import align_keras
-from align_keras import paths, preset_folders
-from align_keras.errors import InputError, MissingInputError
+from align_keras import paths, preset_folders, progress
+from align_keras.errors import InputError, MissingInputError, Place
 
 if TYPE_CHECKING:
     from align_keras.models.dual_encoder import AlignDualEncoder
@@ -35,10 +34,17 @@ def check_model(model: str) -> None:
     """Looks for the folder of a model before TensorFlow loads; what is elsewhere is asked later.
 
     Raises:
-        MissingInputError: if it is not there, or as ``find_preset``.
+        MissingInputError: if it is not there or holds no model, or as ``find_preset``.
     """
     if not paths.scheme(model):
-        preset_folders.check_folder(find_preset(model))
+        found = find_preset(model)
+        preset_folders.check_folder(found)
+        if not os.path.exists(os.path.join(found, preset_folders.CONFIG)):
+            raise MissingInputError(
+                f"neither a run nor a preset: no {preset_folders.CONFIG} and no preset/ in it",
+                Place(model),
+                "give the directory of a run, a preset, or hf://USER/MODEL",
+            )
 
 
 def check_tower(preset: str) -> None:
@@ -76,8 +82,9 @@ def load_model(model: str, **options: Any) -> "AlignDualEncoder":
         InputError: as in ``from_preset``.
     """
     check_model(model)
-    print(f"loading {model}", file=sys.stderr, flush=True)
+    progress.tell(f"loading {model}")
     align_keras.load()
     from align_keras.models.dual_encoder import AlignDualEncoder
 
-    return from_preset(AlignDualEncoder.from_preset, model, **options)
+    with progress.working(f"loading {model}"):
+        return from_preset(AlignDualEncoder.from_preset, model, **options)

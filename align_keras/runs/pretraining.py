@@ -2,15 +2,15 @@
 
 import contextlib
 import dataclasses
-import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from align_keras import distribution, optimizers, signals
+from align_keras import distribution, optimizers, progress, signals
 from align_keras.data.cached_pairs import CachedPairs
 from align_keras.errors import InputError, concerning
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
@@ -33,6 +33,7 @@ from align_keras.runs.skipped import check_finished, skipped_before
 from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data
 from align_keras.runs.worker_folder import open_folder
+from align_keras.wording import counted
 
 Metrics = dict[str, Any]
 #: The metrics (None if the data do not support one), their level of chance, and the embeddings
@@ -57,11 +58,16 @@ class PretrainingRun:
     checkpoints: RunCheckpoints
 
 
-def pretrain(settings: PretrainSettings) -> Metrics:
+def pretrain(
+    settings: PretrainSettings,
+    ended: Callable[[AnyPath, PretrainSettings], Any] = lambda *_: None,
+) -> Metrics:
     """Trains, evaluates and reports.
 
     Args:
         settings: the run's settings; if its directory holds a run, that run continues.
+        ended: called at the end with the run's directory and its settings; with several workers,
+            only in the first.
 
     Returns:
         The contents of ``metrics.json``.
@@ -75,7 +81,11 @@ def pretrain(settings: PretrainSettings) -> Metrics:
     started = time.perf_counter()
     keep_freed_memory()  # before TensorFlow starts its threads
     with contextlib.ExitStack() as held:
-        return _pretrain(open_run(settings, held), started)
+        run = open_run(settings, held)
+        metrics = _pretrain(run, started)
+    if distribution.worker_place(run.strategy)[0] == 0:
+        ended(run.workdir, run.settings)
+    return metrics
 
 
 def _pretrain(run: PretrainingRun, started: float) -> Metrics:
@@ -122,7 +132,11 @@ def open_run(
     run_data = pretraining_data.open_data(
         data, settings.model, workdir, settings.run.batch_size, settings.run.seed
     )
-    with strategy.scope(), precision.dtype_policy(settings.model.precision):
+    with (
+        progress.working("building the model"),
+        strategy.scope(),
+        precision.dtype_policy(settings.model.precision),
+    ):
         model = make_model(
             settings.model, settings.optimizer, run_data.preprocessor, settings.run.steps
         )
@@ -183,9 +197,9 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
     evaluated = None
     steps, batch_size = run.settings.run.steps, run.settings.run.batch_size
     pairs = sum(run.data.counts.values())
-    print(report.format_start(run.workdir, steps, batch_size, pairs), file=sys.stderr, flush=True)
+    progress.tell(report.format_start(run.workdir, steps, batch_size, pairs))
     if line := alarms.of_epochs(steps, batch_size, pairs):
-        print(line, file=sys.stderr, flush=True)
+        progress.tell(line)
     ends = {last or steps for last in frozen_towers(run.settings.model.freeze).values()}
     watch = alarms.Alarms(batch_size, run.model.min_temperature)
     cached = feature_cache.open_cache(run.settings, run.data, run.model, run.workdir)
@@ -258,7 +272,7 @@ def _fit_phase(
     finally:
         run.model.observed = None
     if in_run.count:
-        print(f"skipped {in_run.count:,} corrupt or unreadable pairs", flush=True)
+        print(f"skipped {counted(in_run.count, 'corrupt or unreadable pair')}", flush=True)
     return evaluated
 
 
@@ -314,7 +328,11 @@ def evaluate_and_save(run: PretrainingRun, evaluated: Evaluated | None) -> Evalu
     """Evaluates with the averaged weights, unless ``fit`` did, and saves them as the preset."""
     with optimizers.averaged_weights(run.model):
         metrics, chance, held_out = evaluated or evaluate_held_out(run)
-        with whole_folder(run.workdir / "preset", replace=True) as folder, thawed(run.model):
+        with (
+            progress.working("saving the preset"),
+            whole_folder(run.workdir / "preset", replace=True) as folder,
+            thawed(run.model),
+        ):
             run.model.save_to_preset(folder)
     metrics["num_pairs"] = len(held_out["rows"]) if held_out else 0
     metrics["num_classes"] = len(run.data.zero_shot.class_names) if run.data.zero_shot else 0

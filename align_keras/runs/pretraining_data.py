@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from align_keras import checksums, files
+from align_keras import checksums, files, progress
 from align_keras.data import (
     checks,
     mixing,
@@ -207,7 +207,8 @@ def open_vocabulary(data: DataSettings, workdir: AnyPath, train_shards: list[str
         return _vocabulary_of_run(workdir)
     with concerning("train_data"):
         captions = records.read_captions(train_shards, data.vocabulary_captions)
-        return vocabulary.train_vocabulary(captions, data.vocabulary_size)
+        with progress.working("training the vocabulary"):
+            return vocabulary.train_vocabulary(captions, data.vocabulary_size)
 
 
 def _vocabulary_of_run(workdir: AnyPath) -> list[str]:

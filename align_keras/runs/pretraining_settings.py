@@ -292,7 +292,13 @@ class PretrainSettings(Settings):
         """See ``Settings.check_resumable``."""
         # Older runs have no such setting: they used the tanh approximation.
         gelu = None if before.get("model") else "tanh"
-        super().check_resumable({"text_gelu": gelu, **before}, workdir)
+        before = {"text_gelu": gelu, **before}
+        # Then no step so far depended on how many there are, and the run can be made longer.
+        if self.optimizer.schedule == "constant":
+            began = before.get("steps", self.run.steps)
+            if isinstance(began, int) and began < self.run.steps:
+                before["steps"] = self.run.steps
+        super().check_resumable(before, workdir)
 
     def _check_origins(self) -> None:
         """Checks that no part of the model or the data has two sources, or none."""

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from align_keras import figures
+from align_keras import figures, progress
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS, TITLES
 from align_keras.evaluation.sheets import draw_retrievals
@@ -156,10 +156,11 @@ def write_report(
     """
     write_whole(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     pictures = ["curves.png"]
-    draw_curves(workdir / "curves.png", read_log(workdir))
-    if evaluation and held_out:
-        pictures.append("retrieval.png")
-        draw_retrieval_sheet(workdir / "retrieval.png", evaluation, held_out)
+    with progress.working("drawing curves and retrieved images"):
+        draw_curves(workdir / "curves.png", read_log(workdir))
+        if evaluation and held_out:
+            pictures.append("retrieval.png")
+            draw_retrieval_sheet(workdir / "retrieval.png", evaluation, held_out)
     print(format_table(metrics, chance))
     files = ", ".join(["checkpoints/", "logs/", "preset/", "metrics.json", *pictures])
     print(f"run directory: {workdir} ({files})")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from align_keras import signals
+from align_keras import progress, signals
 from align_keras.data.examples import Example, ExampleSet
 from align_keras.data.examples.image_files import UNREADABLE
 from align_keras.errors import InputError, concerning
@@ -42,7 +42,7 @@ def build_index(
     exact_below: int = 100_000,
     num_lists: int = 0,
     restart: bool = False,
-    progress: Callable[[int, int], Any] | None = None,
+    committed: Callable[[int, int], Any] | None = None,
 ) -> tuple[Header, int]:
     """Embeds every image that can be read; continues where an earlier run was cut off.
 
@@ -60,7 +60,8 @@ def build_index(
         exact_below: smaller indexes are searched completely, larger ones are divided into lists.
         num_lists: number of lists; 0: the square root of the number of images.
         restart: whether to delete an existing index.
-        progress: called with the number of images done, and the number of unreadable ones.
+        committed: called after each commit with the number of images done, and the number of
+            unreadable ones.
 
     Returns:
         The ``Header`` of the finished index, and the number of images that this run embedded.
@@ -95,14 +96,17 @@ def build_index(
         done = writer.rows
         if not writer.is_finished:
             left = itertools.islice(source.images(), writer.consumed, None)
-            _embed(model, left, writer, batch_size, progress or (lambda *_: None))
+            total, done_before = source.count, writer.consumed
+            with progress.bar("embedding images", total, "image", done=done_before) as bar:
+                _embed(model, left, writer, batch_size, bar, committed or (lambda *_: None))
         lists = 0
         if writer.rows >= exact_below:
             lists = min(num_lists or round(writer.rows**0.5), writer.rows)
         if writer.is_finished and writer.header.lists != lists:
             writer.reopen()
         if not writer.is_finished:
-            writer.finish(lists)
+            with progress.working("finishing the index"):
+                writer.finish(lists)
         return writer.header, writer.rows - done
 
 
@@ -130,7 +134,8 @@ def _embed(
     source_images: Iterable[Example],
     writer: IndexWriter,
     batch_size: int,
-    progress: Callable[[int, int], Any],
+    bar: Any,
+    committed: Callable[[int, int], Any],
 ) -> None:
     """Embeds the remaining images, with a commit every few seconds."""
     size, width = writer.header.thumbnail_size, writer.header.width
@@ -139,7 +144,9 @@ def _embed(
     def commit() -> None:
         embeddings = np.concatenate([np.zeros((0, width), np.float32), *part.embeddings])
         writer.commit(embeddings, part.labels, part.thumbnails, part.unreadable)
-        progress(writer.consumed, writer.unreadable)
+        bar.done = writer.consumed
+        bar.note = f"{writer.unreadable:,} unreadable" if writer.unreadable else ""
+        committed(writer.consumed, writer.unreadable)
 
     batches = prepared_batches(
         source_images, lambda image: _prepare(image, model.preprocessor, size), batch_size

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from align_keras import lazy
+from align_keras import lazy, progress
 from align_keras.data.examples import ExampleSet
 from align_keras.errors import InputError
 from align_keras.evaluation import retrieval
@@ -72,7 +72,8 @@ def measure_recall(
         )
     queries = embedding.embed_texts(search.model, [own.caption for own in captions])
     start = time.monotonic()
-    places, scores = index.search(queries, _RANKED, probes)
+    with progress.working("searching the index"):
+        places, scores = index.search(queries, _RANKED, probes)
     seconds = time.monotonic() - start
     is_right = places == np.array(right)[:, None]
     own_scores = np.where(is_right, scores, -np.inf).max(1, keepdims=True)

@@ -160,7 +160,13 @@ def test_the_report_of_good_shards_is_plain_and_serves_as_json(tmp_path):
     errors, notes = judge(report)
     assert errors == []
     assert any("one caption in twenty or more is trimmed" in note for note in notes)
-    text = inspection_summary.format_summary(report | {"images_per_second": 1234.5})
+    text = inspection_summary.format_summary(
+        report
+        | {
+            "images_per_second": 1234.5,
+            "training_input": {"image_size": 64, "resize_size": 72, "batch_size": 1_000},
+        }
+    )
     assert text.startswith("5 records in 1 shard (all), 5 usable\n")
     assert "no faults" in text
     assert "1,234 images/s" in text

@@ -9,7 +9,7 @@ import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from in_process import run_recipe_here
+from in_process import run_recipe_plainly
 from PIL import Image
 
 #: What makes a command short; the last of two flags counts.
@@ -69,7 +69,7 @@ def write_table(path, rows):
 def run_recipe(folder, recipe, *arguments):
     """Runs a recipe in a folder; the process ends as the command does."""
     os.chdir(folder)
-    raise SystemExit(run_recipe_here(recipe, *arguments))
+    raise SystemExit(run_recipe_plainly(recipe, *arguments))
 
 
 def run_code(folder, code):

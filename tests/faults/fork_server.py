@@ -35,7 +35,7 @@ class ForkServer:
             **os.environ,
             "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent, HERE.parent.parent))),
             "PYTHONUNBUFFERED": "1",
-            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         self._server = subprocess.Popen(
             [*before, sys.executable, str(HERE / "fork_server.py"), *modules],

@@ -7,6 +7,7 @@ import pytest
 from command_runs import LIMIT
 from documented import AFTER_COMMANDS, blocks_of, recipes_of
 from documented_runs import SHORT, make_folder
+from foreign_lines import foreign_lines
 
 pytestmark = pytest.mark.faults
 
@@ -45,6 +46,7 @@ def test_documented_commands_run(server, material, tmp_path):
                 process = server.start("documented_runs:run_code", *call, output=output)
                 assert process.wait(LIMIT) == 0, output.read_text(errors="replace")
     assert len(done) > 15
+    assert foreign_lines(output.read_text(errors="replace")) == []
 
 
 def end_page(process, output):

@@ -25,6 +25,11 @@ def test_a_run_is_evaluated_into_its_directory(tiny_run, scene_photos, tmp_path,
         (["--task=knn:x", "--data=x", "--split=train"], "--train-split: x train would be trained"),
         (["--task=multi30k", "--data=nowhere"], "--data: nowhere: no test_2016_flickr.en"),
         (["--task=zero_shot:kinds", "--data={photos}", "--model=none"], "--model: none: no such"),
+        (
+            ["--task=zero_shot:kinds", "--data={photos}", "--model={photos}"],
+            "--model: {photos}: neither a run nor a preset: no config.json and no preset/ in it; "
+            "give the directory of a run, a preset, or hf://USER/MODEL",
+        ),
         ([], "nothing to do; give one of --task, --suite and --compare"),
         (["--task=knn:x", "--suite=small"], "task and suite are given; give one of --task, --su"),
         (["--suite=smal"], "--suite: unknown suite or task 'smal'; did you mean small? choose"),
@@ -33,9 +38,9 @@ def test_a_run_is_evaluated_into_its_directory(tiny_run, scene_photos, tmp_path,
         (["--suite=retrieval:flickr8k"], "--data: no task can be run: retrieval:flickr8k: no data"),
     ],
 )
-def test_wrong_flags_end_in_one_line(flags, line, scene_photos):
-    flags = [flag.format(photos=scene_photos) for flag in flags]
-    found = run_recipe_here("evaluate.py", f"--model={scene_photos}", *flags)
+def test_wrong_flags_end_in_one_line(flags, line, tiny_run, scene_photos):
+    line, *flags = [text.format(photos=scene_photos) for text in (line, *flags)]
+    found = run_recipe_here("evaluate.py", f"--model={tiny_run}", *flags)
     assert found.startswith(f"evaluate.py: {line}")
     assert "\n" not in found
 

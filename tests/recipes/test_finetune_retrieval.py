@@ -30,10 +30,24 @@ def test_the_command_ends_in_one_line(flags, line):
     )
 
 
-def test_settings_are_those_of_the_experiment(monkeypatch):
+def test_batch_and_steps_suit_the_data_unless_they_are_given(monkeypatch, capsys):
     trained = []
-    monkeypatch.setattr("align_keras.runs.pretraining.pretrain", trained.append)
+    monkeypatch.setattr(
+        "align_keras.runs.pretraining.pretrain", lambda settings, ended: trained.append(settings)
+    )
     monkeypatch.setattr("align_keras.runs.inputs.check_pretraining", lambda _: None)
-    assert run_recipe_here("finetune_retrieval.py", "--model=RUN", "--train-data=DIR") is None
-    (settings,) = trained
-    assert (settings.model.model, settings.run.steps) == ("RUN", 3_000)
+    monkeypatch.setattr("align_keras.runs.tuning_length.count_pairs", lambda _: 1_000)
+    flags = ["--model=RUN", "--train-data=DIR"]
+    assert run_recipe_here("finetune_retrieval.py", *flags) is None
+    line = "--batch-size=32 and --steps=1324, chosen for 1,000 training pairs; the paper has 2,048"
+    assert line in capsys.readouterr().err
+    assert run_recipe_here("finetune_retrieval.py", *flags, "--steps=7") is None
+    # An experiment that is named is meant.
+    flags.append("--experiment=finetune_flickr30k")
+    assert run_recipe_here("finetune_retrieval.py", *flags) is None
+    assert "chosen" not in capsys.readouterr().err.replace("chosen for 1,000", "", 1)
+    assert [(one.model.model, one.run.batch_size, one.run.steps) for one in trained] == [
+        ("RUN", 32, 1_324),
+        ("RUN", 32, 7),
+        ("RUN", 2_048, 3_000),
+    ]

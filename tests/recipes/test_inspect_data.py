@@ -27,7 +27,10 @@ def test_good_shards_are_summed_up(scene_shards, pieces, tmp_path, capsys):
     assert inspect(",".join(scene_shards[0]), tmp_path, *flags) is None
     printed = capsys.readouterr().out
     assert printed.startswith("120 records in 12 shards (all), 120 usable\n")
-    assert printed.endswith(f"written: {tmp_path}/found/ (report.json, samples.png)\n")
+    written, *_, train = printed[printed.index("written: ") :].splitlines()
+    assert written == f"written: {tmp_path}/found/ (report.json, samples.png)"
+    assert f"pretrain.py --train-data={','.join(scene_shards[0])}" in train
+    assert "images/s of 16 pixels, resized to 20, 16 a batch" in printed
     report = report_in(tmp_path)
     assert report["errors"] == []
     assert report["images_per_second"] > 0

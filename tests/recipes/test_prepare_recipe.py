@@ -62,9 +62,14 @@ def test_photographs_are_packed_with_their_bytes(tmp_path, capsys):
     flags = (f"--captions={source / 'pairs.jsonl'}", f"--output={output}", "--select", "split=test")
     assert prepare_data(*flags) is None
     printed = capsys.readouterr().out
-    assert printed == (
-        f"895 of 895 pairs in {output}-?????.tfrecord\nreport: {output}-report.html\n"
-    )
+    *lines, inspect, train = printed.splitlines()
+    assert lines == [
+        f"895 of 895 pairs in {output}-?????.tfrecord",
+        f"report: {output}-report.html",
+        *("", "next:"),
+    ]
+    assert inspect.endswith(f"inspect_data.py --data='{output}-?????.tfrecord'")
+    assert f"pretrain.py --train-data='{output}-?????.tfrecord'" in train
     shards = records.find_shards(f"{output}-*.tfrecord")
     assert sum(records.count_records(shard) for shard in shards) == 895
     assert not list(output.parent.glob("*left_out*"))

@@ -19,18 +19,19 @@ def flags_of(settings, *names):
 def test_bad_input_ends_without_a_stack_trace():
     result = run_recipe("pretrain.py", "--train-data=/none/x-*")
     assert result.returncode == 1
-    # Nothing of TensorFlow's stands around it either.
-    (line,) = result.stderr.strip().splitlines()
+    # Nothing of TensorFlow's stands around it either; a slow machine says what it does.
+    *start, line = result.stderr.strip().splitlines()
+    assert all(own.startswith("reading settings and data: ") for own in start)
     assert line.startswith("pretrain.py: --train-data: no file matches '/none/x-*'")
 
 
 def test_another_backend_is_refused_in_one_line(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     result = run_recipe("pretrain.py")
-    assert (result.returncode, result.stderr) == (
-        1,
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
         "pretrain.py: align_keras needs Keras's TensorFlow backend, not jax; "
-        "set KERAS_BACKEND=tensorflow\n",
+        "set KERAS_BACKEND=tensorflow"
     )
 
 
@@ -51,7 +52,7 @@ def test_the_command_ends_in_one_line(flags, line):
 def test_a_command_that_a_signal_ends_says_how_to_go_on(
     monkeypatch, scene_shards, tmp_path, capsys
 ):
-    def pretrain(settings):
+    def pretrain(settings, ended):
         assert settings == expected
         with signals.explaining(lambda: "<workdir>=runs/a resumes"):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -62,4 +63,4 @@ def test_a_command_that_a_signal_ends_says_how_to_go_on(
     changed += ("image_size", "resize_size", "vocabulary_size", "eval_every", "checkpoint_every")
     assert run_recipe_here("pretrain.py", *flags_of(expected, *changed, "log_every")) == 143
     line = "pretrain.py: terminated (SIGTERM); --workdir=runs/a resumes\n"
-    assert capsys.readouterr().err == line
+    assert capsys.readouterr().err.endswith(line)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from short_runs import settings_of
+from short_runs import settings_of as short_settings
 
 from align_keras import distribution, uploads
 from align_keras.data import records
@@ -25,6 +25,11 @@ from align_keras.runs.pretraining import pretrain
 from align_keras.runs.verifying import verify
 
 pytestmark = pytest.mark.usefixtures("tiny_preset")
+
+
+def settings_of(*arguments, **options):
+    """Of a run that can be made longer."""
+    return short_settings(*arguments, **{"schedule": "constant", **options})
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +113,14 @@ def copy_as_of_step_2(finished, workdir):
     (workdir / "log.jsonl").write_text("".join(lines[:3]) + '{"step": 4, "ki')
 
 
-def test_a_run_with_torn_files_resumes_to_the_same_weights(
+def test_a_run_with_torn_files_resumes_to_the_same_weights_and_may_be_made_longer(
     finished, scene_shards, tmp_path, capsys
 ):
-    """At the newest sound checkpoint, as a killed run does."""
+    """At the newest sound checkpoint, as a killed run does; it began with half of the steps."""
     workdir = tmp_path / "run"
     shutil.copytree(finished[0], workdir)
+    before = json.loads((workdir / "settings.json").read_text())
+    (workdir / "settings.json").write_text(json.dumps(before | {"steps": 2}))
     for path in (*workdir.glob("checkpoints/*/ckpt-4.data-*"), workdir / "log.jsonl"):
         path.write_bytes(path.read_bytes()[:-9])
     metrics = pretrain(settings_of(scene_shards, workdir))
@@ -187,6 +194,10 @@ def test_a_finished_run_reports_again_without_training(finished, scene_shards, c
 
 
 def test_other_settings_and_other_shards_do_not_resume(finished, scene_shards):
+    for options in ({"steps": 3}, {"steps": 5, "schedule": "linear"}):
+        with pytest.raises(InputError, match="the run in .* began with ") as raised:
+            pretrain(settings_of(scene_shards, finished[0], **options))
+        assert raised.value.setting in options
     workdir, _ = finished
     with pytest.raises(InputError, match="the run in .* began with 40, not 20") as raised:
         pretrain(settings_of(scene_shards, workdir, batch_size=20))

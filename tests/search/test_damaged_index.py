@@ -76,7 +76,7 @@ def test_what_was_committed_is_checked_before_it_is_gone_on_with(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        indexing.build_index(tiny_model, source, tmp_path / "cut", batch_size=8, progress=stop)
+        indexing.build_index(tiny_model, source, tmp_path / "cut", batch_size=8, committed=stop)
     flip_last_byte(tmp_path / "cut" / name)
     with pytest.raises(InputError, match=f"{name}: damaged: .*; restart builds the index again"):
         indexing.build_index(tiny_model, source, tmp_path / "cut", batch_size=8)

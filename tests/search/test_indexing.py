@@ -81,7 +81,7 @@ def test_two_runs_do_not_write_one_index(tiny_model, photos, tmp_path):
             build(tiny_model, photos, tmp_path / "index")
         assert caught.value.place.file == str(tmp_path / "index")
 
-    indexing.build_index(tiny_model, source, tmp_path / "index", progress=build_too)
+    indexing.build_index(tiny_model, source, tmp_path / "index", committed=build_too)
     assert not (tmp_path / "index" / "lock").exists()
 
 

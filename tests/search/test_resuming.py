@@ -33,7 +33,7 @@ def test_a_run_that_was_cut_off_goes_on(after, tiny_model, photos, tmp_path, mon
             raise KilledError
 
     with pytest.raises(KilledError):
-        indexing.build_index(tiny_model, source, tmp_path / "cut", batch_size=8, progress=stop)
+        indexing.build_index(tiny_model, source, tmp_path / "cut", batch_size=8, committed=stop)
     # As a run that is killed while it writes.
     for name in ("embeddings.bin", "labels.bin", "thumbnails.ends", "unreadable.jsonl"):
         with (tmp_path / "cut" / name).open("ab") as file:
@@ -71,7 +71,7 @@ def test_damaged_progress_is_reported(name, tiny_model, photos, tmp_path, monkey
         raise KilledError
 
     with pytest.raises(KilledError):
-        indexing.build_index(tiny_model, source, tmp_path / "cut", batch_size=8, progress=stop)
+        indexing.build_index(tiny_model, source, tmp_path / "cut", batch_size=8, committed=stop)
     os.truncate(tmp_path / "cut" / name, 3)
     with pytest.raises(InputError, match="restart builds the index again") as caught:
         build(tiny_model, photos, tmp_path / "cut")

@@ -13,6 +13,7 @@ from typing import TypeVar
 from align_keras.data.examples.columns import no_name
 from align_keras.data.examples.example import Example, caption_fault
 from align_keras.errors import InputError, Place
+from align_keras.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ def usable(examples: Iterable[Example]) -> Iterator[Example]:
 
 @functools.cache  # a set is read several times
 def _tell_of_damage(file: str, number: int) -> None:
-    logger.warning("%s: %d damaged records left out", file, number)
+    logger.warning("%s: %s left out", file, counted(number, "damaged record"))
 
 
 def in_order(items: Sequence[_Item], seed: int) -> list[_Item]:

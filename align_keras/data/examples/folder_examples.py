@@ -12,6 +12,7 @@ from align_keras.data.examples.example import Example
 from align_keras.data.examples.example_set import ExampleSet, digest, in_order
 from align_keras.errors import Place
 from align_keras.paths import AnyPath
+from align_keras.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ class FolderExamples(ExampleSet):
         found = self._shown_in(folder)
         folders = [path for path in found if path.is_dir()]
         if beside := sum(image_files.is_image(path.name) for path in found if path.is_file()):
-            logger.warning("%s: %d images outside the class folders are left out", folder, beside)
+            images = counted(beside, "image")
+            logger.warning("%s: %s outside the class folders left out", folder, images)
         self._names = tuple(path.name for path in folders)
         # Each by itself: two classes may link to the same images.
         files = (sorted(map(paths.path_of, image_files.walk(path))) for path in folders)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
+from align_keras import progress
 from align_keras.data import records
 from align_keras.data.examples import Example, ExampleSet
 from align_keras.data.examples.example import caption_fault
@@ -95,7 +96,7 @@ class Preparation:
         rules, counts = self.rules, iter(counts)
         speaks = language_detector(rules.language) if rules.language else None
         ahead = next(counts, None)
-        for number, example in enumerate(self.source.read(part)):
+        for number, example in enumerate(self._watched(part)):
             verdicts = []
             for index, caption in enumerate(example.texts):
                 counted = filters.Counts()
@@ -103,6 +104,15 @@ class Preparation:
                     counted, ahead = ahead[2], next(counts, None)
                 verdicts.append(self._judge_caption(example, index, caption, counted, speaks))
             yield example, verdicts
+
+    def _watched(self, part: str) -> Iterable[Example]:
+        """The examples of a part; how many are read shows where it is the only one."""
+        examples = self.source.read(part)
+        if not progress.is_shown() or len(self.source.parts) > 1:
+            return examples
+        # Without images, counting the rows beforehand would take as long as the work.
+        total = None if self.table_only else self.source.count
+        return progress.watch(examples, "reading images and judging pairs", "row", total)
 
     def _judge_caption(
         self,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from align_keras import progress
 from align_keras.data import paper_rules
 from align_keras.data.examples import ExampleSet
 from align_keras.data.examples.image_files import UNREADABLE
@@ -22,6 +23,7 @@ from align_keras.data.preparation import encoding
 from align_keras.errors import InputError, concerning
 from align_keras.preprocessing.decoding.decoder import decode_pixels
 from align_keras.preprocessing.decoding.faults import ImageFaultError
+from align_keras.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +87,8 @@ class EvaluationImages:
         if not images:
             raise InputError("no image in it decodes")
         self.max_distance, self.max_cosine = max_distance, max_cosine
-        self._hashes = np.unique(np.array([perceptual_hash(image) for image in images], "uint64"))
+        watched = progress.watch(images, "hashing evaluation images", "image", len(images))
+        self._hashes = np.unique(np.array([perceptual_hash(image) for image in watched], "uint64"))
         self._preset = preset
         self._model: Any = None
         self._embeddings = self._encode(images) if preset else None
@@ -126,7 +129,8 @@ def decodable_images(examples: ExampleSet) -> list[bytes]:
     """
     found: dict[bytes, None] = {}
     lost = 0
-    for example in itertools.chain.from_iterable(map(examples.read, examples.parts)):
+    found_all = itertools.chain.from_iterable(map(examples.read, examples.parts))
+    for example in progress.watch(found_all, "reading evaluation images", "image"):
         try:
             # The same picture stands beside each of its captions.
             found.setdefault(example.load())
@@ -140,5 +144,6 @@ def decodable_images(examples: ExampleSet) -> list[bytes]:
         except ImageFaultError:
             lost += 1
     if lost:
-        logger.warning("%d evaluation images cannot be read; their near-duplicates stay", lost)
+        unreadable = counted(lost, "unreadable evaluation image")
+        logger.warning("%s; near-duplicates of such stay", unreadable)
     return images

@@ -1,12 +1,10 @@
 """Raw pairs to shards from end to end: what ``recipes/prepare_data.py`` runs."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
-import tqdm
-
-from align_keras import errors, lazy, paths, signals
+from align_keras import errors, lazy, paths, progress, signals
 from align_keras.data import shard_sets
 from align_keras.data.examples import Example, ExampleSet
 from align_keras.data.examples.columns import Columns, no_name
@@ -25,7 +23,6 @@ else:
     near_duplicates = lazy.Module("align_keras.data.preparation.near_duplicates")
     single_machine = lazy.Module("align_keras.data.preparation.single_machine")
 
-_Items = TypeVar("_Items", bound=Iterable)
 # The captions of a source are looked for in these columns.
 _FIRST_ROWS = 1_000
 
@@ -109,18 +106,17 @@ def _outcome(output: Output) -> str:
 
 def _run(preparation: "judging.Preparation", output: Output) -> dict[str, Any]:
     if output.engine == "single_machine":
-        return single_machine.prepare(preparation, output.output, output.shard_size, _with_progress)
+        return single_machine.prepare(preparation, output.output, output.shard_size)
     try:
         from align_keras.data.preparation import beam_engine
     except ImportError:
         raise InputError(
             "beam needs apache-beam", remedy="pip install 'align-keras[beam]'", setting="engine"
         ) from None
-    return beam_engine.prepare(preparation, output.output, output.shard_size, output.beam_options)
-
-
-def _with_progress(pairs: _Items, what: str) -> Any:
-    return tqdm.tqdm(pairs, what, unit=" pairs", mininterval=0.5)
+    with progress.working("running the pipeline"):
+        return beam_engine.prepare(
+            preparation, output.output, output.shard_size, output.beam_options
+        )
 
 
 def open_pairs(

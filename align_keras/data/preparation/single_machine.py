@@ -2,10 +2,11 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
+from align_keras import progress
 from align_keras.data import shard_sets
 from align_keras.data.preparation import filter_report, text_rules
 from align_keras.data.preparation.counting import WholeSetCounts
@@ -15,16 +16,8 @@ from align_keras.data.preparation.judging import Preparation
 from align_keras.data.preparation.shuffling import RecordSorter
 from align_keras.data.shard_writer import ShardWriter
 
-_Items = TypeVar("_Items", bound=Iterable)
 
-
-def _unwatched(items: _Items, _: str) -> _Items:
-    return items
-
-
-def prepare(
-    preparation: Preparation, output: str, shard_size: int, watch: Callable = _unwatched
-) -> dict[str, Any]:
+def prepare(preparation: Preparation, output: str, shard_size: int) -> dict[str, Any]:
     """Reads a source, applies the rules and writes shards in a shuffled order.
 
     Without images (``table_only``) the kept pairs are lines of ``OUTPUT-kept.jsonl`` instead.
@@ -33,7 +26,6 @@ def prepare(
         preparation: what to do.
         output: path and start of the shards' names.
         shard_size: records per shard.
-        watch: wraps an iterator, such as to show progress; it gets the name of what is counted.
 
     Returns:
         The report, as returned by ``filter_report.Tally.as_json``. It is also written to
@@ -48,9 +40,9 @@ def prepare(
         left_out = work.folder / f"{name}-left_out.jsonl"
         if text_rules.can_judge(preparation):
             kept = work.folder / f"{name}-kept.jsonl"
-            tally = text_rules.judge(preparation, work.scratch, kept, left_out, watch)
+            tally = text_rules.judge(preparation, work.scratch, kept, left_out)
         else:
-            tally = _prepare(preparation, work, name, shard_size, watch)
+            tally = _prepare(preparation, work, name, shard_size)
         if not left_out.stat().st_size:
             left_out.unlink()
             # A list that an earlier run left, which packed nothing.
@@ -65,28 +57,33 @@ def _prepare(
     work: shard_sets.UnfinishedSet,
     name: str,
     shard_size: int,
-    watch: Callable,
 ) -> Tally:
     """Judges example by example."""
     with RecordSorter(work.scratch) as sorter:
         left_out = work.folder / f"{name}-left_out.jsonl"
-        with counts_of(preparation, work.scratch, watch) as counts, left_out.open("w") as file:
+        with counts_of(preparation, work.scratch) as counts, left_out.open("w") as file:
             tally = Tally(left_out=_Lines(file))
+            parts: Iterable[tuple[int, str]] = list(enumerate(preparation.source.parts))
+            if len(preparation.source.parts) > 1:  # the rows of one are counted there
+                total = len(preparation.source.parts)
+                parts = progress.watch(parts, "judging pairs", "shard", total)
             kept = (
                 item
-                for number, part in enumerate(preparation.source.parts)
+                for number, part in parts
                 for item in preparation.kept(part, counts.of_part(number), tally)
             )
-            for key, record in watch(kept, "kept"):
+            for key, record in kept:
                 sorter.add(key, record)
-        kept = watch(sorter.sorted_records(), "written")
+        records = progress.watch(
+            sorter.sorted_records(), "writing shuffled pairs", "pair", tally.kept
+        )
         if preparation.table_only:
             with (work.folder / f"{name}-kept.jsonl").open("wb") as file:
-                file.writelines(line + b"\n" for line in kept)
+                file.writelines(line + b"\n" for line in records)
         else:
             shard_sets.check_number(-(-tally.kept // shard_size))
             with ShardWriter(str(work.folder / name), shard_size) as writer:
-                for record in kept:
+                for record in records:
                     writer.write(record)
     return tally
 
@@ -108,9 +105,7 @@ class _NoCounts:
 
 
 @contextlib.contextmanager
-def counts_of(
-    preparation: Preparation, directory: Path, watch: Callable
-) -> Iterator[WholeSetCounts | _NoCounts]:
+def counts_of(preparation: Preparation, directory: Path) -> Iterator[WholeSetCounts | _NoCounts]:
     """The ``WholeSetCounts`` of a source, or none at all where no rule needs them."""
     if not preparation.rules.needs_counts:
         yield _NoCounts()
@@ -121,6 +116,7 @@ def counts_of(
             for number, part in enumerate(preparation.source.parts)
             for pair in preparation.pairs(part)
         )
-        counts.add(watch(pairs, "counted"))
-        counts.finish(preparation.rules)
+        counts.add(progress.watch(pairs, "counting words and images", "pair"))
+        with progress.working("looking for frequent words and images"):
+            counts.finish(preparation.rules)
         yield counts

@@ -10,10 +10,11 @@ import dataclasses
 import importlib.util
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from align_keras import progress
 from align_keras.data.examples import Example, column_texts
 from align_keras.data.examples.table_examples import TableExamples
 from align_keras.data.examples.tables import PARQUET_ROW
@@ -103,9 +104,7 @@ def can_judge(preparation: Preparation) -> bool:
     )
 
 
-def judge(
-    preparation: Preparation, scratch: Path, kept: Path, left_out: Path, watch: Callable
-) -> Tally:
+def judge(preparation: Preparation, scratch: Path, kept: Path, left_out: Path) -> Tally:
     """Applies the rules and writes what is kept and what is not.
 
     Args:
@@ -113,15 +112,15 @@ def judge(
         scratch: folder for the database.
         kept: file of the lines of JSON to write, in their shuffled order.
         left_out: file of what is left out, in the table's order.
-        watch: as in ``single_machine.prepare``.
 
     Raises:
         InputError: if the table is not readable.
     """
     with contextlib.closing(open_database(scratch)) as database:
-        _Pairs(preparation, database).add(watch)
-        flag_pairs(database, preparation.rules)
-        _judge(database, preparation.rules)
+        _Pairs(preparation, database).add()
+        with progress.working("judging pairs"):
+            flag_pairs(database, preparation.rules)
+            _judge(database, preparation.rules)
         tally, source = Tally(), preparation.source
         assert isinstance(source, TableExamples)
         for rule, reason, words, pairs in database.execute(_COUNTED).fetchall():
@@ -129,7 +128,8 @@ def judge(
         for example, verdict in _shown(database, source):
             tally.show(example, verdict, Picture())
         _write(left_out, _lines(database, _LEFT_OUT))
-        _write(kept, watch(_lines(database, _KEPT), "written"))
+        lines = _lines(database, _KEPT)
+        _write(kept, progress.watch(lines, "writing shuffled pairs", "pair", tally.kept))
     return tally
 
 
@@ -163,17 +163,17 @@ class _Pairs:
         self._numbers = itertools.count(1)
         database.execute(_PAIRS)
 
-    def add(self, watch: Callable) -> None:
+    def add(self) -> None:
         """Adds all; the next block is read while DuckDB works on one."""
         sql = _ADD_PLAIN.format(unigram=self._texts.unigram)
-        progress = iter(watch(itertools.count(), "counted"))
-        for ((_, block),) in prepared_batches(self._read(), self._block, 1):
-            self._database.register("plain", block.plain)
-            self._database.execute(sql)
-            if block.odd:
-                self._add_odd(block.odd)
-            for _ in zip(range(block.rows), progress, strict=False):
-                pass
+        total = column_texts.count_rows(self._source.parts[0])
+        with progress.bar("counting words and images", total, "row") as bar:
+            for ((_, block),) in prepared_batches(self._read(), self._block, 1):
+                self._database.register("plain", block.plain)
+                self._database.execute(sql)
+                if block.odd:
+                    self._add_odd(block.odd)
+                bar.done += block.rows
 
     def _read(self) -> Iterator[tuple[int, Any]]:
         """The number of the first row, and a batch of images and captions."""

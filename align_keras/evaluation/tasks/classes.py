@@ -108,7 +108,7 @@ def embed_labelled(
     found: list[tuple[Place, int | None, str]] = []
 
     def labelled() -> Iterator[Example]:
-        for example in data:
+        for example in embedding.watched(data):
             found.append((example.place, example.label, example.class_name))
             yield example
 

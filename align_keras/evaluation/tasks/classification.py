@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from align_keras import lazy
+from align_keras import lazy, progress
 from align_keras.data.examples import ExampleSet
 from align_keras.errors import InputError, concerning
 from align_keras.evaluation import data_sets, probes, zero_shot
@@ -176,14 +176,15 @@ def classification_result(
     predictions = scores.argmax(axis=1)
     matrix = zero_shot.confusion_matrix(predictions, images.labels, len(images.class_names))
     pictures = [f"{kind}-{name}-confusion.png", f"{kind}-{name}-images.png"]
-    report.draw_confusion(output / pictures[0], matrix, images.class_names)
     rows = some_right_and_wrong(predictions == images.labels, 32)
-    report.draw_predictions(
-        output / pictures[1],
-        pictures_of(data, rows, preprocessor),
-        [images.class_names[label] for label in images.labels[rows]],
-        [images.class_names[label] for label in predictions[rows]],
-    )
+    with progress.working("drawing pictures"):
+        report.draw_confusion(output / pictures[0], matrix, images.class_names)
+        report.draw_predictions(
+            output / pictures[1],
+            pictures_of(data, rows, preprocessor),
+            [images.class_names[label] for label in images.labels[rows]],
+            [images.class_names[label] for label in predictions[rows]],
+        )
     return Result(
         {"zero_shot": "zeroshot_classification"}.get(kind, kind),
         f"{name}: {counted(len(images.labels), 'image')}, {title}",

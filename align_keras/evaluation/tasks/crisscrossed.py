@@ -143,7 +143,7 @@ class Crisscrossed:
             with concerning("images"):
                 images = embedding.embed_images(
                     model.encode_images,
-                    map(image_file, data.files.values()),
+                    embedding.watched([image_file(path) for path in data.files.values()]),
                     model.preprocessor,
                     self.batch_size,
                 )

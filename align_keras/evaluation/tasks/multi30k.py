@@ -91,7 +91,10 @@ class Multi30k:
         if data.images:
             with concerning("images"):
                 images = embedding.embed_images(
-                    model.encode_images, data.images, model.preprocessor, self.batch_size
+                    model.encode_images,
+                    embedding.watched(data.images),
+                    model.preprocessor,
+                    self.batch_size,
                 )
             for language, own in texts.items():
                 compare(f"mean_recall_{language}", images, own)

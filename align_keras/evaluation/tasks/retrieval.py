@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from align_keras import lazy
+from align_keras import lazy, progress
 from align_keras.data.examples import ExampleSet
 from align_keras.errors import concerning
 from align_keras.evaluation import data_sets, retrieval
@@ -70,7 +70,9 @@ class Retrieval(ImageData):
             result.folds, fold_chance = retrieval.full_metrics(*values, fold_size)
             title = f"mean over folds of {fold_size:,} images"
             result.notes.append(report.format_table(title, result.folds, fold_chance, {}))
-        draw_retrievals(output / result.pictures[0], pairs, ranks["t2i"], data, model.preprocessor)
+        with progress.working("drawing pictures"):
+            picture = output / result.pictures[0]
+            draw_retrievals(picture, pairs, ranks["t2i"], data, model.preprocessor)
         return result
 
 

@@ -72,7 +72,7 @@ class SugarCrepe:
         with concerning("images"):
             images = embedding.embed_images(
                 model.encode_images,
-                map(image_file, data.files.values()),
+                embedding.watched([image_file(path) for path in data.files.values()]),
                 model.preprocessor,
                 self.batch_size,
             )

@@ -135,9 +135,8 @@ def run_suite(
     write_whole(output / f"suite-{name}.json", json.dumps(written, indent=2) + "\n")
     write_whole(output / f"suite-{name}.html", suite_page.render(written, output))
     print("\n" + format_suite(written))
-    print(
-        f"\n{output}: suite-{name}.json, suite-{name}.html; {once.num_embedded:,} images embedded"
-    )
+    embedded = counted(once.num_embedded, "image")
+    print(f"\n{output}: suite-{name}.json, suite-{name}.html; {embedded} embedded")
     if failed := [own for own, reason in not_run.items() if not reason.startswith(NO_DATA)]:
         raise InputError(
             f"{counted(len(failed), 'task')} could not be run: {failed[0]}: {not_run[failed[0]]}",

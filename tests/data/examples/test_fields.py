@@ -132,7 +132,7 @@ def test_a_corrupt_record_is_left_out_and_is_an_image_without_bytes(tmp_path, ca
     path.write_bytes(data)
     for _ in range(2):
         assert [example.captions for example in open_examples(pattern)] == [("b",)]
-    assert [one.getMessage() for one in caplog.records] == [f"{path}: 1 damaged records left out"]
+    assert [one.getMessage() for one in caplog.records] == [f"{path}: 1 damaged record left out"]
     bad, good = open_images(pattern).images()
     assert (bad.fault, good.fault, good.captions) == ("corrupt record", None, ("b",))
     with pytest.raises(OSError, match="corrupt record"):

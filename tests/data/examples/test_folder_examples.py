@@ -78,7 +78,7 @@ def test_images_of_formats_that_are_not_read_are_not_passed_over(tmp_path):
 def test_images_beside_the_folders_of_classes_are_reported(tmp_path, caplog):
     open_examples(write(tmp_path, "a/x.jpg", "y.jpg", "z.png", "notes.txt", "._x.jpg"))
     assert [one.getMessage() for one in caplog.records] == [
-        f"{tmp_path}: 2 images outside the class folders are left out"
+        f"{tmp_path}: 2 images outside the class folders left out"
     ]
 
 

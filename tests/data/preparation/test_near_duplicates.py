@@ -71,7 +71,7 @@ def test_evaluation_images_come_from_folders_and_shards(photos, tmp_path, caplog
     for place in (tmp_path / "images", f"{tmp_path}/shards/val-*.tfrecord"):
         assert near_duplicates.decodable_images(open_images(place)) == photos[:3]
     assert [one.getMessage() for one in caplog.records] == [
-        "2 evaluation images cannot be read; their near-duplicates stay"
+        "2 unreadable evaluation images; near-duplicates of such stay"
     ]
     with pytest.raises(InputError, match="no image in it decodes"):
         near_duplicates.EvaluationImages([])

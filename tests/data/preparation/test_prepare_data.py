@@ -145,19 +145,21 @@ def test_a_killed_run_is_done_again_whole(planted, tmp_path):
 # Packs without rules, and stops for long where the second shard has begun.
 _SLOW = """
 import sys, time
+from align_keras import progress
 from align_keras.data.examples.table_examples import TableExamples
 from align_keras.data.preparation import filters, single_machine
 from align_keras.data.preparation.judging import Preparation
 
-def watch(items, what):
+def watch(items, what, unit, total=None):
     for index, item in enumerate(items):
         yield item
-        if what == "written" and index > 60:
+        if what.startswith("writing") and index > 60:
             time.sleep(60)
 
 table, output = sys.argv[1:]
 preparation = Preparation(TableExamples(table), filters.NO_RULES)
-single_machine.prepare(preparation, output, 50, watch)
+progress.watch = watch
+single_machine.prepare(preparation, output, 50)
 """
 
 

@@ -1,0 +1,321 @@
+"""Shows on standard error how far a command is: what it does, how fast, how long it still takes.
+
+A terminal gets bars. Anything else, such as a file, gets a line now and then, ever more rarely, so
+that logs stay readable. A wait of a few seconds shows nothing. Outside a command (``shown``)
+nothing shows at all, but for training: a program that uses the library asked for no lines.
+
+Whoever works only counts; a thread looks at the counts and draws.
+"""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Self, TypeVar
+
+from align_keras import wording
+
+_Item = TypeVar("_Item")
+
+# Seconds: what is done sooner shows nothing, but for the first sign of a command.
+_PATIENCE, _FIRST_SIGN = 3.0, 1.0
+# Seconds between two lines of a file: a tenth of the time so far, within these.
+_LEAST, _MOST = 10.0, 60.0
+# Seconds between two looks at the counts.
+_LOOK = 0.25
+
+
+class Bar:
+    """A wait that shows how far it is; ends with its ``with`` or with ``close``.
+
+    Args:
+        what: what is done, such as ``embedding images``.
+        total: how much there is to do; None if that is not known.
+        unit: what is counted, in the singular; empty if nothing is.
+        done: what was done before.
+        stays: whether a terminal keeps the bar once it is done.
+
+    Attributes:
+        done: what is done; whoever works adds to it.
+        first: what was done before, which does not count for the speed.
+        note: more to show, such as the loss.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int | None = None,
+        unit: str = "",
+        done: int = 0,
+        stays: bool = False,
+    ) -> None:
+        self.what, self.total, self.unit, self.done = what, total, unit, done
+        self.stays, self.note = stays, ""
+        self.first, self.started = done, time.monotonic()
+        self._drawn = _Terminal(self) if _is_terminal() else _Log(self)
+        _screen.add(self)
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """As ``close``."""
+        self.close()
+
+    def is_due(self, patience: float) -> bool:
+        """Whether the wait has taken that many seconds."""
+        return time.monotonic() - self.started >= patience
+
+    def draw(self) -> None:
+        """Shows how far it is; in a file, if it is time for a line."""
+        with _unless_gone():
+            self._drawn.draw(time.monotonic())
+
+    def close(self) -> None:
+        """Ends the wait; may be called again."""
+        if _screen.remove(self):
+            with _unless_gone():
+                self._drawn.close(time.monotonic())
+
+
+class _Terminal:
+    """Draws a bar that moves."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._own: Any = None
+
+    def draw(self, _: float) -> None:
+        """Opens the bar, or moves it."""
+        import tqdm
+
+        bar = self._bar
+        if self._own is None:
+            form = None if bar.unit else "{desc}: {elapsed}"
+            self._own = tqdm.tqdm(
+                desc=bar.what,
+                total=bar.total,
+                initial=bar.first,
+                unit=f" {wording.plural(bar.unit)}",
+                bar_format=form,
+                leave=bar.stays,
+                dynamic_ncols=True,
+                miniters=1,
+            )
+            # The speed counts from the beginning of the wait.
+            self._own.start_t -= time.monotonic() - bar.started
+            self._own.last_print_t = self._own.start_t
+        self._own.set_postfix_str(bar.note, refresh=False)
+        if not self._own.update(bar.done - self._own.n):
+            self._own.refresh()
+
+    def close(self, now: float) -> None:
+        """Removes the bar, or leaves it as it ends."""
+        if self._bar.stays and self._bar.done > self._bar.first:
+            self.draw(now)
+        if self._own is not None:
+            self._own.close()
+
+
+class _Log:
+    """Writes a line now and then."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._last: tuple[float, int] | None = None
+        self._next = bar.started
+        self._lines = 0
+
+    def draw(self, now: float) -> None:
+        """Writes a line if it is time."""
+        if now < self._next:
+            return
+        self._next = now + min(_MOST, max(_LEAST, (now - self._bar.started) / 10))
+        _print(self._line(now))
+        self._last = now, self._bar.done
+        self._lines += 1
+
+    def _line(self, now: float) -> str:
+        bar = self._bar
+        if not bar.unit or bar.done == bar.first:
+            return f"{bar.what}: {wording.duration(now - bar.started)} so far"
+        # The speed since the last line: a run's first step is slow, and machines are shared.
+        then, done = self._last or (bar.started, bar.first)
+        seconds, count = now - then, bar.done - done
+        if not count:
+            seconds, count = now - bar.started, bar.done - bar.first
+        speed = wording.rate(count, seconds, wording.plural(bar.unit))
+        if bar.total is None or bar.done > bar.total:
+            parts = [wording.counted(bar.done, bar.unit), speed]
+        else:
+            left = wording.duration(max(0, bar.total - bar.done) * seconds / count)
+            parts = [f"{bar.done:,} of {wording.counted(bar.total, bar.unit)}", speed]
+            parts.append(f"{left} left")
+        return f"{bar.what}: {', '.join(parts)}" + (f"; {bar.note}" if bar.note else "")
+
+    def close(self, now: float) -> None:
+        """After lines, says how long it took."""
+        bar = self._bar
+        if not self._lines or not bar.unit or (bar.total is not None and bar.done < bar.total):
+            return
+        done = wording.counted(bar.done, bar.unit)
+        note = f"; {bar.note}" if bar.note else ""
+        _print(f"{bar.what}: {done} in {wording.duration(now - bar.started)}{note}")
+
+
+class _Screen:
+    """The waits that are open, and the thread that draws them."""
+
+    def __init__(self) -> None:
+        self.is_shown = False
+        self._open: list[Bar] = []
+        # What a command does until it says something else.
+        self._start: Bar | None = None
+        # A signal may raise in a method and close what is open.
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
+
+    def begin(self, what: str) -> None:
+        """Shows what a command does, unless it says something else soon."""
+        self.is_shown, self._start = True, Bar(what)
+
+    def add(self, bar: Bar) -> None:
+        """Draws a bar from here on."""
+        with self._lock:
+            self._open.append(bar)
+            if len(self._open) == 1:
+                self._ended = threading.Event()
+                threading.Thread(target=self._draw, args=[self._ended], daemon=True).start()
+
+    def remove(self, bar: Bar) -> bool:
+        """Draws a bar no more; False if it was not drawn."""
+        with self._lock:
+            if bar not in self._open:
+                return False
+            self._open.remove(bar)
+            if not self._open:
+                self._ended.set()
+            return True
+
+    def _draw(self, ended: threading.Event) -> None:
+        while not ended.wait(_LOOK):
+            with self._lock:
+                if not ended.is_set():
+                    self._draw_all()
+
+    def _draw_all(self) -> None:
+        for bar in list(self._open):
+            if bar is self._start:
+                if len(self._open) == 1 and bar.is_due(_FIRST_SIGN):
+                    bar.draw()
+            elif bar.is_due(_FIRST_SIGN if self._start else _PATIENCE):
+                self.begun()
+                bar.draw()
+
+    def begun(self) -> None:
+        """A command has said something."""
+        with self._lock:
+            if self._start is not None:
+                start, self._start = self._start, None
+                start.close()
+
+    def close(self) -> None:
+        """Closes what is open, the last one first."""
+        with self._lock:
+            self._start = None
+            for bar in self._open[::-1]:
+                bar.close()
+
+
+_screen = _Screen()
+
+
+@contextlib.contextmanager
+def shown(what: str) -> Iterator[None]:
+    """Within, a command's waits show.
+
+    Args:
+        what: what it does at first, shown if it takes more than a second.
+    """
+    _screen.begin(what)
+    try:
+        yield
+    finally:
+        _screen.is_shown = False
+        _screen.close()
+
+
+def close() -> None:
+    """Closes all bars, before the line that a command ends with."""
+    _screen.close()
+
+
+def is_shown() -> bool:
+    """Whether waits show: what only they need may be left out else."""
+    return _screen.is_shown
+
+
+def bar(what: str, total: int | None = None, unit: str = "", **options: Any) -> Any:
+    """As ``Bar``; outside a command one that shows nothing."""
+    if _screen.is_shown:
+        return Bar(what, total, unit, **options)
+    return _Silent()
+
+
+def watch(
+    items: Iterable[_Item], what: str, unit: str, total: int | None = None
+) -> Iterable[_Item]:
+    """Counts items as they are taken; arguments as of ``Bar``."""
+    return _watched(items, what, unit, total) if _screen.is_shown else items
+
+
+def _watched(items: Iterable[_Item], what: str, unit: str, total: int | None) -> Iterator[_Item]:
+    with Bar(what, total, unit) as own:
+        for item in items:
+            yield item
+            own.done += 1
+
+
+def working(what: str) -> Any:
+    """A context in which something is done that cannot be counted, such as tracing."""
+    return bar(what)
+
+
+def tell(line: str) -> None:
+    """Shows a line, above the bars."""
+    _screen.begun()
+    with _unless_gone():
+        if "tqdm" in sys.modules and _is_terminal():
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+        else:
+            _print(line)
+
+
+class _Silent:
+    """Stands for a ``Bar`` that nobody sees."""
+
+    done, note = 0, ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _unless_gone() -> contextlib.AbstractContextManager:
+    """Within, a terminal that was closed takes no line, and stops no work."""
+    return contextlib.suppress(OSError, ValueError)
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

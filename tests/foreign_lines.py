@@ -1,0 +1,26 @@
+"""Lines that other libraries print: a command, a notebook and an example have none."""
+
+import re
+
+#: Beginnings of lines, as TensorFlow, XLA, CUDA, absl, the hubs' clients and Python write them.
+_FOREIGN = re.compile(
+    r"""
+    [IWEF]\d{4}[ ]\d\d:\d\d:\d\d                # absl, in C++
+    | [IWEF]\d{4}[ ]00:00:\d+                   # absl, before it is set up
+    | \d{4}-\d\d-\d\d[ ]\d\d:\d\d:\d\d\.\d+:[ ] # TensorFlow, in C++
+    | WARNING:[ ]?All[ ]log[ ]messages
+    | (WARNING|INFO|ERROR):(tensorflow|absl|root|jax)
+    | [^ ]*\.py:\d+:[ ]\w*Warning               # Python's warnings
+    | \w*Warning:[ ]
+    | .*(Input[ ]file[ ]read[ ]error|Corrupt[ ]JPEG|Premature[ ]end[ ]of|libpng[ ](warning|error))
+    | .*(oneDNN|DT_INT64|cuInit|CUDA|cuDNN|cuBLAS|cuFFT|ptxas|XLA[ ]service|StreamExecutor)
+    | .*(retracing|Retrying[ ](in|\()|thrown[ ]while[ ]requesting)
+    | .*(Saved[ ]artifact[ ]at|Captures:|TensorSpec\()
+    """,
+    re.VERBOSE,
+)
+
+
+def foreign_lines(text):
+    """The lines of other libraries in what was printed."""
+    return [line for line in re.split(r"[\r\n]+", text) if _FOREIGN.match(line.strip())]
