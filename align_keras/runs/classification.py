@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from align_keras import checksums, distribution, keras_internals
+from align_keras import distribution, keras_internals
 from align_keras.data import batches, labelled_images
 from align_keras.errors import concerning
 from align_keras.evaluation.tasks.classes import embed_labelled
@@ -19,7 +19,7 @@ from align_keras.models.image_classifier import AlignImageClassifier
 from align_keras.optimizers import LayerwiseSGD
 from align_keras.paths import AnyPath
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
-from align_keras.runs import classification_data
+from align_keras.runs import cards, classification_data
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.classification_data import LabelledImages
 from align_keras.runs.classification_settings import ClassificationSettings, Phase
@@ -64,11 +64,12 @@ class ClassificationRun:
         return Items("images", self.settings.data.trained_on)
 
 
-def finetune(settings: ClassificationSettings) -> dict[str, dict[str, float]]:
+def finetune(settings: ClassificationSettings, command: str = "") -> dict[str, dict[str, float]]:
     """Trains both phases, evaluates after each and saves.
 
     Args:
         settings: of the run; if its directory holds a run, that goes on.
+        command: for the classifier's card: what was called.
 
     Returns:
         The metrics of each phase.
@@ -86,9 +87,9 @@ def finetune(settings: ClassificationSettings) -> dict[str, dict[str, float]]:
         for name in PHASES:
             fit(run, name)
             metrics[name] = evaluate(run, name)
-        write_whole(run.workdir / "classifier.keras", run.classifier.save)
-        checksums.write_folder(run.workdir, ["classifier.keras"])
-    print(f"run directory: {run.workdir} (classifier.keras, *.json, *.png, head/, full/)")
+        cards.save_classifier(run, metrics, command)
+    left = "classifier.keras, README.md, *.json, *.png, head/, full/"
+    print(f"run directory: {run.workdir} ({left})")
     return metrics
 
 

@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes
 
 from align_keras import paths
 from align_keras.errors import InputError
+from align_keras.runs.setting_values import check_license
 from align_keras.runs.settings import (
     FREE_ON_RESUME,
     Above,
@@ -129,6 +130,9 @@ class RunSettings(Part):
     workdir: Annotated[str, paths.FILES, FREE_ON_RESUME] = ""
     """The run's directory, also gs://...; the same command with the same directory resumes. Empty:
     a new one below runs/."""
+    license: Annotated[str, FREE_ON_RESUME] = ""
+    """Of the model, for its card: an identifier of Hugging Face's hub, such as apache-2.0. Empty:
+    the card says that there is none."""
     checkpoint_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 1_000
     """Steps between checkpoints; each phase keeps its newest three."""
     log_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 50
@@ -155,6 +159,7 @@ class ClassificationSettings(Settings):
             InputError: names the setting and says what to do.
         """
         super().check()
+        check_license(self.run.license)
         if {"/", "\\"} & set(self.start.task):
             raise InputError(
                 f"{self.start.task} is no name", remedy="give its place as <data>", setting="task"

@@ -13,18 +13,18 @@ import tensorflow as tf
 from align_keras import distribution, optimizers, signals
 from align_keras.errors import InputError, concerning
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
-from align_keras.files import whole_folder, write_whole
+from align_keras.files import write_whole
 from align_keras.models import precision
 from align_keras.models.dual_encoder import AlignDualEncoder
 from align_keras.paths import AnyPath
-from align_keras.runs import alarms, pretraining_data, report, start
+from align_keras.runs import alarms, cards, pretraining_data, report, start
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.executions import Executions
 from align_keras.runs.frozen_towers import frozen_towers
 from align_keras.runs.log import TrainingLog
 from align_keras.runs.log_lines import lacks_evaluation
 from align_keras.runs.memory import keep_freed_memory
-from align_keras.runs.model import freeze, make_model, thawed, with_gelu
+from align_keras.runs.model import freeze, make_model, with_gelu
 from align_keras.runs.pretraining_batches import count_skipped, training_data
 from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
@@ -56,11 +56,12 @@ class PretrainingRun:
     checkpoints: RunCheckpoints
 
 
-def pretrain(settings: PretrainSettings) -> Metrics:
+def pretrain(settings: PretrainSettings, command: str = "") -> Metrics:
     """Trains, evaluates and reports.
 
     Args:
         settings: of the run; if its directory holds a run, that goes on.
+        command: for the model's card: what was called.
 
     Returns:
         What ``metrics.json`` holds.
@@ -74,10 +75,10 @@ def pretrain(settings: PretrainSettings) -> Metrics:
     started = time.perf_counter()
     keep_freed_memory()  # before TensorFlow starts its threads
     with contextlib.ExitStack() as held:
-        return _pretrain(open_run(settings, held), started)
+        return _pretrain(open_run(settings, held), started, command)
 
 
-def _pretrain(run: PretrainingRun, started: float) -> Metrics:
+def _pretrain(run: PretrainingRun, started: float, command: str) -> Metrics:
     first_step = restore(run)
     at_start = evaluate_start(run, first_step)
     steps, interval = run.settings.run.steps, run.settings.run.eval_every
@@ -86,7 +87,7 @@ def _pretrain(run: PretrainingRun, started: float) -> Metrics:
         limit = run.settings.data.max_skipped_share
         check_finished(run.workdir, steps, limit, run.settings.run.batch_size)
     evaluated = fit(run, at_start, lacks) if first_step < steps or lacks else None
-    metrics, chance, held_out = evaluate_and_save(run, evaluated)
+    metrics, chance, held_out = evaluate_and_save(run, evaluated, command)
     seconds = float(run.checkpoints.seconds.numpy())
     pairs = int(run.checkpoints.timed_pairs.numpy())
     metrics["train_pairs_per_second"] = pairs / seconds if seconds else None
@@ -306,12 +307,13 @@ def evaluate_held_out(run: PretrainingRun) -> Evaluated:
     return metrics, chance, held_out
 
 
-def evaluate_and_save(run: PretrainingRun, evaluated: Evaluated | None) -> Evaluated:
+def evaluate_and_save(
+    run: PretrainingRun, evaluated: Evaluated | None, command: str = ""
+) -> Evaluated:
     """Evaluates with the averaged weights, unless ``fit`` has, and saves the preset with them."""
     with optimizers.averaged_weights(run.model):
         metrics, chance, held_out = evaluated or evaluate_held_out(run)
-        with whole_folder(run.workdir / "preset", replace=True) as folder, thawed(run.model):
-            run.model.save_to_preset(folder)
-    metrics["num_pairs"] = len(held_out["rows"]) if held_out else 0
-    metrics["num_classes"] = len(run.data.zero_shot.class_names) if run.data.zero_shot else 0
+        metrics["num_pairs"] = len(held_out["rows"]) if held_out else 0
+        metrics["num_classes"] = len(run.data.zero_shot.class_names) if run.data.zero_shot else 0
+        cards.save_preset(run, metrics, chance, command)
     return metrics, chance, held_out

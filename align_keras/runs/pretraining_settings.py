@@ -11,6 +11,7 @@ from align_keras.models.presets import PRESETS
 from align_keras.runs.frozen_towers import check_freeze
 from align_keras.runs.setting_values import (
     check_divides,
+    check_license,
     check_prompts,
     read_steps,
 )
@@ -195,6 +196,9 @@ class RunSettings(Part):
     workdir: Annotated[str, paths.FILES, FREE_ON_RESUME] = ""
     """The run's directory, also gs://...; the same command with the same directory resumes. Empty:
     a new one below runs/."""
+    license: Annotated[str, FREE_ON_RESUME] = ""
+    """Of the model, for its card: an identifier of Hugging Face's hub, such as apache-2.0. Empty:
+    the card says that there is none."""
     eval_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 10_000
     """Steps between evaluations."""
     checkpoint_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 5_000
@@ -227,6 +231,7 @@ class PretrainSettings(Settings):
         super().check()
         check_prompts(self.data.prompts)
         run = self.run
+        check_license(run.license)
         intervals = ("log_every", "eval_every", "checkpoint_every", "steps")
         check_divides(run.steps_per_execution, {name: getattr(run, name) for name in intervals})
         if run.profile and read_steps(run.profile)[1] > run.steps:

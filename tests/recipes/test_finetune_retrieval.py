@@ -25,8 +25,11 @@ def test_the_command_ends_in_one_line(flags, line):
 
 def test_settings_are_those_of_the_experiment(monkeypatch):
     trained = []
-    monkeypatch.setattr("align_keras.runs.pretraining.pretrain", trained.append)
+    monkeypatch.setattr(
+        "align_keras.runs.pretraining.pretrain", lambda *given: trained.append(given)
+    )
     monkeypatch.setattr("align_keras.runs.inputs.check_pretraining", lambda _: None)
     assert run_recipe_here("finetune_retrieval.py", "--model=RUN", "--train-data=DIR") is None
-    (settings,) = trained
+    ((settings, command),) = trained
+    assert command == "python finetune_retrieval.py --model=RUN --train-data=DIR"
     assert (settings.model.model, settings.run.steps) == ("RUN", 3_000)

@@ -24,6 +24,7 @@ NO_PATHS = {
     "freeze",
     "host",
     "image_column",
+    "license",
     "preset",
     "profile",
     "split",

@@ -56,6 +56,10 @@ def test_a_run_leaves_what_the_readme_names(finished):
     for folder in ("newest", "best"):
         assert list((workdir / "checkpoints" / folder).glob("ckpt-*.index"))
     assert not list(workdir.rglob("*partial*"))
+    card = (workdir / "preset" / "README.md").read_text()
+    assert f"| image to text R@10 | {metrics['i2t_recall_at_10']:.1%} |" in card
+    assert "4 steps of 40 pairs, 1.33 epochs" in card
+    assert "**No licence is set.**" in card
 
 
 def test_tensorboard_has_the_training_and_held_out_curves(finished):
@@ -180,7 +184,12 @@ def test_a_run_on_a_file_system_of_tensorflows_resumes_to_the_same_weights(
 
 def test_a_finished_run_reports_again_without_training(finished, scene_shards, capsys):
     workdir, metrics = finished
-    again = pretrain(settings_of(scene_shards, workdir))
+    card = workdir / "preset" / "README.md"
+    card.write_text("My own words.")
+    again = pretrain(settings_of(scene_shards, workdir, license="mit"), "the command")
+    assert (workdir / "preset" / "README.before.md").read_text() == "My own words."
+    assert "license: mit" in card.read_text() and "the command" in card.read_text()
+    assert not any(own.faults for own in verify(str(workdir)))
     assert again["i2t_recall_at_10"] == metrics["i2t_recall_at_10"]
     assert again["train_pairs_per_second"] == metrics["train_pairs_per_second"]
     assert "resuming" in capsys.readouterr().out
