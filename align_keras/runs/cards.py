@@ -202,7 +202,8 @@ def _training(
 ) -> list[str]:
     run, model, optimizer = settings.run, settings.model, settings.optimizer
     epochs = run.steps * run.batch_size / sum(data.counts.values())
-    lines = [
+    lines = [f"experiment `{run.experiment}`"] if run.experiment else []
+    lines += [
         f"{counted(run.steps, 'step')} of {run.batch_size:,} pairs, {epochs:,.3g} epochs; "
         f"seed {run.seed}",
         f"{optimizer.optimizer}, learning rate {optimizer.learning_rate:g} after "

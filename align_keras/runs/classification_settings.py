@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes
 
 from align_keras import paths
 from align_keras.errors import InputError
+from align_keras.runs import trackers
 from align_keras.runs.setting_values import check_license
 from align_keras.runs.settings import (
     FREE_ON_RESUME,
@@ -130,6 +131,11 @@ class RunSettings(Part):
     workdir: Annotated[str, paths.FILES, FREE_ON_RESUME] = ""
     """The run's directory, also gs://...; the same command with the same directory resumes. Empty:
     a new one below runs/."""
+    experiment: Annotated[str, FREE_ON_RESUME] = ""
+    """Name of the experiment that the defaults are of."""
+    tracker: Annotated[str, FREE_ON_RESUME] = ""
+    """Where lines of the log and settings go beside TensorBoard's logs/, which are always written:
+    mlflow, wandb or trackio, several joined by commas."""
     license: Annotated[str, FREE_ON_RESUME] = ""
     """Of the model, for its card: an identifier of Hugging Face's hub, such as apache-2.0. Empty:
     the card says that there is none."""
@@ -160,6 +166,7 @@ class ClassificationSettings(Settings):
         """
         super().check()
         check_license(self.run.license)
+        trackers.names_of(self.run.tracker)
         if {"/", "\\"} & set(self.start.task):
             raise InputError(
                 f"{self.start.task} is no name", remedy="give its place as <data>", setting="task"

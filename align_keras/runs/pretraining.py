@@ -17,7 +17,7 @@ from align_keras.files import write_whole
 from align_keras.models import precision
 from align_keras.models.dual_encoder import AlignDualEncoder
 from align_keras.paths import AnyPath
-from align_keras.runs import alarms, cards, pretraining_data, report, start
+from align_keras.runs import alarms, cards, pretraining_data, report, start, trackers
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.executions import Executions
 from align_keras.runs.frozen_towers import frozen_towers
@@ -40,7 +40,7 @@ Evaluated = tuple[Metrics, Metrics, dict[str, Any] | None]
 #: What a run writes into its directory after ``settings.json``, by which a later one knows it.
 WRITTEN = (
     *("preset", "checkpoints", "start.json", "log.jsonl", "skipped.json"),
-    *("metrics.json", "curves.png", "retrieval.png"),
+    *("metrics.json", "curves.png", "retrieval.png", "trackers.json"),
 )
 
 
@@ -54,6 +54,7 @@ class PretrainingRun:
     data: RunData
     model: AlignDualEncoder
     checkpoints: RunCheckpoints
+    track: trackers.Track = trackers.nowhere
 
 
 def pretrain(settings: PretrainSettings, command: str = "") -> Metrics:
@@ -86,7 +87,13 @@ def _pretrain(run: PretrainingRun, started: float, command: str) -> Metrics:
     if first_step == steps:
         limit = run.settings.data.max_skipped_share
         check_finished(run.workdir, steps, limit, run.settings.run.batch_size)
-    evaluated = fit(run, at_start, lacks) if first_step < steps or lacks else None
+    evaluated = None
+    if first_step < steps or lacks:
+        settings, is_chief = run.settings, not distribution.worker_place(run.strategy)[0]
+        with trackers.tracking(
+            settings.run.tracker, run.workdir, settings.flat(), is_chief
+        ) as run.track:
+            evaluated = fit(run, at_start, lacks)
     metrics, chance, held_out = evaluate_and_save(run, evaluated, command)
     seconds = float(run.checkpoints.seconds.numpy())
     pairs = int(run.checkpoints.timed_pairs.numpy())
@@ -215,6 +222,7 @@ def _fit_phase(
         settings.log_every,
         in_run,
         alarms=watch,
+        track=run.track,
     )
     if at_start and checkpoints.step == 0:
         log.write("eval", at_start)

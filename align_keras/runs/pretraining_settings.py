@@ -8,6 +8,7 @@ from tyro.conf import OmitArgPrefixes
 from align_keras import paths
 from align_keras.errors import InputError
 from align_keras.models.presets import PRESETS
+from align_keras.runs import trackers
 from align_keras.runs.frozen_towers import check_freeze
 from align_keras.runs.setting_values import (
     check_divides,
@@ -196,6 +197,11 @@ class RunSettings(Part):
     workdir: Annotated[str, paths.FILES, FREE_ON_RESUME] = ""
     """The run's directory, also gs://...; the same command with the same directory resumes. Empty:
     a new one below runs/."""
+    experiment: Annotated[str, FREE_ON_RESUME] = ""
+    """Name of the experiment that the defaults are of."""
+    tracker: Annotated[str, FREE_ON_RESUME] = ""
+    """Where lines of the log and settings go beside TensorBoard's logs/, which are always written:
+    mlflow, wandb or trackio, several joined by commas."""
     license: Annotated[str, FREE_ON_RESUME] = ""
     """Of the model, for its card: an identifier of Hugging Face's hub, such as apache-2.0. Empty:
     the card says that there is none."""
@@ -232,6 +238,7 @@ class PretrainSettings(Settings):
         check_prompts(self.data.prompts)
         run = self.run
         check_license(run.license)
+        trackers.names_of(run.tracker)
         intervals = ("log_every", "eval_every", "checkpoint_every", "steps")
         check_divides(run.steps_per_execution, {name: getattr(run, name) for name in intervals})
         if run.profile and read_steps(run.profile)[1] > run.steps:

@@ -21,6 +21,7 @@ from align_keras.runs.pretraining_settings import PretrainSettings
 NO_PATHS = {
     "archive_column",
     "caption_column",
+    "experiment",
     "freeze",
     "host",
     "image_column",
@@ -32,6 +33,7 @@ NO_PATHS = {
     "task",
     "text",
     "tpu",
+    "tracker",
     "train_split",
     "unsafe_field",
     "without",

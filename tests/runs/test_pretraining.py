@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from short_runs import settings_of
+from tracker_module import TrackerModule
 
 from align_keras import distribution, uploads
 from align_keras.data import records
@@ -31,8 +33,15 @@ pytestmark = pytest.mark.usefixtures("tiny_preset")
 def finished(tiny_preset, scene_shards, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     evaluate = pretraining.evaluate_held_out
-    with mock.patch.object(pretraining, "evaluate_held_out", side_effect=evaluate) as evaluated:
-        metrics = pretrain(settings_of(scene_shards, workdir))
+    wandb = TrackerModule("wandb")
+    with (
+        mock.patch.object(pretraining, "evaluate_held_out", side_effect=evaluate) as evaluated,
+        mock.patch.dict(sys.modules, {"wandb": wandb}),
+    ):
+        metrics = pretrain(settings_of(scene_shards, workdir, tracker="wandb"))
+    tracked = [(step, kept.get("train/loss")) for step, kept in wandb.logged]
+    assert tracked == [(line["step"], line.get("loss")) for line in read_log(workdir)]
+    assert (wandb.given["config"]["batch_size"], wandb.ended) == (40, [0])
     # After the last step, and not once more for the report.
     assert evaluated.call_count == 1
     return workdir, metrics
