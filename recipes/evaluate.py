@@ -15,16 +15,18 @@ import os
 os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
 
 import dataclasses
+import json
 from typing import Annotated
 
 from align_keras import paths
 from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import InputError, concerning
+from align_keras.files import write_whole
 from align_keras.runs import command
 
 #: Settings that every task of a suite takes.
 OF_SUITES = ("batch_size", "bootstrap_samples", "cache", "seed")
-OF_COMPARISONS = {"bootstrap_samples", "seed"}
+OF_COMPARISONS = {"bootstrap_samples", "json", "seed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +92,8 @@ class EvaluateSettings:
     output: Annotated[str, paths.FILES] = ""
     """Folder for JSON and pictures. Empty: evaluation/ of the run, or a folder of the preset's own
     below runs/evaluation/."""
+    json: Annotated[str, paths.FILES] = ""
+    """For --compare: file to write the comparison into, as JSON."""
 
 
 def main(settings):
@@ -112,7 +116,12 @@ def main(settings):
     data = task.open()
     with concerning("model"):
         model = load_model(settings.model)
-    return evaluate(model, task, output, settings.model, data)
+    from align_keras.evaluation.fingerprint import fingerprint
+    from align_keras.evaluation.tasks.suite import fingerprint_of
+
+    # By it a suite finds this result.
+    digest = fingerprint_of(task, data, fingerprint(model))
+    return evaluate(model, task, output, settings.model, data, digest)
 
 
 def evaluate_suite(settings):
@@ -138,6 +147,8 @@ def compare_runs(settings):
     with concerning("compare"):
         found = comparison.compare(settings.compare, settings.bootstrap_samples, settings.seed)
     print(comparison.format_comparison(found))
+    if settings.json:
+        write_whole(paths.path_of(settings.json), json.dumps(found, indent=2) + "\n")
     return found
 
 
@@ -170,9 +181,12 @@ def check_mode(settings):
     mode = modes[0]
     if mode != "compare" and not settings.model:
         raise InputError("which model?", remedy="give a run or a preset", setting="model")
-    if mode == "task":
-        return
-    read = {"suite": {"model", "data", "output", *OF_SUITES}, "compare": OF_COMPARISONS}[mode]
+    names = {field.name for field in dataclasses.fields(settings)}
+    read = {
+        "task": names - {"json"},
+        "suite": {"model", "data", "output", *OF_SUITES},
+        "compare": OF_COMPARISONS,
+    }[mode]
     for field in dataclasses.fields(settings):
         if field.name not in {mode, *read} and getattr(settings, field.name) != field.default:
             raise InputError(f"not read beside {command.flag_of(mode)}", setting=field.name)

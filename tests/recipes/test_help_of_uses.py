@@ -15,6 +15,7 @@ for name, *arguments in (
     ["export.py", "--help"],
     ["search.py", "query", "--help"],
     ["verify.py", "none"],
+    ["compare_runs.py", "none"],
     ["prepare_data.py", f"--captions={TABLE}", "--caption-column=captoin", "--output=none"],
     ["evaluate.py", f"--data={TABLE}", "--task=zero_shot:x", *MODEL],
     ["search.py", "index", f"--images={TABLE}", "--select", "splti=test", *MODEL],
