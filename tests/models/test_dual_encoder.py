@@ -38,6 +38,7 @@ def test_fit_reports_every_metric_and_lamb_lowers_the_loss(build_tiny, batch):
         "temperature",
         "learning_rate",
         "gradient_norm",
+        "repeated_captions",
     }
     assert history["loss"][0] == pytest.approx(
         history["loss_i2t"][0] + history["loss_t2i"][0], rel=1e-5
