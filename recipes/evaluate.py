@@ -36,8 +36,8 @@ class EvaluateSettings:
     model: Annotated[str, paths.PRESET] = ""
     """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has one."""
     task: str = ""
-    """retrieval:NAME, zero_shot:NAME, knn:NAME, linear_probe:NAME, crisscrossed,
-    multi30k or sugar_crepe. NAME is a known data set (flickr8k, flickr30k, coco, imagenet,
+    """retrieval:NAME, zero_shot:NAME, knn:NAME, linear_probe:NAME, crisscrossed, multi30k,
+    sugar_crepe or winoground. NAME is a known data set (flickr8k, flickr30k, coco, imagenet,
     imagenet_v2, imagenet_a, imagenet_r, imagenet_sketch, cifar10, cifar100, food101, pets,
     flowers, cars, dtd, caltech101, eurosat, stl10) or any other name beside --data."""
     suite: str = ""
@@ -51,8 +51,8 @@ class EvaluateSettings:
     data: Annotated[str, paths.DATA] = ""
     """tfds:NAME; a table (.jsonl, .csv, .tsv, .parquet) with the columns image and captions or
     class_name; Karpathy's .json; a folder with a folder of images a class; a quoted pattern of
-    shards; for crisscrossed, multi30k and sugar_crepe the folder of their files. Empty: the data
-    set's name in TFDS. For a suite, joined by commas: folders that hold a table NAME.jsonl or a
+    shards; for crisscrossed, multi30k, sugar_crepe and winoground the folder of their files.
+    Empty: the data set's name in TFDS. For a suite, joined by commas: folders that hold a table NAME.jsonl or a
     folder NAME for each data set, and NAME=PATH."""
     split: str = ""
     """Of TFDS, Karpathy's file, a table's column split, or a folder in the folder. Empty: the
@@ -165,7 +165,7 @@ def parse():
     """Reads the flags, and checks the columns of a table before TensorFlow loads."""
     settings = command.parse(EvaluateSettings, None, description=__doc__)
     check_mode(settings)
-    if settings.task:
+    if ":" in settings.task:  # others read files of their own
         needs = "captions" if settings.task.startswith("retrieval") else "class"
         with concerning("data"):
             check_data(settings.data, settings.select, needs)
