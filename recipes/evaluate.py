@@ -52,8 +52,8 @@ class EvaluateSettings:
     """tfds:NAME; a table (.jsonl, .csv, .tsv, .parquet) with the columns image and captions or
     class_name; Karpathy's .json; a folder with a folder of images a class; a quoted pattern of
     shards; for crisscrossed, multi30k, sugar_crepe and winoground the folder of their files.
-    Empty: the data set's name in TFDS. For a suite, joined by commas: folders that hold a table NAME.jsonl or a
-    folder NAME for each data set, and NAME=PATH."""
+    Empty: the data set's name in TFDS. For a suite, joined by commas: folders that hold a table
+    NAME.jsonl or a folder NAME for each data set, and NAME=PATH."""
     split: str = ""
     """Of TFDS, Karpathy's file, a table's column split, or a folder in the folder. Empty: the
     data set's own, or test."""
