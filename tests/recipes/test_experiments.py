@@ -77,7 +77,8 @@ def test_every_flag_is_the_name_of_a_setting(capsys):
 
 def test_experiments_name_presets_and_keep_the_papers_constants():
     assert {settings.model.preset for settings in PRETRAINING.values()} == presets.PRESETS.keys()
-    assert PRETRAINING["align_l2_large"] == PretrainSettings().replace(preset="align_l2_large")
+    name = "align_l2_large"
+    assert PRETRAINING[name] == PretrainSettings().replace(preset=name, experiment=name)
     paper = PRETRAINING["align_l2_large"]
     paper = {**paper.flat(), **vars(with_sizes(paper.data, ""))}
     facts = {
@@ -104,7 +105,7 @@ def test_fine_tuning_for_retrieval_has_the_papers_constants():
     assert (settings.optimizer.learning_rate, settings.optimizer.warmup_steps) == (1e-5, 0)
     assert settings.optimizer.mask_false_negatives
     coco = experiments.read_pretraining([*flags, "--experiment=finetune_coco"], "quickstart", "")
-    assert coco == settings.replace(steps=6000)
+    assert coco == settings.replace(steps=6000, experiment="finetune_coco")
     rate = WarmupLinearDecay(1e-5, 0, 3000)
     expected = [1e-5 * (3000 - step) / 3000 for step in (0, 1, 1500, 2999)]
     assert [float(rate(step)) for step in (0, 1, 1500, 2999)] == pytest.approx(expected)
