@@ -40,6 +40,8 @@ class Origin:
 
     license: str = ""
     """An identifier of Hugging Face's hub, such as ``apache-2.0``."""
+    base_models: Sequence[str] = ()
+    """Models on Hugging Face's hub that it started from, ``USER/MODEL``."""
     data: Sequence[str] = ()
     """Lines, in Markdown."""
     training: Sequence[str] = ()
@@ -158,6 +160,7 @@ def _head(library: str, pipeline: str, name: str, origin: Origin) -> str:
     return ModelCardData(
         library_name=library,
         license=origin.license or None,
+        base_model=list(origin.base_models) or None,
         pipeline_tag=pipeline,
         tags=list(_TAGS),
         model_name=name,

@@ -41,10 +41,17 @@ def of_pretraining(
         hardware: in words.
         command: that trained and evaluated it.
     """
+    model = settings.model
+    origins = {
+        "": model.model,
+        "image tower ": model.image_encoder,
+        "text tower ": model.text_encoder,
+    }
     names = [name for name in RECALLS + ACCURACIES if found.get(name) is not None]
     return Origin(
         license=settings.run.license,
-        data=[*_sources(settings, data), *_started_from(settings), *_vocabulary(settings, data)],
+        base_models=_on_hugging_face(origins),
+        data=[*_sources(settings, data), *_started_from(origins), *_vocabulary(settings, data)],
         training=_training(settings, data, found["training_seconds"], hardware),
         figures=[Figure(name, title_of(name), found[name], chance.get(name)) for name in names],
         held_out=_held_out(settings, found),
@@ -73,11 +80,13 @@ def of_classification(
     """
     data, training = settings.data, settings.training
     train = data.train_data or data.data or settings.start.task
+    origins = {"": settings.start.model}
     return Origin(
         license=settings.run.license,
+        base_models=_on_hugging_face(origins),
         data=[
             f"{public(train)}: {counted(images, 'training image')}, {counted(classes, 'class')}",
-            f"started from {public(settings.start.model)}, whose terms hold too",
+            *_started_from(origins),
         ],
         training=[
             _phase("the head on the frozen tower", settings.head),
@@ -174,19 +183,17 @@ def _sources(settings: PretrainSettings, data: RunData) -> list[str]:
     ]
 
 
-def _started_from(settings: PretrainSettings) -> list[str]:
-    model = settings.model
-    found = {
-        "": model.model,
-        "image tower ": model.image_encoder,
-        "text tower ": model.text_encoder,
-    }
+def _started_from(origins: Mapping[str, str]) -> list[str]:
     started = [
         f"{part}started from {public(origin)}, whose terms hold too"
-        for part, origin in found.items()
+        for part, origin in origins.items()
         if origin
     ]
     return started or ["started from random weights"]
+
+
+def _on_hugging_face(origins: Mapping[str, str]) -> list[str]:
+    return [own.removeprefix("hf://") for own in origins.values() if own.startswith("hf://")]
 
 
 def _vocabulary(settings: PretrainSettings, data: RunData) -> list[str]:

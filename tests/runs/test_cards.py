@@ -48,6 +48,7 @@ def test_a_start_from_trained_weights_is_named_with_its_terms():
         "`a/*.tfrecord`: 1,500 pairs in 3 shards",
         "started from `hf://kakaobrain/align-base`, whose terms hold too",
     ]
+    assert origin.base_models == ["kakaobrain/align-base"]
     assert "frozen: image_encoder" in origin.training
     assert of(data_of(), train_data="", eval_data="/d/e/v-*").held_out == (
         "80 held-out pairs of `e/v-*`"
