@@ -43,8 +43,9 @@ def upload_preset(uri: str, preset: str | os.PathLike[str]) -> None:
         if scheme == "hf":
             import huggingface_hub
 
-            huggingface_hub.create_repo(name, exist_ok=True)
-            huggingface_hub.upload_folder(
+            api = huggingface_hub.HfApi()
+            api.create_repo(name, exist_ok=True)
+            api.upload_folder(
                 repo_id=name, folder_path=folder, ignore_patterns=[checksums.EARLIER_CARD]
             )
         else:
