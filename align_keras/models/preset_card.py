@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -238,7 +239,7 @@ def _is_as_written(card: AnyPath) -> bool:
     return False
 
 
-def write(folder: Path, before: str | AnyPath, text: str) -> None:
+def write(folder: Path, before: str | os.PathLike[str] | AnyPath, text: str) -> None:
     """Writes a card into a folder whose files will replace those of another.
 
     Args:

@@ -126,7 +126,8 @@ def _runs_below(folder: AnyPath, depth: int) -> Iterator[AnyPath]:
     if (folder / "settings.json").is_file():
         yield folder
     elif depth:
-        for below in sorted(folder.iterdir(), key=str):
+        inside: list[AnyPath] = sorted(folder.iterdir(), key=str)
+        for below in inside:
             if below.is_dir():
                 yield from _runs_below(below, depth - 1)
 
@@ -153,7 +154,7 @@ def _read(run: AnyPath) -> ListedRun:
         steps=sum(max((line["step"] for line in log), default=0) for log in logs),
         total_steps=_total_steps(run, settings, is_classifier),
         newest=newest,
-        best=dict(max(held_out, key=_score)) if held_out else {},
+        best=max(held_out, key=lambda figures: _score(figures), default={}),
         per_second=statistics.median(speeds) if speeds else None,
         settings=settings,
     )
@@ -172,10 +173,12 @@ def _score(figures: Mapping[str, float]) -> float:
 
 def _results(run: AnyPath) -> dict[str, float]:
     """The figures of a classifier after its last phase that has some."""
+    inside: list[AnyPath] = sorted(run.iterdir(), key=str)
     for kind in ("finetuned", "frozen"):
-        for path in sorted(run.glob(f"{kind}-*.json"), key=str):
-            result = files.read_json(path, dict, "evaluate again")
-            return names_of_json(result.get("metrics", {}), kind)
+        for path in inside:
+            if path.name.startswith(f"{kind}-") and path.name.endswith(".json"):
+                result = files.read_json(path, dict, "evaluate again")
+                return names_of_json(result.get("metrics", {}), kind)
     return {}
 
 
