@@ -31,5 +31,5 @@ def test_settings_are_those_of_the_experiment(monkeypatch):
     monkeypatch.setattr("align_keras.runs.inputs.check_pretraining", lambda _: None)
     assert run_recipe_here("finetune_retrieval.py", "--model=RUN", "--train-data=DIR") is None
     ((settings, command),) = trained
-    assert command == "python finetune_retrieval.py --model=RUN --train-data=DIR"
+    assert command == "python recipes/finetune_retrieval.py --model=RUN --train-data=DIR"
     assert (settings.model.model, settings.run.steps) == ("RUN", 3_000)
