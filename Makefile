@@ -62,9 +62,10 @@ $(DATA_READY): requirements-data.lock pyproject.toml
 	$(DATA_BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-test-data: $(DATA_READY)  ## Run the tests with Apache Beam and img2dataset, in .venv-data.
+test-data: $(DATA_READY)  ## Run the tests with Apache Beam, img2dataset, MLflow and wandb, in .venv-data.
 	$(DATA_BIN)/python -m pytest tests/data/preparation/test_beam_pipeline.py \
-		tests/data/preparation/test_beam_runners.py tests/recipes/test_img2dataset.py $(ARGS)
+		tests/data/preparation/test_beam_runners.py tests/recipes/test_img2dataset.py \
+		tests/runs/test_tracker_stores.py $(ARGS)
 
 # Stops make where there is no Python 3.13.
 FIND_OLDEST_PYTHON = test -n "$(OLDEST_PYTHON)" || { echo "make: no Python 3.13 found; name it, as in" \

@@ -25,6 +25,11 @@ from align_keras.remote_path import RemotePath
 Given: TypeAlias = str | os.PathLike[str] | RemotePath
 #: The list of a folder.
 NAME = uploads.LIST
+#: The card of a model. Its list has its checksum, by which an edited card is known; editing it is
+#: no damage.
+CARD = "README.md"
+#: Where a card that somebody has edited goes when a new one takes its place.
+EARLIER_CARD = "README.before.md"
 _FORMAT = "align_keras checksums 1"
 _REMEDY = "restore it or write it again; if the change is intended, delete {}"
 _CHUNK = 1 << 20
@@ -194,7 +199,7 @@ def faults(
     needed: Iterable[str] = (),
     names: Callable[[str], bool] = lambda _: True,
 ) -> Iterator[InputError]:
-    """Compares files with their list, one by one.
+    """Compares files with their list, one by one; cards are left out.
 
     Args:
         path: path of the list; without one nothing is found.
@@ -215,7 +220,7 @@ def faults(
         return
     folder = os.path.dirname(path)
     remedy = _REMEDY.format(os.path.basename(path))
-    chosen = sorted({*filter(names, found), *needed})
+    chosen = sorted({*filter(names, found), *needed} - {CARD})
     for name in progress.watch(chosen, "comparing checksums", "file", len(chosen)):
         place = os.path.join(folder, *name.split("/"))
         problem = f"not in {path}"

@@ -15,17 +15,19 @@ import os
 os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
 
 import dataclasses
+import json
 from typing import Annotated
 
 from align_keras import paths, progress
 from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import InputError, concerning
+from align_keras.files import write_whole
 from align_keras.runs import command, next_steps
 from align_keras.runs.settings import COMMON, Heading
 
 #: Settings that a suite passes to all of its tasks.
 OF_SUITES = ("batch_size", "bootstrap_samples", "cache", "seed")
-OF_COMPARISONS = {"bootstrap_samples", "seed"}
+OF_COMPARISONS = {"bootstrap_samples", "json", "seed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +39,8 @@ class EvaluateSettings:
     one."""
     task: Annotated[str, COMMON] = ""
     """Protocol and data set: retrieval:NAME, zero_shot:NAME, knn:NAME, linear_probe:NAME,
-    crisscrossed, multi30k or sugar_crepe. NAME is a known data set (flickr8k, flickr30k, coco,
-    imagenet, imagenet_v2, imagenet_a, imagenet_r, imagenet_sketch, cifar10, cifar100, food101,
+    crisscrossed, multi30k, sugar_crepe or winoground. NAME is a known data set (flickr8k,
+    flickr30k, coco, imagenet, imagenet_v2, imagenet_a, imagenet_r, imagenet_sketch, cifar10, cifar100, food101,
     pets, flowers, cars, dtd, caltech101, eurosat, stl10), or any other name together with
     --data."""
     suite: Annotated[str, COMMON] = ""
@@ -52,8 +54,8 @@ class EvaluateSettings:
     data: Annotated[str, paths.DATA, COMMON, Heading("data")] = ""
     """Evaluation data: tfds:NAME; a table (.jsonl, .csv, .tsv, .parquet) with the columns image and
     captions or class_name; Karpathy's .json; a folder with one folder of images per class; a quoted
-    pattern of shards; for crisscrossed, multi30k and sugar_crepe the folder of their files. Empty:
-    the data set of --task, read from TFDS. With --suite, joined by commas: NAME=PATH for one data
+    pattern of shards; for crisscrossed, multi30k, sugar_crepe and winoground the folder of their
+    files. Empty: the data set of --task, read from TFDS. With --suite, joined by commas: NAME=PATH for one data
     set, or a folder that holds NAME.jsonl or a folder NAME for each data set."""
     split: Annotated[str, COMMON] = ""
     """Split of --data: a TFDS split, a split of Karpathy's file, a value of the table's column
@@ -95,6 +97,8 @@ class EvaluateSettings:
     output: Annotated[str, paths.FILES, COMMON] = ""
     """Folder for JSON and pictures. Empty: evaluation/ in the run's directory; for other models, a
     folder below runs/evaluation/."""
+    json: Annotated[str, paths.FILES] = ""
+    """File for the figures of --compare, as JSON."""
 
 
 def main(settings):
@@ -122,7 +126,12 @@ def main(settings):
         data = task.open()
     with concerning("model"):
         model = load_model(settings.model)
-    result = evaluate(model, task, output, settings.model, data)
+    from align_keras.evaluation.fingerprint import fingerprint
+    from align_keras.evaluation.tasks.suite import fingerprint_of
+
+    # A suite finds this result by it.
+    digest = fingerprint_of(task, data, fingerprint(model))
+    result = evaluate(model, task, output, settings.model, data, digest)
     tell_next(settings)
     return result
 
@@ -166,6 +175,8 @@ def compare_runs(settings):
     with concerning("compare"):
         found = comparison.compare(settings.compare, settings.bootstrap_samples, settings.seed)
     print(comparison.format_comparison(found))
+    if settings.json:
+        write_whole(paths.path_of(settings.json), json.dumps(found, indent=2) + "\n")
     return found
 
 
@@ -182,7 +193,7 @@ def parse():
     """Reads the flags, and checks the columns of a table before TensorFlow loads."""
     settings = command.parse(EvaluateSettings, None, description=__doc__)
     check_mode(settings)
-    if settings.task:
+    if ":" in settings.task:  # others read files of their own
         needs = "captions" if settings.task.startswith("retrieval") else "class"
         with concerning("data"):
             check_data(settings.data, settings.select, needs)
@@ -198,9 +209,12 @@ def check_mode(settings):
     mode = modes[0]
     if mode != "compare" and not settings.model:
         raise InputError("no model is given", remedy="give a run or a preset", setting="model")
-    if mode == "task":
-        return
-    read = {"suite": {"model", "data", "output", *OF_SUITES}, "compare": OF_COMPARISONS}[mode]
+    names = {field.name for field in dataclasses.fields(settings)}
+    read = {
+        "task": names - {"json"},
+        "suite": {"model", "data", "output", *OF_SUITES},
+        "compare": OF_COMPARISONS,
+    }[mode]
     for field in dataclasses.fields(settings):
         if field.name not in {mode, *read} and getattr(settings, field.name) != field.default:
             raise InputError(f"cannot be used with {command.flag_of(mode)}", setting=field.name)

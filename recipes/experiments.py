@@ -132,6 +132,7 @@ PRETRAINING = {
     "finetune_flickr30k": FINETUNE_FLICKR30K,
     "finetune_coco": FINETUNE_COCO,
 }
+PRETRAINING = {name: own.replace(experiment=name) for name, own in PRETRAINING.items()}
 
 # === Fine-tuning a classifier ===
 
@@ -166,6 +167,7 @@ SMALL_SET = FINE_GRAINED.replace(
 )
 
 CLASSIFICATION = {"imagenet": IMAGENET, "fine_grained": FINE_GRAINED, "small_set": SMALL_SET}
+CLASSIFICATION = {name: own.replace(experiment=name) for name, own in CLASSIFICATION.items()}
 
 # === Flags ===
 

@@ -21,6 +21,7 @@ import align_keras
 from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import concerning
 from align_keras.runs import command, next_steps
+from align_keras.runs.command_line import command_line
 
 
 def parse():
@@ -41,7 +42,7 @@ def main(settings):
     align_keras.load()
     from align_keras.runs import classification
 
-    classification.finetune(settings, ended=tell_next)
+    classification.finetune(settings, command_line(), tell_next)
 
 
 def tell_next(workdir):

@@ -24,6 +24,7 @@ import align_keras
 from align_keras import progress
 from align_keras.errors import InputError, concerning, with_names
 from align_keras.runs import command, next_steps
+from align_keras.runs.command_line import command_line
 
 
 def parse():
@@ -51,7 +52,7 @@ def main(settings):
     align_keras.load()
     from align_keras.runs import pretraining
 
-    pretraining.pretrain(settings, ended=tell_next)
+    pretraining.pretrain(settings, command_line(), tell_next)
 
 
 def tell_next(workdir, settings):

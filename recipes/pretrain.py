@@ -18,6 +18,7 @@ import experiments
 
 import align_keras
 from align_keras.runs import command, next_steps
+from align_keras.runs.command_line import command_line
 
 
 def parse():
@@ -34,7 +35,7 @@ def main(settings):
     align_keras.load()
     from align_keras.runs import pretraining
 
-    pretraining.pretrain(settings, ended=tell_next)
+    pretraining.pretrain(settings, command_line(), tell_next)
 
 
 def tell_next(workdir, settings):

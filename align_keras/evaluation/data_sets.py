@@ -70,6 +70,7 @@ DATA_SETS = {
         | {"mean_recall_cs": 0.632}
     ),
     "sugar_crepe": DataSet(),
+    "winoground": DataSet(),
     "imagenet": DataSet(
         **_IMAGENET,
         tfds="imagenet2012",

@@ -76,5 +76,7 @@ def names_of_json(values: Mapping[str, Any], task: str) -> dict[str, Any]:
 
 def chief(metrics: Mapping[str, Any]) -> list[str]:
     """The metrics that a table of many tasks shows: the strictest ones."""
-    found = [own for own in metrics if own.endswith(("_at_1", "top_1", "spearman", "accuracy"))]
+    found = [
+        own for own in metrics if own.endswith(("_at_1", "top_1", "spearman", "accuracy", "score"))
+    ]
     return found or [own for own in metrics if not own.startswith("unknown")]

@@ -10,7 +10,7 @@ import tensorflow as tf
 from align_keras import distribution, keras_internals, losses
 from align_keras.layers.batch_norm import average_statistics
 from align_keras.layers.constraints import AtLeast
-from align_keras.losses.global_batch import ID_FIELDS, global_losses
+from align_keras.losses.global_batch import ID_FIELDS, global_losses, repeated_share
 from align_keras.models import compile_config, micro_batches
 from align_keras.optimizers import averaging
 from align_keras.optimizers.wrapping import for_summed_gradients, inner_optimizer, loss_scale
@@ -22,7 +22,7 @@ from align_keras.preprocessing.preprocessor import AlignPreprocessor
 MIN_TEMPERATURE = 0.005
 _METRICS = (
     *("loss", "loss_i2t", "loss_t2i", "i2t_recall_at_1", "t2i_recall_at_1"),
-    *("temperature", "learning_rate", "gradient_norm"),
+    *("temperature", "learning_rate", "gradient_norm", "repeated_captions"),
 )
 
 
@@ -242,6 +242,8 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         exchanged = {name: results.pop(name) for name in exchanged}
         scale = loss_scale(self.optimizer)
         results |= {"temperature": self.temperature, "learning_rate": self.optimizer.learning_rate}
+        if "caption_ids" in batch:
+            results["repeated_captions"] = repeated_share(batch["caption_ids"])
         if scales := "loss_scale" in self._trackers:
             results["loss_scale"] = scale
         steps_before = tf.identity(self.optimizer.iterations.value)
@@ -256,7 +258,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         if not synchronized or self.micro_batch_size is not None:
             average_statistics(self.backbone)
         averaging.update_statistics(self, steps_before)
-        return self._means(self._trackers, exchanged)
+        return self._means([*results, "gradient_norm"], exchanged)
 
     def test_step(self, batch: Any) -> dict[str, tf.Tensor]:
         """Losses and recalls of a batch in inference: Keras's hook for ``evaluate``.

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from align_keras import checksums, keras_internals, progress
-from align_keras.models import loading
+from align_keras.models import loading, preset_card
 from align_keras.models.backbone import AlignBackbone
 from align_keras.models.contrastive_model import MIN_TEMPERATURE, ContrastiveModel
 from align_keras.models.conversion import transformers
@@ -207,15 +207,19 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
             policy = keras.config.dtype_policy().name
             return loader.load_task(cls, load_weights, True, dtype=policy, **options)
 
-    def save_to_preset(self, preset_dir: str | os.PathLike, max_shard_size: float = 10) -> None:
-        """Writes the model as a preset, as keras-hub does, with ``checksums`` of its files.
+    def save_to_preset(
+        self, preset_dir: str | os.PathLike, max_shard_size: float = 10, card: str = ""
+    ) -> None:
+        """Writes the model as a preset, as keras-hub does, with a card and ``checksums``.
 
-        ``from_preset`` loads it and ``keras_hub.upload_preset`` uploads it. The files appear in the
-        folder only once all are written.
+        ``from_preset`` loads it and ``sharing.upload_preset`` uploads it. The files appear in the
+        folder only once all are written. An edited card in the folder is kept as
+        ``README.before.md``.
 
         Args:
             preset_dir: a folder, which is made.
             max_shard_size: gigabytes per file of weights.
+            card: text of ``README.md``; empty for a short one.
 
         Raises:
             NoSpaceError: if the disk is full.
@@ -226,6 +230,7 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         with checksums.writing_into(preset_dir) as folder:
             self.backbone.check_room(folder)
             keras_hub.models.Task.save_to_preset(self, str(folder), max_shard_size)
+            preset_card.write(folder, preset_dir, card or preset_card.of_dual_encoder(self))
 
     def has_task_weights(self) -> bool:
         """Whether there are weights beside the backbone's: keras-hub's hook."""

@@ -8,6 +8,7 @@ from align_keras.optimizers.schedules import (
     WarmupConstant,
     WarmupCosineDecay,
     WarmupLinearDecay,
+    make_finetuning_schedule,
     make_schedule,
 )
 
@@ -20,6 +21,7 @@ __all__ = [
     "WarmupLinearDecay",
     "averaged_weights",
     "leave_out_of_decay",
+    "make_finetuning_schedule",
     "make_optimizer",
     "make_schedule",
 ]

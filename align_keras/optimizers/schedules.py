@@ -85,3 +85,15 @@ SCHEDULES = {
 def make_schedule(name: str, peak: float, warmup_steps: int, total_steps: int) -> _Warmup:
     """A schedule by its name: ``linear``, ``cosine`` or ``constant``."""
     return SCHEDULES[name](peak, warmup_steps, total_steps)
+
+
+def make_finetuning_schedule(
+    schedule: str, learning_rate: float, steps: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate over a phase's steps, by the name of a schedule."""
+    if schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    # A boundary is the last step before a drop.
+    boundaries = [round(share * steps) - 1 for share in (0.3, 0.6, 0.9)]
+    values = [learning_rate * 0.2**drops for drops in range(4)]
+    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)

@@ -11,6 +11,8 @@ _NEAR, _FAR = 0.02, 1.5
 _LINES, _STEPS = 5, 500
 _AHEAD = 2.0
 _RISEN = 1.5
+# Of the captions of a batch.
+_REPEATED = 0.5
 
 
 class Alarms:
@@ -46,6 +48,7 @@ class Alarms:
             self._near_since = step
         self._near_lines += is_near
         found = dict(self._of_loss(step, metrics)) | dict(self._of_temperature(metrics))
+        found |= dict(self._of_captions(metrics))
         self._first = self._first or metrics
         new = [line for kind, line in found.items() if kind not in self._said]
         self._said |= found.keys()
@@ -100,6 +103,16 @@ class Alarms:
                 "risen",
                 f"the temperature has risen from {first:.3g} to {temperature:.3g}: pairs are hard "
                 "to tell apart; check the learning rate, and whether captions match their images",
+            )
+
+    def _of_captions(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        share = metrics.get("repeated_captions", 0.0)
+        if share > _REPEATED:
+            yield (
+                "repeated",
+                f"{share:.0%} of a batch's captions repeat another one, so few pairs are each "
+                "other's negatives: look at the most frequent captions (inspect_data.py lists "
+                "them), or take a smaller batch",
             )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from align_keras import checksums, distribution, keras_internals, progress
+from align_keras import distribution, keras_internals, progress
 from align_keras.data import batches, labelled_images
 from align_keras.errors import concerning
 from align_keras.evaluation.tasks.classes import embed_labelled
@@ -17,10 +17,10 @@ from align_keras.evaluation.tasks.result import report_result
 from align_keras.files import write_whole
 from align_keras.models import precision
 from align_keras.models.image_classifier import AlignImageClassifier
-from align_keras.optimizers import LayerwiseSGD
+from align_keras.optimizers import LayerwiseSGD, make_finetuning_schedule
 from align_keras.paths import AnyPath
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
-from align_keras.runs import classification_data
+from align_keras.runs import cards, classification_data, trackers
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.classification_data import LabelledImages
 from align_keras.runs.classification_settings import ClassificationSettings, Phase
@@ -50,6 +50,7 @@ class ClassificationRun:
     """The images to evaluate."""
     train: LabelledImages
     classifier: AlignImageClassifier
+    track: trackers.Track = trackers.nowhere
 
     def phase(self, name: str) -> Phase:
         """The settings of ``head`` or ``full``."""
@@ -66,12 +67,15 @@ class ClassificationRun:
 
 
 def finetune(
-    settings: ClassificationSettings, ended: Callable[[AnyPath], Any] = lambda _: None
+    settings: ClassificationSettings,
+    command: str = "",
+    ended: Callable[[AnyPath], Any] = lambda _: None,
 ) -> dict[str, dict[str, float]]:
     """Trains both phases, evaluates after each and saves.
 
     Args:
         settings: the run's settings; if its directory holds a run, that run continues.
+        command: the command that was called, for the classifier's card.
         ended: called at the end with the run's directory.
 
     Returns:
@@ -87,13 +91,16 @@ def finetune(
     with contextlib.ExitStack() as held:
         run = open_run(settings, held)
         metrics = {}
-        for name in PHASES:
-            fit(run, name)
-            metrics[name] = evaluate(run, name)
+        with trackers.tracking(settings.run.tracker, run.workdir, settings.flat()) as run.track:
+            for name in PHASES:
+                fit(run, name)
+                metrics[name] = evaluate(run, name)
+                run.track(run.num_steps(name), f"{name}/eval", metrics[name])
         with progress.working("saving the classifier"):
-            write_whole(run.workdir / "classifier.keras", run.classifier.save)
-        checksums.write_folder(run.workdir, ["classifier.keras"])
-    print(f"run directory: {run.workdir} (classifier.keras, *.json, *.png, head/, full/)")
+            cards.save_classifier(run, metrics, command)
+    print(
+        f"run directory: {run.workdir} (classifier.keras, README.md, *.json, *.png, head/, full/)"
+    )
     ended(run.workdir)
     return metrics
 
@@ -161,18 +168,6 @@ def make_preprocessor(model: str, image_size: int | None, crop: float) -> AlignP
         return from_preset(load, model, image_size=size, resize_size=round(size / crop))
 
 
-def make_schedule(
-    schedule: str, learning_rate: float, steps: int
-) -> keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate over a phase's steps, by the name of a schedule."""
-    if schedule == "cosine":
-        return keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    # A boundary is the last step before a drop.
-    boundaries = [round(share * steps) - 1 for share in (0.3, 0.6, 0.9)]
-    values = [learning_rate * 0.2**drops for drops in range(4)]
-    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
-
-
 def compile_phase(run: ClassificationRun, name: str, steps: int) -> None:
     """Freezes the phase's layers and compiles; called in the strategy's scope."""
     phase, training = run.phase(name), run.settings.training
@@ -180,7 +175,7 @@ def compile_phase(run: ClassificationRun, name: str, steps: int) -> None:
     run.classifier.image_encoder.frozen_statistics = phase.frozen_statistics
     run.classifier.compile(
         LayerwiseSGD(
-            make_schedule(training.schedule, phase.learning_rate, steps),
+            make_finetuning_schedule(training.schedule, phase.learning_rate, steps),
             training.momentum,
             training.weight_decay,
             phase.backbone_factor,
@@ -224,7 +219,14 @@ def fit(run: ClassificationRun, name: str) -> None:
         items=run.items,
     )
     log = TrainingLog(
-        workdir, checkpoints, steps, batch_size, settings.run.log_every, in_run, "images"
+        workdir,
+        checkpoints,
+        steps,
+        batch_size,
+        settings.run.log_every,
+        in_run,
+        "images",
+        track=lambda step, kind, metrics: run.track(step, f"{name}/{kind}", metrics),
     )
     try:
         train(

@@ -11,6 +11,8 @@ from tyro.conf import OmitArgPrefixes
 
 from align_keras import paths
 from align_keras.errors import InputError
+from align_keras.runs import trackers
+from align_keras.runs.setting_values import check_license
 from align_keras.runs.settings import (
     COMMON,
     FREE_ON_RESUME,
@@ -134,6 +136,14 @@ class RunSettings(Part):
     workdir: Annotated[str, paths.FILES, COMMON, FREE_ON_RESUME] = ""
     """Directory of the run; may be gs://... To resume a run, repeat its command with the same
     directory. Empty: a new directory below runs/."""
+    experiment: Annotated[str, FREE_ON_RESUME] = ""
+    """Name of the experiment that sets the defaults."""
+    tracker: Annotated[str, FREE_ON_RESUME] = ""
+    """Also sends the settings and the lines of the log to mlflow, wandb or trackio; several are
+    joined by commas. TensorBoard's logs/ are always written."""
+    license: Annotated[str, FREE_ON_RESUME] = ""
+    """License of the model, for its card: an identifier of Hugging Face's hub, such as apache-2.0.
+    Empty: the card says that there is none."""
     checkpoint_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 1_000
     """Steps between checkpoints. Each phase keeps its newest three."""
     log_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 50
@@ -160,6 +170,8 @@ class ClassificationSettings(Settings):
             InputError: names the setting and says what to do.
         """
         super().check()
+        check_license(self.run.license)
+        trackers.names_of(self.run.tracker)
         if {"/", "\\"} & set(self.start.task):
             raise InputError(
                 f"{self.start.task} is no name", remedy="give its place as <data>", setting="task"

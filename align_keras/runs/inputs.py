@@ -9,7 +9,7 @@ from align_keras.data.examples.opening import check_there
 from align_keras.errors import concerning
 from align_keras.evaluation.tasks.data import SplitData
 from align_keras.preprocessing.tokenizer import read_vocabulary
-from align_keras.runs import mixed_sources
+from align_keras.runs import mixed_sources, trackers
 from align_keras.runs.classification_settings import ClassificationSettings
 from align_keras.runs.presets import check_model, check_tower
 from align_keras.runs.pretraining_settings import PretrainSettings
@@ -22,6 +22,7 @@ def check_pretraining(settings: PretrainSettings) -> None:
         InputError: names the setting of what is missing.
     """
     data, model = settings.data, settings.model
+    trackers.check_installed(settings.run.tracker)
     if model.model:
         with concerning("model"):
             check_model(model.model)
@@ -50,6 +51,7 @@ def check_classification(settings: ClassificationSettings) -> None:
     Raises:
         InputError: names the setting of what is missing.
     """
+    trackers.check_installed(settings.run.tracker)
     with concerning("model"):
         check_model(settings.start.model)
     source = split_data(settings)

@@ -16,6 +16,7 @@ from align_keras.line_files import LineFile
 from align_keras.paths import AnyPath
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.skipped import LostDataError, SkippedInRun
+from align_keras.runs.trackers import Track, nowhere
 
 #: A result of each step that is no metric: whether a worker was asked to stop.
 STOP_REQUESTED = "stop_requested"
@@ -68,6 +69,7 @@ class TrainingLog(keras.callbacks.Callback):
         skipped: the run's ``SkippedInRun``; its count goes into the log.
         unit: what a batch holds, "pairs" or "images".
         alarms: called with the step and the metrics of each line; gives lines to show.
+        track: called with the step, the kind and the metrics of each line.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class TrainingLog(keras.callbacks.Callback):
         skipped: SkippedInRun,
         unit: str = "pairs",
         alarms: Callable[[int, Mapping[str, float]], Iterable[str]] | None = None,
+        track: Track = nowhere,
     ) -> None:
         super().__init__()
         self.workdir = paths.path_of(workdir)
@@ -88,6 +91,7 @@ class TrainingLog(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.log_every = log_every
         self.skipped, self.unit, self._alarms = skipped, unit, alarms
+        self._track = track
         self.step = self._first_step = checkpoints.step
         self._lines = LineFile(self.workdir / "log.jsonl")
         # A remote file would be rewritten whenever the queue is full.
@@ -263,6 +267,7 @@ class TrainingLog(keras.callbacks.Callback):
             is_written = self._lines.append(json.dumps(line))
         if is_written or kind == "eval":
             self.flush()
+        self._track(self.step, kind, metrics)
 
 
 class EveryNSteps(keras.callbacks.Callback):

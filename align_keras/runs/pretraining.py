@@ -14,18 +14,18 @@ from align_keras import distribution, optimizers, progress, signals
 from align_keras.data.cached_pairs import CachedPairs
 from align_keras.errors import InputError, concerning
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
-from align_keras.files import whole_folder, write_whole
+from align_keras.files import write_whole
 from align_keras.models import precision
 from align_keras.models.dual_encoder import AlignDualEncoder
 from align_keras.paths import AnyPath
-from align_keras.runs import alarms, feature_cache, pretraining_data, report, start
+from align_keras.runs import alarms, cards, feature_cache, pretraining_data, report, start, trackers
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.executions import Executions
 from align_keras.runs.frozen_towers import frozen_towers
 from align_keras.runs.log import TrainingLog
 from align_keras.runs.log_lines import lacks_evaluation
 from align_keras.runs.memory import keep_freed_memory
-from align_keras.runs.model import freeze, make_model, thawed, with_gelu
+from align_keras.runs.model import freeze, make_model, with_gelu
 from align_keras.runs.pretraining_batches import count_skipped, training_data
 from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
@@ -42,7 +42,7 @@ Evaluated = tuple[Metrics, Metrics, dict[str, Any] | None]
 #: Files that a run writes into its directory after ``settings.json``, which marks it as a run.
 WRITTEN = (
     *("preset", "checkpoints", "features", "start.json", "log.jsonl", "skipped.json"),
-    *("metrics.json", "curves.png", "retrieval.png"),
+    *("metrics.json", "curves.png", "retrieval.png", "trackers.json"),
 )
 
 
@@ -56,16 +56,19 @@ class PretrainingRun:
     data: RunData
     model: AlignDualEncoder
     checkpoints: RunCheckpoints
+    track: trackers.Track = trackers.nowhere
 
 
 def pretrain(
     settings: PretrainSettings,
+    command: str = "",
     ended: Callable[[AnyPath, PretrainSettings], Any] = lambda *_: None,
 ) -> Metrics:
     """Trains, evaluates and reports.
 
     Args:
         settings: the run's settings; if its directory holds a run, that run continues.
+        command: the command that was called, for the model's card.
         ended: called at the end with the run's directory and its settings; with several workers,
             only in the first.
 
@@ -82,13 +85,13 @@ def pretrain(
     keep_freed_memory()  # before TensorFlow starts its threads
     with contextlib.ExitStack() as held:
         run = open_run(settings, held)
-        metrics = _pretrain(run, started)
+        metrics = _pretrain(run, started, command)
     if distribution.worker_place(run.strategy)[0] == 0:
         ended(run.workdir, run.settings)
     return metrics
 
 
-def _pretrain(run: PretrainingRun, started: float) -> Metrics:
+def _pretrain(run: PretrainingRun, started: float, command: str) -> Metrics:
     first_step = restore(run)
     at_start = evaluate_start(run, first_step)
     steps, interval = run.settings.run.steps, run.settings.run.eval_every
@@ -96,8 +99,14 @@ def _pretrain(run: PretrainingRun, started: float) -> Metrics:
     if first_step == steps:
         limit = run.settings.data.max_skipped_share
         check_finished(run.workdir, steps, limit, run.settings.run.batch_size)
-    evaluated = fit(run, at_start, lacks) if first_step < steps or lacks else None
-    metrics, chance, held_out = evaluate_and_save(run, evaluated)
+    evaluated = None
+    if first_step < steps or lacks:
+        settings, is_chief = run.settings, not distribution.worker_place(run.strategy)[0]
+        with trackers.tracking(
+            settings.run.tracker, run.workdir, settings.flat(), is_chief
+        ) as run.track:
+            evaluated = fit(run, at_start, lacks)
+    metrics, chance, held_out = evaluate_and_save(run, evaluated, command)
     seconds = float(run.checkpoints.seconds.numpy())
     pairs = int(run.checkpoints.timed_pairs.numpy())
     metrics["train_pairs_per_second"] = pairs / seconds if seconds else None
@@ -232,6 +241,7 @@ def _fit_phase(
         settings.log_every,
         in_run,
         alarms=watch,
+        track=run.track,
     )
     if at_start and checkpoints.step == 0:
         log.write("eval", at_start)
@@ -324,16 +334,14 @@ def evaluate_held_out(run: PretrainingRun) -> Evaluated:
     return metrics, chance, held_out
 
 
-def evaluate_and_save(run: PretrainingRun, evaluated: Evaluated | None) -> Evaluated:
+def evaluate_and_save(
+    run: PretrainingRun, evaluated: Evaluated | None, command: str = ""
+) -> Evaluated:
     """Evaluates with the averaged weights, unless ``fit`` did, and saves them as the preset."""
     with optimizers.averaged_weights(run.model):
         metrics, chance, held_out = evaluated or evaluate_held_out(run)
-        with (
-            progress.working("saving the preset"),
-            whole_folder(run.workdir / "preset", replace=True) as folder,
-            thawed(run.model),
-        ):
-            run.model.save_to_preset(folder)
-    metrics["num_pairs"] = len(held_out["rows"]) if held_out else 0
-    metrics["num_classes"] = len(run.data.zero_shot.class_names) if run.data.zero_shot else 0
+        metrics["num_pairs"] = len(held_out["rows"]) if held_out else 0
+        metrics["num_classes"] = len(run.data.zero_shot.class_names) if run.data.zero_shot else 0
+        with progress.working("saving the preset"):
+            cards.save_preset(run, metrics, chance, command)
     return metrics, chance, held_out

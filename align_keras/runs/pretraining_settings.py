@@ -9,9 +9,11 @@ from align_keras import paths
 from align_keras.data import mixing
 from align_keras.errors import InputError
 from align_keras.models.presets import PRESETS
+from align_keras.runs import trackers
 from align_keras.runs.frozen_towers import check_freeze, frozen_towers
 from align_keras.runs.setting_values import (
     check_divides,
+    check_license,
     check_prompts,
     read_steps,
 )
@@ -222,6 +224,14 @@ class RunSettings(Part):
     workdir: Annotated[str, paths.FILES, COMMON, FREE_ON_RESUME] = ""
     """Directory of the run; may be gs://... To resume a run, repeat its command with the same
     directory. Empty: a new directory below runs/."""
+    experiment: Annotated[str, FREE_ON_RESUME] = ""
+    """Name of the experiment that sets the defaults."""
+    tracker: Annotated[str, FREE_ON_RESUME] = ""
+    """Also sends the settings and the lines of the log to mlflow, wandb or trackio; several are
+    joined by commas. TensorBoard's logs/ are always written."""
+    license: Annotated[str, FREE_ON_RESUME] = ""
+    """License of the model, for its card: an identifier of Hugging Face's hub, such as apache-2.0.
+    Empty: the card says that there is none."""
     eval_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 10_000
     """Steps between evaluations."""
     checkpoint_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 5_000
@@ -254,6 +264,8 @@ class PretrainSettings(Settings):
         super().check()
         check_prompts(self.data.prompts)
         run = self.run
+        check_license(run.license)
+        trackers.names_of(run.tracker)
         intervals = ("log_every", "eval_every", "checkpoint_every", "steps")
         check_divides(run.steps_per_execution, {name: getattr(run, name) for name in intervals})
         if run.profile and read_steps(run.profile)[1] > run.steps:

@@ -1,6 +1,10 @@
 """Reads and checks the values of single settings."""
 
+import re
+
 from align_keras.errors import InputError
+
+_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
 def check_divides(steps: int | None, intervals: dict[str, int]) -> None:
@@ -33,3 +37,13 @@ def check_prompts(prompts: tuple[str, ...]) -> None:
     for prompt in prompts:
         if "{}" not in prompt:
             raise InputError(f"no {{}} for the class name in {prompt!r}", setting="prompts")
+
+
+def check_license(text: str) -> None:
+    """Raises InputError unless it is empty, or an identifier as hubs have them."""
+    if text and not _LICENCE.fullmatch(text):
+        raise InputError(
+            f"{text!r} is no identifier of a licence",
+            remedy="give one of Hugging Face's hub, such as apache-2.0, cc-by-nc-4.0 or other",
+            setting="license",
+        )

@@ -162,8 +162,8 @@ class Settings:
         Raises:
             InputError: names a setting that differs.
         """
-        began = _dotted(json.loads(type(self)().as_json())) | _dotted(before)
-        now = _dotted(json.loads(self.as_json()))
+        began = dotted(json.loads(type(self)().as_json())) | dotted(before)
+        now = dotted(json.loads(self.as_json()))
         for name, _, marks in _leaves(self):
             if FREE_ON_RESUME not in marks and began[name] != now[name]:
                 remedy = "resume with that, or give another <workdir>"
@@ -204,7 +204,7 @@ def _check_bound(name: str, value: Any, bound: Any, values: dict[str, Any]) -> N
     raise InputError(f"{value} is {bound.wrong} {limit}", remedy=remedy, setting=name)
 
 
-def _dotted(values: dict[str, Any]) -> dict[str, Any]:
+def dotted(values: dict[str, Any]) -> dict[str, Any]:
     """``{"head": {"steps": 3}}`` -> ``{"head.steps": 3}``."""
     found: dict[str, Any] = {}
     for name, value in values.items():

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from align_keras import distribution, losses
-from align_keras.losses.global_batch import global_losses
+from align_keras.losses.global_batch import global_losses, repeated_share
 
 
 def reference(images, texts, temperature, smoothing, excluded):
@@ -124,3 +124,22 @@ def test_replicas_with_unequal_shares_give_the_loss_and_gradients_of_one_device(
         own = tf.concat(mirrored.experimental_local_results(part), axis=0)
         np.testing.assert_allclose(own[kept] / 2, wanted, rtol=1e-4, atol=1e-6)
         assert not np.any(own[~kept])
+
+
+def test_repeats_are_counted_over_all_replicas(mirrored):
+    rng = np.random.default_rng(0)
+    ids = rng.choice(rng.integers(-(2**62), 2**62, 5), 16)
+    ids[:4] = 0  # unknown: they repeat none
+    expected = (12 - len(set(ids[4:].tolist()))) / 16
+    assert repeated_share(tf.constant(ids)).numpy() == np.float32(expected)
+    assert repeated_share(tf.zeros([0], tf.int64)).numpy() == 0.0
+    assert repeated_share(tf.range(1, 9, dtype=tf.int64)).numpy() == 0.0
+
+    def share():
+        replica, _ = distribution.replica_place()
+        return repeated_share(tf.reshape(tf.constant(ids), [2, 8])[replica])
+
+    found = mirrored.experimental_local_results(
+        tf.function(lambda: mirrored.run(share), autograph=False)()
+    )
+    assert [own.numpy() for own in found] == [np.float32(expected)] * 2

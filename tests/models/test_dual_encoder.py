@@ -38,6 +38,7 @@ def test_fit_reports_every_metric_and_lamb_lowers_the_loss(build_tiny, batch):
         "temperature",
         "learning_rate",
         "gradient_norm",
+        "repeated_captions",
     }
     assert history["loss"][0] == pytest.approx(
         history["loss_i2t"][0] + history["loss_t2i"][0], rel=1e-5
@@ -45,6 +46,7 @@ def test_fit_reports_every_metric_and_lamb_lowers_the_loss(build_tiny, batch):
     assert history["temperature"][0] == pytest.approx(0.2)
     assert history["learning_rate"][0] == pytest.approx(0.02)
     assert history["gradient_norm"][0] > 0
+    assert history["repeated_captions"][0] == 1 / 8
     later = model.fit(
         dataset.repeat(), steps_per_epoch=15, epochs=3, verbose=0, shuffle=False
     ).history

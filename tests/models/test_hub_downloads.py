@@ -8,13 +8,12 @@ import types
 
 import bert_reference
 import huggingface_hub.constants
-import keras_hub
 import numpy as np
 import pytest
 from conftest import SHARED, build_tiny_model
 from hub_server import serving
 
-from align_keras import AlignDualEncoder
+from align_keras import AlignDualEncoder, sharing
 from align_keras.errors import InputError
 from align_keras.models import pretrained
 
@@ -125,10 +124,15 @@ def test_a_checkpoint_in_hugging_faces_layout(kind, hub):
     np.testing.assert_allclose(model.encode_texts(captions), expected, atol=1e-4)
 
 
-def test_a_preset_is_uploaded_and_loads_again(hub, preset):
-    keras_hub.upload_preset("hf://somebody/uploaded", str(preset))
+def test_a_preset_is_uploaded_with_its_card_and_loads_again(hub, preset):
+    before = (preset / "README.md").read_bytes()
+    sharing.upload_preset("hf://somebody/uploaded", preset)
     names = {name.removeprefix("somebody/uploaded/") for name in hub.uploads}
     assert {"config.json", "model.weights.h5", "task.json", "preprocessor.json"} <= names
+    # keras-hub's own upload writes another card and removes both.
+    assert hub.uploads["somebody/uploaded/README.md"] == before
+    assert (preset / "README.md").read_bytes() == before
+    assert ("POST", "/api/validate-yaml") in hub.requests
     for name, content in hub.uploads.items():
         (hub.root / name).parent.mkdir(parents=True, exist_ok=True)
         (hub.root / name).write_bytes(content)
@@ -136,3 +140,22 @@ def test_a_preset_is_uploaded_and_loads_again(hub, preset):
         embeddings("hf://somebody/uploaded"),
         embeddings(preset),
     )
+
+
+def test_what_cannot_be_uploaded_is_one_line(hub, preset, tmp_path):
+    for uri, folder, line in (
+        ("gs://b/x", preset, "gs://b/x: no address to upload to; give hf://USER/MODEL or kag"),
+        ("hf://a/b", tmp_path / "none", "none: no such folder"),
+        ("hf://a/b", tmp_path, "no config.json in it; give the preset/ of a run"),
+    ):
+        with pytest.raises(InputError, match=line):
+            sharing.upload_preset(uri, folder)
+    shutil.copytree(preset, tmp_path / "damaged")
+    with (tmp_path / "damaged" / "model.weights.h5").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(InputError, match=r"model\.weights\.h5: damaged"):
+        sharing.upload_preset("hf://a/b", tmp_path / "damaged")
+    hub.refuse = 403
+    with pytest.raises(InputError, match="hf://a/b: the hub refuses access"):
+        sharing.upload_preset("hf://a/b", preset)
+    assert not hub.uploads

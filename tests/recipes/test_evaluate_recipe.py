@@ -34,6 +34,7 @@ def test_a_run_is_evaluated_into_its_directory(tiny_run, scene_photos, tmp_path,
         (["--task=knn:x", "--suite=small"], "task and suite are given; give one of --task, --su"),
         (["--suite=smal"], "--suite: unknown suite or task 'smal'; did you mean small? choose"),
         (["--suite=knn:kinds", "--data=kinds={photos},nowhere"], "--data: nowhere: no such folder"),
+        (["--task=knn:x", "--json=x"], "--json: cannot be used with --task"),
         (["--suite=small", "--split=val"], "--split: cannot be used with --suite"),
         (["--suite=retrieval:flickr8k"], "--data: no task can be run: retrieval:flickr8k: no data"),
     ],
@@ -63,12 +64,19 @@ def test_two_models_do_not_write_over_each_others_results(tmp_path, monkeypatch)
 def test_a_suite_finds_its_data_and_runs_are_compared(tiny_run, scene_photos, tmp_path, capsys):
     (tmp_path / "data" / "kinds").parent.mkdir()
     (tmp_path / "data" / "kinds").symlink_to(scene_photos)
-    flags = ["--suite=retrieval:kinds,multi30k", f"--data={tmp_path / 'data'}"]
+    # What one task has found alone is not run again.
+    alone = ["--task=retrieval:kinds", f"--data={tmp_path / 'data/kinds/pairs.jsonl'}"]
     output = f"--output={tmp_path / 'found'}"
+    assert run_recipe_here("evaluate.py", f"--model={tiny_run}", *alone, output) is None
+    flags = ["--suite=retrieval:kinds,multi30k", f"--data={tmp_path / 'data'}"]
     assert run_recipe_here("evaluate.py", f"--model={tiny_run}", *flags, output, "--cache=") is None
-    assert "multi30k                  not run: no data" in capsys.readouterr().out
-    runs = ["--compare", tmp_path / "found", tmp_path / "found"]
+    printed = capsys.readouterr().out
+    assert "multi30k                  not run: no data" in printed
+    assert "retrieval:kinds: its result is there already" in printed
+    runs = ["--compare", tmp_path / "found", tmp_path / "found", f"--json={tmp_path / 'c.json'}"]
     assert run_recipe_here("evaluate.py", *runs, "--bootstrap-samples=20") is None
+    compared = json.loads((tmp_path / "c.json").read_text())
+    assert compared["tasks"]["retrieval:kinds"][0]["differences"] == [[0.0, 0.0, 0.0]]
     printed = capsys.readouterr().out
     assert "retrieval:kinds" in printed and "+0.0% [+0.0%, +0.0%]" in printed
     assert run_recipe_here("evaluate.py", *runs, "--seed=1", "--batch-size=2") == (

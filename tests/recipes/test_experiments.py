@@ -65,7 +65,8 @@ def test_wrong_flags_are_named(flags, setting, message):
 
 def test_experiments_name_presets_and_keep_the_papers_constants():
     assert {settings.model.preset for settings in PRETRAINING.values()} == presets.PRESETS.keys()
-    assert PRETRAINING["align_l2_large"] == PretrainSettings().replace(preset="align_l2_large")
+    name = "align_l2_large"
+    assert PRETRAINING[name] == PretrainSettings().replace(preset=name, experiment=name)
     paper = PRETRAINING["align_l2_large"]
     paper = {**paper.flat(), **vars(with_sizes(paper.data, ""))}
     facts = {
@@ -92,7 +93,7 @@ def test_fine_tuning_for_retrieval_has_the_papers_constants():
     assert (settings.optimizer.learning_rate, settings.optimizer.warmup_steps) == (1e-5, 0)
     assert settings.optimizer.mask_false_negatives
     coco = experiments.read_pretraining([*flags, "--experiment=finetune_coco"], "quickstart", "")
-    assert coco == settings.replace(steps=6000)
+    assert coco == settings.replace(steps=6000, experiment="finetune_coco")
     rate = WarmupLinearDecay(1e-5, 0, 3000)
     expected = [1e-5 * (3000 - step) / 3000 for step in (0, 1, 1500, 2999)]
     assert [float(rate(step)) for step in (0, 1, 1500, 2999)] == pytest.approx(expected)
@@ -108,7 +109,7 @@ def test_an_experiments_sizes_give_way_to_the_models():
 
 def test_fine_tuning_a_classifier_has_the_papers_constants():
     """ImageNet's and the fine-grained sets'."""
-    from align_keras.runs.classification import make_schedule
+    from align_keras.optimizers import make_finetuning_schedule
 
     settings = experiments.read_classification(["--model=RUN", "--task=imagenet"], "")
     assert settings == CLASSIFICATION["imagenet"].replace(model="RUN", task="imagenet")
@@ -119,7 +120,7 @@ def test_fine_tuning_a_classifier_has_the_papers_constants():
         0.01, epochs=100, backbone_factor=0.1, image_size=475, eval_size=600
     )
     assert settings.head.num_steps(1_281_167, 1024) == 125_113
-    rate = make_schedule(training.schedule, 0.1, 100)
+    rate = make_finetuning_schedule(training.schedule, 0.1, 100)
     rates = [float(rate(step)) for step in (0, 29, 30, 59, 60, 89, 90, 99)]
     assert rates == pytest.approx(np.repeat([0.1, 0.02, 0.004, 0.0008], 2))
     assert data_sets.DATA_SETS["imagenet"].paper["finetuned_top_1"] == 0.8864
@@ -130,7 +131,7 @@ def test_fine_tuning_a_classifier_has_the_papers_constants():
     assert (settings.head.steps, settings.full.steps) == (20_000, 10)
     assert (settings.head.learning_rate, settings.full.learning_rate) == (1e-2, 1e-3)
     assert settings.full.frozen_statistics
-    rate = make_schedule(settings.training.schedule, 1e-3, 10)
+    rate = make_finetuning_schedule(settings.training.schedule, 1e-3, 10)
     expected = [1e-3 * (1 + np.cos(np.pi * step / 10)) / 2 for step in (0, 3, 9)]
     assert [float(rate(step)) for step in (0, 3, 9)] == pytest.approx(expected)
 

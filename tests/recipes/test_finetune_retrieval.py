@@ -33,7 +33,7 @@ def test_the_command_ends_in_one_line(flags, line):
 def test_batch_and_steps_suit_the_data_unless_they_are_given(monkeypatch, capsys):
     trained = []
     monkeypatch.setattr(
-        "align_keras.runs.pretraining.pretrain", lambda settings, ended: trained.append(settings)
+        "align_keras.runs.pretraining.pretrain", lambda settings, *_: trained.append(settings)
     )
     monkeypatch.setattr("align_keras.runs.inputs.check_pretraining", lambda _: None)
     monkeypatch.setattr("align_keras.runs.tuning_length.count_pairs", lambda _: 1_000)

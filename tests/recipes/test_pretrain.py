@@ -52,7 +52,7 @@ def test_the_command_ends_in_one_line(flags, line):
 def test_a_command_that_a_signal_ends_says_how_to_go_on(
     monkeypatch, scene_shards, tmp_path, capsys
 ):
-    def pretrain(settings, ended):
+    def pretrain(settings, command, ended):
         assert settings == expected
         with signals.explaining(lambda: "<workdir>=runs/a resumes"):
             os.kill(os.getpid(), signal.SIGTERM)

@@ -41,6 +41,10 @@ def test_a_sound_run_has_none():
             [{"loss": 3.0, "loss_i2t": 0.5, "loss_t2i": 2.5}] * 2,
             r"image to text is far ahead of text to image \(losses 0.50 and 2.50\)",
         ),
+        (
+            [{"loss": 5.0, "repeated_captions": 0.5}, {"loss": 5.0, "repeated_captions": 0.625}],
+            "step 200: 62% of a batch's captions repeat another one.*: look at the most frequent",
+        ),
         ([{"loss": 0.1, "temperature": 0.00501}], "the temperature is at its floor, 0.005"),
         (
             [{"loss": 9.0, "temperature": 0.1}, {"loss": 9.0, "temperature": 0.16}],

@@ -108,6 +108,9 @@ def test_fine_tuning_learns_and_leaves_what_the_readme_names(finished):
             assert (workdir / f"{kind}-colours-{picture}.png").stat().st_size > 5_000
     steps = [line["step"] for line in read_log(workdir / "full")]
     assert steps == list(range(1, 91))
+    card = (workdir / "README.md").read_text()
+    assert "pipeline_tag: image-classification" in card
+    assert f"| top-1 | {metrics['full']['top_1']:.1%} | 33.3% |" in card
     assert not list(workdir.rglob("*partial*"))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from short_runs import settings_of as short_settings
+from tracker_module import TrackerModule
 
 from align_keras import distribution, uploads
 from align_keras.data import records
@@ -36,8 +38,15 @@ def settings_of(*arguments, **options):
 def finished(tiny_preset, scene_shards, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     evaluate = pretraining.evaluate_held_out
-    with mock.patch.object(pretraining, "evaluate_held_out", side_effect=evaluate) as evaluated:
-        metrics = pretrain(settings_of(scene_shards, workdir))
+    wandb = TrackerModule("wandb")
+    with (
+        mock.patch.object(pretraining, "evaluate_held_out", side_effect=evaluate) as evaluated,
+        mock.patch.dict(sys.modules, {"wandb": wandb}),
+    ):
+        metrics = pretrain(settings_of(scene_shards, workdir, tracker="wandb"))
+    tracked = [(step, kept.get("train/loss")) for step, kept in wandb.logged]
+    assert tracked == [(line["step"], line.get("loss")) for line in read_log(workdir)]
+    assert (wandb.given["config"]["batch_size"], wandb.ended) == (40, [0])
     # After the last step, and not once more for the report.
     assert evaluated.call_count == 1
     return workdir, metrics
@@ -61,6 +70,10 @@ def test_a_run_leaves_what_the_readme_names(finished):
     for folder in ("newest", "best"):
         assert list((workdir / "checkpoints" / folder).glob("ckpt-*.index"))
     assert not list(workdir.rglob("*partial*"))
+    card = (workdir / "preset" / "README.md").read_text()
+    assert f"| image to text R@10 | {metrics['i2t_recall_at_10']:.1%} |" in card
+    assert "4 steps of 40 pairs, 1.33 epochs" in card
+    assert "**No licence is set.**" in card
 
 
 def test_tensorboard_has_the_training_and_held_out_curves(finished):
@@ -187,7 +200,12 @@ def test_a_run_on_a_file_system_of_tensorflows_resumes_to_the_same_weights(
 
 def test_a_finished_run_reports_again_without_training(finished, scene_shards, capsys):
     workdir, metrics = finished
-    again = pretrain(settings_of(scene_shards, workdir))
+    card = workdir / "preset" / "README.md"
+    card.write_text("My own words.")
+    again = pretrain(settings_of(scene_shards, workdir, license="mit"), "the command")
+    assert (workdir / "preset" / "README.before.md").read_text() == "My own words."
+    assert "license: mit" in card.read_text() and "the command" in card.read_text()
+    assert not any(own.faults for own in verify(str(workdir)))
     assert again["i2t_recall_at_10"] == metrics["i2t_recall_at_10"]
     assert again["train_pairs_per_second"] == metrics["train_pairs_per_second"]
     assert "resuming" in capsys.readouterr().out

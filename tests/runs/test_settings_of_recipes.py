@@ -37,6 +37,7 @@ def test_pretraining_runs_of_before_resume(tmp_path):
     new |= {"freeze", "frozen_statistics", "schedule", "cache_features"}
     new |= {"text_pooling", "top_convolution", "projection_dim"}
     new |= {"feature_dropout"}
+    new |= {"license", "tracker", "experiment"}
     new |= {"image_rate_factor", "text_rate_factor", "layer_decay"}
     assert json.loads(settings.as_json()).keys() == before.keys() | new
     with pytest.raises(InputError, match=r"^steps: the run in .* began with 6, not 7"):
@@ -49,7 +50,9 @@ def test_classification_runs_of_before_resume(tmp_path):
         model="runs/photos", task="photos", data="photos/labels.jsonl", log_every=1
     )
     settings.check_resumable(before, tmp_path)
-    assert json.loads(settings.as_json()).keys() == before.keys() | {"max_skipped_share"}
+    assert json.loads(settings.as_json()).keys() == before.keys() | {
+        *("max_skipped_share", "license", "tracker", "experiment")
+    }
     with pytest.raises(InputError, match=r"^full\.steps: the run in .* began with 600, not 5"):
         settings.replace(full=Phase(3e-3, steps=5, frozen_statistics=True)).check_resumable(
             before, tmp_path
@@ -102,6 +105,8 @@ def test_classification_runs_of_before_resume(tmp_path):
         ({"freeze": "image_encoder:0"}, "freeze", "no number of steps; give image_encoder:2000"),
         ({"freeze": "image_encoder:1300"}, "freeze", "ends after the last step, 1,300; give fe"),
         ({"layer_decay": 1.5}, "layer_decay", "1.5 is above 1"),
+        ({"tracker": "wandb,comet"}, "tracker", "no tracker 'comet'; choose of tensorboard, mlfl"),
+        ({"license": "Apache 2"}, "license", "'Apache 2' is no identifier of a licence; give one"),
         (
             {"freeze": "text_encoder,head"},
             "freeze",

@@ -114,7 +114,8 @@ def read_results(run: str) -> dict[str, Found]:
     if (folder / "evaluation").is_dir():
         folder = folder / "evaluation"
     found = {}
-    for path in sorted(folder.glob("*.json"), key=str):
+    # Not `glob`, which an address lacks.
+    for path in sorted((own for own in folder.iterdir() if own.suffix == ".json"), key=str):
         try:
             result = json.loads(path.read_bytes())
         except ValueError:

@@ -15,6 +15,7 @@ from align_keras.evaluation.tasks.multi30k import Multi30k
 from align_keras.evaluation.tasks.result import Result, report_result
 from align_keras.evaluation.tasks.retrieval import Retrieval
 from align_keras.evaluation.tasks.sugar_crepe import SugarCrepe
+from align_keras.evaluation.tasks.winoground import Winoground
 from align_keras.paths import AnyPath
 from align_keras.wording import choose
 
@@ -40,7 +41,7 @@ TASKS: dict[str, type[Any]] = {
     task.kind: task
     for task in (
         *(Retrieval, ZeroShot, NearestNeighbours, LinearProbe),
-        *(Crisscrossed, Multi30k, SugarCrepe),
+        *(Crisscrossed, Multi30k, SugarCrepe, Winoground),
     )
 }
 

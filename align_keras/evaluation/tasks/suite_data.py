@@ -36,6 +36,7 @@ SUITES = {
         "zero_shot:pets",
         "zero_shot:dtd",
         "sugar_crepe",
+        "winoground",
     ),
 }
 # What a data set's folder may hold, the first that is there.

@@ -1,0 +1,251 @@
+"""The card of a model, ``README.md``: Markdown with a head in YAML, as the hubs show it."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from align_keras import checksums, files, paths
+from align_keras.checksums import CARD, EARLIER_CARD
+from align_keras.errors import InputError
+from align_keras.paths import AnyPath
+from align_keras.version import __version__
+
+_TAGS = ("align", "arxiv:2102.05918", "tensorflow")
+_NO_LICENCE = (
+    "**No licence is set.** Until there is one, nobody else may use this model. Look at the terms "
+    "of the training data and of the weights that it started from, then add a line such as "
+    "`license: apache-2.0` to the head of this file."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A metric of held-out data."""
+
+    name: str
+    """As of ``evaluation.metrics``, such as ``i2t_recall_at_1``."""
+    title: str
+    value: float
+    chance: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a run knows of the model that it made; empty fields are not known."""
+
+    license: str = ""
+    """An identifier of Hugging Face's hub, such as ``apache-2.0``."""
+    base_models: Sequence[str] = ()
+    """Models on Hugging Face's hub that it started from, ``USER/MODEL``."""
+    data: Sequence[str] = ()
+    """Lines, in Markdown."""
+    training: Sequence[str] = ()
+    """Lines, in Markdown."""
+    figures: Sequence[Figure] = ()
+    held_out: str = ""
+    """The data of the figures."""
+    command: str = ""
+    """What gives the figures."""
+    date: str = ""
+    """Of the figures."""
+
+
+def of_dual_encoder(model: Any, origin: Origin | None = None) -> str:
+    """The card of an ``AlignDualEncoder``, Markdown.
+
+    Args:
+        model: with or without a preprocessor.
+        origin: what is known of its training; None: nothing.
+    """
+    backbone, pre, origin = model.backbone, model.preprocessor, origin or Origin()
+    limits = [
+        "For search, zero-shot classification and as features, on images and captions like those "
+        "that it was trained on. On others measure first.",
+        "Captions carry prejudices, and a model learns them: do not use it to identify or judge "
+        "people. Bias was not measured.",
+        "A similarity is no probability. Compare similarities of one model only.",
+    ]
+    reads = []
+    if pre is not None:
+        limits.insert(
+            1,
+            f"Images are resized to {pre.image_size} x {pre.image_size} pixels, so small details "
+            f"are lost; captions end after {pre.sequence_length} word pieces.",
+        )
+        reads = [
+            f"images of {pre.image_size} x {pre.image_size} pixels, stretched to "
+            f"{pre.resize_size} x {pre.resize_size} first",
+            f"captions of up to {pre.sequence_length} word pieces, of a vocabulary of "
+            f"{len(pre.vocabulary):,}",
+        ]
+    return _render(
+        _head("keras-hub", "zero-shot-image-classification", backbone.name, origin),
+        backbone.name,
+        "Embeds images and captions in one space: ALIGN (Jia et al., 2021, arXiv:2102.05918) in "
+        "Keras 3 and TensorFlow, by align-keras.",
+        [
+            f"image tower: {backbone.image_encoder.count_params():,} parameters",
+            f"text tower: {backbone.text_encoder.count_params():,} parameters",
+            f"embeddings: {backbone.projection_dim} numbers of unit norm",
+            f"temperature: {float(model.temperature.numpy()):.4g}",
+            *reads,
+        ],
+        [
+            "from align_keras import AlignDualEncoder",
+            "",
+            'model = AlignDualEncoder.from_preset("hf://USER/MODEL")  # or the folder of this file',
+        ],
+        limits,
+        origin,
+    )
+
+
+def of_classifier(classifier: Any, name: str, origin: Origin) -> str:
+    """The card of an ``AlignImageClassifier``, Markdown.
+
+    Args:
+        classifier: with its preprocessor.
+        name: of the model.
+        origin: what is known of its training.
+    """
+    size = classifier.preprocessor.image_size
+    names = ", ".join(classifier.class_names[:20])
+    more = ", ..." if len(classifier.class_names) > 20 else ""
+    return _render(
+        _head("keras", "image-classification", name, origin),
+        name,
+        "Classifies images: the image tower of ALIGN (Jia et al., 2021, arXiv:2102.05918) and a "
+        "linear layer, in Keras 3 and TensorFlow, by align-keras.",
+        [
+            f"{classifier.count_params():,} parameters",
+            f"{len(classifier.class_names):,} classes: {names}{more}",
+            f"images of {size} x {size} pixels",
+        ],
+        [
+            "import align_keras, keras",
+            "",
+            'classifier = keras.models.load_model("classifier.keras")',
+        ],
+        [
+            "For photographs of these classes, like those that it was trained on. An image of "
+            "another class gets one of these.",
+            "A softmax of the logits is no calibrated probability.",
+            "Bias was not measured: do not use it to identify or judge people.",
+        ],
+        origin,
+    )
+
+
+def _head(library: str, pipeline: str, name: str, origin: Origin) -> str:
+    """The YAML that hubs read, by Hugging Face's own writer."""
+    # Not at the top: it is slow to import, and few programs save a model.
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type=pipeline,
+            dataset_type="held-out",
+            dataset_name=origin.held_out or "held-out data",
+            metric_type=figure.name,
+            metric_name=figure.title,
+            metric_value=round(figure.value, 4),
+        )
+        for figure in origin.figures
+    ]
+    return ModelCardData(
+        library_name=library,
+        license=origin.license or None,
+        base_model=list(origin.base_models) or None,
+        pipeline_tag=pipeline,
+        tags=list(_TAGS),
+        model_name=name,
+        eval_results=results or None,
+    ).to_yaml(line_break="\n")
+
+
+def _render(
+    head: str,
+    name: str,
+    what: str,
+    parts: Sequence[str],
+    load: Sequence[str],
+    limits: Sequence[str],
+    origin: Origin,
+) -> str:
+    unknown = ("Not known: the model was saved without a run.",)
+    licence = f"`{origin.license}`" if origin.license else _NO_LICENCE
+    lines = [
+        *("---", head.strip(), "---", f"# {name}", "", what, ""),
+        *_items(parts),
+        *("", "## Use", "", "```python", *load, "```"),
+        *("", "## Data", "", *(_items(origin.data) or unknown)),
+        *("", "## Training", "", *(_items(origin.training) or unknown)),
+        *("", "## Figures", "", *_figures(origin)),
+        *("", "## Limits and intended use", "", *_items(limits)),
+        *("", "## Licence", "", licence, ""),
+        f"Written by align-keras {__version__}, TensorFlow {tf.__version__}, "
+        f"Keras {keras.__version__}. The text may be edited: this file has no checksum.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _items(lines: Iterable[str]) -> list[str]:
+    return [f"- {line}" for line in lines]
+
+
+def _figures(origin: Origin) -> Iterator[str]:
+    if not origin.figures:
+        yield "None: nothing was evaluated."
+        return
+    yield f"{origin.held_out}, {origin.date}:"
+    yield ""
+    yield "| | model | chance |"
+    yield "|---|---|---|"
+    for figure in origin.figures:
+        chance = "" if figure.chance is None else f"{figure.chance:.1%}"
+        yield f"| {figure.title} | {figure.value:.1%} | {chance} |"
+    if origin.command:
+        yield from ("", "```", origin.command, "```")
+
+
+def keep_edited(before: AnyPath, new: AnyPath) -> bool:
+    """Copies a card that somebody has edited, before a new one takes its place.
+
+    Args:
+        before: the folder as it is; it need not exist.
+        new: a folder that replaces it, or whose files do, or itself; gets ``EARLIER_CARD``.
+
+    Returns:
+        Whether there was an edited card.
+    """
+    card, kept = before / CARD, before / EARLIER_CARD
+    is_edited = card.is_file() and not _is_as_written(card)
+    found = card if is_edited else kept
+    if found.is_file() and found != new / EARLIER_CARD:
+        files.write_whole(new / EARLIER_CARD, found.read_text(encoding="utf-8"))
+    return is_edited
+
+
+def _is_as_written(card: AnyPath) -> bool:
+    with contextlib.suppress(InputError):  # a damaged list
+        listed = checksums.read(checksums.list_of(card.parent)) or {}
+        return listed.get(CARD) == checksums.of_file(card)
+    return False
+
+
+def write(folder: Path, before: str | os.PathLike[str] | AnyPath, text: str) -> None:
+    """Writes a card into a folder whose files will replace those of another.
+
+    Args:
+        folder: new.
+        before: the folder that its files go to.
+        text: of the card.
+    """
+    keep_edited(paths.path_of(before), folder)
+    (folder / CARD).write_text(text, encoding="utf-8")

@@ -1,0 +1,20 @@
+"""The command of this process, as a card shows it."""
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+
+# An absolute path in a flag, also one of several: all but its last two names.
+_FOLDERS = re.compile(r"(^|[=,])/(?:[^/,=]*/)+(?=[^/,=]*/[^/,=]+)")
+
+
+def command_line(arguments: Sequence[str] | None = None) -> str:
+    """``python recipes/pretrain.py --steps=5``, without the folders of this machine.
+
+    Args:
+        arguments: the recipe's path and flags; None for those of the process.
+    """
+    recipe, *flags = sys.argv if arguments is None else arguments
+    shown = [_FOLDERS.sub(r"\1", flag) for flag in flags]
+    return shlex.join(["python", "/".join(recipe.rsplit("/", 2)[-2:]), *shown])
