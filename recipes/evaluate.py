@@ -40,9 +40,9 @@ class EvaluateSettings:
     task: Annotated[str, COMMON] = ""
     """Protocol and data set: retrieval:NAME, zero_shot:NAME, knn:NAME, linear_probe:NAME,
     crisscrossed, multi30k, sugar_crepe or winoground. NAME is a known data set (flickr8k,
-    flickr30k, coco, imagenet, imagenet_v2, imagenet_a, imagenet_r, imagenet_sketch, cifar10, cifar100, food101,
-    pets, flowers, cars, dtd, caltech101, eurosat, stl10), or any other name together with
-    --data."""
+    flickr30k, coco, imagenet, imagenet_v2, imagenet_a, imagenet_r, imagenet_sketch, cifar10,
+    cifar100, food101, pets, flowers, cars, dtd, caltech101, eurosat, stl10), or any other name
+    together with --data."""
     suite: Annotated[str, COMMON] = ""
     """Runs many tasks but loads the model once: paper (all tasks of the paper), small (takes
     minutes), or tasks joined by commas. A task that already has a result for this model and data is
@@ -55,8 +55,8 @@ class EvaluateSettings:
     """Evaluation data: tfds:NAME; a table (.jsonl, .csv, .tsv, .parquet) with the columns image and
     captions or class_name; Karpathy's .json; a folder with one folder of images per class; a quoted
     pattern of shards; for crisscrossed, multi30k, sugar_crepe and winoground the folder of their
-    files. Empty: the data set of --task, read from TFDS. With --suite, joined by commas: NAME=PATH for one data
-    set, or a folder that holds NAME.jsonl or a folder NAME for each data set."""
+    files. Empty: the data set of --task, read from TFDS. With --suite, joined by commas: NAME=PATH
+    for one data set, or a folder that holds NAME.jsonl or a folder NAME for each data set."""
     split: Annotated[str, COMMON] = ""
     """Split of --data: a TFDS split, a split of Karpathy's file, a value of the table's column
     split, or a subfolder. Empty: the data set's own test split, or test."""
