@@ -40,7 +40,7 @@ Evaluated = tuple[Metrics, Metrics, dict[str, Any] | None]
 #: What a run writes into its directory after ``settings.json``, by which a later one knows it.
 WRITTEN = (
     *("preset", "checkpoints", "start.json", "log.jsonl", "skipped.json"),
-    *("metrics.json", "curves.png", "retrieval.png"),
+    *("metrics.json", "curves.png", "retrieval.png", "captions.png"),
 )
 
 
@@ -96,7 +96,8 @@ def _pretrain(run: PretrainingRun, started: float) -> Metrics:
     metrics["seconds"] = time.perf_counter() - started
     if at_start:
         metrics["start"] = at_start
-    report.write_report(run.workdir, run.data.evaluation, metrics, chance, held_out)
+    batch_size = run.settings.run.batch_size
+    report.write_report(run.workdir, run.data.evaluation, metrics, chance, held_out, batch_size)
     return metrics
 
 

@@ -43,8 +43,11 @@ def test_copies_are_found_at_any_size_and_other_photographs_are_not(photos):
     evaluation = near_duplicates.EvaluationImages(photos[:20])
     for factor, quality in ((1, 95), (1, 50), (0.7, 85), (2, 85)):
         copies = [resized(photo, factor, quality) for photo in photos[:20]]
-        assert sum(evaluation.find(copies)) >= 19
-    assert not any(evaluation.find(photos[20:]))
+        found = evaluation.find(copies)
+        assert sum(place == own for own, place in enumerate(found)) >= 19
+    assert set(evaluation.find(photos[20:])) == {None}
+    shown = Image.open(io.BytesIO(evaluation.thumbnail(3)))
+    assert max(shown.size) == near_duplicates.THUMBNAIL
     assert evaluation.find([]) == []
 
 
@@ -54,9 +57,10 @@ def test_embeddings_find_what_the_hash_does_not(photos, build_tiny, preprocessor
     options = {"max_distance": 0, "preset": str(tmp_path / "preset")}
     evaluation = near_duplicates.EvaluationImages(photos[:3], **options, max_cosine=0.999)
     embeddings = model.encode_images(photos)
-    expected = (np.asarray(embeddings) @ np.asarray(embeddings[:3]).T).max(axis=1) > 0.999
-    assert evaluation.find(photos) == list(expected)
-    assert expected[:3].all()
+    cosines = np.asarray(embeddings) @ np.asarray(embeddings[:3]).T
+    found = evaluation.find(photos)
+    assert [place is not None for place in found] == list(cosines.max(axis=1) > 0.999)
+    assert found[:3] == [0, 1, 2]
 
 
 def test_evaluation_images_come_from_folders_and_shards(photos, tmp_path, caplog):
@@ -82,4 +86,4 @@ def test_an_evaluation_image_with_megabytes_of_text_is_compared_too(photos, tmp_
     texts.add_text("workflow", "x" * 3_000_000, zip=True)
     Image.open(io.BytesIO(photos[0])).save(tmp_path / "1.png", pnginfo=texts)
     found = near_duplicates.decodable_images(open_images(tmp_path))
-    assert near_duplicates.EvaluationImages(found).find(photos[:1]) == [True]
+    assert near_duplicates.EvaluationImages(found).find(photos[:1]) == [0]
