@@ -124,6 +124,8 @@ class ServeSettings(SearchSettings):
     """Port to listen on; 0 for any that is free."""
     allowed_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A name by which browsers may call the page, beside --host and localhost; may be repeated."""
+    originals: Annotated[str, paths.LOCAL] = ""
+    """The indexed folder or table: results then open at full size. Empty: thumbnails only."""
 
 
 def index(settings):
@@ -177,7 +179,7 @@ def index(settings):
     return header
 
 
-def open_search(settings):
+def open_search(settings, originals=None):
     """An ``ImageSearch``; faults in the index are reported before TensorFlow loads."""
     from align_keras.runs.presets import load_model
 
@@ -188,7 +190,7 @@ def open_search(settings):
         model = load_model(model_to_load(opened, settings.model))
         from align_keras.search.image_search import ImageSearch
 
-        return ImageSearch(model, opened)
+        return ImageSearch(model, opened, originals)
 
 
 def query(settings):
@@ -214,9 +216,9 @@ def query(settings):
         from align_keras.search.match_sheet import draw_matches
 
         title = " ".join(filter(None, [Path(settings.image).name, settings.text]))
-        title += f" without {settings.without}" if settings.without else ""
+        title = f"{title} without {settings.without}".strip() if settings.without else title
         with concerning("index"):
-            draw_matches(settings.sheet, title, found)
+            draw_matches(settings.sheet, title, found, image=image)
         print(f"drawn: {settings.sheet}")
     return found
 
@@ -242,12 +244,15 @@ def evaluate(settings):
 def serve(settings):
     """Shows the page until it is interrupted."""
     from align_keras.search import listening, page_guard
+    from align_keras.search.originals import Originals
 
     page_guard.require_starlette()
     page_guard.allowed_names(settings.allowed_host)
+    with concerning("originals"):
+        originals = Originals(settings.originals) if settings.originals else None
     # Whoever asks while the model loads is answered once it has.
     with listening.listen(settings.host, settings.port) as listener:
-        search = open_search(settings)
+        search = open_search(settings, originals)
         search.index.verify_in_background(tell)
         from align_keras.search import page_server
 

@@ -11,7 +11,10 @@ MAX_CHARACTERS = 1_000
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """What is looked for: a sentence, an image, or an image changed by a sentence."""
+    """What is looked for: a sentence, an image, or an image changed by a sentence.
+
+    ``without`` alone looks for what is least like its words.
+    """
 
     text: str = ""
     """A sentence."""
@@ -34,8 +37,9 @@ def checked_texts(query: Query) -> tuple[str, str] | InputError:
     for weight in (query.text_weight, query.without_weight):
         if not abs(weight) <= 100:
             return InputError(f"a weight must be a number from -100 to 100, not {weight}")
-    if not text and not query.image:
-        return InputError("nothing to look for", remedy="give a sentence or an image")
+    if not text and not query.image and not (without and query.without_weight > 0):
+        remedy = "give a sentence, an image or words to take away"
+        return InputError("nothing to look for", remedy=remedy)
     return text, without
 
 
