@@ -238,6 +238,7 @@ def test_a_result_opens_at_full_size_where_its_file_is_known(tab, page_search, p
         image = opened.value.locator("img")
         image.wait_for()
         size = image.evaluate("image => [image.naturalWidth, image.naturalHeight]")
-        assert size == list(Image.open(photos_of_page / first.name).size)
+        with Image.open(photos_of_page / first.name) as original:
+            assert size == list(original.size)
     finally:
         page_search.originals = None
