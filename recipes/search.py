@@ -128,6 +128,8 @@ class ServeSettings(SearchSettings):
     allowed_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Further host name under which browsers may open the page, beside --host and localhost. May be
     repeated."""
+    originals: Annotated[str, paths.LOCAL] = ""
+    """The indexed folder or table. Results then open at full size. Empty: thumbnails only."""
 
 
 def index(settings):
@@ -178,7 +180,7 @@ def index(settings):
     return header
 
 
-def open_search(settings):
+def open_search(settings, originals=None):
     """An ``ImageSearch``; faults in the index are reported before TensorFlow loads."""
     from align_keras.runs.presets import load_model
 
@@ -189,7 +191,7 @@ def open_search(settings):
         model = load_model(model_to_load(opened, settings.model))
         from align_keras.search.image_search import ImageSearch
 
-        return ImageSearch(model, opened)
+        return ImageSearch(model, opened, originals)
 
 
 def query(settings):
@@ -215,9 +217,9 @@ def query(settings):
         from align_keras.search.match_sheet import draw_matches
 
         title = " ".join(filter(None, [Path(settings.image).name, settings.text]))
-        title += f" without {settings.without}" if settings.without else ""
+        title = f"{title} without {settings.without}".strip() if settings.without else title
         with concerning("index"):
-            draw_matches(settings.sheet, title, found)
+            draw_matches(settings.sheet, title, found, image=image)
         print(f"drawn: {settings.sheet}")
     return found
 
@@ -243,12 +245,15 @@ def evaluate(settings):
 def serve(settings):
     """Serves the page until interrupted."""
     from align_keras.search import listening, page_guard
+    from align_keras.search.originals import Originals
 
     page_guard.require_starlette()
     page_guard.allowed_names(settings.allowed_host)
+    with concerning("originals"):
+        originals = Originals(settings.originals) if settings.originals else None
     # Requests that arrive while the model loads are answered afterwards.
     with listening.listen(settings.host, settings.port) as listener:
-        search = open_search(settings)
+        search = open_search(settings, originals)
         search.index.verify_in_background(tell)
         from align_keras.search import page_server
 

@@ -3,17 +3,17 @@
 import textwrap
 from typing import Any
 
-from matplotlib.figure import Figure
-from PIL import Image
-
 from align_keras import figures
 from align_keras.data.inspection import REFUSED, SKIPPED
 from align_keras.paths import AnyPath
-from align_keras.preprocessing.decoding.decoder import decode_pixels
+from align_keras.preprocessing import thumbnails
 from align_keras.wording import counted, rate
 
 _TITLES = {"width": "width, pixels", "height": "height, pixels"}
 _TITLES |= {"shorter_side": "shorter side, pixels", "bytes": "file, bytes"}
+
+# Of the sheet: inches, and the characters of a line at 8 points.
+_CELL, _TITLE, _CAPTION_LINE = 2.3, 0.25, 32
 
 
 def problems(
@@ -123,23 +123,29 @@ def format_summary(report: dict[str, Any]) -> str:
 
 
 def draw_sheet(path: str | AnyPath, samples: list[dict[str, Any]], columns: int = 6) -> None:
-    """Draws pairs: each image whole, its caption below, its size above.
+    """Draws pairs: each image in its own shape, its size above, its whole caption below.
 
     Args:
         path: path of the PNG.
         samples: as of an ``Inspection``.
         columns: pairs per row.
     """
-    rows = -(-len(samples) // columns)
-    figure = Figure(figsize=(2.3 * columns, 2.9 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, pair in zip(grid.flat, samples, strict=False):
-        image = Image.fromarray(decode_pixels(pair["jpg"]))
-        image.thumbnail((400, 400))
-        axes.imshow(image)
-        axes.set_title(f"{pair['width']} x {pair['height']}", fontsize=7, color="grey")
-        caption = figures.plain(textwrap.fill(textwrap.shorten(pair["text"], 110), 30))
-        axes.text(0.5, -0.03, caption, transform=axes.transAxes, ha="center", va="top", fontsize=8)
-    figures.save(figure, path)
+    captions = [figures.wrap(pair["text"], _CAPTION_LINE) for pair in samples]
+    starts = range(0, len(samples), columns)
+    line = figures.line_height(8)
+    heights = [
+        _TITLE + _CELL + line * max(map(len, captions[start : start + columns])) + 0.2
+        for start in starts
+    ]
+    figure, axes = figures.sheet(_CELL * min(columns, len(samples)), sum(heights))
+    top = 0.0
+    for start, height in zip(starts, heights, strict=True):
+        for place in range(start, min(start + columns, len(samples))):
+            pair, left = samples[place], _CELL * (place - start)
+            size, middle = f"{pair['width']} x {pair['height']}", left + _CELL / 2
+            figures.write(axes, [size], middle, top + 0.08, 7, color="grey", ha="center")
+            picture = thumbnails.small_pixels(pair["jpg"], 400)
+            figures.put(axes, picture, left + 0.1, top + _TITLE, _CELL - 0.2)
+            figures.write(axes, captions[place], middle, top + _TITLE + _CELL, 8, ha="center")
+        top += height
+    figures.close_sheet(figure, axes, path)

@@ -13,7 +13,11 @@ from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError
 from align_keras.evaluation import retrieval, zero_shot
 from align_keras.evaluation.metrics import ACCURACIES
+from align_keras.preprocessing import thumbnails
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
+
+# Of a sheet: pixels of the longer side.
+_PICTURE = 320
 
 
 class HeldOutPairs:
@@ -136,15 +140,17 @@ class HeldOutPairs:
                 chance[name] = 1.0 / len(self.class_names)
         return metrics, chance
 
-    def images(self, rows: np.ndarray) -> np.ndarray:
-        """The crops of some records for a picture, uint8, ``(rows, size, size, 3)``."""
+    def images(self, rows: np.ndarray) -> list[np.ndarray]:
+        """The images of some records for a picture: uint8, ``(height, width, 3)``, at most 320.
+
+        One for each of ``rows``, upright and in its own shape.
+        """
         wanted = set(np.asarray(rows).tolist())
         images = {}
         for row, record in enumerate(self._read()):
             if row in wanted and record is not None:
-                encoded = tf.constant(records.parse_pair(record)["jpg"])
-                images[row] = self.preprocessor.decode_centre_crop(encoded).numpy()
-        return np.stack([images[row] for row in np.asarray(rows).tolist()])
+                images[row] = thumbnails.small_pixels(records.parse_pair(record)["jpg"], _PICTURE)
+        return [images[row] for row in np.asarray(rows).tolist()]
 
 
 def _text_fields(record: bytes | None) -> dict[str, Any]:

@@ -23,6 +23,20 @@ def make_thumbnail(image: bytes | np.ndarray, size: int, quality: int = 85) -> b
     return _encode(Image.fromarray(pixels), size, quality)
 
 
+def small_pixels(encoded: bytes, size: int) -> np.ndarray:
+    """An image in its own shape, upright, its longer side at most ``size`` pixels.
+
+    Returns:
+        uint8, ``(height, width, 3)``.
+
+    Raises:
+        ImageFaultError: if it is not decoded.
+    """
+    picture = Image.fromarray(decode_pixels(encoded))
+    picture.thumbnail((size, size))
+    return np.asarray(picture)
+
+
 def _encode(picture: Image.Image, size: int, quality: int) -> bytes:
     picture.thumbnail((size, size))
     encoded = io.BytesIO()

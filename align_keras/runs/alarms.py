@@ -15,18 +15,21 @@ _RISEN = 1.5
 _REPEATED = 0.5
 
 
+def guessing_loss(batch_size: int) -> float:
+    """The loss of a model that guesses among N pairs: ln N in each direction, 2 ln N in all."""
+    return 2 * math.log(max(batch_size, 2))
+
+
 class Alarms:
     """Looks at each line of the log; says a thing once in a process.
 
-    A model that guesses among N pairs has a loss of ln N in each direction, 2 ln N in all.
-
     Args:
-        batch_size: N, pairs a global batch.
+        batch_size: pairs a global batch.
         min_temperature: its floor.
     """
 
     def __init__(self, batch_size: int, min_temperature: float) -> None:
-        self.guessing = 2 * math.log(max(batch_size, 2))
+        self.guessing = guessing_loss(batch_size)
         self.min_temperature = min_temperature
         self._first: Mapping[str, float] | None = None
         self._near_since, self._near_lines = 0, 0

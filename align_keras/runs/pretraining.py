@@ -42,7 +42,7 @@ Evaluated = tuple[Metrics, Metrics, dict[str, Any] | None]
 #: Files that a run writes into its directory after ``settings.json``, which marks it as a run.
 WRITTEN = (
     *("preset", "checkpoints", "features", "start.json", "log.jsonl", "skipped.json"),
-    *("metrics.json", "curves.png", "retrieval.png", "trackers.json"),
+    *("metrics.json", "curves.png", "retrieval.png", "captions.png", "trackers.json"),
 )
 
 
@@ -116,7 +116,8 @@ def _pretrain(run: PretrainingRun, started: float, command: str) -> Metrics:
     metrics["seconds"] = time.perf_counter() - started
     if at_start:
         metrics["start"] = at_start
-    report.write_report(run.workdir, run.data.evaluation, metrics, chance, held_out)
+    batch_size = run.settings.run.batch_size
+    report.write_report(run.workdir, run.data.evaluation, metrics, chance, held_out, batch_size)
     return metrics
 
 

@@ -1,18 +1,22 @@
 """What a run shows at its end: pictures and a table."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import ticker
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from align_keras import figures, progress
+from align_keras.evaluation import sheets
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS, TITLES
-from align_keras.evaluation.sheets import draw_retrievals
+from align_keras.evaluation.retrieval import best_positive_ranks
 from align_keras.files import write_whole
 from align_keras.paths import AnyPath
+from align_keras.runs.alarms import guessing_loss
 from align_keras.runs.log_lines import read_log
 from align_keras.wording import counted, rate
 
@@ -81,61 +85,129 @@ def draw_retrieval_sheet(
         columns: images per caption.
     """
     groups = embeddings["groups"]
-    _, images = np.unique(groups, return_index=True)
-    asked = np.unique(np.linspace(0, len(groups) - 1, rows).astype(int))
-    columns = min(columns, len(images))
-    scores = embeddings["text_embeddings"][asked] @ embeddings["image_embeddings"][images].T
+    ids, images = np.unique(groups, return_index=True)
+    asked = _spread(len(groups), rows)
+    texts, keys = embeddings["text_embeddings"][asked], embeddings["image_embeddings"][images]
+    scores = texts @ keys.T
     best = np.argsort(-scores, axis=1)[:, :columns]
     pictures = evaluation.images(embeddings["rows"][images[best]].ravel())
-    draw_retrievals(
+    width = best.shape[1]
+    sheets.draw_retrievals(
         path,
         [evaluation.captions[row] for row in embeddings["rows"][asked]],
-        pictures.reshape(*best.shape, *pictures.shape[1:]),
-        groups[images[best]] == groups[asked][:, None],
+        [pictures[width * row : width * (row + 1)] for row in range(len(asked))],
+        ids[best] == groups[asked][:, None],
         np.take_along_axis(scores, best, axis=1),
+        best_positive_ranks(texts, keys, groups[asked], ids),
+        len(images),
     )
 
 
-def draw_curves(path: str | AnyPath, lines: list[dict[str, Any]]) -> None:
-    """Draws loss, recalls, temperature and learning rate over the steps.
+def draw_captions_sheet(
+    path: str | AnyPath,
+    evaluation: HeldOutPairs,
+    embeddings: dict[str, np.ndarray],
+    rows: int = 8,
+    columns: int = 5,
+) -> None:
+    """Draws the captions that some held-out images find, evenly spread over the images.
+
+    Args:
+        path: of the PNG.
+        evaluation: the held-out pairs.
+        embeddings: as of ``evaluation.embed``.
+        rows: images.
+        columns: captions an image.
+    """
+    groups = embeddings["groups"]
+    ids, images = np.unique(groups, return_index=True)
+    asked = _spread(len(images), rows)
+    queries, texts = embeddings["image_embeddings"][images[asked]], embeddings["text_embeddings"]
+    scores = queries @ texts.T
+    best = np.argsort(-scores, axis=1)[:, :columns]
+    captions = np.array(evaluation.captions, object)[embeddings["rows"]]
+    sheets.draw_captions(
+        path,
+        evaluation.images(embeddings["rows"][images[asked]]),
+        captions[best].tolist(),
+        groups[best] == ids[asked][:, None],
+        np.take_along_axis(scores, best, axis=1),
+        best_positive_ranks(queries, texts, ids[asked], groups),
+        len(groups),
+    )
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, most).astype(int))
+
+
+def draw_curves(
+    path: str | AnyPath,
+    lines: list[dict[str, Any]],
+    batch_size: int = 0,
+    chance: Mapping[str, float | None] | None = None,
+) -> None:
+    """Draws loss, recalls, temperature and learning rate over the steps, with chance dashed.
 
     Args:
         path: path of the PNG.
         lines: as returned by ``log.read_log``.
+        batch_size: number of pairs in a global batch, which gives the chance of a step's loss and
+            recalls; 0 if unknown.
+        chance: chance of the held-out metrics; some may be missing.
     """
     train = [line for line in lines if line["kind"] == "train"]
     held_out = [line for line in lines if line["kind"] == "eval"]
-    panels = (
-        ("loss", (("loss", train),)),
-        (
-            "recall at 1 in the batch",
-            (("i2t_recall_at_1", train), ("t2i_recall_at_1", train)),
-        ),
-        (
-            "recall at 5, held out",
-            (("i2t_recall_at_5", held_out), ("t2i_recall_at_5", held_out)),
-        ),
-        ("temperature", (("temperature", train),)),
-        ("learning rate", (("learning_rate", train),)),
-        ("gradient norm", (("gradient_norm", train),)),
+    ways = ("i2t_recall_at_1", "t2i_recall_at_1"), ("i2t_recall_at_5", "t2i_recall_at_5")
+    guessed = [1 / batch_size if batch_size else None] * 2
+    known = [(chance or {}).get(name) for name in ways[1]]
+    loss = guessing_loss(batch_size) if batch_size else None
+    panels: tuple[tuple[str, list[dict[str, Any]], Sequence[str], Sequence[float | None]], ...] = (
+        ("loss", train, ("loss",), (loss,)),
+        ("recall at 1 in the batch", train, ways[0], guessed),
+        ("recall at 5, held out", held_out, ways[1], known),
+        ("temperature", train, ("temperature",), ()),
+        ("learning rate", train, ("learning_rate",), ()),
+        ("gradient norm", train, ("gradient_norm",), ()),
     )
     figure = Figure(figsize=(13, 7), layout="constrained")
-    for axes, (title, curves) in zip(figure.subplots(2, 3).flat, panels, strict=True):
-        top = 0.0
-        for name, source in curves:
-            points = [(line["step"], line[name]) for line in source if name in line]
-            if points:
-                axes.plot(*zip(*points, strict=True), marker="." if len(points) < 20 else None)
-                top = max(top, *(value for _, value in points))
-        axes.set_title(title)
-        axes.set_xlabel("step")
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
-        # By itself the top would hug a curve that hardly moves.
-        axes.set_ylim(0, 1.1 * top or None)
-        axes.grid(alpha=0.3)
-        if len(curves) > 1:
-            axes.legend(["image to text", "text to image"][: len(axes.lines)])
+    for axes, panel in zip(figure.subplots(2, 3).flat, panels, strict=True):
+        _draw_panel(axes, *panel)
     figures.save(figure, path)
+
+
+def _draw_panel(
+    axes: Axes,
+    title: str,
+    lines: list[dict[str, Any]],
+    names: Sequence[str],
+    chance: Sequence[float | None],
+) -> None:
+    """Draws the curves of some fields of the log, and the chance of each."""
+    top = 0.0
+    for name in names:
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        if points:
+            label = {"i2t": "image to text", "t2i": "text to image"}.get(name[:3], "model")
+            marker = "." if len(points) < 20 else None
+            axes.plot(*zip(*points, strict=True), marker=marker, label=label)
+            top = max(top, *(value for _, value in points))
+    # Directions with the same chance share a line.
+    levels = sorted({level for level in chance if level is not None})
+    if top:
+        for place, level in enumerate(levels):
+            named = {} if place else {"label": "chance"}
+            axes.axhline(level, color="grey", linestyle="--", linewidth=1, **named)
+            top = max(top, level)
+    axes.set(title=title, xlabel="step")
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+    if "recall" in title:
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1))
+    # By itself the top would hug a curve that hardly moves.
+    axes.set_ylim(0, 1.1 * top or None)
+    axes.grid(alpha=0.3)
+    if len(axes.lines) > 1:
+        axes.legend()
 
 
 def write_report(
@@ -144,6 +216,7 @@ def write_report(
     metrics: dict[str, Any],
     chance: dict[str, float],
     held_out: dict[str, Any] | None,
+    batch_size: int,
 ) -> None:
     """Writes ``metrics.json``, draws the pictures and prints the closing table.
 
@@ -153,14 +226,16 @@ def write_report(
         metrics: as ``format_table`` takes them.
         chance: likewise.
         held_out: the pairs' embeddings, as ``HeldOutPairs.embed`` gives them.
+        batch_size: pairs of a global batch.
     """
     write_whole(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     pictures = ["curves.png"]
     with progress.working("drawing curves and retrieved images"):
-        draw_curves(workdir / "curves.png", read_log(workdir))
+        draw_curves(workdir / "curves.png", read_log(workdir), batch_size, chance)
         if evaluation and held_out:
-            pictures.append("retrieval.png")
+            pictures += ["retrieval.png", "captions.png"]
             draw_retrieval_sheet(workdir / "retrieval.png", evaluation, held_out)
+            draw_captions_sheet(workdir / "captions.png", evaluation, held_out)
     print(format_table(metrics, chance))
     files = ", ".join(["checkpoints/", "logs/", "preset/", "metrics.json", *pictures])
     print(f"run directory: {workdir} ({files})")

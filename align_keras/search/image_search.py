@@ -14,8 +14,10 @@ from align_keras.errors import InputError, Place
 from align_keras.evaluation import embedding, zero_shot
 from align_keras.evaluation.composed_search import compose
 from align_keras.evaluation.fingerprint import is_fingerprint_of
-from align_keras.preprocessing.decoding.faults import MAX_PIXELS
+from align_keras.preprocessing.decoding.faults import MAX_PIXELS, ImageFaultError
+from align_keras.preprocessing.thumbnails import make_thumbnail
 from align_keras.search.image_index import ImageIndex
+from align_keras.search.originals import MAX_SIZE, Originals
 from align_keras.search.pixel_budget import PixelBudget, pixels_of
 from align_keras.search.queries import Query, checked_texts, clean_text
 
@@ -46,12 +48,13 @@ class ImageSearch:
     Args:
         model: an ``AlignDualEncoder`` with its preprocessor.
         index: an ``ImageIndex``.
+        originals: the files of the indexed images, to show them at full size; None without.
 
     Raises:
         InputError: if the index is of another model.
     """
 
-    def __init__(self, model: Any, index: ImageIndex) -> None:
+    def __init__(self, model: Any, index: ImageIndex, originals: Originals | None = None) -> None:
         header = index.header
         is_its_own = is_fingerprint_of(header.fingerprint, model)
         if not is_its_own or model.backbone.projection_dim != header.width:
@@ -62,6 +65,7 @@ class ImageSearch:
             )
         self.model = model
         self.index = index
+        self.originals = originals
         self._pixels = PixelBudget(MAX_PIXELS)
 
     def warm_up(self) -> None:
@@ -107,9 +111,11 @@ class ImageSearch:
         if query.image:
             found = self.embed_image(query.image)
             found = found if text is None else _compose(found, text, query.text_weight)
-        else:
-            assert text is not None
+        elif text is not None:
             found = text
+        else:
+            assert without is not None
+            return -without
         return found if without is None else _compose(found, without, -query.without_weight)
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -184,6 +190,21 @@ class ImageSearch:
             for place, score in zip(places.tolist(), scores.tolist(), strict=True)
             if place >= 0 and np.isfinite(score)
         ]
+
+    def original(self, place: int) -> bytes:
+        """The file of an image as a JPEG without metadata; empty if it is not known or readable.
+
+        Its longer side is at most ``originals.MAX_SIZE`` pixels.
+        """
+        name = self.index.label(place).name
+        encoded = self.originals.read(name) if self.originals else b""
+        if not encoded:
+            return b""
+        with self._pixels.taken(pixels_of(encoded)):
+            try:
+                return make_thumbnail(encoded, MAX_SIZE, quality=90)
+            except ImageFaultError:
+                return b""
 
     def classify(
         self, encoded: bytes, class_names: Sequence[str], prompt: str = "a photo of a {}"

@@ -1,52 +1,74 @@
 """Draws the results of a search."""
 
 import io
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from PIL import Image
 
 from align_keras import figures
 from align_keras.errors import InputError
+from align_keras.preprocessing import thumbnails
 from align_keras.search.image_index import MAX_THUMBNAIL_SIZE
 from align_keras.search.image_search import Match
 
+# Inches; characters of a line at 7 points and of the title.
+_CELL, _PICTURE, _TITLE = 2.2, 2.0, 0.5
+_LINE, _TITLE_LINE = 34, 70
 
-def draw_matches(path: str | Path, title: str, matches: Sequence[Match], columns: int = 6) -> None:
-    """Draws matches, best first; images without a thumbnail are white.
+
+def draw_matches(
+    path: str | Path,
+    title: str,
+    matches: Sequence[Match],
+    columns: int = 6,
+    image: bytes = b"",
+) -> None:
+    """Draws the query and its matches, best first, each in its own shape with its whole caption.
 
     Args:
         path: path of the PNG; its folder is made.
         title: the query.
-        matches: names are drawn as they stand.
+        matches: names are drawn as they stand. An image without a thumbnail leaves its place
+            empty.
         columns: images per row.
+        image: the encoded query image; empty if there is none.
 
     Raises:
-        InputError: if a thumbnail is larger than an index may have.
+        InputError: if a thumbnail is larger than an index may have, or the image does not decode.
     """
-    rows = max(1, -(-len(matches) // columns))
-    figure = Figure(figsize=(2.2 * columns, 2.6 * rows + 0.5), layout="constrained")
-    figure.suptitle(figures.plain(textwrap.shorten(title, 110)))
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.axis("off")
-    for axes, match in zip(grid, matches, strict=False):
-        axes.imshow(_picture(match))
-        name = match.caption or match.name
-        # A long path has no spaces to cut it at; its end tells it from others.
-        shown = textwrap.fill(
-            name if " " in name else name[-60:], 30, max_lines=2, break_on_hyphens=False
-        )
-        axes.set_title(f"{match.score:.3f}\n{figures.plain(shown)}", fontsize=7)
-    figures.save(figure, path)
+    names = [
+        figures.wrap(f"{match.score:.3f}\n{match.caption or match.name}", _LINE)
+        for match in matches
+    ]
+    starts = range(0, len(matches), columns)
+    heights = [
+        _CELL + figures.line_height(7) * max(map(len, names[start : start + columns])) + 0.15
+        for start in starts
+    ]
+    query = figures.wrap(title, _TITLE_LINE)
+    top = max(_TITLE, figures.line_height(11) * len(query) + 0.2, 1.6 * bool(image))
+    width = _CELL * columns
+    figure, axes = figures.sheet(width, top + sum(heights))
+    left = 0.1
+    if image:
+        figures.put(axes, thumbnails.small_pixels(image, 400), left, 0.1, 1.4, edgecolor="tab:blue")
+        left += 1.6
+    figures.write(axes, query, left, 0.15, 11)
+    for start, height in zip(starts, heights, strict=True):
+        for place in range(start, min(start + columns, len(matches))):
+            left = _CELL * (place - start) + 0.1
+            below = figures.write(axes, names[place], left, top + 0.05, 7)
+            _put(axes, matches[place], left, below + 0.05)
+        top += height
+    figures.close_sheet(figure, axes, path)
 
 
-def _picture(match: Match) -> Image.Image:
+def _put(axes: Axes, match: Match, left: float, top: float) -> None:
     if not match.thumbnail:
-        return Image.new("RGB", (1, 1), "white")
+        return
     picture = Image.open(io.BytesIO(match.thumbnail))
     if max(picture.size) > MAX_THUMBNAIL_SIZE:
         raise InputError(f"the thumbnail of {match.name} is too large")
-    return picture
+    figures.put(axes, picture.convert("RGB"), left, top, _PICTURE)

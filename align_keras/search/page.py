@@ -1,8 +1,9 @@
 """A page to search an index on and to classify images, as a function of an ``ImageSearch``.
 
-An ASGI app of a few routes and four static files: it opens no path that a request names, so a
-browser can get those files and the thumbnails that the index holds, and nothing else. Requests are
-bounded in size and number, the page loads nothing from elsewhere, and nothing is sent anywhere.
+An ASGI app of a few routes and four static files: it opens no path that a request names. A browser
+can get those files, the thumbnails that the index holds and, where the host says where they are,
+the indexed images; nothing else. Requests are bounded in size and number, the page loads nothing
+from elsewhere, and nothing is sent anywhere.
 """
 
 import gc
@@ -66,6 +67,7 @@ def build_page(
             *files,
             Route("/about", answers.about),
             Route("/thumbnail/{place}", answers.thumbnail),
+            Route("/original/{place}", answers.original),
             Route("/search", _reading(answers.body, answers.find), methods=["POST"]),
             Route("/classify", _reading(answers.body, answers.classify), methods=["POST"]),
         ],
@@ -106,34 +108,56 @@ class _Answers:
     async def thumbnail(self, request: Any) -> Any:
         from starlette.responses import Response
 
-        digits, data = request.path_params["place"], b""
+        data = self._picture(request.path_params["place"], self.search.index.thumbnail)
+        return Response(data, 200 if data else 404, media_type="image/jpeg")
+
+    async def original(self, request: Any) -> Any:
+        from starlette.responses import Response
+
+        place = request.path_params["place"]
+        data = await self._in_thread(lambda: self._picture(place, self.search.original))
+        return Response(data, 200 if data else 404, media_type="image/jpeg")
+
+    def _picture(self, digits: str, picture: Callable[[int], bytes]) -> bytes:
+        """The picture of a place; empty if the place is no number of an image."""
         # int() takes digits of all scripts, and refuses thousands of them.
         is_number = digits.isascii() and digits.isdigit() and len(digits) < 20
-        if is_number and int(digits) < len(self.search.index):
-            try:
-                data = self.search.index.thumbnail(int(digits))
-            except InputError as error:
-                logger.error("%s", error)
-        return Response(data, 200 if data else 404, media_type="image/jpeg")
+        if not is_number or int(digits) >= len(self.search.index):
+            return b""
+        try:
+            return picture(int(digits))
+        except InputError as error:
+            logger.error("%s", error)
+            return b""
 
     async def find(self, body: bytearray) -> dict[str, Any]:
         if len(body) <= SHORT_BODY:
             query, count = parse_query(parse_fields(body))
             if not query.image:
-                return _matches(await self._sentences.ask((query, count)))
+                return self._matches(await self._sentences.ask((query, count)))
         return await self._in_thread(self._find_image, body)
 
     async def classify(self, body: bytearray) -> dict[str, Any]:
         return await self._in_thread(self._classify_image, body)
 
-    async def _in_thread(self, answer: Callable[[bytearray], Any], body: bytearray) -> Any:
+    async def _in_thread(self, answer: Callable[..., Any], *arguments: Any) -> Any:
         import anyio
 
-        return await anyio.to_thread.run_sync(answer, body, limiter=self._working)
+        return await anyio.to_thread.run_sync(answer, *arguments, limiter=self._working)
 
     def _find_image(self, body: bytearray) -> dict[str, Any]:
         asked = parse_query(_taken(body))
-        return _matches(value_or_raise(*self.search.find_all([asked], self.probes)))
+        return self._matches(value_or_raise(*self.search.find_all([asked], self.probes)))
+
+    def _matches(self, found: Sequence[Match]) -> dict[str, Any]:
+        names, originals = ("place", "score", "name", "caption"), self.search.originals
+        return {
+            "matches": [
+                {name: getattr(match, name) for name in names}
+                | {"original": originals is not None and originals.has(match.name)}
+                for match in found
+            ]
+        }
 
     def _classify_image(self, body: bytearray) -> dict[str, Any]:
         classes = self.search.classify(*parse_classification(_taken(body)))
@@ -145,11 +169,6 @@ def _taken(body: bytearray) -> dict[str, Any]:
     fields = parse_fields(body)
     body.clear()
     return fields
-
-
-def _matches(found: Sequence[Match]) -> dict[str, Any]:
-    names = ("place", "score", "name", "caption")
-    return {"matches": [{name: getattr(match, name) for name in names} for match in found]}
 
 
 def _file(name: str, kind: str) -> Callable[[Any], Any]:

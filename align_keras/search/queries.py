@@ -11,7 +11,10 @@ MAX_CHARACTERS = 1_000
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """A search query: a sentence, an image, or an image modified by a sentence."""
+    """A search query: a sentence, an image, or an image modified by a sentence.
+
+    ``without`` alone looks for the images that are least like its words.
+    """
 
     text: str = ""
     """A sentence."""
@@ -34,8 +37,9 @@ def checked_texts(query: Query) -> tuple[str, str] | InputError:
     for weight in (query.text_weight, query.without_weight):
         if not abs(weight) <= 100:
             return InputError(f"a weight must be a number from -100 to 100, not {weight}")
-    if not text and not query.image:
-        return InputError("nothing to look for", remedy="give a sentence or an image")
+    if not text and not query.image and not (without and query.without_weight > 0):
+        remedy = "give a sentence, an image or words to take away"
+        return InputError("nothing to look for", remedy=remedy)
     return text, without
 
 

@@ -2,7 +2,6 @@ import numpy as np
 from PIL import Image
 
 from align_keras import figures
-from align_keras.evaluation import sheets
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
 from align_keras.runs import report
 
@@ -46,13 +45,24 @@ def test_a_curve_that_hardly_moves_keeps_off_the_edge(monkeypatch):
     assert top > 1.05 * max(values)
 
 
-def test_retrieval_sheet_frames_the_right_image(tmp_path):
-    images = np.full((2, 3, 8, 8, 3), 0.5)
-    right = np.array([[True, False, False], [False, False, False]])
-    path = tmp_path / "sheet.png"
-    sheets.draw_retrievals(path, ["costs $5 or $6", "b" * 300], images, right, np.zeros((2, 3)))
-    pixels = np.asarray(Image.open(path).convert("RGB"), int)
-    green = (np.abs(pixels - [44, 160, 44]).max(axis=-1) < 10).any(axis=1)
-    height = len(green) // 2
-    assert green[:height].any()
-    assert not green[height + 20 :].any()
+def test_curves_have_chance_beside_them(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    lines = [
+        {"kind": "train", "step": 1, "loss": 4.0, "i2t_recall_at_1": 0.1, "t2i_recall_at_1": 0.2},
+        {"kind": "eval", "step": 1, "i2t_recall_at_5": 0.3, "t2i_recall_at_5": 0.4},
+    ]
+    chance = {"i2t_recall_at_5": 0.05, "t2i_recall_at_5": 0.07}
+    report.draw_curves("unused.png", lines, 32, chance)
+    loss, batch, held_out, temperature = drawn[0].axes[:4]
+
+    def dashed(axes):
+        return [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+
+    np.testing.assert_allclose(dashed(loss), [2 * np.log(32)])
+    assert loss.get_ylim()[1] > 2 * np.log(32)
+    assert dashed(batch) == [1 / 32]
+    assert dashed(held_out) == [0.05, 0.07]
+    assert dashed(temperature) == []
+    labels = [text.get_text() for text in held_out.get_legend().get_texts()]
+    assert labels == ["image to text", "text to image", "chance"]

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from small_indexes import build
 
+from align_keras import figures
 from align_keras.errors import InputError
 from align_keras.evaluation.composed_search import compose
 from align_keras.search.image_index import ImageIndex, model_to_load
@@ -92,12 +93,32 @@ def test_an_index_is_searched_with_its_model_and_fetches_none(search, tmp_path):
         ImageSearch(search.model, ImageIndex(tmp_path))
 
 
-def test_matches_are_drawn(search, tmp_path):
+def test_without_alone_finds_what_is_least_like_its_words(search):
+    found = search.find(Query(without="a red ring"), 8)
+    (embedded,) = search.embed_texts(["a red ring"])
+    scores = -(search.index.embeddings @ embedded)
+    np.testing.assert_allclose([match.score for match in found], np.sort(scores)[::-1][:8], 1e-4)
+    for weight in (0.0, -1.0):
+        with pytest.raises(InputError, match="nothing to look for; give a sentence"):
+            search.find(Query(without="a red ring", without_weight=weight))
+
+
+def test_matches_are_drawn(search, held_out_images, tmp_path, monkeypatch):
     found = search.find(Query("a red ring"), 8)
-    bare = dataclasses.replace(found[0], thumbnail=b"", caption="costs $5 or $6")
-    draw_matches(tmp_path / "sheets" / "found.png", "a red ring", [bare, *found])
-    with Image.open(tmp_path / "sheets" / "found.png") as sheet:
+    bare = dataclasses.replace(found[0], thumbnail=b"", caption="costs $5 or $6 " + "long " * 60)
+    path, query = tmp_path / "sheets" / "found.png", held_out_images[0]
+    draw_matches(path, "a red ring", [bare, *found], image=query)
+    with Image.open(path) as sheet:
         assert sheet.width > 1_000
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    draw_matches(path, "a red ring", [bare, *found], image=query)
+    (axes,) = drawn[0].axes
+    # The query's image, and those of which the index has one; whole captions.
+    assert len(axes.images) == 9
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[0] == "a red ring"
+    assert " ".join(texts).count("long") == 60
     picture = tmp_path / "large.jpg"
     Image.new("RGB", (2000, 10)).save(picture)
     large = dataclasses.replace(found[0], thumbnail=picture.read_bytes())

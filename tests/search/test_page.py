@@ -62,6 +62,8 @@ def test_it_gives_its_own_files_and_thumbnails_and_no_others(page_address):
     for path in (
         "/thumbnail/30",
         "/thumbnail/-1",
+        "/original/0",
+        "/original/..%2f..%2fetc%2fpasswd",
         "/thumbnail/..%2f..%2fetc%2fpasswd",
         "/page.py",
         "/..%2fpage.py",

@@ -5,8 +5,10 @@ import shutil
 import pytest
 from bombs import make_bomb
 from page_client import text_of
+from PIL import Image
 
 from align_keras.search.image_search import Query
+from align_keras.search.originals import Originals
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,12 @@ def browser():
         )
         yield launched
         launched.close()
+
+
+@pytest.fixture
+def photos_of_page(page_search):
+    """The folder of the images of ``page_search``."""
+    return page_search.index.directory.parent / "photos"
 
 
 @pytest.fixture
@@ -184,3 +192,53 @@ def test_two_browsers_do_not_disturb_each_other(browser, page_address, page_sear
         assert shown(tab) == [match.name for match in page_search.find(Query(text))]
     for context in contexts:
         context.close()
+
+
+def test_words_to_take_away_are_a_query(tab, page_search):
+    tab.fill("#without", "a red ring")
+    tab.keyboard.press("Enter")
+    expected = page_search.find(Query(without="a red ring"))
+    assert shown(tab) == [match.name for match in expected]
+
+
+def test_a_phone_shows_results_before_options_and_the_image_beside_them(tab, held_out_images):
+    tab.set_viewport_size({"width": 390, "height": 844})
+    tab.fill("#text", "in blue")
+    tab.set_input_files("#search-drop input", image_file(held_out_images[7]))
+    shown(tab)
+    tab.locator("#asked img").wait_for()
+    assert tab.inner_text("#asked").split("\n") == ["own.jpg", "+ in blue"]
+
+    def top(selector):
+        return tab.locator(selector).first.bounding_box()["y"]
+
+    places = [top(name) for name in ("#text", "#asked", "#search-status", "#matches", "#options")]
+    assert places == sorted(places)
+    # Nothing is wider than the screen, and the options are a tap away.
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+    tab.click(".to-options")
+    assert 0 <= top("#options") < 844
+    tab.set_viewport_size({"width": 1280, "height": 844})
+    assert top("#options") < top("#matches")
+
+
+def test_a_result_opens_at_full_size_where_its_file_is_known(tab, page_search, photos_of_page):
+    tab.fill("#text", "a red ring")
+    tab.keyboard.press("Enter")
+    shown(tab)
+    assert tab.locator("#matches .full").count() == 0
+    page_search.originals = Originals(photos_of_page)
+    try:
+        tab.keyboard.press("Enter")
+        first = page_search.find(Query("a red ring"))[0]
+        link = tab.locator("#matches .full").first
+        assert link.get_attribute("href") == f"original/{first.place}"
+        with tab.context.expect_page() as opened:
+            link.click()
+        image = opened.value.locator("img")
+        image.wait_for()
+        size = image.evaluate("image => [image.naturalWidth, image.naturalHeight]")
+        with Image.open(photos_of_page / first.name) as original:
+            assert size == list(original.size)
+    finally:
+        page_search.originals = None

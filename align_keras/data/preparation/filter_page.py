@@ -12,11 +12,12 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; } td, th { padding: .2rem .8rem .2rem 0; text-align: left; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 tr.total td { border-top: 1px solid #999; font-weight: 600; }
-.bar { background: #c44e52; height: .8rem; display: inline-block; min-width: 1px; }
+.bar { background: #c44e52; height: .8rem; display: inline-block; }
 .pairs { display: flex; flex-wrap: wrap; gap: .8rem; }
 figure { margin: 0; width: 9.4rem; font-size: .8rem; }
+figure.matched { width: 13rem; }
 figure .frame { height: 96px; display: flex; align-items: center; justify-content: center;
-  background: #f3f3f3; color: #888; }
+  gap: 4px; background: #f3f3f3; }
 figcaption { overflow-wrap: anywhere; } .place { color: #777; }
 svg text { font: 10px system-ui, sans-serif; fill: #444; }
 """
@@ -76,7 +77,7 @@ def _rules_table(report: dict[str, Any]) -> str:
             f"<tr><td>{_title(rule, report['thresholds'])}"
             f'<td class="number">{dropped}<td class="number">{left:,}'
             f'<td class="number">{share:.1%}'
-            f'<td><span class="bar" style="width:{12 * share:.2f}rem"></span></tr>'
+            f"<td>{_share_bar(share)}</tr>"
         )
     rows.append(f'<tr class="total"><td>went out<td><td class="number">{left:,}<td><td></tr>')
     numbers = "".join(f'<th class="number">{head}' for head in ("dropped", "left", "share"))
@@ -85,6 +86,13 @@ def _rules_table(report: dict[str, Any]) -> str:
         "<p>Every rule sees the unfiltered data; a pair is counted under the first rule that "
         f"it breaks.</p>\n<table>{heads}{''.join(rows)}</table>"
     )
+
+
+def _share_bar(share: float) -> str:
+    """A bar, at least a hair wide; nothing for nothing."""
+    if not share:
+        return ""
+    return f'<span class="bar" style="width:max(1px, {12 * share:.2f}rem)"></span>'
 
 
 def _turned(count: int) -> str:
@@ -100,7 +108,10 @@ def _histogram(bins: list[dict[str, int]]) -> str:
     parts = []
     for index, entry in enumerate(bins):
         for count, colour in ((entry["in"], "#d5d5d5"), (entry["out"], "#4c72b0")):
-            tall = height * count / highest
+            if not count:
+                continue
+            # What is there is seen, however little it is.
+            tall = max(1.0, height * count / highest)
             parts.append(
                 f'<rect x="{index * width + 2}" y="{height - tall:.1f}" width="{width - 4}" '
                 f'height="{tall:.1f}" fill="{colour}"><title>{count:,}</title></rect>'
@@ -121,15 +132,27 @@ def _histogram(bins: list[dict[str, int]]) -> str:
 def _figures(examples: list[dict[str, Any]]) -> str:
     figures = []
     for example in examples:
-        picture = example["thumbnail"]
-        frame = f'<img alt="" src="data:image/jpeg;base64,{picture}">' if picture else "no picture"
         size = " x ".join(map(str, example["size"])) + " px, " if example["size"] else ""
         notes = f"{size}{example['where']}"
         if "reason" in example:
             notes = f"{example['reason']}; {notes}"
+        is_matched = "matches" in example
+        if is_matched:
+            notes = f"right: the evaluation image that it matches; {notes}"
         figures.append(
-            f'<figure><div class="frame">{frame}</div><figcaption>'
-            f"{html.escape(str(example['caption']))}"
+            f"<figure{' class=matched' if is_matched else ''}>{_frame(example)}<figcaption>"
+            f"{html.escape(str(example['caption'] or '(no caption)'))}"
             f'<div class="place">{html.escape(notes)}</div></figcaption></figure>'
         )
     return f'<div class="pairs">{"".join(figures)}</div>'
+
+
+def _frame(example: dict[str, Any]) -> str:
+    """A pair's picture, and beside it the picture that it matches; nothing without a picture."""
+    names = {"thumbnail": "", "matches": "the evaluation image"}
+    pictures = [
+        f'<img alt="{alt}" src="data:image/jpeg;base64,{example[name]}">'
+        for name, alt in names.items()
+        if example.get(name)
+    ]
+    return f'<div class="frame">{"".join(pictures)}</div>' if pictures else ""

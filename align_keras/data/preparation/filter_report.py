@@ -10,6 +10,7 @@ from typing import Any
 from align_keras import files
 from align_keras.data.examples.example import Example, storable
 from align_keras.data.preparation import filter_page, filters
+from align_keras.data.preparation.near_duplicates import THUMBNAIL, THUMBNAIL_QUALITY
 from align_keras.data.preparation.verdicts import Picture, Verdict
 from align_keras.preprocessing.thumbnails import make_thumbnail
 
@@ -17,7 +18,6 @@ from align_keras.preprocessing.thumbnails import make_thumbnail
 KEPT = "kept"
 #: Pairs of each rule that are shown.
 EXAMPLES = 12
-_THUMBNAIL = 96  # pixels of the longer side
 # Lower bounds of the shorter side's bins, pixels; the paper's threshold is one of them.
 _SIDES = (0, 50, 100, 201, 300, 400, 600, 800, 1_200, 2_000)
 _WORDS = 31  # the last bin holds captions of 30 unigrams and more
@@ -151,10 +151,13 @@ def _shown(example: Example, verdict: Verdict, picture: Picture) -> dict[str, An
     shown = {
         "where": storable(example.key),
         "image": storable(example.image_id),
-        "caption": caption and storable(caption[:300]),
+        "caption": caption and storable(caption[:1_000]),
         "size": picture.size and list(picture.size),
         "thumbnail": _thumbnail(example, picture),
     }
+    # Not beside a pair that another rule drops first.
+    if picture.twin and verdict.rule == picture.rule:
+        shown["matches"] = base64.b64encode(picture.twin).decode()
     if verdict.reason:
         shown["reason"] = verdict.reason
     return shown
@@ -163,7 +166,7 @@ def _shown(example: Example, verdict: Verdict, picture: Picture) -> dict[str, An
 def _thumbnail(example: Example, picture: Picture) -> str | None:
     """A small JPEG in base 64, or None if the image cannot be shown."""
     try:
-        encoded = make_thumbnail(picture.data or example.load(), _THUMBNAIL, quality=75)
+        encoded = make_thumbnail(picture.data or example.load(), THUMBNAIL, THUMBNAIL_QUALITY)
     except Exception:  # whatever a damaged file or a foreign reader raises: the report continues
         return None
     return base64.b64encode(encoded).decode()

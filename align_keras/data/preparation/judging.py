@@ -169,7 +169,9 @@ class Preparation:
             usable = [picture for picture in pictures if picture.jpg and picture.rule is None]
             found = self.near_duplicates.find([picture.jpg or b"" for picture in usable])
             for picture, duplicate in zip(usable, found, strict=True):
-                picture.rule = "near_duplicate" if duplicate else None
+                if duplicate is not None:
+                    picture.rule = "near_duplicate"
+                    picture.twin = self.near_duplicates.thumbnail(duplicate)
         for example, verdicts, picture in window:
             for verdict in verdicts:
                 record = None

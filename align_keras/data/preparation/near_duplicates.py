@@ -23,10 +23,13 @@ from align_keras.data.preparation import encoding
 from align_keras.errors import InputError, concerning
 from align_keras.preprocessing.decoding.decoder import decode_pixels
 from align_keras.preprocessing.decoding.faults import ImageFaultError
+from align_keras.preprocessing.thumbnails import make_thumbnail
 from align_keras.wording import counted
 
 logger = logging.getLogger(__name__)
 
+#: Of the pictures of a report: pixels of the longer side, and the JPEG's quality.
+THUMBNAIL, THUMBNAIL_QUALITY = 96, 75
 _SIDE = 32  # pixels that the hash sees
 _LOW = 8  # lowest frequencies of each direction that it keeps
 
@@ -88,26 +91,39 @@ class EvaluationImages:
             raise InputError("no image in it decodes")
         self.max_distance, self.max_cosine = max_distance, max_cosine
         watched = progress.watch(images, "hashing evaluation images", "image", len(images))
-        self._hashes = np.unique(np.array([perceptual_hash(image) for image in watched], "uint64"))
+        self._hashes = np.array([perceptual_hash(image) for image in watched], "uint64")
+        # What a report shows; the images themselves would go to each worker of Beam.
+        self._thumbnails = [make_thumbnail(image, THUMBNAIL, THUMBNAIL_QUALITY) for image in images]
         self._preset = preset
         self._model: Any = None
         self._embeddings = self._encode(images) if preset else None
 
-    def find(self, images: Sequence[bytes]) -> list[bool]:
-        """Whether each of the encoded images is a near-duplicate."""
-        found = [self._is_copy(perceptual_hash(image)) for image in images]
+    def find(self, images: Sequence[bytes]) -> list[int | None]:
+        """The evaluation image that each of the encoded images is a near-duplicate of.
+
+        Returns:
+            For each image the place of the nearest evaluation image, by the hash if that finds
+            one and by the embeddings if not; None for an image that is no near-duplicate.
+        """
+        found = [self._copied(perceptual_hash(image)) for image in images]
         if self._embeddings is None or not images:
             return found
         # One product for all the images of a window: (images, evaluation images).
-        highest = (self._encode(images) @ self._embeddings.T).max(axis=1)
-        return [
-            bool(copy or value > self.max_cosine)
-            for copy, value in zip(found, highest, strict=True)
-        ]
+        cosines = self._encode(images) @ self._embeddings.T
+        nearest = cosines.argmax(axis=1)
+        for row, place in enumerate(nearest):
+            if found[row] is None and cosines[row, place] > self.max_cosine:
+                found[row] = int(place)
+        return found
 
-    def _is_copy(self, value: int) -> bool:
+    def thumbnail(self, place: int) -> bytes:
+        """A small JPEG of an evaluation image, by its place in ``find``."""
+        return self._thumbnails[place]
+
+    def _copied(self, value: int) -> int | None:
         distances = np.bitwise_count(self._hashes ^ np.uint64(value))
-        return bool(distances.min() <= self.max_distance)
+        nearest = int(distances.argmin())
+        return nearest if distances[nearest] <= self.max_distance else None
 
     def _encode(self, images: Sequence[bytes]) -> np.ndarray:
         if self._model is None:

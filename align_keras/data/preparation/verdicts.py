@@ -30,5 +30,7 @@ class Picture:
     size: tuple[int, int] | None = None
     is_turned: bool = False
     """Whether its EXIF turns it."""
+    twin: bytes | None = None
+    """A small JPEG of the evaluation image that it is a near-duplicate of."""
     rule: str | None = None
     reason: str | None = None

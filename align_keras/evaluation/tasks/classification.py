@@ -21,12 +21,13 @@ from align_keras.paths import AnyPath
 from align_keras.wording import counted
 
 if TYPE_CHECKING:
-    from align_keras.evaluation import embedding, features, report
+    from align_keras.evaluation import confusion, embedding, features, sheets
     from align_keras.preprocessing.preprocessor import AlignPreprocessor
 else:
+    confusion = lazy.Module("align_keras.evaluation.confusion")
     embedding = lazy.Module("align_keras.evaluation.embedding")
     features = lazy.Module("align_keras.evaluation.features")
-    report = lazy.Module("align_keras.evaluation.report")
+    sheets = lazy.Module("align_keras.evaluation.sheets")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +70,7 @@ class ZeroShot(ImageData):
             f"{counted(len(images.class_names), 'class')}, {counted(len(prompts), 'prompt')} each"
         )
         scores = images.features @ classes.T
-        result = classification_result(
-            self.kind, self.name, title, scores, images, data, model.preprocessor, output
-        )
+        result = classification_result(self.kind, self.name, title, scores, images, data, output)
         # What the contrastive loss takes the softmax of.
         result.outcomes["confidence"] = zero_shot.confidence(scores / float(model.temperature))
         return result
@@ -143,9 +142,7 @@ class LinearProbe(Probe):
         images_in_all = counted(len(train.labels), "training image")
         title = f"{images_in_all}, {counted(len(train.class_names), 'class')}"
         scores = images.features @ weights + bias
-        result = classification_result(
-            self.kind, self.name, title, scores, images, data[0], model.preprocessor, output
-        )
+        result = classification_result(self.kind, self.name, title, scores, images, data[0], output)
         result.paper_prefix = "linear_probe_"
         return result
 
@@ -157,10 +154,9 @@ def classification_result(
     scores: np.ndarray,
     images: Labelled,
     data: ExampleSet,
-    preprocessor: "AlignPreprocessor",
     output: AnyPath,
 ) -> Result:
-    """The metrics of scores, and two pictures: a confusion matrix and some predictions.
+    """The metrics of scores, the most confused classes, a confusion matrix and some predictions.
 
     Args:
         kind: kind of the task; the pictures' names begin with it.
@@ -169,7 +165,6 @@ def classification_result(
         scores: ``(images, classes)``; their softmax is the model's confidence.
         images: with their labels.
         data: the same images, to be drawn.
-        preprocessor: crops them.
         output: folder of the pictures.
     """
     metrics, chance = zero_shot.classification_metrics(scores, images.labels)
@@ -178,10 +173,10 @@ def classification_result(
     pictures = [f"{kind}-{name}-confusion.png", f"{kind}-{name}-images.png"]
     rows = some_right_and_wrong(predictions == images.labels, 32)
     with progress.working("drawing pictures"):
-        report.draw_confusion(output / pictures[0], matrix, images.class_names)
-        report.draw_predictions(
+        confusion.draw_confusion(output / pictures[0], matrix, images.class_names)
+        sheets.draw_predictions(
             output / pictures[1],
-            pictures_of(data, rows, preprocessor),
+            pictures_of(data, rows),
             [images.class_names[label] for label in images.labels[rows]],
             [images.class_names[label] for label in predictions[rows]],
         )
@@ -191,6 +186,7 @@ def classification_result(
         metrics,
         chance,
         pictures,
+        list(filter(None, [confusion.format_confused(matrix, images.class_names)])),
         outcomes={
             "rank": zero_shot.class_ranks(scores, images.labels),
             "predicted": predictions,

@@ -15,11 +15,14 @@ from align_keras.files import write_whole
 from align_keras.paths import AnyPath
 
 if TYPE_CHECKING:
-    from align_keras.evaluation import embedding, report
-    from align_keras.preprocessing.preprocessor import AlignPreprocessor
+    from align_keras.evaluation import report
+    from align_keras.preprocessing import thumbnails
 else:
-    embedding = lazy.Module("align_keras.evaluation.embedding")
     report = lazy.Module("align_keras.evaluation.report")
+    thumbnails = lazy.Module("align_keras.preprocessing.thumbnails")
+
+# Of a sheet: pixels of the longer side.
+_PICTURE = 320
 
 
 @dataclasses.dataclass
@@ -101,18 +104,16 @@ def query_digest(*queries: Any) -> np.ndarray:
     return np.array(hashlib.sha256(json.dumps(queries).encode()).hexdigest()[:32])
 
 
-def pictures_of(
-    data: Iterable[Example], rows: np.ndarray, preprocessor: "AlignPreprocessor"
-) -> np.ndarray:
-    """Reads the data again and returns the cropped images of some rows.
+def pictures_of(data: Iterable[Example], rows: np.ndarray) -> list[np.ndarray]:
+    """Reads the data again and returns the images of some rows, for a sheet.
 
     Args:
         data: images with the same id form one row.
         rows: integers of any shape.
-        preprocessor: crops the images.
 
     Returns:
-        uint8, ``(number of rows, size, size, 3)``.
+        One for each of ``rows``, uint8, ``(height, width, 3)``: upright and in its own shape, the
+        longer side at most 320 pixels.
     """
     asked = np.asarray(rows).ravel().tolist()
     wanted = set(asked)
@@ -121,10 +122,10 @@ def pictures_of(
     for example in data:
         row = ids.setdefault(example.image_id, len(ids))
         if row in wanted and row not in found:
-            found[row] = embedding.decode_crop(example, preprocessor)
+            found[row] = thumbnails.small_pixels(example.read_image(), _PICTURE)
             if len(found) == len(wanted):
                 break
-    return np.stack([found[row] for row in asked])
+    return [found[row] for row in asked]
 
 
 def some_right_and_wrong(right: np.ndarray, number: int) -> np.ndarray:

@@ -21,7 +21,6 @@ from align_keras.wording import counted
 
 if TYPE_CHECKING:
     from align_keras.evaluation import embedding, report, sheets
-    from align_keras.preprocessing.preprocessor import AlignPreprocessor
 else:
     embedding = lazy.Module("align_keras.evaluation.embedding")
     report = lazy.Module("align_keras.evaluation.report")
@@ -30,7 +29,7 @@ else:
 
 @dataclasses.dataclass(frozen=True)
 class Retrieval(ImageData):
-    """Recalls of both directions, median ranks and mean recall; draws a sheet of results."""
+    """Recalls of both directions, median ranks and mean recall; draws a sheet of each."""
 
     kind: ClassVar[str] = "retrieval"
     batch_size: int = 64
@@ -57,7 +56,7 @@ class Retrieval(ImageData):
             f"{counted(len(pairs.texts), 'caption')}",
             metrics,
             chance,
-            [f"retrieval-{self.name}.png"],
+            [f"retrieval-{self.name}.png", f"retrieval-{self.name}-captions.png"],
             outcomes={
                 "i2t_rank": ranks["i2t"],
                 "t2i_rank": ranks["t2i"],
@@ -71,8 +70,8 @@ class Retrieval(ImageData):
             title = f"mean over folds of {fold_size:,} images"
             result.notes.append(report.format_table(title, result.folds, fold_chance, {}))
         with progress.working("drawing pictures"):
-            picture = output / result.pictures[0]
-            draw_retrievals(picture, pairs, ranks["t2i"], data, model.preprocessor)
+            draw_retrievals(output / result.pictures[0], pairs, ranks["t2i"], data)
+            draw_captions(output / result.pictures[1], pairs, ranks["i2t"], data)
         return result
 
 
@@ -81,7 +80,6 @@ def draw_retrievals(
     pairs: "embedding.Pairs",
     ranks: np.ndarray,
     data: ExampleSet,
-    preprocessor: "AlignPreprocessor",
     rows: int = 8,
     columns: int = 6,
 ) -> None:
@@ -92,19 +90,52 @@ def draw_retrievals(
         pairs: embedded.
         ranks: ranks of each caption's image, ``(texts,)``.
         data: the same images, to be drawn.
-        preprocessor: crops them.
         rows: captions, at most.
         columns: images per caption, at most.
     """
     asked = some_right_and_wrong(ranks == 0, rows)
-    columns = min(columns, len(pairs.images))
     scores = pairs.texts[asked] @ pairs.images.T
     best = np.argsort(-scores, axis=1)[:, :columns]
-    pictures = pictures_of(data, best, preprocessor)
+    pictures = pictures_of(data, best)
+    width = best.shape[1]
     sheets.draw_retrievals(
         path,
-        [f"{pairs.captions[row]}\n[its image: rank {ranks[row] + 1}]" for row in asked],
-        pictures.reshape(*best.shape, *pictures.shape[1:]),
+        [pairs.captions[row] for row in asked],
+        [pictures[width * row : width * (row + 1)] for row in range(len(asked))],
         best == pairs.image_of_text[asked][:, None],
         np.take_along_axis(scores, best, axis=1),
+        ranks[asked],
+        len(pairs.images),
+    )
+
+
+def draw_captions(
+    path: AnyPath,
+    pairs: "embedding.Pairs",
+    ranks: np.ndarray,
+    data: ExampleSet,
+    rows: int = 8,
+    columns: int = 5,
+) -> None:
+    """Draws images with a caption of theirs ranked first, then images without.
+
+    Args:
+        path: of the PNG.
+        pairs: embedded.
+        ranks: of each image's best caption, ``(images,)``.
+        data: the same images, to be drawn.
+        rows: images, at most.
+        columns: captions an image, at most.
+    """
+    asked = some_right_and_wrong(ranks == 0, rows)
+    scores = pairs.images[asked] @ pairs.texts.T
+    best = np.argsort(-scores, axis=1)[:, :columns]
+    sheets.draw_captions(
+        path,
+        pictures_of(data, asked),
+        [[pairs.captions[place] for place in own] for own in best],
+        pairs.image_of_text[best] == asked[:, None],
+        np.take_along_axis(scores, best, axis=1),
+        ranks[asked],
+        len(pairs.texts),
     )

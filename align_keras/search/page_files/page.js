@@ -36,17 +36,21 @@ function dropZone(zone, changed) {
       return;
     }
     shown = URL.createObjectURL(image);
+    const remove = make("button", { type: "button", textContent: "Remove" });
+    remove.addEventListener("click", clear);
+    zone.replaceChildren(
+      preview(), make("span", { className: "name", textContent: image.name || "an image of the index" }),
+      make("span", {}, choose, " ", remove), input);
+  }
+  /** The chosen image; an empty element until it is known not to be too large. */
+  function preview() {
     const place = make("span");
-    const picture = make("img", { src: shown, alt: "" });
+    const picture = make("img", { src: shown, alt: "the image that is looked for" });
     // Decoded only where it is shown: its size, from its header, is looked at before.
     picture.addEventListener("load", () => {
       if (picture.naturalWidth * picture.naturalHeight <= limits.pixels) place.replaceWith(picture);
     });
-    const remove = make("button", { type: "button", textContent: "Remove" });
-    remove.addEventListener("click", clear);
-    zone.replaceChildren(
-      place, make("span", { className: "name", textContent: image.name || "an image of the index" }),
-      make("span", {}, choose, " ", remove), input);
+    return place;
   }
   for (const kind of ["dragover", "dragleave", "drop"]) {
     zone.addEventListener(kind, (event) => {
@@ -56,7 +60,7 @@ function dropZone(zone, changed) {
     });
   }
   draw();
-  return { get image() { return image; }, set };
+  return { get image() { return image; }, set, preview };
 }
 
 async function base64(image) {
@@ -112,6 +116,7 @@ function asker(path, status, results, show) {
 const searchDrop = dropZone(by("search-drop"), () => {
   document.querySelector(".beside-image").hidden = !searchDrop?.image;
   if (searchDrop?.image) search();
+  else if (searchDrop) showAsked();
 });
 document.querySelector(".beside-image").hidden = true;
 
@@ -120,8 +125,20 @@ const searching = asker("search", by("search-status"), by("matches"), (answer) =
   return answer.matches.length === 1 ? "1 image" : `${answer.matches.length} images`;
 });
 
+/** Says beside the results what was looked for, with the image. */
+function showAsked() {
+  const [text, without] = [by("text").value.trim(), by("without").value.trim()];
+  const parts = [];
+  if (searchDrop.image) parts.push(searchDrop.preview(), make("span", { className: "name", textContent: searchDrop.image.name || "an image" }));
+  const words = [searchDrop.image && text ? `+ ${text}` : text, without && `without ${without}`].filter(Boolean).join(", ");
+  if (words) parts.push(make("span", { textContent: words }));
+  by("asked").replaceChildren(...parts);
+  by("asked").hidden = !parts.length;
+}
+
 function search() {
-  if (!by("text").value.trim() && !searchDrop.image) {
+  showAsked();
+  if (!by("text").value.trim() && !searchDrop.image && !by("without").value.trim()) {
     by("matches").replaceChildren();
     searching.say("Type a sentence or drop an image.", true);
     return;
@@ -153,8 +170,13 @@ function card(match) {
   const what = make("div", { className: "what" },
     make("span", { className: "score" }, match.score.toFixed(3),
       make("meter", { min: 0, max: 1, value: Math.max(0, match.score) })));
-  if (match.caption) what.append(make("span", { className: "caption", textContent: match.caption, title: match.caption }));
-  what.append(make("span", { className: "name", textContent: match.name, title: match.name }));
+  if (match.caption) what.append(make("span", { className: "caption", textContent: match.caption }));
+  if (match.original) {
+    what.querySelector(".score").append(make("a", {
+      className: "full", href: `original/${match.place}`, target: "_blank", rel: "noopener", textContent: "Full size",
+    }));
+  }
+  what.append(make("span", { className: "name", textContent: match.name }));
   return make("li", {}, picture, what);
 }
 

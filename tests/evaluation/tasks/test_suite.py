@@ -106,7 +106,7 @@ def test_an_image_passes_the_tower_once(tiny_model, held_out_images):
 def test_the_page_holds_scores_charts_and_pictures(finished):
     *_, folder, _ = finished
     page = (folder / "suite-tasks.html").read_text()
-    assert page.count("data:image/jpeg;base64,") == 3
+    assert page.count("data:image/jpeg;base64,") == 4
     for text in ("Calibration", "Accuracy by class", "recall by rank", "not run: no data"):
         assert text in page
     assert 'src="http' not in page
