@@ -196,8 +196,9 @@ def _draw_panel(
     levels = sorted({level for level in chance if level is not None})
     if top:
         for place, level in enumerate(levels):
-            named = {} if place else {"label": "chance"}
-            axes.axhline(level, color="grey", linestyle="--", linewidth=1, **named)
+            # The legend leaves out names that begin with "_".
+            label = "_chance" if place else "chance"
+            axes.axhline(level, color="grey", linestyle="--", linewidth=1, label=label)
             top = max(top, level)
     axes.set(title=title, xlabel="step")
     axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
