@@ -1,14 +1,12 @@
 """The features of frozen towers, computed once before training and kept in the run's directory."""
 
-import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from align_keras import checksums, files
+from align_keras import checksums, files, progress
 from align_keras.data import pipeline
 from align_keras.data.cached_pairs import CachedPairs
 from align_keras.errors import InputError
@@ -71,7 +69,7 @@ def _read(folder: AnyPath) -> dict[str, np.ndarray] | None:
                 found[name.removesuffix(".npy")] = np.load(file)
         return found
     except InputError as error:
-        print(f"{error}: the features are computed again", file=sys.stderr, flush=True)
+        progress.tell(f"{error}: the features are computed again")
         return None
 
 
@@ -89,11 +87,9 @@ def _compute(
         fields[TEXT_FEATURES] = _text_features(model, inputs)
     data.counts.watched.check()
     seconds = time.perf_counter() - started
-    print(
+    progress.tell(
         f"features of {counted(len(features), 'image')}, {counted(views, 'view')} of each: "
-        f"{seconds:.0f} s, {rate(views * len(features), seconds, 'views')}",
-        file=sys.stderr,
-        flush=True,
+        f"{seconds:.0f} s, {rate(views * len(features), seconds, 'views')}"
     )
     return {"image_features": np.stack(each_view, axis=1), **fields}
 
@@ -146,9 +142,14 @@ def _further_view(
 
 def _batches(
     preprocessor: AlignPreprocessor, counts: Mapping[str, int], augment_seed: int | None = None
-) -> Any:
+) -> Iterator[dict[str, np.ndarray]]:
     dataset = pipeline.evaluation_dataset(counts, preprocessor, _BATCH_SIZE, augment_seed)
-    return dataset.as_numpy_iterator()
+    total, number = sum(counts.values()), 0
+    with progress.bar("computing the features of images", total, "pair") as bar:
+        for batch in dataset.as_numpy_iterator():
+            yield batch
+            number += _BATCH_SIZE
+            bar.done = min(number, total)
 
 
 def _text_features(model: AlignDualEncoder, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -161,7 +162,8 @@ def _text_features(model: AlignDualEncoder, inputs: Mapping[str, np.ndarray]) ->
     lengths = inputs["padding_mask"].sum(axis=1)
     order = np.argsort(lengths, kind="stable")
     found = np.zeros((len(order), model.backbone.text_encoder.output_shape[-1]), "float32")
-    for start in range(0, len(order), _BATCH_SIZE):
+    starts = range(0, len(order), _BATCH_SIZE)
+    for start in progress.watch(starts, "computing the features of captions", "batch", len(starts)):
         rows = order[start : start + _BATCH_SIZE]
         batch = {name: values[rows, : lengths[rows[-1]]] for name, values in inputs.items()}
         found[rows] = tower(batch).numpy()
