@@ -24,7 +24,7 @@ def test_options_are_the_arguments_of_export(tmp_path):
         ({"quantize": "int8"}, "quantize", "not for saved_model; give <format>=litert"),
         ({"format": "onnx", "quantize": "int8"}, "quantize", "not for onnx"),
         ({"prompts": ("a {}",)}, "prompts", "give <class_names>"),
-        ({"class_names": "cifar10"}, "class_names", "not a file and none of"),
+        ({"class_names": "cifar10"}, "class_names", "neither a file nor one of"),
         ({"class_names": "pets", "prompts": ("a",)}, "prompts", "no {} for the class name"),
         ({"format": "onnx", "fold_batch_norm": True}, "fold_batch_norm", "<format>=saved_model"),
         ({"format": "litert", "class_names": "pets"}, "class_names", "<format>=saved_model"),
