@@ -284,7 +284,7 @@ def evaluate(run: ClassificationRun, name: str) -> dict[str, float]:
     trained = counted(run.train.count, "training image")
     title = f"{trained}, {counted(len(classes.names), 'class')}, {kind}"
     result = classification_result(
-        kind, task, title, scored.features, scored, run.data, classifier.preprocessor, run.workdir
+        kind, task, title, scored.features, scored, run.data, run.workdir
     )
     result.paper_prefix = prefix
     result.skipped_images = skipped_before(run.workdir / name, run.num_steps(name))

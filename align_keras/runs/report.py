@@ -196,7 +196,8 @@ def _draw_panel(
     levels = sorted({level for level in chance if level is not None})
     if top:
         for place, level in enumerate(levels):
-            label = None if place else "chance"
+            # One line of the legend: names that begin with "_" are not in it.
+            label = "_chance" if place else "chance"
             axes.axhline(level, color="grey", linestyle="--", linewidth=1, label=label)
             top = max(top, level)
     axes.set(title=title, xlabel="step")
