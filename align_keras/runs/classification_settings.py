@@ -7,7 +7,7 @@ Every field is a flag of ``finetune_classification.py``. The flags of a phase be
 import dataclasses
 from typing import Annotated, Literal
 
-from tyro.conf import OmitArgPrefixes
+from tyro.conf import Fixed, OmitArgPrefixes, Suppress
 
 from align_keras import paths
 from align_keras.errors import InputError
@@ -136,7 +136,8 @@ class RunSettings(Part):
     workdir: Annotated[str, paths.FILES, COMMON, FREE_ON_RESUME] = ""
     """Directory of the run; may be gs://... To resume a run, repeat its command with the same
     directory. Empty: a new directory below runs/."""
-    experiment: Annotated[str, FREE_ON_RESUME] = ""
+    # The recipes read the flag, before all others.
+    experiment: Annotated[str, FREE_ON_RESUME, Fixed, Suppress] = ""
     """Name of the experiment that sets the defaults."""
     tracker: Annotated[str, FREE_ON_RESUME] = ""
     """Also sends the settings and the lines of the log to mlflow, wandb or trackio; several are

@@ -97,7 +97,7 @@ def flag_of(name: str) -> str:
 
 
 def flags_of(settings_class: type, default: Any = None) -> list[Flag]:
-    """The flags of a class of settings, in the order of its fields.
+    """The flags of a class of settings, in the order of its fields; a fixed field has none.
 
     Args:
         settings_class: a dataclass, in which others may be.
@@ -116,6 +116,8 @@ def _walk(settings_class: type, default: Any, prefix: str, part: str) -> Iterato
             is_flat = tyro.conf.OmitArgPrefixes in marks or WITHOUT_PREFIX in marks
             own = prefix if is_flat else f"{prefix}{field.name}."
             yield from _walk(typing.cast(type, kind), value, own, field.name)
+            continue
+        if tyro.conf.Fixed in marks:
             continue
         part = next((mark.title for mark in marks if isinstance(mark, Heading)), part)
         yield Flag(prefix + field.name, kind, marks, value, part, settings_class)
