@@ -1,10 +1,10 @@
-"""Sends texts or images to a TensorFlow Serving server; does not need the package align_keras.
+"""Sends texts or images to a TensorFlow Serving server; needs no align_keras.
 
     python recipes/serving_client.py --texts "two dogs in the snow" "a red ring"
     python recipes/serving_client.py --images photos/*.jpg --signature=classify
     python recipes/serving_client.py --images photos/*.jpg --grpc
 
-REST needs only the standard library; --grpc needs the package tensorflow-serving-api.
+REST needs only the standard library; --grpc needs tensorflow-serving-api.
 """
 
 import argparse

@@ -22,7 +22,7 @@ def test_a_run_is_evaluated_into_its_directory(tiny_run, scene_photos, tmp_path,
     [
         (["--task=retrieve:coco"], "--task: unknown task 'retrieve'; did you mean retrieval?"),
         (["--task=retrieval:mini"], "--data: give the data of mini; it is not a known name"),
-        (["--task=knn:x", "--data=x", "--split=train"], "--train-split: x train would be trained"),
+        (["--task=knn:x", "--data=x", "--split=train"], "--train-split: x train would be used for both"),
         (["--task=multi30k", "--data=nowhere"], "--data: nowhere: no test_2016_flickr.en"),
         (["--task=zero_shot:kinds", "--data={photos}", "--model=none"], "--model: none: no such"),
         (
@@ -72,7 +72,7 @@ def test_a_suite_finds_its_data_and_runs_are_compared(tiny_run, scene_photos, tm
     assert run_recipe_here("evaluate.py", f"--model={tiny_run}", *flags, output, "--cache=") is None
     printed = capsys.readouterr().out
     assert "multi30k                  not run: no data" in printed
-    assert "retrieval:kinds: its result is there already" in printed
+    assert "retrieval:kinds: its result already exists" in printed
     runs = ["--compare", tmp_path / "found", tmp_path / "found", f"--json={tmp_path / 'c.json'}"]
     assert run_recipe_here("evaluate.py", *runs, "--bootstrap-samples=20") is None
     compared = json.loads((tmp_path / "c.json").read_text())

@@ -139,6 +139,6 @@ def test_fine_tuning_a_classifier_has_the_papers_constants():
 @pytest.mark.parametrize("setting", ["model", "task"])
 def test_a_classifier_needs_a_model_and_a_task(setting):
     flags = [f"--{name}=x" for name in ("model", "task") if name != setting]
-    with pytest.raises(InputError, match="give one") as raised:
+    with pytest.raises(InputError, match="not given; see --help") as raised:
         experiments.read_classification(flags, "")
     assert raised.value.setting == setting

@@ -142,7 +142,7 @@ def test_every_file_system_is_one_of_tensorflows(monkeypatch):
         (
             "prepare_data.py",
             ["--captions=x.csv", "--output=a[1]/train", "--engine=beam"],
-            "--output: Beam takes *?[\\ in a[1]/train as a pattern; choose another name, or --eng",
+            "--output: Beam reads *?[\\ in a[1]/train as a pattern; choose another name, or --eng",
         ),
         ("prepare_data.py", ["--captions=x.csv", "--output=d/"], "--output: d/ ends in a slash"),
         (
