@@ -85,8 +85,8 @@ def test_a_model_is_downloaded_cached_and_used_offline(hub, preset, monkeypatch)
         (403, "refuses access; accept the model's terms"),
         (404, "no such model"),
         (429, "limits the rate of requests"),
-        (500, r"fails \(status 500\)"),
-        (503, r"fails \(status 503\)"),
+        (500, r"failed \(status 500\)"),
+        (503, r"failed \(status 503\)"),
     ],
 )
 def test_a_refusal_is_one_line(status, message, hub):

@@ -51,6 +51,7 @@ def test_a_task_comes_back_from_its_preset(model, scene_images, tmp_path):
     assert loaded.min_temperature == model.min_temperature
     # The files are keras-hub's, and hold no optimizer.
     assert {path.name for path in (tmp_path / "preset").iterdir()} == {
+        "README.md",
         "assets",
         "checksums.json",
         "config.json",
@@ -178,7 +179,7 @@ class OtherEncoder(AlignDualEncoder):
 
 def test_a_subclass_does_not_take_another_class_for_its_own(model, tmp_path):
     model.save_to_preset(tmp_path)
-    with pytest.raises(ValueError, match="holds AlignDualEncoder, where OtherEncoder is needed"):
+    with pytest.raises(ValueError, match="holds AlignDualEncoder, but OtherEncoder is needed"):
         OtherEncoder.from_preset(tmp_path)
 
 
@@ -222,7 +223,7 @@ def test_a_preset_of_another_kind_is_refused(tmp_path):
     bert = keras_hub.models.BertBackbone(10, 1, 1, 4, 4, max_sequence_length=4)
     bert.save_to_preset(str(tmp_path))
     for cls in (AlignDualEncoder, AlignBackbone):
-        with pytest.raises(ValueError, match="holds BertBackbone, where AlignBackbone is needed"):
+        with pytest.raises(ValueError, match="holds BertBackbone, but AlignBackbone is needed"):
             cls.from_preset(tmp_path)
     with pytest.raises(MissingInputError, match=r"no preprocessor.json of AlignPreprocessor"):
         AlignPreprocessor.from_preset(tmp_path)

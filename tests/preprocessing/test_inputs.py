@@ -279,7 +279,7 @@ def test_a_file_that_is_no_image_is_named(model, tmp_path):
     with pytest.raises(ValueError, match=f"{path}: has too many pixels"):
         model.encode_images([path])
     grey = Image.fromarray(np.full((30, 30), 40_000, "uint16"))
-    with pytest.raises(ValueError, match="image 0: more than 8 bits a pixel"):
+    with pytest.raises(ValueError, match="image 0: more than 8 bits per pixel"):
         model.encode_images([grey])
 
 

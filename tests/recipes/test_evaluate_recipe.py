@@ -22,7 +22,10 @@ def test_a_run_is_evaluated_into_its_directory(tiny_run, scene_photos, tmp_path,
     [
         (["--task=retrieve:coco"], "--task: unknown task 'retrieve'; did you mean retrieval?"),
         (["--task=retrieval:mini"], "--data: give the data of mini; it is not a known name"),
-        (["--task=knn:x", "--data=x", "--split=train"], "--train-split: x train would be used for both"),
+        (
+            ["--task=knn:x", "--data=x", "--split=train"],
+            "--train-split: x train would be used for both",
+        ),
         (["--task=multi30k", "--data=nowhere"], "--data: nowhere: no test_2016_flickr.en"),
         (["--task=zero_shot:kinds", "--data={photos}", "--model=none"], "--model: none: no such"),
         (

@@ -24,7 +24,7 @@ def test_a_run_is_exported(tiny_model, tiny_run, scene_images, tmp_path, capsys)
     logits = tiny_model.encode_images(scene_images[:1]) @ classes.T / 0.2
     np.testing.assert_allclose(found, np.exp(logits) / np.exp(logits).sum(), rtol=1e-4)
     line = run_recipe_here("export.py", *flags)
-    assert line == f"export.py: --output: {output}: it exists; give a new folder, or remove it"
+    assert line == f"export.py: --output: {output}: already exists; give a new folder, or remove it"
 
 
 def test_what_warm_up_needs_is_reported(tiny_run, tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def test_an_export_is_written_elsewhere_and_verified(run, tiny_model, monkeypatc
     assert f"-e MODEL_NAME=tiny \\\n    -e MODEL_BASE_PATH={ROOM}/served tensorflow" in printed
     line = run_recipe_here("export.py", *flags)
     assert line == (
-        f"export.py: --output: {ROOM}/served/tiny/1: it exists; give a new folder, or remove it"
+        f"export.py: --output: {ROOM}/served/tiny/1: already exists; give a new folder, or remove it"
     )
     assert run_recipe_here("verify.py", f"{ROOM}/served/tiny/1/", run / "preset") is None
     printed = capsys.readouterr().out.splitlines()
@@ -99,7 +99,7 @@ def test_a_model_is_saved_elsewhere_as_keras_does(tiny_model, monkeypatch):
     path = RemotePath(f"{ROOM}/model.keras")
     tiny_model.save(str(path))
     assert path.read_text() == ".keras"
-    with pytest.raises(InputError, match=f"^{path}: it exists"):
+    with pytest.raises(InputError, match=f"^{path}: already exists"):
         tiny_model.save(str(path), overwrite=False)
 
 

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("tiny_preset")
             "exclude_from_adaptation",
             "sgd has no layer adaptation",
         ),
-        ({"exclude_from_decay": ("nothing",)}, "exclude_from_decay", "'nothing' matches the path"),
+        ({"exclude_from_decay": ("nothing",)}, "exclude_from_decay", "'nothing' matches no path"),
     ],
 )
 def test_bad_settings_are_one_clear_line(options, setting, message, scene_shards, tmp_path):

@@ -76,7 +76,7 @@ def test_a_run_that_began_in_another_order_is_refused(before, tmp_path):
     """What a run of an earlier version has is the list alone."""
     path = tmp_path / "train_shards.json"
     path.write_text(before)
-    with pytest.raises(InputError, match="reads records in another order; go on with") as raised:
+    with pytest.raises(InputError, match="reads records in another order; continue with") as raised:
         check_order(path)
     assert raised.value.setting == "workdir"
     assert "\n" not in str(raised.value)
@@ -181,7 +181,7 @@ def test_a_signal_says_truly_how_to_go_on(tmp_path):
     ("address", "problem"),
     [
         ("https://bucket/run", "https:// is not supported here"),
-        ("ram://runs/[a]", "TensorFlow takes .* for a pattern"),
+        ("ram://runs/[a]", "TensorFlow reads .* as a pattern"),
     ],
 )
 def test_an_address_where_no_run_can_be_is_refused(address, problem):

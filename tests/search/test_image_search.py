@@ -52,7 +52,7 @@ def test_queries_are_composed_as_in_the_paper(search, scene_photos):
 @pytest.mark.parametrize(
     ("query", "count", "message"),
     [
-        (Query(), 24, "nothing to look for; give a sentence or an image"),
+        (Query(), 24, "nothing to look for; give a sentence, an image or words"),
         (Query("a"), 0, "the number of results must be from 1 to 200, not 0"),
         (Query("x" * 2000), 24, "a text of 2,000 characters; at most 1,000 are read"),
         (Query(image=b"no image"), 24, "the image: does not decode; give a JPEG"),
@@ -89,7 +89,7 @@ def test_an_index_is_searched_with_its_model_and_fetches_none(search, tmp_path):
     (tmp_path / "index.json").write_text(json.dumps({**strange, "model": "runs/photos"}))
     assert model_to_load(ImageIndex(tmp_path)) == "runs/photos"
     (tmp_path / "index.json").write_text(json.dumps({**header, "fingerprint": "0" * 64}))
-    with pytest.raises(InputError, match="the index is of another model"):
+    with pytest.raises(InputError, match="the index was made with another model"):
         ImageSearch(search.model, ImageIndex(tmp_path))
 
 
