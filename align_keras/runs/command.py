@@ -57,7 +57,6 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
     full_disk.ignore_unraisable()
     with (
         signals.handled(name),
-        progress.shown(_START),
         quiet.python_libraries(),
         quiet.c_libraries(),
         _importing_quietly(),
@@ -65,7 +64,9 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
         try:
             settings = parse()
             check_file_systems(settings)
-            return main(settings)
+            # Not before: --help and a wrong flag are answered without another line.
+            with progress.shown(_START):
+                return main(settings)
         except KeyboardInterrupt as stop:
             _end_interrupted(name, stop)
         except Exception as error:
