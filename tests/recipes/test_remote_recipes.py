@@ -70,7 +70,8 @@ def test_an_export_is_written_elsewhere_and_verified(run, tiny_model, monkeypatc
     assert f"-e MODEL_NAME=tiny \\\n    -e MODEL_BASE_PATH={ROOM}/served tensorflow" in printed
     line = run_recipe_here("export.py", *flags)
     assert line == (
-        f"export.py: --output: {ROOM}/served/tiny/1: already exists; give a new folder, or remove it"
+        f"export.py: --output: {ROOM}/served/tiny/1: already exists; give a new folder, or "
+        "remove it"
     )
     assert run_recipe_here("verify.py", f"{ROOM}/served/tiny/1/", run / "preset") is None
     printed = capsys.readouterr().out.splitlines()

@@ -41,20 +41,20 @@ finetune_classification.py --steps=5 | did you mean --head.steps, --full.steps?
 finetune_classification.py --experiment=small | unknown experiment 'small'; did you mean small_set?
 finetune_classification.py --train-data=DIR/t.csv --task=x --model=none | --train-data: DIR/t.csv: \
 no column class_name or label, only image, caption
-finetune_classification.py --model=DIR/run --task=x --data=/none | --data: no file matches '/none'
-evaluate.py --model=DIR/run | nothing to do; give one of --task, --suite and --compare
-evaluate.py --model=DIR/run --task=retreival:x | unknown task 'retreival'; did you mean retrieval? | knn
-evaluate.py --model=DIR/run --task=zero_shot:imagnet | not a known name; did you mean imagenet?
-evaluate.py --model=DIR/run --suite=smal | unknown suite or task 'smal'; did you mean small?
-evaluate.py --model=DIR/run --task=retrieval:x --data=DIR/p.csv --split=dev | dev; split is train, test
-evaluate.py --model=DIR/run --task=retrieval:x --data=DIR/p.csv --select lang=fr | lang=fr; lang is en, de
-evaluate.py --model=DIR/run --task=retrieval:x --data=DIR/p.csv --select Lang=de | no column Lang | lang?
-evaluate.py --model=DIR/run --task=zero_shot:x --data=DIR/photos --split=tset | there are test, train
-evaluate.py --model=DIR/run --task=retrieval:x --data=DIR/k.json --split=dev | split dev; it has test, val
-evaluate.py --model=DIR/run --task=zero_shot:x --data=DIR/t.csv | no column class_name or label, only
-evaluate.py --model=DIR/run --task=retrieval:x --data=/none-*.tfrecord | no file matches '/none-*
-evaluate.py --model=DIR/run --task=zero_shot:x --data=DIR/t.json | --data: no file DIR/t.json
-evaluate.py --model=DIR/run --task=crisscrossed --data=/none | --data: /none: no sts_test.csv
+finetune_classification.py --model=R --task=x --data=/none | --data: no file matches '/none'
+evaluate.py --model=R | nothing to do; give one of --task, --suite and --compare
+evaluate.py --model=R --task=retreival:x | unknown task 'retreival'; did you mean retrieval? | knn
+evaluate.py --model=R --task=zero_shot:imagnet | not a known name; did you mean imagenet?
+evaluate.py --model=R --suite=smal | unknown suite or task 'smal'; did you mean small?
+evaluate.py --model=R --task=retrieval:x --data=DIR/p.csv --split=dev | dev; split is train, test
+evaluate.py --model=R --task=retrieval:x --data=DIR/p.csv --select lang=fr | lang=fr; lang is en, de
+evaluate.py --model=R --task=retrieval:x --data=DIR/p.csv --select Lang=de | no column Lang | lang?
+evaluate.py --model=R --task=zero_shot:x --data=DIR/photos --split=tset | there are test, train
+evaluate.py --model=R --task=retrieval:x --data=DIR/k.json --split=dev | split dev; it has test, val
+evaluate.py --model=R --task=zero_shot:x --data=DIR/t.csv | no column class_name or label, only
+evaluate.py --model=R --task=retrieval:x --data=/none-*.tfrecord | no file matches '/none-*
+evaluate.py --model=R --task=zero_shot:x --data=DIR/t.json | --data: no file DIR/t.json
+evaluate.py --model=R --task=crisscrossed --data=/none | --data: /none: no sts_test.csv
 evaluate.py --model=/none --task=retrieval:x | --model: /none: no such folder
 prepare_data.py --captions=DIR/t.csv | --output: must be given; see --help
 prepare_data.py --captions=DIR/t.csv --caption-column=captoin --output=none | --caption-column: \
@@ -69,18 +69,18 @@ inspect_data.py --data DIR/a-0.tfrecord DIR/a-1.tfrecord | quote a pattern | 'DI
 inspect_data.py --data=DIR/t.csv --vocabulary=/none | --vocabulary: /none: no such file
 export.py | --model: must be given; so must --output; see --help
 export.py --model=/none --output=none | --model: /none: no such folder
-export.py --model=DIR/run --output=. | --output: .: | give a new folder
-export.py --model=DIR/run --output=none --format=onx | unknown value 'onx'; did you mean onnx?
-export.py --model=DIR/run --output=none --class-names=imagnet | did you mean imagenet?
-export.py --model=DIR/run --output=none --quantize=int8 | --quantize: | give --format=litert
+export.py --model=R --output=. | --output: .: | give a new folder
+export.py --model=R --output=none --format=onx | unknown value 'onx'; did you mean onnx?
+export.py --model=R --output=none --class-names=imagnet | did you mean imagenet?
+export.py --model=R --output=none --quantize=int8 | --quantize: | give --format=litert
 search.py | no command; begin with one of index, query, evaluate, serve
 search.py qurey "a dog" | unknown command 'qurey'; did you mean query? choose one of index, query
 search.py query a red square --index=x | 3 words where one text goes; quote it: "a red square"
 search.py query --index=x --without a red ball | --without: 3 values | --without="a red ball"
 search.py query "a dog" --index=/none | --index: no finished index in /none; make one with
 search.py query --index=/none --image=/none.jpg | --image: /none.jpg: No such file or directory
-search.py index --model=DIR/run --images=/none*.jpg --output=none | --images: no file matches '/none*.jpg'
-search.py index --images=DIR/t.csv --select splti=test --model=DIR/run --output=none | no column splti
+search.py index --model=R --images=/none*.jpg --output=none | --images: no file matches '/none*.jpg'
+search.py index --images=DIR/t.csv --select splti=test --model=R --output=none | no column splti
 search.py serve --index=/none --port=PORT | cannot listen on 127.0.0.1:
 compare_runs.py none | none: no such folder
 verify.py | PATHS must be given; see --help
@@ -137,7 +137,8 @@ def answers(files):
     """What each command ended with, and the modules that were loaded by then."""
     # The help first, which loads nothing either.
     commands = [[name, "--help"] for name in RECIPES]
-    commands += [shlex.split(command.replace("DIR", str(files))) for command, *_ in TABLE]
+    lines = (one.replace("=R ", "=DIR/run ").replace("DIR", str(files)) for one, *_ in TABLE)
+    commands += list(map(shlex.split, lines))
     ended = subprocess.run(
         [sys.executable, "-c", CODE],
         cwd=ROOT,
