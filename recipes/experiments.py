@@ -65,13 +65,13 @@ PRODUCTS_NANO = QUICKSTART.replace(
 FLICKR8K_LITE0 = QUICKSTART.replace(
     prompts=("a photo of a {}", "{}", "a picture of a {}", "a {} in the scene"),
     freeze="image_encoder,text_encoder",
-    cache_features=4,
+    cache_features=3,
     feature_dropout=0.5,
     top_convolution=True,
     text_pooling="mean",
     projection_dim=512,
     image_size=224,
-    resize_size=240,
+    resize_size=224,
     sequence_length=48,
     initial_temperature=0.07,
     label_smoothing=0.0,
@@ -80,8 +80,8 @@ FLICKR8K_LITE0 = QUICKSTART.replace(
     warmup_steps=50,
     batch_size=512,
     steps=1_200,
-    eval_every=200,
-    checkpoint_every=400,
+    eval_every=1_200,
+    checkpoint_every=600,
     log_every=50,
 )
 
