@@ -146,6 +146,8 @@ def _hush() -> None:
     """Sets levels: of loggers that are there, since absl makes its own of a class of its own."""
     for variable, value in _OF_CLIENTS.items():
         os.environ.setdefault(variable, value)
+    # tqdm's, in a notebook kernel without ipywidgets: it draws bars of text then.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     for name in _LOGGERS:
         if name in sys.modules:
             logging.getLogger(name).setLevel(logging.ERROR)

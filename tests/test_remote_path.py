@@ -95,7 +95,7 @@ def test_a_file_is_one_for_every_reader():
     files.write_whole(ROOM / "a.zip", write_zip)
     with (ROOM / "a.zip").open("rb") as file, zipfile.ZipFile(file) as archive:
         assert archive.read("b") == b"c" * 10_000
-    with pytest.raises(ValueError, match="written whole"):
+    with pytest.raises(ValueError, match="written as a whole"):
         path.open("a")
 
 

@@ -167,4 +167,4 @@ def test_recipes_handle_signals_before_they_import_other_packages():
             # The experiments import this package first.
             assert others[0].split(".")[0] in ("align_keras", "experiments"), path
             commands += 1
-    assert commands == 9
+    assert commands == 10

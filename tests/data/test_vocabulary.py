@@ -25,5 +25,5 @@ def test_the_same_captions_give_the_same_vocabulary():
 
 
 def test_captions_without_a_word_are_refused():
-    with pytest.raises(InputError, match="^the captions hold no word"):
+    with pytest.raises(InputError, match="^the captions contain no word"):
         vocabulary.train_vocabulary(["", "  "], 100)

@@ -76,7 +76,7 @@ def test_the_bootstrap_takes_half_of_the_queries_and_one_item_each():
     )
     assert again == pytest.approx((mean, deviation), abs=0.03)
     assert crisscrossed.bootstrap_correlation(queries, scores, scores, 5) == (1.0, 0.0)
-    with pytest.raises(ValueError, match="judgements of four queries, not 3"):
+    with pytest.raises(ValueError, match="at least four judged queries, not 3"):
         crisscrossed.bootstrap_correlation([1, 2, 3], [1, 2, 3], [1, 2, 3])
 
 

@@ -16,7 +16,7 @@ class PixelModel:
     def __init__(self, texts=None):
         self.texts = texts
 
-    def predict(self, dataset, verbose):
+    def predict(self, dataset, verbose, callbacks):
         batches = list(dataset.as_numpy_iterator())
         outputs = {
             name: np.concatenate([batch[name] for batch in batches])

@@ -43,7 +43,7 @@ def test_a_name_that_stands_twice_is_reported(tmp_path):
     assert read_class_names(str(path)) == ["a", "b"]
     assert read_class_names("") is None
     path.write_text("a\nb\na\n")
-    with pytest.raises(InputError, match="'a' stands twice") as caught:
+    with pytest.raises(InputError, match="'a' occurs twice") as caught:
         read_class_names(str(path))
     assert caught.value.place.file == str(path)
 

@@ -7,8 +7,8 @@ from in_process import run_recipe_here
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--model=x"], "--task: give one"),
-        (["--task=x"], "--model: give one"),
+        (["--model=x"], "--task: not given"),
+        (["--task=x"], "--model: not given"),
         (
             ["--model=x", "--task=x", "--experiment=none"],
             "--experiment: unknown experiment 'none'; choose one of",

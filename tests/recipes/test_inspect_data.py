@@ -49,7 +49,9 @@ def test_spoilt_shards_give_lines_and_no_throughput(scene_shards, tmp_path, caps
     assert "error: 1 of 11 records (9.09%) are unusable, more than 1.00%" in printed
     assert "images_per_second" not in report_in(tmp_path)
     assert inspect(path, tmp_path, "--max-unusable=0.1", "--seconds=0") is None
-    assert "warning: 1 of 11 records (9.09%) are unusable; a run skips" in capsys.readouterr().out
+    assert (
+        "warning: 1 of 11 records (9.09%) are unusable; training skips" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("flag", ["--max-records", "--samples", "--batch-size", "--max-unusable"])

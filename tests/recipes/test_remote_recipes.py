@@ -76,7 +76,7 @@ def test_an_export_is_written_elsewhere_and_verified(run, tiny_model, monkeypatc
     assert run_recipe_here("verify.py", f"{ROOM}/served/tiny/1/", run / "preset") is None
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith(f"{ROOM}/served/tiny/1: exported model, 2 files, ")
-    assert printed[1].startswith(f"{run}/preset: preset, 7 files, ")
+    assert printed[1].startswith(f"{run}/preset: preset, 8 files, ")
     damaged = RemotePath(f"{ROOM}/served/tiny/1/assets/README.md")
     damaged.write_text("")
     assert run_recipe_here("verify.py", f"{ROOM}/served") == 1

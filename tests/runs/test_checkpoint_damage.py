@@ -249,5 +249,5 @@ def test_a_worker_whose_checkpoints_are_all_damaged_ends_all(model, whole, tmp_p
     for path in folders[1].glob("*/*.index"):
         cut(path)
     sound, damaged = map(str, restore_as_workers(folders, model, monkeypatch))
-    assert "the newest are of 3, none; copy checkpoints/ and skipped.json of one worker" in sound
-    assert "the newest are of 3, none; damaged here: newest/ckpt-3 (ckpt-3.index: " in damaged
+    assert "the newest steps are 3, none; copy checkpoints/ and skipped.json of one worker" in sound
+    assert "the newest steps are 3, none; damaged here: newest/ckpt-3 (ckpt-3.index: " in damaged

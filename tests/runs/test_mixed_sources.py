@@ -27,5 +27,5 @@ def test_a_source_that_matches_nothing_and_a_wrong_weight_are_refused(tmp_path):
     write(tmp_path, "a-0.tfrecord")
     with pytest.raises(MissingInputError, match="no file matches '.*/none-"):
         mixed_sources.find_shards(f"{tmp_path}/a-*=2,{tmp_path}/none-*=1")
-    with pytest.raises(InputError, match="is no number above 0"):
+    with pytest.raises(InputError, match="is not a number above 0"):
         mixed_sources.opened(f"{tmp_path}/a-*=0", {})

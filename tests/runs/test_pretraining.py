@@ -247,7 +247,7 @@ def test_a_run_that_diverges_stops_and_resumes_tamed(finished, scene_shards, tmp
     assert np.isnan(error.value)
     assert one_line(error) == (
         "the run diverged: loss is nan at step 3; lower --learning-rate or set --global-clipnorm "
-        "and resume, which goes on from the last checkpoint"
+        "and resume, which continues from the last checkpoint"
     )
     # The poisoned weights are nowhere, so the same command goes on.
     assert "NaN" not in (workdir / "log.jsonl").read_text()
@@ -281,6 +281,7 @@ def test_a_run_trains_in_bfloat16_with_what_settings_choose(scene_shards, tmp_pa
         loss_tile_rows=16,
         exclude_from_decay=("embedding",),
         global_clipnorm=1.0,
+        schedule="linear",
     )
     metrics = pretrain(settings)
     # Nothing is held out here.

@@ -33,7 +33,7 @@ def shards(tmp_path):
 @pytest.mark.parametrize("name", ["", "train", "train-*.tfrecord", "train-00001.tfrecord"])
 def test_a_set_of_shards_is_found_by_its_folder_name_pattern_or_shard(name, shards):
     ((line, faults),) = lines(shards / name)
-    assert line.startswith(f"{shards}/train: set of shards, 6 files, 0.0 MiB, all as they were")
+    assert line.startswith(f"{shards}/train: set of shards, 6 files, 0.0 MiB, all unchanged")
     assert not faults
     (shards / "train-00002.tfrecord").unlink()
     (shards / "train-00002_stats.json").unlink()
@@ -51,7 +51,7 @@ def test_a_run_an_export_and_their_folder_are_found(tiny_run, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     (run / "settings.json").write_text("{}")
     ((line, faults),) = lines(run)
-    assert line.startswith(f"{run}/preset: preset, 7 files")
+    assert line.startswith(f"{run}/preset: preset, 8 files")
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "saved_model.pb").write_bytes(b"graph")
     checksums.write_folder(tmp_path / "export")

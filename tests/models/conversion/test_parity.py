@@ -97,7 +97,9 @@ def test_any_change_of_the_towers_is_noticed(change, monkeypatch):
     )
     if "first_block_residuals" in change:
         rewire = efficientnet.rewire
-        monkeypatch.setattr(efficientnet, "rewire", lambda backbone, _: rewire(backbone, True))
+        monkeypatch.setattr(
+            efficientnet, "rewire", lambda backbone, _, top: rewire(backbone, True, top)
+        )
     try:
         model = AlignDualEncoder.from_preset(folder)
     except ValueError as error:
