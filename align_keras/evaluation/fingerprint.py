@@ -14,7 +14,7 @@ _WITHOUT_EFFECT = {
     "build_config",
     "dropout",
     "dtype",
-    "feature_dropout",
+    "image_feature_dropout",
     "frozen_statistics",
     "module",
     "name",

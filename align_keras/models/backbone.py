@@ -29,8 +29,8 @@ class AlignBackbone(keras_hub.models.Backbone):
         projection_dim: width of the shared space.
         dtype: precision policy of the projections, the global one by default. The towers have
             their own. Embeddings are float32 under every policy.
-        feature_dropout: share of both towers' features that training sets to zero, for a few
-            thousand pairs and frozen towers; the paper says nothing of it.
+        image_feature_dropout: share of the image features that training sets to zero, for a few
+            thousand pairs and frozen towers. The paper does not mention it.
 
     Inputs: a dict of ``images`` ``(batch, height, width, 3)`` and ``token_ids``,
     ``segment_ids``, ``padding_mask`` ``(batch, sequence)``.
@@ -56,7 +56,7 @@ class AlignBackbone(keras_hub.models.Backbone):
         text_encoder: keras.Model,
         projection_dim: int,
         dtype: str | keras.DTypePolicy | None = None,
-        feature_dropout: float = 0.0,
+        image_feature_dropout: float = 0.0,
         **kwargs,
     ) -> None:
         # === Layers ===
@@ -66,12 +66,11 @@ class AlignBackbone(keras_hub.models.Backbone):
                 projection_dim, dtype=dtype, name="image_projection"
             )
         text_projection = keras.layers.Dense(projection_dim, dtype=dtype, name="text_projection")
-        dropout = {}
-        if feature_dropout:
-            dropout = {
-                part: keras.layers.Dropout(feature_dropout, dtype=dtype, name=f"{part}_dropout")
-                for part in ("image", "text")
-            }
+        image_dropout = None
+        if image_feature_dropout:
+            image_dropout = keras.layers.Dropout(
+                image_feature_dropout, dtype=dtype, name="image_dropout"
+            )
         # In float32 under every precision policy: the norm's square overflows float16.
         normalization = keras.layers.UnitNormalization(dtype="float32", name="normalization")
 
@@ -79,9 +78,8 @@ class AlignBackbone(keras_hub.models.Backbone):
         images = keras.Input((None, None, 3), name="images")
         text_inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in TEXT_INPUTS}
         image_features, text_features = image_encoder(images), text_encoder(text_inputs)
-        if dropout:
-            image_features = dropout["image"](image_features)
-            text_features = dropout["text"](text_features)
+        if image_dropout is not None:
+            image_features = image_dropout(image_features)
         if image_projection is not None:
             image_features = image_projection(image_features)
         text_features = text_projection(text_features)
@@ -99,11 +97,11 @@ class AlignBackbone(keras_hub.models.Backbone):
         self.image_projection = image_projection
         self.text_projection = text_projection
         self.normalization = normalization
-        self.feature_dropouts = dropout
+        self.image_dropout = image_dropout
 
         # === Config ===
         self.projection_dim = projection_dim
-        self.feature_dropout = feature_dropout
+        self.image_feature_dropout = image_feature_dropout
 
     def encode_images(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Embeds ``(batch, height, width, 3)`` images: unit norm, ``(batch, projection_dim)``."""
@@ -114,7 +112,7 @@ class AlignBackbone(keras_hub.models.Backbone):
     ) -> tf.Tensor:
         """Embeds tokenised captions: unit norm, ``(batch, projection_dim)``."""
         text_inputs = {name: text_inputs[name] for name in TEXT_INPUTS}
-        return self._project_text(self.text_encoder(text_inputs, training=training), training)
+        return self._project_text(self.text_encoder(text_inputs, training=training))
 
     def embed_pairs(
         self, inputs: Mapping[str, tf.Tensor], training: bool = False
@@ -133,24 +131,20 @@ class AlignBackbone(keras_hub.models.Backbone):
         else:
             images = self.encode_images(inputs["images"], training)
         if TEXT_FEATURES in inputs:
-            texts = self._project_text(inputs[TEXT_FEATURES], training)
+            texts = self._project_text(inputs[TEXT_FEATURES])
         else:
             texts = self.encode_texts(inputs, training)
         return {"image_embeddings": images, "text_embeddings": texts}
 
     def _project_image(self, features, training):
-        features = self._dropped("image", features, training)
+        if self.image_dropout is not None:
+            features = self.image_dropout(features, training=training)
         if self.image_projection is not None:
             features = self.image_projection(features)
         return self.normalization(features)
 
-    def _project_text(self, features, training):
-        features = self._dropped("text", features, training)
+    def _project_text(self, features):
         return self.normalization(self.text_projection(features))
-
-    def _dropped(self, part, features, training):
-        dropout = self.feature_dropouts.get(part)
-        return features if dropout is None else dropout(features, training=training)
 
     def check_room(self, folder: str | os.PathLike) -> None:
         """Raises a NoSpaceError unless the weights fit into a folder."""
@@ -164,7 +158,7 @@ class AlignBackbone(keras_hub.models.Backbone):
             "image_encoder": keras.saving.serialize_keras_object(self.image_encoder),
             "text_encoder": keras.saving.serialize_keras_object(self.text_encoder),
             "projection_dim": self.projection_dim,
-            "feature_dropout": self.feature_dropout,
+            "image_feature_dropout": self.image_feature_dropout,
         }
 
     @classmethod

@@ -130,7 +130,7 @@ def make_backbone(settings: ModelSettings, preprocessor: AlignPreprocessor) -> A
         image_encoder,
         text_encoder,
         width,
-        feature_dropout=settings.feature_dropout,
+        image_feature_dropout=settings.image_feature_dropout,
         name=settings.preset,
     )
 

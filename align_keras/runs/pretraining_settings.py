@@ -41,7 +41,7 @@ BROUGHT_BY_MODEL = (
     "text_pooling",
     "top_convolution",
     "projection_dim",
-    "feature_dropout",
+    "image_feature_dropout",
     "initial_temperature",
     "vocabulary",
     "vocabulary_size",
@@ -130,8 +130,8 @@ class ModelSettings(Part):
     tower. The paper takes them before it."""
     projection_dim: Annotated[int | None, AtLeast(1)] = None
     """Width of the space that images and captions share. None: that of --preset."""
-    feature_dropout: Annotated[float, AtLeast(0.0), Below(1.0)] = 0.0
-    """Share of both towers' features that training sets to zero. Frozen towers need it when there
+    image_feature_dropout: Annotated[float, AtLeast(0.0), Below(1.0)] = 0.0
+    """Share of the image features that training sets to zero. Frozen towers need it when there
     are only a few thousand pairs; try 0.2 to 0.5."""
     synchronized_batch_norm: bool = True
     """Batch norm uses the statistics of the global batch instead of each replica's own."""

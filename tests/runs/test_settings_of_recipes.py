@@ -36,7 +36,7 @@ def test_pretraining_runs_of_before_resume(tmp_path):
     new = {"text_gelu", "max_skipped_share", "steps_per_execution", "profile", "space_to_batch"}
     new |= {"freeze", "frozen_statistics", "schedule", "cache_features"}
     new |= {"text_pooling", "top_convolution", "projection_dim"}
-    new |= {"feature_dropout"}
+    new |= {"image_feature_dropout"}
     new |= {"license", "tracker", "experiment"}
     new |= {"image_rate_factor", "text_rate_factor", "layer_decay"}
     assert json.loads(settings.as_json()).keys() == before.keys() | new
