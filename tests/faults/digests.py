@@ -20,8 +20,9 @@ _NOT_COMPARED = (
     ),
     *("date_saved", "workdir"),
 )
-# Pictures show times too; archives hold them. TensorBoard's files are a log of each process.
-_LEFT_OUT = (".png", ".html", ".keras")
+# Pictures and model cards show times too; archives hold them. TensorBoard's files are a log of each
+# process.
+_LEFT_OUT = (".png", ".html", ".keras", "README.md")
 _FOLDERS_LEFT_OUT = {"logs", "checkpoints", "newest", "best"}
 
 
