@@ -9,7 +9,7 @@ import tensorflow as tf
 from align_keras import checksums, files, progress
 from align_keras.data import pipeline
 from align_keras.data.cached_pairs import CachedPairs
-from align_keras.errors import InputError
+from align_keras.errors import InputError, Place
 from align_keras.evaluation.features import feature_encoder
 from align_keras.models.dual_encoder import AlignDualEncoder
 from align_keras.paths import AnyPath
@@ -42,7 +42,7 @@ def open_cache(
     if not views:
         return None
     folder = workdir / _FOLDER
-    arrays = _read(folder)
+    arrays = _read(folder, sum(data.counts.values()), views)
     if arrays is None:
         text_frozen = frozen_towers(settings.model.freeze).get("text_encoder", 0) is None
         arrays = _compute(model, data, views, settings.run.seed, text_frozen)
@@ -56,8 +56,8 @@ def open_cache(
     return CachedPairs(**arrays, texts=texts, shards=marks)
 
 
-def _read(folder: AnyPath) -> dict[str, np.ndarray] | None:
-    """The arrays in a folder by name; None if there are none, or damaged ones, which is said."""
+def _read(folder: AnyPath, records: int, views: int) -> dict[str, np.ndarray] | None:
+    """The arrays in a folder by name; None, with a line, if they are damaged or of other data."""
     if not (folder / checksums.NAME).exists():
         return None
     try:
@@ -67,6 +67,10 @@ def _read(folder: AnyPath) -> dict[str, np.ndarray] | None:
         for name in checksums.read(checksums.list_of(folder)) or ():
             with (folder / name).open("rb") as file:
                 found[name.removesuffix(".npy")] = np.load(file)
+        size = len(found["valid"]), found["image_features"].shape[1]
+        if size != (records, views):
+            problem = f"{size[0]:,} records and {size[1]} views, not {records:,} and {views}"
+            raise InputError(problem, Place(str(folder)))
         return found
     except InputError as error:
         progress.tell(f"{error}: the features are computed again")

@@ -65,9 +65,8 @@ def test_a_batch_follows_from_its_number_alone_and_workers_share_the_batches(pai
     whole = taken(pairs, 12, seed=5)
     late = taken(pairs, 2, seed=5, start_batch=10)
     shares = [taken(pairs, 6, seed=5, worker=worker, num_workers=2) for worker in (0, 1)]
-    for number, batch in enumerate(whole):
-        others = [shares[number % 2][number // 2], *late[number - 10 :][:1]]
-        for other in others[: 1 + (number >= 10)]:
-            for name, values in batch.items():
-                np.testing.assert_array_equal(other[name], values, name)
+    shared = [shares[number % 2][number // 2] for number in range(12)]
+    for batch, other in zip([*whole, *whole[10:]], [*shared, *late], strict=True):
+        for name, values in batch.items():
+            np.testing.assert_array_equal(other[name], values, name)
     assert np.any(joined(whole, "token_ids") != joined(taken(pairs, 12), "token_ids"))

@@ -63,6 +63,10 @@ def test_a_run_resumes_with_the_features_and_computes_damaged_ones_again(
     for one, other in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, other)
 
+    # Those of another data set are not taken.
+    assert feature_cache._read(workdir / "features", 119, 2) is None
+    assert "120 records and 2 views, not 119 and 2" in capsys.readouterr().err
+
     shutil.rmtree(workdir / "preset")
     monkeypatch.setattr(feature_cache, "_compute", None)
     for path in workdir.glob("checkpoints/newest/ckpt-4.*"):
