@@ -1,4 +1,4 @@
-"""Shows on standard error how far a command is: what it does, how fast, how long it still takes.
+"""Shows the progress of a command on standard error: what it does, its rate and the time left.
 
 A terminal gets bars. Anything else, such as a file, gets a line now and then, ever more rarely, so
 that logs stay readable. A wait of a few seconds shows nothing. Outside a command (``shown``)
@@ -258,7 +258,7 @@ def is_shown() -> bool:
 
 
 def bar(what: str, total: int | None = None, unit: str = "", **options: Any) -> Any:
-    """As ``Bar``; outside a command one that shows nothing."""
+    """A ``Bar``; outside a command, one that shows nothing."""
     if _screen.is_shown:
         return Bar(what, total, unit, **options)
     return _Silent()
@@ -267,7 +267,7 @@ def bar(what: str, total: int | None = None, unit: str = "", **options: Any) -> 
 def watch(
     items: Iterable[_Item], what: str, unit: str, total: int | None = None
 ) -> Iterable[_Item]:
-    """Counts items as they are taken; arguments as of ``Bar``."""
+    """Yields the items and counts them on a ``Bar``, which takes the other arguments."""
     return _watched(items, what, unit, total) if _screen.is_shown else items
 
 

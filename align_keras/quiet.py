@@ -1,9 +1,9 @@
-"""Keeps the lines of other libraries out of what is printed, all at this one place.
+"""Hides the lines that other libraries print. This is the only place that does so.
 
-What fails is raised, and ends a command in one line; the libraries' own lines would stand around
-it, tear the bars, and mostly say nothing that can be mended. A program gets none of TensorFlow's
-where it imports this package first. ``TF_CPP_MIN_LOG_LEVEL`` in the
-environment shows them all, Python's ``-W`` and ``PYTHONWARNINGS`` its warnings.
+A failure is raised and ends a command in one line. Lines of other libraries would surround that
+line and break the progress bars, and most of them name nothing that a user can mend. A program
+that imports this package first sees no lines of TensorFlow. ``TF_CPP_MIN_LOG_LEVEL`` in the
+environment shows all lines; Python's ``-W`` and ``PYTHONWARNINGS`` show its warnings.
 """
 
 import contextlib
@@ -64,9 +64,10 @@ def python_libraries() -> Iterator[None]:
 
 @contextlib.contextmanager
 def c_libraries() -> Iterator[None]:
-    """Within, file descriptor 2 leads through a filter, and Python writes past it.
+    """Inside the block, what C libraries write to file descriptor 2 passes a filter.
 
-    The filter is a process: it lives on when this one is aborted, and the reason still shows.
+    Python's own lines bypass it. The filter is a separate process, so that it still prints the
+    reason when this process is aborted.
     """
     grep = shutil.which("grep")
     if _shows_all() or grep is None or not _is_plain(sys.stderr):

@@ -1,4 +1,4 @@
-"""Training batches of pairs whose images, or captions too, are features computed before."""
+"""Training batches of pairs with precomputed features of images, or of captions too."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -37,13 +37,13 @@ class CachedPairs:
         worker: int = 0,
         num_workers: int = 1,
     ) -> tf.data.Dataset:
-        """Endless batches, as of ``training_dataset``, with features in place of ``pixels``.
+        """Endless batches like those of ``training_dataset``, with features instead of ``pixels``.
 
-        Every epoch has each record once, in another order; batch N follows from N alone. Of an
-        image with several views each epoch takes the next one.
+        Every epoch has each record once, in another order. Batch N depends on N alone. If images
+        have several views, each epoch uses the next view.
 
         Args:
-            batch_size: pairs a batch.
+            batch_size: pairs per batch.
             seed: decides the order.
             start_batch: the first batch to give.
             worker: this reader's place, from 0, among ``num_workers`` that share the batches.

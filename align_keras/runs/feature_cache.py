@@ -27,16 +27,16 @@ _FOLDER = "features"
 def open_cache(
     settings: PretrainSettings, data: RunData, model: AlignDualEncoder, workdir: AnyPath
 ) -> CachedPairs | None:
-    """The run's pairs with the features of its frozen towers; None unless the settings ask for it.
+    """The run's pairs with the features of its frozen towers; None without ``cache_features``.
 
-    They are read from ``features`` in the directory if a sound one is there, else computed and
-    written.
+    An intact ``features`` in the directory is read. Otherwise the features are computed and
+    written there.
 
     Args:
-        settings: of the run.
-        data: of the run.
-        model: with the weights of the run.
-        workdir: the directory of this process.
+        settings: settings of the run.
+        data: data of the run.
+        model: model with the weights of the run.
+        workdir: directory of this process.
     """
     views = settings.data.cache_features
     if not views:
