@@ -1,1 +1,1 @@
-"""From shards of image-text pairs to batches, and what looks into shards."""
+"""Builds batches from shards of image-text pairs, and inspects shards."""

@@ -1,8 +1,8 @@
 """Endless training batches from encoded records: order, resuming, decoding, gaps, options.
 
-What pairs and labelled images share. Batch N holds records N x batch_size onwards of the epochs'
-order whatever is corrupt among them, so a run resumes at step N by skipping undecoded records.
-Shapes are static.
+Pairs and labelled images share this code. Batch N holds the records from N x batch_size onwards in
+the order of the epochs. Corrupt records do not change that order, so a run resumes at step N by
+skipping undecoded records. All shapes are static.
 """
 
 import collections
@@ -15,21 +15,21 @@ import tensorflow as tf
 
 from align_keras.preprocessing.tracing import as_written
 
-# Decoding works on chunks, each in one thread. A chunk holds its images in memory (64 MB at 289
-# pixels); putting several together for a larger batch copies them once more.
+# Records are decoded in chunks, each chunk in one thread. A chunk holds its images in memory (64 MB
+# at 289 pixels). A batch of several chunks copies the images once more.
 _CHUNK = 64
-# So many files are named in a message.
+# Most files named in one message.
 _MOST_FILES = 5
 _UNREADABLE = "no record of a whole batch is readable"
-# Autotuning would take half the memory of the machine (bytes).
+# Bytes. By default, autotuning would take half of the machine's memory.
 _MEMORY_BUDGET = 2 << 30
 
 
 class SkippedRecords:
-    """Counts lost records on the host, batch by batch.
+    """Counts lost records per batch, on the host.
 
-    Batches are prepared ahead of the step that takes them, so each batch is counted by itself.
-    Safe to call from several threads.
+    Batches are prepared ahead of the training step, so each batch has its own count. Safe to call
+    from several threads.
     """
 
     def __init__(self) -> None:
@@ -38,18 +38,18 @@ class SkippedRecords:
         self._taken: collections.Counter[str] = collections.Counter()
 
     def add(self, batch: int, lost: Sequence[bytes]) -> None:
-        """Counts the records of a batch that are left out.
+        """Counts the lost records of a batch.
 
         Args:
-            batch: its number.
-            lost: the file of each, and empty strings.
+            number of the batch.
+            for each record, the file if the record is lost, else an empty string.
         """
         files = (file.decode(errors="replace") for file in lost if file)
         with self._lock:
             self._by_batch[int(batch)] = collections.Counter(files)
 
     def take(self, batch: int) -> collections.Counter[str]:
-        """The records that all batches before one have lost, by file."""
+        """Counts the records lost in all batches before ``batch``, by file."""
         with self._lock:
             for number in [number for number in self._by_batch if number < batch]:
                 self._taken += self._by_batch.pop(number)
@@ -57,16 +57,16 @@ class SkippedRecords:
 
 
 def files_of_unreadable_batch(error: tf.errors.OpError) -> list[int] | None:
-    """The numbers of some files of a batch without a readable record.
+    """Numbers of some files of a batch that has no readable record.
 
-    None for another error than that of ``fill_gaps`` about such a batch.
+    None if the error is not the one that ``fill_gaps`` raises for such a batch.
     """
     found = re.search(rf"\[{_UNREADABLE}\] \[([^\]]*)\]", error.message)
     return [int(number) for number in re.findall(r"\d+", found[1])] if found else None
 
 
 def most_of(lost: collections.Counter[str]) -> str:
-    """The files that lost most pairs, for a message: ``a.tfrecord (30), b.tfrecord (2)``."""
+    """The files with the most lost pairs, for a message: ``a.tfrecord (30), b.tfrecord (2)``."""
     named = [f"{file} ({number:,})" for file, number in lost.most_common(_MOST_FILES)]
     more = len(lost) - len(named)
     return ", ".join(named) + (f" and {more:,} more" if more > 0 else "")
@@ -79,14 +79,15 @@ def endless(
     seed: int,
     shuffle_buffer: int,
 ) -> tf.data.Dataset:
-    """The records of epoch after epoch, shuffled, each with its position since the first.
+    """The shuffled records of successive epochs, each with its position in the endless order.
 
     Args:
-        epoch_records: gives the data set of an epoch's records, from its number.
-        place_of: the epoch of a position, and how many records of that epoch are before it.
-        position: position of the first record to give, as if those before had been taken.
-        seed: decides the order in the buffer, with the number of the epoch.
-        shuffle_buffer: records among which the order is random.
+        epoch_records: returns the data set of an epoch's records, given the number of the epoch.
+        place_of: returns the epoch of a position, and the number of records before it in that
+            epoch.
+        position: position of the first record to return, as if all earlier ones had been taken.
+        seed: decides the order in the buffer, together with the number of the epoch.
+        shuffle_buffer: size of the shuffle buffer, in records.
 
     Returns:
         A ``tf.data.Dataset`` of positions, int64, and records.
@@ -95,8 +96,9 @@ def endless(
 
     @as_written
     def epoch_in_order(epoch: tf.Tensor) -> tf.data.Dataset:
-        # Of this traced function alone: makes the order independent of the global seed, which
-        # `shuffle` would mix in, and fail on where it is 0 beside a tensor.
+        # Affects this traced function alone. It makes the order independent of the global seed,
+        # which `shuffle` would mix in. `shuffle` also fails if the global seed is 0 and its own is
+        # a tensor.
         tf.random.set_seed(1)
         dataset = epoch_records(epoch)
         return dataset.shuffle(shuffle_buffer, seed=seed + epoch, reshuffle_each_iteration=False)
@@ -115,17 +117,17 @@ def decoded(
     """Batches of records decoded in parallel chunks.
 
     Args:
-        dataset: its elements are positions and records. A record is a tuple whose last part tells
-            its file, as a string that is not empty or a number above 0.
-        decode: a function of both that gives a dict of tensors, ``valid`` among them.
-        blank: the same dict, not ``valid``. A record whose ``decode`` raises leaves one at the
-            end of its chunk.
-        batch_size: records per batch; a last one that is smaller is dropped.
-        read: makes of the records of a chunk a data set of those that ``decode`` takes.
+        dataset: yields positions and records. A record is a tuple whose last element is its file,
+            as a non-empty string or a number above 0.
+        decode: takes a position and a record; returns a dict of tensors that includes ``valid``.
+        blank: the same dict without ``valid``. For every record on which ``decode`` raises, one is
+            added at the end of the chunk.
+        batch_size: records per batch; a smaller last batch is dropped.
+        read: turns the records of a chunk into a data set of what ``decode`` takes.
 
     Returns:
-        Batches of what ``decode`` gives, with one field more, ``lost``: the file of each record
-        that is not ``valid``, and zeros or empty strings beside.
+        Batches of the results of ``decode``, with one more field, ``lost``: the file of each record
+        that is not ``valid``; 0 or an empty string for the others.
     """
     chunk = max(size for size in range(1, _CHUNK + 1) if batch_size % size == 0)
     nowhere = tf.constant(-1, tf.int64)
@@ -166,17 +168,17 @@ def decoded(
 
 
 def fill_gaps(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Puts other records of the batch in the places of corrupt ones.
+    """Replaces corrupt records by other records of the same batch.
 
-    Shapes stay static and the batches after stay the same. Where false negatives are masked, a
-    pair and its copy are not each other's negatives.
+    Shapes stay static, and later batches stay the same. If false negatives are masked, a pair and
+    its copy are not negatives of each other.
 
     Args:
         batch: as returned by ``decoded``.
 
     Returns:
-        The batch without ``valid``. One without any readable record raises an
-        InvalidArgumentError, see ``files_of_unreadable_batch``.
+        The batch without ``valid``. A batch without a readable record raises an
+        InvalidArgumentError; see ``files_of_unreadable_batch``.
     """
     batch = dict(batch)
     valid, lost = batch.pop("valid"), batch.pop("lost")
@@ -197,9 +199,9 @@ def fill_gaps(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 
 
 def with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The data set prefetched, with a limit on its memory, and never shared out by files."""
+    """The data set with prefetching, a memory limit, and no automatic sharding by file."""
     options = tf.data.Options()
     options.autotune.ram_budget = _MEMORY_BUDGET
-    # Each reader is given its own share; tf.distribute must not share it out again.
+    # Each reader already has its own share of the data. tf.distribute must not divide it again.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -1,8 +1,9 @@
-"""Reads blocks of records in TensorFlow's ops: no Python runs while a data set is read.
+"""Reads blocks of records with TensorFlow ops: no Python runs while a data set is read.
 
-So every host reads its own part, on all of its cores, also where the program that trains runs on
-another machine, as with TPU slices. TensorFlow's own reader gives up a file at the first corrupt
-record. Here those behind it in the block are then read one by one, so that each costs itself alone.
+Every host therefore reads its own part on all of its cores, even if the training program runs on
+another machine, as with TPU slices. TensorFlow's reader stops at the first corrupt record of a
+file. This one then reads the later records of the block one by one, so that a corrupt record does
+not lose the others.
 """
 
 from collections.abc import Mapping
@@ -17,21 +18,21 @@ from align_keras.data.shard_order import Block, ReadBlock, ShardCounts
 from align_keras.preprocessing.tracing import as_written
 
 _BUFFER_BYTES = 256 << 10
-# Each request to another machine takes long.
+# Larger, since each request to another machine takes long.
 _REMOTE_BUFFER_BYTES = 4 << 20
 _HEADER_BYTES = 12
 _NONE = -1
 
 
 def block_reader(counts: Mapping[str, int]) -> ReadBlock:
-    """A function that reads the records of a block, with the number of their shard beside.
+    """A function that reads the records of a block, each with the number of its shard.
 
-    A record that is corrupt or missing is ``b""``; so are those behind it in a compressed shard,
-    and in one of a mapping that is no ``ShardCounts``, which has no sizes of files.
+    A corrupt or missing record is ``b""``. The records after it are also ``b""`` if the shard is
+    compressed, or if ``counts`` is not a ``ShardCounts`` and thus has no file sizes.
 
     Args:
-        counts: the number of records of each shard, by path; the shards' numbers are their places
-            in the order of the paths.
+        counts: the number of records of each shard, by path. A shard's number is its index among
+            the sorted paths.
     """
     shards = sorted(counts)
     sizes = [counts.sizes[shard] if isinstance(counts, ShardCounts) else 0 for shard in shards]
@@ -47,26 +48,26 @@ def block_reader(counts: Mapping[str, int]) -> ReadBlock:
 
         @as_written
         def read_from(start: tf.Tensor, buffer_bytes: tf.Tensor) -> tf.data.Dataset:
-            # `tf.data.TFRecordDataset` takes no place to begin at.
+            # `tf.data.TFRecordDataset` has no argument for the start.
             variant = tf.raw_ops.TFRecordDatasetV2(
                 filenames=[path],
                 compression_type=kind,
                 buffer_size=tf.cast(buffer_bytes, tf.int64),
                 byte_offsets=[start],
             )
-            # An error here ends the block. An error in opening the file would come again forever,
-            # since `ignore_errors` asks the reader again.
+            # An error here ends the block. An error on opening the file would repeat forever, since
+            # `ignore_errors` asks the reader again.
             with tf.control_dependencies([_first_byte(path)]):
                 variant = tf.identity(variant)
             return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
 
         def records_from(start: tf.Tensor, buffer_bytes: Any = buffer) -> tf.data.Dataset:
-            # In a function: `reduce` copies the data set, which TensorFlow cannot do with this op.
+            # In a function: `reduce` copies the data set, which TensorFlow cannot do for this op.
             place = tf.data.Dataset.from_tensors((start, buffer_bytes))
             return place.flat_map(read_from).ignore_errors()
 
         sound = records_from(block.start).take(block.whole).skip(block.skip)
-        # Read only where the sound ones are too few.
+        # Read only if there are too few intact records.
         rest = tf.data.Dataset.from_tensors(block).flat_map(
             as_written(lambda block: _behind_a_corrupt_record(block, path, size, records_from))
         )
@@ -78,7 +79,7 @@ def block_reader(counts: Mapping[str, int]) -> ReadBlock:
 
 
 def _behind_a_corrupt_record(block, path, file_size, records_from):
-    """The records of a block from its first corrupt one on, ``b""`` for those that are corrupt."""
+    """The records of a block from its first corrupt one onwards; corrupt ones are ``b""``."""
 
     def count(found, record):
         number, place = found
@@ -112,7 +113,7 @@ def _length(string: tf.Tensor) -> tf.Tensor:
 
 
 def _bytes_at(path, file_size, place, length):
-    """Bytes of a file; fewer, or none, where it has no such place or cannot be read."""
+    """Bytes of a file; fewer or none if the range is not in the file or cannot be read."""
     behind = file_size - place - length
     is_inside = (place >= 0) & (behind >= 0)
 
@@ -127,7 +128,7 @@ def _bytes_at(path, file_size, place, length):
 
 
 def _first_byte(path: tf.Tensor) -> tf.Tensor:
-    """The first byte of a file; an error where it cannot be opened, or is empty."""
+    """The first byte of a file; fails if the file is empty or cannot be opened."""
     octets = tf.data.FixedLengthRecordDataset([path], record_bytes=1, buffer_size=1)
     return octets.take(1).get_single_element()
 
@@ -151,7 +152,7 @@ def _crc_table() -> np.ndarray:
 
 
 def _masked_crc(octets: tf.Tensor) -> tf.Tensor:
-    """The CRC-32C of a few bytes, as TFRecord files hold it: uint32."""
+    """The masked CRC-32C of a few bytes, as TFRecord files store it: uint32."""
     table = tf.constant(_crc_table())
     crc = tf.constant(0xFFFFFFFF, tf.uint32)
     for octet in tf.unstack(tf.cast(octets, tf.uint32)):

@@ -13,20 +13,21 @@ logger = logging.getLogger(__name__)
 
 
 def check_shards(shards: Sequence[str], max_records: int = 100_000) -> None:
-    """Reads a share of every shard and raises on what would spoil a run.
+    """Reads some records of every shard and raises on whatever would spoil a run.
 
-    Records that are corrupt or that protobuf refuses are passed over, as in training, and so is a
-    shard without a readable record where others have some. Of one that
-    ``records.count_records`` counts by its statistics alone the log says so here, and also
-    where these state too few, since the records beyond are not read.
+    As in training, corrupt records and records that protobuf cannot parse are skipped. So is a
+    shard without a readable record, unless every shard lacks one. ``records.count_records`` may
+    know a shard's count only from its statistics file. The log warns here if such a shard has no
+    readable record, or more records than its statistics state, since the others are not read.
 
     Args:
-        shards: paths.
+        shards: paths of the shards.
         max_records: how many to read in all, spread evenly over the shards.
 
     Raises:
-        InputError: if statistics are damaged, a shard is empty or a file of another kind, none has
-            a readable record, or one lacks ``jpg`` or ``txt`` or holds a caption that is not UTF-8.
+        InputError: if statistics are damaged; if a shard is empty or of another file type; if no
+            shard has a readable record; if a record lacks ``jpg`` or ``txt``, or its caption is not
+            UTF-8.
     """
     shard_checksums.check_statistics(shards)
     share = max(1, max_records // len(shards))
@@ -42,7 +43,7 @@ def check_shards(shards: Sequence[str], max_records: int = 100_000) -> None:
                 except NoExampleError as error:
                     foreign = foreign or error
             count += 1
-        fault = "no readable record in it"
+        fault = "no readable record in the shard"
         remedy = "remove the shard or write it again"
         if not intact:
             records.check_kind(shard)
@@ -58,24 +59,24 @@ def check_shards(shards: Sequence[str], max_records: int = 100_000) -> None:
 
 
 class NoExampleError(InputError):
-    """A record is no ``tf.train.Example``: of another kind, or damaged before it was written."""
+    """A record is not a ``tf.train.Example``: it has another type or was damaged before writing."""
 
 
 def check_pair(shard: str, index: int, record: bytes) -> dict[str, Any]:
-    """Raises an InputError on a record with which no run starts, as ``check_shards``.
+    """Raises an InputError if a record would prevent a run, as in ``check_shards``.
 
-    NoExampleError is the one that a run passes over.
+    A run skips the records that raise NoExampleError.
 
     Args:
-        shard: its path, for the message.
-        index: its place in the shard, from 0.
+        shard: path of the shard, for the message.
+        index: index of the record in the shard, from 0.
         record: the serialised record.
 
     Returns:
-        Its fields, as ``records.parse_pair`` gives them.
+        The fields of the record, as from ``records.parse_pair``.
     """
     place = Place(shard, f"record {index}")
-    remedy = "pack it with recipes/prepare_data.py or write img2dataset's layout"
+    remedy = "pack the data with recipes/prepare_data.py or write img2dataset's layout"
     try:
         fields = records.parse_pair(record)
     except ValueError as error:

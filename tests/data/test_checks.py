@@ -49,7 +49,7 @@ def example(**fields):
 @pytest.mark.parametrize(
     ("serialized", "row", "problem"),
     [
-        ([], "", "no readable record in it"),
+        ([], "", "no readable record in the shard"),
         ([b"\xff\xff\xffnonsense"], "record 0", "not a tf.train.Example"),
         ([example(image=b"x", txt=b"a")], "record 0", "no field jpg, only image, txt"),
         ([example(jpg=b"x")], "record 0", "no field txt, only jpg"),
@@ -87,11 +87,11 @@ def test_a_damaged_shard_beside_good_ones_is_passed_over(shard, tmp_path, caplog
     assert records.count_records(broken) == 1
     (line,) = warnings_of(caplog)
     assert line.startswith(f"{broken}: ends early, in record 0")
-    with pytest.raises(ValueError, match="broken.tfrecord: no readable record in it"):
+    with pytest.raises(ValueError, match="broken.tfrecord: no readable record in the shard"):
         checks.check_shards([broken])
     empty = tmp_path / "empty.tfrecord"
     empty.touch()
-    with pytest.raises(ValueError, match="empty.tfrecord: no readable record in it"):
+    with pytest.raises(ValueError, match="empty.tfrecord: no readable record in the shard"):
         checks.check_shards([shard, str(empty)])
 
 
@@ -110,5 +110,5 @@ def test_statistics_that_alone_count_are_checked(shard, tmp_path, caplog):
     compressed.write_bytes(b"nonsense")
     checks.check_shards([shard, str(compressed)])
     assert warnings_of(caplog) == [
-        f"{compressed}: no readable record in it; remove the shard or write it again"
+        f"{compressed}: no readable record in the shard; remove the shard or write it again"
     ]

@@ -1,9 +1,9 @@
-"""One reader of images with captions or a class, whatever they are kept in.
+"""One reader of images with captions or a class, for every kind of source.
 
-``open_examples`` gives an ``ExampleSet`` of ``Example``s; a kind of source is a module. No rule
-and no packing: what becomes of examples is decided above.
+``open_examples`` returns an ``ExampleSet`` of ``Example``s. Each kind of source has a module.
+Filtering and packing are not done here.
 
-Names are imported when they are used, so that commands look at tables before TensorFlow loads.
+Names are imported on first use, so that commands can check tables before TensorFlow loads.
 """
 
 import importlib

@@ -1,16 +1,16 @@
-"""Columns of texts of a Parquet table, read without a Python object for each row."""
+"""Text columns of a Parquet table, read without a Python object per row."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from align_keras.data.examples.tables import opened_parquet
 
-#: The types of columns of texts, as ``types_of`` names them.
+# : Types of text columns, as ``types_of`` names them.
 TEXT_TYPES = ("string", "large_string")
 
 
 def types_of(table: str) -> dict[str, str]:
-    """The types of a Parquet table's columns by their names, as Arrow calls them.
+    """Arrow types of a Parquet table's columns, by column name.
 
     Raises:
         InputError: as in ``tables.read_table``.
@@ -20,17 +20,17 @@ def types_of(table: str) -> dict[str, str]:
 
 
 def count_rows(table: str) -> int:
-    """How many rows a Parquet table has; raises as ``types_of``."""
+    """The number of rows of a Parquet table; raises the errors of ``types_of``."""
     with opened_parquet(table) as file:
         return file.metadata.num_rows
 
 
 def read_texts(table: str, columns: Sequence[str]) -> Iterator[Any]:
-    """Yields a ``pyarrow.RecordBatch`` of these columns after another.
+    """Yields the given columns as a series of ``pyarrow.RecordBatch``.
 
     Args:
         table: path of a Parquet table.
-        columns: names of columns of texts.
+        columns: names of text columns.
 
     Raises:
         InputError: as in ``tables.read_table``.
@@ -43,6 +43,6 @@ def read_texts(table: str, columns: Sequence[str]) -> Iterator[Any]:
             try:
                 own.validate(full=True)
             except pyarrow.ArrowInvalid:
-                own.to_pylist()  # raises what a reader of rows would
+                own.to_pylist()  # raises the error that a reader of rows would
                 raise
             yield own

@@ -1,4 +1,4 @@
-"""Which columns or fields of a source hold what, and an example from a dict of them."""
+"""Which columns or fields of a source hold the image, captions and so on; examples from dicts."""
 
 import dataclasses
 import functools
@@ -18,35 +18,35 @@ from align_keras.errors import InputError, Place
 from align_keras.wording import listed, meant
 
 CAPTION_COLUMNS = ("captions", "caption", "txt", "text")
-#: Width and height on the web, as img2dataset names them.
+# : Original width and height of an image on the web, under img2dataset's names.
 SIZES = ("original_width", "original_height")
 _OWN_FIELDS = {"jpg", "txt", "key", "image_id"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Which columns or fields of a source hold what; a part of a command's settings.
+    """Which columns or fields of a source hold what; part of a command's settings.
 
     Raises:
-        InputError: if ``select`` or ``carry``, which it names, cannot be understood.
+        InputError: if ``select`` or ``carry`` is invalid; the error names the setting.
     """
 
     image: str = "image"
-    """Path of the image; of tables alone."""
+    """Path of the image; for tables only."""
     archive: str = "archive"
-    """Name of a zip beside the images that holds it; of tables alone, may be absent."""
+    """Name of a zip archive in the image folder that holds the image; for tables only, optional."""
     caption: str = ""
-    """The caption or a list of them; empty: the first there is of ``CAPTION_COLUMNS``."""
+    """The caption or a list of captions; empty: the first of ``CAPTION_COLUMNS`` that exists."""
     unsafe: str = ""
     """Column that marks unsafe content; empty: none."""
     carry: tuple[str, ...] = ()
     """Columns to copy into the records, as ``COLUMN`` or ``FIELD=COLUMN``."""
     select: tuple[str, ...] = ()
-    """Only rows with these values are read, as ``COLUMN=VALUE``."""
+    """Only rows with these values are read, given as ``COLUMN=VALUE``."""
     image_id: tuple[str, ...] = ("image_id", "url", "key")
-    """Fields of shards that identify the image, the first there is."""
+    """Fields of shards that identify the image; the first that exists is used."""
     has_lists: bool = True
-    """Whether a caption may be a list that is written as text."""
+    """Whether a caption may be a list written as text."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -67,7 +67,7 @@ class Columns:
         return {field: column or field for field, _, column in fields}
 
     def selects(self, row: object) -> bool:
-        """Whether a row has every selected value; rows that are no objects stay, to be counted."""
+        """Whether a row has every selected value. Rows that are not objects pass, to be counted."""
         conditions = (condition.partition("=") for condition in self.select)
         return not isinstance(row, Mapping) or all(
             value in (str(row.get(column)), as_text(row.get(column)))
@@ -77,12 +77,12 @@ class Columns:
     def texts_of(
         self, row: Mapping, found: Collection[str] | None = None, noun: str = "column"
     ) -> tuple[object, ...]:
-        """The values of a row's caption columns; one NoCaption if there are none.
+        """The values of a row's caption columns; a single NoCaption if there are no such columns.
 
         Args:
-            row: its values by column.
-            found: names for the message, if they are others than the row's.
-            noun: what a column is called there.
+            row: values by column.
+            found: column names for the message, if they differ from those of the row.
+            noun: the word for a column in the message.
         """
         there = [name for name in self.caption_names if name in row]
         if not there:
@@ -94,14 +94,14 @@ class Columns:
         return next(usable, next(stated, values[0]))
 
     def _listed(self, name: str, value: object) -> tuple[object, ...]:
-        """The captions in a field: a list's items, also of a list that is written as text."""
+        """The captions in a field: the items of a list, or of a list written as text."""
         if isinstance(value, str) and self.has_lists:
             value = text_lists.parsed(value, is_list=name == "captions")
         return tuple(value) or (None,) if isinstance(value, list) else (value,)
 
     @property
     def caption_names(self) -> tuple[str, ...]:
-        """The columns in which captions are looked for."""
+        """The columns that may hold captions."""
         return (self.caption,) if self.caption else CAPTION_COLUMNS
 
     def check(
@@ -112,14 +112,14 @@ class Columns:
         noun: str = "column",
         of_users: Collection[str] = ("archive_column", "unsafe_field", "carry", "select"),
     ) -> None:
-        """Raises InputError if a column is missing that is needed or was named.
+        """Raises InputError if a column is missing that is required or was named by the user.
 
         Args:
-            names: the columns that are there.
+            names: the columns of the table.
             place: place of the table.
             needs: which of ``image``, ``captions`` and ``class`` must be there.
-            noun: what a column is called there.
-            of_users: settings whose columns must be there too, if they were given.
+            noun: the word for a column in the message.
+            of_users: settings whose columns must also exist if the user gave them.
         """
         for setting, choices in self._wanted(needs):
             is_asked = setting in ("", "image_column", "caption_column", *of_users)
@@ -128,7 +128,7 @@ class Columns:
                 raise InputError(problem, place, _nearest(choices, names), setting)
 
     def _wanted(self, needs: Collection[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Columns of which one is needed, and the setting that named them or an empty string."""
+        """Yields alternatives of which one is needed, and the setting that named them or ""."""
         if "image" in needs:
             yield "image_column" if self.image != Columns.image else "", (self.image,)
         if "captions" in needs:
@@ -143,19 +143,19 @@ class Columns:
         yield from (("select", (item.partition("=")[0],)) for item in self.select)
 
 
-#: What training reads in a shard, and evaluation of one therefore too.
+# : The fields of a shard that training reads; evaluation of shards reads the same ones.
 PACKED = Columns(caption="txt", image_id=("image_id",), has_lists=False)
 
 
 def no_name(wanted: Collection[str], found: Collection[str], noun: str = "column") -> str:
-    """Says which columns are missing and which exist: ``no column image, only filepath, title``."""
+    """Names missing and existing columns: ``no column image, only filepath, title``."""
     *firsts, last = wanted
     missing = f"{', '.join(firsts)} or {last}" if firsts else last
     return f"no {noun} {missing}, only {listing(found)}"
 
 
 def listing(names: Collection[str]) -> str:
-    """Names for a message, shortened if there are many."""
+    """Names for a message; a long list is shortened."""
     shown = [storable(name)[:40] for name in names if name]
     return listed(shown) or "nothing"
 
@@ -184,15 +184,15 @@ def example_of(
     """An ``Example`` from a dict of fields; ``fields`` is None if they cannot be read.
 
     Args:
-        fields: values by the names of columns or fields.
-        columns: which of them hold what.
-        place: as in ``Example``, like ``key``, ``image_id``, ``load`` and ``fault``.
-        key: likewise.
-        image_id: likewise; what cannot be written as UTF-8 is escaped.
-        load: likewise.
-        fault: likewise.
-        found: the names for messages, if they are not those of ``fields``.
-        noun: what a field is called there.
+        fields: values by column or field name.
+        columns: which columns or fields hold what.
+        place: as in ``Example``. The same holds for ``key``, ``image_id``, ``load`` and ``fault``.
+        key: see ``place``.
+        image_id: see ``place``; characters that UTF-8 cannot hold are escaped.
+        load: see ``place``.
+        fault: see ``place``.
+        found: names for messages, if they differ from those of ``fields``.
+        noun: the word for a field in messages.
     """
     fields = fields or {}
     names = tuple(fields if found is None else found)

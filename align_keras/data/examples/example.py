@@ -1,4 +1,4 @@
-"""One image with its captions or class, wherever it was read from."""
+"""One image with its captions or class, from any source."""
 
 import dataclasses
 import math
@@ -14,36 +14,36 @@ DAMAGED = (shard_names.CORRUPT, shard_names.NO_EXAMPLE)
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One image with what the data says about it."""
+    """One image with its captions or class, and what else the source states about it."""
 
     place: Place
-    """Where it stands in the user's data."""
+    """The example's place in the user's data."""
     image_id: str
-    """Examples of the same image share it."""
+    """Identifies the image; several examples may share one image."""
     load: Callable[[], bytes]
     """Reads the encoded image; raises one of ``image_files.UNREADABLE``."""
     texts: tuple[object, ...] = ()
-    """What stands where captions are expected, in order; see ``captions``."""
+    """The values of the caption columns, in order, usable or not; see ``captions``."""
     label: int | None = None
-    """Number of its class, from 0; None if the data has none."""
+    """Number of the class, from 0; None if the data has none."""
     class_name: str = ""
-    """Name of its class; empty if the data has none."""
+    """Name of the class; empty if the data has none."""
     size: tuple[int, int] | None = None
-    """Width and height on the web, where the source names them: the file may be a smaller copy."""
+    """Original width and height on the web, if the source states them; the file may be smaller."""
     unsafe: object = None
     """Value of the field that marks unsafe content."""
     carried: dict[str, object] = dataclasses.field(default_factory=dict)
     """Fields to copy into the records."""
     fault: str | None = None
-    """Why it cannot be used; None if it can."""
+    """Why the example cannot be used; None if it can."""
     key: str = ""
-    """Tells it from every other example of its source; the names of packed pairs come from it."""
+    """Identifies the example within its source. The names of packed pairs derive from it."""
     found: tuple[str, ...] = ()
-    """The names of its columns or fields, for messages; empty if it has none."""
+    """Names of the columns or fields, for messages; empty if there are none."""
 
     @property
     def is_damaged(self) -> bool:
-        """Whether nothing is known of it, of a record that cannot be read."""
+        """Whether the record cannot be read, so that nothing is known about the example."""
         return self.fault in DAMAGED
 
     @property
@@ -55,7 +55,7 @@ class Example:
 
     @property
     def queries(self) -> tuple[str, ...]:
-        """The usable captions; InputError, with the place, on one that is there but is not text.
+        """The usable captions; raises InputError, with the place, if a caption is not text.
 
         Empty captions are left out, as in packing.
         """
@@ -67,10 +67,10 @@ class Example:
         return self.captions
 
     def read_image(self) -> bytes:
-        """The encoded image; InputError with its place if it cannot be read."""
+        """The encoded image; raises InputError, with the place, if it cannot be read."""
         try:
             return self.load()
-        except Exception as error:  # zip, file systems and archives have errors of all kinds
+        except Exception as error:  # zip, file systems and archives raise errors of many kinds
             reason = str(error) or repr(error)
             raise InputError(f"image cannot be read ({reason})", self.place) from None
 
@@ -81,7 +81,7 @@ class NoCaption:
 
     reason: str
     is_there: bool = False
-    """Whether something exists there but cannot be read."""
+    """Whether the field holds something that cannot be read."""
 
 
 NO_CAPTION = "no caption"
@@ -112,12 +112,12 @@ def caption_fault(caption: object) -> str | None:
 
 
 def is_absent(value: object) -> bool:
-    """Whether a field is absent: NaN is what pandas writes for an absent value."""
+    """Whether a field is absent. pandas writes NaN for an absent value."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def decoded(value: object) -> object:
-    """Bytes as text. Bytes that are not UTF-8 stay bytes, and are then refused as a caption."""
+    """Bytes as text. Bytes that are not UTF-8 stay bytes and are later rejected as a caption."""
     try:
         return value.decode("utf-8") if isinstance(value, bytes) else value
     except UnicodeDecodeError:
@@ -125,17 +125,17 @@ def decoded(value: object) -> object:
 
 
 def storable(text: str) -> str:
-    """A text with every character escaped that UTF-8 cannot hold.
+    """A text in which every character that UTF-8 cannot hold is escaped.
 
-    Names of files that are not UTF-8, and JSON that cuts an emoji in two, have such letters.
+    Such characters occur in file names that are not UTF-8, and in JSON that cuts an emoji in two.
     """
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def as_text(value: object) -> str:
-    """A field as text; empty if it is absent, blank or of another kind.
+    """A field as text; empty if the field is absent, blank or of another type.
 
-    pandas writes whole numbers as fractions where one of a column is absent.
+    A float without a fraction becomes an integer: pandas writes 7 as 7.0 if its column has gaps.
     """
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
@@ -147,15 +147,15 @@ def as_text(value: object) -> str:
 
 
 def as_id(value: object) -> str:
-    """A field as an image's id: 7, 7.0 and "7" are the same; empty if it is absent or 1.5.
+    """A field as an image id: 7, 7.0 and "7" are the same; empty if it is absent or a fraction.
 
-    Large fractions are no ids either: in shards they are rounded to 24 bits.
+    Floats of 2**24 and above are not ids either: shards round them to 24 bits.
     """
     is_number = not isinstance(value, float) or (value.is_integer() and abs(value) < 1 << 24)
     return as_text(value) if is_number else ""
 
 
 def as_label(value: object) -> int | None:
-    """A field as the number of a class, whole and from 0; None for anything else."""
+    """A field as a class number, an integer from 0; None for anything else."""
     text = as_text(value).removesuffix(".0")
     return int(text) if text.isascii() and text.isdigit() else None

@@ -1,4 +1,4 @@
-"""A set of examples, whatever keeps it: parts to read, an order to shuffle, classes, a count."""
+"""A set of examples from any source: parts to read, a shuffled order, classes and a count."""
 
 import collections
 import functools
@@ -18,26 +18,26 @@ from align_keras.wording import counted
 logger = logging.getLogger(__name__)
 
 _Item = TypeVar("_Item")
-# So many images are looked at before a model is loaded.
+# Images to examine before a model is loaded.
 _FIRST_IMAGES = 1_000
 
 
 class ExampleSet:
-    """Examples that can be read more than once, in an order that does not change.
+    """Examples that can be read repeatedly, always in the same order.
 
-    A kind of source is a subclass: it sets ``parts`` and overrides ``read`` and ``fingerprint``,
-    and whatever else it can tell without reading everything.
+    Each kind of source is a subclass. It sets ``parts`` and overrides ``read`` and ``fingerprint``,
+    and every other method that it can answer without reading all the data.
 
-    Iterating raises InputError, with the place, on an example that cannot be used; damaged records
-    are left out and counted in the log. ``read``, ``shuffled`` and ``images`` give all, with their
-    ``fault``.
+    Iteration raises InputError, with the place, on an example that cannot be used. It skips damaged
+    records and logs how many there were. ``read``, ``shuffled`` and ``images`` yield every example,
+    with its ``fault``.
     """
 
     parts: list[str]
-    """Names of what can be read independently, such as by the workers of Beam."""
+    """Names of the parts that can be read independently, for example by Beam workers."""
 
     def read(self, part: str) -> Iterator[Example]:
-        """Yields the examples of one of ``parts``, also those with a fault."""
+        """Yields the examples of one of ``parts``, including those with a fault."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[Example]:
@@ -45,15 +45,16 @@ class ExampleSet:
             yield from usable(self.read(part))
 
     def shuffled(self, seed: int) -> Iterator[Example]:
-        """Yields all examples, also those with a fault, in an order that ``seed`` decides.
+        """Yields all examples, including those with a fault, in an order that ``seed`` decides.
 
-        Rows of tables and files of folders come in a random order, shards whole.
+        Rows of tables and files of folders come in random order. Shards come in random order too,
+        but the records of a shard stay together.
         """
         for part in in_order(self.parts, seed):
             yield from self.read(part)
 
     def images(self) -> Iterator[Example]:
-        """Each image once, with its first example; faulty images are included."""
+        """Yields each image once, as its first example; images with a fault are included."""
         seen = set()
         for example in itertools.chain.from_iterable(map(self.read, self.parts)):
             if example.image_id not in seen:
@@ -61,15 +62,15 @@ class ExampleSet:
                 yield example
 
     def check_captions(self) -> None:
-        """Raises InputError if none of the first images has a caption, or one is not text."""
-        # All captions, so that a faulty one is reported before a model is loaded.
+        """Raises InputError if none of the first images has a caption, or a caption is not text."""
+        # Checks every caption, so that a fault is reported before a model is loaded.
         texts = [len(example.queries) for example in itertools.islice(self, _FIRST_IMAGES)]
         if any(texts):
             return
         first = next(iter(self), None)
         faults = [caption_fault(text) for text in first.texts] if first else []
         raise InputError(
-            next(filter(None, faults), "no caption in it"),
+            next(filter(None, faults), "no caption in the data"),
             Place(first.place.file if first else ""),
             "retrieval needs captions",
         )
@@ -90,33 +91,34 @@ class ExampleSet:
     def class_names(self) -> tuple[str, ...] | None:
         """The names of the classes in the order of their labels; None if the data has none.
 
-        Names without labels are sorted. Labels with gaps belong to a list of names that the data
-        does not hold: None.
+        Without labels, the names are sorted. Labels with gaps come from a list of names that the
+        data does not hold; the result is then None.
 
         Raises:
-            InputError: if a label has two names, or a name has two labels, or some names only.
+            InputError: if a label has two names, a name has two labels, or only some names have
+                labels.
         """
         return names_by_label(self)
 
     @functools.cached_property
     def count(self) -> int:
-        """How many images there are, at most."""
+        """The number of images, or an upper bound."""
         return sum(1 for _ in self.images())
 
     @property
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change if an image is added, removed, renamed or rewritten.
 
-        Computed from names, sizes and modification times, not from the bytes of the images.
+        Derived from names, sizes and modification times, not from the bytes of the images.
         """
         raise NotImplementedError
 
 
 def usable(examples: Iterable[Example]) -> Iterator[Example]:
-    """Passes examples on; raises InputError, with the place, on one with a fault.
+    """Yields the examples; raises InputError, with the place, on one with a fault.
 
-    Of a damaged record nobody knows what it held: such records are left out, and the log says how
-    many, by file.
+    Damaged records are skipped, since nothing is known of their content. The log states how many
+    there were in each file.
     """
     damaged: collections.Counter[str] = collections.Counter()
     try:
@@ -138,12 +140,12 @@ def _tell_of_damage(file: str, number: int) -> None:
 
 
 def in_order(items: Sequence[_Item], seed: int) -> list[_Item]:
-    """The items in an order that a seed decides."""
+    """The items in a random order that ``seed`` decides."""
     return random.Random(seed).sample(items, len(items))
 
 
 def digest(rows: Iterable[Sequence]) -> str:
-    """The fingerprint of rows of names and numbers: 64 hexadecimal digits."""
+    """A fingerprint of rows of names and numbers: 64 hexadecimal digits."""
     found = hashlib.sha256()
     for row in rows:
         found.update(json.dumps(row).encode() + b"\n")

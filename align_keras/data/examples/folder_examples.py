@@ -1,4 +1,4 @@
-"""A folder of images: all below it, or a folder for each class."""
+"""A folder of images: all images at any depth, or one folder per class."""
 
 import functools
 import logging
@@ -18,12 +18,12 @@ logger = logging.getLogger(__name__)
 
 
 class FolderExamples(ExampleSet):
-    """The images below a folder, as one part. Images of formats that are not read have a fault.
+    """The images below a folder, as one part. Images in unsupported formats have a fault.
 
     Args:
-        folder: its path.
-        classes: whether each folder in it holds the images of a class; images beside those
-            folders are left out, which the log says.
+        folder: path of the folder.
+        classes: whether each subfolder holds the images of one class. Images outside the subfolders
+            are skipped, with a warning in the log.
     """
 
     def __init__(self, folder: str | AnyPath, classes: bool = False) -> None:
@@ -38,18 +38,18 @@ class FolderExamples(ExampleSet):
             images = counted(beside, "image")
             logger.warning("%s: %s outside the class folders left out", folder, images)
         self._names = tuple(path.name for path in folders)
-        # Each by itself: two classes may link to the same images.
+        # Each folder is walked by itself: two classes may link to the same images.
         files = (sorted(map(paths.path_of, image_files.walk(path))) for path in folders)
         self._files = [str(file) for of_class in files for file in of_class]
 
     @staticmethod
     def _shown_in(folder: str | AnyPath) -> list[Any]:
-        """What is in a folder and not hidden, sorted."""
+        """The entries of a folder that are not hidden, sorted."""
         found: Any = paths.path_of(folder).iterdir()
         return sorted(path for path in found if not image_files.is_hidden(path.name))
 
     def read(self, part: str) -> Iterator[Example]:
-        """Yields the images in the order of their names."""
+        """Yields the images in order of their names."""
         return map(self._example, self._files)
 
     def shuffled(self, seed: int) -> Iterator[Example]:
@@ -71,7 +71,7 @@ class FolderExamples(ExampleSet):
 
     @functools.cached_property
     def class_names(self) -> tuple[str, ...] | None:
-        """The names of the folders, sorted, also of empty ones; None without classes."""
+        """The names of the class folders, sorted, including empty ones; None without classes."""
         return self._names
 
     @functools.cached_property
@@ -81,7 +81,7 @@ class FolderExamples(ExampleSet):
 
     @property
     def fingerprint(self) -> str:
-        """Computed from names, sizes and modification times."""
+        """Derived from names, sizes and modification times."""
         names = (os.path.relpath(file, self.parts[0]) for file in self._files)
         states = map(image_files.state, self._files)
         return digest((name, *own) for name, own in zip(names, states, strict=True))

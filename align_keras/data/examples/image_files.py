@@ -1,4 +1,4 @@
-"""Image files: which names count, how folders are walked, how files and members are read."""
+"""Image files: recognising them by name, walking folders, reading files and archive members."""
 
 import contextlib
 import lzma
@@ -16,14 +16,14 @@ from align_keras.remote_path import RemotePath, RemoteState
 
 #: Endings of image files, in lower case.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp")
-#: Endings of image formats that are not read. Such files of a folder are counted, not passed over.
+# : Endings of unsupported image formats. Such files are counted as faults, not ignored.
 FOREIGN_SUFFIXES = (
     *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".ico", ".psd"),
     *(".tga", ".pbm", ".pgm", ".ppm", ".pnm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"),
 )
-#: A longer file is not a photograph; a megabyte of an archive can unpack to gigabytes.
+# : Most bytes of an image file: a megabyte of an archive can unpack to gigabytes.
 MAX_FILE_BYTES = 1 << 28
-#: What zip raises on a damaged, encrypted or unknown member, and the file system on a file.
+# : Errors of zip for a damaged, encrypted or unknown member, and of the file system for a file.
 UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
@@ -50,17 +50,17 @@ def fault_of(error: BaseException) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is passed over: what systems leave beside files."""
+    """Whether a file or folder is hidden or a by-product of the system, by its name."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name counts as an image, of whatever format."""
+    """Whether a file is an image by its name, including unsupported formats."""
     return name.lower().endswith((*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES))
 
 
 def foreign_format(name: str) -> str | None:
-    """The fault of an image whose format is not read here, by its name; else None."""
+    """The fault of an image in an unsupported format, by its name; None for a supported one."""
     ending = os.path.splitext(name)[1].lower()
     return f"{ending} is an unsupported format" if ending in FOREIGN_SUFFIXES else None
 
@@ -68,8 +68,8 @@ def foreign_format(name: str) -> str | None:
 def walk(folder: str | AnyPath) -> Iterator[str]:
     """Yields the paths of all images below a folder.
 
-    Links are followed; a folder that they lead to again is read once. Hidden files and folders
-    are passed over.
+    Links are followed. A folder reached twice through links is read once. Hidden files and folders
+    are skipped.
     """
     found_in = paths.path_of(folder)
     if isinstance(found_in, RemotePath):
@@ -82,7 +82,7 @@ def walk(folder: str | AnyPath) -> Iterator[str]:
         if (found.st_dev, found.st_ino) in seen:
             continue
         seen.add((found.st_dev, found.st_ino))
-        # In order, so that of two ways to a folder it is always the same that counts.
+        # Sorted, so that the same one of two paths to a folder always counts.
         entries = sorted(os.scandir(current), key=lambda entry: entry.name)
         entries = [entry for entry in entries if not is_hidden(entry.name)]
         waiting.extend(entry.path for entry in reversed(entries) if _is_folder(entry))
@@ -107,7 +107,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def state(file: str | AnyPath) -> tuple[int, ...]:
-    """Size and time of change of a file; empty if it is not there or a link to itself."""
+    """Size and modification time of a file; empty if it is missing or a link to itself."""
     try:
         found = paths.path_of(file).stat()
     except (OSError, ValueError):
@@ -116,11 +116,11 @@ def state(file: str | AnyPath) -> tuple[int, ...]:
 
 
 def read_file(path: str | AnyPath) -> bytes:
-    """The bytes of a file; OSError if it is not a regular file, or larger than a photograph."""
+    """The bytes of a file; OSError if it is not a regular file or exceeds ``MAX_FILE_BYTES``."""
     file = paths.path_of(path)
     try:
         found = file.stat()
-    except ValueError:  # letters that no file's name has
+    except ValueError:  # characters that no file name can have
         raise FileNotFoundError(f"{str(path)!r} is not a valid file name") from None
     if isinstance(found, RemoteState):
         is_folder, is_file = found.is_folder, not found.is_folder
@@ -137,13 +137,13 @@ def read_file(path: str | AnyPath) -> bytes:
 
 
 class ImageFolder:
-    """Reads image files from a folder, and members of the zip archives in it.
+    """Reads image files from a folder, and members of zip archives in that folder.
 
     Args:
-        directory: the folder.
+        directory: path of the folder.
 
     Raises:
-        MissingInputError: if it does not exist.
+        MissingInputError: if the folder does not exist.
     """
 
     def __init__(self, directory: str | AnyPath) -> None:
@@ -170,7 +170,7 @@ class ImageFolder:
         return self._archives[archive].read(member)
 
     def _open(self, archive: str) -> zipfile.ZipFile:
-        # Once: opening reads the list of all members.
+        # Opened once, since opening reads the list of all members.
         try:
             file = self.directory / archive
             return zipfile.ZipFile(file.open("rb") if isinstance(file, RemotePath) else file)
@@ -184,8 +184,8 @@ class ImageFolder:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo | None:
-    """The member with a name; None if there is none."""
-    # Some programs write UTF-8 and do not say so: it is then read as code page 437.
+    """The member of the given name; None if there is none."""
+    # Some programs write UTF-8 names without the flag for it. zipfile then reads code page 437.
     for own in (name, name.encode("utf-8", "replace").decode("cp437")):
         with contextlib.suppress(KeyError):
             return archive.getinfo(own)

@@ -1,4 +1,4 @@
-"""img2dataset's formats beside TFRecord: tar (webdataset), Parquet, and files beside Parquet."""
+"""img2dataset's formats other than TFRecord: tar (webdataset), Parquet, and files with Parquet."""
 
 import functools
 import json
@@ -15,15 +15,15 @@ from align_keras.data.examples.shard_examples import Entry, ShardExamples
 from align_keras.data.examples.tables import RowFault, read_table
 from align_keras.errors import InputError, Place
 
-#: Endings of tar files; those that are compressed are refused with what to do.
+# : Endings of tar files. Compressed ones are rejected, with advice.
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
 class TarExamples(ShardExamples):
-    """img2dataset's ``webdataset``: files of one name with different extensions are a pair.
+    """img2dataset's ``webdataset``: files with the same name and different extensions form a pair.
 
-    The extension begins at the first dot, as in webdataset. Where files of one name would then be
-    several images, it begins at the last. Folders and hidden files are passed over.
+    The extension begins at the first dot, as in webdataset. If that would give one sample several
+    images, it begins at the last dot. Folders and hidden files are skipped.
     """
 
     default_columns = Columns()
@@ -50,19 +50,19 @@ class TarExamples(ShardExamples):
 
     @functools.cached_property
     def count(self) -> int:
-        """How many pairs there are."""
+        """The number of pairs."""
         return sum(1 for part in self.parts for _ in self._entries(part))
 
 
-#: The files of a sample by their extensions, without a dot before.
+# : The files of a sample by extension, without the leading dot.
 _Sample = dict[str, tarfile.TarInfo]
 
 
 def _samples(archive: tarfile.TarFile) -> Iterator[_Sample]:
-    """The files of a tar by samples, in the order of their first files.
+    """Yields the files of a tar grouped into samples, in the order of their first files.
 
-    They need not stand beside each other. A file of a name that a sample has already begins
-    another one.
+    The files of a sample need not be adjacent. A file whose extension the sample already has begins
+    another sample.
     """
     found: dict[str, list[_Sample]] = {}
     for member in archive:
@@ -81,14 +81,14 @@ def _samples(archive: tarfile.TarFile) -> Iterator[_Sample]:
 
 
 def _by_last_dot(sample: _Sample) -> list[_Sample]:
-    """Divides files with dots in their names, unless they are one image and its fields."""
+    """Divides files whose names have several dots, unless they form one image and its fields."""
     parts: dict[str, _Sample] = {}
     for extension, member in sample.items():
         more, _, last = extension.rpartition(".")
         parts.setdefault(more, {})[last] = member
     with_image = [part for part in parts.values() if _image_in(part)]
     if "" in parts and _image_in(parts[""]):
-        # Another image is a further field of this one, such as a mask, unless it has a text.
+        # A second image without a text is a further field of the sample, such as a mask.
         own = [part for part in with_image if part is not parts[""] and len(part) > 1]
     else:
         complete = [part for part in with_image if len(part) > 1]
@@ -99,7 +99,7 @@ def _by_last_dot(sample: _Sample) -> list[_Sample]:
 
 
 def _image_in(sample: _Sample) -> str | None:
-    """The extension of a sample's image; None if it has none."""
+    """The extension of a sample's image; None if it has no image."""
     return next((end[1:] for end in image_files.IMAGE_SUFFIXES if end[1:] in sample), None)
 
 
@@ -125,14 +125,14 @@ def _entry(part: str, archive: tarfile.TarFile, sample: _Sample) -> Entry:
 
 
 def _read_member(part: str, member: tarfile.TarInfo) -> bytes:
-    """The bytes of a member of a tar file that may be closed by now."""
+    """The bytes of a member of a tar file, which may be closed by now."""
     with paths.path_of(part).open("rb") as file:
         file.seek(member.offset_data)
         return file.read(member.size)
 
 
 class ParquetExamples(ShardExamples):
-    """img2dataset's formats ``parquet`` (images within) and ``files`` (in folders beside)."""
+    """img2dataset's formats ``parquet`` (embedded images) and ``files`` (images in folders)."""
 
     default_columns = Columns()
 
@@ -156,12 +156,12 @@ class ParquetExamples(ShardExamples):
 
     @functools.cached_property
     def count(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return sum(1 for part in self.parts for _ in self._entries(part))
 
 
 def _embedded(row: dict) -> bytes | None:
-    """Takes the encoded image out of a row, as img2dataset or Hugging Face's datasets write it."""
+    """Removes and returns a row's encoded image, in img2dataset's or Hugging Face's layout."""
     for name in ("jpg", "image"):
         value = row.get(name)
         value = value.get("bytes") if isinstance(value, dict) else value

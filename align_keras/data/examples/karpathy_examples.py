@@ -18,15 +18,15 @@ from align_keras.paths import AnyPath
 
 
 class KarpathyExamples(ExampleSet):
-    """The images of a split, with five captions or more each; one part.
+    """The images of a split, usually with five captions each; one part.
 
     Args:
         path: path of the JSON file.
-        images: the folder of the images; the file's own if empty.
-        split: its images; empty for all.
+        images: folder of the images; empty: the folder of the JSON file.
+        split: name of the split; empty for all images.
 
     Raises:
-        InputError: if it is not such a file, or has no image of the split.
+        InputError: if the file has another format, or no image of the split.
     """
 
     def __init__(self, path: str | AnyPath, images: str | AnyPath = "", split: str = "") -> None:
@@ -62,12 +62,12 @@ class KarpathyExamples(ExampleSet):
         )
 
     def _file(self, name: str) -> str:
-        """Where an image is: some copies keep all images in one folder."""
+        """Path of an image; some copies of the data keep all images in one folder."""
         return name if (self._folder.directory / name).is_file() else Path(name).name
 
     @property
     def fingerprint(self) -> str:
-        """Computed from names, captions, and sizes and times of the files."""
+        """Derived from names, captions, and the sizes and modification times of the files."""
         folder = self._folder.directory
         return digest(
             (name, *captions, *image_files.state(folder / self._file(name)))

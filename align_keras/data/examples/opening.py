@@ -1,4 +1,4 @@
-"""Opens a data set by its name, whatever kind it is of."""
+"""Opens a data set of any kind by its name."""
 
 import dataclasses
 import os
@@ -41,27 +41,27 @@ def open_examples(
     """Opens a data set.
 
     Args:
-        data: ``tfds:NAME``; a table (``.jsonl``, ``.csv``, ``.tsv``, ``.parquet``, all but the
-            last also with ``.gz`` behind) with the columns ``image``, ``archive``, ``captions``,
-            ``class_name`` and ``label``, all but the first optional; Karpathy's ``.json``; a
-            folder of images; or a quoted pattern of TFRecord or tar shards.
+        data: ``tfds:NAME``; a table with the columns ``image``, ``archive``, ``captions``,
+            ``class_name`` and ``label``, of which only ``image`` is required (``.jsonl``, ``.csv``
+            and ``.tsv``, also with ``.gz``, or ``.parquet``); Karpathy's ``.json``; a folder of
+            images; or a quoted pattern of TFRecord or tar shards.
         split: a split of TFDS or of Karpathy's file; in a table, a value of the column ``split``;
             in a folder, the name of a subfolder.
-        images: folder of the images; empty: the table's or Karpathy's own.
-        select: only rows of a table with these values, as ``COLUMN=VALUE``.
-        default_split: taken where the data has splits and none is given; empty for all of them,
-            of TFDS ``train``.
-        folders: whether a folder holds a folder for each class, or images at any depth.
+        images: folder of the images; empty: the folder of the table or of Karpathy's file.
+        select: only rows of a table with these values, given as ``COLUMN=VALUE``.
+        default_split: the split to use if the data has splits and ``split`` is empty. If both are
+            empty, all splits are used, but only ``train`` of a TFDS set.
+        folders: whether a folder has one subfolder per class, or images at any depth.
 
     Returns:
         An ``ExampleSet``.
 
     Raises:
-        InputError: if there is no such data, split or row, or a row of a table cannot be used.
+        InputError: if the data, split or row does not exist, or a row of a table cannot be used.
     """
     columns = Columns(select=tuple(select))
     if str(data).startswith("tfds:"):
-        # It takes seconds to import, and may be missing.
+        # TFDS takes seconds to import, and may be missing.
         from align_keras.data.examples.tfds_examples import TFDSExamples
 
         return TFDSExamples(str(data), split or default_split, columns)
@@ -79,7 +79,7 @@ def open_examples(
         return KarpathyExamples(path, images, split or default_split)
     files = _find_shards(data)
     if split:
-        # A probe must not be trained on what it is tested on.
+        # A linear probe must not be trained on its test data.
         raise InputError(
             f"shards have no split {split}", remedy="give a separate pattern for each split"
         )
@@ -90,10 +90,10 @@ def open_examples(
 
 
 def check_there(data: str) -> None:
-    """Looks for a data set on this machine before TensorFlow loads.
+    """Checks that a data set exists on this machine, before TensorFlow loads.
 
     Args:
-        data: as in ``open_examples``; what is elsewhere, and a set of TFDS, is looked for later.
+        data: as in ``open_examples``; remote data and TFDS sets are not checked here.
 
     Raises:
         MissingInputError: as in ``open_examples``.
@@ -106,19 +106,19 @@ def check_there(data: str) -> None:
 
 
 def open_images(images: str | AnyPath, select: Sequence[str] = ()) -> ExampleSet:
-    """Opens every image there is, of all splits and at any depth of a folder.
+    """Opens all images of a data set: every split, and any depth of a folder.
 
     Args:
         images: as ``data`` of ``open_examples``.
         select: only rows of a table with these values, as ``COLUMN=VALUE``.
 
     Raises:
-        InputError: in the cases of ``open_examples``, or if the set has no image.
+        InputError: for the reasons of ``open_examples``, or if the set has no image.
     """
     found = open_examples(images, select=select, default_split="", folders="images")
     if not found.count:
         raise InputError(
-            "no image in it",
+            "no image in the data",
             Place(str(images)),
             f"supported endings: {', '.join(IMAGE_SUFFIXES)}",
         )
@@ -126,15 +126,15 @@ def open_images(images: str | AnyPath, select: Sequence[str] = ()) -> ExampleSet
 
 
 def open_downloads(source: str, columns: Columns | None = None) -> ExampleSet:
-    """Opens raw pairs that have a layout of their own.
+    """Opens raw pairs as downloaded, in the layout of their source.
 
     Args:
-        source: ``tfds:NAME``, a folder that img2dataset wrote, or a pattern of its shards
+        source: ``tfds:NAME``, a folder written by img2dataset, or a pattern of its shards
             (``.tfrecord``, ``.tar`` or ``.parquet``).
-        columns: ``Columns``.
+        columns: which fields hold what; by default ``Columns()``.
 
     Raises:
-        InputError: if it is not one of them.
+        InputError: if the source is none of these.
     """
     columns = columns or Columns()
     if source.startswith("tfds:"):

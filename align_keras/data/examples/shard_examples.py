@@ -1,4 +1,4 @@
-"""TFRecord shards: this package's own, and those that img2dataset writes."""
+"""TFRecord shards, written by this package or by img2dataset."""
 
 import contextlib
 import os
@@ -14,24 +14,24 @@ from align_keras.errors import Place
 
 
 class Entry(NamedTuple):
-    """A record of a shard, of whatever format."""
+    """A record of a shard of any format."""
 
     fields: dict[str, Any]
-    """Values by their names, less the image."""
+    """Values by field name, without the image."""
     load: Callable[[], bytes]
     """Reads the encoded image."""
     fault: str | None = None
-    """Why it cannot be used; None if it can."""
+    """Why the record cannot be used; None if it can."""
     found: tuple[str, ...] = ()
-    """The names of its members."""
+    """Names of the record's members."""
 
 
 class ShardExamples(ExampleSet):
-    """The records of files, a file a part; a format is a subclass that overrides ``_entries``.
+    """The records of files, each file a part. Each format is a subclass with its own ``_entries``.
 
     Args:
-        files: their paths.
-        columns: ``Columns``; by default the fields that training reads.
+        files: paths of the files.
+        columns: which fields hold what; by default the fields that training reads.
     """
 
     default_columns = PACKED
@@ -44,12 +44,12 @@ class ShardExamples(ExampleSet):
         self._root = "" if is_mixed else os.path.commonpath(folders)
 
     def read(self, part: str) -> Iterator[Example]:
-        """Yields the records of one file that are selected."""
+        """Yields the selected records of one file."""
         name = os.path.relpath(part, self._root)
         for index, (fields, load, fault, found) in enumerate(self._entries(part)):
             if not self.columns.selects(fields):
                 continue
-            # The URL tells images apart across downloads; keys begin again in each.
+            # The URL identifies an image across downloads; keys restart in each download.
             ids = (as_id(fields.get(field)) for field in self.columns.image_id)
             key = f"{name} record {index}"
             image_id = next(filter(None, ids), key)
@@ -59,10 +59,10 @@ class ShardExamples(ExampleSet):
             )
 
     def _entries(self, part: str) -> Iterator[Entry]:
-        """Yields each record of a file; InputError if it is a good file of another kind."""
+        """Yields each record of a file; raises InputError if the file has another format."""
         for index, record in enumerate(records.read_frames(part)):
             if record is None and index == 0:
-                # A file that is gone by now gives one corrupt record.
+                # A file that has been deleted yields one corrupt record.
                 with contextlib.suppress(OSError):
                     records.check_kind(part)
             try:
@@ -81,7 +81,7 @@ class ShardExamples(ExampleSet):
 
     @property
     def count(self) -> int:
-        """How many records there are; several may be of the same image."""
+        """The number of records; several may share an image."""
         return sum(records.count_records(shard) for shard in self.parts)
 
     @property

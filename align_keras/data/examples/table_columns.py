@@ -1,6 +1,6 @@
-"""Looks for the columns of a table before anything is read from it or loaded for it.
+"""Checks the columns of a table before rows are read or anything is loaded.
 
-No TensorFlow: a misspelt name is reported at once.
+This module does not import TensorFlow, so a misspelt name is reported at once.
 """
 
 from collections.abc import Collection, Sequence
@@ -14,14 +14,14 @@ from align_keras.wording import listed
 
 
 def check_data(data: str, select: Sequence[str], needs: str = "") -> None:
-    """Like ``check_columns``, if the data set is a table.
+    """Calls ``check_columns`` if the data set is a table.
 
     Args:
         data: as in ``opening.open_examples``.
-        select: ``COLUMN=VALUE``.
-        needs: ``captions`` or ``class``, beside the image; empty for neither.
+        select: conditions, as ``COLUMN=VALUE``.
+        needs: ``captions`` or ``class``, needed in addition to the image; empty for neither.
     """
-    # Other machines are asked when the table is opened: that takes TensorFlow.
+    # Remote tables are checked when they are opened, which needs TensorFlow.
     if ending_of(data) and not paths.is_remote(data) and not paths.path_of(data).is_dir():
         check_columns(data, Columns(select=tuple(select)), ("image", needs))
 
@@ -29,9 +29,10 @@ def check_data(data: str, select: Sequence[str], needs: str = "") -> None:
 def check_columns(
     path: str | paths.AnyPath, columns: Columns, needs: Collection[str] = ("image",)
 ) -> None:
-    """Raises InputError if a table lacks a column that is needed or was named.
+    """Raises InputError if a table lacks a column that is required or was named by the user.
 
-    Of a CSV, TSV or Parquet file the header is read; of JSONL the rows until all are found.
+    For CSV, TSV and Parquet, only the header is read. For JSONL, rows are read until every column
+    has been found.
 
     Args:
         path: path of the table.
@@ -39,12 +40,12 @@ def check_columns(
         needs: which of ``image``, ``captions`` and ``class`` must be there.
 
     Raises:
-        InputError: also if the table cannot be read, as ``tables.read_table``.
+        InputError: also if the table cannot be read, as in ``tables.read_table``.
     """
     place = Place(str(path))
     header = header_of(path)
     if header is not None:
-        # An empty file has no row either, which is said where rows are read.
+        # An empty file also has no rows; the reader of the rows reports that.
         if any(header):
             columns.check(header, place, needs)
         return
@@ -65,11 +66,12 @@ def check_columns(
 
 
 def values_of(path: str | paths.AnyPath, select: Sequence[str]) -> str:
-    """What a table holds where no row has the selected values: "split is train, test".
+    """The values in a table when no row has the selected ones, as "split is train, test".
 
     Args:
-        path: of the table.
-        select: ``COLUMN=VALUE``; all values of these columns are named, or the first of many.
+        path: path of the table.
+        select: conditions, as ``COLUMN=VALUE``. All values of these columns are named, or the first
+            ones if there are many.
     """
     found: dict[str, dict[str, None]] = {item.partition("=")[0]: {} for item in select}
     for _, row in read_table(path):

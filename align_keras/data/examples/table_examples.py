@@ -1,4 +1,4 @@
-"""A table of captions or classes beside a folder of images or zip archives."""
+"""A table of captions or classes with a folder of images or zip archives."""
 
 import functools
 from collections.abc import Iterable, Iterator
@@ -15,13 +15,13 @@ from align_keras.paths import AnyPath
 
 
 class TableExamples(ExampleSet):
-    """The rows of a table; one part.
+    """The rows of a table, as one part.
 
-    The table is read again each time, unless ``keep_rows`` was called.
+    The table is read anew each time, unless ``keep_rows`` was called.
 
     Args:
         table: path of a JSONL, CSV, TSV or Parquet file.
-        images: the folder; the table's own if empty.
+        images: folder of the images; empty: the folder of the table.
         columns: ``Columns``.
     """
 
@@ -35,7 +35,7 @@ class TableExamples(ExampleSet):
         self._folder: image_files.ImageFolder | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the folder: each worker of Beam opens archives for itself."""
+        """Leaves out the folder: each Beam worker opens the archives itself."""
         return {**self.__dict__, "_folder": None}
 
     def keep_rows(self) -> None:
@@ -45,19 +45,20 @@ class TableExamples(ExampleSet):
             pass
 
     def has_column(self, name: str) -> bool:
-        """Whether a row has a column."""
+        """Whether any row has a column."""
         return any(isinstance(row, dict) and name in row for _, row in self._selected())
 
     def read(self, part: str) -> Iterator[Example]:
-        """Yields the rows of the table that are selected."""
+        """Yields the selected rows of the table."""
         return self._examples(self._selected())
 
     @functools.cached_property
     def text_columns(self) -> tuple[str, str] | None:
-        """The columns of images and captions, if the table holds nothing else that matters.
+        """The image and caption columns, if the table holds nothing else that matters.
 
-        That is so in a Parquet table with one column of captions whose columns are both text, and
-        of which nothing is selected, carried or marked as unsafe. None: each row is an ``Example``.
+        This holds for a Parquet table with one caption column if both columns are text, and if
+        nothing is selected, carried or marked unsafe. None means that each row must become an
+        ``Example``.
         """
         columns = self.columns
         if columns.select or columns.carry or columns.unsafe or self._rows is not None:
@@ -72,19 +73,19 @@ class TableExamples(ExampleSet):
         return (found[0], found[1]) if are_texts else None
 
     def example_of_texts(self, number: int, image: object, caption: object) -> Example:
-        """The ``Example`` of a row, from its values in ``text_columns``.
+        """The ``Example`` of a row, given its values in ``text_columns``.
 
         Args:
             number: number of the row, from 0.
-            image: a text, or None.
-            caption: likewise.
+            image: path of the image as text, or None.
+            caption: caption as text, or None.
         """
         row = dict(zip(self.text_columns or (), (image, caption), strict=True))
         self._folder = self._folder or image_files.ImageFolder(self.images_folder)
         return self.example(f"{PARQUET_ROW}{number + 1}", row, self._folder)
 
     def shuffled(self, seed: int) -> Iterator[Example]:
-        """The rows in an order that ``seed`` decides; they are kept in memory."""
+        """Yields the rows in an order that ``seed`` decides; keeps them in memory."""
         if self._rows is None:
             self.keep_rows()
         return self._examples(in_order(self._rows or [], seed))
@@ -95,8 +96,8 @@ class TableExamples(ExampleSet):
 
     def _examples(self, rows: Iterable[tuple[str, Row]]) -> Iterator[Example]:
         for where, fields in rows:
-            # After the table, whose folder it may be: a message names what is missing first.
-            # Kept, since it keeps archives open, whose lists of members take long to read.
+            # Opened after the table, whose folder it may be, so that a missing table is named
+            # first. Kept, since it keeps archives open; reading their lists of members takes long.
             self._folder = self._folder or image_files.ImageFolder(self.images_folder)
             yield self.example(where, fields, self._folder)
 
@@ -105,8 +106,8 @@ class TableExamples(ExampleSet):
 
         Args:
             where: the row, such as ``line 3``.
-            row: its values by column, or why it has none.
-            folder: the images.
+            row: values by column, or the fault of the row.
+            folder: folder of the images.
         """
         name, archive, fault = _image_of(row, self.columns)
         image_id = f"{archive}/{name}" if name and archive else name
@@ -122,11 +123,11 @@ class TableExamples(ExampleSet):
 
     @property
     def fingerprint(self) -> str:
-        """Computed from names, captions, and sizes and times of files and archives."""
+        """Derived from names, captions, and the sizes and times of files and archives."""
         rows: dict[tuple[str, str], str] = {}
         for _, row in self._selected():
             name, archive, _ = _image_of(row, self.columns)
-            # A table may have a row for each caption of an image.
+            # A table may have one row per caption of an image.
             texts = () if isinstance(row, RowFault) else self.columns.texts_of(row)
             text = next((text for text in texts if text and isinstance(text, str)), "")
             rows.setdefault((archive, name), text)
@@ -136,7 +137,7 @@ class TableExamples(ExampleSet):
 
 
 def _image_of(row: Row, columns: Columns) -> tuple[str, str, str | None]:
-    """The image that a row names, its archive, and what is wrong with them or None."""
+    """The image that a row names, its archive, and the fault or None."""
     if isinstance(row, RowFault):
         return "", "", row.reason
     archive = row.get(columns.archive)

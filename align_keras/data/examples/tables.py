@@ -1,6 +1,6 @@
 """Rows of tables: JSONL, CSV, TSV and Parquet.
 
-No TensorFlow: commands look at tables before they load it.
+This module does not import TensorFlow, so commands can check tables before it loads.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from align_keras.data import file_kinds
 from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.paths import AnyPath
 
-#: Endings of tables, in lower case; all but Parquet may have ``.gz`` behind.
+# : Endings of tables, in lower case; all but Parquet may be followed by ``.gz``.
 TABLE_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
-#: The place of a Parquet table's row is this and its number, from 1.
+# : The place of a Parquet table's row is this prefix and the row number, from 1.
 PARQUET_ROW = "row "
-# A field of a TSV: quoted up to the next tab, its inner quotes doubled, or as it stands.
+# A TSV field: either quoted up to the next tab, with inner quotes doubled, or plain.
 _TSV_FIELD = re.compile(r'(?:^|\t)("(?:[^"]|"")*"(?=\t|$)|[^\t]*)')
 _QUOTED = re.compile(r'"[^"]*"')
 # Spreadsheets write semicolons where a comma is the decimal point.
@@ -47,7 +47,7 @@ LINE_BREAK = RowFault("a line break within quotes, which TSV does not allow")
 
 
 def ending_of(path: str | AnyPath) -> str:
-    """One of ``TABLE_SUFFIXES`` without ``.gz``; empty if the name is not that of a table."""
+    """One of ``TABLE_SUFFIXES``, ignoring ``.gz``; empty if the name is not that of a table."""
     name = Path(str(path)).name.lower()
     plain = name.removesuffix(".gz")
     ending = Path(plain).suffix
@@ -56,24 +56,25 @@ def ending_of(path: str | AnyPath) -> str:
 
 
 def read_table(path: str | AnyPath) -> Iterator[tuple[str, Row]]:
-    """Reads rows from JSONL, CSV, TSV or Parquet, by the file's extension.
+    """Reads rows from JSONL, CSV, TSV or Parquet, chosen by the file extension.
 
-    A CSV whose header holds no comma may be separated by semicolons, tabs or bars. A TSV holds
-    one row a line. A quote in it is a character like others, unless it and another enclose a
-    field whose inner quotes are doubled, as pandas writes one.
+    A CSV whose header has no comma may be separated by semicolons, tabs or bars. A TSV holds one
+    row per line. Quotes in a TSV are ordinary characters, unless two of them enclose a field whose
+    inner quotes are doubled, as pandas writes it.
 
     Args:
-        path: the table, plain or, but for Parquet, compressed by gzip.
+        path: the table, plain or compressed by gzip; Parquet only plain.
 
     Yields:
-        ``(where, row)``: the place in the file, such as ``line 3``, and a dict, or a ``RowFault``
-        for a line that is not a JSON object or has other fields than the header.
+        ``(where, row)``: the place in the file, such as ``line 3``, and a dict. The row is a
+        ``RowFault`` if the line is not a JSON object or its number of fields differs from the
+        header.
 
     Raises:
-        MissingInputError: if there is no such file.
-        InputError: if the extension is another one, the file is of another kind, not UTF-8 or
-            unreadable, two columns share a name, a quote of a CSV is not closed, or pyarrow is
-            missing for Parquet.
+        MissingInputError: if the file does not exist.
+        InputError: if the extension is unknown; if the file has another format, is not UTF-8 or
+            cannot be read; if two columns share a name; if a quote in a CSV is not closed; or if
+            pyarrow is missing for Parquet.
     """
     ending = _check_kind(path)
     if ending == ".parquet":
@@ -100,7 +101,7 @@ def header_of(path: str | AnyPath) -> list[str] | None:
 
 
 def _check_kind(path: str | AnyPath) -> str:
-    """The ending of a table, once it is known to exist and to be what its ending says."""
+    """The ending of a table, after checks that the file exists and has the format of its ending."""
     if not paths.path_of(path).is_file():
         raise MissingInputError(f"no file {path}", remedy="give a JSONL, CSV, TSV or Parquet table")
     ending = ending_of(path)
@@ -115,7 +116,7 @@ def _check_kind(path: str | AnyPath) -> str:
             try:
                 head = file.read(file_kinds.HEAD_BYTES)
             except (EOFError, gzip.BadGzipFile, zlib.error):
-                head = b""  # which reading will name
+                head = b""  # the reader reports this error
     file_kinds.check_table(path, head, ending)
     return ending
 
@@ -138,7 +139,7 @@ def _read_as_text(path: str | AnyPath) -> Iterator[IO[str]]:
 
 
 def _not_utf8(path: str | AnyPath) -> InputError:
-    """The error about the first line that is not UTF-8."""
+    """The error that names the first line that is not UTF-8."""
     number, found = 0, ""
     with _open(path, "rb") as file:
         for number, line in enumerate(file, 1):  # noqa: B007
@@ -196,27 +197,27 @@ def _header(lines: Iterator[tuple[str, list[str]]], path: str | AnyPath) -> list
 
 
 def check_header(names: Sequence[str], place: Place) -> None:
-    """Raises InputError if two columns share a name; several may have no name."""
+    """Raises InputError if two columns share a name. Several columns may have no name."""
     twice = [name for index, name in enumerate(names) if name and name in names[:index]]
     if twice:
         raise InputError(f"two columns are called {twice[0]}", place, "rename one")
 
 
 def _csv_fields(file: IO[str], path: str | AnyPath) -> Iterator[tuple[str, list[str]]]:
-    """The fields of each row of a CSV that is not blank, with its last line."""
-    start = []  # the header, and blank lines before it
+    """Yields the fields of each non-blank row of a CSV, with the number of the row's last line."""
+    start = []  # the header and blank lines before it
     for line in file:
         start.append(line)
         if line.strip():
             break
     plain = _QUOTED.sub("", "".join(start))
     separator = next((mark for mark in _SEPARATORS if mark in plain), ",")
-    # Strict: a quote that is not closed would take the rows after it into its field.
+    # Strict: otherwise an unclosed quote would pull the following rows into its field.
     reader = csv.reader(itertools.chain(start, file), strict=True, delimiter=separator)
     first = 1
     try:
         for fields in reader:
-            # Spreadsheets write rows of empty fields.
+            # Spreadsheets write rows in which all fields are empty.
             if any(map(str.strip, fields)):
                 yield f"line {reader.line_num}", fields
             first = reader.line_num + 1
@@ -229,7 +230,7 @@ def _csv_fields(file: IO[str], path: str | AnyPath) -> Iterator[tuple[str, list[
 
 
 def _tsv_fields(file: IO[str], _: str | AnyPath) -> Iterator[tuple[str, list[str] | RowFault]]:
-    """The fields of each line of a TSV that is not blank; a RowFault for half of a row."""
+    """Yields the fields of each non-blank line of a TSV; a RowFault if a row is broken in two."""
     width = 0
     before: tuple[str, list[str]] | None = None
     for number, line in enumerate(file, 1):
@@ -279,7 +280,7 @@ def _read_parquet(path: str | AnyPath) -> Iterator[tuple[str, Row]]:
 
 @contextlib.contextmanager
 def opened_parquet(path: str | AnyPath) -> Iterator[Any]:
-    """A ``pyarrow.parquet.ParquetFile``; raises an InputError if it is not readable."""
+    """Opens a ``pyarrow.parquet.ParquetFile``; raises an InputError if it is not readable."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -289,7 +290,7 @@ def opened_parquet(path: str | AnyPath) -> Iterator[Any]:
         ) from None
     try:
         found = paths.path_of(path)
-        # pyarrow has file systems of its own, which know other addresses and logins.
+        # pyarrow's own file systems use other addresses and logins.
         source = found.open("rb") if paths.is_remote(found) else str(path)
         with pyarrow.parquet.ParquetFile(source) as file:
             check_header(file.schema_arrow.names, Place(str(path)))

@@ -1,4 +1,4 @@
-"""Lists of captions that are written as text, as in a CSV: as JSON, or as Python prints them."""
+"""Lists of captions written as text, for example in a CSV: as JSON or as Python prints them."""
 
 import ast
 import json
@@ -9,7 +9,7 @@ from align_keras.data.examples.example import NoCaption
 
 _TEXT = r"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+\""""
 _ITEM = re.compile(rf"{_TEXT}|None|nan|null", re.DOTALL)
-# NumPy has no comma between its items.
+# NumPy prints no commas between items.
 _TUPLE = re.compile(rf"\((?:(?:{_ITEM.pattern})\s*+,\s*+)++(?:{_ITEM.pattern})?+\s*+\)", re.DOTALL)
 _LIST = re.compile(rf"\[\s*+(?:(?:{_ITEM.pattern})[\s,]*+)*+\]", re.DOTALL)
 
@@ -19,11 +19,12 @@ def parsed(text: str, is_list: bool) -> str | list:
 
     Args:
         text: a field.
-        is_list: whether its column is one of lists. Elsewhere a caption may be ``[1]``: there
-            only lists of text are lists.
+        is_list: whether the column holds lists. In other columns only a list of strings counts as a
+            list, since ``[1]`` may be a caption.
 
     Returns:
-        A list; of a text in brackets that cannot be read, in a column of lists, one ``NoCaption``.
+        A list, or the text. In a column of lists, a text in brackets that cannot be read gives a
+        list with one ``NoCaption``.
     """
     stripped = text.strip()
     if _TUPLE.fullmatch(stripped):
@@ -46,7 +47,7 @@ def _items(text: str) -> list | None:
     if not _LIST.fullmatch(text):
         return None
     with warnings.catch_warnings():
-        # About escapes that Python does not know.
+        # Suppresses warnings about escapes that Python does not know.
         warnings.simplefilter("ignore")
         try:
             return [

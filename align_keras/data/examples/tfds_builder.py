@@ -12,13 +12,13 @@ from align_keras.errors import InputError
 
 
 def prepared_builder(name: str) -> Any:
-    """The builder of a set, downloaded and prepared if it was not.
+    """The builder of a set, which is downloaded and prepared first if necessary.
 
     Args:
-        name: as ``tfds.builder`` takes it, or the folder of a set that was prepared there.
+        name: a name for ``tfds.builder``, or the folder of a prepared set.
 
     Raises:
-        InputError: if tensorflow-datasets is missing, or has no such set, or cannot prepare it.
+        InputError: if tensorflow-datasets is missing, or it has no such set or cannot prepare it.
     """
     paths.check_scheme(name)
     try:
@@ -29,7 +29,7 @@ def prepared_builder(name: str) -> Any:
         ) from None
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    # Each of a download's retries would be a line.
+    # Otherwise every retry of a download would print a line.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     try:
         if os.path.isdir(name):
@@ -38,7 +38,7 @@ def prepared_builder(name: str) -> Any:
         if not builder.is_prepared():
             builder.download_and_prepare()
         return builder
-    except Exception as error:  # TFDS and whatever it downloads with have errors of all kinds
+    except Exception as error:  # TFDS and its downloads raise errors of many kinds
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"tfds:{name}: TFDS cannot open or prepare it ({type(error).__name__}: {reason})",
@@ -48,7 +48,7 @@ def prepared_builder(name: str) -> Any:
 
 
 def _versioned(folder: str) -> str:
-    """The folder of a set's newest version: ``DIR/NAME/1.0.0`` below ``DIR/NAME``."""
+    """The folder of a set's newest version: ``DIR/NAME/1.0.0`` for ``DIR/NAME``."""
     if (Path(folder) / "dataset_info.json").exists():
         return folder
     versions = [path.parent for path in Path(folder).glob("*/dataset_info.json")]
@@ -56,17 +56,17 @@ def _versioned(folder: str) -> str:
 
 
 def _numbers(version: Path) -> list[int]:
-    """A version as numbers: ``10.0.0`` is newer than ``9.0.0``."""
+    """The numbers of a version, so that ``10.0.0`` is newer than ``9.0.0``."""
     return [int(number) for number in re.findall("[0-9]+", version.name)]
 
 
 def is_prepared(name: str) -> bool:
-    """Whether TFDS has a set on this machine, so that ``prepared_builder`` downloads nothing."""
+    """Whether TFDS has the set on this machine, so that no download is needed."""
     try:
         import tensorflow_datasets as tfds
 
-        # Of a set that is not there TFDS warns.
+        # TFDS warns if the set is not there.
         logging.getLogger("absl").setLevel(logging.ERROR)
         return os.path.isdir(name) or tfds.builder(name).is_prepared()
-    except Exception:  # as in `prepared_builder`, which says what it is
+    except Exception:  # `prepared_builder` then reports the error
         return False

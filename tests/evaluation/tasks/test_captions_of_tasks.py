@@ -87,7 +87,7 @@ def test_data_without_captions_or_classes_say_what_they_have(table, scene_photos
     for task, problem in (
         (Retrieval("x", titles), "no column captions, caption, txt or text, only image, title"),
         (Retrieval("x", shards), "empty caption"),
-        (Retrieval("x", str(scene_photos)), "no caption in it"),
+        (Retrieval("x", str(scene_photos)), "no caption in the data"),
         (ZeroShot("x", titles), "no column class_name or label, only image, title"),
         (ZeroShot("x", shards), "no column class_name or label, only jpg, key, kind, txt"),
         (
