@@ -41,8 +41,8 @@ class SkippedRecords:
         """Counts the lost records of a batch.
 
         Args:
-            number of the batch.
-            for each record, the file if the record is lost, else an empty string.
+            batch: number of the batch.
+            lost: for each record, the file if the record is lost, else an empty string.
         """
         files = (file.decode(errors="replace") for file in lost if file)
         with self._lock:

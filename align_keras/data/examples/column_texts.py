@@ -5,7 +5,7 @@ from typing import Any
 
 from align_keras.data.examples.tables import opened_parquet
 
-# : Types of text columns, as ``types_of`` names them.
+#: Types of text columns, as ``types_of`` names them.
 TEXT_TYPES = ("string", "large_string")
 
 

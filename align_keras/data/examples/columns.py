@@ -18,7 +18,7 @@ from align_keras.errors import InputError, Place
 from align_keras.wording import listed, meant
 
 CAPTION_COLUMNS = ("captions", "caption", "txt", "text")
-# : Original width and height of an image on the web, under img2dataset's names.
+#: Original width and height of an image on the web, under img2dataset's names.
 SIZES = ("original_width", "original_height")
 _OWN_FIELDS = {"jpg", "txt", "key", "image_id"}
 
@@ -143,7 +143,7 @@ class Columns:
         yield from (("select", (item.partition("=")[0],)) for item in self.select)
 
 
-# : The fields of a shard that training reads; evaluation of shards reads the same ones.
+#: The fields of a shard that training reads; evaluation of shards reads the same ones.
 PACKED = Columns(caption="txt", image_id=("image_id",), has_lists=False)
 
 

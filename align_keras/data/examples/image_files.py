@@ -16,14 +16,14 @@ from align_keras.remote_path import RemotePath, RemoteState
 
 #: Endings of image files, in lower case.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp")
-# : Endings of unsupported image formats. Such files are counted as faults, not ignored.
+#: Endings of unsupported image formats. Such files are counted as faults, not ignored.
 FOREIGN_SUFFIXES = (
     *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".ico", ".psd"),
     *(".tga", ".pbm", ".pgm", ".ppm", ".pnm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"),
 )
-# : Most bytes of an image file: a megabyte of an archive can unpack to gigabytes.
+#: Most bytes of an image file: a megabyte of an archive can unpack to gigabytes.
 MAX_FILE_BYTES = 1 << 28
-# : Errors of zip for a damaged, encrypted or unknown member, and of the file system for a file.
+#: Errors of zip for a damaged, encrypted or unknown member, and of the file system for a file.
 UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 

@@ -15,7 +15,7 @@ from align_keras.data.examples.shard_examples import Entry, ShardExamples
 from align_keras.data.examples.tables import RowFault, read_table
 from align_keras.errors import InputError, Place
 
-# : Endings of tar files. Compressed ones are rejected, with advice.
+#: Endings of tar files. Compressed ones are rejected, with advice.
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
@@ -54,7 +54,7 @@ class TarExamples(ShardExamples):
         return sum(1 for part in self.parts for _ in self._entries(part))
 
 
-# : The files of a sample by extension, without the leading dot.
+#: The files of a sample by extension, without the leading dot.
 _Sample = dict[str, tarfile.TarInfo]
 
 

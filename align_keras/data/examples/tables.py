@@ -20,9 +20,9 @@ from align_keras.data import file_kinds
 from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.paths import AnyPath
 
-# : Endings of tables, in lower case; all but Parquet may be followed by ``.gz``.
+#: Endings of tables, in lower case; all but Parquet may be followed by ``.gz``.
 TABLE_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
-# : The place of a Parquet table's row is this prefix and the row number, from 1.
+#: The place of a Parquet table's row is this prefix and the row number, from 1.
 PARQUET_ROW = "row "
 # A TSV field: either quoted up to the next tab, with inner quotes doubled, or plain.
 _TSV_FIELD = re.compile(r'(?:^|\t)("(?:[^"]|"")*"(?=\t|$)|[^\t]*)')
