@@ -1,6 +1,6 @@
-"""The kind of a file by its first bytes: tells a sound file of another kind from a damaged one.
+"""Recognises the kind of a file by its first bytes: is it damaged, or a valid file of another kind?
 
-No TensorFlow: commands look at tables before they load it.
+This module does not import TensorFlow, so commands can check tables before it loads.
 """
 
 import codecs
@@ -10,7 +10,7 @@ from align_keras import paths
 from align_keras.errors import InputError, Place
 from align_keras.paths import AnyPath
 
-#: How many of a file's first bytes ``kind_of`` looks at.
+#: Number of bytes that ``kind_of`` needs from the start of a file.
 HEAD_BYTES = 512
 
 
@@ -21,9 +21,9 @@ class Kind:
     name: str
     """Used in messages after "is", such as ``a JPEG image``."""
     ending: str = ""
-    """The ending by which readers of pairs know a file; empty if none reads it."""
+    """The file ending that readers of pairs expect; empty if no reader supports the kind."""
     remedy: str = ""
-    """How to convert it, whatever was expected."""
+    """How to convert the file, whatever kind was expected."""
 
 
 TFRECORD = Kind("TFRecord")
@@ -66,11 +66,11 @@ def head_of(path: str | AnyPath) -> bytes:
 
 
 def kind_of(head: bytes) -> Kind | None:
-    """The kind of a file, from its first ``HEAD_BYTES``; None if it is unknown."""
+    """The kind of a file, given its first ``HEAD_BYTES``; None if the kind is unknown."""
     for place, mark, kind in _MARKS:
         if head[place : place + len(mark)] == mark:
             return kind
-    # A record's length in 8 bytes, below 2 GiB and above 0.
+    # TFRecord: the first 8 bytes are the length of a record, above 0 and below 2 GiB.
     if len(head) >= 12 and head[4:8] == bytes(4) and head[3] < 0x80 and any(head[:4]):
         return TFRECORD
     if len(head) > 8 and head.isascii() and not any(head[1:40:2]) and all(head[:40:2]):
@@ -83,9 +83,9 @@ def kind_of(head: bytes) -> Kind | None:
 
 
 def _text_of(head: bytes) -> str:
-    """The bytes as text; empty if it is not bytes."""
+    """The bytes as text; empty if they are not text."""
     try:
-        # A character may be cut in two at the end.
+        # The last character may be cut in two.
         text = codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
         return ""
@@ -93,12 +93,12 @@ def _text_of(head: bytes) -> str:
 
 
 def check_shard(shard: str, head: bytes, wanted: Kind = TFRECORD) -> None:
-    """Raises InputError if a shard, which cannot be read, is a good file of another kind.
+    """Raises InputError if an unreadable shard is a valid file of another kind.
 
     Args:
-        shard: its path.
-        head: its first ``HEAD_BYTES``, as they stand in the file.
-        wanted: the kind that it was to be.
+        shard: path of the shard.
+        head: the first ``HEAD_BYTES`` of the file, not decompressed.
+        wanted: the expected kind.
     """
     kind = kind_of(head)
     is_packed = wanted is TFRECORD and shard.endswith(".gz")
@@ -112,12 +112,12 @@ def check_shard(shard: str, head: bytes, wanted: Kind = TFRECORD) -> None:
 
 
 def check_table(path: str | AnyPath, head: bytes, ending: str) -> None:
-    """Raises InputError if a file is of another kind than its ending says.
+    """Raises InputError if the content of a file does not match its ending.
 
     Args:
         path: path of the table.
-        head: its first ``HEAD_BYTES``, unpacked.
-        ending: its ending, such as ``.csv``.
+        head: the first ``HEAD_BYTES`` of the file, decompressed.
+        ending: ending of the file, such as ``.csv``.
     """
     kind = kind_of(head)
     texts = {".csv": (TEXT,), ".tsv": (TEXT,), ".jsonl": (TEXT, JSON_LINES)}
@@ -128,7 +128,7 @@ def check_table(path: str | AnyPath, head: bytes, ending: str) -> None:
 
 
 def remedy_of(kind: Kind | None) -> str:
-    """How to make a table of such a file; empty if unknown."""
+    """How to convert a file of this kind to a table; empty if unknown."""
     if kind is None:
         return ""
     return kind.remedy or (f"give it the ending {kind.ending}" if kind.ending else "")

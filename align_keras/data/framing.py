@@ -1,7 +1,7 @@
 """The frames of TFRecord files: a length, its checksum, a record, its checksum.
 
-TensorFlow's own reader stops for good at the first flipped byte. A record's length has its own
-checksum, so here a corrupt record costs that record; where the length itself is corrupt or the file
+TensorFlow's own reader stops at the first flipped byte. The length of a record has its own
+checksum, so this reader loses only the corrupt record. If the length itself is corrupt or the file
 ends early, the rest of the file is lost.
 """
 
@@ -22,41 +22,41 @@ if TYPE_CHECKING:
 else:
     tf = lazy.Module("tensorflow")
 
-#: Records between two of the places that ``walk`` finds.
+#: Records between two successive places that ``walk`` finds.
 BLOCK = 128
-#: Bytes of a record in a file beside its own: its length, and two checksums.
+#: Bytes that a file needs for a record besides its data: a length and two checksums.
 RECORD_OVERHEAD = 16
 
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
-# A longer record is a broken header: protocol buffers end at 2 GiB.
+# A larger length means a broken header: protocol buffers are limited to 2 GiB.
 _MAX_RECORD_BYTES = 1 << 31
 
 
 def ends_early() -> tuple[type[Exception], ...]:
-    """Errors if a file cannot be opened, ends early or cannot be decompressed."""
+    """Errors raised if a file cannot be opened, ends early or cannot be decompressed."""
     return (EOFError, OSError, zlib.error, *tensorflow_errors())
 
 
 class ShardIndex(NamedTuple):
-    """Facts about a shard: number, places and digest of its records."""
+    """Facts about a shard: the number, places and digest of its records."""
 
     records: int
-    """The number of records, a cut-off one included."""
+    """Number of records, including a truncated last one."""
     starts: list[int]
-    """The bytes where every 128th record begins; empty if the shard was not read."""
+    """Byte offset of every 128th record; empty if the shard was not read."""
     digest: str = ""
     """Digest of the lengths and checksums of all records; empty if the shard was not read."""
     whole: int | None = None
-    """Number of complete records, without one in which the file ends; None if unknown."""
+    """Number of complete records, without a truncated last one; None if unknown."""
 
 
 def read(shard: str, start: int = 0) -> Iterator[bytes | None]:
-    """Reads a shard's records one by one; ``None`` stands for each that is corrupt.
+    """Yields the records of a shard one by one, and ``None`` for each corrupt record.
 
     Args:
-        shard: its path; a name that ends in ``.gz`` is compressed.
-        start: the byte where a record begins, of a shard that is not compressed.
+        shard: path of the shard; a name that ends in ``.gz`` is read as compressed.
+        start: byte offset of a record at which to start; only for uncompressed shards.
 
     Raises:
         One of ``ends_early()`` where the rest of the file is lost.
@@ -76,7 +76,7 @@ def read(shard: str, start: int = 0) -> Iterator[bytes | None]:
 
 
 def count(shard: str) -> tuple[ShardIndex, bool]:
-    """Counts the records by reading all; says also whether the shard ends early in the last."""
+    """Counts records by reading all of them; also returns whether the last one is truncated."""
     number = 0
     try:
         for _ in read(shard):
@@ -87,7 +87,7 @@ def count(shard: str) -> tuple[ShardIndex, bool]:
 
 
 def walk(shard: str) -> tuple[ShardIndex, bool]:
-    """Like ``count``, from the headers alone, with all that ``ShardIndex`` has."""
+    """Like ``count``, but reads only the headers, and fills in all fields of ``ShardIndex``."""
     number = position = 0
     starts, seen = [], hashlib.blake2b(digest_size=16)
     size, is_sound = paths.path_of(shard).stat().st_size, True
@@ -95,7 +95,7 @@ def walk(shard: str) -> tuple[ShardIndex, bool]:
         while position < size and is_sound:
             if number % BLOCK == 0:
                 starts.append(position)
-            # The checksum of the record before stands right in front.
+            # The checksum of the previous record is directly before this header.
             before = _CHECKSUM.size if number else 0
             file.seek(position - before)
             seen.update(found := file.read(before + _HEADER.size))
@@ -115,7 +115,7 @@ def _masked_crc(data: bytes) -> int:
 
 
 def _length_in(header: bytes) -> int | None:
-    """The length that a header states; None if it is cut off or corrupt."""
+    """The length that a header states; None if the header is truncated or corrupt."""
     if len(header) < _HEADER.size:
         return None
     length, checksum = _HEADER.unpack(header)
@@ -127,10 +127,10 @@ def _open(shard: str) -> Any:
     if paths.scheme(shard):
         raw = tf.io.gfile.GFile(shard, "rb")
         return gzip.GzipFile(fileobj=raw) if is_compressed else raw
-    # Python's own files read a record in less than half the time.
+    # Python's own file objects read a record in less than half the time.
     return gzip.open(shard) if is_compressed else open(shard, "rb")
 
 
 def _open_to_skip(shard: str) -> Any:
-    # Unbuffered: a buffer would read what is skipped.
+    # Unbuffered: a buffer would also read the bytes to be skipped.
     return _open(shard) if paths.scheme(shard) else open(shard, "rb", buffering=0)

@@ -1,4 +1,4 @@
-"""Shards looked into from end to end: what ``recipes/inspect_data.py`` runs."""
+"""Inspects shards from start to end; ``recipes/inspect_data.py`` runs it."""
 
 import json
 import time
@@ -21,22 +21,22 @@ def inspect(
     sampling: Sampling | None = None,
     training: TrainingInput | None = None,
 ) -> dict[str, Any]:
-    """Reads and checks shards, times the training pipeline, writes a report.
+    """Reads and checks shards, measures the speed of the training pipeline and writes a report.
 
     Args:
-        shards: paths.
+        shards: paths of the shards.
         output: folder for ``report.json`` and ``samples.png``.
-        sampling: how much is looked at.
-        training: the input of the training that the shards are meant for.
+        sampling: how many records to inspect and show; by default ``Sampling()``.
+        training: input of the planned training; by default ``TrainingInput()``.
 
     Returns:
-        The contents of ``report.json``: the report of ``Inspection.report``; ``errors`` and
+        The contents of ``report.json``: the fields of ``Inspection.report``; ``errors`` and
         ``warnings``, lists of lines; and, if there are no errors, ``images_per_second`` with the
         ``training_input`` for which it was measured.
 
     Raises:
-        InputError: if a value is out of range, a shard cannot be read, or the vocabulary does not
-            exist.
+        InputError: if a value is out of range, a shard cannot be read, or the vocabulary file does
+            not exist.
     """
     sampling, training = sampling or Sampling(), training or TrainingInput()
     sampling.check()
@@ -44,7 +44,7 @@ def inspect(
     with concerning("vocabulary"):
         counter = word_piece_counter(training.vocabulary) if training.vocabulary else None
     found = inspection.Inspection(counter, sampling.samples, sampling.seed)
-    for shard in progress.watch(shards, "looking into shards", "shard", len(shards)):
+    for shard in progress.watch(shards, "inspecting shards", "shard", len(shards)):
         found.read_shard(shard, max(1, sampling.max_records // len(shards)))
     report = found.report()
     errors, notes = inspection_summary.problems(
@@ -52,7 +52,7 @@ def inspect(
     )
     if training.seconds and not errors:
         preprocessor = _preprocessor(training, found.counts)
-        with progress.working("timing the training pipeline"):
+        with progress.working("measuring the speed of the training pipeline"):
             report["images_per_second"] = measure_throughput(
                 found.counts, preprocessor, training.batch_size, training.seconds, sampling.seed
             )
@@ -70,13 +70,13 @@ def inspect(
 
 
 def word_piece_counter(path: str) -> Callable[[list[str]], Sequence[int]]:
-    """Counts the word pieces of captions, untrimmed, with the vocabulary of a file."""
+    """A function that counts the word pieces of captions, before trimming."""
     tokenizer = WordPieceTokenizer(read_vocabulary(path))
     return lambda captions: tokenizer.tokenize(tf.constant(captions)).row_lengths().numpy()
 
 
 def _preprocessor(training: TrainingInput, counts: Mapping[str, int]) -> AlignPreprocessor:
-    """The preprocessor of a training; without a vocabulary given, with a small one."""
+    """The preprocessor of the planned training; makes a small vocabulary if none is given."""
     pieces = training.vocabulary or vocabulary.train_vocabulary(
         records.read_captions(list(counts), 10_000), 2_000
     )
@@ -96,13 +96,13 @@ def measure_throughput(
     seconds: float,
     seed: int = 0,
 ) -> float:
-    """Images a second of the training pipeline itself.
+    """Speed of the training pipeline alone, in images per second.
 
     Args:
         counts: the number of records of each shard, by path.
-        preprocessor: an ``AlignPreprocessor`` with a vocabulary.
-        batch_size: pairs; if there are fewer, all of them.
-        seconds: how long to draw batches; at least two are drawn.
+        preprocessor: preprocessor with a vocabulary.
+        batch_size: pairs per batch; all pairs if there are fewer.
+        seconds: minimum time to draw batches; at least two are drawn.
         seed: seed of the pipeline.
     """
     batch_size = min(batch_size, sum(counts.values()))

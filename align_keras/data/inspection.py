@@ -1,4 +1,4 @@
-"""Reads shards before a long run and accounts for what is in them."""
+"""Reads shards before a long run and reports what they hold."""
 
 import array
 import concurrent.futures
@@ -18,34 +18,34 @@ from align_keras.data.pairs import image_id_of
 from align_keras.errors import InputError
 from align_keras.preprocessing.decoding import decoder, faults, orientation
 
-#: Faults that no run starts with, and those that a run passes over and counts.
+#: Faults that prevent a run, and faults that a run skips and counts.
 REFUSED = ("not a pair", "no readable record in the shard")
 SKIPPED = ("corrupt record", "empty caption", "image does not decode", "image has too many pixels")
-#: What may repeat: hashes of a pair's parts.
+#: Parts of a pair that may repeat, each compared by a hash.
 REPEATABLE = ("pair", "image", "caption", "image_id")
 _NUMBERS = ("width", "height", "bytes", "unigrams", "characters", "word_pieces")
 _EXAMPLES = 5
 _CHUNK = 256
 _ODD = 0x9E3779B97F4A7C15  # mixes two hashes into one
-# Captions are the same where BERT's words are, as in training.
+# Captions are equal if they are equal after BERT's normalisation, as in training.
 _NORMALIZER = tokenizers.normalizers.BertNormalizer(lowercase=True)
 
 
 def examine(shard: str, index: int, record: bytes | None) -> dict[str, Any]:
-    """What one record holds, decoded by the training pipeline's own decoder.
+    """The contents of one record, decoded by the training pipeline's own decoder.
 
     Args:
-        shard: its path.
-        index: its place in the shard, from 0.
+        shard: path of the shard.
+        index: index of the record in the shard, from 0.
         record: the serialised record; None if it is corrupt.
 
     Returns:
-        A dict with ``shard`` and ``index``. For a record that a run cannot use also ``fault`` (of
-        ``REFUSED`` or ``SKIPPED``) and ``detail``. For any other also ``jpg``, ``text`` (the
-        caption), the numbers ``width``, ``height`` (once it is upright), ``bytes``, ``turned`` (1
-        where EXIF turns it, else 0), ``unigrams``, ``characters``, and 64-bit hashes ``pair``,
-        ``image``, ``caption``, ``image_id`` (0 without one). Captions that are the same after
-        BERT's normalisation share a hash, as in training.
+        A dict with ``shard`` and ``index``. If a run cannot use the record, it also has ``fault``
+        (one of ``REFUSED`` or ``SKIPPED``) and ``detail``. Otherwise it has ``jpg``; ``text``, the
+        caption; the numbers ``width`` and ``height`` of the upright image in pixels, ``bytes``,
+        ``turned`` (1 if EXIF turns the image, else 0), ``unigrams`` and ``characters``; and the
+        64-bit hashes ``pair``, ``image``, ``caption`` and ``image_id`` (0 if absent). Captions that
+        are equal after BERT's normalisation share a hash, as in training.
     """
     place: dict[str, Any] = {"shard": shard, "index": index}
     if record is None:
@@ -90,15 +90,15 @@ def _hash(data: bytes) -> int:
 
 
 class Inspection:
-    """Collects the contents of shards in about 100 bytes per record; decoded pixels are dropped.
+    """Collects the contents of shards in about 100 bytes per record, without decoded pixels.
 
-    ``counts`` has the number of records of each shard read, by path, as the pipeline takes them.
+    ``counts`` holds the number of records of each shard read, by path, as the pipeline needs it.
 
     Args:
-        count_word_pieces: gives the numbers of word pieces of a list of captions; None to leave
-            them out.
-        num_samples: how many pairs to choose at random.
-        seed: decides which.
+        count_word_pieces: returns the number of word pieces of each caption in a list; None to
+            leave these numbers out.
+        num_samples: number of pairs to choose at random.
+        seed: random seed of that choice.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Inspection:
         self._columns: dict[str, array.array] = {name: array.array("Q") for name in names}
 
     def read_shard(self, shard: str, limit: int) -> None:
-        """Reads up to ``limit`` records and decodes them on every core."""
+        """Reads and decodes up to ``limit`` records, on every core."""
         self.counts[shard] = counted = records.count_records(shard)
         numbered = enumerate(itertools.islice(records.read_frames(shard), limit))
         read, usable_before = 0, self.usable
@@ -161,7 +161,7 @@ class Inspection:
             for name, column in self._columns.items():
                 column.append(row[name])
             self.usable += 1
-            # Each of the pairs so far is among the samples with the same chance.
+            # Reservoir sampling: every pair so far is among the samples with the same probability.
             slot = self._random.randrange(self.usable)
             if self.usable <= self.num_samples:
                 self._samples[self.usable - 1] = pair
@@ -170,18 +170,18 @@ class Inspection:
 
     @property
     def samples(self) -> list[dict[str, Any]]:
-        """The chosen pairs, as ``examine`` gives them, in the shards' order."""
+        """The chosen pairs, as returned by ``examine``, in the order of the shards."""
         return sorted(self._samples.values(), key=lambda pair: (pair["shard"], pair["index"]))
 
     def report(self) -> dict[str, Any]:
-        """All that was found, for JSON.
+        """The findings as a dict for JSON.
 
-        ``shards``, ``records`` (read, or lost where a shard ends early), ``complete`` (whether
-        those are all there are), ``usable``; ``turned_upright`` (images that EXIF turns);
-        ``faults``: by kind, ``count`` and the first places as ``examples``; ``images`` and
-        ``captions``: the spread of each number; ``repeats``: by kind as ``repeats_of`` gives them,
-        and ``image_ids_missing``; ``shares``: of images and captions that are outside the paper's
-        rules (sec. 3).
+        ``shards``; ``records``, those read or lost because a shard ends early; ``complete``,
+        whether these are all records; ``usable``; ``turned_upright``, the number of images that
+        EXIF turns; ``faults``, by kind, with ``count`` and the first places as ``examples``;
+        ``images`` and ``captions``, the spread of each number; ``repeats``, by kind, as from
+        ``repeats_of``, and ``image_ids_missing``; ``shares``, the fractions of images and captions
+        that break the paper's rules (sec. 3).
         """
         columns = {name: np.frombuffer(column, "u8") for name, column in self._columns.items()}
         short = np.minimum(columns["width"], columns["height"])
@@ -227,7 +227,8 @@ class Inspection:
             found[kind] = counts
         image, image_id = columns["image"], columns["image_id"]
         found["image_ids_missing"] = int(np.count_nonzero(image_id == 0))
-        # Copies that training takes for different images, each a negative of the other's caption.
+        # Copies that training treats as different images, so that each is a negative of the other's
+        # caption.
         rows = np.arange(len(image), dtype="u8")
         distinct = image ^ (np.where(image_id == 0, rows, image_id) * np.uint64(_ODD))
         _, first = np.unique(distinct, return_index=True)
@@ -236,7 +237,7 @@ class Inspection:
 
 
 def _kind_of(shard: str) -> str:
-    """The kind of a shard that is no TFRecord, and how to convert it; empty if unknown."""
+    """The kind of a shard that is not a TFRecord, and how to convert it; empty if unknown."""
     try:
         records.check_kind(shard)
     except InputError as error:
@@ -247,7 +248,7 @@ def _kind_of(shard: str) -> str:
 def _shares_outside_the_rules(
     short: np.ndarray, aspect_ratio: np.ndarray, unigrams: np.ndarray
 ) -> dict[str, float]:
-    """Shares of the records that the paper's filter would drop, by rule."""
+    """Fractions of the records that the paper's filter would drop, by rule."""
     side, aspect = paper_rules.MIN_SIDE_ABOVE, paper_rules.MAX_ASPECT_BELOW
     fewest, most = paper_rules.MIN_WORDS, paper_rules.MAX_WORDS
     return {

@@ -1,4 +1,4 @@
-"""Numbers of an inspection: spreads, shares and repeats of columns."""
+"""Statistics of an inspection: spreads, fractions and repeats in columns."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from align_keras.data import paper_rules
 
 
 def spread_of(values: np.ndarray) -> dict[str, float] | None:
-    """Quantiles and mean of numbers; None if there are no numbers."""
+    """Quantiles and mean of the values; None if there are none."""
     if not len(values):
         return None
     names = ("min", "p5", "median", "p95", "max")
@@ -19,21 +19,21 @@ def spread_of(values: np.ndarray) -> dict[str, float] | None:
 
 
 def share_of(flags: np.ndarray) -> float:
-    """The share that is True, 0 of none."""
+    """The fraction of flags that are True; 0 if there are no flags."""
     return float(np.mean(flags)) if len(flags) else 0.0
 
 
 def repeats_of(hashes: np.ndarray) -> dict[str, Any]:
-    """How often values repeat; 0 stands for an absent value and does not count.
+    """Counts repeated values; 0 stands for an absent value and is ignored.
 
     Args:
         hashes: uint64, ``(records,)``.
 
     Returns:
-        A dict of ``records`` (how many repeat an earlier one), ``most`` (records with the most
-        frequent value), ``over_10`` (records whose value occurs more than 10 times, which the
-        paper drops for captions) and ``row`` (the first record with the most frequent value; None
-        if there is no repeat).
+        A dict of ``records`` (number that repeat an earlier one), ``most`` (records with the most
+        frequent value), ``over_10`` (records whose value occurs more than 10 times; the paper drops
+        such captions) and ``row`` (the first record with the most frequent value; None without
+        repeats).
     """
     rows = np.flatnonzero(hashes)
     if not len(rows):

@@ -1,4 +1,4 @@
-"""The settings of an inspection of shards, in two parts; without TensorFlow."""
+"""The settings of an inspection of shards, in two parts; does not import TensorFlow."""
 
 import dataclasses
 from typing import Annotated
@@ -9,18 +9,19 @@ from align_keras.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How many records are read, and how many are shown."""
+    """How many records to read and to show."""
 
     max_records: int = 100_000
-    """Maximum number of records to read and decode, taken from the start of each shard. Each takes
-    about 100 bytes of memory."""
+    """Maximum number of records to read and decode, taken from the start of each shard. Each record
+    takes about 100 bytes of memory.
+    """
     samples: int = 24
-    """Number of pairs on the picture."""
+    """Number of pairs in the picture."""
     max_unusable: float = 0.01
     """Largest acceptable fraction of corrupt or undecodable records. Above it, the shards are unfit
     for training."""
     seed: int = 0
-    """Random seed of the choice of pairs on the picture."""
+    """Random seed that chooses the pairs in the picture."""
 
     def check(self) -> None:
         """Raises InputError, which names the field, if a value is out of range."""
@@ -35,11 +36,12 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingInput:
-    """The input of the planned training, for the throughput and the counts of word pieces."""
+    """The input of the planned training, for measuring the throughput and counting word pieces."""
 
     vocabulary: Annotated[str, paths.FILES] = ""
-    """Path of a BERT vocab.txt, to count the word pieces of captions. Empty: they are not
-    counted."""
+    """Path of a BERT vocab.txt, to count the word pieces of captions. If empty, they are not
+    counted.
+    """
     image_size: int = 289
     """Side of the crop in the planned training, in pixels. Affects only the throughput."""
     resize_size: int = 346

@@ -1,4 +1,4 @@
-"""An ``Inspection`` for people: errors and warnings, a table, a sheet of pairs."""
+"""An ``Inspection`` for people: errors and warnings, a table, a picture of sampled pairs."""
 
 import textwrap
 from typing import Any
@@ -12,7 +12,7 @@ from align_keras.wording import counted, rate
 _TITLES = {"width": "width, pixels", "height": "height, pixels"}
 _TITLES |= {"shorter_side": "shorter side, pixels", "bytes": "file, bytes"}
 
-# Of the sheet: inches, and the characters of a line at 8 points.
+# Of the picture: inches, and the number of 8-point characters per line.
 _CELL, _TITLE, _CAPTION_LINE = 2.3, 0.25, 32
 
 
@@ -22,21 +22,21 @@ def problems(
     """Judges a report.
 
     Args:
-        report: the report of an ``Inspection``.
-        max_unusable: the share of the records that may be unusable.
-        resize_size: what images are stretched to, pixels.
-        sequence_length: word pieces that a caption is trimmed to, with [CLS] and [SEP].
+        report: report from an ``Inspection``.
+        max_unusable: largest acceptable fraction of unusable records.
+        resize_size: side of the resized images, in pixels.
+        sequence_length: number of word pieces to which a caption is trimmed, with [CLS] and [SEP].
 
     Returns:
-        ``(errors, warnings)``, lists of lines. With an error a run would end at its start, or
-        learn from spoilt data.
+        ``(errors, warnings)``, lists of lines. With an error, a run would fail at its start or
+        learn from damaged data.
     """
     errors, notes = [], []
     for kind in REFUSED:
         for example in report["faults"][kind]["examples"]:
             errors.append(example if kind == "not a pair" else f"{example}: {kind}")
         if more := report["faults"][kind]["count"] - len(report["faults"][kind]["examples"]):
-            errors.append(f"{more:,} more of: {kind}")
+            errors.append(f"{more:,} more: {kind}")
     skipped = sum(report["faults"][kind]["count"] for kind in SKIPPED)
     share = skipped / max(report["records"], 1)
     if skipped:
@@ -57,7 +57,8 @@ def problems(
     pieces = report["captions"].get("word_pieces")
     if pieces and pieces["p95"] + 2 > sequence_length:
         notes.append(
-            f"one caption in twenty or more is trimmed: over {sequence_length - 2} word pieces"
+            f"at least one caption in twenty is trimmed: it has over {sequence_length - 2} word "
+            "pieces"
         )
     return errors, notes
 
@@ -68,8 +69,8 @@ def _repeat_notes(report: dict[str, Any]) -> list[str]:
         notes.append(f"{counted(count, 'record')} with the image and caption of another record")
     if count := repeats["images_under_several_ids"]:
         notes.append(
-            f"{counted(count, 'record')} with an image that occurs under another image_id or none: "
-            "each is a negative of the other's caption"
+            f"{counted(count, 'record')} with an image that also occurs under another image_id "
+            "or none: each copy is a negative of the other's caption"
         )
     if count := repeats["caption"]["over_10"]:
         notes.append(
@@ -80,7 +81,7 @@ def _repeat_notes(report: dict[str, Any]) -> list[str]:
 
 
 def format_summary(report: dict[str, Any]) -> str:
-    """A report of an ``Inspection`` as lines of text; ``images_per_second`` where it is in it."""
+    """The lines of a report by an ``Inspection``, with ``images_per_second`` if it was measured."""
     extent = "all" if report["complete"] else "the first of each shard"
     lines = [
         f"{report['records']:,} records in {counted(report['shards'], 'shard')} ({extent}), "
@@ -111,23 +112,23 @@ def format_summary(report: dict[str, Any]) -> str:
     if turned := report["turned_upright"]:
         lines += ["", f"EXIF turns {counted(turned, 'image')} upright"]
     if "images_per_second" in report:
-        # The speed at other sizes is another.
+        # The sizes are named, since the speed depends on them.
         own = report["training_input"]
         lines += [
             "",
-            f"training pipeline: {rate(report['images_per_second'], 1, 'images')} of "
+            f"training pipeline: {rate(report['images_per_second'], 1, 'images')}, images of "
             f"{own['image_size']} pixels, resized to {own['resize_size']}, {own['batch_size']:,} "
-            "a batch",
+            "per batch",
         ]
     return "\n".join(lines)
 
 
 def draw_sheet(path: str | AnyPath, samples: list[dict[str, Any]], columns: int = 6) -> None:
-    """Draws pairs: each image in its own shape, its size above, its whole caption below.
+    """Draws pairs: each image in its aspect ratio, with its size above and its full caption below.
 
     Args:
         path: path of the PNG.
-        samples: as of an ``Inspection``.
+        samples: samples from an ``Inspection``.
         columns: pairs per row.
     """
     captions = [figures.wrap(pair["text"], _CAPTION_LINE) for pair in samples]

@@ -1,4 +1,4 @@
-"""A ``tf.data`` pipeline from labelled images to batches, whatever they are read from."""
+"""A ``tf.data`` pipeline from labelled images of any source to batches."""
 
 from collections.abc import Callable, Iterator
 
@@ -22,21 +22,21 @@ def training_dataset(
 ) -> tf.data.Dataset:
     """Endless batches of augmented images and their classes.
 
-    Only ``buffer`` encoded images and the current batches are in memory. A batch may hold images
+    Memory holds only ``buffer`` encoded images and the current batches. A batch may contain images
     of two epochs.
 
     Args:
-        read: gives encoded images, classes and files in the order of an epoch, from its number;
-            what cannot be read is an empty image.
-        epoch_length: how many those are.
-        augment: an encoded image and two integers, which decide all that is random, to uint8
-            ``(image_size, image_size, 3)``, in TensorFlow ops.
-        image_size: pixels.
+        read: yields encoded images, classes and files in the order of an epoch, given the epoch's
+            number. An image that cannot be read is an empty string.
+        epoch_length: number of images per epoch.
+        augment: turns an encoded image and two integers, which seed all randomness, into a uint8
+            image of shape ``(image_size, image_size, 3)``, with TensorFlow ops.
+        image_size: side of the images, in pixels.
         batch_size: images per batch.
-        seed: decides the order in the buffer and the crops.
-        start_batch: the first batch to give, as if those before had been taken.
-        buffer: encoded images among which the order is random.
-        skipped: counts images that do not decode; other images of the batch take their places.
+        seed: decides the order in the buffer, and the crops.
+        start_batch: the first batch to return, as if all earlier ones had been taken.
+        buffer: size of the shuffle buffer, in encoded images.
+        skipped: counts the images that do not decode. Other images of the batch replace them.
 
     Returns:
         A ``tf.data.Dataset`` of images, uint8, ``(batch, size, size, 3)``, and classes, int32,

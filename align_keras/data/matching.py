@@ -1,4 +1,4 @@
-"""The files that a pattern names, on this machine or on another that TensorFlow reads from."""
+"""The files that match a pattern, local or on remote storage that TensorFlow can read."""
 
 import os
 
@@ -7,13 +7,13 @@ from align_keras.remote_files import gfile_of
 
 
 def matching_files(pattern: str) -> list[str]:
-    """The files of one glob pattern, sorted.
+    """The files that match one glob pattern, sorted.
 
-    An existing path is taken literally, not as a pattern. Hidden files are
-    passed over, as are a shard's statistics and what a run that was cut off left half-written.
+    The path of an existing file is taken literally, not as a pattern. Hidden files, statistics of
+    shards and files left half-written by an interrupted run are skipped.
 
     Raises:
-        InputError: if they are where TensorFlow does not read, or cannot be reached.
+        InputError: if TensorFlow cannot read that kind of storage, or cannot reach it.
     """
     pattern = paths.without_file_scheme(pattern)
     paths.check_scheme(pattern, remote=True)

@@ -1,9 +1,9 @@
-"""Which of several sources a position of the training order belongs to.
+"""Computes which of several sources a position of the training order belongs to.
 
-Sources are split off one by one: of n positions that are left, the first source with weight ``w``
-among ``rest`` gets ``w x n / rest``, rounded, and the others are split in turn. So the records of a
-source before any position follow from the position alone, and differ from its share by less than
-one.
+Sources are split off one by one. If n positions are left, and ``rest`` is the sum of the remaining
+weights, the first source with weight ``w`` gets ``w x n / rest`` of them, rounded. The others are
+then split in the same way. The number of records that a source has before a position therefore
+depends on the position alone, and differs from the source's exact share by less than one.
 """
 
 import math
@@ -18,27 +18,28 @@ from align_keras.errors import InputError
 if TYPE_CHECKING:
     import tensorflow as tf
 else:
-    # Weights are read before TensorFlow loads.
+    # Weights are parsed before TensorFlow loads.
     tf = lazy.Module("tensorflow")
 
-#: Products of two numbers below it are exact in int64.
+#: Products of two numbers below this bound are exact in int64.
 _MOST = 1 << 31
 _WEIGHT = re.compile(r"(.*\.(?:tfrecord|gz)|.*[*?\]])=([^=,/*?\]]*)")
 
 
 class Source(NamedTuple):
-    """Shards that are read in an order of their own."""
+    """Shards that are read in their own order."""
 
     shards: Sequence[str]
-    """Their paths."""
+    """Paths of the shards."""
     weight: int
-    """Above 0; its share of the pairs is that of the sum of all weights."""
+    """An integer above 0. Divided by the sum of all weights, it is the source's share of the pairs.
+    """
 
 
 def split_weights(text: str) -> list[tuple[str, Fraction | None]]:
-    """The patterns of a text such as ``a/*.tfrecord=2,b/*.tfrecord=1``, with their weights.
+    """Parses a text such as ``a/*.tfrecord=2,b/*.tfrecord=1`` into patterns and weights.
 
-    None for a weight that is not given. A text without weights is one pattern.
+    The weight is None if it is not given. A text without weights is one pattern.
 
     Raises:
         InputError: if a weight is not a number above 0.
@@ -54,10 +55,10 @@ def split_weights(text: str) -> list[tuple[str, Fraction | None]]:
 
 
 def whole_weights(weights: Sequence[Fraction]) -> list[int]:
-    """Whole numbers in the same proportions.
+    """Integers in the same proportions as the weights.
 
     Raises:
-        InputError: if they are too large to be counted with exactly.
+        InputError: if the integers are too large for exact counting.
     """
     scale = math.lcm(*(weight.denominator for weight in weights))
     whole = [int(weight * scale) for weight in weights]
@@ -68,10 +69,10 @@ def whole_weights(weights: Sequence[Fraction]) -> list[int]:
 
 
 def counts_before(position: Any, weights: Sequence[int]) -> list[Any]:
-    """The records of each source before a position: of ints, NumPy arrays or int64 tensors."""
+    """Number of records of each source before a position: an int, NumPy array or int64 tensor."""
     left, rest, counts = position, sum(weights), []
     for weight in weights:
-        # Whole rounds apart: the products stay exact.
+        # Whole rounds are counted separately, so that the products stay exact.
         own = left // rest * weight + (left % rest * weight * 2 + rest) // (2 * rest)
         counts.append(own)
         left, rest = left - own, rest - weight
@@ -81,7 +82,7 @@ def counts_before(position: Any, weights: Sequence[int]) -> list[Any]:
 
 
 def source_of(position: "tf.Tensor", weights: Sequence[int]) -> "tf.Tensor":
-    """The number of the source of a position, int64 as ``position`` is."""
+    """Index of the source of a position; int64, like ``position``."""
     before = tf.stack(counts_before(position, weights))
     after = tf.stack(counts_before(position + 1, weights))
     return tf.argmax(after - before)
@@ -95,6 +96,6 @@ def _weight(pattern: str, text: str) -> Fraction:
     if weight <= 0:
         raise InputError(
             f"the weight {text!r} of {pattern!r} is not a number above 0",
-            remedy="give 2, say",
+            remedy="give a number such as 2",
         )
     return weight

@@ -1,8 +1,8 @@
 """Reads image, caption and image id from a record, for training and evaluation.
 
-``parse_pairs`` reads many records with TensorFlow ops, ``read_pair`` reads one record in Python;
-both refuse the records that protobuf refuses. ``tf.io.parse_example`` cannot be used: it crashes
-the process (SIGSEGV) on some malformed records with correct checksums.
+``parse_pairs`` reads many records with TensorFlow ops, and ``read_pair`` reads one record in
+Python. Both reject the records that protobuf rejects. ``tf.io.parse_example`` cannot be used: it
+crashes the process (SIGSEGV) on some malformed records with correct checksums.
 """
 
 from typing import Any, NamedTuple
@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from align_keras.data import records
 
-# The white space of `str.strip`, in RE2's syntax.
+# The white space that `str.strip` removes, in RE2's syntax.
 _WHITE_SPACE = r"[\s\x0b\x1c-\x1f\x{85}\pZ]*"
 
 
 class Pair(NamedTuple):
-    """The fields of a record that training reads, as bytes; ``b""`` for each that is absent."""
+    """The fields of a record that training reads, as bytes; ``b""`` for an absent field."""
 
     image: bytes = b""
     caption: bytes = b""
@@ -24,9 +24,9 @@ class Pair(NamedTuple):
 
 
 def read_pair(record: bytes) -> Pair:
-    """The pair of a serialised record; an empty one if it is no ``tf.train.Example``.
+    """The pair of a serialised record; an empty pair if it is not a ``tf.train.Example``.
 
-    Of a field with several values the first counts, as in ``records.parse_pair``.
+    If a field has several values, the first is used, as in ``records.parse_pair``.
     """
     try:
         features = records.parse_example(record).features.feature
@@ -37,9 +37,10 @@ def read_pair(record: bytes) -> Pair:
 
 
 def image_id_of(record: bytes) -> bytes:
-    """The ``image_id`` of a serialised record as bytes, whether string or whole number.
+    """The ``image_id`` of a serialised record as bytes, whether it is a string or an integer.
 
-    ``b""`` if it is absent, white space, a fraction or unreadable: as ``examples.example.as_id``.
+    ``b""`` if it is absent, white space, a fraction or unreadable, as in
+    ``examples.example.as_id``.
     """
     return read_pair(record).image_id
 
@@ -59,12 +60,12 @@ def _as_id(feature: Any) -> bytes:
     return b""
 
 
-# Traced once per process; every data set uses its hundred ops.
+# Traced once per process. It has about a hundred ops, and every data set uses it.
 @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 def parse_pairs(serialized: tf.Tensor) -> Pair:
-    """Reads the pairs of serialised records in TensorFlow's ops, as ``read_pair`` does in Python.
+    """Reads the pairs of serialised records with TensorFlow ops, like ``read_pair`` in Python.
 
-    Protobuf's wire format is read level by level, a level of all records in one op.
+    Reads protobuf's wire format level by level, with one op per level for all records.
 
     Args:
         serialized: records, strings, ``(batch,)``.
@@ -73,7 +74,7 @@ def parse_pairs(serialized: tf.Tensor) -> Pair:
         A ``Pair`` of strings, ``(batch,)``.
 
     Raises:
-        tf.errors.OpError: if one of them is no ``tf.train.Example``.
+        tf.errors.OpError: if a record is not a ``tf.train.Example``.
     """
     (features,) = _decode(serialized, "tensorflow.Example", features=tf.string)
     (entries,) = _decode(tf.squeeze(features, 1), "tensorflow.Features", feature=tf.string)
@@ -83,7 +84,8 @@ def parse_pairs(serialized: tf.Tensor) -> Pair:
     names = tf.strings.unicode_transcode(tf.squeeze(names, 2), "UTF-8", "UTF-8", errors="strict")
     kinds = {"bytes_list": tf.string, "int64_list": tf.string, "float_list": tf.string}
     lists = _decode(tf.squeeze(values, 2), "tensorflow.Feature", **kinds)
-    # This also checks features that nobody reads: protobuf refuses a record if one is malformed.
+    # This also checks features that nothing uses, since protobuf rejects a record if any is
+    # malformed.
     strings, integers, floats = (
         _first_values(tf.squeeze(own, 2), message_type, dtype)
         for own, message_type, dtype in zip(
@@ -100,16 +102,16 @@ def parse_pairs(serialized: tf.Tensor) -> Pair:
 
 
 def _decode(messages: tf.Tensor, message_type: str, **fields: tf.DType) -> list[tf.Tensor]:
-    """Fields of messages, each ``(*messages.shape, values)``."""
+    """Fields of messages, each of shape ``(*messages.shape, values)``."""
     return tf.io.decode_proto(messages, message_type, list(fields), list(fields.values())).values
 
 
 def _first_values(
     lists: tf.Tensor, message_type: str, dtype: tf.DType
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The first value of each list, and whether it has one: ``(batch, features)``."""
+    """The first value of each list, and whether there is one; both ``(batch, features)``."""
     sizes, (values,) = tf.io.decode_proto(lists, message_type, ["value"], [dtype])
-    # One value more, for where no list has any.
+    # Adds a blank value, for the case that every list is empty.
     values = tf.concat([values, tf.fill(tf.shape(sizes), _blank(dtype))], axis=2)
     return values[:, :, 0], sizes[:, :, 0] > 0
 
@@ -117,13 +119,13 @@ def _first_values(
 def _of_feature(
     names: tf.Tensor, name: str, values: tf.Tensor, has_value: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Picks a feature by its name from the results of ``_first_values``: ``(batch,)``.
+    """Picks a feature by name from the results of ``_first_values``; shape ``(batch,)``.
 
-    Of several the last one counts, as in protobuf.
+    If a name occurs several times, the last one is used, as in protobuf.
     """
     place = tf.reduce_max(tf.where(names == name, tf.range(1, tf.shape(names)[1] + 1), 0), axis=1)
     is_there = place > 0
-    # One more, for where no record has a feature.
+    # Adds a blank value, for the case that no record has a feature.
     values = tf.pad(values, [[0, 0], [0, 1]], constant_values=_blank(values.dtype))
     has_value = tf.pad(has_value, [[0, 0], [0, 1]])
     value, has_value = (
@@ -137,7 +139,7 @@ def _blank(dtype: tf.DType) -> tf.Tensor:
 
 
 def _as_ids(*kinds: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-    """Like ``_as_id``, of strings, integers and floats."""
+    """Like ``_as_id``, for tensors of strings, integers and floats."""
     (text, is_text), (integer, is_integer), (number, is_number) = kinds
     is_whole = is_number & (tf.floor(number) == number) & (tf.abs(number) < 1 << 24)
     integer = tf.where(is_integer, integer, tf.cast(tf.where(is_whole, number, 0.0), tf.int64))

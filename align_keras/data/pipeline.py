@@ -1,7 +1,7 @@
 """``tf.data`` pipelines from shards to batches: plain calls in order, deterministic by seed.
 
 Blocks of records (shuffled by epoch) -> interleaved records -> shuffle -> decode, resize, crop,
-flip -> batch -> tokenise -> prefetch. Batch N follows from N alone: see ``shard_order`` and
+flip -> batch -> tokenise -> prefetch. Batch N depends on N alone: see ``shard_order`` and
 ``batches``.
 """
 
@@ -24,7 +24,7 @@ _NO_PAIR = Pair(*np.full((3, 1), b""))
 
 
 def shard_counts(shards: Sequence[str]) -> ShardCounts:
-    """The number of records of each shard, by path, and where blocks of them begin."""
+    """The number of records of each shard, by path, and the places where their blocks begin."""
     return ShardCounts(shards)
 
 
@@ -43,27 +43,28 @@ def training_dataset(
     """Endless batches of augmented pairs.
 
     Args:
-        counts: the number of records of each shard, by path. What ``shard_counts`` gives has also
-            places to read from; of another mapping every shard is read as a whole, so that few
-            shards are hardly shuffled.
+        counts: the number of records of each shard, by path. A result of ``shard_counts`` also has
+            the places of blocks. With any other mapping, each shard is read in one piece, so that
+            few shards are hardly shuffled.
         preprocessor: an ``AlignPreprocessor``.
         batch_size: pairs per batch.
         seed: decides the order of records, the crops and the flips.
-        start_batch: the first batch to give, as if those before had been taken.
-        shuffle_buffer: records, still encoded, among which the order is random.
-        worker: this reader's place, from 0, among ``num_workers`` that share the data.
-        num_workers: readers in all; in every epoch each takes an equal part of the records,
-            another one than before.
-        sources: parts of the shards that are mixed by weight, each with epochs of its own; none:
+        start_batch: the first batch to return, as if all earlier ones had been taken.
+        shuffle_buffer: size of the shuffle buffer, in encoded records.
+        worker: index of this reader, from 0, among ``num_workers`` that share the data.
+        num_workers: number of readers. In every epoch each reader takes an equal share of the
+            records, and the shares change from epoch to epoch.
+        sources: parts of the shards that are mixed by weight, each with its own epochs. If empty,
             all shards are one source.
 
     Returns:
-        A ``tf.data.Dataset`` of dicts: ``pixels`` uint8 ``(batch, size, size, 3)``, ``token_ids``,
-        ``segment_ids``, ``padding_mask`` ``(batch, sequence)``, ``image_ids`` and
-        ``caption_ids`` int64 ``(batch,)``, 0 for a record without ``image_id``; captions of
-        the same word pieces share an id. ``lost``, int32 ``(batch,)``: for each pair that is left
-        out 1 + its shard's place in the order of the paths, and zeros beside. Other pairs of the
-        batch take their places. No Python runs while it is read.
+        A ``tf.data.Dataset`` of dicts: ``pixels``, uint8, ``(batch, size, size, 3)``;
+        ``token_ids``, ``segment_ids`` and ``padding_mask``, ``(batch, sequence)``; ``image_ids``
+        and ``caption_ids``, int64, ``(batch,)``; and ``lost``, int32, ``(batch,)``. An image id is
+        0 for a record without ``image_id``. Captions with the same word pieces share an id.
+        ``lost`` is 0, or, for a pair that could not be used, 1 + the index of its shard among the
+        sorted paths. Other pairs of the batch replace lost ones. No Python runs while the data set
+        is read.
 
     Raises:
         InputError: if this reader's share of the data is smaller than a batch.
@@ -111,7 +112,7 @@ def _mixed(
     worker: int,
     num_workers: int,
 ) -> tf.data.Dataset:
-    """Like ``batches.endless``, of sources that are mixed by weight."""
+    """Like ``batches.endless``, for sources that are mixed by weight."""
     weights = [source.weight for source in sources]
     places = {shard: place for place, shard in enumerate(sorted(counts))}
     streams = []
@@ -139,11 +140,11 @@ def evaluation_dataset(
     batch_size: int,
     augment_seed: int | None = None,
 ) -> tf.data.Dataset:
-    """Every pair once, in the shards' order, centre-cropped, or augmented with a seed.
+    """Every pair once, in the shards' order; centre-cropped, or augmented if a seed is given.
 
-    The batches are those of ``training_dataset`` with two other fields in place of ``lost``:
-    ``positions``, the place of a pair among all records, and ``valid``, False for a pair that
-    training would skip and for the padding of the last batch.
+    The batches are like those of ``training_dataset``, with two other fields instead of ``lost``:
+    ``positions``, the index of a pair among all records, and ``valid``, which is False for a pair
+    that training would skip and for the padding of the last batch.
     """
 
     def crop(image: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
@@ -172,7 +173,7 @@ def evaluation_dataset(
         return _tokenize(batch, preprocessor)
 
     dataset = dataset.map(finish)
-    # Keras warns at the end of data whose length it does not know.
+    # Keras warns at the end of a data set of unknown length.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
     return batches.with_options(dataset)
 
@@ -185,7 +186,7 @@ def _decoded(
 ) -> tf.data.Dataset:
     """Batches of decoded pairs, from positions and the records of ``block_reader``.
 
-    ``decode_crop`` takes an encoded image and the position.
+    ``decode_crop`` takes an encoded image and its position.
     """
     no_image = tf.zeros([preprocessor.image_size, preprocessor.image_size, 3], tf.uint8)
     blank = {
@@ -200,7 +201,7 @@ def _decoded(
         image, caption, image_id = pair
         # Raises on a caption that is not UTF-8.
         caption = tf.strings.unicode_transcode(caption, "UTF-8", "UTF-8", errors="strict")
-        # Without words it would be the caption of any image.
+        # A caption without words would match every image.
         has_words = ~tf.strings.regex_full_match(caption, paper_rules.EMPTY_CAPTION)
         valid = (image != "") & has_words
         return {
@@ -216,12 +217,12 @@ def _decoded(
 
 
 def _mark(shard: tf.Tensor) -> tf.Tensor:
-    """The number that stands in ``lost`` for a shard."""
+    """The value of ``lost`` for a shard."""
     return tf.cast(shard + 1, tf.int32)
 
 
 def _read_pairs(records: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:
-    """The pairs of records, empty ones of those that are malformed."""
+    """The pairs of records; malformed records give empty pairs."""
     at_once = tf.data.Dataset.from_tensors(records).map(parse_pairs).ignore_errors()
 
     @as_written
@@ -229,14 +230,14 @@ def _read_pairs(records: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:
         pair = tf.data.Dataset.from_tensors(record[None]).map(parse_pairs).ignore_errors()
         return pair.concatenate(tf.data.Dataset.from_tensors(_NO_PAIR)).take(1)
 
-    # Read only where one of them is malformed.
+    # Read only if one of the records is malformed.
     one_by_one = tf.data.Dataset.from_tensor_slices(records).flat_map(read_one).unbatch()
     one_by_one = one_by_one.batch(records.shape[0])
     return at_once.concatenate(one_by_one).take(1).unbatch()
 
 
 def _fingerprint(string: tf.Tensor) -> tf.Tensor:
-    """A 62-bit hash, above 0; 0 for the empty string: replicas exchange numbers only."""
+    """A 62-bit hash above 0, or 0 for the empty string. Replicas can exchange only numbers."""
     number = tf.strings.to_hash_bucket_fast(string, (1 << 62) - 1) + 1
     return tf.where(string == "", tf.constant(0, tf.int64), number)
 
@@ -247,8 +248,8 @@ def _tokenize(batch: dict[str, tf.Tensor], preprocessor: AlignPreprocessor) -> d
 
 
 def _sequence_ids(token_ids: tf.Tensor) -> tf.Tensor:
-    """A number above 0 for each row of word pieces: what the text tower cannot tell apart."""
-    # Odd factors; the sum wraps around, so that two rows share a number once in 2 ** 62.
+    """A number above 0 for each row of word pieces; equal rows, and thus equal inputs, share it."""
+    # Odd factors. The sum wraps around, so two different rows collide with probability 2 ** -62.
     factors = np.random.default_rng(0).integers(1 << 62, size=token_ids.shape[1]) * 2 + 1
     total = tf.reduce_sum(tf.cast(token_ids, tf.int64) * factors, axis=1)
     return tf.bitwise.bitwise_and(total, (1 << 62) - 1) + 1

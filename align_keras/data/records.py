@@ -1,17 +1,17 @@
 """TFRecord shards of image-text pairs, in the layout that img2dataset writes.
 
-A record is a ``tf.train.Example`` of one pair: ``jpg`` (the encoded image), ``txt`` (the
-caption, UTF-8) and ``key`` (a name of the pair). Optional fields used where they are there:
-``image_id`` (pairs of the same image share it), ``class_name`` and ``unseen_class``
-(zero-shot evaluation). All others are ignored. Shards may be gzip-compressed (``.gz``).
+A record is a ``tf.train.Example`` of one pair: ``jpg`` (the encoded image), ``txt`` (the caption,
+UTF-8) and ``key`` (a name of the pair). Optional fields are ``image_id``, which pairs of the same
+image share, and ``class_name`` and ``unseen_class`` for zero-shot evaluation. All other fields are
+ignored. Shards may be gzip-compressed (``.gz``).
 
-Beside ``NAME.tfrecord`` stands ``NAME_stats.json`` with the number of its records
-(``successes``), as img2dataset writes it; where it is missing the records are counted by a
-walk over their headers, and of a compressed shard by reading it.
+The file ``NAME_stats.json`` next to ``NAME.tfrecord`` holds the number of its records
+(``successes``), as img2dataset writes it. Without that file, records are counted by their headers,
+and those of a compressed shard by reading it.
 
-Here shards are found, read and counted in Python; ``block_reader`` reads those that are embedded or
-trained on, and ``shard_writer`` writes them. No record reaches TensorFlow's own parser, which ends
-the process on some bytes that are no ``tf.train.Example``.
+This module finds, reads and counts shards in Python. ``block_reader`` reads the shards for training
+and embedding, and ``shard_writer`` writes shards. No record reaches TensorFlow's own parser, which
+ends the process on some bytes that are not a ``tf.train.Example``.
 """
 
 import json
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def find_shards(pattern: str | Path) -> list[str]:
-    """Lists the files of a glob pattern, or of several joined by commas, sorted.
+    """The sorted files of a glob pattern, or of several patterns joined by commas.
 
     Raises:
         MissingInputError: if a pattern matches nothing.
@@ -45,7 +45,7 @@ def find_shards(pattern: str | Path) -> list[str]:
     text, shards = str(pattern), []
     parts = [text] if os.path.isfile(text) else text.split(",")
     while parts:
-        # A name may have commas too: where a part matches nothing, it ends at a later one.
+        # A name may contain commas too. If a part matches nothing, it is extended to a later comma.
         tries = range(1, len(parts) + 1)
         found = ((end, matching_files(",".join(parts[:end]))) for end in tries)
         end, matches = next((own for own in found if own[1]), (0, []))
@@ -60,17 +60,17 @@ def find_shards(pattern: str | Path) -> list[str]:
 
 
 def check_kind(shard: str) -> None:
-    """Raises InputError if a shard without readable records is in fact a file of another kind."""
+    """Raises InputError if a shard without readable records is a file of another kind."""
     with paths.path_of(shard).open("rb") as file:
         head = file.read(file_kinds.HEAD_BYTES)
     file_kinds.check_shard(shard, head)
 
 
 def read_frames(shard: str, start: int = 0) -> Iterator[bytes | None]:
-    """Reads a shard's records one by one; ``None`` stands for each that is corrupt.
+    """Yields a shard's records one by one, and ``None`` for each corrupt record.
 
-    One ``None`` more stands for all that follow where the rest of the file is lost: see
-    ``framing``. ``start`` is the byte where a record begins, of a shard that is not compressed.
+    If the rest of the file is lost, one ``None`` stands for all its records: see ``framing``.
+    ``start`` is the byte offset of a record; it must be 0 for a compressed shard.
     """
     try:
         yield from framing.read(shard, start)
@@ -79,17 +79,17 @@ def read_frames(shard: str, start: int = 0) -> Iterator[bytes | None]:
 
 
 def count_records(shard: str) -> int:
-    """The number of a shard's records, as ``index_records`` finds it."""
+    """The number of records in a shard, according to ``index_records``."""
     return index_records(shard).records
 
 
 def index_records(shard: str) -> framing.ShardIndex:
-    """Counts a shard's records and finds where every 128th begins.
+    """Counts a shard's records, and finds the byte offset of every 128th record.
 
-    Of an uncompressed local file from its headers and its statistics, the larger of the two; of
-    another from its statistics, or by reading it where it has none. Says in a line of the log
-    where a file ends early: what its statistics state beyond counts as corrupt, and without
-    them what is lost is unknown.
+    For an uncompressed local file, the count is the larger of those from the headers and the
+    statistics. For other files, it comes from the statistics, or from reading the file if there are
+    none. If a file ends early, the log states it. Records that the statistics state beyond the end
+    then count as corrupt; without statistics, the number of lost records is unknown.
     """
     if (alone := stated_alone(shard)) is not None:
         return framing.ShardIndex(alone, [])
@@ -108,9 +108,9 @@ def index_records(shard: str) -> framing.ShardIndex:
 
 
 def stated_alone(shard: str) -> int | None:
-    """The number in a shard's statistics where ``count_records`` goes by it alone; else None.
+    """The number in a shard's statistics if ``count_records`` relies on it alone; else None.
 
-    That is where counting takes more than a walk over the headers of a local file.
+    This is the case if counting takes more than reading the headers of a local file.
     """
     return _stated_count(shard) if shard.endswith(".gz") or paths.scheme(shard) else None
 
@@ -131,12 +131,13 @@ def _stated_count(shard: str) -> int | None:
 
 
 def read_records(shard: str, count: int, start: int = 0, skip: int = 0) -> Iterator[bytes]:
-    """Reads exactly ``count`` records, with ``b""`` for each that is corrupt or missing.
+    """Yields exactly ``count`` records; each corrupt or missing one is ``b""``.
 
-    A shard so yields the same number in every epoch and every run, whatever its state: the
-    place in the data after N steps follows from N alone.
+    A shard therefore yields the same number of records in every epoch and run, whatever its state.
+    The place in the data after N steps depends on N alone.
 
-    They begin ``skip`` records after the byte ``start``, which is one as in ``read_frames``.
+    The first record is the one ``skip`` records after the byte offset ``start`` (as in
+    ``read_frames``).
     """
     frames = read_frames(shard, start)
     for _ in range(skip):
@@ -146,18 +147,18 @@ def read_records(shard: str, count: int, start: int = 0, skip: int = 0) -> Itera
 
 
 def parse_example(record: bytes) -> "tf.train.Example":
-    """A serialised record as protobuf reads it; ValueError if it is no ``tf.train.Example``."""
+    """A serialised record, parsed by protobuf; ValueError if it is not a ``tf.train.Example``."""
     try:
         return tf.train.Example.FromString(record)
-    except Exception as error:  # protobuf's own DecodeError, wherever the version keeps it
+    except Exception as error:  # protobuf's DecodeError, whose module depends on the version
         raise ValueError(NO_EXAMPLE) from error
 
 
 def parse_pair(record: bytes) -> dict[str, Any]:
-    """The fields of a serialised record: a dict of bytes and ints, absent ones left out.
+    """The fields of a serialised record as a dict of bytes and numbers, without absent ones.
 
     Raises:
-        ValueError: if it is no ``tf.train.Example``.
+        ValueError: if the record is not a ``tf.train.Example``.
     """
     fields = {}
     for name, feature in parse_example(record).features.feature.items():
@@ -168,7 +169,7 @@ def parse_pair(record: bytes) -> dict[str, Any]:
 
 
 def read_captions(shards: Iterable[str], limit: int) -> Iterator[str]:
-    """Yields up to ``limit`` captions, in the shards' order; unreadable ones are left out."""
+    """Yields up to ``limit`` captions, in the order of the shards; skips unreadable ones."""
     for shard in shards:
         for record in read_frames(shard):
             if limit <= 0:
@@ -203,5 +204,6 @@ def make_record(jpg: bytes, txt: str | bytes, key: str, **fields: Any) -> bytes:
             feature = tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
         features[name] = feature
     example = tf.train.Example(features=tf.train.Features(feature=features))
-    # Otherwise the order of the fields, and so a shard's bytes, change from process to process.
+    # Otherwise the order of the fields, and thus the bytes of a shard, would differ between
+    # processes.
     return example.SerializeToString(deterministic=True)

@@ -1,8 +1,8 @@
-"""Rendered scenes with noisy alt-text: the quickstart's data and the tests'.
+"""Rendered scenes with noisy alt-text, for the quickstart and the tests.
 
-A scene is one shape of one colour on a background. Some colour-shape combinations appear in
-evaluation alone. Training captions are as alt-text on the web is: phrased in many ways, now
-and then wrong or useless.
+A scene is one shape of one colour on a background. Some combinations of colour and shape appear
+only in evaluation. Training captions resemble alt-text on the web: their phrasing varies, and some
+are wrong or useless.
 """
 
 import io
@@ -27,7 +27,7 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "diamond")
 SIZES = {"small": 0.24, "medium": 0.3, "large": 0.36}
-# No left or right: training flips images.
+# No left or right, since training flips images.
 POSITIONS = {"top": 0.33, "middle": 0.5, "bottom": 0.67}
 GROUNDS = {
     "grey": (140, 140, 140),
@@ -38,7 +38,7 @@ GROUNDS = {
 }
 PATTERNS = ("plain", "striped", "dotted")
 
-# One combination of each colour and each shape, which training never shows.
+# One combination for each colour and each shape that training never shows.
 UNSEEN = frozenset(zip(COLOURS, SHAPES, strict=True))
 
 WRONG_RATE = 0.05
@@ -52,14 +52,14 @@ def write_scenes(
 ) -> tuple[str, str]:
     """Renders scenes and writes them as shards ``train-*`` and ``eval-*``.
 
-    Three in ten evaluation scenes show combinations that training never does; evaluation
-    captions are all true.
+    Three in ten evaluation scenes show combinations that training never does. All evaluation
+    captions are true.
 
     Args:
-        directory: where to write.
-        num_train: pairs.
-        num_eval: pairs.
-        seed: decides everything.
+        directory: folder for the shards.
+        num_train: number of training pairs.
+        num_eval: number of evaluation pairs.
+        seed: decides every random choice.
         shard_size: pairs per shard.
 
     Returns:
@@ -74,7 +74,7 @@ def write_scenes(
             writer.write(_record(rng, scene, f"train-{i:06d}", _noisy_caption(rng, scene, seen)))
     with ShardWriter(f"{directory}/eval", shard_size) as writer:
         for i in range(num_eval):
-            # In turn, so that no class is missing by chance.
+            # Combinations take turns, so that no class is missing by chance.
             combinations = unseen if i % 10 < 3 else seen
             scene = _draw_lot(rng, [combinations[i // 2 % len(combinations)]])
             writer.write(_record(rng, scene, f"eval-{i:06d}", _true_caption(rng, scene)))
@@ -154,7 +154,7 @@ def _noisy_caption(
 
 
 def _render(rng: random.Random, scene: dict[str, str]) -> bytes:
-    """Draws a scene: the bytes of a JPEG of 80 pixels squared."""
+    """Draws a scene; returns the bytes of an 80 x 80 JPEG."""
     side = _PIXELS * _OVERSAMPLING
     ground = tuple(min(255, max(0, c + rng.randint(-15, 15))) for c in GROUNDS[scene["ground"]])
     image = Image.new("RGB", (side, side), ground)
@@ -180,7 +180,7 @@ def _render(rng: random.Random, scene: dict[str, str]) -> bytes:
     return encoded.getvalue()
 
 
-# Corners on a circle of radius 1, as (x, y), y downwards.
+# Corners as (x, y) on a circle of radius 1; y points downwards.
 _POLYGONS = {
     "square": ((-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)),
     "triangle": ((0, -1), (0.95, 0.75), (-0.95, 0.75)),

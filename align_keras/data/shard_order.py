@@ -1,17 +1,19 @@
-"""Which records a worker reads in an epoch, and in which order.
+"""Decides which records a worker reads in an epoch, and in which order.
 
-A shard is cut into blocks of up to 128 consecutive records. An epoch is all blocks of all shards
-in a random order, which seed and epoch decide. That order is cut into equal parts (one per worker),
-which may begin and end inside a block: every epoch shows every record to exactly one worker, and
-parts differ by one record at most, however many shards there are. A worker has up to 16 blocks of
-its part open and takes 16 records of each in turn; ``batches`` then shuffles them in a buffer.
+A shard is cut into blocks of up to 128 consecutive records. An epoch consists of all blocks of all
+shards in a random order, which depends on the seed and the epoch. That order is cut into equal
+parts, one per worker, which may begin and end inside a block. Every epoch thus shows every record
+to exactly one worker, and parts differ by at most one record, however many shards there are. A
+worker keeps up to 16 blocks of its part open and takes 16 records from each in turn; ``batches``
+then shuffles the records in a buffer.
 
-A block is read from its first byte on. Where that is not known, of a compressed shard and of a
-remote one that is counted by its statistics, the shard is one block. Where there are few blocks,
-fewer are open at a time: the order of those that are open together is the same in every epoch.
+A block is read from its first byte. If the byte offsets are unknown, the shard is one block: this
+holds for compressed shards, and for remote ones that are counted by their statistics. With few
+blocks, fewer are open at a time, since the records of blocks that are open together come in the
+same order in every epoch.
 
-The plan is made of TensorFlow's ops, and a block is a path, a byte and a number of records: any
-reader of records can follow it.
+The plan consists of TensorFlow ops. A block is a path, a byte offset and a number of records, so
+any reader of records can follow the plan.
 """
 
 import copy
@@ -26,51 +28,51 @@ from align_keras import progress
 from align_keras.data import framing, records
 from align_keras.data.watching import WatchedFiles
 
-#: Version of the order; a run that began with another one does not resume.
+#: Version of the order. A run that began with another version cannot resume.
 VERSION = 2
 
 _OPEN_BLOCKS = 16
-#: Records that are taken from an open block in turn.
+#: Number of records taken from an open block per turn.
 TURN = 16
 
 
 class Block(NamedTuple):
-    """Consecutive records of a shard: int64 tensors, scalars or of one length."""
+    """Consecutive records of a shard, as int64 tensors: scalars, or vectors of equal length."""
 
     shard: tf.Tensor
-    """The shard's number, its place in the order of the paths."""
+    """Number of the shard: its index among the sorted paths."""
     start: tf.Tensor
-    """The byte where the block begins."""
+    """Byte offset of the block."""
     whole: tf.Tensor
-    """How many of its records, from the first on, are not cut off as far as is known."""
+    """Number of leading records that are known to be complete."""
     skip: tf.Tensor
-    """How many records to pass over."""
+    """Number of records to skip."""
     count: tf.Tensor
-    """How many to give."""
+    """Number of records to return."""
 
 
-#: Reads a block.
+#: A function that reads a block.
 ReadBlock = Callable[[Block], tf.data.Dataset]
 
 
 class ShardCounts(dict[str, int]):
-    """The number of records of each shard, by path, and the bytes where its blocks begin.
+    """The number of records of each shard, by path, and the byte offsets of its blocks.
 
     Args:
-        shards: paths.
+        shards: paths of the shards.
 
     Attributes:
-        starts: the bytes where the blocks of each shard begin, by path.
-        digests: those of its records, as in ``framing.ShardIndex``.
-        whole: how many of its records are not cut off, where that is known.
-        sizes: sizes of the shards, bytes; 0 where that is not known.
-        watched: the shards as files. One that was touched, or put back from a copy, has not changed
-            if its records are the same.
+        starts: by path, the byte offsets of the shard's blocks.
+        digests: by path, the digest of the shard's records, as in ``framing.ShardIndex``.
+        whole: by path, the number of complete records, if it is known.
+        sizes: by path, the size of the shard in bytes; 0 if it is unknown.
+        watched: the shards as watched files. A file that was touched, or restored from a copy,
+            counts as unchanged if its records are the same.
     """
 
     def __init__(self, shards: Iterable[str]) -> None:
         shards = list(shards)
-        # Before they are read: a change in between is then one too.
+        # Created before the shards are read, so that a change in between is noticed.
         self.watched = WatchedFiles(shards, self._holds_the_same)
         watched = progress.watch(shards, "counting records", "shard", len(shards))
         indices = {shard: records.index_records(shard) for shard in watched}
@@ -88,7 +90,7 @@ class ShardCounts(dict[str, int]):
 
 
 def part_of(counts: Mapping[str, int], shards: Iterable[str]) -> Mapping[str, int]:
-    """The counts of some of the shards, with all that is known of them."""
+    """The counts of some of the shards, with all other facts about them."""
     own = {shard: counts[shard] for shard in shards}
     if not isinstance(counts, ShardCounts):
         return own
@@ -102,28 +104,29 @@ def part_of(counts: Mapping[str, int], shards: Iterable[str]) -> Mapping[str, in
 class Share:
     """A worker's part of every epoch.
 
-    Parts differ by one record where the workers do not divide the records. The longer ones go from
-    worker to worker, so that after any number of epochs all have read equally many, to one record.
+    Parts differ by one record if the number of workers does not divide the number of records. The
+    longer parts rotate among the workers, so that after any number of epochs all workers have read
+    equally many records, up to one.
     """
 
     total: int
-    """The records of an epoch."""
+    """Number of records per epoch."""
     worker: int
-    """From 0."""
+    """Index of the worker, from 0."""
     num_workers: int
 
     @property
     def least(self) -> int:
-        """The least number of records in the worker's part."""
+        """The smallest number of records in the worker's part."""
         return self.total // self.num_workers
 
     def read_before(self, epoch: int) -> int:
-        """The records that the worker reads in all epochs before one."""
+        """The number of records that the worker reads in all epochs before ``epoch``."""
         longer = self.total % self.num_workers * epoch
         return self.least * epoch + (longer - self.worker - 1) // self.num_workers + 1
 
     def place_of(self, position: int) -> tuple[int, int]:
-        """The epoch of a worker's record, and how many the worker reads in that epoch before it."""
+        """The epoch of the worker's record at a position, and its index in the worker's part."""
         epoch = position * self.num_workers // self.total
         while self.read_before(epoch) > position:
             epoch -= 1
@@ -132,7 +135,7 @@ class Share:
         return epoch, position - self.read_before(epoch)
 
     def bounds(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Where the part begins and ends in the order of an epoch, int64 as ``epoch`` is."""
+        """The bounds of the part in the order of an epoch; int64, like ``epoch``."""
         workers, longer = self.num_workers, self.total % self.num_workers
         turns = tf.math.floormod(tf.range(workers, dtype=tf.int64) - longer * epoch, workers)
         sizes = self.least + tf.cast(turns < longer, tf.int64)
@@ -143,14 +146,14 @@ class Share:
 def epoch_of(
     counts: Mapping[str, int], read_block: ReadBlock, seed: int, share: Share
 ) -> Callable[[tf.Tensor], tf.data.Dataset]:
-    """A function from the number of an epoch, int64, to a worker's records in it.
+    """A function from the number of an epoch, int64, to the worker's records of that epoch.
 
     Args:
-        counts: the number of records of each shard, by path; where a ``ShardCounts``, shards are
+        counts: the number of records of each shard, by path. With a ``ShardCounts``, shards are
             read in blocks.
-        read_block: gives the data set of a block's records.
-        seed: decides the order, with the epoch.
-        share: the worker's part.
+        read_block: returns the data set of a block's records.
+        seed: decides the order, together with the epoch.
+        share: the worker's part of every epoch.
     """
     numbers, starts, whole, _, sizes = every_block(counts)
     open_blocks = max(1, min(_OPEN_BLOCKS, len(sizes) // share.num_workers // 4))
@@ -184,14 +187,14 @@ def epoch_of(
 
 
 def every_block(counts: Mapping[str, int]) -> Block:
-    """Every block whole, in the shards' order: int64 arrays."""
+    """Every block in full, in the order of the shards: int64 arrays."""
     known = counts.starts if isinstance(counts, ShardCounts) else {}
     readable = counts.whole if isinstance(counts, ShardCounts) else {}
     shards = sorted(counts)
     numbers, starts, whole, sizes = [], [], [], []
     for number, shard in enumerate(shards):
         own = known.get(shard) or [0]
-        # The last one also has what the statistics state beyond the end of the file.
+        # The last block includes records that the statistics state beyond the end of the file.
         ends = [framing.BLOCK * place for place in range(1, len(own))] + [counts[shard]]
         numbers.append(np.full(len(own), number))
         starts.append(np.array(own))

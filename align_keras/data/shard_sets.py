@@ -1,7 +1,7 @@
-"""Sets of shards: how their files are called, and how a set is written whole or not at all.
+"""Sets of shards: the names of their files, and writing a set completely or not at all.
 
-``DIR/train`` is the set of ``DIR/train-00000.tfrecord`` and so on: five digits and no more, so that
-``DIR/train-2-00000.tfrecord`` is of another set.
+The set ``DIR/train`` consists of ``DIR/train-00000.tfrecord`` and so on, with exactly five digits.
+``DIR/train-2-00000.tfrecord`` therefore belongs to another set.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ else:
 _MOST_SHARDS = 100_000
 _JOURNAL = "moved.json"
 _SHARD = r"-[0-9]{5}\.tfrecord"
-# Beam may write several.
+# Beam may write several such lists.
 _KEPT = r"-kept(-[0-9]{5}-of-[0-9]{5})?\.jsonl"
 
 
@@ -37,7 +37,7 @@ def shard_path(output: str, number: int) -> str:
 
 
 def check_number(shards: int) -> None:
-    """Raises an InputError if a set would have more shards than five digits can tell apart."""
+    """Raises an InputError if a set would have more shards than five digits can number."""
     if shards > _MOST_SHARDS:
         raise InputError(
             f"a set has at most {_MOST_SHARDS:,} shards",
@@ -62,17 +62,17 @@ def check_output(output: str) -> None:
 
 
 def find_set(output: str | paths.AnyPath) -> list[str]:
-    """The shards of a set, sorted, without those of longer names that begin with its name."""
+    """The sorted shards of a set, without sets whose longer names begin with the same name."""
     return _named_as(str(output), _SHARD)
 
 
 def pattern_of(output: str) -> str:
-    """A pattern of a set's shards that no other set's match."""
+    """A pattern that matches the shards of this set and of no other."""
     return f"{output}-?????.tfrecord"
 
 
 def check_is_new(output: str | paths.AnyPath) -> None:
-    """Raises an InputError if a set is there, or a list of pairs in place of one."""
+    """Raises an InputError if the set exists, or a list of kept pairs in its place."""
     if there := find_set(output) or _named_as(str(output), _KEPT):
         raise InputError(
             f"{there[0]} already exists",
@@ -94,24 +94,24 @@ def _named_as(output: str, end: str) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class UnfinishedSet:
-    """Where a set is written."""
+    """The folders in which a set is written."""
 
     scratch: Path
-    """For temporary files of the work."""
+    """Folder for temporary files."""
     folder: Path
-    """For the files of the set, by their own names."""
+    """Folder for the files of the set, under their final names."""
 
 
 @contextlib.contextmanager
 def made_here(folder: paths.AnyPath, *names: str) -> Iterator[Path]:
-    """Yields a local folder for new sets of a run: the folder itself, or one that is copied.
+    """Yields a local folder for new sets: the folder itself, or one that is uploaded at the end.
 
     Args:
-        folder: where the sets go.
-        *names: what the sets are called.
+        folder: folder for the sets.
+        *names: names of the sets.
 
     Raises:
-        InputError: if a set of such a name is there that was not begun here.
+        InputError: if a set of that name exists that was not begun here.
     """
     if not isinstance(folder, RemotePath):
         yield folder
@@ -129,22 +129,22 @@ def made_here(folder: paths.AnyPath, *names: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def unfinished(output: str | Path, *others: str | Path) -> Iterator[UnfinishedSet]:
-    """Writes a set whole or not at all, in the folder ``OUTPUT.unfinished``.
+    """Writes a set completely or not at all, in the folder ``OUTPUT.unfinished``.
 
-    At the end the files that are called as the set get checksums and move beside that folder,
-    which is removed; after an error they do not. A process that is killed while they move leaves a
-    list of them, and the next takes them back, each only if it is still the same file.
+    At the end, the files named after the set get checksums and move next to that folder, which is
+    then removed. After an error they do not move. A process that is killed during the move leaves a
+    list of the files. The next process takes back each file on the list that is still the same.
 
     Args:
-        output: path and start of the shards' names.
-        *others: of further sets in the same folder.
+        output: path and prefix of the shards.
+        *others: prefixes of further sets in the same folder.
 
     Raises:
-        InputError: if a set is there, or another process is writing it.
+        InputError: if the set exists, or another process is writing it.
         NoSpaceError: if the disk is full.
     """
     with contextlib.ExitStack() as stack:
-        # Errors of the caller's own work in between are not about the output.
+        # Errors that the caller raises inside the block are not about the output.
         with concerning("output"):
             output = paths.local(output)
             scratch = stack.enter_context(files.work_folder(Path(f"{output}.unfinished")))
@@ -167,13 +167,13 @@ def unfinished(output: str | Path, *others: str | Path) -> Iterator[UnfinishedSe
 
 
 def _move(work: UnfinishedSet, folder: Path, starts: tuple[str, ...]) -> None:
-    # A shard's statistics, NAME_stats.json, sort after it.
+    # A shard's statistics, NAME_stats.json, sort after the shard.
     own = sorted(path for path in work.folder.iterdir() if path.name.startswith(starts))
     states = {path.name: _state(path) for path in own}
     files.write_whole(work.scratch / _JOURNAL, json.dumps(states))
     for path in reversed(own):
         path.replace(folder / path.name)
-    # Without it nothing is taken back: the set is complete, whatever becomes of the rest.
+    # Without the journal nothing is taken back: the set is complete, whatever happens next.
     (work.scratch / _JOURNAL).unlink()
 
 
@@ -187,7 +187,7 @@ def _take_back(scratch: Path, folder: Path) -> None:
 
 
 def _state(path: Path) -> list[int]:
-    """The state of a file, which another file of its name would not have."""
+    """Identifies a file; another file of the same name has other values."""
     try:
         found = path.stat()
     except FileNotFoundError:

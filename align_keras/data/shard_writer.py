@@ -1,4 +1,4 @@
-"""Writes shards in the layout of ``records``, each with its statistics and whole or not there."""
+"""Writes shards in the layout of ``records``, with statistics, completely or not at all."""
 
 import contextlib
 import json
@@ -18,17 +18,17 @@ else:
 
 
 class ShardWriter:
-    """Writes records into numbered shards of a set size, each whole or not there.
+    """Writes records into numbered shards of fixed size, each completely or not at all.
 
-    A shard is written under a name that ends in ``.partial`` and renamed once complete, its
-    statistics first.
+    A shard is written under a name that ends in ``.partial``. Once it is complete, its statistics
+    are written and it is renamed.
 
     Args:
-        prefix: path and start of every name: ``DIR/train`` gives ``DIR/train-00000.tfrecord``.
+        prefix: path and prefix of the shards: ``DIR/train`` gives ``DIR/train-00000.tfrecord``.
         shard_size: records per shard.
 
     Raises:
-        NoSpaceError: on writing, if the disk is full.
+        NoSpaceError: from ``write``, if the disk is full.
     """
 
     def __init__(self, prefix: str, shard_size: int) -> None:
@@ -71,14 +71,14 @@ class ShardWriter:
         if error_type is None:
             self._finish_shard()
         else:
-            # On a full disk it fails again.
+            # Closing fails as well if the disk is full.
             with contextlib.suppress(tf.errors.OpError):
                 self._writer.close()
             tf.io.gfile.remove(self._path + ".partial")
 
 
 def write_shard(path: str, frames: Sequence[bytes]) -> None:
-    """Writes one whole shard with its statistics; several may do so at the same time.
+    """Writes one complete shard with its statistics; several processes may call it at once.
 
     Args:
         path: path of the shard.

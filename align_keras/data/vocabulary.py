@@ -1,4 +1,4 @@
-"""A WordPiece vocabulary from the training captions, as the paper builds its own (sec. 5)."""
+"""Builds a WordPiece vocabulary from the training captions, as in the paper (sec. 5)."""
 
 import collections
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ import tokenizers
 from align_keras.errors import InputError
 from align_keras.preprocessing.tokenizer import CLS, MASK, PAD, SEP, UNKNOWN
 
-# Characters of a vocabulary at most: captions of the web hold thousands.
+# Maximum number of characters in the vocabulary: captions from the web contain thousands.
 _MAX_ALPHABET = 1_000
 
 
@@ -17,15 +17,15 @@ def train_vocabulary(captions: Iterable[str], size: int, min_frequency: int = 2)
 
     Args:
         captions: an iterable of strings.
-        size: word pieces at most, special ones included: 100,000 in the paper.
-        min_frequency: how often a piece must occur to be kept.
+        size: maximum number of word pieces, including the special ones: 100,000 in the paper.
+        min_frequency: minimum number of occurrences of a word piece.
 
     Returns:
-        A list of pieces, BERT's special ones first ([PAD] is 0). Few captions give fewer
-        than ``size``.
+        A list of word pieces, with BERT's special ones first ([PAD] is 0). Few captions give fewer
+        than ``size`` pieces.
 
     Raises:
-        InputError: if the captions hold no word at all.
+        InputError: if the captions contain no word.
     """
     trainer = tokenizers.BertWordPieceTokenizer(lowercase=True)
     words = _count_words(captions, trainer)
@@ -33,8 +33,9 @@ def train_vocabulary(captions: Iterable[str], size: int, min_frequency: int = 2)
         raise InputError("the captions contain no word to build a vocabulary from")
     kept, alphabet = _limit_alphabet(words, min(_MAX_ALPHABET, max(1, size // 4)))
     trainer.train_from_iterator(
-        # Sorted, and with every character given an id beforehand: the trainer meets words in
-        # the order of a hash table, and breaks ties by the ids that it hands out.
+        # The words are sorted, and every character gets an id beforehand. Otherwise the trainer
+        # would visit words in the order of a hash table, and break ties by ids assigned in that
+        # order.
         (" ".join([word] * count) for word, count in sorted(kept.items())),
         vocab_size=size,
         min_frequency=min_frequency,
@@ -48,7 +49,7 @@ def train_vocabulary(captions: Iterable[str], size: int, min_frequency: int = 2)
 def _count_words(
     captions: Iterable[str], trainer: tokenizers.BertWordPieceTokenizer
 ) -> collections.Counter[str]:
-    """How often each normalised word occurs."""
+    """The number of occurrences of each normalised word."""
     words: collections.Counter[str] = collections.Counter()
     for caption in captions:
         normalized = trainer.normalizer.normalize_str(caption)
@@ -57,7 +58,7 @@ def _count_words(
 
 
 def _limit_alphabet(words: Mapping[str, int], limit: int) -> tuple[dict[str, int], list[str]]:
-    """Drops words with a rare character; the others, and their pieces of one character."""
+    """Drops words with rare characters; returns the other words and their one-character pieces."""
     characters: collections.Counter[str] = collections.Counter()
     for word, count in words.items():
         characters.update(dict.fromkeys(set(word), count))

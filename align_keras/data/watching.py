@@ -1,4 +1,4 @@
-"""Whether files of data are still those that they were when they were opened."""
+"""Checks whether data files have changed since they were opened."""
 
 import itertools
 import os
@@ -10,17 +10,17 @@ from align_keras import paths
 from align_keras.errors import InputError, Place
 from align_keras.remote_path import RemotePath
 
-#: Changes after which nothing more is read from a file.
+#: Changes after which a file can no longer be read.
 GONE, FOLDER = "is gone", "is a folder"
 
 
 class FileState(NamedTuple):
-    """Properties that distinguish versions of a file without reading it."""
+    """Properties that distinguish versions of a file without reading the file."""
 
     size: int
-    """Bytes."""
+    """Size in bytes."""
     modified: int
-    """When it was last written: nanoseconds."""
+    """Time of the last write, in nanoseconds."""
     identity: tuple[int, ...] = ()
     """Device and inode of a local file."""
 
@@ -29,12 +29,12 @@ _NOTHING, _FOLDER = FileState(-1, 0), FileState(-2, 0)
 
 
 class WatchedFiles:
-    """Files and how they have changed since they were opened, as far as that was looked at.
+    """Files, and the changes found in them since they were opened.
 
     Args:
-        files: paths.
-        holds_the_same: whether a file of the same size that was written again, such as touched or
-            put back from a copy, has what it had.
+        files: paths of the files.
+        holds_the_same: whether a file that was rewritten with the same size, for example touched or
+            restored from a copy, still has the same content.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class WatchedFiles:
         self._changes: dict[str, str] = {}
 
     def _look_at(self, file: str) -> str:
-        """How a file has changed, such as ``is gone``; empty if it has not.
+        """How a file has changed, such as ``is gone``; empty if it has not changed.
 
-        A change that was found stays found.
+        A change that was found once is remembered.
         """
         before, now = self._states.get(file), _state_of(file)
         if file in self._changes or before in (None, now) or now is None:
@@ -65,19 +65,19 @@ class WatchedFiles:
         return self._changes.get(file, "")
 
     def size_of(self, file: str) -> int:
-        """Bytes of a file; 0 if it could not be found out."""
+        """Size of a file in bytes; 0 if it is unknown."""
         state = self._states[file]
         return max(state.size, 0) if state else 0
 
     def look(self, most: int | None = None) -> dict[str, str]:
-        """Looks at files in turn.
+        """Checks files in turn.
 
         Args:
-            most: how many to look at, of those on this machine: others take long to ask about.
-                None for all, wherever they are.
+            most: maximum number of files to check, all on this machine, since remote files take
+                long. None checks all files, including remote ones.
 
         Returns:
-            All changes so far, by file.
+            All changes found so far, by file.
         """
         turns = itertools.islice(self._turns, min(most or 0, len(self._local)))
         for file in turns if most is not None else self._states:
@@ -85,13 +85,13 @@ class WatchedFiles:
         return dict(self._changes)
 
     def check(self) -> None:
-        """Raises InputError, with the place, if a file is not what was opened."""
+        """Raises InputError, with the place, if a file has changed since it was opened."""
         for file, change in sorted(self.look().items()):
             raise InputError(f"{change} since the run opened it", Place(file), "restore it")
 
 
 def _state_of(file: str) -> FileState | None:
-    """The state of a file; None if it cannot be found out, as while a network is down."""
+    """The state of a file; None if it is unknown, for example while the network is down."""
     try:
         if paths.scheme(file):
             remote = RemotePath(file).stat()

@@ -1,4 +1,4 @@
-"""Strategies by name, and what crosses replicas. No losses, no layers."""
+"""Strategies by name, and communication between replicas. No losses, no layers."""
 
 from align_keras.distribution.replicas import (
     GATHERINGS,

@@ -1,4 +1,4 @@
-"""Values that cross replicas: gathered, summed, and a replica's place among them."""
+"""Communication between replicas: gathering, summing, and a replica's index."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -7,19 +7,19 @@ import tensorflow as tf
 
 T = TypeVar("T")
 
-#: How rows can be gathered: by TensorFlow's operation, or as a sum of zero-padded rows.
+#: Ways to gather rows: TensorFlow's own operation, or a sum of zero-padded rows.
 GATHERINGS = ("all_gather", "all_reduce")
 
 
 def gather_replicas(value: tf.Tensor, form: str | None = None) -> tf.Tensor:
-    """Concatenates every replica's rows, in the order of the replicas; exact gradients.
+    """Concatenates the rows of all replicas, in the order of the replicas, with exact gradients.
 
-    Outside a replica, and if there is only one, it returns the value itself.
+    Outside a replica, or if there is only one, it returns the value itself.
 
     Args:
-        value: ``(rows, ...)``, numbers; only the rows may differ between replicas. Both forms keep
-            the dtype and every value, of int64 too.
-        form: one of ``GATHERINGS``; ``None`` for the one that suits the devices.
+        value: numbers, ``(rows, ...)``; replicas may differ only in the number of rows. Both forms
+            keep the dtype and every value exactly, including int64.
+        form: one of ``GATHERINGS``; ``None`` chooses the one that suits the devices.
 
     Returns:
         ``(all rows, ...)``, the same on every replica.
@@ -29,43 +29,43 @@ def gather_replicas(value: tf.Tensor, form: str | None = None) -> tf.Tensor:
         return value
     if (form or form_of_gathering(context.strategy)) == "all_reduce":
         return _sum_of_padded(value)
-    # A tensor of the input batch may carry no device, which gathering between workers needs.
+    # A tensor of the input batch may have no device, but gathering between workers needs one.
     return context.all_gather(tf.identity(value), axis=0)
 
 
 def form_of_gathering(strategy: tf.distribute.Strategy) -> str:
     """``all_reduce`` if the strategy's replicas are GPUs, else ``all_gather``.
 
-    A sum of zero-padded rows moves twice the bytes of a gather. On GPUs it is the better form
-    nevertheless. There, in TensorFlow 2.20 and 2.21, ``ReplicaContext.all_gather``
+    A sum of zero-padded rows transfers twice as many bytes as a gather. On GPUs it is still the
+    better form, since there, in TensorFlow 2.20 and 2.21, ``ReplicaContext.all_gather``
 
     - cannot be traced in an XLA function of a replica. It always calls ``merge_call``, which
-      strategies forgo there (``_use_merge_call``); ``all_reduce`` does without.
-    - gathers on one device and broadcasts under ``NcclAllReduce`` and
-      ``HierarchicalCopyAllReduce`` (``AllReduceCrossDeviceOps._gather_implementation``), and
-      always for int32 (``MirroredExtended._get_cross_device_ops``). The default,
-      ``CollectiveAllReduce``, gathers by NCCL.
-    - exchanges more than rows: their number first, and again for the gradient, as int32. Slices
-      of unknown size follow, for which a GPU waits for the host.
+      strategies do not support there (``_use_merge_call``); ``all_reduce`` does not need it.
+    - gathers on one device and then broadcasts, under ``NcclAllReduce`` and
+      ``HierarchicalCopyAllReduce`` (``AllReduceCrossDeviceOps._gather_implementation``), and always
+      for int32 (``MirroredExtended._get_cross_device_ops``). The default, ``CollectiveAllReduce``,
+      gathers by NCCL.
+    - exchanges more than the rows: first their number, and for the gradient the number again, as
+      int32. The following slices have unknown sizes, for which a GPU waits for the host.
 
-    On the CPUs of one machine ``all_gather`` is a ring, but a sum goes through one device
-    (``MirroredExtended._reduce_to``). On TPUs ``all_gather`` itself sums zero-padded rows, and has
-    another way for int64, which TPUs do not sum (``_TPUReplicaContext.all_gather``).
+    On the CPUs of one machine, ``all_gather`` is a ring, but a sum goes through one device
+    (``MirroredExtended._reduce_to``). On TPUs, ``all_gather`` itself sums zero-padded rows. It
+    treats int64, which TPUs cannot sum, in another way (``_TPUReplicaContext.all_gather``).
     """
     try:
         devices = strategy.extended.worker_devices
     except RuntimeError:
-        # TensorFlow's default strategy, of which a trace may make several replicas.
+        # TensorFlow's default strategy; a trace may turn it into several replicas.
         return "all_gather"
     kinds = {tf.DeviceSpec.from_string(name).device_type for name in devices}
     return "all_reduce" if kinds == {"GPU"} else "all_gather"
 
 
 def _sum_of_padded(value):
-    """``gather_replicas`` as a sum: each replica's rows are padded with zeros."""
+    """``gather_replicas`` as a sum: the rows of each replica are padded with zeros."""
     first, total = place_of_rows(value)
-    # Not `tf.pad`: it has no kernel for int64 on GPUs. Not a product with a mask: it would carry
-    # one replica's NaN into everybody's rows.
+    # Not `tf.pad`, which has no kernel for int64 on GPUs. Not a product with a mask, which would
+    # spread a NaN of one replica to the rows of all others.
     before, after = (
         tf.zeros([count, *value.shape[1:]], value.dtype)
         for count in (first, total - first - tf.shape(value)[0])
@@ -83,16 +83,17 @@ def sum_replicas(values: list[Any]) -> list[Any]:
 
 
 def mean_of_replicas(values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The mean of each float32 scalar over the replicas, on every replica: one exchange for all."""
+    """The mean of each float32 scalar over the replicas, on every replica, with one exchange."""
     _, replicas = replica_place()
     (total,) = sum_replicas([tf.stack(list(values.values()))])
     return dict(zip(values, tf.unstack(total / replicas), strict=True))
 
 
 def place_of_rows(value: tf.Tensor) -> tuple[int | tf.Tensor, int | tf.Tensor]:
-    """Where a replica's rows stand among those of all replicas, and how many there are in all.
+    """The index of a replica's first row among those of all replicas, and the total of rows.
 
-    Shares of a static size are equal; others, such as of a smaller last batch, are counted.
+    Shares of static size are equal. Other shares, such as those of a smaller last batch, are
+    counted.
     """
     replica, replicas = replica_place()
     if value.shape[0] is not None or replicas == 1:
@@ -107,12 +108,12 @@ def place_of_rows(value: tf.Tensor) -> tuple[int | tf.Tensor, int | tf.Tensor]:
 def on_a_share(function: Callable[[T], Any], share: T) -> Any:
     """Calls a function on this replica's share of a batch, which may be empty.
 
-    A last batch smaller than the number of replicas leaves some without a row. TensorFlow's fused
-    kernels fail there, or give no rows of a wrong width: the function then sees one row of zeros.
+    If the last batch has fewer rows than there are replicas, some replicas get none. TensorFlow's
+    fused kernels fail on no rows, or return a wrong width. The function then gets one row of zeros.
 
     Args:
-        function: takes and gives nested tensors, ``(rows, ...)``.
-        share: its argument.
+        function: takes and returns nested tensors, ``(rows, ...)``.
+        share: argument of the function.
     """
     rows = tf.nest.flatten(share)[0].shape[0]
     if rows is not None or replica_place()[1] == 1:
@@ -128,7 +129,7 @@ def on_a_share(function: Callable[[T], Any], share: T) -> Any:
 
 
 def replica_place() -> tuple[int | tf.Tensor, int]:
-    """This replica's index, an integer or int32 tensor, and the number of replicas."""
+    """This replica's index, an int or int32 tensor, and the number of replicas."""
     context = tf.distribute.get_replica_context()
     if context is None:
         return 0, 1

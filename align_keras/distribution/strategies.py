@@ -1,4 +1,4 @@
-"""A ``tf.distribute`` strategy from its name, and its workers."""
+"""Creates ``tf.distribute`` strategies by name, and finds the workers of a strategy."""
 
 import functools
 import json
@@ -15,21 +15,21 @@ STRATEGIES = ("auto", "cpu", "mirrored", "multi_worker", "tpu")
 
 
 def make_strategy(name: str, tpu: str = "local") -> tf.distribute.Strategy:
-    """Makes a strategy.
+    """Creates a strategy.
 
     Args:
-        name: ``auto`` (all GPUs if there are any, else the CPU), ``cpu``, ``mirrored`` (every
-            GPU of this machine, or its logical CPU devices where it has several and no GPU),
-            ``multi_worker`` (the machines that ``TF_CONFIG`` names) or ``tpu``.
-        tpu: name or address of the TPU, ``local`` for the one of this machine.
+        name: ``auto`` (all GPUs if there are any, else the CPU), ``cpu``, ``mirrored`` (every GPU
+            of this machine; without GPUs, its logical CPU devices, if there are several),
+            ``multi_worker`` (the machines in ``TF_CONFIG``) or ``tpu``.
+        tpu: name or address of the TPU; ``local`` for the TPU of this machine.
 
     Raises:
         InputError: if the name is unknown or its hardware is absent.
     """
     if name not in STRATEGIES:
         raise InputError(f"unknown strategy {name!r}", remedy=choose(name, STRATEGIES))
-    # These two first: they must come before anything that starts TensorFlow's runtime, such
-    # as asking for its devices.
+    # These two come first, since they must precede anything that starts TensorFlow's runtime, such
+    # as listing its devices.
     if name == "multi_worker":
         _check_tf_config()
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -50,16 +50,16 @@ def make_strategy(name: str, tpu: str = "local") -> tf.distribute.Strategy:
 
 @functools.cache
 def mirrored_strategy(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
-    """The one ``MirroredStrategy`` of this process on these devices.
+    """The only ``MirroredStrategy`` of this process on these devices.
 
-    The collectives of a second one, such as of a notebook and the recipe that it calls, would
-    collide with those of the first.
+    A second one, for example of a notebook and of the recipe that it calls, would have collectives
+    that collide with those of the first.
     """
     return tf.distribute.MirroredStrategy(list(devices))
 
 
 def _check_tf_config() -> None:
-    """Raises InputError unless ``TF_CONFIG`` names the workers and this one's place."""
+    """Raises InputError unless ``TF_CONFIG`` names the workers and the index of this one."""
     try:
         config = json.loads(os.environ["TF_CONFIG"])
         task = config["task"]
@@ -75,14 +75,14 @@ def _check_tf_config() -> None:
     )
 
 
-@functools.cache  # starting the TPU again would wipe what is on it
+@functools.cache  # initialising the TPU again would erase its memory
 def _make_tpu_strategy(tpu: str) -> tf.distribute.TPUStrategy:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
-        # TensorFlow's own reason is a dump of the op that its build lacks, or of a request.
+        # TensorFlow's own message dumps the op that its build lacks, or a request.
         raise InputError(
             f"no TPU answers at {tpu}",
             remedy="install the tpu extra on a TPU machine, or choose auto",
@@ -94,18 +94,18 @@ def is_on_cpu(strategy: Any) -> bool:
     """Whether the replicas of a strategy are CPUs."""
     try:
         devices = strategy.extended.worker_devices
-    except RuntimeError:  # TensorFlow's default strategy, which takes a GPU where there is one
+    except RuntimeError:  # TensorFlow's default strategy, which uses a GPU if there is one
         return not tf.config.list_logical_devices("GPU")
     return all("CPU" in device.upper() for device in devices)
 
 
 def is_on_tpu() -> bool:
-    """Whether the strategy in force is that for TPUs."""
+    """Whether the current strategy is a ``TPUStrategy``."""
     return isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
 
 
 def worker_place(strategy: Any) -> tuple[int, int]:
-    """This process's index and the number of them: 0 and 1 but for ``multi_worker``."""
+    """This process's index and the number of processes; 0 and 1 except for ``multi_worker``."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 0, 1
     resolver = strategy.cluster_resolver
@@ -113,10 +113,10 @@ def worker_place(strategy: Any) -> tuple[int, int]:
 
 
 def share_of(strategy: Any, batch_size: int) -> int:
-    """The examples of a batch that each replica gets.
+    """The number of examples of a batch that each replica gets.
 
     Raises:
-        InputError: if the batch does not divide.
+        InputError: if the batch cannot be divided evenly.
     """
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
@@ -128,10 +128,10 @@ def share_of(strategy: Any, batch_size: int) -> int:
 
 
 def gather_from_workers(strategy: Any, number: int) -> list[int]:
-    """A number of every worker, by the workers' places; each must call it.
+    """Gathers one number from every worker, in the order of the workers; every worker must call it.
 
     Args:
-        strategy: None, or another than of several workers, gives the number alone.
+        strategy: a strategy. If it is None or has a single worker, the result is only this number.
         number: a number of this worker, exact up to 2^53.
     """
     worker, workers = worker_place(strategy)
@@ -139,5 +139,5 @@ def gather_from_workers(strategy: Any, number: int) -> list[int]:
         return [number]
     own = tf.one_hot(worker, workers, on_value=tf.constant(number, tf.float64), dtype=tf.float64)
     total = strategy.reduce("SUM", strategy.run(tf.function(lambda: tf.identity(own))), axis=None)
-    # Each of a worker's replicas has added its number.
+    # Each replica of a worker has added the worker's number.
     return [round(one) for one in total.numpy() / (strategy.num_replicas_in_sync / workers)]

@@ -1,4 +1,4 @@
-"""Which of several workers no longer answer."""
+"""Finds out which of several workers no longer answer."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-# What a step fails with when a worker has ended; CANCELLED are the ops beside the one that failed.
+# Errors of a step after a worker has ended. Ops that run beside the failing one are CANCELLED.
 _LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -21,14 +21,14 @@ _SECONDS_TO_ANSWER = 1.0
 
 
 def lost_workers(error: Any) -> str:
-    """Says which workers are gone, if that is why TensorFlow failed.
+    """Names the workers that are gone, if that is why TensorFlow failed.
 
     Args:
-        error: an error of TensorFlow.
+        error: an error raised by TensorFlow.
 
     Returns:
-        Such as ``worker 1 (host1:2222) is gone``; empty if there is one worker only, or the error
-        is another.
+        For example ``worker 1 (host1:2222) is gone``; empty if there is only one worker, or the
+        error has another reason.
     """
     try:
         config = json.loads(os.environ["TF_CONFIG"])
@@ -36,7 +36,7 @@ def lost_workers(error: Any) -> str:
     except (KeyError, TypeError, ValueError):
         return ""
     named = {int(number) for number in _TASK.findall(error.message)} - {own}
-    # An op's name has the worker that runs it, so an error of another kind may name one as well.
+    # The name of an op includes the worker that runs it, so other errors may name a worker as well.
     if not isinstance(error, _LOST) or not (named or "ollective" in error.message):
         return ""
     others = [number for number in range(len(addresses)) if number != own]

@@ -1,1 +1,1 @@
-"""Models for use without this package: SavedModel, ONNX, LiteRT. Nothing is trained here."""
+"""Exports models for use without this package: SavedModel, ONNX, LiteRT. No training."""

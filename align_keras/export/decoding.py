@@ -1,34 +1,35 @@
-"""Decodes a batch of files of which some may be no images, without failing for the others."""
+"""Decodes a batch of files; files that are not images do not make the others fail."""
 
 import tensorflow as tf
 
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
-# Each may hold a decoded image of ``faults.MAX_PIXELS``, 192 MiB.
+# Each may hold a decoded image of ``faults.MAX_PIXELS``, which is 192 MiB.
 _PARALLEL_IMAGES = 4
 
 
 def decode_each(encoded: tf.Tensor, preprocessor: AlignPreprocessor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes and crops a batch of image files; files that do not decode give zeros.
+    """Decodes and crops a batch of image files. Files that do not decode give zeros.
 
     Args:
         encoded: the bytes of image files, strings, ``(batch,)``.
         preprocessor: an ``AlignPreprocessor``.
 
     Returns:
-        ``(crops, valid)``: uint8, ``(batch, size, size, 3)``, zeros where a file did not decode
-        or has more than ``faults.MAX_PIXELS``; and bool, ``(batch,)``, whether each file decoded.
+        ``(crops, valid)``: uint8, ``(batch, size, size, 3)``, with zeros for a file that did not
+        decode or has more than ``faults.MAX_PIXELS`` pixels; and bool, ``(batch,)``, whether each
+        file decoded.
     """
     count = tf.size(encoded, tf.int64)
     shape = [preprocessor.image_size, preprocessor.image_size, 3]
-    # TensorFlow has no way to catch an error inside of a graph, but its data sets have.
+    # TensorFlow cannot catch an error inside a graph, but its data sets can.
     decoded = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
     decoded = decoded.map(
         lambda place, image: (place, preprocessor.decode_centre_crop(image)),
         num_parallel_calls=_PARALLEL_IMAGES,
         deterministic=False,
     ).ignore_errors()
-    # A row more, so that there is one batch even where nothing decodes.
+    # One more row, so that there is a batch even if no file decodes.
     spare = tf.data.Dataset.from_tensors((count, tf.zeros(shape, tf.uint8)))
     places, crops = spare.concatenate(decoded).batch(count + 1).get_single_element()
     places = places[:, None]

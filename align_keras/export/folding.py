@@ -1,4 +1,4 @@
-"""Puts the frozen batch norms of an image tower into the kernels before them."""
+"""Folds the frozen batch norms of an image tower into the preceding kernels."""
 
 import keras
 import numpy as np
@@ -9,19 +9,19 @@ from align_keras.models.image_encoder import ImageEncoder
 
 
 def fold_batch_norm(backbone: AlignBackbone) -> AlignBackbone:
-    """Folds every batch norm of the image tower into the convolution before it.
+    """Folds every batch norm of the image tower into the preceding convolution.
 
     In inference ``gamma * (x - mean) / sqrt(variance + epsilon) + beta`` is linear in the kernel,
-    so the embeddings stay the same but for rounding.
+    so the embeddings change only by rounding.
 
     Args:
-        backbone: an ``AlignBackbone`` whose image tower is an ``ImageEncoder``; it stays as it is.
+        backbone: an ``AlignBackbone`` whose image tower is an ``ImageEncoder``; it is not changed.
 
     Returns:
-        A copy, for inference alone.
+        A copy that can only be used for inference.
 
     Raises:
-        ValueError: if the image tower is another.
+        ValueError: if the image tower is of another class.
     """
     if not isinstance(backbone.image_encoder, ImageEncoder):
         raise ValueError(
@@ -34,7 +34,7 @@ def fold_batch_norm(backbone: AlignBackbone) -> AlignBackbone:
         variance, mean = norm.moving_variance.numpy(), norm.moving_mean.numpy()
         factor = norm.gamma.numpy() / np.sqrt(variance + norm.epsilon)
         kernel = convolution.kernel.numpy()
-        # A depthwise kernel ends in (channels, 1), any other in (inputs, channels).
+        # A depthwise kernel ends in (channels, 1), other kernels in (inputs, channels).
         depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
         convolution.kernel.assign(kernel * (factor[:, None] if depthwise else factor))
         norm.beta.assign(norm.beta.numpy() - mean * factor)

@@ -1,4 +1,4 @@
-"""The README beside an exported model: its inputs, its outputs, how it was made."""
+"""The README of an exported model: its inputs and outputs, and how it was made."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,13 +17,13 @@ def of_saved_model(
     prompts: Sequence[str],
     fold_batch_norm: bool,
 ) -> str:
-    """The card of a SavedModel, Markdown.
+    """The Markdown card of a SavedModel.
 
     Args:
         model: an ``AlignDualEncoder`` with a preprocessor.
-        class_names: the classes of ``classify``; None for none.
+        class_names: the classes of ``classify``; None if there is no such signature.
         prompts: strings with ``{}`` for the class name.
-        fold_batch_norm: whether the batch norms are in the kernels.
+        fold_batch_norm: whether the batch norms are folded into the kernels.
     """
     dim = model.backbone.projection_dim
     rows = [
@@ -49,9 +49,9 @@ def of_saved_model(
         "|---|---|---|",
         *rows,
         "",
-        "Embeddings are of unit norm: similarity is their dot product. An image that does not "
+        "Embeddings have unit norm: similarity is their dot product. An image that does not "
         f"decode, or has over {MAX_PIXELS:,} pixels, has `valid` false, zeros and an empty "
-        f"`best_class`; the rest of the batch is not affected. Captions are read up to "
+        "`best_class`; the rest of the batch is not affected. Captions are read up to "
         f"{MAX_CAPTION_BYTES:,} bytes.",
         "",
         *_preprocessing(model),
@@ -67,7 +67,7 @@ def of_saved_model(
 
 
 def of_towers(model: Any, files: Sequence[str], quantize: str | None) -> str:
-    """The card of two towers, Markdown; ``files`` are their names."""
+    """The Markdown card of two towers; ``files`` are the names of their files."""
     pre = model.preprocessor
     dim, size, length = model.backbone.projection_dim, pre.image_size, pre.sequence_length
     return "\n".join(
@@ -81,8 +81,8 @@ def of_towers(model: Any, files: Sequence[str], quantize: str | None) -> str:
             f"| `{files[1]}` | `token_ids`, `segment_ids` (zeros), `padding_mask`: int32 "
             f"`(batch, {length})` | `text_embeddings`: float32 `(batch, {dim})` |",
             "",
-            "Embeddings are of unit norm: similarity is their dot product. Word pieces are those "
-            "of `vocabulary.txt`: [CLS], the caption's, [SEP], then [PAD].",
+            "Embeddings have unit norm: similarity is their dot product. The word pieces are "
+            "numbered as in `vocabulary.txt`: [CLS], the caption's pieces, [SEP], then [PAD].",
             "",
             *_preprocessing(model),
             f"- weights: {quantize or 'float32'}",

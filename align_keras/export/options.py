@@ -12,25 +12,25 @@ from align_keras.wording import meant
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
-    """What to write; an error names the field in ``setting``."""
+    """What to export; errors name the invalid field in ``setting``."""
 
     format: str = "saved_model"
     """``saved_model``, ``onnx`` or ``litert``."""
     class_names: str = ""
-    """A text file with a name a line, or a known data set; empty for no ``classify``."""
+    """A text file with one name per line, or a known data set; empty for no ``classify``."""
     prompts: Sequence[str] = ()
-    """Strings with ``{}`` for the class name; empty: CLIP's for the data set."""
+    """Strings with ``{}`` for the class name; empty for CLIP's prompts of the data set."""
     fold_batch_norm: bool = False
     warm_up: bool = True
-    """Whether to write requests that TensorFlow Serving warms up with."""
+    """Whether to write warm-up requests for TensorFlow Serving."""
     quantize: str = "none"
-    """``none``, ``float16`` or ``int8``, of ``litert``."""
+    """``none``, ``float16`` or ``int8``; for ``litert`` only."""
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of ``AlignDualEncoder.export``.
 
         Raises:
-            InputError: if options do not go together, or there are no such class names.
+            InputError: if options contradict each other, or the class names do not exist.
         """
         return self._of_saved_model() if self.format == "saved_model" else self._of_towers()
 
@@ -73,10 +73,10 @@ class ExportOptions:
 
 
 def read_class_names(class_names: str) -> list[str] | None:
-    """The lines of a file, or CLIP's names of a known data set; None without any.
+    """The lines of a file, or CLIP's names of a known data set; None if the argument is empty.
 
     Raises:
-        InputError: if it is neither, or a name stands twice in the file.
+        InputError: if it is neither, or a name occurs twice in the file.
     """
     if not class_names:
         return None

@@ -1,4 +1,4 @@
-"""Where an export may be written, checked before TensorFlow loads."""
+"""Where an export may be written; checked before TensorFlow loads."""
 
 import os
 
@@ -6,9 +6,9 @@ from align_keras import checksums, paths
 from align_keras.errors import InputError, Place
 from align_keras.remote_path import RemotePath
 
-#: Where a SavedModel has its card.
+#: Path of the card in a SavedModel.
 CARD = "assets/README.md"
-# What TensorFlow and this module write there.
+# Files that TensorFlow and this package write into a SavedModel.
 _PARTS_OF_A_SAVED_MODEL = {
     "assets",
     "assets.extra",
@@ -25,10 +25,10 @@ def check_output(
     format: str = "tf_saved_model",
     replace: bool = False,
 ) -> None:
-    """Raises an InputError unless ``path`` is a new or an empty folder.
+    """Raises an InputError unless ``path`` is new or an empty folder.
 
-    A SavedModel's has no character that ``tf.saved_model.load`` would take for a pattern. With
-    ``replace`` it may hold a SavedModel and nothing else.
+    The path of a SavedModel must not contain a character that ``tf.saved_model.load`` would read as
+    a pattern. With ``replace``, the folder may hold a SavedModel and nothing else.
     """
     place = Place(str(path))
     path = paths.path_of(path)
@@ -44,9 +44,9 @@ def check_output(
         if not others:
             return
         raise InputError(
-            f"it holds a SavedModel and {others[0]}, which would be lost",
+            f"it holds {others[0]} besides a SavedModel; that file would be lost",
             place,
-            "give a new folder, or move that away",
+            "give a new folder, or move that file away",
         )
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise InputError("already exists", place, "give a new folder, or remove it")

@@ -1,4 +1,4 @@
-"""How an exported SavedModel is served."""
+"""The command that serves an exported SavedModel."""
 
 import shlex
 
@@ -7,13 +7,14 @@ from align_keras.remote_path import RemotePath
 
 
 def serving_command(folder: AnyPath) -> str:
-    """The command that serves a SavedModel by TensorFlow Serving in Docker.
+    """The command that serves a SavedModel with TensorFlow Serving in Docker.
 
     Args:
-        folder: the SavedModel. Its name is the version, a number; its parent has the model's name.
+        folder: folder of the SavedModel. Its name must be a version number; the parent folder has
+            the name of the model.
 
     Returns:
-        The command; if the folder's name is not a number, a line that asks for one.
+        The command; if the folder's name is not a number, a message that asks for one.
     """
     if not folder.name.isdecimal():
         return "TensorFlow Serving needs a number as the folder's name, such as EXPORTED/photos/1"

@@ -1,4 +1,4 @@
-"""What an exported model answers: functions of raw batches, one a signature."""
+"""The signatures of an exported model: functions of raw batches."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,21 +8,21 @@ import tensorflow as tf
 
 from align_keras.export.decoding import decode_each
 
-#: What follows is left out of a caption: far more than fills a text tower, and a bound on the time
-#: and memory that a string can take.
+#: Longer captions are cut. This is far more than a text tower can use, and bounds the time and
+#: memory that a string can take.
 MAX_CAPTION_BYTES = 1 << 14
 
 
 class Signatures:
-    """An ``AlignDualEncoder`` and its preprocessing, from captions and image files to embeddings.
+    """An ``AlignDualEncoder`` with its preprocessing: embeds captions and image files.
 
-    Each method takes and returns batches of any size. It is made of TensorFlow and TF Text ops
-    alone, and computes what the model computes in memory.
+    Each method takes and returns batches of any size. It consists of TensorFlow and TF Text ops,
+    and its results equal those of the model in memory.
 
     Args:
         model: an ``AlignDualEncoder`` with a preprocessor.
-        class_names: strings, for ``classify``; None for none.
-        class_embeddings: unit norm, ``(classes, projection_dim)``.
+        class_names: class names for ``classify``; None for no such signature.
+        class_embeddings: class embeddings of unit norm, ``(classes, projection_dim)``.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Signatures:
         self.class_embeddings = class_embeddings
 
     def specs(self) -> dict[str, tf.TensorSpec]:
-        """The input of each signature by its name, ``tf.TensorSpec``; the first is the default."""
+        """The input of each signature, by name; the first signature is the default."""
         encoded = tf.TensorSpec([None], tf.string, "images")
         specs = {
             "encode_text": tf.TensorSpec([None], tf.string, "captions"),
@@ -58,7 +58,7 @@ class Signatures:
             A dict of ``text_embeddings``, float32, ``(batch, projection_dim)``, unit norm.
         """
         captions = tf.strings.substr(captions, 0, MAX_CAPTION_BYTES)
-        # What is replaced, and a character cut in two, is dropped with all U+FFFD.
+        # U+FFFD is dropped later, and with it invalid bytes and a character cut in two.
         captions = tf.strings.unicode_transcode(captions, "UTF-8", "UTF-8", errors="replace")
         tokens = self.preprocessor.tokenize(captions, pad_to_longest=True)
         return {"text_embeddings": self.backbone.encode_texts(tokens)}
@@ -71,8 +71,8 @@ class Signatures:
 
         Returns:
             A dict of ``image_embeddings``, float32, ``(batch, projection_dim)``, unit norm, and
-            ``valid``, bool, ``(batch,)``: whether the image decoded. Where it did not the
-            embedding is zeros; the others are not touched by that.
+            ``valid``, bool, ``(batch,)``: whether the image decoded. The embedding of an image that
+            did not decode is zeros; the other images are not affected.
         """
         crops, valid = decode_each(images, self.preprocessor)
         embeddings = self.backbone.encode_images(self.preprocessor.scale(crops))
@@ -82,8 +82,8 @@ class Signatures:
         """Embeds pixels.
 
         Args:
-            images: uint8, ``(batch, height, width, 3)``, RGB, 0 .. 255, of any size; resized,
-                cropped and scaled as decoded files are.
+            images: uint8, ``(batch, height, width, 3)``, RGB, 0 .. 255, of any size. They are
+                resized, cropped and scaled like decoded files.
 
         Returns:
             A dict of ``image_embeddings``, float32, ``(batch, projection_dim)``, unit norm.
@@ -92,16 +92,16 @@ class Signatures:
         return {"image_embeddings": self.backbone.encode_images(pixels)}
 
     def classify(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Tells which of the class names an image shows (zero-shot, as evaluation does it).
+        """Decides which of the class names an image shows: zero-shot, as in evaluation.
 
         Args:
             images: as in ``encode_image``.
 
         Returns:
             A dict of ``probabilities``, float32, ``(batch, classes)``, in the order of the class
-            names: the softmax of similarity / temperature; ``best_class``, strings,
-            ``(batch,)``; and ``valid``, bool, ``(batch,)``. Where an image did not decode the
-            probabilities are zeros and the best class is the empty string.
+            names: the softmax of similarity / temperature; ``best_class``, strings, ``(batch,)``;
+            and ``valid``, bool, ``(batch,)``. For an image that did not decode, the probabilities
+            are zeros and the best class is the empty string.
         """
         encoded = self.encode_image(images)
         valid = encoded["valid"]

@@ -1,4 +1,4 @@
-"""The two towers apart, for ONNX Runtime and LiteRT, from pixels and word pieces on."""
+"""Exports the two towers separately, for ONNX Runtime and LiteRT. Preprocessing is not included."""
 
 import importlib
 import warnings
@@ -14,21 +14,21 @@ from align_keras.preprocessing.fields import TEXT_INPUTS
 from align_keras.preprocessing.tokenizer import write_vocabulary
 
 SUFFIXES = {"onnx": "onnx", "litert": "tflite"}
-#: How LiteRT keeps weights; computation stays in float32.
+#: Types in which LiteRT can store weights; it computes in float32.
 QUANTIZATIONS = ("float16", "int8")
 
 
 def write_towers(model: Any, folder: Path, format: str, quantize: str | None = None) -> None:
     """Writes ``image_tower`` and ``text_tower``, the vocabulary and a card.
 
-    Batch norms are folded into the kernels by both converters.
+    Both converters fold the batch norms into the kernels.
 
     Args:
         model: an ``AlignDualEncoder`` with a preprocessor.
         folder: an empty folder.
         format: ``"onnx"`` or ``"litert"``.
-        quantize: for LiteRT ``"float16"`` or ``"int8"``, which keeps the weights so (int8: those
-            of large layers, a scale a channel); None for float32.
+        quantize: type of the stored weights for LiteRT, ``"float16"`` or ``"int8"``; None for
+            float32. ``"int8"`` applies to large layers, with one scale per channel.
 
     Raises:
         InputError: if an option does not fit the format, the format needs a package that is not
@@ -44,11 +44,11 @@ def write_towers(model: Any, folder: Path, format: str, quantize: str | None = N
     files = []
     for name, tower in (("image_tower", image_tower(model)), ("text_tower", text_tower(model))):
         files.append(f"{name}.{SUFFIXES[format]}")
-        # Named: by itself Keras wants a model that has been called.
+        # Given explicitly: by default, Keras needs a model that has been called.
         signature = [keras.tree.map_structure(_spec, tower.input)]
         path = str(folder / files[-1])
         with warnings.catch_warnings():
-            # Keras mends tf2onnx for NumPy 2 by looking for an attribute that NumPy warns of.
+            # Keras adapts tf2onnx to NumPy 2 by looking up an attribute for which NumPy warns.
             warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
             tower.export(path, format, verbose=False, input_signature=signature, **options)
     write_vocabulary(model.preprocessor.vocabulary, str(folder / "vocabulary.txt"))
@@ -57,7 +57,7 @@ def write_towers(model: Any, folder: Path, format: str, quantize: str | None = N
 
 
 def image_tower(model: Any) -> keras.Model:
-    """A Keras model from ``images``, as ``encode_images`` takes them, to embeddings."""
+    """A Keras model from ``images``, scaled as for ``encode_images``, to embeddings."""
     size = model.preprocessor.image_size
     images = keras.Input((size, size, 3), name="images")
     outputs = {"image_embeddings": model.backbone.encode_images(images)}
@@ -65,7 +65,7 @@ def image_tower(model: Any) -> keras.Model:
 
 
 def text_tower(model: Any) -> keras.Model:
-    """A Keras model from word pieces, a dict, to embeddings."""
+    """A Keras model from word pieces, as a dict, to embeddings."""
     length = model.preprocessor.sequence_length
     pieces = {name: keras.Input((length,), dtype="int32", name=name) for name in TEXT_INPUTS}
     outputs = {"text_embeddings": model.backbone.encode_texts(pieces)}

@@ -1,4 +1,4 @@
-"""Warm-up requests: TF Serving runs them at start, so that the first real request is fast."""
+"""Warm-up requests: TF Serving runs them when it starts, so that the first real request is fast."""
 
 import io
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ def write_requests(folder: Path, specs: Mapping[str, tf.TensorSpec], image_size:
     Args:
         folder: folder of the SavedModel.
         specs: the input of each signature, ``tf.TensorSpec`` by name.
-        image_size: side of the example image, pixels.
+        image_size: side of the example image, in pixels.
 
     Raises:
         InputError: if ``tensorflow-serving-api`` is not installed.
@@ -39,7 +39,7 @@ def write_requests(folder: Path, specs: Mapping[str, tf.TensorSpec], image_size:
 
 
 def import_apis() -> Any:
-    """The module of the requests' format; InputError, which says what to do, without it."""
+    """The module with the format of the requests; InputError, with a remedy, if it is missing."""
     try:
         from tensorflow_serving.apis import prediction_log_pb2
     except ImportError as error:
@@ -52,7 +52,7 @@ def import_apis() -> Any:
 
 
 def _example(spec: tf.TensorSpec, image_size: int) -> np.ndarray:
-    """A batch of one."""
+    """A batch of one example."""
     pixels = np.full((image_size, image_size, 3), 128, np.uint8)
     if spec.dtype == tf.uint8:
         return pixels[None]

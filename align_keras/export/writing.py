@@ -1,4 +1,4 @@
-"""Writes a model for use without this package, whole or not at all."""
+"""Writes a model for use without this package, completely or not at all."""
 
 import os
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from align_keras.preprocessing import raw_datasets
 from align_keras.preprocessing.tokenizer import write_vocabulary
 from align_keras.remote_path import RemotePath
 
-#: What ``export`` writes, by Keras's names.
+#: Export formats, by Keras's names.
 FORMATS = ("tf_saved_model", "onnx", "litert")
 
 
@@ -30,18 +30,18 @@ def export(
     replace: bool = False,
     **options: Any,
 ) -> None:
-    """Writes a model into a folder, whole or not at all, with ``checksums`` of its files.
+    """Writes a model into a folder, completely or not at all, with checksums of its files.
 
     Args:
         model: an ``AlignDualEncoder``.
         path: path of the folder, also ``gs://...``.
         format: one of ``FORMATS``.
-        replace: whether a SavedModel that is there is replaced.
-        **options: of ``write_saved_model`` or ``towers.write_towers``.
+        replace: whether to replace an existing SavedModel.
+        **options: arguments of ``write_saved_model`` or ``towers.write_towers``.
 
     Raises:
-        InputError: if there is something else in the folder, an option does not fit, or the format
-            needs a package that is not installed.
+        InputError: if the folder holds other files, an option does not fit, or the format needs a
+            package that is not installed.
         NoSpaceError: if the disk is full.
         ValueError: if the model has no preprocessor.
     """
@@ -69,17 +69,17 @@ def write_saved_model(
     Args:
         model: an ``AlignDualEncoder`` with a preprocessor.
         folder: an empty folder.
-        class_names: strings; None leaves ``classify`` out.
+        class_names: class names; None for no ``classify``.
         prompts: strings with ``{}`` for the class name.
-        fold_batch_norm: whether batch norms go into the kernels before them.
-        warm_up_requests: whether to write requests that TF Serving warms up with.
+        fold_batch_norm: whether to fold batch norms into the preceding kernels.
+        warm_up_requests: whether to write warm-up requests for TF Serving.
 
     Raises:
-        InputError: if there are fewer than two class names, or ``tensorflow-serving-api``, which
-            warm-up requests need, is not installed.
+        InputError: if there are fewer than two class names, or warm-up requests are wanted but
+            ``tensorflow-serving-api`` is not installed.
     """
     if warm_up_requests:
-        warm_up.import_apis()  # a missing package is reported before the long part
+        warm_up.import_apis()  # a missing package is reported before the slow part
     classes = None
     if class_names is not None:
         class_names = list(class_names)

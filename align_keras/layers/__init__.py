@@ -1,1 +1,1 @@
-"""Layers and functions that the towers are made of. No tower, no training step."""
+"""Layers and functions that the towers consist of. No towers, no training step."""

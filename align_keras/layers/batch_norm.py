@@ -1,4 +1,4 @@
-"""Batch normalisation in one fused op, where Keras 3 takes a dozen passes over the activations."""
+"""Batch normalisation in one fused op; Keras 3 needs a dozen passes over the activations."""
 
 import contextlib
 import contextvars
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from align_keras import distribution, keras_internals
 
-#: Precisions in which a batch norm keeps no weights.
+#: Precisions in which a batch norm does not keep its weights.
 HALF = ("bfloat16", "float16")
 
 _LOCAL_STATISTICS = contextvars.ContextVar("local_statistics", default=False)
@@ -17,9 +17,9 @@ _LOCAL_STATISTICS = contextvars.ContextVar("local_statistics", default=False)
 
 @contextlib.contextmanager
 def local_statistics() -> Iterator[None]:
-    """Leaves statistics to each replica while it lasts, synchronised or not.
+    """Inside the block, each replica uses its own statistics, even if they are synchronised.
 
-    Replicas cannot sum inside a loop of TensorFlow's, such as that over micro-batches.
+    Replicas cannot sum inside a TensorFlow loop, such as the loop over micro-batches.
     """
     token = _LOCAL_STATISTICS.set(True)
     try:
@@ -30,21 +30,23 @@ def local_statistics() -> Iterator[None]:
 
 @keras.saving.register_keras_serializable(package="align_keras")
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras's layer with TensorFlow's fused kernel: the same numbers, arguments and weights.
+    """Keras's layer with TensorFlow's fused kernel; numbers, arguments and weights are the same.
 
-    EfficientNet trains about a quarter faster with it on a CPU (``benchmarks/README.md``). Where
-    statistics are synchronised over several replicas Keras's own computation is used, since the
-    kernel sees one replica's share; likewise for what the kernel cannot do, such as float64.
+    EfficientNet trains about a quarter faster with it on a CPU (``benchmarks/README.md``). If
+    statistics are synchronised over several replicas, Keras's own computation is used, since the
+    kernel sees only one replica's share. The same holds for what the kernel does not support, such
+    as float64.
 
-    With ``frozen_statistics = True`` training normalises by the moving statistics and leaves them,
-    while scale and offset learn: for fine-tuning. ``trainable = False`` would freeze those too.
+    With ``frozen_statistics = True``, training normalises by the moving statistics and does not
+    change them, while scale and offset learn. This is meant for fine-tuning. ``trainable = False``
+    would also freeze scale and offset.
 
-    With ``shift_only = True`` the layer only adds ``beta``: for inference, once its factor is in
-    the kernel before it (``align_keras.export.folding``).
+    With ``shift_only = True`` the layer only adds ``beta``. This is meant for inference, after its
+    factor has been folded into the preceding kernel (``align_keras.export.folding``).
 
-    Its weights are float32 under the policies ``bfloat16`` and ``float16`` too: the kernel takes no
-    others, and an average in half precision stands still once a step changes it by less than
-    2 ** -9 of its value.
+    The weights are float32 also under the policies ``bfloat16`` and ``float16``, since the kernel
+    supports no other type. Besides, an average in half precision no longer changes if a step
+    changes it by less than 2 ** -9 of its value.
 
     Input and output: ``(batch, height, width, channels)``.
     """
@@ -53,7 +55,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     shift_only = False
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes scale, offset and moving statistics."""
+        """Creates scale, offset and moving statistics."""
         if self.variable_dtype in HALF:
             self.dtype_policy = f"mixed_{self.variable_dtype}"
         super().build(input_shape)
@@ -61,7 +63,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     def call(
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """Normalises a batch; in training by its own statistics, which are averaged."""
+        """Normalises a batch; in training by its own statistics, which update the moving ones."""
         if self.shift_only:
             return tf.nn.bias_add(inputs, tf.cast(tf.convert_to_tensor(self.beta), inputs.dtype))
         training = bool(training) and self.trainable and not self.frozen_statistics
@@ -82,7 +84,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             is_training=training,
         )
         if training:
-            # The kernel divides by one less than the number of values; Keras by the number.
+            # The kernel divides by the number of values minus one, Keras by the number of values.
             count = tf.cast(tf.size(inputs) / inputs.shape[-1], tf.float32)
             variance *= (count - 1.0) / count
             self._average(self.moving_mean, mean)
@@ -94,18 +96,18 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 def moves(norm: keras.layers.BatchNormalization) -> bool:
-    """Whether training moves a batch norm's statistics."""
+    """Whether training changes a batch norm's statistics."""
     return norm.trainable and not getattr(norm, "frozen_statistics", False)
 
 
 def moving_statistics(layer: keras.layers.Layer, moving_only: bool = False) -> list[keras.Variable]:
     """The moving means and variances of every batch norm inside a layer or model.
 
-    They are what a batch norm has beside its scale and offset.
+    These are the weights of a batch norm other than scale and offset.
 
     Args:
         layer: a built layer or model.
-        moving_only: leaves out what is frozen.
+        moving_only: whether to leave out frozen statistics.
     """
     return [
         weight
@@ -117,14 +119,15 @@ def moving_statistics(layer: keras.layers.Layer, moving_only: bool = False) -> l
 
 
 def average_statistics(layer: keras.layers.Layer) -> None:
-    """Gives every replica the mean of the moving statistics, which Keras leaves apart.
+    """Gives every replica the mean of the moving statistics, which Keras updates separately.
 
-    Without it a replica would embed, and a checkpoint hold, statistics of its own share.
+    Otherwise each replica would embed with statistics of its own share of the data, and a
+    checkpoint would hold those of one replica.
     """
     _, replicas = distribution.replica_place()
     if replicas == 1:
         return
-    # A mean of equal values may round: what is frozen stays as it is, to the bit.
+    # A mean of equal values may round, so frozen statistics are left unchanged.
     variables = moving_statistics(layer, moving_only=True)
     sums = distribution.sum_replicas([tf.identity(variable.value) for variable in variables])
     for variable, total in zip(variables, sums, strict=True):

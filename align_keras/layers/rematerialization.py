@@ -1,4 +1,4 @@
-"""Runs parts of a tower again in the backward pass instead of keeping their activations."""
+"""Recomputes parts of a tower in the backward pass instead of keeping their activations."""
 
 from collections.abc import Callable
 
@@ -12,21 +12,21 @@ def rematerialized(
     call: Callable[..., tf.Tensor] | None = None,
     **others,
 ) -> tf.Tensor:
-    """Calls a layer or model in training mode and keeps only what enters it.
+    """Calls a layer or model in training mode and keeps only its inputs for the backward pass.
 
-    ``keras.RematScope`` would, on TensorFlow, draw other dropout masks in the second run and move
-    the averages of batch norm twice. Here both runs begin with the same state, and only the
-    first changes it.
+    On TensorFlow, ``keras.RematScope`` would draw other dropout masks in the second run and update
+    the averages of batch norm twice. Here both runs begin with the same state, and only the first
+    run changes it.
 
     Args:
-        part: a built Keras layer or model of one output.
+        part: a built Keras layer or model with one output.
         inputs: a float tensor, ``(batch, ...)``.
-        call: a function that runs the part's layers otherwise, and takes its arguments; ``None``
-            for the part itself.
+        call: a function that runs the part's layers in another way, with the same arguments;
+            ``None`` to call the part itself.
         **others: further arguments of the call that have no gradient, such as masks.
 
     Returns:
-        The output, with its gradient in ``inputs`` and in the part's trainable weights.
+        The output, differentiable with respect to ``inputs`` and the part's trainable weights.
     """
     state = part.non_trainable_variables
     weights = part.trainable_variables
@@ -44,8 +44,8 @@ def rematerialized(
         outputs, after = run(inputs, variables[:count], variables[count:])
 
         def gradient(d_outputs, *_):
-            # Neither XLA nor the graph's optimizer may merge this run with the first, or begin
-            # it sooner: it has to wait for the gradient.
+            # Neither XLA nor the graph optimizer may merge this run with the first one or start it
+            # early: it has to wait for the gradient.
             wait = _zero_after(d_outputs)
             again = [inputs + tf.cast(wait, inputs.dtype), *variables[:count]]
             with tf.GradientTape() as tape:
@@ -66,6 +66,6 @@ def rematerialized(
 
 
 def _zero_after(value):
-    """A float32 0 that cannot be known before ``value``."""
+    """A float32 0 that depends on ``value``, so that it is only known afterwards."""
     first = tf.cast(tf.reshape(value, [-1])[0], tf.float32)
     return tf.where(tf.equal(first, first), 0.0, float("nan"))

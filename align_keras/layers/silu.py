@@ -1,4 +1,4 @@
-"""EfficientNet's activation, in the form that suits what it is run for."""
+"""EfficientNet's activation, in one form for training and another for inference."""
 
 import contextlib
 import contextvars
@@ -12,7 +12,7 @@ _INFERENCE = contextvars.ContextVar("inference", default=False)
 
 @contextlib.contextmanager
 def inference() -> Iterator[None]:
-    """Inside the block, ``silu`` is written for inference."""
+    """Inside the block, ``silu`` uses the form for inference."""
     token = _INFERENCE.set(True)
     try:
         yield
@@ -23,8 +23,8 @@ def inference() -> Iterator[None]:
 def silu(x: tf.Tensor) -> tf.Tensor:
     """``x * sigmoid(x)``.
 
-    Keras's, ``tf.nn.silu``, has a gradient of its own, which keeps less for the backward pass. In
-    inference that wrapping stops TensorFlow from fusing convolution, batch norm and activation
-    into one op, which makes B0 a tenth faster on a CPU (``benchmarks/README.md``).
+    Keras's version, ``tf.nn.silu``, has a custom gradient that keeps less for the backward pass. In
+    inference, the custom gradient prevents TensorFlow from fusing convolution, batch norm and
+    activation into one op. Without it, B0 is a tenth faster on a CPU (``benchmarks/README.md``).
     """
     return x * tf.sigmoid(x) if _INFERENCE.get() else keras.activations.silu(x)

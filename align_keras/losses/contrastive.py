@@ -1,7 +1,7 @@
 """The normalized softmax loss over the global batch: pure functions on arrays (sec. 4.1).
 
-Rows are this replica's pairs, columns the pairs of the whole batch; on one device the two
-are the same. Everything is float32.
+Rows are the pairs of this replica, and columns are the pairs of the entire batch. On one device
+they are the same. All computations are in float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,15 +26,15 @@ def pair_logits(queries: tf.Tensor, keys: tf.Tensor, temperature: tf.Tensor) -> 
 
 
 def false_negatives(row_ids: tf.Tensor, column_ids: tf.Tensor, positives: tf.Tensor) -> tf.Tensor:
-    """Finds the pairs that are no true negatives of each other: those that share an id.
+    """Finds pairs that share an id and are therefore not true negatives of each other.
 
     Args:
-        row_ids: int64, ``(rows,)``; 0 where a record carries no id.
-        column_ids: int64, ``(columns,)``, likewise.
-        positives: int, ``(rows,)``: the column of each row's own pair, which stays.
+        row_ids: int64, ``(rows,)``; 0 for a record without an id.
+        column_ids: int64, ``(columns,)``; 0 for a record without an id.
+        positives: int, ``(rows,)``: the column of each row's own pair, which is never marked.
 
     Returns:
-        bool, ``(rows, columns)``.
+        bool, ``(rows, columns)``: True for a false negative.
     """
     same = (row_ids[:, None] == column_ids[None, :]) & (row_ids[:, None] != 0)
     own = positives[:, None] == tf.range(tf.shape(column_ids)[0], dtype=positives.dtype)[None, :]
@@ -47,17 +47,17 @@ def softmax_cross_entropy(
     label_smoothing: float = 0.0,
     excluded: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Cross entropy of each row against its own pair.
+    """Cross entropy of each row, with its own pair as the target.
 
-    With ``s`` the smoothing and ``K`` the columns that take part in a row, the target is
-    ``1 - s + s / K`` for the row's own pair and ``s / K`` for the others.
+    Let ``s`` be the smoothing and ``K`` the number of columns that are not excluded in a row. The
+    target is ``1 - s + s / K`` for the row's own pair and ``s / K`` for the other columns.
 
     Args:
         logits: float32, ``(rows, columns)``.
         positives: int, ``(rows,)``: the column of each row's own pair.
         label_smoothing: ``s``, 0 to 1; 0.1 in the paper.
-        excluded: bool, ``(rows, columns)``: columns that take no part in a row, neither in
-            the softmax nor in the smoothing. ``None`` for the paper's loss.
+        excluded: bool, ``(rows, columns)``: columns that a row ignores, both in the softmax and in
+            the smoothing. ``None`` for the paper's loss.
 
     Returns:
         float32, ``(rows,)``.
@@ -76,13 +76,13 @@ def softmax_cross_entropy(
 def recall_at_1(
     logits: tf.Tensor, positives: tf.Tensor, excluded: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Whether each row scores its own pair above all others: float32, ``(rows,)``."""
+    """1.0 for each row that scores its own pair above all others, else 0.0: ``(rows,)``."""
     own_logit = tf.gather(logits, positives, axis=1, batch_dims=1)
-    # Not `>=`: NaN must be no hit.
+    # Not `>=`: NaN must not count as a hit.
     better = ~(logits < own_logit[:, None])
     if excluded is not None:
         better &= ~excluded
-    # A row's own pair is never below itself; a tie with another is no hit.
+    # A row's own pair always counts once; a tie with another pair is not a hit.
     return tf.cast(tf.math.count_nonzero(better, axis=1) == 1, tf.float32)
 
 
@@ -96,17 +96,17 @@ def dense_losses(
     first: int | tf.Tensor = 0,
     gather: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Cross entropies of this replica's pairs, both directions, against those of all replicas.
+    """Cross entropies of this replica's pairs against those of all replicas, in both directions.
 
     Args:
         images: unit-norm embeddings, ``(rows, dim)``.
         texts: unit-norm embeddings, ``(rows, dim)``.
         temperature: scalar, positive.
         label_smoothing: as in ``softmax_cross_entropy``.
-        ids: int64 arrays ``(rows,)``; pairs that share one which is not 0 are no negatives of each
+        ids: int64 arrays ``(rows,)``. Pairs that share a nonzero id are not negatives of each
             other.
         first: the column of this replica's first pair among the pairs of all replicas.
-        gather: concatenates every replica's rows, in the order of the replicas.
+        gather: concatenates the rows of all replicas, in the order of the replicas.
 
     Returns:
         ``(loss_i2t, loss_t2i, i2t_recall_at_1, t2i_recall_at_1)``, each float32, ``(rows,)``.

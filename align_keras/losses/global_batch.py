@@ -1,4 +1,4 @@
-"""The losses of a replica's pairs against the global batch: gathers, then dense or tiled."""
+"""Losses of a replica's pairs against the global batch: gathers embeddings, then dense or tiled."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +9,10 @@ from align_keras import distribution
 from align_keras.losses.contrastive import dense_losses
 from align_keras.losses.tiled import rows_of_a_tile, tiled_losses
 
-#: Fields of a batch that tell equal images and equal captions, int64, ``(rows,)``.
+#: Fields of a batch that identify equal images and equal captions, int64, ``(rows,)``.
 ID_FIELDS = ("image_ids", "caption_ids")
-#: With more logits per replica than this, the loss is tiled: 16 MiB a matrix, of which the dense
-#: form holds a dozen.
+#: The loss is tiled if a replica has more logits than this. A matrix then takes 16 MiB, and the
+#: dense form holds a dozen of them.
 _MAX_DENSE_LOGITS = 1 << 22
 
 
@@ -24,26 +24,28 @@ def global_losses(
     label_smoothing: float = 0.0,
     tile_rows: int | None = None,
 ) -> dict[str, tf.Tensor]:
-    """Both directions of this replica's pairs against the pairs of every replica.
+    """Losses of this replica's pairs against the pairs of all replicas, in both directions.
 
     Args:
         images: this replica's image embeddings, float32, unit norm, ``(rows, width)``.
-        texts: its text embeddings, likewise.
-        temperature: temperature of the softmaxes, a scalar.
-        ids: int64 tensors ``(rows,)``; two pairs that share a value of any, other than 0, are
-            no negatives of each other.
+        texts: this replica's text embeddings, float32, unit norm, ``(rows, width)``.
+        temperature: temperature of both softmaxes, a scalar.
+        ids: int64 tensors ``(rows,)``. Two pairs that share a nonzero value in any of them are not
+            negatives of each other.
         label_smoothing: label smoothing of both softmaxes.
-        tile_rows: rows of the matrix of logits that are held at once; 0 for the whole matrix.
-            ``None`` for the whole where a replica has up to 4 million logits (its pairs times
-            all pairs; 2,048 pairs on one replica) or an unknown number, else ``rows_of_a_tile``.
+        tile_rows: number of rows of the logits to hold at once; 0 for the full matrix. With
+            ``None``, the full matrix is used if a replica has at most 4 million logits (its pairs
+            times all pairs; 2,048 pairs on one replica) or their number is unknown; otherwise
+            ``rows_of_a_tile``.
 
     Returns:
         A dict of float32 scalars: ``loss``, ``loss_i2t``, ``loss_t2i``, ``i2t_recall_at_1``,
-        ``t2i_recall_at_1``. Their mean over the replicas is the mean over all pairs, also where
-        replicas have unequal shares or none, as of a last batch; 0 without any pair.
+        ``t2i_recall_at_1``. Their mean over the replicas is the mean over all pairs. This also
+        holds if replicas have different numbers of pairs or none, as in a last batch. The losses
+        are 0 if there are no pairs.
 
     Raises:
-        ValueError: if tiles are asked for and the number of pairs is not static.
+        ValueError: if tiles are requested but the number of pairs is not static.
     """
     replica, replicas = distribution.replica_place()
     options: dict[str, Any] = {
@@ -52,7 +54,7 @@ def global_losses(
         "gather": distribution.gather_replicas,
     }
     if tile_rows is None:
-        rows = images.shape[0] or 0  # not known where Keras traces for a smaller last batch too
+        rows = images.shape[0] or 0  # unknown if Keras also traces for a smaller last batch
         columns = rows * replicas
         tile_rows = rows_of_a_tile(columns) if rows * columns > _MAX_DENSE_LOGITS else 0
     if tile_rows:
@@ -76,16 +78,16 @@ def global_losses(
 
 
 def repeated_share(ids: tf.Tensor) -> tf.Tensor:
-    """The share of the global batch's rows that have the id of an earlier row.
+    """The fraction of the global batch's rows whose id occurs in an earlier row.
 
     Args:
-        ids: of this replica's rows, int64, ``(rows,)``; rows of id 0 repeat none.
+        ids: int64, ``(rows,)``, of this replica's rows; 0 never counts as a repeat.
 
     Returns:
-        A float32 scalar, the same on every replica; 0 without any row.
+        A float32 scalar, the same on every replica; 0 if there are no rows.
     """
-    # Sorted, since a matrix of all rows by all rows would be large. As floats, which every device
-    # sorts and compares: of 16,384 different ids some four meet.
+    # Sorted, since a matrix of all rows by all rows would be large. Sorted as floats, which every
+    # device can sort and compare. Among 16,384 different ids, about four collide.
     ordered = tf.sort(tf.cast(distribution.gather_replicas(ids), tf.float32))
     repeats = tf.logical_and(ordered[1:] == ordered[:-1], ordered[1:] != 0.0)
     count = tf.reduce_sum(tf.cast(repeats, tf.float32))

@@ -1,10 +1,11 @@
-"""The same loss without the matrix of logits: a tile of image rows at a time (sec. 4.1).
+"""The same loss without the full matrix of logits: one tile of image rows at a time (sec. 4.1).
 
-One pass computes each tile of logits once for both directions: exact log-sums for its rows, and
-running ones for all columns, which are put together over the replicas. Only those are kept; the
-backward pass computes the tiles again. Memory is that of a tile and of the embeddings, and with
-one matrix product instead of two a direction it is also the faster form of a large batch.
-Everything is float32. A pure function; what crosses replicas is handed in.
+One pass computes each tile of logits once for both directions. It gives exact log-sums for the rows
+of the tile and running log-sums for all columns, which are then combined over the replicas. Only
+these are kept; the backward pass computes the tiles again. Memory is needed only for one tile and
+the embeddings. For a large batch this form is also faster, since it needs one matrix product
+instead of one per direction. All computations are in float32. The functions are pure: the functions
+that communicate between replicas are arguments.
 """
 
 import dataclasses
@@ -15,12 +16,12 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class _Problem:
-    """This replica's rows against everybody's columns; ``ids`` are pairs of own and all."""
+    """The rows of this replica against all columns; ``ids`` holds tuples (own ids, all ids)."""
 
     images: tf.Tensor  # (rows, dim)
     texts: tf.Tensor  # (columns, dim)
     temperature: tf.Tensor  # ()
-    first: tf.Tensor  # the column of row 0's own pair, ()
+    first: tf.Tensor  # column of row 0's own pair, ()
     ids: tuple
     tile_rows: int
 
@@ -29,10 +30,9 @@ class _Problem:
         return -(-self.images.shape[0] // self.tile_rows)
 
     def tile(self, index):
-        """Logits of one tile, which of them take part, and which are own pairs.
+        """The place of a tile, its logits, and masks of rows, columns and own pairs.
 
-        The last tile may begin before the one before it has ended: ``fresh`` tells which of its
-        rows are new.
+        The last tile may overlap the previous one; ``fresh`` marks the rows that are new.
         """
         start = tf.minimum(index * self.tile_rows, self.images.shape[0] - self.tile_rows)
         rows = start + tf.range(self.tile_rows)
@@ -48,7 +48,7 @@ class _Problem:
 
 
 def rows_of_a_tile(columns: int) -> int:
-    """How many rows of so many logits are 8 MiB, but 64 at least: a good ``tile_rows``."""
+    """A good ``tile_rows``: rows of ``columns`` logits that fill 8 MiB, but at least 64."""
     return max(64, (1 << 21) // columns)
 
 
@@ -65,31 +65,31 @@ def tiled_losses(
     gather: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
     add: Callable[[list[tf.Tensor]], list[tf.Tensor]] = list,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Cross entropies of this replica's pairs, both directions, against those of all replicas.
+    """Cross entropies of this replica's pairs against those of all replicas, in both directions.
 
     Args:
-        images: unit-norm embeddings, ``(rows, dim)``; a static shape.
+        images: unit-norm embeddings, ``(rows, dim)``, of static shape.
         texts: unit-norm embeddings, ``(rows, dim)``.
         temperature: scalar, positive.
-        tile_rows: rows of the logits that are held at once.
+        tile_rows: number of rows of the logits to hold at once.
         label_smoothing: as in ``losses.softmax_cross_entropy``.
-        ids: int64 arrays ``(rows,)``; pairs that share one which is not 0 are no negatives of each
+        ids: int64 arrays ``(rows,)``. Pairs that share a nonzero id are not negatives of each
             other.
         replica: this replica's index.
-        replicas: how many there are.
-        gather: concatenates every replica's rows, in the order of the replicas.
+        replicas: number of replicas.
+        gather: concatenates the rows of all replicas, in the order of the replicas.
         add: sums each tensor of a list over the replicas.
 
     Returns:
         ``(loss_i2t, loss_t2i, i2t_recall_at_1, t2i_recall_at_1)``, each float32, ``(rows,)``. The
-        gradients of the losses are exact; the recalls have none.
+        gradients of the losses are exact; the recalls have no gradient.
     """
     rows = images.shape[0]
     all_ids = tuple((own, gather(own)) for own in ids)
 
     @tf.custom_gradient
     def losses(images, texts, temperature):
-        # CPUs do not know how many rows they gather.
+        # On CPUs, the number of gathered rows is not static.
         all_texts = tf.ensure_shape(gather(texts), [replicas * rows, texts.shape[1]])
         problem = _Problem(
             images, all_texts, temperature, replica * rows, all_ids, min(tile_rows, rows)
@@ -98,7 +98,7 @@ def tiled_losses(
         own_logit = tf.reduce_sum(images * texts, axis=1) / temperature
 
         def gradient(d_i2t, d_t2i, *_):
-            # Each replica's own rows, and for the columns everybody's weights.
+            # Needs only this replica's rows, but the weights of all columns.
             d_images, d_texts, d_temperature = _backward(
                 problem, label_smoothing, row, column, d_i2t, gather(d_t2i)
             )
@@ -120,9 +120,9 @@ def tiled_losses(
 
 
 def _forward(problem, label_smoothing, gather, add):
-    """Log-sums, means and counts of rows and of columns, and whether each own pair is best."""
+    """Log-sums, means and counts of rows and columns, and whether each own pair is the best."""
     rows, columns = problem.images.shape[0], problem.texts.shape[0]
-    # The columns' own logits, to count in each what is as good.
+    # The logits of the columns' own pairs, to count the rivals in each column.
     own_texts = _slice(problem.texts, problem.first, rows)
     own_logits = gather(tf.reduce_sum(problem.images * own_texts, 1) / problem.temperature)
 
@@ -148,20 +148,20 @@ def _forward(problem, label_smoothing, gather, add):
 
 
 def _row_values(logits, part, own, rivals):
-    """What is kept of each row of a tile, exact: a tile has whole rows."""
+    """The values kept for each row of a tile; they are exact, since a tile holds complete rows."""
     own_logit = tf.reduce_sum(tf.where(own, logits, 0.0), axis=1)
     count = tf.reduce_sum(tf.cast(part, tf.float32), axis=1)
     return {
         "log_sum": tf.reduce_logsumexp(tf.where(part, logits, tf.float32.min), axis=1),
         "count": count,
         "mean": tf.reduce_sum(tf.where(part, logits, 0.0), axis=1) / count,
-        # Not `>=`: NaN must be a rival too.
+        # Not `>=`: NaN must count as a rival.
         "rivals": _count(rivals & ~(logits < own_logit[:, None]), axis=1),
     }
 
 
 def _add_to_columns(column, logits, part, rivals):
-    """What is kept of each column, with a further tile; ``sum`` is of powers below ``top``."""
+    """The values kept for each column, updated by a tile; ``sum`` is relative to ``exp(top)``."""
     kept = tf.where(part, logits, tf.float32.min)
     top = tf.maximum(column["top"], tf.reduce_max(kept, axis=0))
     tile_sum = tf.reduce_sum(tf.where(part, tf.exp(logits - top), 0.0), axis=0)
@@ -176,9 +176,10 @@ def _add_to_columns(column, logits, part, rivals):
 
 def _sum_columns(column, temperature, add):
     """Log-sums, means and counts of columns over all replicas, and their rivals."""
-    # Replicas cannot take a maximum together, and to gather everybody's would cost more than all
-    # else. A sum of powers lies above it by at most log(replicas) / 40 of the largest logit there
-    # can be: as good a shift, which exponentials neither overflow nor vanish under.
+    # There is no maximum over replicas, and gathering the values of all replicas would cost more
+    # than everything else. The log of a sum of exponentials exceeds the maximum by at most
+    # log(replicas) / 40 of the largest possible logit. It is as good a shift: with it, exponentials
+    # neither overflow nor vanish.
     scale = 1.0 / (40.0 * temperature)
     (powers,) = add([tf.exp(column["top"] / scale)])
     top = scale * tf.math.log(powers)
@@ -194,7 +195,7 @@ def _sum_columns(column, temperature, add):
 
 
 def _slice(values, start, count):
-    """``values[start : start + count]``, of a size that XLA knows."""
+    """``values[start : start + count]``, with a size that XLA knows."""
     return tf.gather(values, start + tf.range(count))
 
 
@@ -203,7 +204,7 @@ def _count(mask, axis):
 
 
 def _backward(problem, label_smoothing, row, column, d_rows, d_columns):
-    """Gradients of this replica's images, of all texts and of the temperature, its part."""
+    """This replica's part of the gradients: of its images, of all texts and of the temperature."""
 
     def step(index, d_images, d_texts, d_temperature):
         start, fresh, logits, part, own = problem.tile(index)

@@ -1,4 +1,4 @@
-"""Both towers and their projections: images and captions to unit-norm embeddings."""
+"""Both towers and their projections: embeds images and captions with unit norm."""
 
 import os
 from collections.abc import Mapping
@@ -29,8 +29,8 @@ class AlignBackbone(keras_hub.models.Backbone):
         projection_dim: width of the shared space.
         dtype: precision policy of the projections, the global one by default. The towers have
             their own. Embeddings are float32 under every policy.
-        image_feature_dropout: share of the image features that training sets to zero, for a few
-            thousand pairs and frozen towers. The paper does not mention it.
+        image_feature_dropout: fraction of the image features that training sets to zero; meant for
+            frozen towers and a few thousand pairs. The paper does not mention it.
 
     Inputs: a dict of ``images`` ``(batch, height, width, 3)`` and ``token_ids``,
     ``segment_ids``, ``padding_mask`` ``(batch, sequence)``.
@@ -71,7 +71,7 @@ class AlignBackbone(keras_hub.models.Backbone):
             image_dropout = keras.layers.Dropout(
                 image_feature_dropout, dtype=dtype, name="image_dropout"
             )
-        # In float32 under every precision policy: the norm's square overflows float16.
+        # In float32 under every precision policy: the square of the norm overflows float16.
         normalization = keras.layers.UnitNormalization(dtype="float32", name="normalization")
 
         # === Functional Model ===
@@ -104,7 +104,7 @@ class AlignBackbone(keras_hub.models.Backbone):
         self.image_feature_dropout = image_feature_dropout
 
     def encode_images(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Embeds ``(batch, height, width, 3)`` images: unit norm, ``(batch, projection_dim)``."""
+        """Embeds images, ``(batch, height, width, 3)``: unit norm, ``(batch, projection_dim)``."""
         return self._project_image(self.image_encoder(images, training=training), training)
 
     def encode_texts(
@@ -117,12 +117,12 @@ class AlignBackbone(keras_hub.models.Backbone):
     def embed_pairs(
         self, inputs: Mapping[str, tf.Tensor], training: bool = False
     ) -> dict[str, tf.Tensor]:
-        """As a call of the backbone, of inputs that may be the features of a tower.
+        """Like a call of the backbone, but the inputs may be the features of a tower.
 
         Args:
-            inputs: those of the class, or ``image_features`` and ``text_features``, float32,
-                ``(batch, width)``, in place of what the tower takes.
-            training: as of a call.
+            inputs: the inputs of the class. ``image_features`` or ``text_features``, float32,
+                ``(batch, width)``, may replace the inputs of a tower.
+            training: as in a call.
         """
         if not inputs.keys() & {IMAGE_FEATURES, TEXT_FEATURES}:
             return self(inputs, training=training)
@@ -147,7 +147,7 @@ class AlignBackbone(keras_hub.models.Backbone):
         return self.normalization(self.text_projection(features))
 
     def check_room(self, folder: str | os.PathLike) -> None:
-        """Raises a NoSpaceError unless the weights fit into a folder."""
+        """Raises a NoSpaceError if the weights do not fit into a folder."""
         # At most four bytes per weight; HDF5 adds a little.
         full_disk.check_room(folder, int(4.2 * self.count_params()) + (1 << 20))
 
@@ -172,7 +172,8 @@ class AlignBackbone(keras_hub.models.Backbone):
             frozen = [tower for tower in towers.values() if not tower.trainable]
             backbone = cls(**{**config, **towers, "trainable": True, "dtype": dtype})
         for tower in frozen:
-            # The whole has thawed its layers, not itself; Keras passes on only what changes.
+            # Setting the backbone trainable has thawed the layers of the tower, but not the tower
+            # itself. Keras passes on only a change of the value.
             tower.trainable = True
             tower.trainable = False
         if not config.get("trainable", True):
@@ -183,7 +184,7 @@ class AlignBackbone(keras_hub.models.Backbone):
         """Writes the backbone as a preset, as keras-hub does, with ``checksums`` of its files.
 
         Args:
-            preset_dir: a folder, which is made.
+            preset_dir: a folder, which is created if necessary.
             max_shard_size: gigabytes per file of weights.
 
         Raises:
@@ -203,17 +204,17 @@ class AlignBackbone(keras_hub.models.Backbone):
         """Loads a backbone from a preset, or from a checkpoint in Hugging Face's layout.
 
         Args:
-            preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``; either what
-                ``save_to_preset`` wrote or an ``AlignModel`` of Hugging Face's.
-            load_weights: whether to load the weights, or leave random ones.
+            preset: a local folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``, written by
+                ``save_to_preset`` or holding an ``AlignModel`` of Hugging Face.
+            load_weights: whether to load the weights; if False, they are random.
             dtype: precision policy, such as ``"mixed_bfloat16"``; the global one by default.
 
         Returns:
             An ``AlignBackbone``.
 
         Raises:
-            InputError: if it is not a preset of this class, or a hub cannot be reached.
-            MissingInputError: if the folder, or a file in it, is missing.
+            InputError: if it is not a preset of this class, or the hub cannot be reached.
+            MissingInputError: if the folder or one of its files is missing.
         """
         with loading.opened(preset, cls, dtype=dtype) as loader:
             return loader.load_backbone(cls, load_weights, dtype=dtype)
@@ -228,16 +229,16 @@ def build_backbone(
     """Builds a named size of ``align_keras.models.presets.PRESETS``, with random weights.
 
     Args:
-        preset: a name, such as ``"align_b7_base"``.
-        vocabulary_size: number of word pieces, if not the preset's.
-        sequence_length: maximum of word pieces per caption, if not the preset's.
+        preset: name of the size, such as ``"align_b7_base"``.
+        vocabulary_size: number of word pieces; by default that of the preset.
+        sequence_length: maximum number of word pieces per caption; by default that of the preset.
         **image_encoder_options: further arguments of ``ImageEncoder``.
 
     Returns:
         An ``AlignBackbone``.
 
     Raises:
-        ValueError: if there is no such preset.
+        ValueError: if the preset does not exist.
     """
     size = presets.find(presets.PRESETS, preset, "preset")
     return AlignBackbone(

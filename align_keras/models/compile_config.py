@@ -1,4 +1,4 @@
-"""The arguments of ``ContrastiveModel.compile`` in the form that a ``.keras`` file stores."""
+"""The arguments of ``ContrastiveModel.compile``, in the form stored in ``.keras`` files."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ _OPTIONS = (
 
 
 def of(model: Any) -> dict[str, Any]:
-    """The arguments that a ``ContrastiveModel`` was compiled with, serialised."""
+    """The arguments with which a ``ContrastiveModel`` was compiled, serialised."""
     return {
         "optimizer": keras.saving.serialize_keras_object(model.optimizer),
         "optimizer_is_built": model.optimizer.built,
@@ -29,19 +29,19 @@ def of(model: Any) -> dict[str, Any]:
 
 
 def apply(model: Any, config: dict[str, Any]) -> None:
-    """Compiles a ``ContrastiveModel`` with what ``of`` returned."""
+    """Compiles a ``ContrastiveModel`` with the arguments returned by ``of``."""
     options = dict(config)
     is_built, exclusions = options.pop("optimizer_is_built"), options.pop("decay_exclusions")
     optimizer = options["optimizer"] = keras.saving.deserialize_keras_object(config["optimizer"])
     if exclusions is not None:
         leave_out_of_decay(inner_optimizer(optimizer), model.trainable_variables, exclusions)
     model.compile(**options)
-    if is_built and not model.optimizer.built:  # it has state to load
+    if is_built and not model.optimizer.built:  # its state will be loaded
         model.optimizer.build(model.trainable_variables)
 
 
 def set_option(tower: Any, name: str, value: bool | None) -> None:
-    """Sets how a tower trains; raises ValueError if the tower does not support it."""
+    """Sets an attribute of a tower; raises ValueError if the tower does not have it."""
     if hasattr(tower, name):
         setattr(tower, name, value)
     elif value:

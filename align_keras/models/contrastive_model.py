@@ -67,7 +67,8 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
                 f"not {min_temperature} and {initial_temperature}"
             )
         self.backbone = backbone
-        self.dtype_policy = backbone.dtype_policy  # else inputs would be cast to the global one
+        # otherwise inputs would be cast to the global policy
+        self.dtype_policy = backbone.dtype_policy
         self.initial_temperature = initial_temperature
         self.min_temperature = min_temperature
         self.log_temperature = self.add_weight(
@@ -81,24 +82,25 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
             constraint=AtLeast(math.log(min_temperature)),
         )
         self._trackers = {name: keras.metrics.Mean(name=name) for name in _METRICS}
-        #: More float32 scalars of a step; their means over the replicas are added to its results.
+        #: Further float32 scalars of a step; their means over the replicas are added to its
+        #: results.
         self.exchanged: Callable[[], dict[str, tf.Tensor]] = dict
-        #: Called with a replica's batch in each training step.
+        #: Called with the replica's batch in each training step.
         self.observed: Callable[[Mapping[str, tf.Tensor]], None] | None = None
         self.built = True
 
     @property
     def temperature(self) -> tf.Tensor:
-        """The softmax temperature, a float32 scalar."""
+        """The temperature of the softmax, a float32 scalar."""
         return tf.exp(self.log_temperature)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The metrics of the progress bar; recalls are within the batch."""
+        """The metrics of the progress bar; recalls are computed within the batch."""
         return list(self._trackers.values())
 
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
-        """Embeds and scores a dict of the backbone's inputs."""
+        """Embeds and scores a dict of the inputs of the backbone."""
         embeddings = self.backbone.embed_pairs(self._scaled(inputs_of(inputs)), training)
         logits = losses.pair_logits(
             embeddings["image_embeddings"], embeddings["text_embeddings"], self.temperature
@@ -130,16 +132,17 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
                 negatives of each other. ``False`` for the paper's loss.
             global_clipnorm: bound on the norm of all gradients together, after the sum over
                 replicas; ``None`` for none.
-            loss_tile_rows: rows of the matrix of logits that the loss holds at once; 0 for the
-                whole matrix, ``None`` as in ``global_losses``.
-            micro_batch_size: pairs of a replica whose activations are in memory at once; must
-                divide its share of the batch. The gradient is that of the whole global batch;
-                only batch norm normalises each micro-batch of each replica by its own statistics,
-                and its moving averages use their mean. ``None`` for the whole share.
+            loss_tile_rows: number of rows of the logits that the loss holds at once; 0 for the full
+                matrix, ``None`` as in ``global_losses``.
+            micro_batch_size: number of a replica's pairs whose activations are in memory at once;
+                it must divide the replica's share of the batch. The gradient is still that of the
+                entire global batch, except for batch norm. Batch norm normalises each micro-batch
+                of each replica by its own statistics, and the moving averages use the mean of
+                these. ``None`` processes the entire share at once.
             rematerialize: whether the towers keep only the inputs of their blocks and recompute
                 the rest in the backward pass, with the same dropout masks.
-            space_to_batch: whether an ``ImageEncoder`` cuts images into chunks in its first
-                stages, with the same results; ``None``: on TPUs only.
+            space_to_batch: whether an ``ImageEncoder`` cuts images into chunks in its first stages,
+                which does not change the results; ``None`` for TPUs only.
             **kwargs: passed to ``keras.Model.compile``.
 
         Raises:
@@ -185,8 +188,8 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
 
         Args:
             embeddings: the backbone's output for the share.
-            batch: the share itself; ``image_ids`` and ``caption_ids``, int64, ``(rows,)``,
-                are read if false negatives are masked, and may be absent.
+            batch: the share; ``image_ids`` and ``caption_ids``, int64, ``(rows,)``, are used if
+                false negatives are masked, and may be absent.
             may_tile: whether ``loss_tile_rows`` applies; it needs a static number of pairs.
         """
         ids = [batch[name] for name in ID_FIELDS if name in batch]
@@ -202,12 +205,12 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
     def compute_gradients(
         self, batch: Mapping[str, tf.Tensor]
     ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-        """The global batch's gradients, the same on every replica.
+        """The gradients of the global batch, the same on every replica.
 
         Returns:
-            The losses of ``contrastive_losses`` and a list of gradients, one for each
-            trainable variable, of the loss's mean over the global batch. Under float16 they
-            may be infinite.
+            The losses of ``contrastive_losses``, and a list with one gradient per trainable
+            variable: the gradients of the mean loss over the global batch. Under float16 they may
+            be infinite.
         """
         _, replicas = distribution.replica_place()
         scale = loss_scale(self.optimizer)
@@ -228,7 +231,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         return results, [gradient / scale for gradient in gradients]
 
     def train_step(self, batch: Any) -> dict[str, tf.Tensor]:
-        """One step on this replica's share of a global batch: Keras's hook for ``fit``."""
+        """Trains one step on this replica's share of a global batch; Keras's hook for ``fit``."""
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         if self.observed is not None:
             self.observed(batch)
@@ -236,7 +239,7 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         norm = tf.linalg.global_norm(gradients)
         if self.global_clipnorm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self.global_clipnorm, norm)
-        # On TPUs Keras reports the first replica's metrics: give every replica the mean.
+        # On TPUs Keras reports the metrics of the first replica, so every replica gets the mean.
         exchanged = self.exchanged()
         results = distribution.mean_of_replicas(results | exchanged)
         exchanged = {name: results.pop(name) for name in exchanged}
@@ -247,13 +250,13 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         if scales := "loss_scale" in self._trackers:
             results["loss_scale"] = scale
         steps_before = tf.identity(self.optimizer.iterations.value)
-        # Applying the gradients removes the scale.
+        # The optimizer divides by the scale when it applies the gradients.
         self.optimizer.apply([g * scale for g in gradients], self.trainable_variables)
         self._observe(results)
-        # A step that overflows float16 is skipped; it does not mean that the run diverges.
+        # A step that overflows float16 is skipped. It does not mean that the run diverges.
         counts = tf.math.is_finite(norm) if scales else tf.constant(True)
         self._trackers["gradient_norm"].update_state(tf.where(counts, norm, 0.0), counts)
-        # With synchronised batch norm they are equal already, except with micro-batches.
+        # With synchronised batch norm, the statistics are already equal, except with micro-batches.
         synchronized = getattr(self.backbone.image_encoder, "synchronized_batch_norm", False)
         if not synchronized or self.micro_batch_size is not None:
             average_statistics(self.backbone)
@@ -261,11 +264,11 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         return self._means([*results, "gradient_norm"], exchanged)
 
     def test_step(self, batch: Any) -> dict[str, tf.Tensor]:
-        """Losses and recalls of a batch in inference: Keras's hook for ``evaluate``.
+        """Losses and recalls of a batch in inference; Keras's hook for ``evaluate``.
 
-        The same as in ``train_step``, among the pairs of one batch, but without dropout and with
-        batch norm's moving statistics. Pairs whose field ``valid`` is false are left out. Batches
-        are weighted by their number of pairs.
+        They are the results of ``train_step`` among the pairs of one batch, but without dropout and
+        with the moving statistics of batch norm. Pairs whose field ``valid`` is false are left out.
+        Batches are weighted by their number of pairs.
         """
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         pairs = dict(self._embed(batch))
@@ -293,10 +296,10 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
             self._trackers[name].update_state(value, weight)
 
     def _means(self, names, others=()):
-        """The means of some metrics so far, and other results."""
+        """The means of the named metrics so far, and other results."""
         results = dict(others) | {name: self._trackers[name].result() for name in names}
         if distribution.worker_place(self.distribute_strategy)[1] > 1:
-            # Keras averages over axis 0 there, and fails on scalars.
+            # With several workers, Keras averages over axis 0 and fails on scalars.
             results = {name: tf.reshape(value, [1]) for name, value in results.items()}
         return results
 

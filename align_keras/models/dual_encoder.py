@@ -25,8 +25,7 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
 
     Args:
         backbone: an ``AlignBackbone``.
-        preprocessor: an ``AlignPreprocessor``, for raw images and captions; None if they are not
-            used.
+        preprocessor: an ``AlignPreprocessor`` for raw images and captions; None if there are none.
         initial_temperature: initial temperature of the softmax, 1.0 in the paper.
         min_temperature: lower bound of the temperature.
         **kwargs: passed to ``keras.Model``.
@@ -50,8 +49,8 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
     ```
     """
 
-    # keras-hub's `Task` is not the base class: its `fit` and `predict` would preprocess batches
-    # that are preprocessed already, and do not know replicas. The files of a preset are the same.
+    # keras-hub's `Task` is not the base class: its `fit` and `predict` would preprocess batches a
+    # second time, and do not support replicas. The files of a preset are the same.
     backbone_cls = AlignBackbone
     preprocessor_cls = AlignPreprocessor
 
@@ -83,9 +82,9 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
 
         Raises:
             ItemError: if an item is not an image or string.
-            MissingItemError: if there is no such image file.
-            InputError: if half of a pair is missing, or floats have the wrong range, such as 0 to
-                255.
+            MissingItemError: if an image file does not exist.
+            InputError: if images or captions are missing, or floats have the wrong range, such as 0
+                to 255.
         """
         if isinstance(x, tf.data.Dataset):
             if raw_inputs.are_model_inputs(x.element_spec):
@@ -110,20 +109,20 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         """Embeds images.
 
         Args:
-            images: floats ``(count, image_size, image_size, 3)``, scaled as the model takes
-                them; integers ``(count, height, width, 3)``, 0 .. 255; a list of paths, encoded
-                images (bytes), PIL images or integer arrays; or a ``tf.data.Dataset`` of these
-                or of dicts with a field ``images``.
+            images: floats ``(count, image_size, image_size, 3)`` that are already scaled for the
+                model; integers ``(count, height, width, 3)``, 0 .. 255; a list of paths, encoded
+                images (bytes), PIL images or integer arrays; or a ``tf.data.Dataset`` of these or
+                of dicts with a field ``images``.
             batch_size: images at a time; a batched dataset keeps its own.
-            cropped: whether integers are crops already, as in ``preprocessor.centre_crop``:
+            cropped: whether integers are already crops, as from ``preprocessor.centre_crop``:
                 ``(count, image_size, image_size, 3)``, which are only scaled.
 
         Returns:
             A NumPy array, float32, ``(count, projection_dim)``, of unit norm.
 
         Raises:
-            ItemError: if an item is not an image, with its place in the list.
-            MissingItemError: if there is no such file.
+            ItemError: if an item is not an image; states its index in the list.
+            MissingItemError: if an image file does not exist.
         """
         return self._encode(
             self._encode_crops,
@@ -143,11 +142,12 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
             A NumPy array, float32, ``(count, projection_dim)``, of unit norm.
 
         Raises:
-            ItemError: if an item is not a string, with its place in the list.
+            ItemError: if an item is not a string; states its index in the list.
         """
         if isinstance(texts, tf.data.Dataset | dict):
             return self._encode_captions(texts, batch_size)
-        # Captions of similar length are batched: rows are as long as the longest of their batch.
+        # Batches hold captions of similar length, since rows are as long as the longest in the
+        # batch.
         captions = raw_inputs.caption_list(texts)
         order = sorted(range(len(captions)), key=lambda row: len(captions[row]))
         embeddings = self._encode_captions([captions[row] for row in order], batch_size)
@@ -187,23 +187,23 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         """Loads a model from a preset, or from a checkpoint in Hugging Face's layout.
 
         Args:
-            preset: a folder, also ``"gs://..."``, ``"hf://USER/MODEL"`` or ``"kaggle://..."``;
-                either what ``save_to_preset`` wrote or an ``AlignModel`` of Hugging Face's, such as
+            preset: a folder, ``"gs://..."``, ``"hf://USER/MODEL"`` or ``"kaggle://..."``, written
+                by ``save_to_preset`` or holding an ``AlignModel`` of Hugging Face, such as
                 ``"hf://kakaobrain/align-base"``.
-            load_weights: whether to load the weights, or leave random ones.
+            load_weights: whether to load the weights; if False, they are random.
             dtype: precision policy, such as ``"mixed_bfloat16"``; the global one by default.
-            **options: passed to the constructor, overriding the preset's. The temperature itself is
-                one of the weights.
+            **options: arguments of the constructor that replace those of the preset. The
+                temperature is one of the weights, and thus cannot be replaced.
 
         Returns:
             An ``AlignDualEncoder`` with its preprocessor.
 
         Raises:
-            InputError: if it is not a preset of this class, or a hub cannot be reached.
-            MissingInputError: if the folder, or a file in it, is missing.
+            InputError: if it is not a preset of this class, or the hub cannot be reached.
+            MissingInputError: if the folder or one of its files is missing.
         """
         with loading.opened(preset, cls.backbone_cls, cls, dtype) as loader:
-            # By name: keras-hub cannot read the policy back that it wrote for a mixed one.
+            # By name: keras-hub writes a mixed policy in a form that it cannot read.
             policy = keras.config.dtype_policy().name
             return loader.load_task(cls, load_weights, True, dtype=policy, **options)
 
@@ -212,14 +212,14 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
     ) -> None:
         """Writes the model as a preset, as keras-hub does, with a card and ``checksums``.
 
-        ``from_preset`` loads it and ``sharing.upload_preset`` uploads it. The files appear in the
-        folder only once all are written. An edited card in the folder is kept as
-        ``README.before.md``.
+        ``from_preset`` loads the preset, and ``sharing.upload_preset`` uploads it. The files appear
+        in the folder only after all of them have been written. An edited card in the folder is kept
+        as ``README.before.md``.
 
         Args:
-            preset_dir: a folder, which is made.
+            preset_dir: a folder, which is created if necessary.
             max_shard_size: gigabytes per file of weights.
-            card: text of ``README.md``; empty for a short one.
+            card: text of ``README.md``; a short one if empty.
 
         Raises:
             NoSpaceError: if the disk is full.
@@ -233,19 +233,19 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
             preset_card.write(folder, preset_dir, card or preset_card.of_dual_encoder(self))
 
     def has_task_weights(self) -> bool:
-        """Whether there are weights beside the backbone's: keras-hub's hook."""
+        """Whether there are weights besides those of the backbone; a hook of keras-hub."""
         return True
 
     def save_task_weights(self, filepath: str | os.PathLike) -> None:
-        """Writes the weights beside the backbone's, the temperature: keras-hub's hook."""
+        """Writes the only weight outside the backbone, the temperature; a hook of keras-hub."""
         keras.saving.save_weights(self, filepath, objects_to_skip=self._beside_task())
 
     def load_task_weights(self, filepath: str | os.PathLike) -> None:
-        """Reads what ``save_task_weights`` wrote: keras-hub's hook."""
+        """Reads the weights written by ``save_task_weights``; a hook of keras-hub."""
         keras.saving.load_weights(self, filepath, objects_to_skip=self._beside_task())
 
     def _beside_task(self):
-        # Keras would save the optimizer's state too.
+        # Otherwise Keras would also save the state of the optimizer.
         optimizers = [self.optimizer] if getattr(self, "optimizer", None) else []
         return [*keras_internals.layers_of(self.backbone), *optimizers]
 
@@ -253,7 +253,7 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         """Writes the model in the layout of Hugging Face's ``AlignModel``.
 
         Args:
-            path: a folder, which is made.
+            path: a folder, which is created if necessary.
 
         Raises:
             ValueError: if the layout cannot express the model: the image tower must be one of
@@ -281,17 +281,17 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
             for name in ("backbone", "preprocessor")
         }
         model = cls(**{**config, "trainable": True, **parts})
-        # Frozen as a whole; what is frozen inside the backbone comes with that.
+        # Freezes the entire model; layers frozen inside the backbone come from its own config.
         if not config.get("trainable", True):
             model.trainable = False
         return model
 
 
 class _EndsWithItsData(keras.callbacks.Callback):
-    """Ends ``predict`` after the last batch; else Keras starts the data set again, for nothing."""
+    """Ends ``predict`` after the last batch; otherwise Keras would restart the data set in vain."""
 
     def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Tells the model, which looks after every batch."""
+        """Sets the flag that the model checks after every batch."""
         steps = self.params["steps"]
         if steps is not None and batch + 1 >= steps:
             self.model.stop_predicting = True

@@ -1,4 +1,4 @@
-"""The parts of keras-hub's EfficientNet: its blocks, their layers, and how they are wired."""
+"""The parts of keras-hub's EfficientNet: its blocks, their layers and their connections."""
 
 import contextlib
 import math
@@ -8,8 +8,8 @@ import keras
 
 from align_keras import keras_internals
 
-#: The layers of a block, by part. The layers of a "v1" block are layers of the model, named after
-#: the block; a block of another kind is a single layer with the parts as attributes.
+#: Maps names of layers to parts of a block. The layers of a "v1" block are layers of the model,
+#: named after the block. A block of another kind is a single layer, with the parts as attributes.
 _V1 = {
     "expand_conv": "expand_conv",
     "expand_bn": "expand_bn",
@@ -38,14 +38,15 @@ _FUSED = {
 
 
 def blocks(encoder: keras.Model) -> list[dict[str, keras.layers.Layer]]:
-    """The layers of each block by their part, in order.
+    """The layers of each block by part, in order.
 
     Args:
         encoder: an ``ImageEncoder``, or an ``EfficientNetBackbone``.
 
     Returns:
-        Dicts with ``expand_conv``, ``expand_bn``, ``depthwise``, ``depthwise_bn``, ``se_reduce``,
-        ``se_expand``, ``project`` and ``project_bn``; without parts that a block lacks.
+        One dict per block with ``expand_conv``, ``expand_bn``, ``depthwise``, ``depthwise_bn``,
+        ``se_reduce``, ``se_expand``, ``project`` and ``project_bn``, without the parts that the
+        block lacks.
     """
     found: dict[str, dict[str, keras.layers.Layer]] = {}
     for layer in encoder.layers:
@@ -60,7 +61,7 @@ def blocks(encoder: keras.Model) -> list[dict[str, keras.layers.Layer]]:
 
 
 def _attributes(block: keras.layers.Layer) -> dict[str, str]:
-    """The parts of a block that is one layer, by the names of its attributes."""
+    """The parts of a block that is a single layer, by attribute name."""
     if not hasattr(block, "depthwise"):
         return _FUSED
     return _UNFUSED | (_EXPANSION if block.expand_ratio != 1 else {})
@@ -69,7 +70,7 @@ def _attributes(block: keras.layers.Layer) -> dict[str, str]:
 def normalized_convolutions(
     encoder: keras.Model,
 ) -> list[tuple[keras.layers.Layer, keras.layers.BatchNormalization]]:
-    """Pairs of a convolution and the batch norm that is the only user of its output."""
+    """Pairs of a convolution and the batch norm that alone uses the convolution's output."""
     names = {layer.name for layer in encoder.layers}
     pairs = [
         (encoder.get_layer(f"{part}_conv"), encoder.get_layer(f"{part}_bn"))
@@ -102,30 +103,30 @@ def has_first_block_residuals(encoder: keras.Model) -> bool:
 
 
 def policy_of(backbone: keras.Model) -> keras.DTypePolicy:
-    """The precision policy of a backbone's layers, which they took from the global one."""
+    """The precision policy of a backbone's layers, which was the global one when they were created."""
     return backbone.get_layer("stem_conv").dtype_policy
 
 
 def rewire(
     backbone: keras.Model, first_block_residuals: bool, top_convolution: bool
 ) -> tuple[keras.Model, list[keras.KerasTensor]]:
-    """The backbone's own layers, with two changes of wiring.
+    """Rebuilds a backbone from its own layers, with two changes in how they are connected.
 
     Args:
         backbone: an ``EfficientNetBackbone``.
-        first_block_residuals: as of ``ImageEncoder``.
-        top_convolution: whether the layers after the last block are among them.
+        first_block_residuals: as in ``ImageEncoder``.
+        top_convolution: whether to include the layers after the last block.
 
     Returns:
-        The model, and its input, the outputs of its stem and of each block: a list of tensors.
+        The model, and a list of tensors: its input, and the outputs of its stem and of each block.
     """
-    # keras-hub's stem pads both sides or, with these two arguments, none. The original pads
-    # the bottom and the right, which at odd sizes such as 289 falls outside of the stride.
+    # keras-hub's stem pads both sides or, with these two arguments, none. The original pads at the
+    # bottom and on the right. At odd sizes such as 289, the stride skips that padding.
     unpadded = backbone.stem_conv_padding == "valid" and not backbone.include_stem_padding
     stem_padding = keras.layers.ZeroPadding2D(
         ((0, 1), (0, 1)), dtype=policy_of(backbone), name="stem_padding"
     )
-    # The padding changes none where the image's size is left open.
+    # If the image size is left open, the padding changes no shape.
     same_shapes = backbone.input.shape[1:3] == (None, None)
     ends = {}
 
@@ -138,7 +139,7 @@ def rewire(
             return args[0][0]  # of a "v1" block
         with keras_internals.output_known(layer) if same_shapes else contextlib.nullcontext():
             output = layer(*args, **kwargs)
-        # A block's last layer stays.
+        # The output of a block's last layer is the one that is kept.
         ends[re.match(r"[^_]*", layer.name)[0]] = output
         return output
 
@@ -155,14 +156,14 @@ def rewire(
 
 
 def keras_hub_dropout(rate: float, depth_coefficient: float, repeats: list[int]) -> float:
-    """The ``dropout`` of an ``EfficientNetBackbone`` whose last block drops at ``rate``.
+    """The ``dropout`` for an ``EfficientNetBackbone`` whose last block should drop at ``rate``.
 
-    keras-hub multiplies the rate by a block's index over the number of blocks *before* depth
-    scaling; for L2 the rate would end above 1.
+    keras-hub multiplies the rate by a block's index divided by the number of blocks *before* depth
+    scaling. For L2, the rate would rise above 1.
 
     Args:
-        rate: rate of the last block.
-        depth_coefficient: factor on the number of blocks.
+        rate: drop rate of the last block.
+        depth_coefficient: factor for the number of blocks.
         repeats: blocks of each stage before scaling.
     """
     return rate * sum(repeats) / sum(math.ceil(depth_coefficient * count) for count in repeats)

@@ -22,30 +22,30 @@ class Exportable(keras.Model):
         input_signature: Any = None,
         **options,
     ) -> None:
-        """Writes the model for use without this package.
+        """Writes the model in a form that can be used without this package.
 
-        ``"tf_saved_model"`` writes a SavedModel for TensorFlow Serving: from strings and image
-        files to embeddings and class probabilities (``align_keras.export.signatures``), with
-        warm-up requests and a card. ``"onnx"`` and ``"litert"`` write both towers into a folder,
-        from pixels and word pieces on.
+        ``"tf_saved_model"`` writes a SavedModel for TensorFlow Serving, with warm-up requests and a
+        card. It takes strings and image files, and returns embeddings and class probabilities
+        (``align_keras.export.signatures``). ``"onnx"`` and ``"litert"`` write both towers into a
+        folder; these take pixels and word pieces.
 
         Args:
-            filepath: a new or empty folder, for TensorFlow Serving one whose name is a number.
-            format: one of these, or another of Keras's.
+            filepath: a new or empty folder. For TensorFlow Serving, its name must be a number.
+            format: one of these formats, or another format of Keras.
             verbose: whether to print where the model was written.
-            input_signature: as in ``keras.Model.export``, which does all the work if it is given,
-                or for other formats.
-            **options: of a SavedModel ``class_names`` (strings) and ``prompts``, for ``classify``,
-                ``fold_batch_norm`` and ``warm_up_requests``; of LiteRT ``quantize``,
-                ``"float16"`` or ``"int8"``.
+            input_signature: as in ``keras.Model.export``, which is called if this is given, or for
+                other formats.
+            **options: options of the format. A SavedModel has ``class_names`` (strings) and
+                ``prompts`` for ``classify``, ``fold_batch_norm`` and ``warm_up_requests``. LiteRT
+                has ``quantize``, ``"float16"`` or ``"int8"``.
 
         Raises:
             InputError: if the folder is not empty, an option does not fit, or the format needs a
                 package that is not installed.
             ValueError: if the model has no preprocessor.
         """
-        # The only import from a higher floor: `export` is Keras's name, and a model that is never
-        # exported need not load `align_keras.export`.
+        # The only import from a higher layer: `export` is Keras's name for the method, and a model
+        # that is never exported need not load `align_keras.export`.
         from align_keras.export import writing
 
         if format not in writing.FORMATS or input_signature is not None:
@@ -62,18 +62,18 @@ class Exportable(keras.Model):
         zipped: bool | None = None,
         **options,
     ) -> None:
-        """Saves the model: a ``.keras`` file by Keras, a folder as a SavedModel.
+        """Saves the model: Keras writes a ``.keras`` file, a folder becomes a SavedModel.
 
         ``model.save("FOLDER")`` and ``model.save("FOLDER/1")`` write the same as ``export``, for
-        TensorFlow Serving. A SavedModel cannot be trained further: keep a ``.keras`` file or a
-        preset for that.
+        TensorFlow Serving. A SavedModel cannot be trained further. To continue training, keep a
+        ``.keras`` file or a preset.
 
         Args:
-            filepath: ``NAME.keras`` or ``NAME.h5``, which ``keras.Model.save`` writes; a name
+            filepath: ``NAME.keras`` or ``NAME.h5``, written by ``keras.Model.save``; or a name
                 without a suffix, for a SavedModel.
             overwrite: whether to replace an existing file or SavedModel. A SavedModel is replaced
-                only once the new one is complete; other folders must be empty.
-            zipped: as in ``keras.Model.save``, which does all the work if it is given.
+                only after the new one is complete. Other folders must be empty.
+            zipped: as in ``keras.Model.save``, which is called if this is given.
             **options: passed to ``keras.Model.save``, or to ``export`` for a SavedModel.
 
         Raises:
@@ -97,7 +97,7 @@ class Exportable(keras.Model):
         if not isinstance(path, RemotePath):
             super().save(path, overwrite=overwrite, zipped=zipped, **options)
             return
-        # Of TensorFlow's file systems, Keras knows only Google's and Hadoop's.
+        # Keras supports only Google's and Hadoop's file systems among those of TensorFlow.
         if path.exists() and not overwrite:
             raise InputError("already exists", Place(str(path)), "give a new name")
         files.write_whole(

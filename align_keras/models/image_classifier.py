@@ -1,4 +1,4 @@
-"""An image classifier on the image tower, which the paper fine-tunes on labelled images."""
+"""An image classifier on the image tower, as in the paper's transfer experiments."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -14,17 +14,17 @@ from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
 @keras.saving.register_keras_serializable(package="align_keras")
 class AlignImageClassifier(keras_internals.BuiltBeforeFit):
-    """The image tower's features and a linear layer: the paper's transfer.
+    """The image tower's features and a linear layer, as in the paper's transfer experiments.
 
-    Trains with Keras's own ``fit`` on batches of images and classes. With
+    Train it with Keras's own ``fit`` on batches of images and classes. With
     ``classifier.image_encoder.trainable = False`` the tower is frozen and computes as in inference.
     With ``classifier.image_encoder.frozen_statistics = True`` it is trained with the moving
     statistics of batch norm.
 
     Args:
-        image_encoder: an ``ImageEncoder``; used, not copied.
+        image_encoder: an ``ImageEncoder``; it is used directly, not copied.
         class_names: strings, in the order of the labels.
-        preprocessor: an ``AlignPreprocessor``, for raw images; None if they are not used.
+        preprocessor: an ``AlignPreprocessor`` for raw images; None if there are none.
         **kwargs: passed to ``keras.Model``.
 
     Input: ``images``, ``(batch, height, width, 3)``, of any size: floats, or uint8 that the
@@ -54,12 +54,12 @@ class AlignImageClassifier(keras_internals.BuiltBeforeFit):
         self.image_encoder = image_encoder
         self.dtype_policy = (
             image_encoder.dtype_policy
-        )  # else images would be cast to the global one
+        )  # otherwise images would be cast to the global policy
         self.head = keras.layers.Dense(
             len(class_names),
-            # Whatever the scale of the features, training starts at chance.
+            # Training starts at chance, whatever the scale of the features.
             kernel_initializer="zeros",
-            # A softmax of float16 logits would be coarse.
+            # A softmax of float16 logits would be imprecise.
             dtype="float32",
             name="head",
         )
@@ -72,18 +72,18 @@ class AlignImageClassifier(keras_internals.BuiltBeforeFit):
         self._traced: Callable[[tf.Tensor], tf.Tensor] | None = None
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Logits of a batch of images."""
+        """The logits of a batch of images."""
         images = raw_inputs.scaled(images, self.preprocessor)
         if training and self.image_encoder.trainable:
             return self.head(self.image_encoder(images, training=True))
-        # Passed explicitly: Keras would pass its own `training` on.
+        # Given explicitly, since Keras would otherwise pass its own `training`.
         features = distribution.on_a_share(
             lambda share: self.image_encoder(share, training=False), images
         )
         return self.head(features)
 
     def score(self, images: Any, batch_size: int = 32, cropped: bool = False) -> np.ndarray:
-        """Logits of raw images.
+        """The logits of raw images.
 
         Args:
             images: in any form that ``AlignDualEncoder.encode_images`` takes.
@@ -94,8 +94,8 @@ class AlignImageClassifier(keras_internals.BuiltBeforeFit):
             A NumPy array, float32, ``(count, classes)``; their softmax gives probabilities.
 
         Raises:
-            ItemError: if an item is not an image, with its place in the list.
-            MissingItemError: if there is no such file.
+            ItemError: if an item is not an image; states its index in the list.
+            MissingItemError: if an image file does not exist.
         """
         if self._traced is None:
             self._traced = tf.function(self.call, reduce_retracing=True, autograph=False)

@@ -1,4 +1,4 @@
-"""The EfficientNet tower: images to pooled features."""
+"""The EfficientNet tower: converts images to pooled features."""
 
 import functools
 import itertools
@@ -18,7 +18,7 @@ from align_keras.models import efficientnet, precision, presets, space_to_batch
 
 @keras.saving.register_keras_serializable(package="align_keras")
 class ImageEncoder(keras.Model):
-    """EfficientNet up to the input of its top convolution, unless told, averaged over space.
+    """EfficientNet, by default up to the input of its top convolution, averaged over space.
 
     The paper's tower ends there (sec. 4.1: "without training the 1x1 conv layer in the
     classification head"): 640 wide for B7, 1376 for L2.
@@ -29,22 +29,22 @@ class ImageEncoder(keras.Model):
         batch_norm_momentum: momentum of every batch-norm layer's moving averages. keras-hub's
             "v1" blocks ignore the backbone's own argument, so it is set here.
         synchronized_batch_norm: whether batch norm uses statistics of the global batch instead of
-            each replica's share. The paper does not say which it used. Only with the global batch
-            is the result independent of the number of replicas.
-        first_block_residuals: whether the first block of a stage has a residual where its
+            each replica's share. The paper does not state which it used. Only statistics of the
+            global batch make the result independent of the number of replicas.
+        first_block_residuals: whether the first block of a stage has a residual connection if its
             shapes allow one, as in the original. Hugging Face's ``AlignModel`` never has one. At
             the published widths no shape allows one, so there is no difference.
         top_convolution: whether the features come after the top 1x1 convolution (1,280 wide for
             B0), as in ImageNet classifiers. The paper takes them before it. A frozen tower gives
-            better features there.
+            better features after it.
 
-    With ``trainable = False`` the tower computes as in inference during training, and no gradient
-    passes through it: it costs only a forward pass.
+    With ``trainable = False`` the tower computes as in inference even during training, and no
+    gradient passes through it. Training then costs only a forward pass of the tower.
 
-    With ``rematerialize = True`` training keeps only what enters each block (see
-    ``ContrastiveModel.compile``). ``space_to_batch`` says whether training cuts images into chunks
-    in the first stages (``align_keras.models.space_to_batch``): ``None``, the default, on TPUs
-    only. Neither changes the results nor is saved.
+    With ``rematerialize = True`` training keeps only the inputs of each block (see
+    ``ContrastiveModel.compile``). ``space_to_batch`` decides whether training cuts images into
+    chunks in the first stages (``align_keras.models.space_to_batch``); ``None``, the default, means
+    on TPUs only. Neither setting changes the results, and neither is saved.
 
     Input: ``images``, float, ``(batch, height, width, 3)``, scaled to -1 .. 1.
     Output: features, ``(batch, width of the last stage)``.
@@ -73,7 +73,7 @@ class ImageEncoder(keras.Model):
         tower, cuts = efficientnet.rewire(backbone, first_block_residuals, top_convolution)
         super().__init__(inputs=tower.input, outputs=pooling(tower.output), **kwargs)
         parts = [keras.Model(*ends) for ends in itertools.pairwise([*cuts, self.output])]
-        # In a function, because Keras would save the layers of an attribute twice.
+        # In a function, since Keras would save the layers of an attribute twice.
         self._parts = lambda: parts
         self.rematerialize = False
         self.space_to_batch: bool | None = None
@@ -87,9 +87,10 @@ class ImageEncoder(keras.Model):
                 layer.activation = silu
 
         # === Config ===
-        # Only the config: keeping the backbone would keep the weights of its unused top layers.
+        # Only the config: keeping the backbone would also keep the weights of its unused top
+        # layers.
         self._backbone_config = keras.saving.serialize_keras_object(backbone)
-        # The tower takes the precision policy of the layers that it was given.
+        # The tower uses the precision policy of the given layers.
         self._backbone_config["config"].pop("dtype", None)
         self.dtype_policy = policy
         self.batch_norm_momentum = batch_norm_momentum
@@ -100,12 +101,12 @@ class ImageEncoder(keras.Model):
     def call(
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """Features of a batch of images; see the class."""
+        """The features of a batch of images; see the class."""
         is_frozen = training and not self.trainable
-        # keras-hub's blocks make layers, such as `Add`, while they are called.
+        # keras-hub's blocks create layers, such as `Add`, during the call.
         with precision.dtype_policy(self.dtype_policy):
             features = self._features(inputs, training and not is_frozen, mask)
-        # A gradient tape does not know that the layers are frozen and would go back through them.
+        # A gradient tape does not know that the layers are frozen, and would go back through them.
         return tf.stop_gradient(features) if is_frozen else features
 
     def _features(self, inputs, training, mask):
@@ -137,7 +138,7 @@ class ImageEncoder(keras.Model):
 
     @property
     def synchronized_batch_norm(self) -> bool:
-        """Whether batch statistics are those of the global batch; may be set."""
+        """Whether batch statistics are those of the global batch; can be set."""
         return self._synchronized_batch_norm
 
     @synchronized_batch_norm.setter
@@ -148,7 +149,7 @@ class ImageEncoder(keras.Model):
 
     @property
     def frozen_statistics(self) -> bool:
-        """Whether training also uses the moving statistics, without updating them; may be set.
+        """Whether training also uses the moving statistics, without updating them; can be set.
 
         Scales and offsets are still trained. This is a training option and is not saved.
         """
@@ -168,7 +169,7 @@ class ImageEncoder(keras.Model):
 
     @property
     def stages(self) -> list[list[keras.Variable]]:
-        """The weights that may be trained by depth: those of the stem, and of each stage."""
+        """The trainable weights by depth: those of the stem, then those of each stage."""
         found: dict[str, list[keras.Variable]] = {}
         stem, *blocks, top = self._parts()
         stage = ""
@@ -180,12 +181,12 @@ class ImageEncoder(keras.Model):
 
     @property
     def backbone_config(self) -> dict:
-        """The arguments that the ``EfficientNetBackbone`` was made with, a dict."""
+        """The arguments with which the ``EfficientNetBackbone`` was created, as a dict."""
         return dict(self._backbone_config["config"])
 
     @property
     def has_first_block_residuals(self) -> bool:
-        """Whether the first block of any stage has a residual."""
+        """Whether the first block of any stage has a residual connection."""
         return efficientnet.has_first_block_residuals(self)
 
     def get_config(self) -> dict:
@@ -195,7 +196,7 @@ class ImageEncoder(keras.Model):
             "batch_norm_momentum": self.batch_norm_momentum,
             "synchronized_batch_norm": self.synchronized_batch_norm,
             "first_block_residuals": self.first_block_residuals,
-            # Only where it is on: fingerprints were stored before it was an option.
+            # Stored only if it is on, since fingerprints were stored before the option existed.
             **({"top_convolution": True} if self.top_convolution else {}),
             "name": self.name,
             "trainable": self.trainable,
@@ -223,7 +224,7 @@ def build_image_encoder(name: str, **options) -> ImageEncoder:
         An ``ImageEncoder``.
 
     Raises:
-        ValueError: if there is no such name.
+        ValueError: if the name is unknown.
     """
     size = presets.find(presets.IMAGE_ENCODERS, name, "image encoder")
     dropout = efficientnet.keras_hub_dropout(

@@ -1,4 +1,4 @@
-"""Opens presets: keras-hub's files, or a checkpoint in Hugging Face's layout."""
+"""Opens presets, either keras-hub's files or a checkpoint in Hugging Face's layout."""
 
 import contextlib
 import os
@@ -20,24 +20,24 @@ def opened(
     task_cls: type | None = None,
     dtype: str | keras.DTypePolicy | None = None,
 ) -> Iterator[keras_internals.PresetLoader]:
-    """Opens a preset; what fails inside the ``with`` is raised as one line that names it.
+    """Opens a preset. Errors inside the block are raised as one line that names the preset.
 
-    The files of a local folder with ``checksums`` are held against them first.
+    The files of a local folder with checksums are verified first.
 
     Args:
-        preset: a folder, also ``"gs://..."``, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
-        backbone_cls: the class of the backbone that it must hold; None if none need be in it.
-        task_cls: the class of the task that it must hold, if it holds one.
-        dtype: the precision policy inside the ``with``; None leaves the global one.
+        preset: a folder, ``"gs://..."``, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
+        backbone_cls: the required class of the backbone; None if the preset need not hold one.
+        task_cls: the required class of the task, if the preset holds one.
+        dtype: the precision policy inside the block; None leaves the global one.
 
     Yields:
         A keras-hub preset loader, with ``load_backbone``, ``load_preprocessor`` and
         ``load_task``.
 
     Raises:
-        InputError: if a hub cannot be reached or refuses, the preset is of another kind, or a file
-            is not as it was written.
-        MissingInputError: if there is no such folder, or a file in it is missing.
+        InputError: if a hub cannot be reached or denies access, the preset has another class, or a
+            file has changed since it was written.
+        MissingInputError: if the folder or one of its files is missing.
     """
     preset = str(preset) if isinstance(preset, os.PathLike) else preset
     with hub.one_line(preset) as found, forced_policy(dtype):
@@ -48,7 +48,7 @@ def opened(
 def _loader(preset, backbone_cls, task_cls):
     config = hub.read_config(preset)
     if config is None and backbone_cls is not None:
-        raise MissingInputError(f"no {keras_internals.CONFIG_FILE} in it")
+        raise MissingInputError(f"no {keras_internals.CONFIG_FILE} in the preset")
     if config and config.get("model_type") == MODEL_TYPE:
         return transformers.Loader(preset, config)
     loader = hub.keras_loader(preset, config)

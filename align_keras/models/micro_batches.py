@@ -2,8 +2,8 @@
 
 A contrastive loss cannot be averaged over parts of the batch. But its gradient needs the
 activations of only one part at a time (Gao et al., 2021, "GradCache"): embed all parts without a
-tape, take the loss's gradient with respect to the embeddings, then run each part again and carry
-its slice of that gradient into the weights.
+tape, take the loss's gradient with respect to the embeddings, then run each part again and
+propagate its slice of that gradient to the weights.
 """
 
 import itertools
@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from align_keras.layers import batch_norm
 
-# A weight that the outputs do not depend on.
+# For weights on which the outputs do not depend.
 _UNCONNECTED = tf.UnconnectedGradients.ZERO
 Prepare = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
 
@@ -28,18 +28,18 @@ def gradients(
     micro_batch_size: int | None = None,
     prepare: Prepare = dict,
 ) -> tuple[Any, list[tf.Tensor]]:
-    """Gradients of a loss of the embeddings, with all or a part of the activations in memory.
+    """Gradients of a loss of the embeddings, keeping the activations of all rows or of one part.
 
     Args:
         backbone: an ``AlignBackbone``.
-        inputs: its inputs, or what ``prepare`` makes them of.
+        inputs: inputs of the backbone, or what ``prepare`` converts to them.
         losses_of: a function from the backbone's outputs to any results and the loss, a scalar.
-        variables: those of the backbone and of ``losses_of``.
-        micro_batch_size: rows a part, see ``embed``; ``None`` for all rows at once.
-        prepare: makes the backbone's inputs of a part, when it is embedded.
+        variables: the variables of the backbone and of ``losses_of``.
+        micro_batch_size: rows per part, see ``embed``; ``None`` for all rows at once.
+        prepare: converts a part to inputs of the backbone, at the time when the part is embedded.
 
     Returns:
-        The results of ``losses_of``, and a list of gradients, float32, one for each variable.
+        The results of ``losses_of``, and a list of float32 gradients, one for each variable.
 
     Raises:
         ValueError: as in ``embed``.
@@ -73,19 +73,21 @@ def embed(
 
     Args:
         backbone: an ``AlignBackbone``.
-        inputs: its inputs, of static shapes.
-        micro_batch_size: rows a part; divides the batch.
+        inputs: inputs of the backbone, of static shapes.
+        micro_batch_size: rows per part; must divide the batch.
         prepare: as in ``gradients``.
 
     Returns:
-        ``(embeddings, replay)``: the backbone's outputs for the whole batch, and a function from
-        the loss's gradients with respect to those to a dict of gradients by the variables'
-        ``ref()``. It runs every part again with the same dropout masks. Batch norm normalises
-        each part by its own statistics, also where it is synchronised, so that replicas give what
-        one device with the same parts does; its moving averages move once, to their mean.
+        ``(embeddings, replay)``: the backbone's outputs for the entire batch, and a function. The
+        function takes the loss's gradients with respect to these outputs, and returns a dict of
+        gradients by the variables' ``ref()``. It runs every part again with the same dropout masks.
+        Batch norm normalises each part by its own statistics, even when synchronised, so that
+        replicas give the same results as one device with the same parts. Its moving averages are
+        updated once, with the mean of the parts.
 
     Raises:
-        ValueError: if ``micro_batch_size`` does not divide the batch, or its size is not static.
+        ValueError: if ``micro_batch_size`` does not divide the batch, or the batch size is not
+            static.
     """
     parts = _Parts(backbone, inputs, micro_batch_size, prepare)
     embeddings, averages = parts.embed()
@@ -93,7 +95,7 @@ def embed(
 
 
 class _Parts:
-    """A batch cut into parts, and the backbone's state before the first of them."""
+    """A batch cut into parts, and the backbone's state before the first part."""
 
     def __init__(
         self,
@@ -118,7 +120,8 @@ class _Parts:
             name: tf.reshape(value, [self.count, self.size, *value.shape[1:]])
             for name, value in inputs.items()
         }
-        # Seeds of dropout, and moving averages: each part changes them, but no frozen tower's.
+        # Seeds of dropout, and moving averages. Each part changes them, except those of a frozen
+        # tower.
         towers = [backbone.image_encoder, backbone.text_encoder]
         frozen = {id(weight) for tower in towers if not tower.trainable for weight in tower.weights}
         variables = [own for own in backbone.non_trainable_variables if id(own) not in frozen]
@@ -135,7 +138,7 @@ class _Parts:
         return self.backbone.embed_pairs(self.prepare(inputs), training=True)
 
     def embed(self):
-        """Embeddings of all parts, and the mean of the moving averages after each of them."""
+        """The embeddings of all parts, and the mean of the moving averages after each part."""
 
         def embed_and_average(index):
             _assign(self.moving, self.moving_before)
@@ -153,13 +156,14 @@ class _Parts:
                 fn_output_signature=(outputs, averages),
                 parallel_iterations=1,
             )
-        # Each moved from the same start: their mean is one step towards the parts' mean.
+        # Each part started from the same averages, so their mean is one step towards the parts'
+        # mean.
         averages = [tf.reduce_mean(average, axis=0) for average in averages]
         rows = self.count * self.size
         return {n: tf.reshape(value, [rows, width]) for n, value in embeddings.items()}, averages
 
     def replay(self, d_embeddings, averages):
-        """Gradients by the variables' ``ref()``: every part once more, from the same state."""
+        """Gradients by the variables' ``ref()``: runs every part again, from the same state."""
         _assign(self.state, self.before)
         variables = [variable.value for variable in self.backbone.trainable_variables]
         d_parts = {
@@ -189,7 +193,7 @@ class _Parts:
 
 
 def _dense(gradient):
-    # Of an embedding it is sparse; of a variable in half precision it is float32 too.
+    # The gradient of an embedding is sparse. Gradients of half-precision variables become float32.
     return tf.cast(tf.convert_to_tensor(gradient), tf.float32)
 
 

@@ -1,4 +1,4 @@
-"""The precision policy while a model is built or loaded."""
+"""Sets the precision policy while a model is built or loaded."""
 
 import contextlib
 import contextvars
@@ -14,9 +14,9 @@ _FORCED: contextvars.ContextVar[str | keras.DTypePolicy | None] = contextvars.Co
 
 @contextlib.contextmanager
 def dtype_policy(policy: str | keras.DTypePolicy | None) -> Iterator[None]:
-    """Makes ``policy`` the global precision policy for a while; None leaves it.
+    """Makes ``policy`` the global precision policy inside the block; None leaves it unchanged.
 
-    keras-hub's EfficientNet reads the global policy only.
+    This is needed since keras-hub's EfficientNet uses only the global policy.
     """
     before = keras.config.dtype_policy()
     if policy is not None:
@@ -29,9 +29,10 @@ def dtype_policy(policy: str | keras.DTypePolicy | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def forced_policy(policy: str | keras.DTypePolicy | None) -> Iterator[None]:
-    """Loads models in ``policy`` inside the context, not in the one they were saved with.
+    """Inside the block, models are loaded in ``policy``, not in the policy they were saved with.
 
-    None stands for the global policy. So presets are loaded, which are for use in any precision.
+    None stands for the global policy. Presets are loaded this way, since they can be used in any
+    precision.
     """
     policy = policy or keras.config.dtype_policy()
     token = _FORCED.set(policy)
@@ -44,12 +45,13 @@ def forced_policy(policy: str | keras.DTypePolicy | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def saved_policy(config: Any) -> Iterator[str | keras.DTypePolicy | None]:
-    """Sets the global policy, inside the context, to the saved one, unless another is forced.
+    """Inside the block, the global policy is the saved one, unless another is forced.
 
-    So a ``.keras`` file gives the same numbers under any global policy.
+    A ``.keras`` file thus gives the same numbers under any global policy.
 
     Args:
-        config: the saved policy: a name, or as Keras serialises one; None where none was saved.
+        config: the saved policy: a name, or a policy as Keras serialises it; None if none was
+            saved.
 
     Yields:
         The policy; None for the global one.

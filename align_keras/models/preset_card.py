@@ -1,4 +1,4 @@
-"""The card of a model, ``README.md``: Markdown with a head in YAML, as the hubs show it."""
+"""The card of a model, ``README.md``: Markdown with a YAML header, as the hubs display it."""
 
 import contextlib
 import dataclasses
@@ -26,10 +26,10 @@ _NO_LICENCE = (
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A metric of held-out data."""
+    """A metric on held-out data."""
 
     name: str
-    """As of ``evaluation.metrics``, such as ``i2t_recall_at_1``."""
+    """Name as in ``evaluation.metrics``, such as ``i2t_recall_at_1``."""
     title: str
     value: float
     chance: float | None = None
@@ -37,51 +37,51 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What a run knows of the model that it made; empty fields are not known."""
+    """What a run knows about the origin of its model; empty fields are unknown."""
 
     license: str = ""
-    """An identifier of Hugging Face's hub, such as ``apache-2.0``."""
+    """A licence identifier of Hugging Face's hub, such as ``apache-2.0``."""
     base_models: Sequence[str] = ()
-    """Models on Hugging Face's hub that it started from, ``USER/MODEL``."""
+    """Models on Hugging Face's hub that training started from, ``USER/MODEL``."""
     data: Sequence[str] = ()
-    """Lines, in Markdown."""
+    """Lines of Markdown."""
     training: Sequence[str] = ()
-    """Lines, in Markdown."""
+    """Lines of Markdown."""
     figures: Sequence[Figure] = ()
     held_out: str = ""
-    """The data of the figures."""
+    """The data on which the figures were measured."""
     command: str = ""
-    """What gives the figures."""
+    """The command that gives the figures."""
     date: str = ""
-    """Of the figures."""
+    """The date of the figures."""
 
 
 def of_dual_encoder(model: Any, origin: Origin | None = None) -> str:
-    """The card of an ``AlignDualEncoder``, Markdown.
+    """The Markdown card of an ``AlignDualEncoder``.
 
     Args:
-        model: with or without a preprocessor.
-        origin: what is known of its training; None: nothing.
+        model: the model, with or without a preprocessor.
+        origin: what is known about the training; None if nothing is known.
     """
     backbone, pre, origin = model.backbone, model.preprocessor, origin or Origin()
     limits = [
-        "For search, zero-shot classification and as features, on images and captions like those "
-        "that it was trained on. On others measure first.",
+        "For search, zero-shot classification and as features, on images and captions like "
+        "those of its training data. On other data, measure first.",
         "Captions carry prejudices, and a model learns them: do not use it to identify or judge "
         "people. Bias was not measured.",
-        "A similarity is no probability. Compare similarities of one model only.",
+        "A similarity is not a probability. Only compare similarities of the same model.",
     ]
     reads = []
     if pre is not None:
         limits.insert(
             1,
             f"Images are resized to {pre.image_size} x {pre.image_size} pixels, so small details "
-            f"are lost; captions end after {pre.sequence_length} word pieces.",
+            f"are lost. Captions are cut after {pre.sequence_length} word pieces.",
         )
         reads = [
             f"images of {pre.image_size} x {pre.image_size} pixels, stretched to "
             f"{pre.resize_size} x {pre.resize_size} first",
-            f"captions of up to {pre.sequence_length} word pieces, of a vocabulary of "
+            f"captions of up to {pre.sequence_length} word pieces, from a vocabulary of "
             f"{len(pre.vocabulary):,}",
         ]
     return _render(
@@ -92,7 +92,7 @@ def of_dual_encoder(model: Any, origin: Origin | None = None) -> str:
         [
             f"image tower: {backbone.image_encoder.count_params():,} parameters",
             f"text tower: {backbone.text_encoder.count_params():,} parameters",
-            f"embeddings: {backbone.projection_dim} numbers of unit norm",
+            f"embeddings: {backbone.projection_dim} numbers, unit norm",
             f"temperature: {float(model.temperature.numpy()):.4g}",
             *reads,
         ],
@@ -107,12 +107,12 @@ def of_dual_encoder(model: Any, origin: Origin | None = None) -> str:
 
 
 def of_classifier(classifier: Any, name: str, origin: Origin) -> str:
-    """The card of an ``AlignImageClassifier``, Markdown.
+    """The Markdown card of an ``AlignImageClassifier``.
 
     Args:
-        classifier: with its preprocessor.
-        name: of the model.
-        origin: what is known of its training.
+        classifier: the classifier with its preprocessor.
+        name: name of the model.
+        origin: what is known about the training.
     """
     size = classifier.preprocessor.image_size
     names = ", ".join(classifier.class_names[:20])
@@ -133,9 +133,9 @@ def of_classifier(classifier: Any, name: str, origin: Origin) -> str:
             'classifier = keras.models.load_model("classifier.keras")',
         ],
         [
-            "For photographs of these classes, like those that it was trained on. An image of "
-            "another class gets one of these.",
-            "A softmax of the logits is no calibrated probability.",
+            "For photographs of these classes, like those of its training data. An image of "
+            "another class is assigned to one of these.",
+            "The softmax of the logits is not a calibrated probability.",
             "Bias was not measured: do not use it to identify or judge people.",
         ],
         origin,
@@ -143,8 +143,8 @@ def of_classifier(classifier: Any, name: str, origin: Origin) -> str:
 
 
 def _head(library: str, pipeline: str, name: str, origin: Origin) -> str:
-    """The YAML that hubs read, by Hugging Face's own writer."""
-    # Not at the top: it is slow to import, and few programs save a model.
+    """The YAML header for the hubs, from Hugging Face's own writer."""
+    # Not imported at the top: the import is slow, and few programs save a model.
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -178,7 +178,7 @@ def _render(
     limits: Sequence[str],
     origin: Origin,
 ) -> str:
-    unknown = ("Not known: the model was saved without a run.",)
+    unknown = ("Unknown: the model was saved without a run.",)
     licence = f"`{origin.license}`" if origin.license else _NO_LICENCE
     lines = [
         *("---", head.strip(), "---", f"# {name}", "", what, ""),
@@ -215,11 +215,12 @@ def _figures(origin: Origin) -> Iterator[str]:
 
 
 def keep_edited(before: AnyPath, new: AnyPath) -> bool:
-    """Copies a card that somebody has edited, before a new one takes its place.
+    """Keeps a copy of a card that the user has edited, before a new card replaces it.
 
     Args:
-        before: the folder as it is; it need not exist.
-        new: a folder that replaces it, or whose files do, or itself; gets ``EARLIER_CARD``.
+        before: the folder with the current card; it need not exist.
+        new: the folder for the copy, ``EARLIER_CARD``: one that will replace ``before``, or
+            ``before`` itself.
 
     Returns:
         Whether there was an edited card.
@@ -233,19 +234,19 @@ def keep_edited(before: AnyPath, new: AnyPath) -> bool:
 
 
 def _is_as_written(card: AnyPath) -> bool:
-    with contextlib.suppress(InputError):  # a damaged list
+    with contextlib.suppress(InputError):  # the list of checksums is damaged
         listed = checksums.read(checksums.list_of(card.parent)) or {}
         return listed.get(CARD) == checksums.of_file(card)
     return False
 
 
 def write(folder: Path, before: str | os.PathLike[str] | AnyPath, text: str) -> None:
-    """Writes a card into a folder whose files will replace those of another.
+    """Writes a card into a folder whose files will replace those of another folder.
 
     Args:
-        folder: new.
-        before: the folder that its files go to.
-        text: of the card.
+        folder: a new folder.
+        before: the folder whose files will be replaced.
+        text: text of the card.
     """
     keep_edited(paths.path_of(before), folder)
     (folder / CARD).write_text(text, encoding="utf-8")

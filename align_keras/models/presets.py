@@ -1,18 +1,18 @@
 """The named sizes, as plain data: image size first, then text size.
 
-A preset says how large each tower is and what it reads; ``build_backbone`` in
-``align_keras.models.backbone`` turns one into a model. Nothing branches on these names.
+A preset states the size of each tower and of its input. ``build_backbone`` in
+``align_keras.models.backbone`` turns it into a model. No code branches on these names.
 
-Sources are the sections of the paper (Jia et al., 2021). The paper does not give
-BERT-Mini's dimensions; those here are the ones of the published BERT-Mini.
+The sections in the comments are those of the paper (Jia et al., 2021). The paper does not state the
+dimensions of BERT-Mini; those below are from the published BERT-Mini.
 """
 
 from align_keras.wording import choose
 
-# EfficientNet-B0's seven stages (Tan and Le, 2019); each size scales width and depth. "v1" for
-# the first stage, whose blocks do not expand: keras-hub's "unfused" would project with 3 x 3
-# there; the later stages' "unfused" pads "same", as the original does. ``ImageEncoder`` pads the
-# stem.
+# EfficientNet-B0's seven stages (Tan and Le, 2019); each size scales width and depth. The first
+# stage uses "v1", since its blocks do not expand and keras-hub's "unfused" would project with 3 x 3
+# there. The other stages use "unfused", which pads "same" like the original. ``ImageEncoder`` pads
+# the stem.
 _EFFICIENTNET = {
     "stackwise_kernel_sizes": [3, 3, 5, 3, 5, 5, 3],
     "stackwise_num_repeats": [1, 2, 2, 3, 3, 4, 1],
@@ -24,16 +24,16 @@ _EFFICIENTNET = {
     "stackwise_block_types": ["v1"] + ["unfused"] * 6,
     "include_stem_padding": False,
     "stem_conv_padding": "valid",
-    # The original never rounds a width down by more than a tenth: matters for B3's 19.2.
+    # The original never rounds a width down by more than a tenth. This matters for B3's 19.2.
     "cap_round_filter_decrease": True,
     "batch_norm_epsilon": 1e-3,
-    # Drop-connect of the last block; earlier ones have less.
+    # Drop-connect rate of the last block; earlier blocks have lower rates.
     "dropout": 0.2,
 }
 
-# Four stages of EfficientNetV2's fused blocks, for images of 64 pixels on a CPU: plain 3 x 3
-# convolutions and early strides keep the time out of depthwise convolutions, batch norm and
-# activations, where the scaled-down B0 spends it (recipes/README.md has the figures).
+# Four stages of EfficientNetV2's fused blocks, for images of 64 pixels on a CPU. With plain 3 x 3
+# convolutions and early strides, depthwise convolutions, batch norm and activations take little
+# time. In a scaled-down B0 they take most of it (figures in recipes/README.md).
 _EFFICIENTNET_NANO = {
     "stackwise_kernel_sizes": [3, 3, 3, 3],
     "stackwise_num_repeats": [1, 1, 1, 2],
@@ -58,7 +58,7 @@ IMAGE_ENCODERS = {
         "depth_coefficient": 1.0,
         "dropout": 0.0,
     },
-    # Width and depth: Tan and Le, 2019; L2: Xie et al., 2020.
+    # Width and depth of B0 to B7 from Tan and Le, 2019; of L2 from Xie et al., 2020.
     "efficientnet_b0": {**_EFFICIENTNET, "width_coefficient": 1.0, "depth_coefficient": 1.0},
     "efficientnet_b1": {**_EFFICIENTNET, "width_coefficient": 1.0, "depth_coefficient": 1.1},
     "efficientnet_b2": {**_EFFICIENTNET, "width_coefficient": 1.1, "depth_coefficient": 1.2},
@@ -70,7 +70,7 @@ IMAGE_ENCODERS = {
     "efficientnet_l2": {**_EFFICIENTNET, "width_coefficient": 4.3, "depth_coefficient": 5.3},
 }
 
-#: Arguments of ``keras_hub.models.BertBackbone``, less the vocabulary's size.
+#: Arguments of ``keras_hub.models.BertBackbone``, without the vocabulary size.
 TEXT_ENCODERS = {
     "bert_tiny": {
         "num_layers": 2,
@@ -116,10 +116,10 @@ TEXT_ENCODERS = {
     },
 }
 
-#: Two towers and what joins them. ``sequence_length`` is the most word pieces, [CLS] and [SEP]
-#: included; ``vocabulary_size`` that of the paper's own vocabulary.
+#: Two towers and the width of their shared space. ``sequence_length`` is the maximum number of word
+#: pieces, including [CLS] and [SEP]. ``vocabulary_size`` is that of the paper's vocabulary.
 PRESETS = {
-    # Sec. 5: the headline model.
+    # Sec. 5: the main model.
     "align_l2_large": {
         "image_encoder": "efficientnet_l2",
         "text_encoder": "bert_large",
@@ -127,7 +127,8 @@ PRESETS = {
         "sequence_length": 64,
         "vocabulary_size": 100_000,
     },
-    # Sec. 6.1: the ablations' largest pair short of the headline's; also the public weights'.
+    # Sec. 6.1: the largest pair of towers in the ablations besides the main model. The public
+    # weights have this size too.
     "align_b7_base": {
         "image_encoder": "efficientnet_b7",
         "text_encoder": "bert_base",
@@ -135,7 +136,7 @@ PRESETS = {
         "sequence_length": 64,
         "vocabulary_size": 100_000,
     },
-    # Sec. 6.1: the ablations of width, negatives and temperature.
+    # Sec. 6.1: the ablations of embedding width, negatives and temperature.
     "align_b5_base": {
         "image_encoder": "efficientnet_b5",
         "text_encoder": "bert_base",
@@ -143,7 +144,7 @@ PRESETS = {
         "sequence_length": 64,
         "vocabulary_size": 100_000,
     },
-    # The paper's CC3M ablation's model.
+    # The model of the paper's CC3M ablation.
     "align_b3_mini": {
         "image_encoder": "efficientnet_b3",
         "text_encoder": "bert_mini",
@@ -163,7 +164,7 @@ PRESETS = {
 
 
 def find(sizes: dict[str, dict], name: str, kind: str) -> dict:
-    """The entry of a table above; a ValueError that lists the names if it has no such one."""
+    """An entry of a table above; raises a ValueError that lists the names if it does not exist."""
     if name not in sizes:
         raise ValueError(f"unknown {kind} {name!r}; {choose(name, sorted(sizes))}")
     return sizes[name]

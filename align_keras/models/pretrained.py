@@ -1,4 +1,4 @@
-"""Towers that start from trained weights, and the preprocessing that these expect."""
+"""Towers with pretrained weights, and the preprocessing that they need."""
 
 import os
 
@@ -18,14 +18,14 @@ def load_image_encoder(preset: str | os.PathLike, **options) -> ImageEncoder:
     Args:
         preset: ``"efficientnet_b0_ra_imagenet"`` or another of keras-hub's names, a local
             folder, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
-        **options: of ``ImageEncoder``.
+        **options: arguments of ``ImageEncoder``.
 
     Returns:
-        An ``ImageEncoder``. Its images are scaled as ``pixel_scaling`` says.
+        An ``ImageEncoder``. Its images must be scaled according to ``pixel_scaling``.
 
     Raises:
-        InputError: if it is not a preset of this class, or a hub cannot be reached.
-        MissingInputError: if the folder is missing.
+        InputError: if it is not a preset of this class, or the hub cannot be reached.
+        MissingInputError: if the folder does not exist.
     """
     with hub.one_line(preset) as found:
         backbone = keras_hub.models.EfficientNetBackbone.from_preset(found)
@@ -33,10 +33,10 @@ def load_image_encoder(preset: str | os.PathLike, **options) -> ImageEncoder:
 
 
 def pixel_scaling(preset: str | os.PathLike) -> dict:
-    """The ``pixel_scale`` and ``pixel_offset`` that such a tower was trained with, a dict.
+    """The ``pixel_scale`` and ``pixel_offset`` with which an image tower was trained, as a dict.
 
-    They stand in ``image_converter.json`` or, in timm's layout, which keras-hub reads too, in
-    ``config.json``. Empty if the preset does not say.
+    They are stored in ``image_converter.json`` or, in timm's layout, in ``config.json``; keras-hub
+    reads both. The dict is empty if the preset does not state them.
     """
     with hub.one_line(preset) as found:
         if hub.has_file(found, "image_converter.json"):
@@ -58,24 +58,24 @@ def pixel_scaling(preset: str | os.PathLike) -> dict:
 def load_text_encoder(
     preset: str | os.PathLike, approximate_gelu: bool | None = None, **options
 ) -> TextEncoder:
-    """A text tower with the weights of a BERT; reads ``word_pieces``'s vocabulary.
+    """A text tower with the weights of a BERT; its vocabulary comes from ``word_pieces``.
 
-    The tower's output is the last hidden state at [CLS] (paper, sec. 4.1), also where the BERT was
-    trained for the mean over all positions, as sentence-transformers' are.
+    The tower's output is the last hidden state at [CLS] (paper, sec. 4.1). This also holds for a
+    BERT that was trained with the mean over all positions, such as those of sentence-transformers.
 
     Args:
         preset: ``"bert_base_en_uncased"`` or another of keras-hub's names, a local folder,
-            ``"hf://USER/MODEL"`` or ``"kaggle://..."``; in keras-hub's layout or Hugging Face's.
-        approximate_gelu: as in ``TextEncoder``; None for what ``has_approximate_gelu`` says.
-        **options: further ones of ``TextEncoder``.
+            ``"hf://USER/MODEL"`` or ``"kaggle://..."``, in keras-hub's or Hugging Face's layout.
+        approximate_gelu: as in ``TextEncoder``; None for the result of ``has_approximate_gelu``.
+        **options: further arguments of ``TextEncoder``.
 
     Returns:
         A ``TextEncoder``.
 
     Raises:
-        InputError: if it is no BERT or asks for what keras-hub's BERT has not, or a hub cannot be
-            reached.
-        MissingInputError: if the folder, or a file in it, is missing.
+        InputError: if it is not a BERT, needs a feature that keras-hub's BERT does not have, or the
+            hub cannot be reached.
+        MissingInputError: if the folder or one of its files is missing.
     """
     options = {"name": "text_encoder", **options}
     with hub.one_line(preset) as found:
@@ -86,16 +86,16 @@ def load_text_encoder(
 
 
 def has_approximate_gelu(preset: str | os.PathLike) -> bool:
-    """Whether the GELU of such a tower is the tanh approximation.
+    """Whether the GELU of a text tower is the tanh approximation.
 
-    A ``config.json`` of Hugging Face's says so: ``gelu`` is the exact one, ``gelu_new`` and
-    ``gelu_pytorch_tanh`` the approximation. A preset of keras-hub's does not say; its BERT always
-    takes the approximation, also for those that were made from models with the exact GELU, such as
-    ``all_minilm_l6_v2_en`` and ``bge_base_en``.
+    Hugging Face's ``config.json`` states it: ``gelu`` is the exact GELU, ``gelu_new`` and
+    ``gelu_pytorch_tanh`` are the approximation. A preset of keras-hub does not state it. Its BERT
+    always uses the approximation, even for presets converted from models with the exact GELU, such
+    as ``all_minilm_l6_v2_en`` and ``bge_base_en``.
 
     Raises:
-        InputError: if it has another activation, or is no BERT.
-        MissingInputError: if the folder, or a file in it, is missing.
+        InputError: if it has another activation, or is not a BERT.
+        MissingInputError: if the folder or one of its files is missing.
     """
     with hub.one_line(preset) as found:
         config = _hugging_face_config(found)
@@ -103,13 +103,14 @@ def has_approximate_gelu(preset: str | os.PathLike) -> bool:
 
 
 def word_pieces(preset: str | os.PathLike) -> dict:
-    """The tokenizer of such a tower: arguments of ``AlignPreprocessor``, a dict.
+    """The tokenizer of a text tower, as a dict of arguments of ``AlignPreprocessor``.
 
-    They are ``vocabulary`` and ``lowercase``, and ``strip_accents`` in Hugging Face's layout.
+    The keys are ``vocabulary`` and ``lowercase``, and in Hugging Face's layout also
+    ``strip_accents``.
 
     Raises:
-        InputError: if its tokenizer is not BERT's WordPiece, or has settings of its own.
-        MissingInputError: if the folder, or a file in it, is missing.
+        InputError: if the tokenizer is not BERT's WordPiece tokenizer, or has unsupported settings.
+        MissingInputError: if the folder or one of its files is missing.
     """
     with hub.one_line(preset) as found:
         if (config := _hugging_face_config(preset)) is not None:
@@ -123,5 +124,5 @@ def _hugging_face_config(preset: str | os.PathLike) -> dict | None:
     """The ``config.json`` of a preset in Hugging Face's layout; None in keras-hub's."""
     config = hub.read_config(preset)
     if config is None:
-        raise MissingInputError("no config.json in it", remedy="give the folder of a BERT")
+        raise MissingInputError("no config.json in the folder", remedy="give the folder of a BERT")
     return None if "registered_name" in config else config

@@ -1,4 +1,4 @@
-"""Learning-rate factors of a model's weights, by tower and by depth."""
+"""Learning-rate factors for a model's weights, by tower and depth."""
 
 from align_keras.models.backbone import AlignBackbone
 
@@ -6,20 +6,21 @@ from align_keras.models.backbone import AlignBackbone
 def factors_by_path(
     backbone: AlignBackbone, image: float = 1.0, text: float = 1.0, layer_decay: float = 1.0
 ) -> dict[str, float]:
-    """The factor on the learning rate of each weight of the towers.
+    """The learning-rate factor of each weight of the towers.
 
-    In a tower with N blocks, block i (from 1) has ``layer_decay ** (N + 1 - i)``; what comes before
-    the blocks has ``layer_decay ** (N + 1)``. So has BEiT (Bao et al., 2022). The projections have
+    In a tower with N blocks, block i (from 1) has the factor ``layer_decay ** (N + 1 - i)``. Layers
+    before the blocks have ``layer_decay ** (N + 1)``, as in BEiT (Bao et al., 2022). The
+    projections have a factor of
     1. The blocks of EfficientNet are its stages.
 
     Args:
-        backbone: its towers have ``stages``.
+        backbone: a backbone whose towers have ``stages``.
         image: factor of the image tower.
         text: factor of the text tower.
-        layer_decay: factor from each block to the one before.
+        layer_decay: factor from each block to the block before it.
 
     Returns:
-        The factors by the paths of the weights, those of 1 left out.
+        The factors by the paths of the weights, without factors of 1.
     """
     factors: dict[str, float] = {}
     for tower, factor in ((backbone.image_encoder, image), (backbone.text_encoder, text)):

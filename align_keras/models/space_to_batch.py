@@ -1,13 +1,13 @@
-"""EfficientNet's first stages with each image cut into chunks of columns: space to batch.
+"""EfficientNet's first stages on images cut into chunks of columns: space to batch.
 
-A TPU lays activations out in tiles of 128 lanes. With 16 images per core the channels lie in the
-lanes, of which the first stages have 24 to 40: most of what they read and write is padding. Eight
-chunks an image make it a batch of 128, which fills the lanes. Convolutions of one pixel, batch
-norm and activations do not see the difference. A depthwise convolution needs columns of the
-neighbouring chunks, squeeze and excite the mean over an image's chunks, and drop-connect one draw
-an image. ``benchmarks/README.md`` has the bytes before and after.
+A TPU stores activations in tiles of 128 lanes. With 16 images per core the channels lie in the
+lanes. The first stages have only 24 to 40 channels, so most of what they read and write is padding.
+Eight chunks per image make a batch of 128, which fills the lanes. Convolutions of one pixel, batch
+norm and activations give the same results on chunks. A depthwise convolution also needs columns of
+the neighbouring chunks. Squeeze and excite needs the mean over all chunks of an image, and
+drop-connect needs one draw per image. ``benchmarks/README.md`` has the bytes before and after.
 
-The chunks of a batch stand in the order chunk, image: a neighbour is ``images`` rows away.
+A batch of chunks is ordered by chunk, then by image: neighbouring chunks are ``images`` rows apart.
 """
 
 import re
@@ -21,7 +21,7 @@ _LANES = 128
 
 
 def count_chunks(stem: keras.Model, block: keras.Model, images: tf.Tensor) -> int:
-    """How many chunks of an image fill the lanes; 1 if it cannot be cut.
+    """The number of chunks of an image that fill the lanes; 1 if the image cannot be cut.
 
     The second stage halves the columns, so each chunk has an even number of them.
 
@@ -42,13 +42,13 @@ def count_chunks(stem: keras.Model, block: keras.Model, images: tf.Tensor) -> in
 
 
 def _padding(stem):
-    """What the stem pads: ``((top, bottom), (left, right))``."""
+    """The padding of the stem: ``((top, bottom), (left, right))``."""
     layers = [layer for layer in stem.layers if isinstance(layer, keras.layers.ZeroPadding2D)]
     return layers[0].padding if layers else ((0, 0), (0, 0))
 
 
 def call_stem(stem: keras.Model, images: tf.Tensor, chunks: int) -> tf.Tensor:
-    """The stem's output in training mode, in chunks.
+    """The output of the stem in training mode, as chunks.
 
     Args:
         stem: the part of the tower before its first block.
@@ -72,21 +72,21 @@ def call_stem(stem: keras.Model, images: tf.Tensor, chunks: int) -> tf.Tensor:
 
 
 def can_cut(block: keras.Model, columns: int) -> bool:
-    """Whether a block can run on chunks of so many columns.
+    """Whether a block can run on chunks with this number of columns.
 
-    Its stride must leave a whole number of columns, and its kernel reach no further than into the
-    chunks beside.
+    The number of columns must be divisible by the stride, and the kernel may reach only into the
+    neighbouring chunks.
 
     Args:
-        block: the part of the tower that is one block.
-        columns: columns in a chunk of its input.
+        block: the part of the tower that forms the block.
+        columns: columns per chunk of the block's input.
     """
     (layers,) = efficientnet.blocks(block)
     if "depthwise" not in layers or _named(block, "projection_activation"):
         return False
     layer = layers["depthwise"]
     stride = layer.strides[1]
-    # keras-hub's "v1" pads both sides alike, which with a stride is not "same".
+    # keras-hub's "v1" pads both sides equally, which differs from "same" if there is a stride.
     same = stride == 1 or layer.padding == "same"
     return same and columns % stride == 0 and layer.kernel_size[1] // 2 <= columns
 
@@ -97,8 +97,8 @@ def call_block(
     """The output of a block on chunks.
 
     Args:
-        block: the part of the tower that is one block, of which ``can_cut`` is true.
-        features: its input, ``(chunks * images, height, columns, channels)``.
+        block: the part of the tower that forms the block; ``can_cut`` must be true for it.
+        features: input of the block, ``(chunks * images, height, columns, channels)``.
         chunks: number of chunks per image.
         training: the mode of batch norm and drop-connect.
 
@@ -118,7 +118,7 @@ def call_block(
         features *= tf.tile(gate, [chunks, 1, 1, 1])
     features = layers["project_bn"](layers["project"](features), training=training)
     if drop is not None:
-        # The draw of the whole image: the noise has one number an image.
+        # One draw for the entire image, since the noise has one number per image.
         images = features.shape[0] // chunks
         kept = drop(tf.ones([images, 1, 1, 1], features.dtype), training=training)
         features *= tf.tile(kept, [chunks, 1, 1, 1])
@@ -136,13 +136,13 @@ def _others(block):
 
 
 def _named(block, part):
-    """The layer of a "v1" block that serves as ``part``; None if it has none."""
+    """The layer of a "v1" block for ``part``; None if there is none."""
     found = (one for one in block.layers if re.fullmatch(rf"block\d+[a-z]_{part}", one.name))
     return next(found, None)
 
 
 def _depthwise(layer, features, chunks):
-    """A depthwise convolution over whole images; both of keras-hub's ways pad as "same"."""
+    """A depthwise convolution over entire images; both block types of keras-hub pad as "same" here."""
     (height, width), stride = features.shape[1:3], layer.strides[1]
     (top, bottom), (left, right) = (
         _same(size, kernel, stride)
@@ -160,13 +160,13 @@ def _depthwise(layer, features, chunks):
 
 
 def _same(size, kernel, stride):
-    """What "same" pads on both sides."""
+    """The padding of "same" on both sides."""
     padding = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return padding // 2, padding - padding // 2
 
 
 def _with_neighbours(features, images, left, right):
-    """Chunks with the nearest columns of the chunks beside them, or zeros at an image's edge."""
+    """Chunks extended by the nearest columns of their neighbours, or by zeros at an image's edge."""
     columns = [features]
     if left:
         last = features[:, :, -left:]
@@ -185,7 +185,7 @@ def _means(features, chunks):
 
 
 def join(features: tf.Tensor, chunks: int) -> tf.Tensor:
-    """Whole images, ``(images, height, width, channels)``, from chunks."""
+    """Joins chunks to images, ``(images, height, width, channels)``."""
     batch, height, columns, channels = features.shape
     features = tf.reshape(features, [chunks, batch // chunks, height, columns, channels])
     features = tf.transpose(features, [1, 2, 0, 3, 4])

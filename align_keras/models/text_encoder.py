@@ -1,4 +1,4 @@
-"""The BERT tower: word pieces to the [CLS] vector."""
+"""The BERT tower: converts word pieces to the [CLS] vector."""
 
 import functools
 from collections.abc import Mapping
@@ -17,24 +17,24 @@ from align_keras.models import precision, presets
 class TextEncoder(keras.Model):
     """BERT's last hidden state at [CLS] (paper, sec. 4.1).
 
-    BERT's own tanh pooler is left out: the paper's linear layer stands in its place, in
-    ``AlignBackbone``.
+    BERT's own tanh pooler is left out. The paper's linear layer, in ``AlignBackbone``, replaces it.
 
     Args:
         backbone: a ``keras_hub.models.BertBackbone``. Its layers are used, not copied; the
             pooler is left out of this model's weights.
-        approximate_gelu: whether the feed-forward layers' GELU is the tanh approximation, or
-            the exact one. Google's code had the exact one when the first BERTs were published
-            (google-research/bert, October 2018) and has the approximation since its commit
-            bee6030; so has keras-hub for all of its BERTs. Hugging Face's BERTs and the public
-            ALIGN checkpoint have the exact one.
+        approximate_gelu: whether the GELU of the feed-forward layers is the tanh approximation or
+            exact. Google's code had the exact GELU when the first BERTs were published
+            (google-research/bert, October 2018), and the approximation since its commit bee6030.
+            keras-hub uses the approximation for all of its BERTs. Hugging Face's BERTs and the
+            public ALIGN checkpoint use the exact GELU.
         pooling: ``"cls"``, or ``"mean"`` for the mean of the hidden states over a caption's word
-            pieces, [CLS] and [SEP] among them, which sentence-transformers' BERTs were trained for.
+            pieces, including [CLS] and [SEP]. The BERTs of sentence-transformers were trained with
+            ``"mean"``.
 
-    With ``trainable = False`` training takes the features of inference, and no gradient passes
-    through the tower: it costs a forward pass.
+    With ``trainable = False`` the tower computes as in inference even during training, and no
+    gradient passes through it. Training then costs only a forward pass of the tower.
 
-    With ``rematerialize = True`` training keeps only what enters each block (see
+    With ``rematerialize = True`` training keeps only the inputs of each block (see
     ``ContrastiveModel.compile``).
 
     Input: ``token_ids``, ``segment_ids``, ``padding_mask``, int32, ``(batch, sequence)``.
@@ -65,17 +65,17 @@ class TextEncoder(keras.Model):
             **kwargs,
         )
         embed = keras.Model(backbone.input, backbone.transformer_layers[0].input[0])
-        # In a function, since Keras would save the layers of an attribute once more.
+        # In a function, since Keras would save the layers of an attribute twice.
         self._parts = lambda: (embed, backbone.transformer_layers)
         self.rematerialize = False
-        # keras-hub has no argument for it.
+        # keras-hub has no argument for the activation.
         gelu = functools.partial(keras.activations.gelu, approximate=approximate_gelu)
         for block in backbone.transformer_layers:
             keras_internals.feed_forward_layers(block)[0].activation = gelu
 
         # === Config ===
         self._backbone_config = keras.saving.serialize_keras_object(backbone)
-        # The tower takes the precision policy of the layers that it was given.
+        # The tower uses the precision policy of the given layers.
         self._backbone_config["config"].pop("dtype", None)
         self.dtype_policy = backbone.dtype_policy
         self.approximate_gelu = approximate_gelu
@@ -87,7 +87,7 @@ class TextEncoder(keras.Model):
         training: bool | None = None,
         mask: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Features of a batch of captions; see the class."""
+        """The features of a batch of captions; see the class."""
         if training and not self.trainable:
             return tf.stop_gradient(super().call(inputs, training=False, mask=mask))
         if not (training and self.rematerialize):
@@ -102,13 +102,13 @@ class TextEncoder(keras.Model):
 
     @property
     def stages(self) -> list[list[keras.Variable]]:
-        """The weights that may be trained by depth: those of the embeddings, and of each block."""
+        """The trainable weights by depth: those of the embeddings, then those of each block."""
         embed, blocks = self._parts()
         return [part.trainable_variables for part in (embed, *blocks)]
 
     @property
     def backbone_config(self) -> dict:
-        """The arguments that the ``BertBackbone`` was made with, a dict."""
+        """The arguments with which the ``BertBackbone`` was created, as a dict."""
         return dict(self._backbone_config["config"])
 
     def get_config(self) -> dict:
@@ -116,7 +116,8 @@ class TextEncoder(keras.Model):
         return {
             "backbone": self._backbone_config,
             "approximate_gelu": self.approximate_gelu,
-            # Only where it is another: fingerprints were stored before it was an option.
+            # Stored only if it is not the default, since fingerprints were stored before the option
+            # existed.
             **({"pooling": self.pooling} if self.pooling != "cls" else {}),
             "name": self.name,
             "trainable": self.trainable,
@@ -148,15 +149,15 @@ def build_text_encoder(
     Args:
         name: ``"bert_tiny"``, ``"bert_mini"``, ``"bert_small"``, ``"bert_medium"``,
             ``"bert_base"`` or ``"bert_large"``.
-        vocabulary_size: word pieces; the paper's number by default.
-        sequence_length: word pieces per caption at most.
+        vocabulary_size: number of word pieces; by default that of the paper.
+        sequence_length: maximum number of word pieces per caption.
         **options: further arguments of ``TextEncoder``.
 
     Returns:
         A ``TextEncoder``.
 
     Raises:
-        ValueError: if there is no such name.
+        ValueError: if the name is unknown.
     """
     backbone = keras_hub.models.BertBackbone(
         **presets.find(presets.TEXT_ENCODERS, name, "text encoder"),

@@ -1,4 +1,4 @@
-"""Optimizers, schedules and averaged weights. Gradients are computed and summed elsewhere."""
+"""Optimizers, schedules and weight averages. Gradients are computed and summed elsewhere."""
 
 from align_keras.optimizers.averaging import averaged_weights
 from align_keras.optimizers.lamb import Lamb

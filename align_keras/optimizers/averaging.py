@@ -1,4 +1,4 @@
-"""The moving average of a model: of its weights, and of batch norm's statistics with them."""
+"""The moving average of a model's weights and of its batch norm statistics."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,27 +12,29 @@ from align_keras.optimizers.wrapping import inner_optimizer
 
 
 def average_statistics_too(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-    """Makes an optimizer that averages weights keep averages of batch norm's statistics as well.
+    """Makes an optimizer with weight averages also keep averages of batch norm statistics.
 
-    The statistics of the current weights do not fit averaged ones, which lag behind. EfficientNet's
-    authors average both alike (their ``ema_vars``); Keras's optimizers know trainable weights only.
-    The averages are variables of the optimizer, so that checkpoints and ``.keras`` files hold them.
+    The statistics of the current weights do not fit averaged weights, which lag behind.
+    EfficientNet's authors average both in the same way (their ``ema_vars``). Keras's optimizers
+    average only trainable weights. The averages are variables of the optimizer, so that checkpoints
+    and ``.keras`` files include them.
 
     Args:
-        model: with its weights.
-        optimizer: that will train them; one without ``use_ema`` is left alone. It is built.
+        model: the model with its weights.
+        optimizer: the optimizer that will train the weights; it is built. Without ``use_ema``
+            nothing is added.
     """
     inner = inner_optimizer(optimizer)
     if not inner.use_ema or hasattr(inner, "statistics_averages"):
         return
-    # First, since an optimizer keeps its variables in the order in which they are made.
+    # Built first, since an optimizer stores its variables in the order of their creation.
     if not optimizer.built:
         optimizer.build(model.trainable_variables)
     inner.statistics_averages = [
         inner.add_variable(
             variable.shape,
             dtype=variable.dtype,
-            # The same on every replica, where they are moved.
+            # The value is the same on every replica.
             aggregation="only_first_replica",
             name=f"{variable.path.replace('/', '_')}_average",
         )
@@ -41,18 +43,18 @@ def average_statistics_too(model: keras.Model, optimizer: keras.optimizers.Optim
 
 
 def update_statistics(model: keras.Model, steps_before: tf.Tensor) -> None:
-    """Moves the averages of the statistics as the optimizer has moved those of the weights.
+    """Updates the averages of the statistics, as the optimizer updates those of the weights.
 
     Args:
-        model: compiled, after a training step.
-        steps_before: the optimizer's number of steps before that step. A step that overflowed
-            float16 has not changed it, and moves no average.
+        model: the compiled model, after a training step.
+        steps_before: number of steps of the optimizer before that step. A step that overflowed
+            float16 does not change that number, and updates no average.
     """
     optimizer = inner_optimizer(model.optimizer)
     if not optimizer.use_ema:
         return
     steps = tf.cast(tf.convert_to_tensor(optimizer.iterations), steps_before.dtype)
-    # The first step sets the average, as Keras does.
+    # The first step sets the average to the current value, as in Keras.
     momentum = tf.where(steps_before == 0, 0.0, optimizer.ema_momentum)
     momentum = tf.where(steps > steps_before, momentum, 1.0)
     statistics = moving_statistics(model)
@@ -60,21 +62,21 @@ def update_statistics(model: keras.Model, steps_before: tf.Tensor) -> None:
     for variable, average in zip(statistics, optimizer.statistics_averages, strict=True):
         value = tf.convert_to_tensor(variable)
         if id(variable) not in moving:
-            average.assign(value)  # their mean may round
+            average.assign(value)  # an average of equal values may round
             continue
         average.assign(momentum * tf.convert_to_tensor(average) + (1.0 - momentum) * value)
 
 
 @contextlib.contextmanager
 def averaged_weights(model: keras.Model) -> Iterator[None]:
-    """Inside, a compiled model has the average of its weights, if its optimizer keeps one.
+    """Inside the block, a compiled model has averaged weights, if its optimizer keeps averages.
 
-    Batch norm's statistics are the averages that belong to them. Afterwards the model has its own
-    again, to the bit; ``keras.callbacks.SwapEMAWeights`` swaps by adding and subtracting, which
+    The batch norm statistics are replaced by their averages too. Afterwards the model has exactly
+    its own weights again. ``keras.callbacks.SwapEMAWeights`` swaps by adding and subtracting, which
     rounds.
     """
     optimizer = inner_optimizer(model.optimizer)
-    # The average begins with the first step.
+    # The average exists from the first step on.
     if not optimizer.use_ema or not int(optimizer.iterations.numpy()):
         yield
         return

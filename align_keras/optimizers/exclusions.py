@@ -1,4 +1,4 @@
-"""Which weights get decay and layer adaptation: the one rule of all optimizers here."""
+"""The rule, shared by all optimizers, for which weights get decay and layer adaptation."""
 
 import re
 from collections.abc import Iterable
@@ -10,15 +10,15 @@ _OFFSETS_AND_SCALES = re.compile(r"(.+_)?bias|gamma|beta")
 
 
 def is_kernel(variable: keras.Variable, exclusions: Iterable[str] = ()) -> bool:
-    """Whether a variable is a kernel or a table of embeddings that no exclusion matches.
+    """Whether a variable is a kernel or an embedding table that no exclusion matches.
 
-    Biases, the scales and offsets of normalisation layers and scalars such as the temperature
-    are not. The name decides beside the shape: the biases of Keras's attention have two
-    dimensions, ``(heads, head_dim)``.
+    Biases, the scales and offsets of normalisation layers, and scalars such as the temperature do
+    not count as kernels. The shape alone does not decide: the biases of Keras's attention have two
+    dimensions, ``(heads, head_dim)``, so the name counts as well.
 
     Args:
         variable: a variable of a built model.
-        exclusions: regular expressions, looked for in the variable's path.
+        exclusions: regular expressions, searched for in the variable's path.
     """
     if len(variable.shape) < 2 or _OFFSETS_AND_SCALES.fullmatch(variable.name):
         return False

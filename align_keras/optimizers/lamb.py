@@ -1,4 +1,4 @@
-"""LAMB as published."""
+"""LAMB as published in its paper."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from align_keras.optimizers.schedules import LearningRate
 
 @dataclasses.dataclass(frozen=True)
 class _Scalars:
-    """Scalars that the updates of all variables share in one step, float32.
+    """Scalars, float32, that the updates of all variables share in one step.
 
-    Made once a step. Made for each variable, they were a third of the ops of the optimizer.
+    Computed once per step. Computing them for each variable took a third of the optimizer's ops.
     """
 
     beta_1: tf.Tensor
@@ -35,14 +35,14 @@ class _Scalars:
 class Lamb(keras.optimizers.Optimizer):
     """LAMB, algorithm 2 of You et al., 2020 (arXiv 1904.00962); ALIGN's optimizer (sec. 5).
 
-    Unlike ``keras.optimizers.Lamb``, the weight decay is inside the trust ratio, as
-    published, and all but kernels and tables of embeddings (biases, the scales and offsets of
-    normalisation layers, the temperature) get neither decay nor layer adaptation: for them a
-    step is Adam's. Without that rule a scalar moves by ``learning_rate * |w|`` whatever its
-    gradient.
+    This differs from ``keras.optimizers.Lamb`` in two ways. The weight decay is inside the trust
+    ratio, as published. Only kernels and embedding tables get decay and layer adaptation; for all
+    other variables (biases, the scales and offsets of normalisation layers, the temperature) a step
+    equals one of Adam. Without that rule, a scalar would move by ``learning_rate * |w|`` whatever
+    its gradient.
 
-    The ALIGN paper names only the decay; betas, epsilon and exclusions are those of BERT
-    training with LAMB.
+    The ALIGN paper states only the decay. Betas, epsilon and exclusions are those of BERT training
+    with LAMB.
 
     Args:
         learning_rate: a float or a ``LearningRateSchedule``.
@@ -50,14 +50,15 @@ class Lamb(keras.optimizers.Optimizer):
         beta_1: decay rate of the first moment.
         beta_2: decay rate of the second moment.
         epsilon: added to the root of the second moment.
-        exclude_from_decay: regular expressions; variables with a match in their path get no
-            decay either.
-        exclude_from_adaptation: likewise; these move at the plain learning rate.
+        exclude_from_decay: regular expressions; variables whose path matches get no decay.
+        exclude_from_adaptation: regular expressions; variables whose path matches skip the trust
+            ratio and move at the plain learning rate.
         name: name of the optimizer.
-        **kwargs: of ``keras.optimizers.Optimizer``.
+        **kwargs: arguments of ``keras.optimizers.Optimizer``.
     """
 
-    #: Steps before the first one of variables, by their paths: ``RatedLamb`` sets them.
+    #: Number of steps before a variable's first step, by the path of the variable; set by
+    #: ``RatedLamb``.
     first_steps: Mapping[str, int] = {}
 
     def __init__(
@@ -72,7 +73,7 @@ class Lamb(keras.optimizers.Optimizer):
         name: str = "lamb",
         **kwargs,
     ) -> None:
-        # Keras would apply its own decay outside the trust ratio.
+        # Otherwise Keras would apply its own decay outside the trust ratio.
         super().__init__(learning_rate=learning_rate, weight_decay=None, name=name, **kwargs)
         self.decay = weight_decay or 0.0
         self.beta_1 = beta_1
@@ -83,7 +84,7 @@ class Lamb(keras.optimizers.Optimizer):
         self._scalars: dict[int, _Scalars] | None = None
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Makes both moments of each variable."""
+        """Creates both moments of each variable."""
         if self.built:
             return
         super().build(variables)
@@ -100,13 +101,13 @@ class Lamb(keras.optimizers.Optimizer):
         self._adapts = [is_kernel(v, self.exclude_from_adaptation) for v in variables]
 
     def _add_moment(self, variable: keras.Variable, name: str) -> keras.Variable:
-        # As `add_optimizer_variables` names them, but in float32 for a variable of half precision:
-        # there a second moment would never fall, by a thousandth of itself a step.
+        # Named as by `add_optimizer_variables`, but float32 even for a half-precision variable: in
+        # half precision a second moment would never fall, since it falls by a thousandth per step.
         name = f"{variable.path.replace('/', '_')}_{name}"
         return self.add_variable(variable.shape, dtype="float32", name=name)
 
     def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> None:
-        """Moves all variables by one step, as ``keras.optimizers.Optimizer.apply`` does."""
+        """Updates all variables by one step, like ``keras.optimizers.Optimizer.apply``."""
         constants = {
             "beta_1": self.beta_1,
             "beta_2": self.beta_2,
@@ -131,16 +132,16 @@ class Lamb(keras.optimizers.Optimizer):
         try:
             super().apply(grads, trainable_variables)
         finally:
-            self._scalars = None  # of a graph, which they would keep
+            self._scalars = None  # they belong to a graph, which they would keep alive
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Moves one variable: ``w -= rate * |w| / |r + decay * w| * (r + decay * w)``."""
+        """Updates one variable: ``w -= rate * |w| / |r + decay * w| * (r + decay * w)``."""
         index = keras_internals.variable_index(self, variable)
         first, second = self._first_moments[index], self._second_moments[index]
         if self._scalars is None:
             raise RuntimeError("call apply(), which moves all variables by one step")
         scalars = self._scalars[self._offsets[index]]
-        # An embedding's sparse gradient becomes dense: untouched rows decay as well.
+        # The sparse gradient of an embedding becomes dense, since untouched rows decay too.
         gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
         weight = tf.cast(tf.convert_to_tensor(variable), tf.float32)
 
@@ -174,5 +175,5 @@ class Lamb(keras.optimizers.Optimizer):
 
 
 def _norm(value):
-    """The Euclidean norm; ``tf.norm`` takes three times the ops."""
+    """The Euclidean norm; ``tf.norm`` needs three times as many ops."""
     return tf.sqrt(tf.reduce_sum(tf.square(value)))

@@ -1,4 +1,4 @@
-"""SGD that moves a fine-tuned tower more slowly than the new layer on top of it."""
+"""SGD that trains a fine-tuned tower more slowly than the new layer on top of it."""
 
 import re
 from collections.abc import Sequence
@@ -14,20 +14,21 @@ from align_keras.optimizers.schedules import LearningRate
 
 @keras.saving.register_keras_serializable(package="align_keras")
 class LayerwiseSGD(keras.optimizers.SGD):
-    """SGD with momentum, and a lower learning rate for all but some weights (paper: transfer).
+    """SGD with momentum and a lower learning rate for all but some weights (paper: transfer).
 
-    Weight decay is L2 regularisation, as SGD's has always been: it is added to the gradient and so
-    passes the momentum, where ``keras.optimizers.SGD`` takes it off the weight itself. Biases
-    and the weights of normalisation layers have none. The paper gives its size, not its kind.
+    Weight decay is L2 regularisation, as is traditional for SGD: it is added to the gradient and
+    thus passes through the momentum. ``keras.optimizers.SGD`` instead subtracts it from the weight.
+    Biases and the weights of normalisation layers have no decay. The paper states the size of the
+    decay, but not its form.
 
     Args:
         learning_rate: a float or a ``LearningRateSchedule``.
         momentum: 0.9 in the paper.
         weight_decay: 0 for ImageNet, 1e-5 for the fine-grained sets.
-        factor: what the learning rate is multiplied by; 0.1 for ImageNet.
-        full_rate: regular expressions; variables with a match in their path have no factor.
+        factor: factor for the learning rate; 0.1 for ImageNet.
+        full_rate: regular expressions; variables whose path matches keep the full learning rate.
         name: name of the optimizer.
-        **kwargs: of ``keras.optimizers.SGD``.
+        **kwargs: arguments of ``keras.optimizers.SGD``.
     """
 
     def __init__(
@@ -40,14 +41,14 @@ class LayerwiseSGD(keras.optimizers.SGD):
         name: str = "layerwise_sgd",
         **kwargs,
     ) -> None:
-        # Keras would take its own decay off at the full learning rate.
+        # Otherwise Keras would apply its own decay at the full learning rate.
         super().__init__(learning_rate, momentum, weight_decay=None, name=name, **kwargs)
         self.decay = weight_decay or 0.0
         self.factor = factor
         self.full_rate = tuple(full_rate)
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Makes the momentum of each variable."""
+        """Creates the momentum of each variable."""
         if self.built:
             return
         super().build(variables)
@@ -58,7 +59,7 @@ class LayerwiseSGD(keras.optimizers.SGD):
         ]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Moves one variable: ``v = momentum * v - rate * (g + decay * w)``, ``w += v``."""
+        """Updates one variable: ``v = momentum * v - rate * (g + decay * w)``, ``w += v``."""
         index = keras_internals.variable_index(self, variable)
         if self.decay and self._decays[index]:
             gradient = gradient + self.decay * tf.convert_to_tensor(variable)

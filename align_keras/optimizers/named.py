@@ -13,7 +13,7 @@ from align_keras.optimizers.rated import RatedAdafactor, RatedAdamW, RatedLamb, 
 from align_keras.optimizers.schedules import LearningRate
 from align_keras.wording import choose
 
-# Each without and with a learning-rate factor for each variable.
+# For each name, the class without and with learning-rate factors per variable.
 _KINDS: dict[str, tuple[type[Any], type[Any]]] = {
     "lamb": (Lamb, RatedLamb),
     "adamw": (keras.optimizers.AdamW, RatedAdamW),
@@ -35,7 +35,7 @@ def make_optimizer(
     factors: Mapping[str, float] | None = None,
     first_steps: Mapping[str, int] | None = None,
 ) -> keras.optimizers.Optimizer:
-    """Makes an optimizer from its name. LAMB is ours, the others are Keras's.
+    """Creates an optimizer by name. LAMB is ours, the others are Keras's.
 
     Weight decay is decoupled (``w -= learning_rate * decay * w``); biases, scalars and the weights
     of normalisation layers are exempt. Keras's Adafactor scales a step by the size of the weight
@@ -49,14 +49,14 @@ def make_optimizer(
         exclude_from_decay: regular expressions; variables whose path matches get no decay.
         exclude_from_adaptation: regular expressions; variables whose path matches skip LAMB's
             trust ratio.
-        ema_momentum: decay of the weight average, see ``averaged_weights``; 0 for none.
-        factors: factors on the learning rate, by the path of the variable.
-        first_steps: by the path of the variable, the number of steps for which it is frozen.
+        ema_momentum: decay of the weight average, see ``averaged_weights``; 0 to keep no average.
+        factors: factors for the learning rate, by the path of the variable.
+        first_steps: number of steps for which a variable is frozen, by the path of the variable.
 
     Raises:
-        InputError: if the name is unknown, if an exclusion matches no variable or is not a regular
-            expression, or if ``exclude_from_adaptation`` is given without LAMB. Its setting is the
-            name of the argument, or ``optimizer`` for an unknown name.
+        InputError: if the name is unknown, an exclusion matches no variable or is not a regular
+            expression, or ``exclude_from_adaptation`` is given without LAMB. The setting of the
+            error is the name of the argument, or ``optimizer`` for an unknown name.
     """
     if name not in OPTIMIZERS:
         raise InputError(
@@ -110,9 +110,10 @@ def leave_out_of_decay(
     variables: Sequence[keras.Variable],
     exclusions: Iterable[str],
 ) -> None:
-    """Limits weight decay to kernels and tables of embeddings that no exclusion matches.
+    """Limits weight decay to kernels and embedding tables that no exclusion matches.
 
-    Keras does not save that; ``optimizer.decay_exclusions`` is kept for ``ContrastiveModel`` to.
+    Keras does not save this choice. It is kept in ``optimizer.decay_exclusions``, which
+    ``ContrastiveModel`` saves.
     """
     optimizer.decay_exclusions = list(exclusions)
     optimizer.exclude_from_weight_decay(

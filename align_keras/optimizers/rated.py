@@ -1,4 +1,4 @@
-"""Optimizers that move some variables more slowly, or from a later step on, than others."""
+"""Optimizers that train some variables more slowly than others, or only from a later step on."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,17 +11,18 @@ from align_keras.optimizers.lamb import Lamb
 
 
 class _Rated(keras.optimizers.Optimizer):
-    """Gives an optimizer a learning-rate factor, and a first step, for each variable.
+    """Adds a learning-rate factor and a first step per variable to an optimizer.
 
-    A factor applies to decoupled weight decay too, as for the parameter groups of other frameworks.
-    A variable that is trained from a later step on, because it was frozen before, has its bias
-    correction count from there: else its first updates would be several times too large.
+    A factor also applies to decoupled weight decay, as with the parameter groups of other
+    frameworks. For a variable that was frozen at first, bias correction counts from its own first
+    step. Otherwise its first updates would be several times too large.
 
     Args:
-        *args: of the optimizer.
-        factors: what the learning rate is multiplied by, by the variable's path; 1 for others.
-        first_steps: the steps before a variable's first one, by its path; 0 for others.
-        **kwargs: of the optimizer.
+        *args: arguments of the optimizer.
+        factors: factors for the learning rate, by the path of the variable; 1 for others.
+        first_steps: number of steps before a variable's first step, by the path of the variable; 0
+            for others.
+        **kwargs: arguments of the optimizer.
     """
 
     weight_decay: float | None
@@ -37,11 +38,11 @@ class _Rated(keras.optimizers.Optimizer):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.factors, self.first_steps = dict(factors or {}), dict(first_steps or {})
-        # Keras would take it off at the full learning rate. LAMB has its own.
+        # Otherwise Keras would apply the decay at the full learning rate. LAMB has its own decay.
         self.decoupled_decay, self.weight_decay = self.weight_decay, None
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Makes the optimizer's variables."""
+        """Creates the variables of the optimizer."""
         if self.built:
             return
         super().build(variables)
@@ -51,13 +52,13 @@ class _Rated(keras.optimizers.Optimizer):
 
     @property
     def iterations(self) -> Any:
-        """The number of steps; while a variable is moved, those since its first one."""
+        """The number of steps; in the update of a variable, those since its first one."""
         steps = super().iterations
-        # A step that overflowed float16 does not count, so there may be fewer.
+        # Steps that overflowed float16 do not count, so the difference may be negative.
         return tf.maximum(tf.convert_to_tensor(steps) - self._offset, 0) if self._offset else steps
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Moves one variable at its own rate."""
+        """Updates one variable at its own rate."""
         index = keras_internals.variable_index(self, variable)
         rate = learning_rate * self._factors[index]
         if self.decoupled_decay and self._may_decay[index]:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: a warm-up, then the paper's fall or another."""
+"""Learning-rate schedules: a warm-up, then the paper's linear decay or another form."""
 
 import math
 
@@ -9,7 +9,7 @@ LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
 
 
 class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """A warm-up; a subclass says what follows. The arguments are those of ``WarmupLinearDecay``."""
+    """A warm-up; subclasses define what follows. Arguments as for ``WarmupLinearDecay``."""
 
     def __init__(self, peak: float, warmup_steps: int, total_steps: int) -> None:
         if not 0 <= warmup_steps < total_steps:
@@ -22,14 +22,14 @@ class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
         self.total_steps = total_steps
 
     def __call__(self, step: int | tf.Tensor) -> tf.Tensor:
-        """The learning rate of one step, counted from 0; the first is above 0."""
+        """The learning rate of a step, counted from 0; above 0 at step 0."""
         step = tf.cast(step, tf.float32)
         warmup = (step + 1.0) / max(self.warmup_steps, 1)
         left = (self.total_steps - step) / (self.total_steps - self.warmup_steps)
         return self.peak * tf.clip_by_value(tf.minimum(warmup, self._after(left)), 0.0, 1.0)
 
     def _after(self, left: tf.Tensor) -> tf.Tensor:
-        """The share of the peak by the share of the steps that is left after the warm-up."""
+        """The fraction of the peak, given the fraction of steps that are left after the warm-up."""
         raise NotImplementedError
 
     def get_config(self) -> dict:
@@ -43,7 +43,7 @@ class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="align_keras")
 class WarmupLinearDecay(_Warmup):
-    """From 0 to ``peak`` over ``warmup_steps``, then linearly to 0 at ``total_steps`` (sec. 5).
+    """Rises from 0 to ``peak`` in ``warmup_steps``, then linearly to 0 at ``total_steps`` (sec. 5).
 
     Args:
         peak: the highest learning rate, 1e-3 in the paper.
@@ -63,7 +63,7 @@ class WarmupCosineDecay(_Warmup):
     """Like ``WarmupLinearDecay``, but falls along half a cosine (Loshchilov and Hutter, 2017)."""
 
     def _after(self, left: tf.Tensor) -> tf.Tensor:
-        # At steps of the warm-up more than all is left.
+        # During the warm-up, ``left`` is above 1.
         return 0.5 - 0.5 * tf.cos(math.pi * tf.clip_by_value(left, 0.0, 1.0))
 
 
@@ -83,17 +83,17 @@ SCHEDULES = {
 
 
 def make_schedule(name: str, peak: float, warmup_steps: int, total_steps: int) -> _Warmup:
-    """A schedule by its name: ``linear``, ``cosine`` or ``constant``."""
+    """A schedule by name: ``linear``, ``cosine`` or ``constant``."""
     return SCHEDULES[name](peak, warmup_steps, total_steps)
 
 
 def make_finetuning_schedule(
     schedule: str, learning_rate: float, steps: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate over a phase's steps, by the name of a schedule."""
+    """The learning rate of a fine-tuning phase: ``cosine``, or three drops by a factor of 5."""
     if schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    # A boundary is the last step before a drop.
+    # A boundary is the last step before a drop of the rate.
     boundaries = [round(share * steps) - 1 for share in (0.3, 0.6, 0.9)]
     values = [learning_rate * 0.2**drops for drops in range(4)]
     return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)

@@ -1,4 +1,4 @@
-"""Makes a Keras optimizer fit for gradients that were summed over the replicas already."""
+"""Adapts a Keras optimizer to gradients that are already summed over the replicas."""
 
 from typing import Any
 
@@ -18,12 +18,12 @@ _INSTEAD = {
 
 
 def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer inside a ``LossScaleOptimizer``; any other is itself."""
+    """The optimizer inside a ``LossScaleOptimizer``, or the optimizer itself."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
-    """The optimizer's scale of the loss, a power of two; 1 if it does not scale."""
+    """The optimizer's scale for the loss, a power of two; 1 if it does not scale."""
     scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     return optimizer.scale_loss(1.0) if scales else 1.0
 
@@ -31,17 +31,18 @@ def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
 def for_summed_gradients(
     optimizer: keras.optimizers.Optimizer, scale_loss: bool
 ) -> keras.optimizers.Optimizer:
-    """An optimizer that applies gradients as they come: summed, clipped, and scaled if need be.
+    """An optimizer that applies gradients unchanged: already summed, clipped, and scaled if needed.
 
     Args:
-        optimizer: without clipping, scaling or accumulation of its own; it is changed.
-        scale_loss: whether some layer computes in float16.
+        optimizer: an optimizer without clipping, scaling or accumulation of its own; it is
+            modified.
+        scale_loss: whether any layer computes in float16.
 
     Returns:
-        The optimizer, in a ``LossScaleOptimizer`` if the loss is to be scaled.
+        The optimizer, wrapped in a ``LossScaleOptimizer`` if ``scale_loss`` is True.
 
     Raises:
-        ValueError: if the optimizer clips, scales or accumulates by itself.
+        ValueError: if the optimizer itself clips, scales or accumulates.
     """
     inner = inner_optimizer(optimizer)
     for name, instead in _INSTEAD.items():

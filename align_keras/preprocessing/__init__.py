@@ -1,1 +1,1 @@
-"""Images and captions to model inputs. Where they are read from is not here."""
+"""Converts images and captions to model inputs. Does not read them from files."""

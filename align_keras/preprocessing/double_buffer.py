@@ -1,4 +1,4 @@
-"""Batches that threads prepare while the one before is used."""
+"""Batches that threads prepare while the previous batch is in use."""
 
 import concurrent.futures
 import itertools
@@ -12,14 +12,14 @@ Prepared = TypeVar("Prepared")
 def prepared_batches(
     items: Iterable[Item], prepare: Callable[[Item], Prepared], batch_size: int
 ) -> Iterator[list[tuple[Item, Prepared]]]:
-    """Yields batches of items with what ``prepare`` makes of each, in order.
+    """Yields batches of items with the results of ``prepare``, in order.
 
-    Threads prepare the next batch while the caller works on this one, so two batches are in memory
-    at a time.
+    Threads prepare the next batch while the caller works on the current one, so two batches are in
+    memory at a time.
 
     Args:
-        items: read one after another, in the thread that asks for the batches.
-        prepare: called in threads; what it raises is raised here, at the item's batch.
+        items: read one by one, in the thread that iterates over the batches.
+        prepare: called in threads; its exceptions are raised here, at the batch of the item.
         batch_size: items per batch; the last may have fewer.
     """
     items = iter(items)
@@ -34,6 +34,6 @@ def prepared_batches(
         if waiting:
             yield [(item, task.result()) for item, task in waiting]
     finally:
-        # Without waiting: after an error of the caller's, Python may end this generator in one of
-        # the pool's own threads, which cannot wait for itself.
+        # Does not wait for the threads: after an error of the caller, Python may end this generator
+        # in one of the pool's own threads, which cannot wait for itself.
         pool.shutdown(wait=False, cancel_futures=True)

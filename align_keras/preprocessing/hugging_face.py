@@ -1,4 +1,4 @@
-"""Hugging Face's ``AlignProcessor`` files: to arguments of ``AlignPreprocessor``, and back."""
+"""Converts Hugging Face's ``AlignProcessor`` files to ``AlignPreprocessor`` arguments, and back."""
 
 import math
 import os
@@ -11,28 +11,28 @@ from align_keras.preprocessing import hugging_face_tokenizer
 
 #: ``model_type`` in the checkpoint's ``config.json``.
 MODEL_TYPE = "align"
-#: Holds what the layout has no word for; others ignore it.
+#: Key for settings that the layout does not have; other programs ignore it.
 OWN_SETTINGS = "align_keras"
 _PREPROCESSOR_FILE, _PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
-_SEQUENCE_LENGTH = 64  # of their AlignProcessor
-_POSITIONS = 512  # of their text tower, where config.json does not say
+_SEQUENCE_LENGTH = 64  # of Hugging Face's AlignProcessor
+_POSITIONS = 512  # of Hugging Face's text tower, if config.json does not state it
 
 
 def arguments(preset: str | os.PathLike, config: dict) -> dict:
-    """The arguments of an ``AlignPreprocessor`` that does what a checkpoint expects.
+    """The arguments of the ``AlignPreprocessor`` that a checkpoint needs.
 
     Args:
-        preset: a folder or a hub's address.
-        config: its ``config.json``, a dict.
+        preset: a folder or the address of a preset on a hub.
+        config: contents of the checkpoint's ``config.json``.
 
     Raises:
-        InputError: if it asks for what the preprocessor has not.
+        InputError: if the checkpoint needs a feature that the preprocessor does not have.
     """
     text_config = config.get("text_config") or {}
-    # Their AlignProcessor pads to 64 whatever the tokenizer's own bound.
+    # Hugging Face's AlignProcessor pads to 64, whatever the limit of the tokenizer.
     bounds = [hugging_face_tokenizer.max_length(preset), _SEQUENCE_LENGTH]
     positions = text_config.get("max_position_embeddings", _POSITIONS)
-    # Values of other kinds are refused when the tower is made.
+    # Values of other types are rejected when the tower is built.
     if isinstance(positions, int):
         bounds.append(positions)
     found = {
@@ -47,7 +47,7 @@ def arguments(preset: str | os.PathLike, config: dict) -> dict:
 
 
 def _image_processor(preset):
-    """The configuration of the image processor: since transformers 5 a part of another file."""
+    """The configuration of the image processor; since transformers 5 it is part of another file."""
     whole = hub.read_json(preset, _PROCESSOR_FILE) if hub.has_file(preset, _PROCESSOR_FILE) else {}
     if isinstance(whole, dict) and isinstance(whole.get("image_processor"), dict):
         return whole["image_processor"]
@@ -55,10 +55,10 @@ def _image_processor(preset):
 
 
 def preprocessor_arguments(config: dict) -> dict:
-    """From a ``preprocessor_config.json``: arguments of ``AlignPreprocessor``.
+    """Converts a ``preprocessor_config.json`` to arguments of ``AlignPreprocessor``.
 
     Raises:
-        InputError: if it asks for what the preprocessor has not.
+        InputError: if it needs a feature that the preprocessor does not have.
     """
     defaults = {
         "do_resize": True,
@@ -101,7 +101,7 @@ def preprocessor_arguments(config: dict) -> dict:
 
 
 def _pixel_scaling(config: dict) -> tuple[Any, Any]:
-    """The scale of pixels and the offset that is added then: a number each, or one a channel."""
+    """The factor for pixels and the offset added afterwards, each one number or one per channel."""
     scale: Any = 1.0
     offset: Any = 0.0
     if config["do_rescale"]:
@@ -124,7 +124,7 @@ def _pixel_scaling(config: dict) -> tuple[Any, Any]:
 
 
 def _own_settings(found):
-    """What ``preprocessor_config`` has written; a checkpoint from elsewhere gets no further."""
+    """Checks the settings that ``preprocessor_config`` wrote; other checkpoints have none."""
     kinds = {"antialias": bool, "sequence_length": int, "upright": bool}
     for name, value in found.items() if isinstance(found, dict) else [(OWN_SETTINGS, found)]:
         if type(value) is not kinds.get(name):
@@ -145,7 +145,7 @@ def _square(config, name):
 
 
 def _channels(config, name):
-    """Three numbers, one a channel; a single one is for all."""
+    """Three numbers, one per channel; a single number applies to all channels."""
     values = config[name]
     if not isinstance(values, list):
         values = [values] * 3
@@ -162,7 +162,7 @@ def _number(value, name):
 
 
 def preprocessor_config(preprocessor: keras_hub.models.Preprocessor) -> dict:
-    """A ``preprocessor_config.json`` of an ``AlignPreprocessor``."""
+    """The ``preprocessor_config.json`` of an ``AlignPreprocessor``."""
     size, crop = preprocessor.resize_size, preprocessor.image_size
     config = {
         "image_processor_type": "EfficientNetImageProcessor",

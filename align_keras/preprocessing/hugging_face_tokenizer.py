@@ -1,8 +1,8 @@
-"""Hugging Face's files of a BERT tokenizer: to arguments of ``AlignPreprocessor``, and back.
+"""Converts Hugging Face's BERT tokenizer files to arguments of ``AlignPreprocessor``, and back.
 
-``tokenizer.json`` holds all of it; older folders have ``vocab.txt`` alone. What
-``tokenizer_config.json`` says of the casing overrules it, as in transformers; where it is silent,
-``tokenizer.json`` counts here, and transformers lowers the case.
+``tokenizer.json`` describes the entire tokenizer; older folders have only ``vocab.txt``. As in
+transformers, the casing in ``tokenizer_config.json`` takes precedence. If that file does not state
+it, this package follows ``tokenizer.json``, while transformers lower-cases.
 """
 
 import os
@@ -29,8 +29,8 @@ _TOKENIZER_FILE, _CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
 _VOCABULARY_FILE = "vocab.txt"
 _SPECIAL = (PAD, UNKNOWN, CLS, SEP, MASK)
 
-# What ``WordPieceTokenizer`` does, in the words of tokenizer.json: the default of a value that is
-# left out, and the allowed ones.
+# The behaviour of ``WordPieceTokenizer`` in terms of tokenizer.json: for each key, the default
+# value followed by other allowed values.
 _MODEL: dict[str, list] = {
     "type": ["WordPiece"],
     "unk_token": [UNKNOWN],
@@ -68,16 +68,16 @@ _GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def arguments(preset: str | os.PathLike, text_config: dict) -> dict:
-    """The ``vocabulary``, ``lowercase`` and ``strip_accents`` of a tokenizer, a dict.
+    """The ``vocabulary``, ``lowercase`` and ``strip_accents`` of a tokenizer, as a dict.
 
     Args:
-        preset: a folder or a hub's address.
-        text_config: the configuration of the text tower, a dict.
+        preset: a folder or the address of a preset on a hub.
+        text_config: the configuration of the text tower.
 
     Raises:
         InputError: if it is not BERT's WordPiece tokenizer, or has a setting that
-            ``WordPieceTokenizer`` lacks; names the file and the setting.
-        MissingInputError: if there is neither ``tokenizer.json`` nor ``vocab.txt``.
+            ``WordPieceTokenizer`` lacks. The error names the file and the setting.
+        MissingInputError: if neither ``tokenizer.json`` nor ``vocab.txt`` exists.
     """
     settings = _settings(preset)
     if hub.has_file(preset, _TOKENIZER_FILE):
@@ -85,11 +85,11 @@ def arguments(preset: str | os.PathLike, text_config: dict) -> dict:
         vocabulary, normalizer = _read(hub.read_json(preset, file), settings)
     else:
         file = _VOCABULARY_FILE
-        # The class says what vocab.txt does not: some others have such a file too.
+        # The class identifies the tokenizer, since other tokenizers have a vocab.txt as well.
         kind = {"tokenizer_class": settings.get("tokenizer_class")}
         hub.demand(kind, _CONFIG_FILE, "", {"tokenizer_class": _CLASSES})
         if not hub.has_file(preset, file):
-            problem = f"no {_TOKENIZER_FILE} and no {file} in it"
+            problem = f"neither {_TOKENIZER_FILE} nor {file} in the folder"
             raise MissingInputError(problem, remedy="add the file that the model was trained with")
         vocabulary = read_vocabulary(hub.file_of(preset, file))
         normalizer = {"lowercase": True, "strip_accents": None, **_overruled(settings)}
@@ -105,7 +105,7 @@ def arguments(preset: str | os.PathLike, text_config: dict) -> dict:
 
 
 def max_length(preset: str | os.PathLike) -> float:
-    """The largest number of word pieces that a tokenizer gives; infinity if it does not say."""
+    """The maximum number of word pieces of a tokenizer; infinity if it is not stated."""
     length = _settings(preset).get("model_max_length")
     if length is None:
         return float("inf")
@@ -116,7 +116,7 @@ def max_length(preset: str | os.PathLike) -> float:
 
 
 def _settings(preset):
-    """``tokenizer_config.json``, checked; empty without one."""
+    """The contents of ``tokenizer_config.json``, after checks; empty if there is no such file."""
     if not hub.has_file(preset, _CONFIG_FILE):
         return {}
     settings = hub.read_json(preset, _CONFIG_FILE)
@@ -128,20 +128,20 @@ def _settings(preset):
 
 
 def _overruled(settings: dict) -> dict:
-    """The settings of the normalizer that ``tokenizer_config.json`` gives."""
+    """The settings of the normalizer that ``tokenizer_config.json`` overrides."""
     if settings.get("tokenizer_class") in _GENERIC_CLASSES:
         return {}
     return {name: settings[theirs] for name, theirs in _OVERRULES.items() if theirs in settings}
 
 
 def _read(content: Any, settings: dict) -> tuple[list[str], dict]:
-    """From a ``tokenizer.json``: word pieces, and the settings of its normalizer."""
+    """The word pieces and the settings of the normalizer in a ``tokenizer.json``."""
     model = _part(content, "model", _MODEL)
-    # Without a normalizer nothing would be cleaned or lowered.
+    # Without a normalizer, text would be neither cleaned nor lower-cased.
     normalizer = _part(content, "normalizer", _NORMALIZER, _overruled(settings))
     _part(content, "pre_tokenizer", {"type": ["BertPreTokenizer"]})
     processor = content.get("post_processor")
-    # One that adds nothing leaves [CLS] and [SEP] to this package, which adds them.
+    # A processor that adds nothing is fine, since this package adds [CLS] and [SEP].
     if isinstance(processor, dict) and processor.get("type") == "TemplateProcessing":
         if processor.get("single") != _TEMPLATE:
             raise hub.fault(
@@ -158,7 +158,7 @@ def _read(content: Any, settings: dict) -> tuple[list[str], dict]:
 
 
 def _part(content: Any, name: str, allowed: dict[str, list], overruled: dict | None = None) -> dict:
-    """A part of ``tokenizer.json``, with the defaults of its values, which are checked."""
+    """A part of ``tokenizer.json``, completed by the default values, after checks."""
     part = content.get(name) if isinstance(content, dict) else None
     if not isinstance(part, dict):
         problem = f"{allowed['type'][0]} is required but missing"
@@ -169,7 +169,7 @@ def _part(content: Any, name: str, allowed: dict[str, list], overruled: dict | N
 
 
 def _ordered(table: Any) -> list[str]:
-    """Word pieces in the order of their ids, which must be 0, 1, 2, ..."""
+    """Word pieces sorted by their ids, which must be 0, 1, 2, ..."""
     if not isinstance(table, dict) or not all(type(index) is int for index in table.values()):
         raise hub.fault(_TOKENIZER_FILE, "no table of word pieces and ids", "model.vocab")
     pieces = sorted(table, key=table.__getitem__)
@@ -179,7 +179,7 @@ def _ordered(table: Any) -> list[str]:
 
 
 def _check_added_tokens(tokens: list, vocabulary: list[str]) -> None:
-    """Checks that the special tokens are BERT's, with the ids of their word pieces."""
+    """Checks that the special tokens are BERT's and have the ids of their word pieces."""
     ids = {piece: index for index, piece in enumerate(vocabulary) if piece in _SPECIAL}
     for token in tokens:
         content, index = token["content"], token["id"]

@@ -1,4 +1,4 @@
-"""From pixels, or encoded images, to the model's square crop: pure functions in TensorFlow ops."""
+"""Converts pixels or encoded images to the model's square crop: pure TensorFlow functions."""
 
 import functools
 
@@ -6,19 +6,19 @@ import tensorflow as tf
 
 from align_keras.preprocessing.decoding.decoder import decode_window
 
-_WEIGHT_BITS = 22  # of Pillow's fixed-point weights
-_LOW_BITS = 6  # of those, the part whose sums carry into the other
-_BLOCK = 16  # rows of the result that one matrix product makes
+_WEIGHT_BITS = 22  # bits of Pillow's fixed-point weights
+_LOW_BITS = 6  # lower part of these bits; its sums carry into the upper part
+_BLOCK = 16  # rows of the result per matrix product
 
 
 def resize(image: tf.Tensor, size: int, antialias: bool) -> tf.Tensor:
     """Stretches ``(height, width, 3)`` pixels to a square, bilinear.
 
     Args:
-        image: uint8.
-        size: pixels.
-        antialias: whether an image made smaller is averaged, exactly as Pillow does, or sampled,
-            as ``tf.image.resize`` does by itself, in a fifth to a tenth of the time.
+        image: uint8 pixels.
+        size: side of the result, in pixels.
+        antialias: if True, an image that shrinks is averaged exactly as in Pillow. If False, it is
+            sampled as ``tf.image.resize`` does by default, in a fifth to a tenth of the time.
 
     Returns:
         uint8, ``(size, size, 3)``, rounded.
@@ -31,7 +31,7 @@ def resize(image: tf.Tensor, size: int, antialias: bool) -> tf.Tensor:
 
 @functools.cache
 def _traced_resize(size):
-    """Pillow's resize of uint8 as one function: op by op it takes three times as long."""
+    """Pillow's resize of uint8 as one traced function; op by op it takes three times as long."""
 
     def resize(image):
         height, width = tf.shape(image)[0], tf.shape(image)[1]
@@ -45,14 +45,14 @@ def _traced_resize(size):
             columns = _columns(rows, width)
             return _resample(_rows(_resample(columns, size), height), size)
 
-        # Pillow rounds after each direction, so their order counts; this is the order of
-        # Pillow 13.
+        # Pillow rounds after each direction, so their order matters. This is the order of Pillow
+        # 13.
         taller, wider = height - size, width - size
         pixels = tf.cond((taller > 0) & (taller > 2 * wider), height_first, width_first)
         return tf.reshape(pixels, [size, size, 3])
 
     def resize_on_host(image):
-        # A GPU's matrix products of float32 may have the precision of TF32.
+        # A GPU may compute float32 matrix products in the lower precision of TF32.
         with tf.device("/device:CPU:0"):
             return resize(image)
 
@@ -61,20 +61,20 @@ def _traced_resize(size):
 
 
 def _columns(rows, width):
-    """``(width, 3 * height)`` of ``(height, width * 3)``: plain matrices transpose fastest."""
+    """``(height, width * 3)`` to ``(width, 3 * height)``: matrices transpose fastest."""
     return tf.reshape(tf.transpose(rows), [width, 3 * tf.shape(rows)[0]])
 
 
 def _rows(columns, height):
-    """``(height, width * 3)`` of ``(width, 3 * height)``."""
+    """``(width, 3 * height)`` to ``(height, width * 3)``."""
     return tf.transpose(tf.reshape(columns, [-1, height]))
 
 
 def _resample(rows, size):
-    """Resamples the first axis as Pillow does, in fixed-point arithmetic: uint8 to uint8.
+    """Resamples the first axis as Pillow does, in fixed-point arithmetic; uint8 to uint8.
 
-    Float32 is exact for integers of up to 24 bits. Pillow's weights have 22 bits and pixels 8, so
-    the weights are split into two parts.
+    Float32 represents integers of up to 24 bits exactly. Pillow's weights have 22 bits and pixels
+    have 8, so the weights are split into two parts.
     """
     # Sums of the lower bits reach 2 ** 24 at 1,044 taps.
     fits = tf.shape(rows)[0] <= 500 * size
@@ -99,17 +99,17 @@ def _resample_exactly(rows, size, dtype):
         carries = tf.floor(sums[:_BLOCK]) * 2.0 ** (_LOW_BITS - _WEIGHT_BITS)
         return tf.cast(carries + (sums[_BLOCK:] + 0.5), tf.uint8)
 
-    # Block by block: what one reads and writes stays in a core's cache.
+    # Block by block, so that the data of a block stays in a core's cache.
     spec = tf.TensorSpec([_BLOCK, None], tf.uint8)
     blocks = tf.map_fn(resample, tf.range(starts.shape[0]), fn_output_signature=spec)
     return tf.reshape(blocks, [-1, tf.shape(rows)[1]])[:size]
 
 
 def _block_weights(height, size):
-    """Pillow's weights of rows, as matrices that each make some rows of the result.
+    """Pillow's weights as matrices, each of which computes some rows of the result.
 
     Returns:
-        Weights, int32, ``(blocks, rows, reach)``, and the first row that each block reads.
+        Weights, int32, ``(blocks, rows, reach)``, and the first input row of each block.
     """
     scale = tf.cast(height, tf.float64) / size
     support = tf.maximum(scale, 1.0)
@@ -128,14 +128,14 @@ def _block_weights(height, size):
 
 
 def centre_crop(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Cuts the centre out of a square image: ``(size, size, 3)``."""
+    """The central ``(size, size, 3)`` part of a square image."""
     offset = (image.shape[0] - size) // 2
     return image[offset : offset + size, offset : offset + size]
 
 
 def flip(image: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
-    """Mirrors ``(height, width, 3)`` pixels left to right where ``flipped``, a bool, is true."""
-    # Of axis 1 or of none: `tf.where` of both would take as long as decoding.
+    """Mirrors ``(height, width, 3)`` pixels left to right if ``flipped``, a bool, is true."""
+    # Reverses axis 1 or no axis: `tf.where` on both versions would take as long as decoding.
     return tf.reverse(image, tf.range(1, 1 + tf.cast(flipped, tf.int32)))
 
 
@@ -147,16 +147,16 @@ def decode_resized_crop(
     antialias: bool,
     upright: bool = True,
 ) -> tf.Tensor:
-    """Decodes an image, stretches it to a square and cuts a window out, in one go.
+    """Decodes an image, stretches it to a square and crops it, in one step.
 
-    The window is mapped back onto the file's own pixels, whole ones: a JPEG is decoded there
-    alone, and one resize serves both steps.
+    The window is mapped back to whole pixels of the file. Only that part of a JPEG is decoded, and
+    one resize serves both steps.
 
     Args:
         encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
         offset: y and x of the window in the stretched image, int32, ``(2,)``.
-        crop_size: the window, pixels.
-        resize_size: the stretched image, pixels.
+        crop_size: side of the window, in pixels.
+        resize_size: side of the stretched image, in pixels.
         antialias: as for ``resize``.
         upright: as for ``decoder.decode``.
 
@@ -164,7 +164,7 @@ def decode_resized_crop(
         uint8, ``(crop_size, crop_size, 3)``.
 
     Raises:
-        tf.errors.InvalidArgumentError: as ``decoder.decode``.
+        tf.errors.InvalidArgumentError: as for ``decoder.decode``.
     """
 
     def window(shape):
@@ -184,16 +184,17 @@ def decode_random_area(
     antialias: bool,
     upright: bool = True,
 ) -> tf.Tensor:
-    """Decodes an image, cuts a window of random area and shape out and stretches it to a square.
+    """Decodes an image, crops a window of random area and shape, and stretches it to a square.
 
-    As Szegedy et al., 2015 ("Going deeper with convolutions"): sides of 3 : 4 to 4 : 3. Where a
-    hundred draws fit into no such window, as in a panorama, it is the whole image.
+    As in Szegedy et al., 2015 ("Going deeper with convolutions"), aspect ratios are from 3 : 4 to 4
+    : 3. If none of a hundred random windows fits, as in a panorama, the window is the entire image.
 
     Args:
         encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
-        seed: two integers, which alone decide the window.
-        size: side of the square, pixels.
-        min_area: the least share of the image that the window covers, above 0 to 1.
+        seed: two integers, which alone determine the window.
+        size: side of the square, in pixels.
+        min_area: minimum fraction of the image's area that the window covers, above 0 and at most
+            1.
         antialias: as for ``resize``.
         upright: as for ``decoder.decode``.
 
@@ -201,7 +202,7 @@ def decode_random_area(
         uint8, ``(size, size, 3)``.
 
     Raises:
-        tf.errors.InvalidArgumentError: as ``decoder.decode``.
+        tf.errors.InvalidArgumentError: as for ``decoder.decode``.
     """
 
     def window(shape):

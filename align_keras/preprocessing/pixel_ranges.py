@@ -1,4 +1,4 @@
-"""Tells scaled pixels, which are a model's inputs, from pixels of 0 to 255."""
+"""Distinguishes scaled pixels, which are model inputs, from pixels of 0 to 255."""
 
 import re
 from typing import Any
@@ -13,15 +13,15 @@ _FOUND = re.compile(_MARK + r"\] \[(\S+)\] \[(\S+)\]")
 
 
 def _range(preprocessor: Any) -> tuple[float, float]:
-    """The least and the largest value of a scaled pixel, over all channels."""
+    """The smallest and largest value of a scaled pixel, over all channels."""
     levels = np.array([[0.0], [255.0]]) * preprocessor.pixel_scale + preprocessor.pixel_offset
     return float(levels.min()), float(levels.max())
 
 
 def _are_scaled(lowest: Any, highest: Any, preprocessor: Any) -> Any:
     low, high = _range(preprocessor)
-    margin = 0.5 * (high - low)  # for whoever adds noise
-    # Not the other way round: NaN is another fault than a wrong range.
+    margin = 0.5 * (high - low)  # allows for added noise
+    # Not written with the comparisons reversed: NaN must pass, since it is another fault.
     return ~((lowest < low - margin) | (highest > high + margin))
 
 
@@ -30,16 +30,16 @@ def _error(lowest: float, highest: float, preprocessor: Any) -> InputError:
     return InputError(
         f"images: floats from {lowest:.3g} to {highest:.3g}, but the model takes "
         f"{low:.3g} to {high:.3g}",
-        remedy="give uint8 to have them scaled",
+        remedy="give uint8 images, which are scaled",
     )
 
 
 def check(images: Any, preprocessor: Any) -> None:
-    """Raises InputError on floats far outside of what a preprocessor gives.
+    """Raises InputError if floats are far outside the range of scaled pixels.
 
     Args:
         images: a batch, floats ``(batch, height, width, 3)``.
-        preprocessor: an ``AlignPreprocessor``; None where the range is not known.
+        preprocessor: an ``AlignPreprocessor``; None if the range is unknown.
     """
     if preprocessor is None or not len(images):
         return
@@ -49,7 +49,7 @@ def check(images: Any, preprocessor: Any) -> None:
 
 
 def checked(images: tf.Tensor, preprocessor: Any) -> tf.Tensor:
-    """The images themselves; ``check`` in the graph of a dataset, see ``error_of``."""
+    """The images, after a ``check`` inside the graph of a dataset; see ``error_of``."""
     if preprocessor is None:
         return images
     found = tf.reduce_min(images), tf.reduce_max(images)

@@ -1,4 +1,4 @@
-"""Encoded images and captions to model inputs, in TensorFlow ops."""
+"""Converts encoded images and captions to model inputs, with TensorFlow ops."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -26,34 +26,34 @@ _VOCABULARY_FILE = "vocabulary.txt"
 class AlignPreprocessor(keras_internals.WholePreprocessor):
     """Turns encoded images and captions into the inputs of an ``AlignBackbone``.
 
-    Images are stretched to ``resize_size`` squared and cropped to ``image_size`` squared: at
-    random, with a random flip, in training; at the centre else (paper, sec. 5: 346 and 289).
-    Captions are cut into word pieces and trimmed to ``sequence_length`` with [CLS] and [SEP]
-    (sec. 5: 64). The paper states neither the scaling of pixels nor the casing nor the resize.
+    Images are stretched to ``resize_size`` squared and cropped to ``image_size`` squared (paper,
+    sec. 5: 346 and 289). The crop is random, with a random flip, in training, and central
+    otherwise. Captions are split into word pieces and trimmed to ``sequence_length``, including
+    [CLS] and [SEP] (sec. 5: 64). The paper does not state the scaling of pixels, the casing or the
+    resizing method.
 
     Args:
-        vocabulary: word pieces in the order of their ids, or the path of a BERT ``vocab.txt``;
-            None if it comes with the assets of a preset.
-        image_size: pixels.
-        resize_size: pixels, at least ``image_size``.
-        sequence_length: word pieces.
-        antialias: whether images made smaller are averaged, as Pillow does, or sampled, which
-            is two to ten times faster. The public checkpoint wants the former.
+        vocabulary: word pieces in the order of their ids, or the path of a BERT ``vocab.txt``; None
+            if the assets of a preset provide it.
+        image_size: side of the crop, in pixels.
+        resize_size: side of the resized image, in pixels; at least ``image_size``.
+        sequence_length: maximum number of word pieces per caption.
+        antialias: if True, shrinking images are averaged as in Pillow, which the public checkpoint
+            needs. If False, they are sampled, which is two to ten times faster.
         lowercase: whether captions are lower-cased.
-        strip_accents: whether accents are stripped; None for what ``lowercase`` says.
-        pixel_scale: what pixels of 0 .. 255 are multiplied with: a number, or one a channel.
-        pixel_offset: what is added then. The default range is -1 .. 1.
-        upright: whether encoded images are turned as their EXIF orientation says, or used as their
-            pixels are stored.
-        **kwargs: of ``keras.layers.Layer``.
+        strip_accents: whether accents are stripped; None for the value of ``lowercase``.
+        pixel_scale: factor for pixels of 0 .. 255: one number, or one per channel.
+        pixel_offset: offset added after scaling. The default range is -1 .. 1.
+        upright: whether to turn encoded images according to their EXIF orientation.
+        **kwargs: arguments of ``keras.layers.Layer``.
 
-    Call with a dict of ``images`` and ``captions``, or one of them; gives a dict of ``images``,
+    Call it with a dict of ``images``, ``captions`` or both. It returns a dict of ``images``,
     ``token_ids``, ``segment_ids`` and ``padding_mask``.
 
     Raises:
         ValueError: if ``resize_size`` is below ``image_size``, ``sequence_length`` below 3, or
             the vocabulary lacks one of BERT's special pieces (InputError).
-        MissingInputError: if there is no such vocabulary file.
+        MissingInputError: if the vocabulary file does not exist.
 
     Example:
     ```python
@@ -65,7 +65,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
     ```
     """
 
-    # In keras-hub's base class a property of an image converter.
+    # In keras-hub's base class, a property of an image converter.
     image_size: int = 0
 
     def __init__(
@@ -123,12 +123,12 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
 
     @as_written
     def tokenize(self, captions: Any, pad_to_longest: bool = False) -> dict[str, tf.Tensor]:
-        """Cuts captions into word pieces, a batch at a time (many times faster than singly).
+        """Splits a batch of captions into word pieces, many times faster than one by one.
 
         Args:
             captions: strings, ``(batch,)``.
-            pad_to_longest: whether rows are only as long as the batch's longest caption needs: less
-                work for the text tower, and the same embeddings, but not of a fixed shape.
+            pad_to_longest: whether rows are only as long as the longest caption of the batch. This
+                saves work in the text tower and gives the same embeddings, but the shape varies.
 
         Returns:
             A dict of ``token_ids``, ``segment_ids`` (zeros) and ``padding_mask``, int32,
@@ -148,23 +148,23 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
             uint8, ``(image_size, image_size, 3)``, for ``scale``.
 
         Raises:
-            tf.errors.InvalidArgumentError: if they are not decoded, as in ``decoder.decode``.
+            tf.errors.InvalidArgumentError: if the image does not decode, as in ``decoder.decode``.
         """
         return self.centre_crop(decoder.decode(encoded, self.upright))
 
     @as_written
     def centre_crop(self, image: Any) -> tf.Tensor:
-        """Resizes uint8 pixels ``(height, width, 3)`` and crops the centre: uint8 too."""
+        """Resizes uint8 pixels ``(height, width, 3)`` and crops the centre; returns uint8."""
         image = images.resize(image, self.resize_size, self.antialias)
         return images.centre_crop(image, self.image_size)
 
     @as_written
     def decode_random_crop(self, encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Decodes one image, crops at random and flips it every other time, as in training.
+        """Decodes one image, crops it at random and flips it half of the time, as in training.
 
         Args:
             encoded: the bytes of an image, a scalar string, as for ``decode_centre_crop``.
-            seed: two integers, which alone decide crop and flip.
+            seed: two integers, which alone determine the crop and the flip.
         """
         draws = tf.random.stateless_uniform([3], seed)
         span = tf.cast(self.resize_size - self.image_size + 1, tf.float32)
@@ -182,27 +182,27 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
     def decode_random_area(
         self, encoded: tf.Tensor, seed: tf.Tensor, min_area: float = 0.08
     ) -> tf.Tensor:
-        """Decodes one image, cuts a random window out and flips it every other time.
+        """Decodes one image, crops a random window and flips it half of the time.
 
-        The crop of image classifiers, ``images.decode_random_area``; it shows things larger than
-        ``decode_centre_crop`` does.
+        This is the usual crop for image classifiers, ``images.decode_random_area``. Objects appear
+        larger in it than with ``decode_centre_crop``.
 
         Args:
             encoded: the bytes of an image, a scalar string, as for ``decode_centre_crop``.
-            seed: two integers, which alone decide window and flip.
-            min_area: the least share of the image that the window covers.
+            seed: two integers, which alone determine the window and the flip.
+            min_area: minimum fraction of the image's area that the window covers.
         """
         image = images.decode_random_area(
             encoded, seed, self.image_size, min_area, self.antialias, self.upright
         )
-        # A draw of its own: the seed as it is has given the window.
+        # The seed is reversed, since the unchanged seed has determined the window.
         draw = tf.random.stateless_uniform([], tf.reverse(seed, [0]))
         return images.flip(image, draw < 0.5)
 
     def scale(self, pixels: Any) -> tf.Tensor:
-        """What the image tower takes of crops, on the device: floats are scaled already.
+        """Scales crops to inputs of the image tower, on the device; floats are already scaled.
 
-        Pixels are ``(..., 3)``, uint8 as returned by ``centre_crop``, and become float32.
+        Pixels, ``(..., 3)``, are uint8 as from ``centre_crop``, and become float32.
         """
         pixels = tf.convert_to_tensor(pixels)
         if pixels.dtype.is_floating:
@@ -211,11 +211,11 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         return pixels * tf.constant(self.pixel_scale) + tf.constant(self.pixel_offset)
 
     def call(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Images and captions, or one of them, to model inputs: a dict to a dict.
+        """Converts a dict of images, captions or both to a dict of model inputs.
 
-        ``images``: pixels ``(batch, height, width, 3)``, uint8, or floats that are scaled
-        already; or encoded images, strings ``(batch,)``. ``captions``: strings, ``(batch,)``.
-        Other fields pass.
+        ``images``: ``images`` are uint8 pixels ``(batch, height, width, 3)``, floats of that shape
+        that are already scaled, or encoded images, strings ``(batch,)``. ``captions`` are strings,
+        ``(batch,)``. Other fields are passed through.
         """
         outputs = {name: inputs[name] for name in inputs if name != "captions"}
         if "images" in inputs:
@@ -231,7 +231,7 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         return self.scale(tf.map_fn(each, batch, fn_output_signature=tf.uint8))
 
     def get_config(self) -> dict:
-        """The constructor's arguments, serialised; the vocabulary is an asset of its own."""
+        """The constructor's arguments, serialised, without the vocabulary, which is an asset."""
         config = super().get_config()
         config.pop("config_file", None)
         names = [
@@ -245,16 +245,16 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
         """Loads the preprocessor of a preset, or of a checkpoint in Hugging Face's layout.
 
         Args:
-            preset: a folder, also ``"gs://..."``, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
-            **options: of the constructor, in place of the preset's own, such as
+            preset: a folder, ``"gs://..."``, ``"hf://USER/MODEL"`` or ``"kaggle://..."``.
+            **options: arguments of the constructor that replace those of the preset, such as
                 ``image_size=256, resize_size=306``.
 
         Returns:
             An ``AlignPreprocessor``.
 
         Raises:
-            InputError: if it is not a preset of this class, or a hub cannot be reached.
-            MissingInputError: if the folder, or a file in it, is missing.
+            InputError: if it is not a preset of this class, or the hub cannot be reached.
+            MissingInputError: if the folder or one of its files is missing.
         """
         with hub.one_line(preset) as found:
             hub.check_files(found, hub.WITHOUT_WEIGHTS)
@@ -272,13 +272,13 @@ class AlignPreprocessor(keras_internals.WholePreprocessor):
             self.save_assets(directory)
 
     def load_preset_assets(self, preset: str | os.PathLike) -> None:
-        """Reads the vocabulary of a preset: keras-hub's hook."""
+        """Reads the vocabulary of a preset; a hook of keras-hub."""
         self.set_vocabulary(hub.file_of(preset, f"{hub.TOKENIZER_FOLDER}/{_VOCABULARY_FILE}"))
 
     def save_assets(self, directory: str) -> None:
-        """Writes the vocabulary into a ``.keras`` file: Keras's hook."""
+        """Writes the vocabulary into a ``.keras`` file; a hook of Keras."""
         write_vocabulary(self.vocabulary, os.path.join(directory, _VOCABULARY_FILE))
 
     def load_assets(self, directory: str) -> None:
-        """Reads the vocabulary from a ``.keras`` file: Keras's hook."""
+        """Reads the vocabulary from a ``.keras`` file; a hook of Keras."""
         self.set_vocabulary(os.path.join(directory, _VOCABULARY_FILE))

@@ -1,4 +1,4 @@
-"""``tf.data`` data sets of raw images and captions to batches of model inputs."""
+"""Converts ``tf.data`` data sets of raw images and captions to batches of model inputs."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ def prepare_pairs(
         if not isinstance(spec, dict) or name not in spec:
             raise InputError(
                 f"the dataset has no field {name}",
-                remedy="to embed one kind use encode_images or encode_texts",
+                remedy="to embed only images or only captions, use encode_images or encode_texts",
             )
     return prepare(dataset, preprocessor, batch_size, ("images", "captions"), keep_others=True)
 
@@ -48,9 +48,9 @@ def prepare(
     fields: Sequence[str],
     keep_others: bool,
 ) -> tf.data.Dataset:
-    """Maps the raw ``fields`` of a dataset to batches of model inputs; others stay or go."""
+    """Maps the raw ``fields`` of a dataset to batches of inputs; keeps or drops the others."""
     if not isinstance(dataset.element_spec, dict):
-        # As TensorFlow Datasets gives (image, label).
+        # TensorFlow Datasets, for example, gives (image, label).
         dataset = dataset.map(as_written(lambda value, *_: {fields[0]: value}))
     spec = dataset.element_spec
     kept = [name for name in spec if keep_others or name in fields]
@@ -85,7 +85,7 @@ def prepare(
 def check_images(
     dataset: tf.data.Dataset, preprocessor: AlignPreprocessor | None
 ) -> tf.data.Dataset:
-    """The dataset itself, of dicts of model inputs; an image out of range is an error."""
+    """The dataset of model inputs; iteration fails if an image is out of range."""
 
     @as_written
     def check(batch):
@@ -95,7 +95,7 @@ def check_images(
 
 
 def _is_batched(spec):
-    """Whether a dataset's elements are batches; InputError if they are of no known kind."""
+    """Whether a dataset's elements are batches; InputError if their type is unsupported."""
     batched = set()
     for name, field in spec.items():
         ranks = {"images": (0, 1) if field.dtype == tf.string else (3, 4), "captions": (0, 1)}
@@ -103,7 +103,10 @@ def _is_batched(spec):
         if ranks is None:
             continue
         if field.shape.rank not in ranks:
-            raise InputError(f"the dataset's {name} have the shape {field.shape}", remedy="set it")
+            raise InputError(
+                f"the dataset's {name} have the shape {field.shape}",
+                remedy="set the shape",
+            )
         batched.add(field.shape.rank == ranks[1])
         if name == "captions" and field.dtype != tf.string:
             raise InputError(f"the dataset's captions are {field.dtype.name}, not strings")
@@ -120,16 +123,16 @@ def _is_batched(spec):
 
 
 def _preparing(dtype, preprocessor):
-    """The function that prepares one image of a dataset."""
+    """The function that converts one image of a dataset to a crop."""
     if dtype != tf.string:
         return preprocessor.centre_crop
     return lambda string: preprocessor.decode_centre_crop(_contents(string))
 
 
 def _contents(string):
-    """The string itself if it is an encoded image, else the contents of the file it names."""
+    """The string if it is an encoded image, else the contents of the file of that name."""
     head = tf.strings.join([tf.strings.substr(string, 0, 12), " " * 12])
-    # Of a JPEG, PNG, GIF and WebP; and the four zeros in a BMP's, which no path has.
+    # Marks of JPEG, PNG, GIF and WebP, and the four zeros in a BMP, which no path contains.
     marks = {
         0: (b"\xff\xd8", b"\x89PNG", b"GIF87a", b"GIF89a"),
         6: (b"\0\0\0\0",),
@@ -146,14 +149,14 @@ def _contents(string):
 
 
 def iterate(dataset: tf.data.Dataset, preprocessor: AlignPreprocessor | None) -> Iterator[Any]:
-    """A dataset's batches; what fails in it is one line."""
+    """Yields a dataset's batches; an error in the dataset is raised as one line."""
     with one_line(preprocessor):
         yield from dataset
 
 
 @contextlib.contextmanager
 def one_line(preprocessor: AlignPreprocessor | None) -> Iterator[None]:
-    """Inside, a failure in a dataset of ``prepare`` is raised as InputError."""
+    """Inside the block, an error in a dataset of ``prepare`` is raised as InputError."""
     try:
         yield
     except tf.errors.NotFoundError as error:
@@ -163,13 +166,13 @@ def one_line(preprocessor: AlignPreprocessor | None) -> Iterator[None]:
         if out_of_range := pixel_ranges.error_of(error, preprocessor):
             raise out_of_range from error
         if "IteratorGetNext" not in error.message:
-            raise  # in what is done with the batches
+            raise  # the caller's own work with the batches failed
         problem = f"an image of the dataset {fault_of(error)}"
         raise InputError(problem, remedy=f"give {FORMATS}") from error
 
 
 def check_preprocessor(preprocessor: AlignPreprocessor | None) -> AlignPreprocessor:
-    """The preprocessor itself; InputError if there is none."""
+    """The preprocessor; raises InputError if there is none."""
     if preprocessor is None:
         raise InputError(
             "the model has no preprocessor for raw images or captions",

@@ -1,4 +1,4 @@
-"""Raw images and captions, in whatever form they come, to batches of model inputs."""
+"""Converts raw images and captions in various forms to batches of model inputs."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -22,13 +22,13 @@ from align_keras.preprocessing.raw_datasets import (
 
 
 class ItemError(InputError):
-    """One of the images or captions of a list cannot be used.
+    """An image or caption of a list cannot be used.
 
     Args:
-        index: its place in the list, an attribute.
+        index: index in the list; also an attribute.
         problem: what is wrong with it.
-        place: its file, or its place in the list, such as ``Place(member="image 3")``.
-        remedy: what to do about it.
+        place: the file, or the place in the list, such as ``Place(member="image 3")``.
+        remedy: what the user can do.
     """
 
     def __init__(self, index: int, problem: str, place: Place, remedy: str = "") -> None:
@@ -37,34 +37,34 @@ class ItemError(InputError):
 
 
 class MissingItemError(ItemError, MissingInputError):
-    """The file of one of the images is not there."""
+    """An image file does not exist."""
 
 
 def image_batches(
     images: Any, preprocessor: AlignPreprocessor | None, batch_size: int, cropped: bool = False
 ) -> Iterator[tf.Tensor]:
-    """Yields batches of crops, or of model inputs, from images: what ``scaled`` takes.
+    """Yields batches of crops or of model inputs from images; pass them to ``scaled``.
 
     Args:
-        images: one of
+        images: one of the following:
 
-            * floats ``(count, size, size, 3)``: model inputs already;
+            * floats ``(count, size, size, 3)``, which are model inputs already;
             * uint8 ``(count, height, width, 3)``;
-            * a list of paths, encoded images (bytes), PIL images or uint8 arrays
-              ``(height, width, 3)``, in any mix, or a single path or PIL image;
-            * a ``tf.data.Dataset`` of arrays, paths or encoded images, or of tuples that begin
-              with one, or of dicts with a field ``images``; batched or not.
-        preprocessor: an ``AlignPreprocessor``, or None where all are floats.
+            * a list of paths, encoded images (bytes), PIL images or uint8 arrays ``(height, width,
+              3)``, which may be mixed, or a single path or PIL image;
+            * a ``tf.data.Dataset`` of arrays, paths or encoded images, of tuples that begin with
+              one of these, or of dicts with a field ``images``; batched or not.
+        preprocessor: an ``AlignPreprocessor``; may be None if all images are floats.
         batch_size: images per batch; a batched dataset keeps its own.
-        cropped: whether uint8 images are crops already, ``(count, size, size, 3)``.
+        cropped: whether uint8 images are already crops, ``(count, size, size, 3)``.
 
     Yields:
-        Crops, uint8, ``(batch, size, size, 3)``, or the float32 that were given.
+        Crops, uint8, ``(batch, size, size, 3)``, or the given floats as float32.
 
     Raises:
-        ItemError: if an item is not an image, with its place in the list.
-        MissingItemError: if there is no such file.
-        InputError: if the input as a whole holds no images.
+        ItemError: if an item is not an image; states its index in the list.
+        MissingItemError: if an image file does not exist.
+        InputError: if the input is not a collection of images.
     """
     if isinstance(images, tf.data.Dataset):
         dataset = prepare(images, preprocessor, batch_size, ("images",), keep_others=False)
@@ -99,7 +99,7 @@ def image_batches(
 
 
 def _prepare_image(image, index, preprocessor):
-    """One image of a list to a crop."""
+    """Converts one image of a list to a crop."""
     place = Place(member=f"image {index}")
     if isinstance(image, str | os.PathLike):
         place = Place(os.fspath(image))
@@ -109,7 +109,7 @@ def _prepare_image(image, index, preprocessor):
     try:
         if isinstance(image, bytes) or getattr(image, "dtype", None) == tf.string:
             return preprocessor.decode_centre_crop(image)
-        if hasattr(image, "convert"):  # PIL's
+        if hasattr(image, "convert"):  # an image of PIL
             if image.mode[0] in "IF":
                 problem = f"more than 8 bits per pixel (mode {image.mode})"
                 raise ItemError(index, problem, place)
@@ -128,14 +128,14 @@ def _prepare_image(image, index, preprocessor):
 
 
 def scaled(images: tf.Tensor, preprocessor: AlignPreprocessor | None) -> tf.Tensor:
-    """Model inputs of what ``image_batches`` yields."""
+    """Converts the results of ``image_batches`` to model inputs."""
     return images if images.dtype.is_floating else check_preprocessor(preprocessor).scale(images)
 
 
 def scaled_inputs(
     inputs: Mapping[str, tf.Tensor], preprocessor: AlignPreprocessor | None
 ) -> dict[str, tf.Tensor]:
-    """A backbone's inputs of ``fields.inputs_of`` a batch."""
+    """The inputs of a backbone, given the fields of a batch from ``fields.inputs_of``."""
     inputs = dict(inputs)
     if PIXELS in inputs:
         inputs["images"] = scaled(inputs.pop(PIXELS), preprocessor)
@@ -148,18 +148,18 @@ def caption_batches(
     """Yields batches of model inputs from captions.
 
     Args:
-        captions: a list of strings, or a single one; a dict of ``token_ids``, ``segment_ids`` and
+        captions: a list of strings or a single string; a dict of ``token_ids``, ``segment_ids`` and
             ``padding_mask``, ``(count, sequence)``; or a ``tf.data.Dataset`` of strings, or of
-            dicts with a field ``captions`` or those three; batched or not.
-        preprocessor: an ``AlignPreprocessor``, or None where all are tokenised.
+            dicts with a field ``captions`` or with those three fields; batched or not.
+        preprocessor: an ``AlignPreprocessor``; may be None if all captions are tokenised.
         batch_size: captions per batch; a batched dataset keeps its own.
 
     Yields:
-        Dicts of int32, ``(batch, sequence)``.
+        Dicts of int32 arrays, ``(batch, sequence)``.
 
     Raises:
-        ItemError: if an item is not a string, with its place in the list.
-        InputError: if the input as a whole holds no captions.
+        ItemError: if an item is not a string; states its index in the list.
+        InputError: if the input is not a collection of captions.
     """
     if isinstance(captions, tf.data.Dataset):
         fields = ("captions", *TEXT_INPUTS)
@@ -168,7 +168,7 @@ def caption_batches(
         return
     if isinstance(captions, dict):
         if missing := [name for name in TEXT_INPUTS if name not in captions]:
-            raise InputError(f"captions: no {', '.join(missing)} beside {', '.join(captions)}")
+            raise InputError(f"captions: no {', '.join(missing)}, only {', '.join(captions)}")
         for start in range(0, len(captions["token_ids"]), batch_size):
             yield {name: captions[name][start : start + batch_size] for name in TEXT_INPUTS}
         return
@@ -179,11 +179,11 @@ def caption_batches(
 
 
 def caption_list(captions: Any) -> list[str | bytes]:
-    """A list of strings of one, of a list or of an array of them.
+    """A list of strings, given a string, a list or an array.
 
     Raises:
-        ItemError: if an item is not a string, with its place in the list.
-        InputError: if it is nothing of these.
+        ItemError: if an item is not a string; states its index in the list.
+        InputError: if the input is none of these.
     """
     if isinstance(captions, str | bytes):
         return [captions]
@@ -203,7 +203,7 @@ def _describe(value):
 
 
 def are_model_inputs(fields: Any) -> bool:
-    """Whether a dict of arrays or specs holds model inputs (images may also be uint8 crops)."""
+    """Whether a dict of arrays or specs holds model inputs; images may also be uint8 crops."""
     if not isinstance(fields, dict) or not set(TEXT_INPUTS) <= fields.keys():
         return False
     if PIXELS in fields:
@@ -212,7 +212,7 @@ def are_model_inputs(fields: Any) -> bool:
 
 
 def split_pairs(pairs: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The images and the captions, or word pieces, of a dict of both.
+    """The images, and the captions or word pieces, of a dict that holds both.
 
     Raises:
         InputError: if one is missing or their numbers differ.
@@ -222,7 +222,7 @@ def split_pairs(pairs: Mapping[str, Any]) -> tuple[Any, Any]:
         if name not in pairs:
             raise InputError(
                 f"no {name} in the inputs",
-                remedy="to embed one kind use encode_images or encode_texts",
+                remedy="to embed only images or only captions, use encode_images or encode_texts",
             )
     captions = {name: pairs[name] for name in TEXT_INPUTS} if is_tokenized else pairs["captions"]
     counts = [_count(pairs["images"]), _count(pairs["token_ids"] if is_tokenized else captions)]

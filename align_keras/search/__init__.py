@@ -1,1 +1,1 @@
-"""An index of images, its queries, and its web page. Embedding models are not here."""
+"""An index of images, its queries and its web page. Embedding models are elsewhere."""

@@ -8,7 +8,7 @@ _QUERIES = 256
 
 
 def nearest(queries: np.ndarray, embeddings: np.ndarray, count: int) -> np.ndarray:
-    """The places of the embeddings with the highest inner products.
+    """The indices of the embeddings with the highest inner products.
 
     Args:
         queries: float32, ``(queries, width)``.
@@ -16,7 +16,7 @@ def nearest(queries: np.ndarray, embeddings: np.ndarray, count: int) -> np.ndarr
         count: results per query, at most the number of embeddings.
 
     Returns:
-        Integers, ``(queries, count)``, in no order.
+        Integers, ``(queries, count)``, in no particular order.
     """
     rows = max(count, _CHUNK_NUMBERS // embeddings.shape[1])
     parts = []
@@ -41,18 +41,19 @@ def nearest(queries: np.ndarray, embeddings: np.ndarray, count: int) -> np.ndarr
 def ranked(
     queries: np.ndarray, embeddings: np.ndarray, places: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts found places by similarity.
+    """Sorts found images by similarity.
 
-    Sums are float64, rounded to float32, so that equal images tie exactly wherever they are
-    in the index; ties are in the order of the index.
+    Sums are computed in float64 and rounded to float32, so that equal images tie exactly wherever
+    they are in the index. Ties keep the order of the index.
 
     Args:
         queries: float32, ``(queries, width)``.
         embeddings: ``(images, width)``.
-        places: integers, ``(queries, count)``; -1 for none.
+        places: integers, ``(queries, count)``; -1 for no image.
 
     Returns:
-        ``(places, scores)``, ``(queries, count)``: best first, scores float32, -1 and -inf last.
+        ``(places, scores)``, both ``(queries, count)``, best first; scores are float32. Places of
+        -1 come last, with scores of -inf.
     """
     ordered, scores = np.empty_like(places), np.empty(places.shape, np.float32)
     for row, own in enumerate(np.sort(places, axis=1)):

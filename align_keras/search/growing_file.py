@@ -1,4 +1,4 @@
-"""Files that grow over several runs, and are checked when the next one continues with them."""
+"""Files that grow over several runs, and are checked when a run continues them."""
 
 import hashlib
 import json
@@ -13,16 +13,16 @@ from align_keras.errors import InputError, Place
 
 
 class GrowingFile:
-    """Appends to a file and keeps the checksum of all of it; used in a ``with``.
+    """Appends to a file and keeps the checksum of its entire content; a context manager.
 
     Args:
         path: path of the file, which need not exist.
         size: bytes that an earlier run committed; later bytes are cut off.
         sha256: checksum of these bytes; empty if unknown.
-        remedy: what to do about a damaged file.
+        remedy: what the user can do about a damaged file.
 
     Raises:
-        InputError: if the file is shorter, or its committed bytes have changed.
+        InputError: if the file is shorter than ``size``, or its committed bytes have changed.
     """
 
     def __init__(self, path: Path, size: int = 0, sha256: str = "", remedy: str = "") -> None:
@@ -39,7 +39,7 @@ class GrowingFile:
             problem = "damaged: its checksum has changed"
             raise InputError(problem, Place(str(path)), remedy)
         self.size = size
-        # Not buffered: a failed write would come up again while the file is closed.
+        # Unbuffered: with a buffer, a failed write would be repeated when the file is closed.
         self._file = path.open("ab", buffering=0)
 
     def __enter__(self) -> Self:
@@ -72,20 +72,20 @@ class GrowingFile:
         self.size += len(data)
 
     def sync(self) -> None:
-        """Returns once the bytes are on the disk."""
+        """Returns when the bytes are on the disk."""
         with full_disk.reported(self.path):
             os.fsync(self._file.fileno())
 
 
 def read_progress(path: Path, remedy: str) -> dict[str, Any]:
-    """The ``progress.json`` of an index: how far the files were when it was written.
+    """The ``progress.json`` of an index: the sizes of its files when it was written.
 
     Raises:
         InputError: if it is damaged.
     """
     try:
         found = json.loads(path.read_bytes())
-        found.setdefault("sha256", {})  # earlier versions wrote none
+        found.setdefault("sha256", {})  # earlier versions had no checksums
         if found.keys() == {"origin", "rows", "unreadable", "sizes", "sha256"}:
             return found
     except (ValueError, AttributeError):

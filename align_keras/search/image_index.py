@@ -1,4 +1,4 @@
-"""An index of images on disk: what is in its folder, and how it is loaded and searched.
+"""An index of images on disk: the files in its folder, and how to load and search it.
 
     index.json       the header, written last: an index without it is not finished
     embeddings.bin   unit norm, float32 or float16, (images, width), memory-mapped
@@ -41,13 +41,13 @@ PRECISIONS: dict[str, np.dtype] = {"float32": np.dtype("<f4"), "float16": np.dty
 ENDS = np.dtype("<u8")
 CENTROID_NUMBERS, LIST_NUMBERS = np.dtype("<f4"), np.dtype("<i4")
 _MAX_HEADER_BYTES = 1 << 16
-# An image's label and thumbnail are read whole.
+# The label and the thumbnail of an image are read completely.
 _MAX_LABEL_BYTES, _MAX_THUMBNAIL_BYTES = 1 << 16, 1 << 21
 _MAX_WIDTH = 1 << 14
-#: Longer side of a thumbnail, pixels.
+#: Maximum length of a thumbnail's longer side, in pixels.
 MAX_THUMBNAIL_SIZE = 1_024
 _BUILD_AGAIN = "build the index again"
-#: Larger files are compared by their size when an index is opened: reading takes long.
+#: For larger files only the size is checked when an index is opened, since reading takes long.
 READ_UP_TO = 1 << 25
 
 
@@ -58,7 +58,7 @@ class Header:
     model: str
     """The model as given: the folder or address of a preset."""
     fingerprint: str
-    """As returned by ``evaluation.fingerprint``."""
+    """Fingerprint from ``evaluation.fingerprint``."""
     images: str
     """The images as given."""
     images_fingerprint: str
@@ -67,7 +67,7 @@ class Header:
     count: int
     unreadable: int
     lists: int = 0
-    """0 where every search is exact."""
+    """Number of lists; 0 if every search is exact."""
     thumbnail_size: int = 0
     kind: str = KIND
     version: int = VERSION
@@ -82,19 +82,20 @@ class Label:
 
 
 class ImageIndex:
-    """Embedded images, memory-mapped, with a name, a caption and a thumbnail each.
+    """Embedded images, memory-mapped, each with a name, a caption and a thumbnail.
 
     Args:
-        directory: a folder that ``indexing.build_index`` wrote.
-        exact: whether to look at every image even if the index is large; faiss is not needed then.
+        directory: a folder written by ``indexing.build_index``.
+        exact: whether to compare with every image even if the index is large; faiss is not needed
+            then.
 
-    Checksums are checked for files up to 32 MiB, sizes for larger ones; ``faults`` checks the
-    checksums of all. An index from an earlier version has no checksums.
+    Checksums are checked for files up to 32 MiB, sizes for larger ones. ``faults`` checks the
+    checksums of all files. An index of an earlier version has no checksums.
 
     Raises:
         MissingInputError: if there is no finished index.
-        InputError: if the folder is not an index or one of its files is damaged, or if faiss is
-            needed and not installed, which names ``exact`` in ``setting``.
+        InputError: if the folder is not an index, or one of its files is damaged. If faiss is
+            needed but not installed, the error's ``setting`` is ``exact``.
     """
 
     def __init__(self, directory: str | Path, exact: bool = False) -> None:
@@ -115,7 +116,7 @@ class ImageIndex:
 
     @property
     def is_approximate(self) -> bool:
-        """Whether a search opens only some of its lists."""
+        """Whether a search reads only some of the lists."""
         return self._approximate is not None
 
     def search(
@@ -126,35 +127,38 @@ class ImageIndex:
         Args:
             queries: unit-norm embeddings, ``(queries, width)``.
             count: images per query; fewer if the index has fewer.
-            probes: number of lists of a large index to open; None for the default.
+            probes: number of lists to search in a large index; None for the default.
 
         Returns:
-            ``(places, scores)``, both ``(queries, count)``, best first: integers, -1 where too
-            few images were found, and similarities, float32.
+            ``(places, scores)``, both ``(queries, count)``, best first: integer indices, -1 if too
+            few images were found, and float32 similarities.
         """
         queries = np.asarray(queries, np.float32)
         count = min(count, len(self))
         if self._approximate is None:
             places = exact_search.nearest(queries, self.embeddings, count)
         else:
-            # It scores in float16, which swaps close neighbours: more are found, and ranked here.
+            # faiss scores in float16, which swaps close neighbours. More images are therefore found
+            # and ranked again here.
             places = self._approximate.search(queries, 2 * count, probes)
         places, scores = exact_search.ranked(queries, self.embeddings, places)
         return places[:, :count], scores[:, :count]
 
     def faults(self) -> Iterator[InputError]:
-        """Reads the whole index; an error for each file that is not as it was written."""
+        """Reads the entire index; yields an error for each file that has changed since it was
+        written.
+        """
         yield from checksums.faults(checksums.list_of(self.directory))
 
     def verify_in_background(self, tell: Callable[[InputError], Any]) -> threading.Thread:
-        """Calls ``tell`` with each of the ``faults``, in a thread that has started."""
+        """Starts a thread that calls ``tell`` with each of the ``faults``."""
         thread = threading.Thread(target=lambda: [tell(fault) for fault in self.faults()])
-        thread.daemon = True  # a process that ends does not wait for it
+        thread.daemon = True  # the process can end without waiting for it
         thread.start()
         return thread
 
     def label(self, place: int) -> Label:
-        """The name and caption of an image; InputError if they are damaged."""
+        """The name and caption of an image; raises InputError if they are damaged."""
         try:
             fields = json.loads(self._piece(LABELS, place, _MAX_LABEL_BYTES))
             name, caption = fields["name"], fields["caption"]
@@ -162,11 +166,11 @@ class ImageIndex:
             name = caption = None
         if not isinstance(name, str) or not isinstance(caption, str):
             raise self._damaged(f"{LABELS}.bin", f"no label for image {place}")
-        # A file name may hold bytes that are not text and cannot be printed or sent.
+        # A file name may contain bytes that are not text and cannot be printed or sent.
         return Label(*(text.encode("utf-8", "replace").decode() for text in (name, caption)))
 
     def thumbnail(self, place: int) -> bytes:
-        """The JPEG of an image; empty if the index has none; InputError if it is damaged."""
+        """The JPEG of an image, empty if the index has none; raises InputError if it is damaged."""
         data = self._piece(THUMBNAILS, place, _MAX_THUMBNAIL_BYTES)
         if data and not data.startswith(b"\xff\xd8\xff"):
             raise self._damaged(f"{THUMBNAILS}.bin", f"no JPEG for image {place}")
@@ -178,7 +182,7 @@ class ImageIndex:
         ends, data = self._pieces[kind]
         start = int(ends[place - 1]) if place else 0
         size = int(ends[place]) - start
-        # Only the ends that are used are checked: there may be millions.
+        # Only the entries that are used are checked, since there may be millions.
         if not 0 <= size <= limit:
             raise self._damaged(f"{kind}.ends", f"image {place} would have {size:,} bytes")
         return data[start : start + size].tobytes()
@@ -201,9 +205,9 @@ class ImageIndex:
             self._approximate = InvertedLists(self.embeddings, centroids, lists)
 
     def _mapped(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-        """A file as an array; InputError if its size is another one."""
+        """A file as an array; raises InputError if its size is wrong."""
         path, size = self.directory / name, math.prod(shape) * dtype.itemsize
-        # A symbolic link could lead to any file of the machine that serves the index.
+        # A symbolic link could point to any file of the machine that serves the index.
         if path.is_symlink() or not path.is_file():
             raise self._damaged(name, "no such file")
         if path.stat().st_size != size:
@@ -216,11 +220,11 @@ class ImageIndex:
 
 
 def model_to_load(index: ImageIndex, model: str = "") -> str:
-    """The model that a search is to load: the given one, or the folder that the index names.
+    """The model for a search: the given one, or the folder named in the index.
 
     Raises:
-        InputError: if the index names an address. An index may come from an untrusted source;
-            addresses in it are not fetched unasked.
+        InputError: if the index names an address. An index may come from an untrusted source, so
+            addresses in it are not fetched unless the user gives them.
     """
     named = index.header.model
     if not model and "://" in named:
@@ -232,7 +236,7 @@ def read_header(directory: str | Path) -> Header:
     """The ``Header`` of a finished index.
 
     Raises:
-        MissingInputError: if there is none.
+        MissingInputError: if there is no header.
         InputError: if it is not a header, or its values are impossible.
     """
     path = Path(directory) / HEADER

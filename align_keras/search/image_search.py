@@ -1,6 +1,6 @@
-"""Searches an index with sentences, images or both; ranks the classes of an image.
+"""Searches an index with sentences, images or both, and ranks the classes of an image.
 
-All input is bounded and checked here, because the page passes on input from strangers.
+All input is limited and checked here, since the web page passes on input from strangers.
 """
 
 import dataclasses
@@ -26,32 +26,32 @@ T = TypeVar("T")
 MAX_IMAGE_BYTES = 20 << 20
 MAX_CLASSES = 1_000
 MAX_RESULTS = 200
-# Sentences embedded at a time.
+# Number of sentences embedded at a time.
 _TEXTS = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """An image that was found."""
+    """A found image."""
 
     place: int
     score: float
     name: str
     caption: str
     thumbnail: bytes = b""
-    """A JPEG; empty if the index keeps none, or if it was not asked for."""
+    """A JPEG; empty if the index has none or it was not requested."""
 
 
 class ImageSearch:
-    """A model and the index that it made.
+    """A model and an index that was made with it.
 
     Args:
         model: an ``AlignDualEncoder`` with its preprocessor.
         index: an ``ImageIndex``.
-        originals: the files of the indexed images, to show them at full size; None without.
+        originals: the files of the indexed images, to show them at full size; None if unavailable.
 
     Raises:
-        InputError: if the index is of another model.
+        InputError: if the index was made with another model.
     """
 
     def __init__(self, model: Any, index: ImageIndex, originals: Originals | None = None) -> None:
@@ -69,7 +69,7 @@ class ImageSearch:
         self._pixels = PixelBudget(MAX_PIXELS)
 
     def warm_up(self) -> None:
-        """Traces both towers, which takes seconds, for all sizes of batches."""
+        """Traces both towers for all batch sizes, which takes seconds."""
         for texts in (["a"], ["a", "a b"]):
             self.embed_texts(texts)
         size = self.model.preprocessor.image_size
@@ -79,7 +79,7 @@ class ImageSearch:
         """The embedding of a ``Query``, ``(width,)``; composed as in the paper's section 7.
 
         Raises:
-            InputError: if there is nothing to look for, or too much.
+            InputError: if the query is empty or too long.
         """
         return value_or_raise(*self._embed_all([query]))
 
@@ -123,7 +123,7 @@ class ImageSearch:
         return self.model.encode_texts(list(texts), _TEXTS)
 
     def embed_image(self, encoded: bytes) -> np.ndarray:
-        """The embedding of an encoded image, ``(width,)``; InputError if it is not one."""
+        """The embedding of an encoded image, ``(width,)``; raises InputError if it does not decode."""
         if len(encoded) > MAX_IMAGE_BYTES:
             raise InputError(f"the image has more than {MAX_IMAGE_BYTES >> 20} MiB")
         place = Place(member="the image")
@@ -132,15 +132,15 @@ class ImageSearch:
         return self.model.encode_images(crop[None], cropped=True)[0]
 
     def find(self, query: Query, count: int = 24, probes: int | None = None) -> list[Match]:
-        """The images most like a ``Query``.
+        """The images most similar to a ``Query``.
 
         Args:
             query: a ``Query``.
             count: number of images.
-            probes: lists of a large index to look into; None for the default.
+            probes: number of lists to search in a large index; None for the default.
 
         Returns:
-            A list of ``Match``, best first; none with a damaged embedding.
+            A list of ``Match``, best first, without images whose embedding is damaged.
 
         Raises:
             InputError: if the query is invalid or the index is damaged.
@@ -152,14 +152,14 @@ class ImageSearch:
     def find_all(
         self, asked: Sequence[tuple[Query, int]], probes: int | None = None
     ) -> list[list[Match] | InputError]:
-        """Like ``find`` for several queries at a time, without thumbnails.
+        """Like ``find``, for several queries at a time and without thumbnails.
 
         Args:
             asked: queries, each with the number of images to find.
-            probes: lists of a large index to look into; None for the default.
+            probes: number of lists to search in a large index; None for the default.
 
         Returns:
-            For each query its list of ``Match``, or the error that ``find`` would raise.
+            For each query a list of ``Match``, or the error that ``find`` would raise.
         """
         found: list[list[Match] | InputError] = [
             InputError(f"the number of results must be from 1 to {MAX_RESULTS}, not {count}")
@@ -167,7 +167,8 @@ class ImageSearch:
         ]
         rows = [row for row, (_, count) in enumerate(asked) if 1 <= count <= MAX_RESULTS]
         embedded = self._embed_all([asked[row][0] for row in rows])
-        # Queries with the same count are searched together: no answer depends on other counts.
+        # Queries with the same count are searched together, so that no answer depends on other
+        # counts.
         groups: dict[int, list[tuple[int, np.ndarray]]] = {}
         for row, own in zip(rows, embedded, strict=True):
             if isinstance(own, InputError):
@@ -192,7 +193,7 @@ class ImageSearch:
         ]
 
     def original(self, place: int) -> bytes:
-        """The file of an image as a JPEG without metadata; empty if it is not known or readable.
+        """The file of an image as a JPEG without metadata; empty if it is unknown or unreadable.
 
         Its longer side is at most ``originals.MAX_SIZE`` pixels.
         """
@@ -209,18 +210,18 @@ class ImageSearch:
     def classify(
         self, encoded: bytes, class_names: Sequence[str], prompt: str = "a photo of a {}"
     ) -> dict[str, float]:
-        """The probabilities of classes, the likeliest first.
+        """The probabilities of classes, most probable first.
 
         Args:
             encoded: an encoded image.
-            class_names: strings; empty ones and repeated ones are left out.
+            class_names: strings; empty and repeated ones are ignored.
             prompt: a sentence with ``{}`` for the name.
 
         Returns:
             A dict of probabilities by name.
 
         Raises:
-            InputError: if there is no image or class to compare.
+            InputError: if the image or the classes are missing.
         """
         if not encoded:
             raise InputError("no image to classify")
@@ -240,13 +241,13 @@ class ImageSearch:
 
 
 def value_or_raise(result: T | InputError) -> T:
-    """A result; if it is an InputError, raises it."""
+    """Returns a result, or raises it if it is an InputError."""
     if not isinstance(result, InputError):
         return result
     try:
         raise result
     finally:
-        # Otherwise the error's traceback would keep the error, and all images in its frames, alive.
+        # Otherwise the traceback would keep the error and all images in its frames alive.
         del result
 
 

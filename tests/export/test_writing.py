@@ -65,7 +65,9 @@ def test_save_writes_a_folder_as_export_does_and_replaces_only_its_like(
         with pytest.raises(InputError, match="already exists; give a new folder, or remove it"):
             save()
     (tmp_path / "photos" / "1").mkdir()  # a version below what was saved without one
-    with pytest.raises(InputError, match="it holds a SavedModel and 1, which would be lost; give"):
+    with pytest.raises(
+        InputError, match="it holds 1 besides a SavedModel; that file would be lost; give"
+    ):
         tiny_model.save(tmp_path / "photos")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "served"]
     assert len(written) == 3

@@ -46,7 +46,7 @@ def test_floats_of_0_to_255_are_one_line(call, tiny_model, pixels):
         call(tiny_model, pixels)
     assert re.fullmatch(
         r"images: floats from (-0\.99\d|-1|0) to 255, but the model takes -1 to 1; give uint8 to "
-        "have them scaled",
+        "give uint8 images, which are scaled",
         str(raised.value),
     )
 

@@ -25,14 +25,15 @@ class TFDSExamples(ExampleSet):
     """One split of a TFDS set; its shards are the parts.
 
     Args:
-        name: ``tfds:NAME``, as ``tfds.builder`` takes it, or ``tfds:FOLDER`` of a set that was
-            prepared there; ``@SPLIT`` behind it for another split.
-        split: otherwise; empty for ``train``.
-        columns: ``Columns``.
+        name: ``tfds:NAME`` with a name for ``tfds.builder``, or ``tfds:FOLDER`` with the folder of
+            a prepared set. ``@SPLIT`` after either names a split.
+        split: the split if ``name`` does not name one; empty for ``train``.
+        columns: which fields hold what; by default ``Columns()``.
 
     Raises:
-        InputError: if tensorflow-datasets is missing, or has no such set or split, or cannot
-            prepare it, or the set has no image. ``setting`` is ``split`` if that was wrong.
+        InputError: if tensorflow-datasets is missing; if it has no such set or split, or cannot
+            prepare the set; or if the set has no image. ``setting`` is ``split`` if the split is
+            wrong.
     """
 
     def __init__(self, name: str, split: str = "", columns: Columns | None = None) -> None:
@@ -59,7 +60,7 @@ class TFDSExamples(ExampleSet):
         ]
 
     def read(self, part: str) -> Iterator[Example]:
-        """Yields the examples of a shard of the split, named by their place in it."""
+        """Yields the examples of a shard of the split, keyed by their place in the shard."""
         for index, example in enumerate(_read_shard(prepared_builder(self._name), part)):
             fields, found = _flat(example), tuple(example)
             jpg = fields.pop("image", b"")
@@ -89,7 +90,7 @@ class TFDSExamples(ExampleSet):
 
     @property
     def count(self) -> int:
-        """How many examples the split has."""
+        """The number of examples in the split."""
         return self._count
 
     @property
@@ -99,10 +100,10 @@ class TFDSExamples(ExampleSet):
 
 
 def _read_shard(builder: Any, part: str) -> Iterator[dict]:
-    """The records of a shard, with images still encoded; ``{}`` for each that is corrupt.
+    """Yields the records of a shard, with images still encoded; ``{}`` for each corrupt record.
 
-    TFDS's own reader ends at the first flipped byte. Its parser, which is TensorFlow's, ends the
-    process on some malformed records: it gets what protobuf has read and written again.
+    TFDS's own reader stops at the first flipped byte. TensorFlow's parser, which TFDS uses, ends
+    the process on some malformed records, so each record is first parsed and rewritten by protobuf.
     """
     import tensorflow_datasets as tfds
 
@@ -125,7 +126,7 @@ def _read_shard(builder: Any, part: str) -> Iterator[dict]:
 
 
 def _flat(example: dict) -> dict:
-    """Fields of an example as text and numbers; of captions with ids and boxes the texts."""
+    """The fields of an example as text and numbers. Captions lose their ids and boxes."""
     fields = {}
     for name, value in example.items():
         if isinstance(value, dict):

@@ -1,1 +1,1 @@
-"""The paper's rules for raw pairs, from counting to shards. No training, no evaluation."""
+"""The paper's rules for raw pairs, from counting to writing shards. No training or evaluation."""

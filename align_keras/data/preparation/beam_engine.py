@@ -1,4 +1,4 @@
-"""Runs the rules by Apache Beam, on the runner that a user chooses."""
+"""Applies the rules with Apache Beam, on the runner that the user chooses."""
 
 import json
 import logging
@@ -17,18 +17,19 @@ from align_keras.data.preparation.beam_pipeline import build
 from align_keras.data.preparation.judging import Preparation
 from align_keras.data.shard_sets import shard_path
 
-# Each worker process logs its connections otherwise. A user's own option comes later and wins.
+# Otherwise each worker process logs its connections. The user's options come later and take
+# precedence.
 _DEFAULTS = ("--default_sdk_harness_log_level=ERROR",)
 
 
 def prepare(
     preparation: Preparation, output: str, shard_size: int, options: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Like ``single_machine.prepare``, by Beam; lines of JSON may lie in several files.
+    """Like ``single_machine.prepare``, with Beam; the JSON lines may be spread over several files.
 
     Args:
-        preparation: what to do; its source is where workers can read it.
-        output: path and start of the shards' names, where workers can write.
+        preparation: what to do; the workers must be able to read the source.
+        output: path and prefix of the shards, where workers can write.
         shard_size: records per shard.
         options: Beam's pipeline options, such as ``--runner=DataflowRunner``; the direct runner
             by default.
@@ -37,7 +38,7 @@ def prepare(
         The report, as returned by ``filter_report.Tally.as_json``.
 
     Raises:
-        InputError: as in ``single_machine.prepare``, or if there is no such runner or it cannot run
+        InputError: as in ``single_machine.prepare``, or if the runner does not exist or cannot run
             this pipeline.
     """
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
@@ -68,13 +69,13 @@ def _pipeline(options: Sequence[str]) -> beam.Pipeline:
     """An empty pipeline on the runner that the options name.
 
     Raises:
-        InputError: if there is no such runner, or it cannot run this pipeline.
+        InputError: if the runner does not exist or cannot run this pipeline.
     """
     parsed = PipelineOptions([*_DEFAULTS, *options])
     runner = parsed.view_as(StandardOptions).runner or ""
     if runner.rpartition(".")[-1].lower().removesuffix("runner") == "dask":
-        # Seen with apache-beam 2.77: it hands a transform's tagged outputs to each consumer of any,
-        # and computes only what the last transform needs.
+        # Observed with apache-beam 2.77: the runner passes all tagged outputs of a transform to
+        # every consumer, and computes only what the last transform needs.
         raise errors.InputError(
             "Beam's runner for Dask mixes the outputs of a step and computes only the last one",
             remedy="choose another runner",
@@ -86,10 +87,10 @@ def _pipeline(options: Sequence[str]) -> beam.Pipeline:
 
 
 def _read_report(output: str, shard_size: int) -> dict[str, Any]:
-    """The report, as soon as it is known that the runner wrote every output.
+    """The report, after a check that the runner wrote every output.
 
     Args:
-        output: path and start of the shards' names.
+        output: path and prefix of the shards.
         shard_size: records per shard; 0 if there are none.
 
     Raises:

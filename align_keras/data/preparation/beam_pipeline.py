@@ -1,9 +1,9 @@
-"""The rules as one Apache Beam pipeline: any runner, any number of pairs.
+"""The rules as one Apache Beam pipeline, for any runner and any number of pairs.
 
-Parts of the source are read twice: first for the words and image ids that are counted, then for
-the records, which are judged by the counts of their part. So no image is ever part of a join, and
-kept records are sent once, to their shards. The shards equal those of ``single_machine`` byte for
-byte.
+The parts of the source are read twice: first for the words and image ids to be counted, then for
+the records, which are judged with the counts of their part. Images therefore never take part in a
+join, and kept records are sent only once, to their shards. The shards equal those of
+``single_machine`` byte for byte.
 """
 
 import bisect
@@ -18,13 +18,13 @@ from align_keras.data.preparation.judging import Preparation
 from align_keras.data.shard_sets import shard_path
 from align_keras.data.shard_writer import write_shard
 
-# Hexadecimal digits by which keys and ties are spread: 4,096 and 65,536 ranges.
+# Number of leading hexadecimal digits that group keys and ties: 4,096 and 65,536 ranges.
 _KEY_DIGITS = 3
 _TIE_DIGITS = 4
 
 
 def build(pipeline: beam.Pipeline, preparation: Preparation, output: str, shard_size: int) -> None:
-    """Adds everything to a ``beam.Pipeline``."""
+    """Adds all steps to a ``beam.Pipeline``."""
     parts = pipeline | "parts" >> beam.Create(list(enumerate(preparation.source.parts)))
     if preparation.rules.needs_counts:
         pairs = parts | "spread" >> beam.Reshuffle() | beam.ParDo(_Pairs(preparation))
@@ -60,21 +60,21 @@ def _merge(tallies: Iterable[filter_report.Tally]) -> filter_report.Tally:
 class _Pairs(beam.DoFn):
     """``(number, part)`` -> ``(pair, image, text, ngrams)``.
 
-    A pair is the numbers of its part, row and caption.
+    A pair is identified by the numbers of its part, row and caption.
     """
 
     def __init__(self, preparation: Preparation) -> None:
         self._preparation = preparation
 
     def process(self, part: tuple[int, str]) -> Iterator[tuple]:
-        """Reads a part, no images."""
+        """Reads a part, without images."""
         number, name = part
         for row, caption, image, words in self._preparation.pairs(name):
             yield (number, row, caption), image, " ".join(words), filters.ngrams(words)
 
 
 class _Kept(beam.DoFn):
-    """A part and the counts of its pairs -> kept records; what was left out; a ``Tally``."""
+    """A part and the counts of its pairs -> kept records, dropped pairs and a ``Tally``."""
 
     def __init__(self, preparation: Preparation) -> None:
         self._preparation = preparation
@@ -96,7 +96,7 @@ class _Kept(beam.DoFn):
 
 
 def whole_set_counts(pairs: beam.PCollection, rules: filters.Rules) -> beam.PCollection:
-    """The counts of pairs beyond a limit: ``(part, (row, caption, filters.Counts))``."""
+    """The counts of pairs that exceed a limit: ``(part, (row, caption, filters.Counts))``."""
     flags = []
     distinct = pairs | beam.Map(lambda pair: (pair[1], pair[2])) | beam.Distinct()
     if rules.max_images_per_caption is not None:
@@ -118,7 +118,7 @@ def whole_set_counts(pairs: beam.PCollection, rules: filters.Rules) -> beam.PCol
 
 
 def _exceeding(name, pairs, distinct, field, limit):
-    """``(pair, (name, count))`` of pairs whose image (0) or text (1) stands beside too many."""
+    """``(pair, (name, count))`` of pairs whose image (0) or text (1) exceeds the limit."""
     counted = (
         distinct
         | f"{name} of" >> beam.Map(lambda image_and_text: image_and_text[field])
@@ -130,7 +130,7 @@ def _exceeding(name, pairs, distinct, field, limit):
 
 
 def _join(name, keyed, counted):
-    """``(pair, (name, value))`` of the pairs whose key has a value."""
+    """``(pair, (name, value))`` for each pair whose key has a value."""
 
     def join(_, grouped):
         for value in grouped["value"]:
@@ -166,9 +166,10 @@ def _with_rare_ngrams(pairs, most):
 
 
 def _tie_bound(counted, cutoff):
-    """The least ``filters.tie_break`` among n-grams of the last count that is rare.
+    """The smallest ``filters.tie_break`` among the n-grams with the cutoff count that are rare.
 
-    In two steps, since there may be millions: the range in which it is, then that range.
+    In two steps, since there may be millions of ties: finds the range that holds it, then sorts
+    that range.
     """
     cutoff = beam.pvalue.AsSingleton(cutoff)
     ties = (
@@ -211,7 +212,7 @@ def _is_rare(item, cutoff, bound):
 
 
 def _write_shards(kept, output, shard_size):
-    """Sorts by key over all workers, and cuts every ``shard_size`` records."""
+    """Sorts by key across all workers, and starts a new shard every ``shard_size`` records."""
     keys = kept | "keys" >> beam.Keys()
     ranges = (
         keys
@@ -241,7 +242,7 @@ def _write_shards(kept, output, shard_size):
 
 
 def _first_keys(group, ranges, shard_size):
-    """The keys of a range, ``(digits, keys)``, with which a shard begins."""
+    """Yields the keys of a range, ``(digits, keys)``, that are the first of a shard."""
     digits, keys = group
     start = sum(count for other, count in ranges.items() if other < digits)
     for place, key in enumerate(sorted(keys), start):

@@ -1,6 +1,6 @@
-"""Counts over the whole raw set on one machine, by DuckDB: its memory is bounded, the rest on disk.
+"""Counts over the unfiltered data on one machine, by DuckDB with bounded memory and disk space.
 
-``beam_pipeline`` has the same counts for many machines.
+``beam_pipeline`` computes the same counts on many machines.
 """
 
 import itertools
@@ -11,15 +11,15 @@ from typing import Any
 from align_keras.data.preparation import filters
 from align_keras.errors import InputError
 
-_BATCH = 20_000  # pairs handed over at a time
+_BATCH = 20_000  # pairs inserted at a time
 _FLAGS_READ = 10_000
-_MEMORY = 1 << 30  # bytes of DuckDB
-# Hexadecimal digits by which ties are spread.
+_MEMORY = 1 << 30  # bytes of memory for DuckDB
+# Number of leading hexadecimal digits that group ties.
 _TIE_DIGITS = 4
 
-# Few texts or images are beside more pairs than their limit. Those are found by hashes, which are
-# fast to count, and then counted exactly. Distinct pairs: an image that has an alt-text twice
-# counts once, both ways.
+# Few texts or images occur in more pairs than their limit. They are found by hashes, which are fast
+# to count, and then counted exactly. Pairs are counted once: an image that has the same alt-text
+# twice counts as one, for the text and for the image.
 _LIMIT = """
 CREATE TABLE {table} AS
     SELECT {field}, count(*) AS {counted} FROM (
@@ -32,7 +32,7 @@ _LIMITS = (
     ("shared", "text", "images", "max_images_per_caption"),
     ("crowded", "image", "texts", "max_captions_per_image"),
 )
-# An id of 64 bits stands for a word, which makes a bigram two numbers. No two words share one: see
+# A 64-bit id stands for a word, so that a bigram is two numbers. No two words share an id: see
 # _word_ids.
 _ID = "hash({word}, {salt})"
 _WORDS = """
@@ -41,7 +41,7 @@ CREATE OR REPLACE TABLE words AS
     FROM (SELECT unnest(string_split(text, ' ')) AS word FROM usable WHERE text <> '')
     GROUP BY word;
 """
-# As filters.ngrams has them.
+# The bigrams of filters.ngrams.
 _BIGRAMS = """
 CREATE VIEW split AS
     SELECT pair, [{id} FOR word IN string_split(text, ' ')] AS ids FROM usable WHERE text <> '';
@@ -53,7 +53,7 @@ CREATE TABLE two_words AS SELECT first, second, count(*) AS n FROM bigrams GROUP
 _HISTOGRAM = """
 SELECT n, count(*) FROM (SELECT n FROM words UNION ALL SELECT n FROM two_words) GROUP BY n
 """
-# By filters.tie_break. A word alone has no second.
+# Ordered by filters.tie_break. A unigram has no second word.
 _TIES = """
 CREATE TABLE ties AS
     SELECT id AS first, NULL AS second, md5(word) AS tie FROM words WHERE n = {count}
@@ -87,7 +87,7 @@ CREATE TABLE flags AS
         LEFT JOIN rare_pairs USING (pair)
     WHERE images IS NOT NULL OR texts IS NOT NULL OR rare_pairs.pair IS NOT NULL;
 """
-# Where the pairs of flags are.
+# The places of the flagged pairs.
 _PLACES = """
 CREATE TABLE places AS
     SELECT part, row_number, caption, images, texts, rare FROM flags JOIN pairs USING (pair);
@@ -97,11 +97,11 @@ _NONE = (1 << 63) - 1  # a limit that nothing exceeds
 
 
 def open_database(directory: Path, memory: int = _MEMORY) -> Any:
-    """A DuckDB connection to a new file in a folder.
+    """Opens a DuckDB connection to a new file in a folder.
 
     Args:
-        directory: an existing folder, also for what does not fit into memory.
-        memory: bytes for DuckDB, at most.
+        directory: an existing folder, also used for data that does not fit into memory.
+        memory: maximum memory of DuckDB, in bytes.
 
     Raises:
         InputError: if duckdb or pyarrow is missing.
@@ -111,7 +111,7 @@ def open_database(directory: Path, memory: int = _MEMORY) -> Any:
         import pyarrow  # noqa: F401
     except ImportError:
         raise InputError(
-            "counts of the whole set need duckdb and pyarrow",
+            "counts over the unfiltered data need duckdb and pyarrow",
             remedy="pip install 'align-keras[data]'",
             setting="rules",
         ) from None
@@ -119,20 +119,20 @@ def open_database(directory: Path, memory: int = _MEMORY) -> Any:
     database.execute(f"SET memory_limit = '{memory >> 20}MiB'")
     spilled = str(directory / "spilled").replace("'", "''")
     database.execute(f"SET temp_directory = '{spilled}'")
-    # Pairs have numbers; keeping their order besides would take memory.
+    # Pairs have numbers, so their order need not be kept, which would take memory.
     database.execute("SET preserve_insertion_order = false")
-    # Tables that are read two or three times are not worth the time to compress them.
+    # Compressing tables that are read two or three times is not worth the time.
     database.execute("SET force_compression = 'uncompressed'")
     return database
 
 
 def flag_pairs(database: Any, rules: filters.Rules) -> None:
-    """Makes the table ``flags`` of the pairs that are beyond a limit of ``rules``.
+    """Creates the table ``flags`` of the pairs that exceed a limit of ``rules``.
 
     Args:
-        database: with a table ``pairs`` of a number (``pair``), ``image`` and ``text``, which is
-            the unigrams with spaces between, or NULL of a pair that does not count.
-        rules: what the limits are.
+        database: a database with a table ``pairs`` of ``pair`` (a number), ``image`` and ``text``:
+            the unigrams joined by spaces, or NULL for a pair that does not count.
+        rules: the limits.
     """
     database.execute("CREATE VIEW usable AS SELECT * FROM pairs WHERE text IS NOT NULL")
     for table, field, counted, setting in _LIMITS:
@@ -158,7 +158,7 @@ def _count_ngrams(database: Any, most: int) -> filters.Cutoff | None:
 
 
 def _word_ids(database: Any) -> str:
-    """Counts the words; returns the SQL of a word's id, a hash without collisions among them."""
+    """Counts the words; returns the SQL of a word's id, a hash without collisions between words."""
     for salt in itertools.count():
         own = _ID.format(word="word", salt=salt)
         database.execute(_WORDS.format(id=own))
@@ -169,13 +169,13 @@ def _word_ids(database: Any) -> str:
 
 
 class WholeSetCounts:
-    """Counts what the rules need of all pairs, and looks it up part by part.
+    """Counts what the rules need to know about all pairs, and returns it part by part.
 
     Call ``add``, then ``finish``, then ``of_part``.
 
     Args:
-        directory: an existing folder for the tables; it is the caller's to remove.
-        memory: bytes for DuckDB, at most.
+        directory: an existing folder for the tables; the caller must remove it.
+        memory: maximum memory of DuckDB, in bytes.
 
     Raises:
         InputError: if duckdb or pyarrow is missing.
@@ -196,7 +196,7 @@ class WholeSetCounts:
         self._database.close()
 
     def add(self, pairs: Iterable[tuple]) -> None:
-        """Adds pairs: the number of their part, then what ``Preparation.pairs`` yields."""
+        """Adds pairs: each is the number of its part, then the values of ``Preparation.pairs``."""
         import pyarrow
 
         pairs = iter(pairs)
@@ -217,12 +217,12 @@ class WholeSetCounts:
             self._database.execute("INSERT INTO pairs SELECT * FROM batch")
 
     def finish(self, rules: filters.Rules) -> None:
-        """Counts, and marks the pairs beyond a limit of ``rules``."""
+        """Counts all pairs, and marks those that exceed a limit of ``rules``."""
         flag_pairs(self._database, rules)
         self._database.execute(_PLACES)
 
     def of_part(self, part: int) -> Iterator[tuple[int, int, filters.Counts]]:
-        """The counts of the pairs of a part that exceed a limit, as ``Preparation.kept`` takes."""
+        """Yields the counts of a part's pairs that exceed a limit, for ``Preparation.kept``."""
         result = self._database.cursor().execute(
             f"SELECT row_number, caption, images, texts, rare FROM places WHERE part = {part} "
             "ORDER BY row_number, caption"

@@ -1,4 +1,4 @@
-"""Encoded images: their size, and whether they decode; all of them as JPEG."""
+"""Encoded images: reads their size, checks that they decode, and converts them to JPEG."""
 
 import io
 
@@ -14,42 +14,44 @@ from align_keras.preprocessing.decoding.orientation import EXCHANGED
 
 _JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
-# Of libjpeg, pixels; within MAX_PIXELS a GIF's or PNG's side can be longer.
+# libjpeg's limit, in pixels. A GIF or PNG within MAX_PIXELS can have a longer side.
 _MAX_JPEG_SIDE = 65_500
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of the upright image by its header, or None if there is none to read."""
+    """Width and height of the upright image from its header; None if the header cannot be read."""
     try:
         with Image.open(io.BytesIO(_without_texts(data))) as image:
             width, height = image.size
-    except Exception:  # Pillow's readers raise whatever the bytes lead them to
+    except Exception:  # Pillow's readers raise errors of any kind
         return None
     return (height, width) if read_orientation(data) in EXCHANGED else (width, height)
 
 
 def to_jpeg(data: bytes) -> bytes:
-    """Checks that an image decodes, as in training; a JPEG keeps its bytes, others become JPEG.
+    """Checks that an image decodes, as in training. JPEGs keep their bytes; others become JPEG.
 
-    A JPEG's orientation stays in its EXIF, which training reads. Others are turned upright, and
-    laid on white where they are transparent.
+    A JPEG keeps its EXIF orientation, which training applies. Other images are turned upright, and
+    transparent ones get a white background.
 
     Raises:
-        ImageFaultError: if it is not decoded, or JPEG has no place for its longer side.
+        ImageFaultError: if the image does not decode, or its longer side exceeds the limit of JPEG.
     """
     if data.startswith(_JPEG) and check_jpeg(data) in (1, 3):
         return data
     pixels = decode_pixels(data)
     if max(pixels.shape) > _MAX_JPEG_SIDE:
-        raise ImageFaultError(f"has a side of more than the {_MAX_JPEG_SIDE:,} pixels of a JPEG")
+        raise ImageFaultError(
+            f"has a side of more than {_MAX_JPEG_SIDE:,} pixels, the limit of JPEG"
+        )
     encoded = io.BytesIO()
-    # Colour at full resolution: JPEG's default halves it, which blurs a drawing's edges.
+    # Chroma at full resolution: JPEG's default halves it, which blurs the edges of drawings.
     Image.fromarray(pixels).save(encoded, "JPEG", quality=95, subsampling=0)
     return encoded.getvalue()
 
 
 def _without_texts(data: bytes) -> bytes:
-    """A PNG less its texts: Pillow refuses those over a megabyte, as image generators write."""
+    """A PNG without its text chunks, since Pillow rejects those over a megabyte."""
     if not data.startswith(_PNG):
         return data
     parts, start = [_PNG], len(_PNG)

@@ -1,4 +1,4 @@
-"""The report of the rules as one page of HTML that needs nothing beside it."""
+"""The report of the rules as one self-contained HTML page."""
 
 import html
 from typing import Any
@@ -24,13 +24,13 @@ svg text { font: 10px system-ui, sans-serif; fill: #444; }
 
 
 def render(report: dict[str, Any]) -> str:
-    """The page.
+    """The page as HTML.
 
     Args:
         report: a dict as returned by ``filter_report.Tally.as_json``.
 
     Returns:
-        HTML, a string; pictures are within it.
+        HTML, a string with embedded pictures.
     """
     before, after = report["pairs_in"], report["pairs_out"]
     broken = [rule for rule in report["rules"] if rule["pairs"]]
@@ -41,7 +41,7 @@ def render(report: dict[str, Any]) -> str:
         "<h2>Unigrams of a caption</h2>",
         _histogram(report["caption_words"]),
         "<h2>Shorter side of the images, pixels</h2>",
-        "<p>Images of pairs that rules of the table dropped were not opened.</p>"
+        "<p>Images of pairs that a rule of the table dropped before were not opened.</p>"
         if any(not entry["size"] for rule in broken for entry in rule["examples"])
         else "",
         _histogram(report["shorter_side_pixels"]),
@@ -66,9 +66,9 @@ def _title(rule: dict[str, Any], thresholds: dict[str, Any]) -> str:
 
 
 def _rules_table(report: dict[str, Any]) -> str:
-    """Each rule in order, with how many pairs came to it, fell and were left."""
+    """A table of the rules in order: the pairs that each drops, and the pairs left."""
     left = report["pairs_in"]
-    rows = [f'<tr><td>came in<td><td class="number">{left:,}<td><td></tr>']
+    rows = [f'<tr><td>pairs in<td><td class="number">{left:,}<td><td></tr>']
     for rule in report["rules"]:
         left -= rule["pairs"]
         share = rule["pairs"] / max(1, report["pairs_in"])
@@ -89,7 +89,7 @@ def _rules_table(report: dict[str, Any]) -> str:
 
 
 def _share_bar(share: float) -> str:
-    """A bar, at least a hair wide; nothing for nothing."""
+    """A bar at least one pixel wide; no bar for a share of 0."""
     if not share:
         return ""
     return f'<span class="bar" style="width:max(1px, {12 * share:.2f}rem)"></span>'
@@ -100,7 +100,7 @@ def _turned(count: int) -> str:
 
 
 def _histogram(bins: list[dict[str, int]]) -> str:
-    """Bars for what came in, and over them for what went out."""
+    """Grey bars for the input, and blue bars over them for the output."""
     highest = max((entry["in"] for entry in bins), default=0)
     if not highest:
         return "<p>None.</p>"
@@ -110,7 +110,7 @@ def _histogram(bins: list[dict[str, int]]) -> str:
         for count, colour in ((entry["in"], "#d5d5d5"), (entry["out"], "#4c72b0")):
             if not count:
                 continue
-            # What is there is seen, however little it is.
+            # Even the smallest count stays visible.
             tall = max(1.0, height * count / highest)
             parts.append(
                 f'<rect x="{index * width + 2}" y="{height - tall:.1f}" width="{width - 4}" '
@@ -148,7 +148,7 @@ def _figures(examples: list[dict[str, Any]]) -> str:
 
 
 def _frame(example: dict[str, Any]) -> str:
-    """A pair's picture, and beside it the picture that it matches; nothing without a picture."""
+    """A pair's picture, with the one that it matches if any; empty without a picture."""
     names = {"thumbnail": "", "matches": "the evaluation image"}
     pictures = [
         f'<img alt="{alt}" src="data:image/jpeg;base64,{example[name]}">'

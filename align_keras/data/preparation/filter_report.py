@@ -1,4 +1,4 @@
-"""Counts the pairs that came in, that each rule dropped, and that were kept; examples; as JSON."""
+"""Counts the input pairs, those that each rule dropped and those kept, with examples, as JSON."""
 
 import base64
 import collections
@@ -14,29 +14,29 @@ from align_keras.data.preparation.near_duplicates import THUMBNAIL, THUMBNAIL_QU
 from align_keras.data.preparation.verdicts import Picture, Verdict
 from align_keras.preprocessing.thumbnails import make_thumbnail
 
-#: Under what the pairs that every rule leaves are listed.
+#: The key under which kept pairs are counted.
 KEPT = "kept"
-#: Pairs of each rule that are shown.
+#: Number of example pairs shown per rule.
 EXAMPLES = 12
-# Lower bounds of the shorter side's bins, pixels; the paper's threshold is one of them.
+# Lower bounds of the histogram of shorter sides, in pixels. The paper's threshold is one of them.
 _SIDES = (0, 50, 100, 201, 300, 400, 600, 800, 1_200, 2_000)
-_WORDS = 31  # the last bin holds captions of 30 unigrams and more
+_WORDS = 31  # the last bin holds captions of 30 or more unigrams
 
 
 @dataclasses.dataclass
 class Tally:
-    """Counts and examples, which add up over parts in any order.
+    """Counts and examples that can be merged over parts in any order.
 
     Attributes:
-        rules: pairs by the rule that removed them, and ``KEPT``.
-        reasons: pairs left out by reason, where a rule has several.
-        words: unigrams of the captions, by ``(True if kept, number)``.
-        sides: pixels of the shorter sides of images that were looked at, by ``(kept, bin)``; an
-            image with several captions counts with each.
-        turned: kept pairs whose image EXIF turns upright.
-        examples: up to 12 pairs of each rule, by their keys: those of the smallest keys.
-        left_out: ``where``, ``image``, ``rule`` and ``reason`` of each dropped pair are appended
-            here.
+        rules: number of pairs by the rule that dropped them; kept pairs are under ``KEPT``.
+        reasons: number of dropped pairs by reason, since a rule may have several reasons.
+        words: histogram of unigrams per caption, by ``(is_kept, number)``.
+        sides: histogram of the shorter sides of the examined images, in pixels, by ``(is_kept,
+            bin)``. An image with several captions counts once per caption.
+        turned: number of kept pairs whose image EXIF turns upright.
+        examples: by rule, up to 12 pairs: those with the smallest keys.
+        left_out: for each dropped pair, its ``where``, ``image``, ``rule`` and ``reason`` are
+            appended here.
     """
 
     rules: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -52,7 +52,7 @@ class Tally:
     left_out: Any = dataclasses.field(default_factory=list)
 
     def add(self, example: Example, verdict: Verdict, picture: Picture) -> None:
-        """Adds one pair: its example, and the verdicts on its caption and image."""
+        """Adds one pair, given its example, the verdict on its caption and its picture."""
         kept = verdict.rule is None
         reason = self.count(verdict.rule, verdict.reason, len(verdict.words))
         self.turned += kept and picture.is_turned
@@ -66,13 +66,13 @@ class Tally:
         self.show(example, verdict, picture)
 
     def count(self, rule: str | None, reason: str | None, words: int, pairs: int = 1) -> str:
-        """Counts pairs, but for their images; returns the reason for which they are left out.
+        """Counts pairs without their images; returns the reason for dropping them, or "".
 
         Args:
-            rule: the rule that removed them, or None.
-            reason: more precisely, where the rule has several.
-            words: unigrams of their captions.
-            pairs: how many they are.
+            rule: the rule that dropped them, or None.
+            reason: the precise reason, if the rule has several.
+            words: number of unigrams in each caption.
+            pairs: number of pairs.
         """
         self.rules[rule or KEPT] += pairs
         if rule != "unusable_row":
@@ -84,7 +84,7 @@ class Tally:
         return reason
 
     def show(self, example: Example, verdict: Verdict, picture: Picture) -> None:
-        """Takes a pair among the examples of its rule if its key is small enough."""
+        """Adds a pair to the examples of its rule if its key is among the smallest."""
         rule = verdict.rule or KEPT
         examples = self.examples.setdefault(rule, {})
         if len(examples) < EXAMPLES or verdict.key < max(examples):
@@ -93,14 +93,14 @@ class Tally:
 
     @property
     def kept(self) -> int:
-        """How many pairs went out."""
+        """The number of kept pairs."""
         return self.rules[KEPT]
 
     def _trim(self, rule: str) -> None:
         self.examples[rule] = dict(sorted(self.examples[rule].items())[:EXAMPLES])
 
     def merge(self, other: "Tally") -> "Tally":
-        """Adds another tally to this one, except for what it lists as left out."""
+        """Adds another tally to this one, except its ``left_out``."""
         for name in ("rules", "reasons", "words", "sides"):
             getattr(self, name).update(getattr(other, name))
         self.turned += other.turned
@@ -110,7 +110,7 @@ class Tally:
         return self
 
     def as_json(self, rules: filters.Rules) -> dict[str, Any]:
-        """The contents of ``report.json``: pairs in and out, each rule, histograms.
+        """The contents of ``report.json``: numbers of pairs, each rule, histograms.
 
         Args:
             rules: the ``filters.Rules`` that were applied.
@@ -141,7 +141,7 @@ class Tally:
     def _histogram(
         counts: collections.Counter[tuple[bool, int]], bins: Iterable[int]
     ) -> list[dict[str, int]]:
-        """Bins by their lower bound, with the pairs that came in and went out; the last is open."""
+        """Bins by lower bound, with the numbers of input and kept pairs; the last is open."""
         found = ((start, counts[True, start], counts[False, start]) for start in bins)
         return [{"from": start, "in": kept + gone, "out": kept} for start, kept, gone in found]
 
@@ -155,7 +155,7 @@ def _shown(example: Example, verdict: Verdict, picture: Picture) -> dict[str, An
         "size": picture.size and list(picture.size),
         "thumbnail": _thumbnail(example, picture),
     }
-    # Not beside a pair that another rule drops first.
+    # Not shown for a pair that another rule drops first.
     if picture.twin and verdict.rule == picture.rule:
         shown["matches"] = base64.b64encode(picture.twin).decode()
     if verdict.reason:
@@ -164,16 +164,16 @@ def _shown(example: Example, verdict: Verdict, picture: Picture) -> dict[str, An
 
 
 def _thumbnail(example: Example, picture: Picture) -> str | None:
-    """A small JPEG in base 64, or None if the image cannot be shown."""
+    """A small JPEG in base 64; None if the image cannot be shown."""
     try:
         encoded = make_thumbnail(picture.data or example.load(), THUMBNAIL, THUMBNAIL_QUALITY)
-    except Exception:  # whatever a damaged file or a foreign reader raises: the report continues
+    except Exception:  # damaged files and other readers raise any error; the report continues
         return None
     return base64.b64encode(encoded).decode()
 
 
 def write(report: dict[str, Any], output: str) -> None:
-    """Writes a report, as in ``Tally.as_json``: ``OUTPUT-report.json`` and ``.html``."""
+    """Writes a report of ``Tally.as_json`` as ``OUTPUT-report.json`` and ``.html``."""
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     files.write_whole(f"{output}-report.json", text)
     files.write_whole(f"{output}-report.html", filter_page.render(report))

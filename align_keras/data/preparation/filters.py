@@ -1,14 +1,14 @@
 """The paper's rules for noisy image-text pairs (sec. 3, app. A): pure functions.
 
-Words are unigrams as ``paper_rules`` defines them. Two captions are the same if their unigrams
-are.
+Words are unigrams as defined in ``paper_rules``. Two captions are equal if their unigrams are
+equal.
 
-Images are counted by their id: the URL where the source has one, else the path. So rules that
-need the whole set need no pixels. Copies under other URLs count as other images.
+Images are counted by their id: the URL if the source has one, else the path. Rules that need counts
+over all data therefore do not read pixels. Copies under other URLs count as other images.
 
-Every rule sees the unfiltered data, so their order never changes what is dropped. A pair is
-counted under the first rule of ``RULES`` that it breaks. Rules that read the table alone come
-first, so that images of pairs they drop are not decoded.
+Every rule sees the unfiltered data, so their order never changes what is dropped. A pair is counted
+under the first rule of ``RULES`` that it breaks. Rules that need only the table come first, so that
+the images of pairs dropped by them are not decoded.
 """
 
 import dataclasses
@@ -23,22 +23,22 @@ from align_keras.errors import InputError
 
 __all__ = ["LIMITS", "NO_RULES", "RULES", "Counts", "Cutoff", "Rules", "ngrams", "unigrams"]
 
-#: Every rule in the order of judgement, with what it drops.
+#: Every rule, in the order of checking, with a description of what it drops.
 RULES = {
     "unusable_row": "row without an image or a caption",
     "unsafe": "marked as unsafe content",
     "few_words": "fewer unigrams than allowed",
     "many_words": "more unigrams than allowed",
     "shared_caption": "alt-text that too many images share",
-    "rare_words": "a unigram or bigram outside the most frequent of the raw set",
-    "language": "another language",
+    "rare_words": "alt-text that too many images share",
+    "language": "a unigram or bigram outside the most frequent of the raw set",
     "crowded_image": "image with too many alt-texts",
     "small_image": "image with too short a side",
     "elongated_image": "image too long for its width or height",
     "unreadable_image": "image missing or damaged",
     "near_duplicate": "near-duplicate of an evaluation image",
 }
-#: The field of ``Rules`` that sets a rule's threshold; None there leaves the rule out.
+#: The field of ``Rules`` with the threshold of each rule; None in that field disables the rule.
 LIMITS = {
     "few_words": "min_words",
     "many_words": "max_words",
@@ -54,37 +54,40 @@ _UNSAFE_WORDS = re.compile(r"\s*(nsfw|unsafe|true|yes)\s*", re.IGNORECASE)
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """Thresholds of the rules; the defaults are the paper's, None leaves a rule out.
+    """Thresholds of the rules; the defaults are the paper's, and None disables a rule.
 
-    A part of a command's settings: an InputError names the field that is wrong.
+    Part of a command's settings: an InputError names the invalid field.
     """
 
     min_words: int | None = paper_rules.MIN_WORDS
-    """Unigrams of a caption, at least."""
+    """Minimum number of unigrams in a caption."""
     max_words: int | None = paper_rules.MAX_WORDS
-    """Unigrams of a caption, at most."""
+    """Maximum number of unigrams in a caption."""
     max_images_per_caption: int | None = paper_rules.MAX_IMAGES_PER_CAPTION
     """Maximum number of different images that share an alt-text."""
     frequent_ngrams: int | None = paper_rules.FREQUENT_NGRAMS
-    """Most frequent unigrams and bigrams, in one list, that a caption may be made of."""
+    """Size of the list of most frequent unigrams and bigrams. A caption may contain no others."""
     max_captions_per_image: int | None = paper_rules.MAX_CAPTIONS_PER_IMAGE
     """Maximum number of different alt-texts of one image."""
     min_side_above: int | None = paper_rules.MIN_SIDE_ABOVE
-    """Pixels that the shorter side must exceed."""
+    """The shorter side of an image must have more pixels than this."""
     max_aspect_below: float | None = paper_rules.MAX_ASPECT_BELOW
-    """The ratio of longer to shorter side must stay below."""
+    """The ratio of an image's longer to shorter side must be below this."""
     language: str | None = None
-    """ISO 639-1 code of the captions' language. ALIGN's are English; the paper does not say how
-    it recognised them."""
+    """ISO 639-1 code of the captions' language. ALIGN's captions are English; the paper does not
+    say how their language was recognised.
+    """
     unsafe_above: float = 0.5
-    """Where a field marks unsafe content by a number: what is unsafe."""
+    """If unsafe content is marked by a number, larger numbers are unsafe."""
     max_hash_distance: int = 4
-    """Bits of 64 in which perceptual hashes of copies differ, at most; not the paper's."""
+    """Copies of an image have perceptual hashes that differ in at most this many of 64 bits. The
+    paper does not use it.
+    """
     max_cosine: float = paper_rules.MAX_COSINE
-    """Cosine of image embeddings above which two images are near-duplicates."""
+    """Images are near-duplicates if the cosine of their embeddings is above this."""
 
     def __post_init__(self) -> None:
-        """Checks that a threshold can leave something over."""
+        """Checks that the thresholds are not negative and allow some captions."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int | float) and value < 0:
@@ -98,11 +101,11 @@ class Rules:
             )
 
     def but(self, without: Iterable[str] = (), **thresholds: Any) -> "Rules":
-        """These rules with some left out and some thresholds changed.
+        """These rules with some disabled and some thresholds changed.
 
         Args:
-            without: names of ``LIMITS`` to leave out.
-            **thresholds: fields of ``Rules``; None leaves a field as it is.
+            without: rules to disable, by their names in ``LIMITS``.
+            **thresholds: new values of fields; None leaves a field unchanged.
         """
         changes: dict[str, Any] = {LIMITS[rule]: None for rule in without}
         changes |= {name: value for name, value in thresholds.items() if value is not None}
@@ -110,7 +113,7 @@ class Rules:
 
     @property
     def needs_counts(self) -> bool:
-        """Whether a rule needs counts of the whole set."""
+        """Whether any rule needs counts over the unfiltered data."""
         return any(
             limit is not None
             for limit in (
@@ -121,12 +124,12 @@ class Rules:
         )
 
 
-#: No rule but that a pair be usable.
+#: Only the rules that always apply: a pair must be usable, and must not be marked as unsafe.
 NO_RULES = Rules(None, None, None, None, None, None, None)
 
 
 def applies(rule: str, rules: Rules) -> bool:
-    """Whether a rule of ``RULES`` has a threshold; those without one always apply."""
+    """Whether a rule of ``RULES`` is enabled; rules without a threshold always are."""
     return rule not in LIMITS or getattr(rules, LIMITS[rule]) is not None
 
 
@@ -134,9 +137,9 @@ def applies(rule: str, rules: Rules) -> bool:
 
 
 def tie_break(ngram: str) -> str:
-    """Orders n-grams of the same count: 32 hexadecimal digits, the smaller is kept.
+    """A hash that orders n-grams of equal count: 32 hexadecimal digits; smaller ones are kept.
 
-    By the alphabet, the last letters and scripts would always lose.
+    Alphabetical order would always drop the last letters and scripts.
     """
     return hashlib.md5(ngram.encode(), usedforsecurity=False).hexdigest()
 
@@ -145,7 +148,7 @@ def tie_break(ngram: str) -> str:
 class Cutoff:
     """N-grams above ``count``, plus ``room`` n-grams with exactly ``count``.
 
-    Those of the same count are taken by ``tie_break``.
+    ``tie_break`` decides among n-grams with equal counts.
     """
 
     count: int
@@ -153,11 +156,11 @@ class Cutoff:
 
 
 def cutoff(histogram: Mapping[int, int], most: int) -> Cutoff | None:
-    """Where the list of the most frequent n-grams ends.
+    """Computes where the list of the most frequent n-grams ends.
 
     Args:
-        histogram: how many n-grams there are of each count, a dict by count.
-        most: how many n-grams are frequent, at most.
+        histogram: number of n-grams for each count.
+        most: maximum number of frequent n-grams.
 
     Returns:
         A ``Cutoff``, or None if all are frequent.
@@ -170,16 +173,16 @@ def cutoff(histogram: Mapping[int, int], most: int) -> Cutoff | None:
 
 
 def place_of_bound(ranges: Mapping[str, int], cutoff: Cutoff) -> tuple[str, int]:
-    """Where the least ``tie_break`` is that is rare among n-grams of the cutoff's count.
+    """Locates the smallest ``tie_break`` of a rare n-gram among those with the cutoff's count.
 
-    There may be millions of them: only those of one range need to be sorted.
+    There may be millions of such n-grams. With the result, only those of one range need sorting.
 
     Args:
-        ranges: how many of them there are by the first digits of their ``tie_break``.
-        cutoff: as in ``cutoff``.
+        ranges: number of these n-grams for each prefix of their ``tie_break``.
+        cutoff: result of ``cutoff``.
 
     Returns:
-        The digits of its range, and its place there; two of nothing if none is rare.
+        The prefix of the range, and the index in the sorted range; ``("", 0)`` if none is rare.
     """
     room = cutoff.room
     for digits in sorted(ranges):
@@ -194,7 +197,7 @@ def place_of_bound(ranges: Mapping[str, int], cutoff: Cutoff) -> tuple[str, int]
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """Counts over the complete raw set that concern one pair."""
+    """Counts over the unfiltered data that concern one pair."""
 
     images_of_caption: int = 0
     captions_of_image: int = 0
@@ -208,18 +211,18 @@ def broken_text_rule(
     unsafe: bool = False,
     in_language: Callable[[], bool] | None = None,
 ) -> str | None:
-    """The first rule that a pair breaks by what stands in the table.
+    """The first rule that a pair breaks, judged by the table alone.
 
     Args:
-        words: how many unigrams the caption has.
+        words: number of unigrams in the caption.
         counts: ``Counts`` of the pair.
         rules: ``Rules``.
-        unsafe: whether it is marked as unsafe.
-        in_language: called without arguments for whether the caption is in the language, only
-            where no earlier rule is broken.
+        unsafe: whether the pair is marked as unsafe.
+        in_language: returns whether the caption is in the language; called only if no earlier rule
+            is broken.
 
     Returns:
-        A name of ``RULES``, or None.
+        A name in ``RULES``, or None.
     """
 
     def above(value: int, limit: int | None) -> bool:
@@ -245,8 +248,8 @@ def broken_text_rule(
 def is_unsafe(value: object, rules: Rules) -> bool:
     """Whether the value of a field marks unsafe content.
 
-    A number (or one in words) above ``rules.unsafe_above``, True, or one of nsfw, unsafe, true
-    and yes, as in LAION's ``NSFW`` and ``punsafe``; all else, and no value, is safe.
+    Unsafe values are a number above ``rules.unsafe_above``, also as text; True; and nsfw, unsafe,
+    true and yes, as in LAION's ``NSFW`` and ``punsafe``. All other values, and None, are safe.
     """
     if value is None:
         return False
@@ -260,7 +263,7 @@ def is_unsafe(value: object, rules: Rules) -> bool:
 
 
 def broken_size_rule(width: int, height: int, rules: Rules) -> str | None:
-    """``small_image`` or ``elongated_image`` by an image's pixels, or None."""
+    """``small_image``, ``elongated_image`` or None, given an image's size in pixels."""
     shorter, longer = sorted((width, height))
     if rules.min_side_above is not None and shorter <= rules.min_side_above:
         return "small_image"

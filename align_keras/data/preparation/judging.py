@@ -1,4 +1,4 @@
-"""From the examples of a source to the records that the rules keep: what both engines share."""
+"""Applies the rules to examples and makes records of the kept pairs; both engines use it."""
 
 import concurrent.futures
 import dataclasses
@@ -24,8 +24,8 @@ from align_keras.preprocessing.decoding.decoder import read_orientation
 from align_keras.preprocessing.decoding.faults import ImageFaultError
 from align_keras.preprocessing.decoding.orientation import AS_STORED
 
-# Examples whose images are in memory at a time: few enough for large photographs, many enough for
-# the threads and for an image tower.
+# Number of examples whose images are in memory at a time: few enough for large photographs, many
+# enough to keep the threads and an image tower busy.
 _WINDOW = 64
 
 _Judged: TypeAlias = tuple[Example, list[Verdict]]
@@ -34,16 +34,17 @@ _Read: TypeAlias = tuple[Example, list[Verdict], Picture]
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """What is to be done with the pairs of a source; workers of Beam get a copy.
+    """How to process the pairs of a source; each Beam worker gets a copy.
 
     Attributes:
         source: images with captions.
         rules: ``filters.Rules``.
         seed: decides the order of the records.
-        near_duplicates: a ``near_duplicates.EvaluationImages``, or None.
-        is_unsafe: says whether an ``Example`` is unsafe, beside the field that marks it, or None.
-        table_only: whether to open no image; records are then lines of JSON, such as for
-            img2dataset to download.
+        near_duplicates: the evaluation images whose near-duplicates are dropped, or None.
+        is_unsafe: returns whether an ``Example`` is unsafe, in addition to the field that marks it;
+            or None.
+        table_only: if True, no image is opened, and records are JSON lines, for example as a list
+            of downloads for img2dataset.
     """
 
     source: ExampleSet
@@ -54,11 +55,11 @@ class Preparation:
     table_only: bool = False
 
     def pairs(self, part: str) -> Iterator[tuple[int, int, str, list[str]]]:
-        """Yields the rows of a part for the counts over the whole set, without images.
+        """Yields the pairs of a part for the counts over the unfiltered data, without images.
 
         Yields:
-            ``(row, caption, image_id, words)``: the two numbers that tell a pair within its part,
-            the image's id, and the caption's unigrams. Unusable pairs are left out.
+            ``(row, caption, image_id, words)``: two numbers that identify the pair within its part,
+            the id of the image, and the unigrams of the caption. Unusable pairs are skipped.
         """
         for number, example in enumerate(self.source.read(part)):
             for index, caption in enumerate(example.texts):
@@ -68,23 +69,23 @@ class Preparation:
     def kept(
         self, part: str, counts: Iterable[tuple[int, int, filters.Counts]], tally: Tally
     ) -> Iterator[tuple[str, bytes]]:
-        """The records of a part that the rules keep.
+        """Yields the records of a part that the rules keep.
 
         Args:
-            part: one of the source's.
-            counts: ``(row, caption, filters.Counts)`` in the order of ``pairs``; pairs within
-                every limit may be left out.
-            tally: a ``filter_report.Tally``, to which every pair of the part is added.
+            part: one of the parts of the source.
+            counts: ``(row, caption, filters.Counts)`` in the order of ``pairs``; pairs that exceed
+                no limit may be missing.
+            tally: tally to which every pair of the part is added.
 
         Yields:
-            ``(key, record)``: a hexadecimal key by which the records are to be sorted, and a
+            ``(key, record)``: a hexadecimal key that defines the order of the records, and a
             serialised pair.
         """
         examine = functools.partial(_examine, rules=self.rules)
-        # Only this thread reads sources: archives and tables have a single read position.
+        # Only this thread reads the source: archives and tables have a single read position.
         read = self._read(self._judged(part, counts))
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-            # Reading the next window meanwhile takes longer: it is Python too.
+            # Reading the next window in parallel would be slower, since reading is Python code too.
             while window := list(itertools.islice(read, _WINDOW)):
                 list(threads.map(examine, window))
                 yield from self._finished(window, tally)
@@ -92,7 +93,7 @@ class Preparation:
     def _judged(
         self, part: str, counts: Iterable[tuple[int, int, filters.Counts]]
     ) -> Iterator[_Judged]:
-        """Examples with the verdicts on their captions by the table alone."""
+        """Yields examples with verdicts on their captions, judged by the table alone."""
         rules, counts = self.rules, iter(counts)
         speaks = language_detector(rules.language) if rules.language else None
         ahead = next(counts, None)
@@ -106,11 +107,11 @@ class Preparation:
             yield example, verdicts
 
     def _watched(self, part: str) -> Iterable[Example]:
-        """The examples of a part; how many are read shows where it is the only one."""
+        """The examples of a part, with a progress bar if there is only one part."""
         examples = self.source.read(part)
         if not progress.is_shown() or len(self.source.parts) > 1:
             return examples
-        # Without images, counting the rows beforehand would take as long as the work.
+        # If images are not opened, counting the rows first would take as long as the work itself.
         total = None if self.table_only else self.source.count
         return progress.watch(examples, "reading images and judging pairs", "row", total)
 
@@ -135,15 +136,15 @@ class Preparation:
     def judged_text(
         self, example: Example, index: int, caption: object
     ) -> tuple[Verdict, bytes | None]:
-        """What the text alone says about a pair of a table: whether it is usable, and its record.
+        """Judges a pair by its text alone: whether it is usable, and its record.
 
         Args:
-            example: its example.
-            index: place of the caption among the example's.
-            caption: what stands there.
+            example: example of the pair.
+            index: index of the caption among the example's captions.
+            caption: the caption, or another value in its place.
 
         Returns:
-            The verdict, without any rule but ``unusable_row``, and the record or None.
+            The verdict, with no rule other than ``unusable_row``, and the record or None.
         """
         verdict = self._verdict(example, index, caption)
         record = None if verdict.rule else self._make_record(example, b"", verdict)
@@ -157,13 +158,13 @@ class Preparation:
         return Verdict(key, caption, filters.unigrams(caption))
 
     def _read(self, judged: Iterable[_Judged]) -> Iterator[_Read]:
-        """Examples and verdicts with the images of those that the text does not rule out."""
+        """Yields examples and verdicts, with the image if the text does not already rule it out."""
         for example, verdicts in judged:
             wanted = any(verdict.rule is None for verdict in verdicts)
             yield example, verdicts, _read(example, self) if wanted else Picture()
 
     def _finished(self, window: list[_Read], tally: Tally) -> Iterator[tuple[str, bytes]]:
-        """Judges the images of a window, and makes the records."""
+        """Yields the records of a window, after judging its images."""
         if self.near_duplicates is not None:
             pictures = (picture for _, _, picture in window)
             usable = [picture for picture in pictures if picture.jpg and picture.rule is None]
@@ -184,7 +185,7 @@ class Preparation:
                     yield verdict.key, record
 
     def _make_record(self, example: Example, jpg: bytes, verdict: Verdict) -> bytes | None:
-        """The record of a pair; None, with the verdict changed, if its fields cannot be stored."""
+        """The record of a pair; None, after changing the verdict, if a field cannot be stored."""
         caption = str(verdict.caption).strip()
         try:
             if self.table_only:
@@ -200,20 +201,20 @@ class Preparation:
 
 
 def pair_key(seed: int, key: str, index: int) -> str:
-    """The name of a pair, by which it is also sorted: 16 hexadecimal digits.
+    """The name and sort key of a pair: 16 hexadecimal digits.
 
     Args:
         seed: seed of the preparation.
         key: key of the example.
-        index: place of the caption among the example's.
+        index: index of the caption among the example's captions.
     """
-    # A shard's name may hold bytes that are not text.
+    # The name of a shard may contain bytes that are not text.
     text = f"{seed} {key} {index}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, digest_size=8).hexdigest()
 
 
 def _unstorable(example: Example) -> str:
-    """The first carried field whose value no record can hold, with the kind of that value."""
+    """Names the first carried field whose value cannot be stored in a record, with its type."""
     for name, value in example.carried.items():
         try:
             records.make_record(b"", "", "", **{name: value})
@@ -227,7 +228,7 @@ def _unusable(example: Example, caption: object) -> str | None:
 
 
 def _read(example: Example, preparation: Preparation) -> Picture:
-    """Reads an image unless the source names a size that breaks a rule."""
+    """Reads an image, unless the source states a size that breaks a rule."""
     picture, rules = Picture(size=example.size), preparation.rules
     if example.size is not None:
         picture.rule = filters.broken_size_rule(*example.size, rules)
@@ -243,7 +244,7 @@ def _read(example: Example, preparation: Preparation) -> Picture:
 
 
 def _examine(item: _Read, rules: filters.Rules) -> None:
-    """Judges the size of an image that was read, and decodes it."""
+    """Judges the size of an image that has been read, and decodes it."""
     picture = item[-1]
     if (data := picture.data) is None:
         return

@@ -1,4 +1,4 @@
-"""Whether a caption is in a language, by py3langid."""
+"""Recognises whether a caption is in a language, with py3langid."""
 
 import functools
 import importlib.util
@@ -8,21 +8,23 @@ from typing import Any
 
 from align_keras.errors import InputError
 
-# The languages distinguished: those of most of the web. Among all that py3langid knows, short
-# English captions are taken for rare ones: for Nigerian Pidgin, 7 % of an alt-text sample.
+# The languages to choose from: those of most web pages. If py3langid chooses among all its
+# languages, it takes short English captions for rare ones, for example 7 % of a sample of alt-texts
+# for Nigerian Pidgin.
 _LANGUAGES = re.findall(
     r"\w+",
     "ar bg cs da de el en es et fa fi fr he hi hr hu id it ja ko lt lv nl no pl pt ro ru sk sl sv "
     "th tr uk vi zh",
 )
-# Probability from which another language is believed. The likeliest language alone would drop 28 %
-# of 2,150 English product titles, which are names for the most part; so 0.3 % go, and 99.2 to
-# 100 % of German, French and Czech sentences (90 to 98 % of their first four words).
+# Minimum probability at which another language is accepted. Using only the likeliest language would
+# drop 28 % of 2,150 English product titles, which consist mostly of names. This threshold drops 0.3
+# % of them, and still drops 99.2 to 100 % of German, French and Czech sentences (90 to 98 % if only
+# their first four words are given).
 _BELIEVED = 0.5
 
 
 def check_language(code: str) -> None:
-    """Raises InputError if a language cannot be determined, without loading anything."""
+    """Raises InputError if a language cannot be recognised; loads no model."""
     if code not in _LANGUAGES:
         raise InputError(f"{code!r} must be one of {' '.join(_LANGUAGES)}")
     if importlib.util.find_spec("py3langid") is None:
@@ -30,15 +32,15 @@ def check_language(code: str) -> None:
 
 
 def language_detector(code: str) -> Callable[[str], bool]:
-    """A function of a caption that says whether it may be in the language.
+    """A function that returns whether a caption may be in the language.
 
-    It returns False if another language is likelier than all the rest together.
+    It returns False if another language is more probable than all others together.
 
     Args:
-        code: ISO 639-1, such as ``en``.
+        code: ISO 639-1 code, such as ``en``.
 
     Raises:
-        InputError: if the code is not one of the languages distinguished, or py3langid is missing.
+        InputError: if the language is not supported, or py3langid is missing.
     """
     check_language(code)
     identifier = _identifier()
@@ -50,7 +52,7 @@ def language_detector(code: str) -> Callable[[str], bool]:
     return may_be_in_language
 
 
-@functools.cache  # its file takes half a second to decompress, and each part of a source asks
+@functools.cache  # its model takes half a second to decompress, and every part of a source needs it
 def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 

@@ -1,9 +1,9 @@
 """Near-duplicates of evaluation images among training images (sec. 3, app. A).
 
-Two measures. A perceptual hash finds exact, rescaled and recompressed copies of an image. The
-paper's own is a cosine above 0.975 between embeddings of an image model; it had to look for
-candidates by clusters in 1.8 billion images, while here every image is compared with every
-evaluation image, by matrix products.
+There are two measures. A perceptual hash finds exact, rescaled and recompressed copies of an image.
+The paper's measure is a cosine above 0.975 between embeddings of an image model. The paper searched
+1.8 billion images for candidates by clustering. Here every image is compared with every evaluation
+image, by matrix products.
 """
 
 import itertools
@@ -28,10 +28,10 @@ from align_keras.wording import counted
 
 logger = logging.getLogger(__name__)
 
-#: Of the pictures of a report: pixels of the longer side, and the JPEG's quality.
+#: Pictures in a report: longer side in pixels, and JPEG quality.
 THUMBNAIL, THUMBNAIL_QUALITY = 96, 75
-_SIDE = 32  # pixels that the hash sees
-_LOW = 8  # lowest frequencies of each direction that it keeps
+_SIDE = 32  # side of the image for the hash, in pixels
+_LOW = 8  # number of lowest frequencies that the hash keeps, in each direction
 
 
 def _cosines() -> np.ndarray:
@@ -46,11 +46,11 @@ _COSINES = _cosines()
 def perceptual_hash(encoded: bytes) -> int:
     """A 64-bit perceptual hash; the hashes of copies of an image differ in a few bits.
 
-    As in pHash: a bit says whether one of the lowest frequencies of a grey 32 x 32 copy is above
-    their median.
+    As in pHash, each bit states whether one of the lowest frequencies of a grey 32 x 32 copy is
+    above their median.
 
     Args:
-        encoded: an image that decodes.
+        encoded: an encoded image that can be decoded.
 
     Returns:
         An integer below 2 ** 64.
@@ -58,7 +58,7 @@ def perceptual_hash(encoded: bytes) -> int:
     image = Image.fromarray(decode_pixels(encoded))
     grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
     low = (_COSINES @ np.asarray(grey, "float64") @ _COSINES.T).ravel()
-    # The mean brightness says nothing of what is shown, and would always be the largest.
+    # The mean brightness does not describe the content, and would always be the largest value.
     bits = low > np.median(low[1:])
     bits[0] = False
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
@@ -69,15 +69,16 @@ class EvaluationImages:
 
     Args:
         images: the encoded evaluation images.
-        max_distance: bits in which hashes of copies may differ. At 4, all but 6 of 1,500 copies
-            of photographs of 144 pixels and more, at half to twice the size and down to JPEG
-            quality 30, were found, and none of 141,000 pairs of different ones was within 10; of
-            product photographs of 60 x 80 pixels on white, one pair in 6,500 was within 4.
+        max_distance: maximum number of different bits between the hashes of copies. At 4, all but 6
+            of 1,500 copies were found: copies of photographs of 144 pixels and more, at half to
+            twice the size and down to JPEG quality 30. None of 141,000 pairs of different
+            photographs was within 10. For product photographs of 60 x 80 pixels on white, one pair
+            in 6,500 was within 4.
         preset: an ``AlignDualEncoder`` whose image tower gives the embeddings; empty for none.
-        max_cosine: above which two images are near-duplicates.
+        max_cosine: images are near-duplicates if the cosine of their embeddings is above this.
 
     Raises:
-        InputError: if there are none, or the preset does not load.
+        InputError: if ``images`` is empty, or the preset does not load.
     """
 
     def __init__(
@@ -88,27 +89,27 @@ class EvaluationImages:
         max_cosine: float = paper_rules.MAX_COSINE,
     ) -> None:
         if not images:
-            raise InputError("no image in it decodes")
+            raise InputError("none of the images decodes")
         self.max_distance, self.max_cosine = max_distance, max_cosine
         watched = progress.watch(images, "hashing evaluation images", "image", len(images))
         self._hashes = np.array([perceptual_hash(image) for image in watched], "uint64")
-        # What a report shows; the images themselves would go to each worker of Beam.
+        # For the report. The images themselves would have to be sent to each Beam worker.
         self._thumbnails = [make_thumbnail(image, THUMBNAIL, THUMBNAIL_QUALITY) for image in images]
         self._preset = preset
         self._model: Any = None
         self._embeddings = self._encode(images) if preset else None
 
     def find(self, images: Sequence[bytes]) -> list[int | None]:
-        """The evaluation image that each of the encoded images is a near-duplicate of.
+        """Finds the evaluation image, if any, of which each image is a near-duplicate.
 
         Returns:
-            For each image the place of the nearest evaluation image, by the hash if that finds
-            one and by the embeddings if not; None for an image that is no near-duplicate.
+            For each image the index of the nearest evaluation image, by the hash or else by the
+            embeddings; None for an image that is not a near-duplicate.
         """
         found = [self._copied(perceptual_hash(image)) for image in images]
         if self._embeddings is None or not images:
             return found
-        # One product for all the images of a window: (images, evaluation images).
+        # One matrix product for all images of a window: (images, evaluation images).
         cosines = self._encode(images) @ self._embeddings.T
         nearest = cosines.argmax(axis=1)
         for row, place in enumerate(nearest):
@@ -117,7 +118,7 @@ class EvaluationImages:
         return found
 
     def thumbnail(self, place: int) -> bytes:
-        """A small JPEG of an evaluation image, by its place in ``find``."""
+        """A small JPEG of an evaluation image, given its index from ``find``."""
         return self._thumbnails[place]
 
     def _copied(self, value: int) -> int | None:
@@ -134,32 +135,32 @@ class EvaluationImages:
         return np.asarray(self._model.encode_images(images))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the model, which each worker of Beam loads for itself."""
+        """Leaves out the model: each Beam worker loads it itself."""
         return {**self.__dict__, "_model": None}
 
 
 def decodable_images(examples: ExampleSet) -> list[bytes]:
-    """The images of a set as JPEG, each once, less those that cannot be read or decoded.
+    """The distinct images of a set as JPEG, without those that cannot be read or decoded.
 
-    The log says how many those are: their near-duplicates stay in the training data.
+    The log states how many could not be read. Their near-duplicates stay in the training data.
     """
     found: dict[bytes, None] = {}
     lost = 0
     found_all = itertools.chain.from_iterable(map(examples.read, examples.parts))
     for example in progress.watch(found_all, "reading evaluation images", "image"):
         try:
-            # The same picture stands beside each of its captions.
+            # A picture occurs once for each of its captions.
             found.setdefault(example.load())
         except UNREADABLE:
             lost += 1
     images = []
     for image in found:
         try:
-            # Training images come as JPEG too.
+            # Training images are converted to JPEG as well.
             images.append(encoding.to_jpeg(image))
         except ImageFaultError:
             lost += 1
     if lost:
         unreadable = counted(lost, "unreadable evaluation image")
-        logger.warning("%s; near-duplicates of such stay", unreadable)
+        logger.warning("%s; their near-duplicates are not dropped", unreadable)
     return images

@@ -1,8 +1,8 @@
-"""Which texts SQL may judge: those that it handles exactly as Python does.
+"""Recognises the texts that SQL handles exactly as Python does.
 
-DuckDB and Python have tables of Unicode of different years, and other rules for lower case. So SQL
-has no definition of a unigram of its own: both are asked about every character, and a caption with
-one that they treat differently is left to Python.
+DuckDB and Python use Unicode tables of different years, and different rules for lower case. SQL
+therefore has no definition of a unigram of its own. Both are tested on every character, and a
+caption with a character that they treat differently is left to Python.
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ from typing import Any
 
 from align_keras.data import paper_rules
 
-# Emoji and rare scripts lie above: asking about a million characters would take a second.
+# Emoji and rare scripts are above it. Testing all of the million characters would take a second.
 _END = 0x10000
 _SURROGATES = range(0xD800, 0xE000)
 _CHARACTERS = [chr(code) for code in range(_END) if code not in _SURROGATES]
-# JSON escapes control characters. Python lower-cases a final sigma by what stands before it; that
-# is its only rule of the kind.
+# JSON escapes control characters. Python's lower case of a final sigma depends on the characters
+# before it; no other letter has such a rule.
 _LEFT_TO_PYTHON = {*map(chr, range(0x20)), "\u03a3"}
-# A caption that begins with one may be a list that is written as text.
+# A caption that begins with a bracket may be a list written as text.
 _BRACKETS = "(["
 
 
@@ -30,16 +30,17 @@ class PlainTexts:
     """Regular expressions in RE2's syntax, which pyarrow and DuckDB share."""
 
     caption: str
-    """Matches a usable caption without outer white space for which ``unigram`` gives the unigrams
-    of ``paper_rules``, and which is not a list."""
+    """Matches a usable caption that is not a list, has no outer white space, and whose unigrams
+    according to ``paper_rules`` are the matches of ``unigram``.
+    """
     image: str
-    """Matches the id of an image that JSON writes as it is, but for quotes and backslashes."""
+    """Matches an image id that JSON writes unchanged, except for quotes and backslashes."""
     unigram: str
     """Matches each unigram of a lower-cased plain caption."""
 
 
 def plain_texts(database: Any) -> PlainTexts:
-    """What a DuckDB connection handles as this version of Python does."""
+    """The texts that a DuckDB connection handles as this version of Python does."""
     codes = f"range({_END}) AS codes(code) WHERE code NOT BETWEEN {_SURROGATES[0]} AND "
     lower = f"SELECT lower(chr(code::INTEGER)) FROM {codes}{_SURROGATES[-1]} ORDER BY code"
     return _plain_texts(tuple(letter for (letter,) in database.execute(lower).fetchall()))
@@ -72,7 +73,7 @@ def _plain_texts(lowered: tuple[str, ...]) -> PlainTexts:
 
 
 def _class(letters: Iterable[str]) -> str:
-    """A class of RE2 that holds these characters, which are in order."""
+    """A character class in RE2's syntax; the characters must be sorted."""
     runs = itertools.groupby(enumerate(map(ord, letters)), lambda item: item[1] - item[0])
     bounds = ([code for _, code in run] for _, run in runs)
     return "[" + "".join(rf"\x{{{run[0]:x}}}-\x{{{run[-1]:x}}}" for run in bounds) + "]"

@@ -1,4 +1,4 @@
-"""Raw pairs to shards from end to end: what ``recipes/prepare_data.py`` runs."""
+"""Converts raw pairs to shards from start to end; ``recipes/prepare_data.py`` runs it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,25 +23,25 @@ else:
     near_duplicates = lazy.Module("align_keras.data.preparation.near_duplicates")
     single_machine = lazy.Module("align_keras.data.preparation.single_machine")
 
-# The captions of a source are looked for in these columns.
+# Number of rows in which to look for the caption columns.
 _FIRST_ROWS = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """Where the shards go and what writes them; a part of a command's settings.
+    """Where the shards go, and which engine writes them; part of a command's settings.
 
-    An InputError names the field that is wrong.
+    An InputError names the invalid field.
     """
 
     output: str
-    """Path and start of the shards' names: ``DIR/train`` gives ``DIR/train-00000.tfrecord``."""
+    """Path and prefix of the shards: ``DIR/train`` gives ``DIR/train-00000.tfrecord``."""
     shard_size: int = 4_096
-    """Records a shard."""
+    """Records per shard."""
     table_only: bool = False
     """Open no image: kept pairs are listed in ``OUTPUT-kept.jsonl``."""
     engine: Literal["single_machine", "beam"] = "single_machine"
-    """Where the rules run; the shards are the same."""
+    """Engine that applies the rules. The shards do not depend on it."""
     beam_options: tuple[str, ...] = ()
     """Options of the Beam pipeline."""
 
@@ -51,7 +51,7 @@ class Output:
             raise InputError(f"must be at least 1, not {self.shard_size}", setting="shard_size")
         with errors.concerning("output"):
             shard_sets.check_output(self.output)
-            # Beam writes to other file systems too, but takes its outputs' names for patterns.
+            # Beam also writes to other file systems, but it treats output names as patterns.
             if self.engine == "single_machine":
                 paths.check_scheme(self.output)
             elif not paths.is_plain(self.output):
@@ -70,22 +70,22 @@ def prepare(
     is_unsafe: Callable[[Example], bool] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Reads raw pairs, applies the rules, writes shards and a report.
+    """Reads raw pairs, applies the rules, and writes shards and a report.
 
     Args:
         source: images with captions, as returned by ``open_pairs``.
         output: where the shards go.
         rules: the rules; ``filters.Rules()`` are the paper's.
-        evaluation_images: their near-duplicates are dropped.
-        is_unsafe: says whether an example is unsafe, beside ``Columns.unsafe``.
+        evaluation_images: images whose near-duplicates are dropped.
+        is_unsafe: returns whether an example is unsafe, in addition to ``Columns.unsafe``.
         seed: decides the order of the records.
 
     Returns:
-        The report, as returned by ``filter_report.Tally.as_json``, which is also in
-        ``OUTPUT-report.json`` and, with pictures, ``OUTPUT-report.html``.
+        The report, as returned by ``filter_report.Tally.as_json``. It is also in
+        ``OUTPUT-report.json`` and, with pictures, in ``OUTPUT-report.html``.
 
     Raises:
-        InputError: if the source cannot be read, or the output is there already.
+        InputError: if the source cannot be read, or the output already exists.
     """
     if rules.language:
         with errors.concerning("language"):
@@ -98,7 +98,7 @@ def prepare(
 
 
 def _outcome(output: Output) -> str:
-    """What remains after a signal."""
+    """What is left after a signal."""
     if shard_sets.find_set(output.output):
         return "the shards are complete"
     return "nothing was written; run it again"
@@ -122,16 +122,16 @@ def _run(preparation: "judging.Preparation", output: Output) -> dict[str, Any]:
 def open_pairs(
     captions: str = "", images: str = "", source: str = "", columns: Columns | None = None
 ) -> ExampleSet:
-    """Opens a table or a source with a layout of its own, and looks into its first rows.
+    """Opens a table or raw pairs in the layout of their source, and checks the first rows.
 
     Args:
-        captions: a table with a row for each image.
-        images: folder of the table's images; its own folder if empty.
-        source: in place of a table, as in ``opening.open_downloads``.
-        columns: ``Columns``.
+        captions: a table with one row per image.
+        images: folder of the table's images; empty: the folder of the table.
+        source: raw pairs to read instead of a table, as in ``opening.open_downloads``.
+        columns: which columns hold what; by default ``Columns()``.
 
     Raises:
-        InputError: about the argument that it names.
+        InputError: if an argument is invalid; the error names it.
     """
     if bool(captions) == bool(source):
         problem = "there are two sources of pairs" if captions else "there is no source of pairs"
@@ -153,19 +153,19 @@ def open_pairs(
 
 
 def check_rows(source: ExampleSet, name: str, columns: Columns) -> None:
-    """Reads rows until one has captions and all columns that were named were seen.
+    """Reads rows until one has captions and every column named by the user has been seen.
 
-    A few rows without captions are left to be counted. A carried column and the one of unsafe
-    content may be rare: they are looked for in all rows.
+    Some rows may lack captions; they are counted later. A carried column, or the column that marks
+    unsafe content, may be rare, so all rows are searched for it.
 
     Args:
         source: an opened source.
-        name: what the user called it.
-        columns: how it was opened.
+        name: the user's name for the source, for messages.
+        columns: the columns with which it was opened.
 
     Raises:
-        InputError: if there is no row, no row is selected, the first thousand have no field of
-            captions, or no row has a column that was named.
+        InputError: if there is no row, no row is selected, the first thousand rows have no caption
+            field, or no row has a column named by the user.
     """
     missing = dict.fromkeys(columns.carried.items(), "carry")
     if columns.unsafe:
@@ -189,7 +189,7 @@ def check_rows(source: ExampleSet, name: str, columns: Columns) -> None:
             remedy = values_of(name, columns.select) if is_table else ""
             remedy = remedy or "choose other values of <select>"
         raise InputError(
-            "no row is selected" if columns.select else "no row in it", Place(name), remedy
+            "no row is selected" if columns.select else "no row in the data", Place(name), remedy
         )
     if columns.caption and found:
         columns.check(found, Place(name), ("captions",), "field", of_users=())
@@ -203,15 +203,16 @@ def check_rows(source: ExampleSet, name: str, columns: Columns) -> None:
 def open_evaluation_images(
     data: ExampleSet, rules: filters.Rules, preset: str = ""
 ) -> "near_duplicates.EvaluationImages":
-    """The images whose near-duplicates are dropped.
+    """The evaluation images whose near-duplicates are to be dropped.
 
     Args:
         data: the images, as in ``examples.open_images``.
-        rules: with the thresholds of a near-duplicate.
-        preset: an ``AlignDualEncoder`` whose image tower also compares images; empty for none.
+        rules: rules with the thresholds for near-duplicates.
+        preset: an ``AlignDualEncoder`` whose image tower also compares images; empty to use hashes
+            alone.
 
     Raises:
-        InputError: if no image in it decodes, or the preset does not load.
+        InputError: if none of the images decodes, or the preset does not load.
     """
     images = near_duplicates.decodable_images(data)
     return near_duplicates.EvaluationImages(
@@ -220,7 +221,7 @@ def open_evaluation_images(
 
 
 def summary(report: dict[str, Any], output: Output) -> str:
-    """Lines of text: pairs written, pairs dropped and why, and the file that lists them."""
+    """Lines of text: the pairs written, those dropped with reasons, and the list of these."""
     kept = f"{output.output}-kept.jsonl"
     written = kept if output.table_only else shard_sets.pattern_of(output.output)
     lines = [
@@ -228,7 +229,7 @@ def summary(report: dict[str, Any], output: Output) -> str:
         *(f"left out {count:,}: {reason}" for reason, count in report["reasons"].items()),
     ]
     if turned := report["pairs_turned_upright"]:
-        lines.append(f"turned upright as EXIF says: {turned:,}")
+        lines.append(f"turned upright according to EXIF: {turned:,}")
     if report["reasons"]:
-        lines.append(f"each is listed in {output.output}-left_out.jsonl")
+        lines.append(f"dropped pairs are listed in {output.output}-left_out.jsonl")
     return "\n".join([*lines, f"report: {output.output}-report.html"])

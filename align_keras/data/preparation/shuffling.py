@@ -12,13 +12,13 @@ _HEADER = struct.Struct("<8sI")
 
 
 class RecordSorter:
-    """Takes records in any order and gives them back sorted by their keys; used in a ``with``.
+    """Takes records in any order and returns them sorted by key; a context manager.
 
-    Records go to files by the first two digits of their keys. Of one file at a time the keys
-    and places are then in memory, sorted, and the records read in that order.
+    Records are written to files by the first two digits of their keys. For one file at a time, the
+    keys and places are sorted in memory, and the records are read in that order.
 
     Args:
-        directory: an existing folder for the files; it is the caller's to remove.
+        directory: an existing folder for the files; the caller must remove it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -30,7 +30,7 @@ class RecordSorter:
 
     def __exit__(self, *_: object) -> None:
         for file in self._files.values():
-            # Closing fails again if the disk is full.
+            # Closing fails as well if the disk is full.
             with contextlib.suppress(OSError):
                 file.close()
 

@@ -1,4 +1,4 @@
-"""The rules on one machine: counts by DuckDB, images by threads, the order by a sort on disk."""
+"""The rules on one machine: DuckDB counts, threads decode images, records are sorted on disk."""
 
 import contextlib
 import json
@@ -18,18 +18,18 @@ from align_keras.data.shard_writer import ShardWriter
 
 
 def prepare(preparation: Preparation, output: str, shard_size: int) -> dict[str, Any]:
-    """Reads a source, applies the rules and writes shards in a shuffled order.
+    """Reads a source, applies the rules and writes shards in shuffled order.
 
-    Without images (``table_only``) the kept pairs are lines of ``OUTPUT-kept.jsonl`` instead.
+    Without images (``table_only``), the kept pairs become lines of ``OUTPUT-kept.jsonl`` instead.
 
     Args:
         preparation: what to do.
-        output: path and start of the shards' names.
+        output: path and prefix of the shards.
         shard_size: records per shard.
 
     Returns:
         The report, as returned by ``filter_report.Tally.as_json``. It is also written to
-        ``OUTPUT-report.json`` and, with pictures, to ``OUTPUT-report.html``. Left-out pairs are
+        ``OUTPUT-report.json`` and, with pictures, to ``OUTPUT-report.html``. Dropped pairs are
         listed in ``OUTPUT-left_out.jsonl``.
 
     Raises:
@@ -45,7 +45,7 @@ def prepare(preparation: Preparation, output: str, shard_size: int) -> dict[str,
             tally = _prepare(preparation, work, name, shard_size)
         if not left_out.stat().st_size:
             left_out.unlink()
-            # A list that an earlier run left, which packed nothing.
+            # This list may be left from an earlier run that packed nothing.
             Path(f"{output}-left_out.jsonl").unlink(missing_ok=True)
         report = tally.as_json(preparation.rules)
         filter_report.write(report, str(work.folder / name))
@@ -64,7 +64,7 @@ def _prepare(
         with counts_of(preparation, work.scratch) as counts, left_out.open("w") as file:
             tally = Tally(left_out=_Lines(file))
             parts: Iterable[tuple[int, str]] = list(enumerate(preparation.source.parts))
-            if len(preparation.source.parts) > 1:  # the rows of one are counted there
+            if len(preparation.source.parts) > 1:  # a single part has a bar of its rows
                 total = len(preparation.source.parts)
                 parts = progress.watch(parts, "judging pairs", "shard", total)
             kept = (
@@ -89,7 +89,7 @@ def _prepare(
 
 
 class _Lines:
-    """Writes what is appended as lines of JSON: a list of all would not fit into memory."""
+    """Writes appended items as JSON lines, since a list of all items would not fit into memory."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -106,7 +106,7 @@ class _NoCounts:
 
 @contextlib.contextmanager
 def counts_of(preparation: Preparation, directory: Path) -> Iterator[WholeSetCounts | _NoCounts]:
-    """The ``WholeSetCounts`` of a source, or none at all where no rule needs them."""
+    """The ``WholeSetCounts`` of a source, or empty counts if no rule needs them."""
     if not preparation.rules.needs_counts:
         yield _NoCounts()
         return

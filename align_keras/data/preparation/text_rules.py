@@ -1,8 +1,8 @@
-"""The rules over a table of texts on all cores of one machine, where no image is opened.
+"""Applies the rules to a table of texts on all cores of one machine; opens no images.
 
-Python reads the table in blocks of columns and judges rows that SQL would not handle as it does;
-DuckDB takes all others: it splits, counts, writes. The rules stay those of ``filters``, which judge
-each combination of counts that occurs. What comes out equals ``Preparation.kept``.
+Python reads the table in blocks of columns, and judges the rows that SQL would handle differently.
+DuckDB splits, counts and writes all other rows. The rules stay those of ``filters``, which judge
+each combination of counts that occurs. The output equals that of ``Preparation.kept``.
 """
 
 import contextlib
@@ -25,13 +25,14 @@ from align_keras.data.preparation.judging import Preparation, pair_key
 from align_keras.data.preparation.verdicts import Picture, Verdict
 from align_keras.preprocessing.double_buffer import prepared_batches
 
-# Rows that one of DuckDB's threads takes at a time: enough pieces of a block for all of them.
+# Number of rows that a DuckDB thread takes at a time; it gives every thread a piece of a block.
 _PIECE = 4_096
 _LINES_READ = 10_000
 
-# A pair that Python judged has its line if it is kept (`record`), the begin of its line if it is
-# not (`place`), and its caption as JSON (`shown`). For others SQL makes them of `image` and the
-# caption, `written`. An unusable pair has a `reason` and no `text`; the reason of others is empty.
+# For a pair that Python judged, the table holds its output line if it is kept (`record`), the start
+# of its line if it is dropped (`place`), and its caption as JSON (`shown`). For other pairs, SQL
+# builds these from `image` and the caption, `written`. An unusable pair has a `reason` and no
+# `text`; the `reason` of the others is empty.
 _PAIRS = """
 CREATE TABLE pairs (pair BIGINT, row_number BIGINT, caption INTEGER, key UBIGINT, image VARCHAR,
     text VARCHAR, words BIGINT, reason VARCHAR, written VARCHAR, record VARCHAR, place VARCHAR,
@@ -51,7 +52,7 @@ INSERT INTO pairs
 
 
 def _escaped(column: str) -> str:
-    """The SQL of a plain text within quotes of JSON."""
+    """The SQL of a plain text inside JSON quotes."""
     return rf"""replace(replace({column}, '\', '\\'), '"', '\"')"""
 
 
@@ -92,7 +93,7 @@ JOIN (SELECT unnest(arg_min(pair, key, {EXAMPLES})) AS pair FROM judged GROUP BY
 
 
 def can_judge(preparation: Preparation) -> bool:
-    """Whether ``judge`` supports everything that is requested."""
+    """Whether ``judge`` supports everything that the preparation requests."""
     source, rules = preparation.source, preparation.rules
     return (
         preparation.table_only
@@ -105,13 +106,13 @@ def can_judge(preparation: Preparation) -> bool:
 
 
 def judge(preparation: Preparation, scratch: Path, kept: Path, left_out: Path) -> Tally:
-    """Applies the rules and writes what is kept and what is not.
+    """Applies the rules, and writes the kept and the dropped pairs.
 
     Args:
-        preparation: one of which ``can_judge`` is true.
+        preparation: a preparation for which ``can_judge`` is true.
         scratch: folder for the database.
-        kept: file of the lines of JSON to write, in their shuffled order.
-        left_out: file of what is left out, in the table's order.
+        kept: path of the JSON lines of kept pairs, in shuffled order.
+        left_out: path of the JSON lines of dropped pairs, in the order of the table.
 
     Raises:
         InputError: if the table is not readable.
@@ -138,20 +139,20 @@ def judge(preparation: Preparation, scratch: Path, kept: Path, left_out: Path) -
 
 @dataclasses.dataclass
 class _Block:
-    """Rows of the table that follow each other."""
+    """Consecutive rows of the table."""
 
     rows: int
     plain: Any
     """A ``pyarrow.Table`` of row_number, key, image and caption."""
     odd: list[dict[str, object]]
-    """Pairs that Python judged, by the columns of the table ``pairs``."""
+    """Pairs judged by Python, each a dict with the columns of the table ``pairs``."""
 
 
 class _Pairs:
-    """Puts the pairs of a table into the database.
+    """Inserts the pairs of a table into the database.
 
     Args:
-        preparation: with the table.
+        preparation: preparation whose source is the table.
         database: a DuckDB connection.
     """
 
@@ -164,7 +165,7 @@ class _Pairs:
         database.execute(_PAIRS)
 
     def add(self) -> None:
-        """Adds all; the next block is read while DuckDB works on one."""
+        """Adds all pairs; reads the next block while DuckDB works on the current one."""
         sql = _ADD_PLAIN.format(unigram=self._texts.unigram)
         total = column_texts.count_rows(self._source.parts[0])
         with progress.bar("counting words and images", total, "row") as bar:
@@ -176,7 +177,7 @@ class _Pairs:
                 bar.done += block.rows
 
     def _read(self) -> Iterator[tuple[int, Any]]:
-        """The number of the first row, and a batch of images and captions."""
+        """Yields the number of the first row, and a batch of images and captions."""
         first = 0
         for batch in column_texts.read_texts(
             self._source.parts[0], self._source.text_columns or ()
@@ -210,14 +211,14 @@ class _Pairs:
         )
 
     def _odd(self, row_number: int, image: object, caption: object) -> Iterator[dict[str, object]]:
-        """The pairs of a row, judged by Python, by the columns of the table ``pairs``."""
+        """Yields the pairs of a row, judged by Python, with the columns of the table ``pairs``."""
         example = self._source.example_of_texts(row_number, image, caption)
         for index, text in enumerate(example.texts):
             verdict, record = self._preparation.judged_text(example, index, text)
             usable = verdict.rule is None
             place = {"where": example.key, "image": example.image_id}
             yield {
-                "pair": -next(self._numbers),  # the others have the numbers of their rows
+                "pair": -next(self._numbers),  # other pairs have the numbers of their rows
                 "row_number": row_number,
                 "caption": index,
                 "key": int(verdict.key, 16),
@@ -242,7 +243,7 @@ class _Pairs:
 
 
 def _judge(database: Any, rules: filters.Rules) -> None:
-    """Makes the view ``judged``: the pairs with the rule that each breaks."""
+    """Creates the view ``judged``: all pairs, each with the rule that it breaks."""
     import pyarrow
 
     profiles = database.execute(_PROFILES).fetchall()
@@ -271,12 +272,12 @@ def _judge(database: Any, rules: filters.Rules) -> None:
 
 
 def _ending(rule: str, reason: str) -> str:
-    """How the line of a pair ends that is left out."""
+    """The end of the output line of a dropped pair."""
     return ", " + json.dumps({"rule": rule, "reason": reason or filters.RULES[rule]})[1:]
 
 
 def _shown(database: Any, source: TableExamples) -> Iterator[tuple[Example, Verdict]]:
-    """The pairs of each rule with the smallest keys."""
+    """Yields the pairs with the smallest keys for each rule."""
     for rule, reason, row, key, image, written, shown in database.execute(_SHOWN).fetchall():
         caption = written if shown is None else json.loads(shown)
         example = source.example_of_texts(row, image, caption)

@@ -1,4 +1,4 @@
-"""Packs a set of TensorFlow Datasets for training, without any rule."""
+"""Packs a TensorFlow Datasets set for training, without applying rules."""
 
 from align_keras import paths
 from align_keras.data import shard_sets
@@ -12,18 +12,18 @@ _SHARD_SIZE = 4_096
 
 
 def training_shards(name: str, directory: str | paths.AnyPath, seed: int = 0) -> list[str]:
-    """Packs a TFDS set for training, unless that is done.
+    """Packs a TFDS set for training, unless it is already packed.
 
     Args:
         name: as in ``TFDSExamples``.
-        directory: where the shards go.
+        directory: folder for the shards.
         seed: decides the order of the records.
 
     Returns:
-        The shards.
+        Paths of the shards.
 
     Raises:
-        InputError: as in ``TFDSExamples``; if no pair of the set is usable; or if shards with its
+        InputError: as in ``TFDSExamples``; if no pair of the set is usable; or if shards of that
             name exist that were not packed here.
     """
     own = name.removeprefix("tfds:")

@@ -12,11 +12,11 @@ class Verdict:
     caption: object
     """A string if the pair is usable."""
     words: list[str]
-    """Its unigrams."""
+    """Unigrams of the caption."""
     rule: str | None = None
-    """The rule of ``filters.RULES`` that it breaks, or None."""
+    """The first rule of ``filters.RULES`` that the pair breaks, or None."""
     reason: str | None = None
-    """More precisely, where a rule has several reasons."""
+    """The precise reason, if the rule has several."""
 
 
 @dataclasses.dataclass
@@ -24,13 +24,13 @@ class Picture:
     """Verdict on the image of an example."""
 
     data: bytes | None = None
-    """The encoded image as it was read; None if it was not."""
+    """The encoded image as read; None if it was not read."""
     jpg: bytes | None = None
-    """The same as a JPEG; None if it does not decode."""
+    """The image as JPEG; None if it does not decode."""
     size: tuple[int, int] | None = None
     is_turned: bool = False
-    """Whether its EXIF turns it."""
+    """Whether the image's EXIF orientation turns it."""
     twin: bytes | None = None
-    """A small JPEG of the evaluation image that it is a near-duplicate of."""
+    """A small JPEG of the evaluation image of which this image is a near-duplicate."""
     rule: str | None = None
     reason: str | None = None

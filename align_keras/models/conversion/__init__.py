@@ -1,1 +1,1 @@
-"""Checkpoints in other libraries' layouts, in and out."""
+"""Reads and writes checkpoints in the layouts of other libraries."""

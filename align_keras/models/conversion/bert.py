@@ -1,8 +1,9 @@
-"""Text towers from a BERT in Hugging Face's layout, without PyTorch.
+"""Text towers from a BERT checkpoint in Hugging Face's layout, without PyTorch.
 
-Such a folder has ``config.json`` and the tensors (``tensor_files``); its tokenizer is read by
-``preprocessing.hugging_face_tokenizer``. keras-hub reads such folders too, but takes the tanh
-approximation of the GELU, the original's dropout and its layer norm, and ignores ``config.json``.
+Such a folder has ``config.json`` and the tensors (``tensor_files``). Its tokenizer is read by
+``preprocessing.hugging_face_tokenizer``. keras-hub also reads such folders, but it ignores
+``config.json``: it always uses the tanh approximation of the GELU, and the original BERT's dropout
+and layer norm.
 """
 
 import dataclasses
@@ -21,15 +22,15 @@ from align_keras.models.text_encoder import TextEncoder
 
 #: ``model_type`` in ``config.json``.
 MODEL_TYPE = "bert"
-# Every such checkpoint has this tensor, behind its prefix.
+# Every such checkpoint has this tensor, after a prefix.
 _FIRST = "embeddings.word_embeddings.weight"
 
 
 def arguments(config: dict) -> tuple[dict, bool]:
-    """Reads a BERT's ``config.json``: the arguments of ``BertBackbone``, and ``approximate_gelu``.
+    """Converts a BERT's ``config.json`` to arguments of ``BertBackbone`` and ``approximate_gelu``.
 
     Raises:
-        InputError: if it is another model, or needs something that keras-hub's BERT lacks.
+        InputError: if it is another model, or needs a feature that keras-hub's BERT does not have.
     """
     kind = {"model_type": config.get("model_type")}
     hub.demand(kind, "config.json", "", {"model_type": [MODEL_TYPE]})
@@ -39,17 +40,17 @@ def arguments(config: dict) -> tuple[dict, bool]:
 def load(
     preset: str | os.PathLike, config: dict, approximate_gelu: bool | None = None, **options
 ) -> TextEncoder:
-    """A text tower with the weights of such a folder; call it inside ``hub.one_line``.
+    """A text tower with the weights of a BERT checkpoint; call it inside ``hub.one_line``.
 
     Args:
-        preset: a folder or a hub's address.
-        config: its ``config.json``, a dict.
-        approximate_gelu: as in ``TextEncoder``; None for what ``config.json`` says.
-        **options: of ``TextEncoder``.
+        preset: a folder or the address of a preset on a hub.
+        config: contents of the checkpoint's ``config.json``.
+        approximate_gelu: as in ``TextEncoder``; None for the value in ``config.json``.
+        **options: arguments of ``TextEncoder``.
 
     Raises:
         InputError: as in ``arguments``, or if a tensor is missing or has another shape.
-        MissingInputError: if there are no weights.
+        MissingInputError: if there are no weight files.
     """
     backbone, approximate = arguments(config)
     tensors = TensorFiles(str(preset))
@@ -67,14 +68,14 @@ def load(
 
 def _weights(encoder: TextEncoder, tensors: TensorFiles) -> Iterator[Weight]:
     for weight in text_weights(encoder, _root(tensors)):
-        # Checkpoints that came from TensorFlow have these names.
+        # Checkpoints converted from TensorFlow use these names.
         former = weight.name.replace("LayerNorm.weight", "LayerNorm.gamma")
         former = former.replace("LayerNorm.bias", "LayerNorm.beta")
         yield dataclasses.replace(weight, name=former) if former in tensors else weight
 
 
 def _root(tensors: TensorFiles) -> str:
-    """The prefix of all tensors' names: empty, or ``bert.`` in a model with a head."""
+    """The prefix of all tensor names: empty, or ``bert.`` in a model with a head."""
     roots = [name.removesuffix(_FIRST) for name in tensors.names() if name.endswith(_FIRST)]
     if len(roots) != 1:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The configuration files of Hugging Face's ``AlignModel``, to constructor arguments and back."""
+"""Converts configurations of Hugging Face's ``AlignModel`` to constructor arguments, and back."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ from align_keras.models.efficientnet import keras_hub_dropout
 from align_keras.models.image_encoder import ImageEncoder
 from align_keras.models.text_encoder import TextEncoder
 
-#: Where a file leaves a value out, Hugging Face's classes have these.
+#: The defaults of Hugging Face's classes for values that are missing in a file.
 TEXT_DEFAULTS = {
     "vocab_size": 30522,
     "hidden_size": 768,
@@ -45,21 +45,22 @@ VISION_DEFAULTS = {
 }
 DEFAULTS = {"projection_dim": 640, "temperature_init_value": 1.0}
 
-# Their names of the GELU: exact, and the tanh approximation.
+# Hugging Face's names of the GELU: exact, and the tanh approximation.
 _APPROXIMATE_GELU = {"gelu": False, "gelu_new": True, "gelu_pytorch_tanh": True}
 
 
 def text_arguments(config: dict, part: str = "text_config") -> tuple[dict, bool]:
-    """From a BERT's configuration: arguments of ``BertBackbone``, and ``approximate_gelu``.
+    """Converts a BERT configuration to arguments of ``BertBackbone`` and ``approximate_gelu``.
 
-    Attention gets the dropout of the hidden states: keras-hub's BERT has one rate for both.
+    Attention gets the dropout rate of the hidden states, since keras-hub's BERT has one rate for
+    both.
 
     Args:
-        config: the ``text_config`` of a checkpoint, or the whole of a BERT's ``config.json``.
-        part: where it stands in ``config.json``; empty for the whole.
+        config: the ``text_config`` of a checkpoint, or the entire ``config.json`` of a BERT.
+        part: name of that part of ``config.json``; empty for the entire file.
 
     Raises:
-        InputError: if it asks for what keras-hub's BERT has not.
+        InputError: if it needs a feature that keras-hub's BERT does not have.
     """
     config = {**TEXT_DEFAULTS, **config}
     hub.demand(
@@ -92,15 +93,15 @@ def text_arguments(config: dict, part: str = "text_config") -> tuple[dict, bool]
 
 
 def vision_arguments(config: dict) -> tuple[dict, float]:
-    """From a ``vision_config``: arguments of ``EfficientNetBackbone``, and the momentum.
+    """Converts a ``vision_config`` to arguments of ``EfficientNetBackbone`` and the momentum.
 
     Raises:
-        InputError: if it asks for what the tower has not.
+        InputError: if it needs a feature that the tower does not have.
     """
     config = {**VISION_DEFAULTS, **config}
     _check_vision(config)
-    # "unfused" projects with k x k where the ratio is 1; "v1" pads symmetrically, which at
-    # stride 1 is the same.
+    # "unfused" projects with k x k if the ratio is 1. "v1" pads symmetrically, which makes no
+    # difference at stride 1.
     block_types = ["v1" if ratio == 1 else "unfused" for ratio in config["expand_ratios"]]
     stages, repeats = len(config["kernel_sizes"]), config["num_block_repeats"]
     backbone = {
@@ -131,7 +132,7 @@ def vision_arguments(config: dict) -> tuple[dict, float]:
 
 
 def _check_vision(config):
-    """Raises InputError if a ``vision_config`` asks for what the tower has not."""
+    """Raises InputError if a ``vision_config`` needs a feature that the tower does not have."""
     stages = len(config["kernel_sizes"])
     lists = ("in_channels", "out_channels", "strides", "num_block_repeats", "expand_ratios")
     for name in lists:
@@ -162,7 +163,7 @@ def _fault(problem: str, name: str) -> InputError:
 
 
 def text_config(encoder: TextEncoder) -> dict:
-    """A ``text_config`` of a ``TextEncoder``."""
+    """The ``text_config`` of a ``TextEncoder``."""
     backbone = encoder.backbone_config
     return {
         "model_type": "align_text_model",
@@ -181,10 +182,10 @@ def text_config(encoder: TextEncoder) -> dict:
 
 
 def vision_config(encoder: ImageEncoder, image_size: int) -> dict:
-    """A ``vision_config`` of an ``ImageEncoder``.
+    """The ``vision_config`` of an ``ImageEncoder``.
 
     Raises:
-        ValueError: if the layout cannot express that tower.
+        ValueError: if the layout cannot express the tower.
     """
     backbone = encoder.backbone_config
     repeats = backbone["stackwise_num_repeats"]
@@ -212,7 +213,7 @@ def vision_config(encoder: ImageEncoder, image_size: int) -> dict:
         "batch_norm_momentum": encoder.batch_norm_momentum,
         "drop_connect_rate": backbone["dropout"] * sum(scaled) / sum(repeats),
     }
-    # What the layout can express is what reading it back gives.
+    # The layout can express the tower if reading the configuration gives the same values.
     expected, _ = vision_arguments(config)
     for name, value in expected.items():
         if name in backbone and name != "dropout" and list_of(backbone[name]) != list_of(value):
@@ -224,5 +225,5 @@ def vision_config(encoder: ImageEncoder, image_size: int) -> dict:
 
 
 def list_of(value: Any) -> Any:
-    """Tuples and tracked lists as plain lists, other values as they are."""
+    """Tuples and tracked lists as plain lists; other values unchanged."""
     return list(value) if isinstance(value, list | tuple) else value

@@ -1,7 +1,7 @@
-"""Reads the tensors of PyTorch's ``.bin`` files without PyTorch, and runs nothing that is in them.
+"""Reads the tensors of PyTorch's ``.bin`` files without PyTorch, and executes nothing in them.
 
-Such a file is a zip archive: ``data.pkl`` describes the tensors (``tensor_pickle``), and a member
-for each storage holds their numbers.
+Such a file is a zip archive: ``data.pkl`` describes the tensors (``tensor_pickle``), and one member
+per storage holds the numbers.
 """
 
 import math
@@ -14,11 +14,11 @@ from align_keras.errors import InputError, Place
 from align_keras.models.conversion import tensor_pickle
 from align_keras.models.conversion.tensor_pickle import TensorEntry
 
-# The first pickle of the format that PyTorch wrote before version 1.6.
+# The first pickle in files that PyTorch before version 1.6 wrote.
 _OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
-# Of a model of a thousand tensors it has 200 KB.
+# For a model of a thousand tensors it has 200 KB.
 _MAX_PICKLE_BYTES = 1 << 26
-# A tensor may repeat the numbers of its storage (stride 0), up to this many.
+# Maximum size of a tensor that repeats the numbers of its storage (stride 0).
 _MAX_REPEATED = 1 << 24
 
 
@@ -29,7 +29,8 @@ class PyTorchFile:
         path: path of a local file.
 
     Raises:
-        InputError: if it is no PyTorch archive, is damaged, or asks for more than tensors.
+        InputError: if it is not a PyTorch archive, is damaged, or needs anything other than
+            tensors.
     """
 
     def __init__(self, path: str) -> None:
@@ -45,24 +46,24 @@ class PyTorchFile:
                     order = archive.read(self._member("byteorder", 16))
                     if order != b"little":
                         raise self._error(f"byte order {order!r}, only little is supported")
-        # Names of members that are not UTF-8 raise UnicodeDecodeError.
+        # Member names that are not UTF-8 raise UnicodeDecodeError.
         except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, UnicodeDecodeError) as error:
             raise self._error(f"not readable as PyTorch's zip format ({error})") from None
         self.tensors = self._read_entries(content)
 
     def names(self) -> list[str]:
-        """The names of its tensors."""
+        """The names of the tensors."""
         return list(self.tensors)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor; KeyError without one."""
+        """The shape of a tensor; raises KeyError if it does not exist."""
         return self.tensors[name].shape
 
     def read(self, name: str) -> np.ndarray:
         """The numbers of a tensor; bfloat16 as float32.
 
         Raises:
-            InputError: if the archive does not hold them all.
+            InputError: if the archive does not hold all of them.
         """
         entry = self.tensors[name]
         kind = entry.storage.kind
@@ -91,7 +92,7 @@ class PyTorchFile:
             found = tensor_pickle.load(content, self._error)
         except InputError:
             raise
-        except Exception as error:  # whatever bytes that are no pickle lead to
+        except Exception as error:  # bytes that are not a pickle raise errors of any kind
             raise self._error(f"data.pkl is damaged ({type(error).__name__})") from None
         if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
             found = found["state_dict"]
@@ -103,7 +104,7 @@ class PyTorchFile:
         return entries
 
     def _check(self, name: str, entry: TensorEntry) -> None:
-        """Raises InputError on a tensor that is not a view of its storage."""
+        """Raises InputError if a tensor is not a view of its storage."""
         numbers = (entry.offset, *entry.shape, *entry.strides, entry.storage.count)
         if any(type(number) is not int or number < 0 for number in numbers):
             raise self._error(f"{name}: a negative or fractional size, stride or offset")
@@ -112,7 +113,9 @@ class PyTorchFile:
         if entry.offset + _extent(entry) > entry.storage.count:
             raise self._error(f"{name}: it reaches beyond the end of its storage")
         if math.prod(entry.shape) > max(entry.storage.count, _MAX_REPEATED):
-            raise self._error(f"{name}: it repeats its storage {math.prod(entry.shape):,} times")
+            raise self._error(
+                f"{name}: it repeats its storage to {math.prod(entry.shape):,} numbers"
+            )
 
     def _check_format(self, head: bytes) -> None:
         if head.startswith(_OLD_FORMAT):
@@ -125,10 +128,10 @@ class PyTorchFile:
             raise self._error("not a file in PyTorch's zip format")
 
     def _find_folder(self) -> str:
-        """The folder in the archive that holds everything, such as ``archive/``."""
+        """The folder in the archive that holds all members, such as ``archive/``."""
         found = [name for name in self._members if name.rpartition("/")[2] == "data.pkl"]
         if len(found) != 1:
-            raise self._error(f"{len(found)} files data.pkl in it, not one")
+            raise self._error(f"{len(found)} files data.pkl instead of one")
         folder = found[0].removesuffix("data.pkl")
         if f"{folder}constants.pkl" in self._members:
             raise self._error("a TorchScript program, not a dictionary of tensors")
@@ -138,9 +141,9 @@ class PyTorchFile:
         return self._folder + name in self._members
 
     def _member(self, name: str, limit: int | None = None) -> zipfile.ZipInfo:
-        """A member that is stored as it is: PyTorch compresses nothing, a zip bomb would."""
+        """A member; it must be uncompressed: PyTorch never compresses, but a zip bomb does."""
         if not self._has(name):
-            raise self._error(f"no {name} in it")
+            raise self._error(f"no {name} in the archive")
         member = self._members[self._folder + name]
         if member.compress_type != zipfile.ZIP_STORED:
             raise self._error(f"{name} is compressed, which PyTorch never does")
@@ -149,7 +152,7 @@ class PyTorchFile:
         return member
 
     def _data_start(self, file: BinaryIO, member: zipfile.ZipInfo) -> int:
-        # The lengths in the local header may differ from those in the directory.
+        # Lengths in the local header may differ from those in the archive's directory.
         file.seek(member.header_offset)
         header = file.read(30)
         if len(header) < 30 or header[:4] != b"PK\x03\x04":
@@ -162,7 +165,7 @@ class PyTorchFile:
 
 
 def _extent(entry: TensorEntry) -> int:
-    """How many numbers of the storage lie between a tensor's first and its last."""
+    """Number of values of the storage from the first to the last of a tensor."""
     if 0 in entry.shape:
         return 0
     pairs = zip(entry.shape, entry.strides, strict=True)

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint by their names, in safetensors or in PyTorch's own files."""
+"""The tensors of a checkpoint by name, from safetensors or PyTorch files."""
 
 import os
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from align_keras import hub
 from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.models.conversion.pytorch import PyTorchFile
 
-# One file, and the list of several; the first that is there is read.
+# A single file, and the index of several files. The first that exists is read.
 _LAYOUTS = (
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
@@ -48,7 +48,7 @@ class SafetensorsFile:
             ) from None
 
     def names(self) -> list[str]:
-        """The names of its tensors."""
+        """The names of the tensors."""
         return list(self._shapes)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -57,23 +57,23 @@ class SafetensorsFile:
 
     def read(self, name: str) -> np.ndarray:
         """The numbers of a tensor; bfloat16 as float32."""
-        # Opened again each time: what is read of a mapped file stays in memory until it is closed.
+        # Opened anew each time: what was read of a mapped file stays in memory until it is closed.
         with safetensors.safe_open(self.path, "np") as file:
             tensor = file.get_tensor(name)
         return tensor.astype("float32") if tensor.dtype == ml_dtypes.bfloat16 else tensor
 
 
 class TensorFiles:
-    """The tensors of a checkpoint: of ``model.safetensors``, else of ``pytorch_model.bin``.
+    """The tensors of a checkpoint, from ``model.safetensors`` or else from ``pytorch_model.bin``.
 
-    Either is one file, or several with an index.
+    Each of these is one file, or several files with an index.
 
     Args:
-        preset: a folder or a hub's address; what is on a hub is fetched.
+        preset: a folder or the address of a preset on a hub, from which it is downloaded.
 
     Raises:
-        InputError: if a file is damaged, or the index names a file outside of the checkpoint.
-        MissingInputError: if there is neither.
+        InputError: if a file is damaged, or the index names a file outside the checkpoint.
+        MissingInputError: if neither exists.
     """
 
     def __init__(self, preset: str) -> None:
@@ -88,12 +88,12 @@ class TensorFiles:
                 self.name = single
                 return
         raise MissingInputError(
-            f"no {' and no '.join(single for single, _ in _LAYOUTS)} in it",
+            f"neither {' nor '.join(single for single, _ in _LAYOUTS)} in the checkpoint",
             remedy="give a checkpoint with its weights",
         )
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is a tensor of this name."""
+        """Whether the checkpoint has a tensor of this name."""
         return name in self._file_of
 
     def names(self) -> list[str]:
@@ -101,16 +101,16 @@ class TensorFiles:
         return list(self._file_of)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor; InputError without one."""
+        """The shape of a tensor; raises InputError if it does not exist."""
         return self._find(name).shape(name)
 
     def read(self, name: str) -> np.ndarray:
-        """The numbers of a tensor; InputError without one."""
+        """The numbers of a tensor; raises InputError if it does not exist."""
         return self._find(name).read(name)
 
     def _find(self, name: str) -> _File:
         if name not in self._file_of:
-            raise InputError(f"no tensor {name} in it", Place(member=self.name))
+            raise InputError(f"no tensor {name} in the checkpoint", Place(member=self.name))
         return self._file_of[name]
 
 
@@ -123,9 +123,9 @@ def _by_index(preset: str, index: str) -> dict[str, _File]:
     content = hub.read_json(preset, index)
     names = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise InputError("no weight_map of names in it", Place(member=index))
+        raise InputError("no weight_map of file names in the index", Place(member=index))
     for name in names.values():
-        # An index may come from elsewhere: it must not name other files of the reader's machine.
+        # An index may come from others: it must not name other files on this machine.
         if os.path.basename(name) != name or not name.endswith((".safetensors", ".bin")):
             raise InputError(
                 f"it names {name}, which is not a file in its folder", Place(member=index)

@@ -1,7 +1,7 @@
-"""The description of tensors in PyTorch's files: a pickle, of which nothing is called.
+"""The description of tensors in PyTorch's files: a pickle, read without calling anything.
 
-``pickle`` calls whatever a file names. Here a small machine knows the opcodes and the dozen names
-that a dictionary of tensors needs, and refuses all others.
+``pickle`` calls whatever a file names. This small interpreter knows only the opcodes and the dozen
+names that a dictionary of tensors needs, and rejects all others.
 """
 
 import collections
@@ -13,7 +13,7 @@ from typing import Any
 
 from align_keras.errors import InputError
 
-# Numbers as they are stored; bfloat16 is the upper half of a float32.
+# NumPy types of the stored numbers; bfloat16 is the upper half of a float32.
 _STORAGES = {
     "FloatStorage": "<f4",
     "HalfStorage": "<f2",
@@ -30,7 +30,7 @@ _STORAGES = {
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """The numbers that tensors share: which member of the archive holds them."""
+    """The numbers that tensors share, stored in one member of the archive."""
 
     key: str
     kind: str
@@ -39,18 +39,18 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of a file: a view of a storage."""
+    """One tensor of a file, as a view of a storage."""
 
     storage: Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    """In numbers, not bytes."""
+    """Counted in numbers, not bytes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Global:
-    """A name of the pickle that is known here."""
+    """A name in the pickle that this module knows."""
 
     module: str
     name: str
@@ -86,11 +86,12 @@ def load(content: bytes, refuse: Callable[[str], InputError]) -> Any:
 
     Args:
         content: the pickle.
-        refuse: makes the error for what is not allowed, from a few words.
+        refuse: creates the error for something that is not allowed, given a description.
 
     Raises:
-        InputError: by ``refuse``, if the pickle asks for anything but dictionaries of tensors.
-        Exception: many kinds, if the bytes are not a pickle.
+        InputError: from ``refuse``, if the pickle needs anything other than dictionaries of
+            tensors.
+        Exception: of many kinds, if the bytes are not a pickle.
     """
     return _Machine(refuse).run(content)
 
@@ -177,19 +178,19 @@ class _Machine:
 
     def _do_reduce(self, _: Any) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
-        # A nest of tuples could take forever to hash.
+        # Hashing nested tuples could take forever.
         if not isinstance(function, _Global):
             raise TypeError
         self._stack.append(_CALLS[function](*arguments))
 
     def _do_build(self, _: Any) -> None:
-        # The versions of a dictionary's modules.
+        # Drops the state, which holds the versions of a dictionary's modules.
         self._stack.pop()
 
     def _set(self, pairs: Iterator[tuple[Any, Any]]) -> None:
         target = self._stack[-1]
         for key, value in pairs:
-            # Another key could take forever to hash.
+            # Hashing a key of another type could take forever.
             if not isinstance(target, dict) or not isinstance(key, str | int):
                 raise TypeError
             target[key] = value
@@ -212,7 +213,7 @@ class _Machine:
         self._stack[-1].extend(values)
 
 
-# Opcodes that push a value and do nothing else.
+# Opcodes that only push a value.
 _PUSHED: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("BINUNICODE", "SHORT_BINUNICODE", "BINFLOAT"), lambda value: value),
     **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1"), lambda value: value),

@@ -1,9 +1,9 @@
-"""Checkpoints in the layout of Hugging Face's ``AlignModel``, in and out, without PyTorch.
+"""Reads and writes checkpoints in the layout of Hugging Face's ``AlignModel``, without PyTorch.
 
-The only public ALIGN weights, kakaobrain/align-base, have it: ``config.json``, the tensors
+The only public ALIGN weights, kakaobrain/align-base, have this layout: ``config.json``, the tensors
 (``tensor_files``), and the files of the processor (``preprocessing.hugging_face``). Their towers
-pad, skip and squash as ``ImageEncoder(first_block_residuals=False)`` and
-``TextEncoder(approximate_gelu=False)`` do, and Pillow resizes their images.
+equal ``ImageEncoder(first_block_residuals=False)`` and ``TextEncoder(approximate_gelu=False)`` in
+padding, residuals and activations. Their images are resized by Pillow.
 """
 
 import functools
@@ -28,15 +28,15 @@ from align_keras.preprocessing.hugging_face import MODEL_TYPE
 
 
 class Loader(keras_internals.PresetLoader):
-    """Reads such a checkpoint, as keras-hub's preset loaders read theirs.
+    """Reads such a checkpoint through the interface of keras-hub's preset loaders.
 
     Args:
-        preset: a folder or a hub's address.
-        config: its ``config.json``, a dict.
+        preset: a folder or the address of a preset on a hub.
+        config: contents of the checkpoint's ``config.json``.
     """
 
     def load_backbone(self, cls, load_weights: bool = True, **kwargs) -> keras.Model:
-        """An ``AlignBackbone`` (``cls``) of the configuration, with the weights."""
+        """An ``AlignBackbone`` (``cls``) with the configuration and weights of the checkpoint."""
         if not load_weights:
             return self._build(cls, **kwargs)
         build = functools.partial(self._build, cls, **kwargs)
@@ -70,11 +70,11 @@ class Loader(keras_internals.PresetLoader):
 
     @functools.cached_property
     def _tensors(self):
-        """The checkpoint's tensors; fetches it from the hub if needed."""
+        """The tensors of the checkpoint, downloaded if necessary."""
         return TensorFiles(self.preset)
 
     def load_preprocessor(self, cls, **options) -> keras_hub.models.Preprocessor:
-        """An ``AlignPreprocessor`` (``cls``) that does what the checkpoint expects."""
+        """An ``AlignPreprocessor`` (``cls``) with the settings of the checkpoint."""
         return cls(**{**hugging_face.arguments(self.preset, self.config), **options})
 
     def load_task(
@@ -93,7 +93,7 @@ class Loader(keras_internals.PresetLoader):
             raise InputError(f"the temperature is {temperature}, not above 0")
         model = cls(
             **{
-                # First: making a tokenizer takes memory for a moment.
+                # First, since creating a tokenizer briefly needs memory.
                 "preprocessor": self.load_preprocessor(cls.preprocessor_cls),
                 "backbone": self.load_backbone(cls.backbone_cls, load_weights, dtype=dtype),
                 "initial_temperature": temperature,
@@ -110,17 +110,17 @@ class Loader(keras_internals.PresetLoader):
 
 
 def export(model: keras.Model, path: str | os.PathLike) -> None:
-    """Writes an ``AlignDualEncoder`` as such a checkpoint.
+    """Writes an ``AlignDualEncoder`` in this layout.
 
-    ``AlignModel`` of Hugging Face's transformers reads it, and so does ``from_preset``.
+    ``AlignModel`` of Hugging Face's transformers and ``from_preset`` can read it.
 
     Args:
-        model: with its preprocessor.
-        path: a folder, which is made.
+        model: a model with a preprocessor.
+        path: a folder, which is created if necessary.
 
     Raises:
-        ValueError: if the layout cannot express the model: the image tower must be one of
-            EfficientNet's, as wide as the embeddings, and there must be a preprocessor.
+        ValueError: if the layout cannot express the model: the image tower must be an EfficientNet
+            as wide as the embeddings, and there must be a preprocessor.
     """
     backbone, preprocessor = model.backbone, model.preprocessor
     if preprocessor is None:
@@ -164,7 +164,7 @@ def _write_tensors(model, path):
         if name.endswith("running_mean")
     }
     width = model.backbone.text_encoder.output_shape[-1]
-    # BERT's own pooler, which the model computes and does not use.
+    # BERT's own pooler. Hugging Face's model computes it, but does not use the result.
     pooler = {
         "text_model.pooler.dense.weight": np.zeros((width, width), "float32"),
         "text_model.pooler.dense.bias": np.zeros(width, "float32"),

@@ -1,4 +1,4 @@
-"""Where each weight of an ``AlignBackbone`` stands in Hugging Face's ``AlignModel``."""
+"""Maps the weights of an ``AlignBackbone`` to those of Hugging Face's ``AlignModel``."""
 
 import dataclasses
 import functools
@@ -23,10 +23,10 @@ _AXES = {
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-    """One weight: the Keras variable, its name there, and how its axes differ.
+    """One weight: the Keras variable, its name in Hugging Face's layout, and the order of its axes.
 
-    ``kind`` is "convolution", "depthwise", "dense" (transposed; the outputs may be split into
-    heads here), "heads" (transposed; the inputs are split into heads), "vector" (may be split
+    ``kind`` is "convolution", "depthwise", "dense" (transposed; Keras may split the outputs into
+    heads), "heads" (transposed; Keras splits the inputs into heads), "vector" (Keras may split it
     into heads) or "table".
     """
 
@@ -36,7 +36,7 @@ class Weight:
 
     @property
     def their_shape(self) -> tuple[int, ...]:
-        """The shape of the array there."""
+        """The shape of the array in Hugging Face's layout."""
         shape = tuple(self.variable.shape)
         if self.kind in _AXES:
             return tuple(shape[axis] for axis in np.argsort(_AXES[self.kind]))
@@ -47,20 +47,20 @@ class Weight:
         return (math.prod(shape),) if self.kind == "vector" else shape
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raises InputError if their array is not of the shape that it must have."""
+        """Raises InputError if an array of Hugging Face's layout has the wrong shape."""
         if shape != self.their_shape:
             raise InputError(
                 f"{self.name} has the shape {shape}, but config.json asks for {self.their_shape}"
             )
 
     def to_keras(self, tensor: np.ndarray) -> np.ndarray:
-        """Their array as this variable's value."""
+        """Converts an array of Hugging Face's layout to the value of this variable."""
         if self.kind in ("vector", "table"):
             return np.reshape(tensor, self.variable.shape)
         return np.reshape(np.transpose(tensor, _AXES.get(self.kind)), self.variable.shape)
 
     def from_keras(self) -> np.ndarray:
-        """This variable's value as their array, float32."""
+        """Converts the value of this variable to an array of Hugging Face's layout, float32."""
         value = keras.ops.convert_to_numpy(self.variable).astype("float32")
         if self.kind in _AXES:
             value = np.transpose(value, np.argsort(_AXES[self.kind]))
@@ -74,13 +74,13 @@ def build_with_tensors(
     weights_of: Callable[[keras.Model], Iterable[Weight]],
     tensors: TensorFiles,
 ) -> keras.Model:
-    """Builds a model whose variables get their tensors in place of random initial values.
+    """Builds a model whose variables get tensors instead of random initial values.
 
-    One after another: no two copies of the weights are ever in memory.
+    Variables are filled one by one, so that memory never holds two copies of the weights.
 
     Args:
         build: builds the model.
-        weights_of: the weights of the built model.
+        weights_of: returns the weights of the built model.
         tensors: the tensors of the checkpoint.
 
     Raises:
@@ -93,18 +93,18 @@ def build_with_tensors(
         weight.check(tensors.shape(weight.name))
     values = {id(w.variable): functools.partial(_read, w, tensors) for w in weights}
     for variable in model.variables:
-        # Only the states of dropout have no tensor.
+        # Only the states of dropout layers have no tensor.
         keras_internals.give_value(variable, values.get(id(variable)))
     return model
 
 
 def _read(weight, tensors, shape, dtype=None):
-    """A weight's value: a Keras initializer."""
+    """The value of a weight; partially applied, it is a Keras initializer."""
     return keras.ops.convert_to_tensor(weight.to_keras(tensors.read(weight.name)), dtype)
 
 
 def backbone_weights(backbone: keras.Model) -> Iterator[Weight]:
-    """Every weight of an ``AlignBackbone``, in the model's order: yields ``Weight``s."""
+    """Yields a ``Weight`` for every weight of an ``AlignBackbone``, in the model's order."""
     yield from _image_weights(backbone.image_encoder)
     yield from text_weights(backbone.text_encoder, "text_model.")
     yield from _dense("text_projection", backbone.text_projection)
@@ -140,14 +140,14 @@ def _batch_norm(name, layer):
 
 
 def text_weights(encoder: keras.Model, root: str) -> Iterator[Weight]:
-    """Every weight of a ``TextEncoder``, in the model's order.
+    """Yields every weight of a ``TextEncoder``, in the model's order.
 
     Args:
         encoder: the text tower.
-        root: what the names in the checkpoint begin with, such as ``"text_model."``.
+        root: prefix of the names in the checkpoint, such as ``"text_model."``.
 
     Yields:
-        ``Weight``s.
+        One ``Weight`` for each weight.
     """
     name = f"{root}embeddings"
     tables = {

@@ -1,4 +1,4 @@
-"""From an encoded image to upright pixels on white: one way for all, in TensorFlow ops alone.
+"""Decodes an image to upright pixels on white, always the same way, with TensorFlow ops alone.
 
 Resizing and cropping are in ``preprocessing.images``.
 """

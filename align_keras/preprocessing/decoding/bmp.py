@@ -1,4 +1,4 @@
-"""BMP files, which TensorFlow's own decoder reads without their palette."""
+"""BMP files. TensorFlow's own decoder ignores their palettes."""
 
 import tensorflow as tf
 
@@ -7,15 +7,15 @@ from align_keras.preprocessing.decoding.octets import number, octets, part
 from align_keras.preprocessing.decoding.transparency import on_white
 
 _FILE_HEADER = 14  # bytes
-_OLD_HEADER = 12  # of OS/2: two-byte sizes, three-byte colours
+_OLD_HEADER = 12  # OS/2 header: two-byte sizes, three-byte colours
 _HEADERS = (_OLD_HEADER, 40, 52, 56, 64, 108, 124)
-_HEADER_WITH_ALPHA = 56  # and longer ones
-_MASKED = 3  # the "compression" that says which bits are which colour
+_HEADER_WITH_ALPHA = 56  # headers of this size and longer have an alpha mask
+_MASKED = 3  # the "compression" that assigns bits to colours by masks
 _MASKS = {16: (0x7C00, 0x3E0, 0x1F, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
 
 
 def decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes a BMP of 1, 4, 8, 16, 24 or 32 bits per pixel; transparent pixels are laid on white.
+    """Decodes a BMP of 1, 4, 8, 16, 24 or 32 bits per pixel, with transparent pixels on white.
 
     Args:
         encoded: a scalar string.
@@ -24,7 +24,8 @@ def decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
         uint8, ``(height, width, 3)``.
 
     Raises:
-        tf.errors.InvalidArgumentError: if it is damaged or compressed, or has too many pixels.
+        tf.errors.InvalidArgumentError: if the image is damaged or compressed, or has too many
+        pixels.
     """
     head = octets(part(encoded, 0, _FILE_HEADER + _HEADERS[-1]), _FILE_HEADER + _HEADERS[-1])
 
@@ -43,15 +44,15 @@ def decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
     checks = [
         faults.refuse_unless(is_known & (width > 0) & (num_rows > 0), faults.UNDECODABLE),
         faults.refuse_unless((compression == 0) | has_masks, faults.COMPRESSED_BMP),
-        # Each is below 2 ** 32: their product does not overflow.
+        # Each factor is below 2 ** 32, so the product does not overflow.
         faults.check_pixels(width * num_rows),
     ]
     with tf.control_dependencies(checks):
         stride = (width * bits + 31) // 32 * 4
     rows = tf.io.decode_raw(part(encoded, at(10, 4), stride * num_rows), tf.uint8)
-    # Raises if there are fewer.
+    # Raises if there are too few bytes.
     rows = tf.reshape(rows, [num_rows, stride])
-    # Stored from the bottom up, unless the height is negative.
+    # Rows are stored from the bottom up, unless the height is negative.
     rows = tf.reverse(rows, tf.range(tf.cast(height > 0, tf.int32)))
 
     def indexed():
@@ -66,7 +67,7 @@ def decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
     def masked():
         usual = tf.where(bits == 16, *(tf.constant(_MASKS[size], tf.int64) for size in (16, 32)))
         own = number(tf.reshape(head[54:70], [4, 4]), big_endian=False)
-        # A shorter header has other data in the place of the fourth mask.
+        # In a shorter header, other data takes the place of the fourth mask.
         own = tf.where([True, True, True, header >= _HEADER_WITH_ALPHA], own, tf.zeros_like(own))
         masks = tf.where(has_masks, own, usual)
         return on_white(_by_masks(_words(rows[:, : width * bits // 8], bits), masks))
@@ -78,7 +79,7 @@ def decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _signed(value):
-    """A number of four bytes as one that may be negative."""
+    """Reinterprets an unsigned 32-bit number as a signed one."""
     return tf.where(value >= 1 << 31, value - (1 << 32), value)
 
 
@@ -87,7 +88,7 @@ def _is_among(value, choices):
 
 
 def _indices(rows, bits):
-    """Numbers of 1, 4 or 8 bits, int32, the first of a byte in its highest bits."""
+    """Numbers of 1, 4 or 8 bits, as int32; the first number of a byte is in its highest bits."""
     shifts = tf.cast(tf.range(8 // bits)[::-1] * bits, tf.uint8)
     values = tf.bitwise.right_shift(rows[..., None], shifts)
     values = tf.bitwise.bitwise_and(values, tf.cast(2**bits - 1, tf.uint8))
@@ -106,7 +107,7 @@ def _words(rows, bits):
 
 
 def _by_masks(words, masks):
-    """Red, green, blue and opacity, uint8, by the bits that hold each; without bits, opaque."""
+    """Red, green, blue and opacity, uint8, extracted by bit masks; opaque without a fourth mask."""
     channels = []
     for mask in tf.unstack(masks):
         lowest = tf.maximum(tf.bitwise.bitwise_and(mask, -mask), 1)

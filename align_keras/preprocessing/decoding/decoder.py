@@ -1,6 +1,6 @@
-"""The one decoder, in TensorFlow ops.
+"""The only image decoder, built from TensorFlow ops.
 
-Training, evaluation, search, preparation and exported models all see what it gives.
+Training, evaluation, search, data preparation and exported models all use it.
 """
 
 import functools
@@ -17,13 +17,13 @@ from align_keras.preprocessing.decoding.octets import number, octets, part
 from align_keras.preprocessing.decoding.png import decode_png
 from align_keras.preprocessing.decoding.webp import decode_webp
 
-# As accurate as libjpeg's users elsewhere have it; TensorFlow's default is not.
+# As accurate as other programs that use libjpeg; TensorFlow's default is less accurate.
 _DCT = "INTEGER_ACCURATE"
 _JPEG, _PNG, _GIF, _BMP = b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM"
-# How TIFF, Photoshop's files, AVIF and HEIC, icons, JPEG 2000 and JPEG XL begin.
+# The first bytes of TIFF, Photoshop, AVIF and HEIC, icon, JPEG 2000 and JPEG XL files.
 _UNSUPPORTED = rb"(II\*\x00|MM\x00\*|8BPS|\C{4}ftyp|\x00\x00\x01\x00|\x00\x00\x00\x0c)\C*"
 
-#: Gives y, x, height and width of a part, int32, ``(4,)``, from the shape of the whole.
+#: A function from the shape of an image to a part of it: y, x, height and width, int32, ``(4,)``.
 Window = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -31,20 +31,22 @@ Window = Callable[[tf.Tensor], tf.Tensor]
 
 
 def decode(encoded: tf.Tensor, upright: bool = True) -> tf.Tensor:
-    """Decodes an image: the first, where a file holds several.
+    """Decodes an image; if a file holds several, the first one.
 
     Args:
         encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP, a scalar string.
-        upright: whether the image is turned as its EXIF orientation says.
+        upright: whether to turn the image according to its EXIF orientation.
 
     Returns:
-        uint8, ``(height, width, 3)``; transparent pixels are laid on white.
+        uint8, ``(height, width, 3)``, with transparent pixels on white.
 
     Raises:
-        tf.errors.InvalidArgumentError: if it is not decoded; ``faults.fault_of`` says why.
+        tf.errors.InvalidArgumentError: if the image does not decode; ``faults.fault_of`` returns
+        the reason.
     """
     encoded = tf.convert_to_tensor(encoded, tf.string)
-    # Almost every image. Called one by one, TensorFlow's small ops would take half of the time.
+    # This is the case for almost every image. Calling TensorFlow's small ops one by one would take
+    # half of the time.
     if tf.executing_eagerly() and _is_plain_jpeg(encoded.numpy(), upright):
         height, width, _ = tf.image.extract_jpeg_shape(encoded).numpy().tolist()
         if height * width <= faults.MAX_PIXELS:
@@ -53,24 +55,24 @@ def decode(encoded: tf.Tensor, upright: bool = True) -> tf.Tensor:
 
 
 def decode_window(encoded: tf.Tensor, window: Window, upright: bool = True) -> tf.Tensor:
-    """Decodes a part of an image; of a JPEG, that part alone.
+    """Decodes a part of an image. Of a JPEG, only that part is decoded.
 
     Args:
         encoded: as for ``decode``.
-        window: called with the shape of the image as ``decode`` gives it, int32, ``(3,)``.
+        window: called with the shape of the image that ``decode`` would return, int32, ``(3,)``.
         upright: as for ``decode``.
 
     Returns:
-        That part of what ``decode`` gives.
+        That part of the result of ``decode``.
 
     Raises:
-        tf.errors.InvalidArgumentError: as ``decode``.
+        tf.errors.InvalidArgumentError: as for ``decode``.
     """
     return _decode(tf.convert_to_tensor(encoded, tf.string), upright, window)
 
 
 def orientation_of(encoded: tf.Tensor) -> tf.Tensor:
-    """EXIF's orientation of an image, 1 .. 8, int32; ``orientation.AS_STORED`` without one."""
+    """EXIF orientation of an image, 1 .. 8, int32; ``orientation.AS_STORED`` if there is none."""
     has_segment = _starts_with(encoded, _JPEG) & orientation.may_be_in_jpeg(encoded)
     return tf.case(
         [
@@ -86,7 +88,7 @@ def orientation_of(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def decode_pixels(encoded: bytes, upright: bool = True) -> np.ndarray:
-    """Like ``decode``, but from bytes to an array; ImageFaultError if it does not decode."""
+    """Like ``decode``, from bytes to an array; raises ImageFaultError if decoding fails."""
     try:
         return decode(tf.constant(encoded), upright).numpy()
     except tf.errors.InvalidArgumentError as error:
@@ -94,9 +96,9 @@ def decode_pixels(encoded: bytes, upright: bool = True) -> np.ndarray:
 
 
 def check_jpeg(encoded: bytes) -> int:
-    """Raises as ``decode_pixels`` does; returns the number of colour channels of the file.
+    """Raises like ``decode_pixels``; returns the number of colour channels in the file.
 
-    All of the file is read, but pixels are made at an eighth of the size, in half the time.
+    The entire file is read, but decoded at an eighth of the size, in half the time.
     """
     data = tf.constant(encoded)
     try:
@@ -109,14 +111,14 @@ def check_jpeg(encoded: bytes) -> int:
 
 
 def read_orientation(encoded: bytes) -> int:
-    """Like ``orientation_of``, from bytes to a number."""
+    """Like ``orientation_of``, from bytes to an int."""
     if _is_plain_jpeg(encoded):
         return orientation.AS_STORED
     return int(orientation_of(tf.constant(encoded)))
 
 
 def _is_plain_jpeg(encoded: bytes, upright: bool = True) -> bool:
-    """Whether it begins as a JPEG, and is used as it is stored."""
+    """Whether the file starts like a JPEG and needs no turning."""
     return encoded.startswith(_JPEG) and not (upright and orientation.may_be_in_bytes(encoded))
 
 
@@ -125,9 +127,10 @@ def _is_plain_jpeg(encoded: bytes, upright: bool = True) -> bool:
 
 @functools.cache
 def _traced(function: Callable, *options: Any) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function of an encoded image and options that is traced once, not by every data set.
+    """Traces a function of an encoded image and options once, instead of once per data set.
 
-    It stays a function in a graph: of a branch that is not taken, every op would take time.
+    It is not inlined into a graph, where every op of a branch would cost time even if the branch is
+    not taken.
     """
     return tf.function(
         lambda encoded: function(encoded, *options),
@@ -155,7 +158,7 @@ def _decode(encoded, upright, window):
         return _decode_turned_jpeg(encoded, window)
 
     def other():
-        # Eagerly, only the branch of the file's own kind is traced.
+        # In eager mode, only the branch for the file's format is traced.
         if tf.executing_eagerly():
             return _cut(_decode_other(encoded, upright), window)
         return _cut(_traced(_decode_other, upright)(encoded), window)
@@ -188,8 +191,8 @@ def _decode_turned_jpeg(encoded, window):
 
 
 def _checked_jpeg(encoded):
-    """A JPEG, once it is known to have no more than ``faults.MAX_PIXELS``, and its shape."""
-    # Each kernel takes its share of a small image's time, so the header is read once.
+    """A JPEG after a check that it has at most ``faults.MAX_PIXELS`` pixels, and its shape."""
+    # The header is read once, since every kernel takes a notable part of a small image's time.
     shape = tf.image.extract_jpeg_shape(encoded)
     check = faults.check_pixels(tf.reduce_prod(tf.cast(shape[:2], tf.int64)))
     with tf.control_dependencies([check]):
@@ -197,7 +200,7 @@ def _checked_jpeg(encoded):
 
 
 def _decode_other(encoded, upright):
-    """Decodes what is no JPEG."""
+    """Decodes an image that is not a JPEG."""
     kinds = [
         (_starts_with(encoded, _PNG), _png),
         (_starts_with(encoded, _GIF), _gif),
@@ -243,7 +246,7 @@ def _checked(pixels):
 
 
 def _webp_pixels(encoded):
-    """By the header, of three kinds: extended, lossless (two numbers of 14 bits) and lossy."""
+    """The number of pixels by the header, which is extended, lossless (14-bit sizes) or lossy."""
     kind, low = part(encoded, 12, 4), 1 << 14
     head = octets(part(encoded, 20, 10), 10)
     bits = number(head[1:5], False)

@@ -1,4 +1,4 @@
-"""GIF files: the first frame, on white where it is transparent."""
+"""GIF files: decodes the first frame, with transparent pixels on white."""
 
 import tensorflow as tf
 
@@ -6,15 +6,15 @@ from align_keras.preprocessing.decoding import faults
 from align_keras.preprocessing.decoding.octets import MAX_STEPS, number, octets, part, replaced
 
 _EXTENSION, _FRAME = b"\x21", b"\x2c"
-_CONTROL = 0xF9  # the extension that names the transparent colour
-_HEADER = 13  # bytes before the colours of all frames
+_CONTROL = 0xF9  # label of the extension that names the transparent colour
+_HEADER = 13  # bytes before the global colour table
 _WHITE = b"\xff\xff\xff"
 
 
 def decode_gif(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes the first frame of a GIF; what it leaves open or transparent is white.
+    """Decodes the first frame of a GIF; pixels that it leaves open or transparent become white.
 
-    TensorFlow's decoder makes transparent pixels black. So the file is changed before: its
+    TensorFlow's decoder makes transparent pixels black. The file is therefore changed first: its
     transparent colour becomes white and opaque.
 
     Args:
@@ -24,7 +24,7 @@ def decode_gif(encoded: tf.Tensor) -> tf.Tensor:
         uint8, ``(height, width, 3)``.
 
     Raises:
-        tf.errors.InvalidArgumentError: if it does not decode.
+        tf.errors.InvalidArgumentError: if the image does not decode.
     """
     screen = octets(part(encoded, 6, 7), 7)
     frame_start, control = _first_frame(encoded, _HEADER + _table_size(screen[4]))
@@ -44,7 +44,7 @@ def decode_gif(encoded: tf.Tensor) -> tf.Tensor:
         changed = tf.cond(
             (control > 0) & (3 * transparent < num_bytes), white_there, lambda: encoded
         )
-    # The decoder's picture is as large as the largest frame, wherever the first one lies.
+    # The decoder's image is as large as the largest frame, wherever the first frame lies.
     changed = replaced(changed, frame_start + 1, bytes(4))
     image = tf.image.decode_image(changed, channels=3, expand_animations=False)[:height, :width]
     margins = [[top, whole_height - top - height], [left, whole_width - left - width], [0, 0]]
@@ -52,13 +52,13 @@ def decode_gif(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _first_frame(encoded, start):
-    """The starts of the first frame and of its extension for transparency, 0 if absent."""
+    """The places of the first frame and of its transparency extension (0 if absent)."""
 
     def goes_on(place, within, _):
         return within | (part(encoded, place, 1) == _EXTENSION)
 
     def step(place, within, control):
-        """Passes an extension's head, or one of the blocks in it; the last of them is empty."""
+        """Skips the head of an extension or one of its blocks, of which the last is empty."""
         head = octets(part(encoded, place, 4), 4)
         is_control = ~within & (head[1] == _CONTROL)
         named = tf.where(head[3] % 2 == 1, place, tf.zeros_like(place))
@@ -78,5 +78,5 @@ def _first_frame(encoded, start):
 
 
 def _table_size(flags):
-    """The size of a table of colours in bytes; 0 without one."""
+    """The size of a colour table in bytes; 0 if there is none."""
     return tf.where(flags >= 128, 6 * tf.bitwise.left_shift(tf.ones_like(flags), flags % 8), 0)

@@ -1,52 +1,52 @@
-"""Reads the bytes of encoded images in TensorFlow ops. What lies past the end reads as nothing."""
+"""Reads bytes of encoded images with TensorFlow ops. Reading past the end gives nothing."""
 
 from collections.abc import Callable
 
 import tensorflow as tf
 
-# More parts than writers put before an image; a file of nothing else must not take minutes.
+# More parts than programs write before an image. A file without an image must not take minutes.
 MAX_STEPS = 4096
 
 
 def part(data: tf.Tensor, start: tf.Tensor | int, length: tf.Tensor | int) -> tf.Tensor:
-    """A part of a string; shorter, or empty, where the string ends before it does."""
+    """A part of a string; shorter or empty if the string ends early."""
     start = tf.minimum(tf.cast(start, tf.int64), tf.cast(tf.strings.length(data), tf.int64))
     return tf.strings.substr(data, start, tf.maximum(tf.cast(length, tf.int64), 0))
 
 
 def replaced(data: tf.Tensor, start: tf.Tensor | int, text: tf.Tensor | bytes) -> tf.Tensor:
-    """A string with other bytes, as many, from ``start`` on."""
+    """Replaces the bytes of a string from ``start`` on by equally many others."""
     size = tf.cast(tf.strings.length(data), tf.int64)
     end = tf.cast(start, tf.int64) + tf.cast(tf.strings.length(text), tf.int64)
     return tf.strings.join([part(data, 0, start), text, part(data, end, size)])
 
 
 def octets(data: tf.Tensor, count: int) -> tf.Tensor:
-    """The first ``count`` bytes of a string, int64, ``(count,)``; zeros follow its end."""
+    """The first ``count`` bytes of a string, int64, ``(count,)``; zeros after its end."""
     return tf.cast(tf.io.decode_raw(data, tf.uint8, fixed_length=count), tf.int64)
 
 
 def number(values: tf.Tensor, big_endian: bool) -> tf.Tensor:
-    """The whole number that bytes, ``(..., count)``, stand for: int64, ``(...)``."""
+    """The unsigned integer in the bytes ``(..., count)``: int64, ``(...)``."""
     powers = [256**power for power in range(values.shape[-1])]
     weights = tf.constant(powers[::-1] if big_endian else powers, tf.int64)
     return tf.reduce_sum(values * weights, axis=-1)
 
 
 def contains(data: tf.Tensor, mark: bytes) -> tf.Tensor:
-    """Whether the bytes ``mark`` are in a string: the fastest search that TensorFlow has."""
+    """Whether a string contains the bytes ``mark``; uses TensorFlow's fastest search."""
     pieces = tf.raw_ops.StringSplitV2(input=[data], sep=mark, maxsplit=1)
     return tf.size(pieces.values) > 1
 
 
 def find_part(data: tf.Tensor, start: int, step: Callable) -> tf.Tensor:
-    """Walks over the parts of a file to the first one that is looked for: its contents, or ``b""``.
+    """Walks over the parts of a file to the first match; returns its contents, or ``b""``.
 
     Args:
-        data: the file.
+        data: bytes of the file.
         start: place of the first part.
-        step: takes the place of a part; gives whether it is the one, whether it is the last, the
-            place of the following part, and the place and length of the contents.
+        step: takes the place of a part; returns whether it is the wanted part, whether it is the
+            last, the place of the next part, and the place and length of its contents.
     """
     size = tf.cast(tf.strings.length(data), tf.int64)
 

@@ -1,6 +1,7 @@
-"""Which way up an image is: its EXIF orientation, read and applied in TensorFlow ops.
+"""EXIF orientation of an image: reads and applies it with TensorFlow ops.
 
-As ``PIL.ImageOps.exif_transpose`` does it. Damaged EXIF counts as none; nothing here raises.
+The result equals that of ``PIL.ImageOps.exif_transpose``. Damaged EXIF counts as absent; nothing
+here raises.
 """
 
 import tensorflow as tf
@@ -8,18 +9,19 @@ import tensorflow as tf
 from align_keras.preprocessing.decoding.octets import contains, find_part, number, octets, part
 from align_keras.preprocessing.decoding.png import find_chunk
 
-#: EXIF's number for pixels that are stored upright.
+#: EXIF value for pixels that are stored upright.
 AS_STORED = 1
 #: The orientations that exchange height and width.
 EXCHANGED = (5, 6, 7, 8)
 _TAG = 0x0112
-_SHORT, _LONG = 3, 4  # types of a TIFF field
-_FIELD = 12  # bytes
+_SHORT, _LONG = 3, 4  # types of TIFF fields
+_FIELD = 12  # bytes per TIFF field
 _TIFF_MARKS = (b"II*\0", b"MM\0*")
 _EXIF = b"Exif\0\0"
 # JPEG markers: a segment for applications, start of scan, end of image.
 _APP1, _SCAN, _END = 0xE1, 0xDA, 0xD9
-# Where a JPEG's EXIF segment must begin: it stands near the start, and a search takes time.
+# A JPEG's EXIF segment must begin within this many bytes. It stands near the start, and a longer
+# search would take time.
 _SEARCHED = 1 << 16
 
 
@@ -27,24 +29,24 @@ _SEARCHED = 1 << 16
 
 
 def may_be_in_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    """Whether to look for an EXIF segment in a JPEG: true for every one, and hardly any other."""
+    """Whether a JPEG may have an EXIF segment; hardly ever true without one."""
     return contains(tf.strings.substr(encoded, 0, _SEARCHED), _EXIF)
 
 
 def may_be_in_bytes(jpeg: bytes) -> bool:
-    """Like ``may_be_in_jpeg``, of bytes."""
+    """Like ``may_be_in_jpeg``, for bytes."""
     return _EXIF in jpeg[:_SEARCHED]
 
 
 def of_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    """The orientation in a JPEG's EXIF segment, 1 .. 8, int32; ``AS_STORED`` without one."""
+    """The orientation in a JPEG's EXIF segment, 1 .. 8, int32; ``AS_STORED`` if there is none."""
 
     def step(place):
         header = octets(part(encoded, place, 4), 4)
         marker, length = header[1], tf.maximum(number(header[2:], big_endian=True), 2)
         is_exif = (marker == _APP1) & (part(encoded, place + 4, len(_EXIF)) == _EXIF)
         is_last = (header[0] != 0xFF) | (marker == _SCAN) | (marker == _END)
-        # Markers may have any number of 0xFF before them.
+        # A marker may follow any number of 0xFF bytes.
         following = place + tf.where(marker == 0xFF, tf.constant(1, tf.int64), 2 + length)
         return is_exif, is_last, following, [place + 4 + len(_EXIF), length - 2 - len(_EXIF)]
 
@@ -52,9 +54,9 @@ def of_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def of_png(encoded: tf.Tensor) -> tf.Tensor:
-    """The orientation in a PNG's eXIf chunk, 1 .. 8, int32; ``AS_STORED`` without one."""
+    """The orientation in a PNG's eXIf chunk, 1 .. 8, int32; ``AS_STORED`` if there is none."""
     return tf.cond(
-        # A PNG can have thousands of chunks.
+        # Searched first, since a PNG can have thousands of chunks.
         contains(encoded, b"eXIf"),
         lambda: _of_tiff(find_chunk(encoded, b"eXIf")),
         lambda: tf.constant(AS_STORED),
@@ -62,7 +64,7 @@ def of_png(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def of_webp(encoded: tf.Tensor) -> tf.Tensor:
-    """The orientation in a WebP's EXIF chunk, 1 .. 8, int32; ``AS_STORED`` without one."""
+    """The orientation in a WebP's EXIF chunk, 1 .. 8, int32; ``AS_STORED`` if there is none."""
 
     def step(place):
         length = number(octets(part(encoded, place + 4, 4), 4), big_endian=False)
@@ -73,13 +75,13 @@ def of_webp(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def of_exif(exif: tf.Tensor) -> tf.Tensor:
-    """The orientation in EXIF's data, 1 .. 8, int32; they may begin as a JPEG's segment does."""
+    """The orientation in EXIF data, 1 .. 8, int32; the data may start like a JPEG's segment."""
     start = tf.where(tf.strings.substr(exif, 0, len(_EXIF)) == _EXIF, len(_EXIF), 0)
     return _of_tiff(tf.strings.substr(exif, start, tf.strings.length(exif)))
 
 
 def _of_tiff(tiff: tf.Tensor) -> tf.Tensor:
-    """The orientation in a TIFF file without pixels."""
+    """The orientation in a TIFF structure."""
     head = octets(part(tiff, 0, 8), 8)
     is_tiff = tf.reduce_any(tf.strings.substr(tiff, 0, 4) == tf.constant(_TIFF_MARKS))
     is_big = head[0] == ord("M")
@@ -89,7 +91,7 @@ def _of_tiff(tiff: tf.Tensor) -> tf.Tensor:
 
     offset = read(head[4:])
     count = read(octets(part(tiff, offset, 2), 2))
-    # Only as many as there are: the list may be cut off.
+    # Only as many fields as there are, since the list may be truncated.
     fields = tf.io.decode_raw(part(tiff, offset + 2, _FIELD * count), tf.uint8)
     fields = fields[: tf.size(fields) // _FIELD * _FIELD]
     fields = tf.cast(tf.reshape(fields, [-1, _FIELD]), tf.int64)
@@ -113,7 +115,7 @@ def turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
         orientation: 1 .. 8, int32.
 
     Returns:
-        The same pixels; height and width are exchanged with ``EXCHANGED``.
+        The same pixels, upright; the orientations in ``EXCHANGED`` swap height and width.
     """
     image = tf.cond(
         orientation >= EXCHANGED[0], lambda: tf.transpose(image, [1, 0, 2]), lambda: image
@@ -122,12 +124,12 @@ def turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def upright_shape(shape: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Height and width of an image once it is turned, int32, ``(2,)``, from the stored ones."""
+    """Height and width of the upright image, int32, ``(2,)``, given those of the stored one."""
     return tf.gather(shape, _axes(orientation))
 
 
 def stored_window(window: tf.Tensor, shape: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Where a window of the upright image lies in the stored one.
+    """The part of the stored image that corresponds to a window of the upright image.
 
     Args:
         window: y, x, height and width, int32, ``(4,)``.
@@ -135,7 +137,7 @@ def stored_window(window: tf.Tensor, shape: tf.Tensor, orientation: tf.Tensor) -
         orientation: 1 .. 8, int32.
 
     Returns:
-        As ``window``.
+        y, x, height and width, int32, ``(4,)``.
     """
     start, extent = window[:2], window[2:]
     start = tf.where(_is_reversed(orientation), shape - start - extent, start)
@@ -144,10 +146,10 @@ def stored_window(window: tf.Tensor, shape: tf.Tensor, orientation: tf.Tensor) -
 
 
 def _axes(orientation: tf.Tensor) -> tf.Tensor:
-    """Which stored axes height and width of the upright image are."""
+    """The stored axes that become height and width of the upright image."""
     return tf.where(orientation >= EXCHANGED[0], [1, 0], [0, 1])
 
 
 def _is_reversed(orientation: tf.Tensor) -> tf.Tensor:
-    """Whether the upright image's height and width run against the stored axes, bool, ``(2,)``."""
+    """Whether the upright image's axes run against the stored ones: bool, ``(2,)``."""
     return tf.gather([(o in (3, 4, 7, 8), o in (2, 3, 6, 7)) for o in range(9)], orientation)

@@ -1,4 +1,4 @@
-"""Pictures that Pillow has opened: the pixels that the decoder gives of their files."""
+"""Images opened by Pillow: returns the pixels that the decoder would return for their files."""
 
 import numpy as np
 from PIL import Image
@@ -7,11 +7,11 @@ from align_keras.preprocessing.decoding import orientation
 
 
 def pixels_of(picture: Image.Image, upright: bool = True) -> np.ndarray:
-    """A picture's pixels, uint8, ``(height, width, 3)``; transparent ones are laid on white.
+    """The pixels of an image, uint8, ``(height, width, 3)``, with transparent ones on white.
 
     Args:
-        picture: at most 8 bits per channel.
-        upright: whether it is turned as the EXIF orientation of its file says.
+        picture: image with at most 8 bits per channel.
+        upright: whether to turn the image according to the EXIF orientation of its file.
     """
     picture.load()
     pixels = np.asarray(_on_white(picture))

@@ -1,4 +1,4 @@
-"""PNG files, on white where they are transparent."""
+"""PNG files, with transparent pixels on white."""
 
 import tensorflow as tf
 
@@ -6,24 +6,24 @@ from align_keras.preprocessing.decoding.octets import contains, find_part, numbe
 from align_keras.preprocessing.decoding.transparency import on_white
 
 _FIRST_CHUNK = 8
-_KIND = 25  # place of the kind of its pixels
-_WITH_OPACITY = 4  # in the number of the kind
+_KIND = 25  # place of the colour type
+_WITH_OPACITY = 4  # bit of the colour type for an alpha channel
 
 
 def decode_png(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes a PNG; of 16 bits per channel, the higher eight.
+    """Decodes a PNG; of 16 bits per channel, only the upper eight are used.
 
-    TensorFlow must not be asked for an opacity that is not there: of less than 8 bits per pixel, it
-    would read the others wrongly.
+    TensorFlow must not be asked for an alpha channel that does not exist: it would decode images of
+    less than 8 bits per pixel wrongly.
 
     Args:
         encoded: a scalar string.
 
     Returns:
-        uint8, ``(height, width, 3)``; transparent pixels are laid on white.
+        uint8, ``(height, width, 3)``, with transparent pixels on white.
 
     Raises:
-        tf.errors.InvalidArgumentError: if it does not decode.
+        tf.errors.InvalidArgumentError: if the image does not decode.
     """
 
     def named_colours():
@@ -41,7 +41,7 @@ def decode_png(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def find_chunk(encoded: tf.Tensor, name: bytes, before: bytes = b"IEND") -> tf.Tensor:
-    """The contents of a PNG's chunk, ``b""`` where it has none before another."""
+    """The contents of a PNG's chunk; ``b""`` if it does not occur before the chunk ``before``."""
 
     def step(place):
         length = number(octets(part(encoded, place, 4), 4), big_endian=True)

@@ -1,4 +1,4 @@
-"""WebP files: the first picture, on white where it is transparent."""
+"""WebP files: decodes the first picture, with transparent pixels on white."""
 
 import tensorflow as tf
 
@@ -6,26 +6,27 @@ from align_keras.preprocessing.decoding.octets import find_part, number, octets,
 from align_keras.preprocessing.decoding.transparency import on_white
 
 _FIRST_CHUNK = 12
-_FLAGS = 20  # place of an extended file's flags
+_FLAGS = 20  # place of the flags of an extended file
 _OPACITY, _ANIMATION = 1 << 4, 1 << 1
 _BYTES = [bytes([value]) for value in range(256)]
 
 
 def decode_webp(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes a WebP; of an animated one, the first picture.
+    """Decodes a WebP; if it is animated, the first picture.
 
-    TensorFlow has to be given whether there is an opacity, and refuses a wrong value;
-    an animated file must have the flag of one, and left to find out it ends the process.
+    TensorFlow must be told whether there is an alpha channel, and rejects a wrong value. An
+    animated file must have the flag for one. If TensorFlow has to find out itself, it ends the
+    process.
 
     Args:
         encoded: a scalar string.
 
     Returns:
-        uint8, ``(height, width, 3)``; transparent pixels are laid on white.
+        uint8, ``(height, width, 3)``, with transparent pixels on white.
 
     Raises:
-        tf.errors.InvalidArgumentError: if it does not decode, such as where TensorFlow (below
-            2.19, TF Serving's) decodes no WebP.
+        tf.errors.InvalidArgumentError: if the image does not decode. TensorFlow below 2.19, as in
+            TF Serving, decodes no WebP.
     """
 
     def step(place):
@@ -39,7 +40,7 @@ def decode_webp(encoded: tf.Tensor) -> tf.Tensor:
     is_animated = is_extended & (flags // _ANIMATION % 2 == 1)
     flags = tf.where(is_extended, tf.bitwise.bitwise_or(flags, _OPACITY), flags)
     flagged = replaced(encoded, _FLAGS, tf.gather(_BYTES, flags))
-    # Lossless pictures say it themselves, whatever the flag.
+    # Lossless pictures have their own flag, which takes precedence.
     picture = find_part(encoded, _FIRST_CHUNK, step)
     lossless_has_opacity = octets(picture, 13)[12] // 16 % 2 == 1
     is_lossless = part(picture, 0, 4) == b"VP8L"

@@ -77,5 +77,5 @@ def test_every_way_into_a_table_looks_for_its_columns(tmp_path):
 def test_a_table_without_rows_or_objects_is_said_to_have_none(tmp_path):
     for name, text in (("t.csv", ""), ("t.csv", "image,caption\n"), ("t.jsonl", "\n")):
         (tmp_path / name).write_text(text)
-        with pytest.raises(InputError, match="no row in it"):
+        with pytest.raises(InputError, match="no row in the data"):
             preparing.open_pairs(str(tmp_path / name))

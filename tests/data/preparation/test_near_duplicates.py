@@ -78,9 +78,9 @@ def test_evaluation_images_come_from_folders_and_shards(photos, tmp_path, caplog
     for place in (tmp_path / "images", f"{tmp_path}/shards/val-*.tfrecord"):
         assert near_duplicates.decodable_images(open_images(place)) == photos[:3]
     assert [one.getMessage() for one in caplog.records] == [
-        "2 unreadable evaluation images; near-duplicates of such stay"
+        "2 unreadable evaluation images; their near-duplicates are not dropped"
     ]
-    with pytest.raises(InputError, match="no image in it decodes"):
+    with pytest.raises(InputError, match="none of the images decodes"):
         near_duplicates.EvaluationImages([])
 
 

@@ -121,7 +121,9 @@ def test_tokenizer_json_alone_gives_the_ids_of_its_own_library(
 def test_vocab_txt_is_read_where_there_is_no_tokenizer_json(bert, pieces):
     folder, _ = bert
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(MissingInputError, match=r"no tokenizer.json and no vocab.txt in it; add"):
+    with pytest.raises(
+        MissingInputError, match=r"neither tokenizer.json nor vocab.txt in the folder; add"
+    ):
         pretrained.word_pieces(folder)
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
     found = pretrained.word_pieces(folder)
@@ -173,7 +175,7 @@ def test_weights_that_are_missing_or_do_not_fit_are_named(bert):
     with pytest.raises(InputError, match=r"position_embeddings.weight has the shape \(24, 16\)"):
         pretrained.load_text_encoder(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(MissingInputError, match=r"no model.safetensors and no pytorch_model.bin"):
+    with pytest.raises(MissingInputError, match=r"neither model.safetensors nor pytorch_model.bin"):
         pretrained.load_text_encoder(folder)
     (folder / "config.json").unlink()
     with pytest.raises(MissingInputError, match=r"no config.json in it"):

@@ -71,7 +71,9 @@ def test_safetensors_come_first(exported, checkpoint):
 
 def test_a_checkpoint_without_weights_is_reported(checkpoint):
     (checkpoint / "model.safetensors").unlink()
-    with pytest.raises(MissingInputError, match=r"no model\.safetensors and no pytorch_model\.bin"):
+    with pytest.raises(
+        MissingInputError, match=r"neither model\.safetensors nor pytorch_model\.bin"
+    ):
         AlignDualEncoder.from_preset(checkpoint)
 
 
@@ -90,9 +92,9 @@ def test_half_precision_is_read(tmp_path):
         ({"weight_map": {"a": "../outside.safetensors"}}, "not a file in its folder"),
         ({"weight_map": {"a": "/etc/passwd"}}, "not a file in its folder"),
         ({"weight_map": {"a": "config.json"}}, "not a file in its folder"),
-        ({"weight_map": {"a": 3}}, "no weight_map of names"),
-        ({"weight_map": ["a"]}, "no weight_map of names"),
-        ([], "no weight_map of names"),
+        ({"weight_map": {"a": 3}}, "no weight_map of file names"),
+        ({"weight_map": ["a"]}, "no weight_map of file names"),
+        ([], "no weight_map of file names"),
         ({"weight_map": {"b": "part.safetensors"}}, "no tensor b in part"),
     ],
 )
