@@ -1,10 +1,11 @@
 """ALIGN (Jia et al., 2021) in Keras 3 and TensorFlow.
 
-Importing the package imports every public name, so that saved ``.keras`` files load. TensorFlow's
-lines are hidden, unless ``TF_CPP_MIN_LOG_LEVEL`` is set or TensorFlow was imported before.
+Importing the package imports every public name, so that saved ``.keras`` files load. The lines that
+TensorFlow prints are hidden, unless ``TF_CPP_MIN_LOG_LEVEL`` is set or TensorFlow was imported
+before.
 
-Commands set ``ALIGN_KERAS_IMPORT=lazy`` first: then names are imported when they are used, and
-flags are read without TensorFlow, and until then a signal ends the process in one line.
+Commands first set ``ALIGN_KERAS_IMPORT=lazy``. Names are then imported on first use, flags are read
+without TensorFlow, and until TensorFlow loads, a signal ends the process in one line.
 """
 
 import contextlib
@@ -19,14 +20,14 @@ from align_keras.version import __version__
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
-# Taken out of the environment: child processes import as usual.
+# Removed from the environment, so that child processes import normally.
 _LAZY = os.environ.pop("ALIGN_KERAS_IMPORT", "") == "lazy"
 if _LAZY:
     signals.end_at_once()
 
 
 def check_backend(backend: str) -> None:
-    """Raises BackendError unless it is the backend that the package needs."""
+    """Raises BackendError unless ``backend`` is TensorFlow, which the package needs."""
     if backend != "tensorflow":
         raise BackendError(
             f"align_keras needs Keras's TensorFlow backend, not {backend}",
@@ -35,12 +36,13 @@ def check_backend(backend: str) -> None:
 
 
 if TYPE_CHECKING or not _LAZY:
-    # First what the environment says: a backend that is not installed fails in Keras's import.
+    # The environment variable is checked first, since Keras's import fails if the backend is not
+    # installed.
     check_backend(os.environ["KERAS_BACKEND"])
     with contextlib.nullcontext() if "tensorflow" in sys.modules else quiet.importing():
         import keras
 
-    # Keras may have been imported before.
+    # Keras may have been imported before, with another backend.
     check_backend(keras.backend.backend())
 
     from align_keras.models.backbone import AlignBackbone, build_backbone
@@ -73,19 +75,19 @@ __all__ = [
 def load() -> None:
     """Imports every public name, if the package was imported lazily.
 
-    It takes seconds, in which a signal ends a command at once: an exception in the middle of an
-    import would be a stack trace, or be taken for a failed import.
+    This takes seconds. During the import, a signal ends a command at once: an exception in the
+    middle of an import would print a stack trace, or look like a failed import.
     """
     if _LAZY:
         check_backend(os.environ["KERAS_BACKEND"])
         with signals.ending_at_once(), lazy.importing():
-            importlib.import_module("keras")  # a command says so
-            # The variable is gone, so this time the imports above are executed.
+            importlib.import_module("keras")  # a command announces this
+            # The variable has been removed, so that this time the imports above are executed.
             importlib.reload(sys.modules[__name__])
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the public names when the first of them is used."""
+    """Imports the public names when one of them is first used."""
     if name not in __all__ or name in globals() or not _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     load()
@@ -93,5 +95,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Lists public names, imported or not."""
+    """Lists the public names, imported or not."""
     return sorted({*globals(), *__all__})

@@ -1,10 +1,10 @@
-"""Checksums of files, kept in a list beside them, by which damage is found later.
+"""Checksums of files, stored in a list in the same folder, to detect damage later.
 
     {"format": "align_keras checksums 1",
      "files": {"embeddings.bin": {"bytes": 5120, "sha256": "9f86d0..."}}}
 
-A folder's list is its ``checksums.json``. The names are relative to the list's folder, with ``/``.
-A list finds accidents, not attacks: whoever can change a file can change the list too.
+The list of a folder is ``checksums.json``. Names are relative to the folder of the list, with
+``/``. A list detects accidents, not attacks: whoever can change a file can change the list too.
 """
 
 import contextlib
@@ -21,14 +21,13 @@ from align_keras.errors import InputError, MissingInputError, Place, Unreachable
 from align_keras.paths import AnyPath
 from align_keras.remote_path import RemotePath
 
-#: A path in whatever form.
+#: A path in any form.
 Given: TypeAlias = str | os.PathLike[str] | RemotePath
-#: The list of a folder.
+#: File name of a folder's list.
 NAME = uploads.LIST
-#: The card of a model. Its list has its checksum, by which an edited card is known; editing it is
-#: no damage.
+#: The card of a model. The checksum in the list identifies an edited card; editing is not damage.
 CARD = "README.md"
-#: Where a card that somebody has edited goes when a new one takes its place.
+#: Name of the copy of a card that was edited before a new one replaced it.
 EARLIER_CARD = "README.before.md"
 _FORMAT = "align_keras checksums 1"
 _REMEDY = "restore it or write it again; if the change is intended, delete {}"
@@ -38,7 +37,7 @@ _MOST_BYTES = 1 << 28
 
 @dataclasses.dataclass(frozen=True)
 class Checksum:
-    """Size and checksum of a file when it was written."""
+    """Size and SHA-256 of a file when it was written."""
 
     bytes: int
     sha256: str
@@ -60,7 +59,7 @@ def of_bytes(data: bytes) -> Checksum:
 
 
 def list_of(folder: Given) -> str:
-    """Where the list of a folder stands."""
+    """The path of a folder's list."""
     return os.path.join(_text(folder), NAME)
 
 
@@ -73,7 +72,7 @@ def write(path: Given, found: Mapping[str, Checksum]) -> None:
 
     Args:
         path: path of the list.
-        found: checksums by the names of their files, relative to the list's folder.
+        found: checksums by file name, relative to the folder of the list.
     """
     sums = {name: dataclasses.asdict(found[name]) for name in sorted(found)}
     text = json.dumps({"format": _FORMAT, "files": sums}, indent=1) + "\n"
@@ -84,8 +83,8 @@ def write_folder(folder: Given, names: Iterable[str] | None = None) -> None:
     """Writes the list of a folder.
 
     Args:
-        folder: what holds the files.
-        names: names of the files; None for all, also in folders below.
+        folder: folder of the files.
+        names: names of the files; None for all files, including those in subfolders.
     """
     folder = _text(folder)
     names = files_below(folder) if names is None else names
@@ -93,7 +92,7 @@ def write_folder(folder: Given, names: Iterable[str] | None = None) -> None:
 
 
 def files_below(folder: Given) -> list[str]:
-    """The names of the files in a folder and below, sorted, without its list."""
+    """The sorted names of the files in a folder and its subfolders, without the list."""
     path = paths.path_of(folder)
     if isinstance(path, RemotePath):
         return sorted(set(uploads.files_below(path)) - {NAME})
@@ -106,18 +105,19 @@ def files_below(folder: Given) -> list[str]:
 
 @contextlib.contextmanager
 def writing_into(folder: Given) -> Iterator[Path]:
-    """Yields an empty local folder, whose files take their places in ``folder`` at the end.
+    """Yields an empty local folder, whose files move into ``folder`` at the end.
 
     The list of ``folder`` then has their checksums, and keeps those of its other files. After an
-    error in the body ``folder`` is unchanged; if the moving itself is cut off, the list tells which
-    files are not the new ones. What is written with this function inside is not read again.
+    error in the block, ``folder`` is unchanged. If the move itself is interrupted, the list shows
+    which files are not the new ones. Files that the block writes with this function are not read
+    again for their checksums.
 
     Args:
-        folder: need not exist.
+        folder: the destination folder; it need not exist.
 
     Raises:
-        InputError: if another process writes there; where there are locks.
-        NoSpaceError: if its disk is full.
+        InputError: if another process writes there, where the file system has locks.
+        NoSpaceError: if the disk of the folder is full.
     """
     folder = paths.path_of(folder)
     if isinstance(folder, RemotePath):
@@ -126,7 +126,7 @@ def writing_into(folder: Given) -> Iterator[Path]:
             write(list_of(new), _merged(folder, new))
         return
     is_new = not folder.exists()
-    # Inside, since the folder may be a mounted disk of its own.
+    # Inside the folder, which may be a separately mounted disk.
     with _removed_after_error(folder, is_new), files.work_folder(folder / ".partial") as work:
         files.empty(work)
         new = work / "new"
@@ -134,7 +134,8 @@ def writing_into(folder: Given) -> Iterator[Path]:
         with full_disk.reported(folder):
             yield new
             names = files_below(new)
-            # First: a folder where only some files are new is distinguished from a sound one.
+            # Written first, so that a folder with only some new files is not taken for an intact
+            # one.
             write(list_of(folder), _merged(folder, new))
             for name in names:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -142,10 +143,10 @@ def writing_into(folder: Given) -> Iterator[Path]:
 
 
 def _merged(folder: AnyPath, new: Path) -> dict[str, Checksum]:
-    """The checksums of a folder's files once those of another have come to it."""
+    """The checksums of a folder's files after those of another folder have moved into it."""
     listed = read(list_of(new)) or {}
     found = {name: listed.get(name) or of_file(new / name) for name in files_below(new)}
-    with contextlib.suppress(InputError):  # a damaged list
+    with contextlib.suppress(InputError):  # the list is damaged
         found = (read(list_of(folder)) or {}) | found
     return found
 
@@ -162,10 +163,10 @@ def _removed_after_error(folder: Path, is_new: bool) -> Iterator[None]:
 
 
 def read(path: Given) -> dict[str, Checksum] | None:
-    """Reads a list: checksums by the names of their files; None if there is none.
+    """Reads a list: checksums by file name; None if the list does not exist.
 
     Raises:
-        InputError: if it is damaged, or names a file outside of its folder.
+        InputError: if the list is damaged, or names a file outside its folder.
     """
     path = _text(path)
     if _size(path) is None:
@@ -199,16 +200,16 @@ def faults(
     needed: Iterable[str] = (),
     names: Callable[[str], bool] = lambda _: True,
 ) -> Iterator[InputError]:
-    """Compares files with their list, one by one; cards are left out.
+    """Compares files with their list, one by one, except cards.
 
     Args:
-        path: path of the list; without one nothing is found.
-        read_up_to: bytes; of a larger file only the size is compared. None: all are read.
-        needed: names that the list must have.
-        names: which of the list's names to compare.
+        path: path of the list; if it does not exist, there are no faults.
+        read_up_to: in bytes; for a larger file only the size is compared. None reads all files.
+        needed: names that the list must contain.
+        names: whether to compare the file of a given name.
 
     Yields:
-        An error for each file that is not as it was written.
+        An error for each file that has changed since it was written.
 
     Raises:
         InputError: if the list is damaged.
@@ -232,23 +233,23 @@ def faults(
 
 
 def check(folder: Given, **options: Any) -> None:
-    """Raises the first of a folder's ``faults``, which also has the options."""
+    """Raises the first of a folder's ``faults``, to which the options are passed."""
     for fault in faults(list_of(folder), **options):
         raise fault
 
 
 def _difference(path: str, before: Checksum, read_up_to: int | None) -> str:
-    """How a file differs from its checksum; empty if it does not."""
+    """How a file differs from its checksum; empty if it is unchanged."""
     try:
         size = _size(path)
         if size is None:
-            return f"it is gone, {before.bytes:,} bytes were written"
+            return f"it is missing; {before.bytes:,} bytes were written"
         if size != before.bytes:
             return f"damaged: {size:,} bytes, not the {before.bytes:,} that were written"
         is_read = read_up_to is None or size <= read_up_to
         if is_read and of_file(path).sha256 != before.sha256:
             return "damaged: its checksum has changed"
-    except UnreachableError:  # which says nothing of the file
+    except UnreachableError:  # which is not a fault of the file
         raise
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
@@ -256,6 +257,6 @@ def _difference(path: str, before: Checksum, read_up_to: int | None) -> str:
 
 
 def _size(path: str) -> int | None:
-    """The bytes of a file; None if there is none, or a pipe or device, which would block."""
+    """Bytes of a file; None if it is missing, or a pipe or device, which would block."""
     found = paths.path_of(path)
     return found.stat().st_size if found.is_file() else None

@@ -1,7 +1,8 @@
 """Errors in user input: its place, the problem found, and a remedy.
 
-The library never knows by which flag a value came. It raises an ``InputError``; whoever read the
-setting adds its name with ``concerning``, and a command prints that name as a flag, once.
+The library never knows which flag a value came from. It raises an ``InputError``. The code that
+read the setting adds the setting's name with ``concerning``, and a command prints that name as a
+flag.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ _SETTING = re.compile(r"<([a-z_.]+)>")
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where something stands in a user's data; empty fields are unknown or do not apply."""
+    """A place in a user's data; empty fields are unknown or do not apply."""
 
     file: str = ""
     """Path of the table, shard, archive or image."""
@@ -26,7 +27,7 @@ class Place:
     """The column or field."""
 
     def __str__(self) -> str:
-        """As a message shows it: ``photos.csv line 3 (a.jpg), column caption``."""
+        """The place as text for a message: ``photos.csv line 3 (a.jpg), column caption``."""
         text = " ".join(filter(None, (self.file, self.row)))
         if self.member:
             text = f"{text} ({self.member})" if text else self.member
@@ -34,16 +35,16 @@ class Place:
 
 
 class InputError(ValueError):
-    """Something that a user gave cannot be used.
+    """An input of the user cannot be used.
 
     Args:
-        problem: what is wrong and what was found, such as ``no readable record in it``.
-        place: where in the user's data; None where it is in no file.
-        remedy: what to do about it. It may name settings as ``<batch_size>``.
-        setting: the setting that gave it, as the field of a settings class is called; empty in
-            the library, which does not know it.
+        problem: what is wrong and what was found, such as ``no readable record in the shard``.
+        place: the place in the user's data; None if the problem is not in a file.
+        remedy: what the user can do. It may name settings as ``<batch_size>``.
+        setting: the setting with the input, by the field name of a settings class. It is empty in
+            the library, which does not know settings.
 
-    All of them are attributes.
+    All of these are attributes.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class InputError(ValueError):
         """The message in one line.
 
         Args:
-            name_of: how a setting is called where the message is read; a command names its flag.
+            name_of: returns the user's name of a setting; a command returns the flag.
         """
         remedy = with_names(self.remedy, name_of)
         parts = [name_of(self.setting) if self.setting else "", str(self.place or "")]
@@ -67,25 +68,25 @@ class InputError(ValueError):
         return where + "; ".join(filter(None, (self.problem, remedy)))
 
     def __str__(self) -> str:
-        """The message, with settings by their names."""
+        """The message, with the field names of settings."""
         return self.describe()
 
 
 def with_names(text: str, name_of: Callable[[str], str] = str) -> str:
-    """A text that names settings as ``<batch_size>``, with what ``name_of`` calls them."""
+    """A text that names settings as ``<batch_size>``, with these replaced by ``name_of``."""
     return _SETTING.sub(lambda match: name_of(match[1]), text)
 
 
 class MissingInputError(InputError, FileNotFoundError):
-    """A file or folder that a user named is not there."""
+    """A file or folder named by the user does not exist."""
 
 
 class UnreachableError(InputError, OSError):
-    """A file system of TensorFlow's, such as ``gs://``, cannot be reached or refuses access."""
+    """A remote file system, such as ``gs://``, cannot be reached or denies access."""
 
 
 class NoSpaceError(InputError):
-    """A disk is full, a quota is used up, or a file may not grow any more."""
+    """A disk is full, a quota is used up, or the limit on the size of a file is reached."""
 
 
 class BackendError(InputError, ImportError):
@@ -94,9 +95,9 @@ class BackendError(InputError, ImportError):
 
 @contextlib.contextmanager
 def concerning(setting: str) -> Iterator[None]:
-    """Inside, an ``InputError`` without a setting gets this one.
+    """Inside the block, an ``InputError`` without a setting gets this setting.
 
-    Errors about a full disk stay without: no setting causes them.
+    Errors about a full disk get no setting, since no setting causes them.
     """
     try:
         yield

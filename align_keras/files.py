@@ -1,6 +1,6 @@
-"""Files and folders that are written whole or not at all, and JSON that is checked when read.
+"""Writes files and folders completely or not at all, and checks JSON files when reading them.
 
-On this machine by renames; ``uploads`` says how elsewhere.
+On local disks it uses renames; ``uploads`` describes the method for remote storage.
 """
 
 import contextlib
@@ -22,17 +22,18 @@ from align_keras.paths import AnyPath
 from align_keras.remote_path import RemotePath
 
 _LOCK = "lock"
-# A partial file's name has its process, which another process of the same machine and container can
-# look for. Elsewhere the process counts as ended when nothing was written for a day.
+# The name of a partial file includes its process, so that other processes on the same machine and
+# in the same container can check whether that process is running. From elsewhere, the process
+# counts as ended if nothing has been written for a day.
 _SECONDS_ELSEWHERE = 86_400
 _PARTIAL = re.compile(
     r"(?P<stem>.+?)\.(?P<place>[0-9a-f]{8})-(?P<process>\d{1,10})-(?P<write>[0-9a-f]{8})"
     r"\.partial(?P<suffix>\.[^.]+|)"
 )
 _EARLIER_PARTIAL = re.compile(r"(?P<stem>.+?)\.partial(?P<suffix>\.[^.]+|)")
-#: Names of the partial files that this process is writing.
+#: Names of the partial files that this process is writing now.
 _written: set[str] = set()
-#: What to do about a file of a run that is damaged or gone.
+#: The remedy for a damaged or missing file of a run.
 RESTORE = "restore it, or give another <workdir>"
 
 
@@ -41,16 +42,16 @@ def write_whole(
 ) -> None:
     """Writes a file so that it is never seen half-written.
 
-    After an error ``path`` is unchanged and no partial file is left. Several processes may write it
-    at a time; the last one stays. What killed processes have left of it is removed.
+    After an error, ``path`` is unchanged and no partial file is left. Several processes may write
+    it at the same time; the last one wins. Partial files left by killed processes are removed.
 
     Args:
-        path: path of the file, on this machine or where ``tf.io.gfile`` leads.
-        content: its text, or a function that writes a file at the local path that it gets, which
-            has the suffix of ``path``.
+        path: path of the file, local or on storage that ``tf.io.gfile`` supports.
+        content: text of the file, or a function that writes a file to the local path it is given,
+            which has the suffix of ``path``.
 
     Raises:
-        NoSpaceError: if its disk is full.
+        NoSpaceError: if the disk of the file is full.
     """
     path = paths.path_of(path)
     if isinstance(path, RemotePath):
@@ -78,13 +79,13 @@ def write_whole(
 
 
 def whole_name(name: str) -> str:
-    """The name of the file of which a partial one is called ``name``; another name as it is."""
+    """The final name of a partial file called ``name``; any other name unchanged."""
     found = _PARTIAL.fullmatch(name) or _EARLIER_PARTIAL.fullmatch(name)
     return found["stem"] + found["suffix"] if found else name
 
 
 def _sweep(path: Path) -> None:
-    """Removes the partial files of a path whose processes have ended, as far as it may."""
+    """Removes a path's partial files whose processes have ended, if permitted."""
     with contextlib.suppress(OSError):
         for name in os.listdir(path.parent):
             found = _PARTIAL.fullmatch(name)
@@ -100,18 +101,18 @@ def _is_being_written(partial: Path, place: str, process: int) -> bool:
     if place != processes.place():
         return time.time() - partial.stat().st_mtime < _SECONDS_ELSEWHERE
     if process == os.getpid():
-        # Of this process, or of an ended one that had its number.
+        # Written by this process, or by an ended process with the same number.
         return partial.name in _written
     return processes.is_running(process)
 
 
 def flush(path: Path) -> None:
-    """Waits until the bytes of a file, or the names in a folder, are on the disk."""
+    """Waits until the content of a file, or the names in a folder, are on the disk."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
     except OSError:
-        # Some network file systems cannot for a folder.
+        # Some network file systems cannot do this for folders.
         if not path.is_dir():
             raise
     finally:
@@ -122,24 +123,24 @@ def flush(path: Path) -> None:
 def whole_folder(
     path: str | os.PathLike[str] | RemotePath, replace: bool = False
 ) -> Iterator[Path]:
-    """Yields a local folder, which takes the place of ``path`` at the end.
+    """Yields a local folder, which replaces ``path`` at the end.
 
-    After an error ``path`` is unchanged and no partial file is left. On this machine it changes in
-    one step; elsewhere file by file, as ``uploads`` says.
+    After an error, ``path`` is unchanged and no partial file is left. A local folder is replaced in
+    one step, a remote one file by file, as ``uploads`` describes.
 
     Args:
-        path: path of the folder. What stands there must be absent or an empty folder.
-        replace: allows a folder with files there, which is removed at the end.
+        path: path of the folder. It must not exist, or be an empty folder.
+        replace: if True, an existing folder with files is allowed; it is removed at the end.
 
     Raises:
-        NoSpaceError: if its disk is full.
+        NoSpaceError: if the disk of the folder is full.
     """
     path = paths.path_of(path)
     if isinstance(path, RemotePath):
         with full_disk.reported(str(path)), uploads.staged(path, replace) as staged:
             yield staged
         return
-    # A link to a folder cannot be replaced, the folder can; "." has no name.
+    # A link to a folder cannot be replaced, but the folder can. The path "." has no name.
     path = path.resolve()
     with work_folder(path.with_name(f"{path.name}.partial")) as work:
         replaced = work / "replaced"
@@ -156,12 +157,12 @@ def whole_folder(
                 path.rmdir()
             folder.rename(path)
             return
-        # Moved, which takes no time; it is removed with the work.
+        # Moved, which is instantaneous. It is removed together with the work folder.
         try:
             path.rename(replaced)
             folder.rename(path)
         except BaseException:
-            # A signal may come between any two lines.
+            # A signal may arrive between any two lines.
             if replaced.exists() and not path.exists():
                 replaced.rename(path)
             raise
@@ -169,18 +170,18 @@ def whole_folder(
 
 @contextlib.contextmanager
 def work_folder(path: Path) -> Iterator[Path]:
-    """A folder for the unfinished work of one process, which is removed at the end.
+    """Yields a folder for the unfinished work of one process; removes it at the end.
 
-    It is new, or a process that was killed left it with its files: use those, or call ``empty``.
-    Nothing else is ever removed: a folder without the lock that this function makes belongs to
-    somebody else.
+    The folder is new, or was left with its files by a killed process: use these files, or call
+    ``empty``. Nothing else is ever removed. A folder without the lock that this function creates
+    belongs to somebody else.
 
     Args:
         path: path of the folder.
 
     Raises:
-        InputError: if another process works in it, or it is no such folder.
-        NoSpaceError: if its disk is full.
+        InputError: if another process works in the folder, or it is not a work folder.
+        NoSpaceError: if the disk of the folder is full.
     """
     path.mkdir(parents=True, exist_ok=True)
     others = sorted(entry.name for entry in path.iterdir())
@@ -198,7 +199,7 @@ def work_folder(path: Path) -> Iterator[Path]:
             finally:
                 empty(path)
     finally:
-        # It fails where another process works there.
+        # Fails if another process works there.
         with contextlib.suppress(OSError):
             path.rmdir()
 
@@ -224,12 +225,12 @@ def empty(folder: Path) -> None:
 
 @contextlib.contextmanager
 def opened(path: AnyPath, mode: str = "rt", **options: Any) -> Iterator[Any]:
-    """Opens a file for reading; one whose name ends in ``.gz`` is unpacked.
+    """Opens a file for reading; decompresses it if its name ends in ``.gz``.
 
     Args:
         path: path of the file.
         mode: ``rt`` or ``rb``.
-        **options: of ``open``: ``encoding``, ``newline``.
+        **options: options of ``open``: ``encoding``, ``newline``.
     """
     if not path.name.lower().endswith(".gz"):
         with path.open(mode, **options) as file:
@@ -244,11 +245,11 @@ def read_json(path: AnyPath, kind: type | tuple[type, ...], remedy: str = RESTOR
 
     Args:
         path: path of the file.
-        kind: what it must hold, ``dict``, ``list`` or either.
-        remedy: what to do about a damaged one.
+        kind: the required type, ``dict``, ``list`` or both.
+        remedy: what the user can do about a damaged file.
 
     Raises:
-        InputError: if it holds anything else.
+        InputError: if the file holds anything else.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -260,10 +261,10 @@ def read_json(path: AnyPath, kind: type | tuple[type, ...], remedy: str = RESTOR
 
 
 def damaged(path: AnyPath, remedy: str = RESTORE) -> InputError:
-    """The error about a file of a run that does not hold what the run wrote."""
+    """The error for a file of a run whose content is damaged."""
     return InputError("damaged", Place(str(path)), remedy)
 
 
 def missing(path: AnyPath) -> MissingInputError:
-    """The error about a file that the run in its folder wrote and that is gone."""
+    """The error for a file of a run that is missing."""
     return MissingInputError("missing, although there is a run", Place(str(path)), RESTORE)

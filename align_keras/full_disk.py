@@ -1,6 +1,6 @@
-"""A full disk, however a library says it, as one line with the file and the space that is left.
+"""Reports a full disk in one line, with the file and the space needed, whichever library fails.
 
-Python, h5py, NumPy, TensorFlow, DuckDB and safetensors each raise an error of their own.
+Python, h5py, NumPy, TensorFlow, DuckDB and safetensors each raise different errors.
 """
 
 import contextlib
@@ -16,16 +16,16 @@ from typing import Any
 
 from align_keras.errors import NoSpaceError, Place
 
-# A full disk, a quota that is used up, and a limit on the size of a file (RLIMIT_FSIZE).
+# A full disk, an exhausted quota, and a limit on the size of a file (RLIMIT_FSIZE).
 _PROBLEMS = {
     errno.ENOSPC: "no space left on its disk",
     errno.EDQUOT: "no space left in the quota of its disk",
     errno.EFBIG: "it would exceed the limit on file sizes (ulimit -f)",
 }
 _SAID = {os.strerror(number): number for number in _PROBLEMS}
-# numpy.save and ndarray.tofile give neither number nor name.
+# numpy.save and ndarray.tofile report neither an error number nor a file name.
 _NUMPYS = re.compile(r"\d+ requested and \d+ written")
-# As TensorFlow, h5py and DuckDB name the file.
+# The ways in which TensorFlow, h5py and DuckDB name the file.
 _NAMED = re.compile(
     rf"(/[^;{{}}\n]*); (?:{'|'.join(_SAID)})|filename = '([^'\n]+)'|file \"([^\"\n]+)\""
 )
@@ -37,10 +37,10 @@ def reported(path: str | os.PathLike[str]) -> Iterator[None]:
     """Inside the block, an error that means a full disk becomes a ``NoSpaceError``.
 
     Args:
-        path: what is being written, named unless the error names a file itself.
+        path: the file to be written; used if the error does not name a file itself.
 
     Raises:
-        NoSpaceError: names the file and says how much space is left.
+        NoSpaceError: names the file and the space needed.
     """
     try:
         yield
@@ -54,7 +54,7 @@ def reported(path: str | os.PathLike[str]) -> Iterator[None]:
 def as_no_space(error: BaseException, path: str | os.PathLike[str] = "") -> NoSpaceError | None:
     """The ``NoSpaceError`` for an error; None if the error does not mean a full disk."""
     causes = list(_causes(error))
-    # A file that is closed fails once more, and then the error names no file.
+    # Closing the file fails again, and that error names no file.
     if known := [cause for cause in causes if isinstance(cause, NoSpaceError)]:
         return known[0]
     found = [cause for cause in causes if _number(cause) is not None]
@@ -68,7 +68,8 @@ def as_no_space(error: BaseException, path: str | os.PathLike[str] = "") -> NoSp
 def check_room(folder: str | os.PathLike[str], size: int) -> None:
     """Raises a NoSpaceError unless a file of ``size`` bytes fits into a folder.
 
-    Before HDF5 writes: after a failed write it may end the process while it closes the file.
+    Called before HDF5 writes, since after a failed write HDF5 may end the process on closing the
+    file.
     """
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -82,9 +83,9 @@ def check_room(folder: str | os.PathLike[str], size: int) -> None:
 
 
 def ignore_unraisable() -> None:
-    """Hides what libraries print about a full disk while they free an object.
+    """Hides what libraries print about a full disk when they free an object.
 
-    h5py cannot close a file then, and Python would print that beside the error itself.
+    In that case h5py cannot close a file, and Python would print that in addition to the error.
     """
     others: Callable[[Any], Any] = sys.unraisablehook
 
@@ -104,7 +105,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _number(error: BaseException) -> int | None:
-    """The system's number of an error that means a full disk."""
+    """The error number if an error means a full disk, else None."""
     number = getattr(error, "errno", None)
     if number in _PROBLEMS:
         return number
@@ -120,7 +121,7 @@ def _problem(error: BaseException, file: str) -> str:
 
 
 def _file(error: BaseException) -> str:
-    """The file that an error names, or none."""
+    """The file that an error names, or an empty string."""
     name = getattr(error, "filename", None)
     if isinstance(name, str | os.PathLike):
         return os.fspath(name)
@@ -129,8 +130,8 @@ def _file(error: BaseException) -> str:
 
 
 def _left(path: str) -> str:
-    """How much space is needed at least: what is free where a file would be."""
-    if "://" in path:  # it is prepared on this machine
+    """A lower bound on the space needed: the free space where the file would be."""
+    if "://" in path:  # remote files are prepared on this machine
         path = tempfile.gettempdir()
     for folder in (Path(path), *Path(path).parents):
         with contextlib.suppress(OSError):
@@ -139,7 +140,7 @@ def _left(path: str) -> str:
 
 
 def _size(count: int) -> str:
-    """A number of bytes, as in ``3.1 MiB``."""
+    """A number of bytes as text, such as ``3.1 MiB``."""
     if count < 1024:
         return f"{count:,} bytes"
     if count < 1 << 30:

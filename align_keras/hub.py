@@ -1,4 +1,4 @@
-"""Files of presets, from local folders and hubs through keras-hub; what fails is one clear line."""
+"""Files of presets in local folders and on hubs, through keras-hub; errors are one clear line."""
 
 import contextlib
 import errno
@@ -10,27 +10,27 @@ from typing import Any
 from align_keras import checksums, files, keras_internals, paths, preset_copies, preset_folders
 from align_keras.errors import InputError, MissingInputError, Place
 
-#: Where a preset keeps the vocabulary, as keras-hub's own tokenizers do.
+#: Folder of the vocabulary in a preset, as for keras-hub's own tokenizers.
 TOKENIZER_FOLDER = keras_internals.TOKENIZER_FOLDER
-#: Bytes; larger files of a preset are weights.
+#: In bytes; larger files of a preset are weights.
 WITHOUT_WEIGHTS = 1 << 25
 
 
 def file_of(preset: str | os.PathLike, path: str) -> str:
-    """The local path of a preset's file, fetched if it is on a hub."""
+    """The local path of a preset's file; downloads it if the preset is on a hub."""
     return keras_internals.get_file(str(preset), path)
 
 
 def has_file(preset: str | os.PathLike, path: str) -> bool:
-    """Whether a preset has a file; fetches it if it is on a hub."""
+    """Whether a preset has a file; downloads it if the preset is on a hub."""
     return keras_internals.check_file_exists(str(preset), path)
 
 
 def read_json(preset: str | os.PathLike, path: str) -> Any:
-    """A preset's JSON file; fetches it if it is on a hub.
+    """The contents of a preset's JSON file; downloads it if the preset is on a hub.
 
     Raises:
-        InputError: if it is not JSON.
+        InputError: if the file is not JSON.
     """
     try:
         return keras_internals.load_json(str(preset), path)
@@ -39,31 +39,31 @@ def read_json(preset: str | os.PathLike, path: str) -> Any:
 
 
 def write_json(path: str | os.PathLike, name: str, content: Any) -> None:
-    """Writes a JSON file into a local folder, whole."""
+    """Writes a JSON file into a local folder, completely or not at all."""
     files.write_whole(os.path.join(path, name), json.dumps(content, indent=2) + "\n")
 
 
 def check_files(preset: str | os.PathLike, read_up_to: int | None = None) -> None:
-    """Holds the files of a local folder against its checksums, if it has them.
+    """Compares the files of a local folder with its checksums, if it has any.
 
     Args:
-        preset: a folder, or an address, of which nothing is checked.
+        preset: a folder, or an address, for which nothing is checked.
         read_up_to: as in ``checksums.faults``.
 
     Raises:
-        InputError: if a file is not as it was written.
+        InputError: if a file has changed since it was written.
     """
     if not paths.scheme(preset) and os.path.isdir(preset):
         checksums.check(preset, read_up_to=read_up_to)
 
 
 def fault(file: str, problem: str, name: str = "") -> InputError:
-    """An error about a preset's file; ``one_line`` adds the preset.
+    """The error for a preset's file; ``one_line`` adds the preset.
 
     Args:
-        file: its path in the preset.
+        file: path of the file in the preset.
         problem: what is wrong, and what was found.
-        name: name of the value in it, such as ``text_config.hidden_act``.
+        name: name of a value in the file, such as ``text_config.hidden_act``.
     """
     return InputError(problem, Place(member=file, column=name))
 
@@ -73,12 +73,12 @@ def demand(config: dict, file: str, part: str, allowed: Mapping[str, Collection]
 
     Args:
         config: the configuration.
-        file: the preset's file that it stands in.
-        part: where in the file, such as ``text_config``; empty for the whole.
-        allowed: the allowed values by their names.
+        file: name of the configuration's file in the preset.
+        part: part of the file, such as ``text_config``; empty for the entire file.
+        allowed: allowed values by name.
 
     Raises:
-        InputError: if a value is none of them; its place has the file and the value's name.
+        InputError: if a value is not allowed; the place has the file and the name of the value.
     """
     for name, values in allowed.items():
         if config[name] not in list(values):
@@ -88,10 +88,10 @@ def demand(config: dict, file: str, part: str, allowed: Mapping[str, Collection]
 
 
 def read_config(preset: str | os.PathLike) -> dict | None:
-    """A preset's ``config.json``; None for a local folder without one, as of a preprocessor alone.
+    """A preset's ``config.json``; None if a local folder has none, such as a preprocessor's.
 
     Raises:
-        InputError: if it holds no JSON object.
+        InputError: if the file does not hold a JSON object.
     """
     path = os.path.join(str(preset), keras_internals.CONFIG_FILE)
     if os.path.isdir(preset) and not os.path.exists(path):
@@ -103,7 +103,7 @@ def read_config(preset: str | os.PathLike) -> dict | None:
 
 
 def keras_loader(preset: str | os.PathLike, config: dict | None) -> keras_internals.PresetLoader:
-    """keras-hub's loader of a preset with this ``config.json``, or without one."""
+    """keras-hub's loader for a preset with this ``config.json``, or without one."""
     if config is None:
         return keras_internals.loader_without_config(str(preset))
     loader = keras_internals.get_preset_loader(str(preset))
@@ -115,15 +115,16 @@ def keras_loader(preset: str | os.PathLike, config: dict | None) -> keras_intern
 def one_line(preset: str | os.PathLike) -> Iterator[str]:
     """Turns errors inside the block into one-line errors that name the preset.
 
-    An ``InputError`` from inside may name a file of the preset as ``Place(member="config.json")``.
+    An ``InputError`` raised inside may name a file of the preset as
+    ``Place(member="config.json")``.
 
     Yields:
-        The preset as the block is to read it: of one on a file system of TensorFlow's, such as
-        ``gs://``, a copy on this machine, which Keras and keras-hub need.
+        The preset to read inside the block. For remote storage such as ``gs://``, this is a local
+        copy, since Keras and keras-hub need local files.
 
     Raises:
-        InputError: if a hub cannot be reached or refuses, or what is inside raises.
-        MissingInputError: if there is no such folder, or a file in it is missing.
+        InputError: if a hub cannot be reached or denies access, or the block raises an error.
+        MissingInputError: if the folder or one of its files is missing.
     """
     if not isinstance(preset, str | os.PathLike):
         raise InputError(
@@ -142,7 +143,7 @@ def one_line(preset: str | os.PathLike) -> Iterator[str]:
     except InputError as error:
         error.place = _inside(address, found, error.place or Place())
         raise
-    except Exception as error:  # the hubs' clients raise a dozen kinds of their own
+    except Exception as error:  # the clients of the hubs raise many kinds of errors
         problem, remedy = (None if local else _hub_reason(error)) or (_first_line(error), "")
         kind = MissingInputError if isinstance(error, FileNotFoundError) else InputError
         raise kind(problem, Place(address), remedy) from error
@@ -151,7 +152,7 @@ def one_line(preset: str | os.PathLike) -> Iterator[str]:
 def _inside(preset: str, folder: str, place: Place) -> Place:
     """The place of a fault in a preset; the file may be a cached copy from a hub.
 
-    Such a file's path becomes the member of the preset.
+    The path of such a copy becomes the member of the preset.
     """
     if not place.file or place.file in (preset, folder):
         return Place(preset, place.row, place.member, place.column)
@@ -169,7 +170,7 @@ _STATUS = {
 
 
 def _hub_reason(error: BaseException) -> tuple[str, str] | None:
-    """What a hub or the way to it has against a request, and a remedy; None if something else."""
+    """Why a hub or the network failed, and a remedy; None if the error has another reason."""
     causes = list(_causes(error))
     for cause in causes:
         status = getattr(getattr(cause, "response", None), "status_code", None)
@@ -192,7 +193,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_network(error: BaseException) -> bool:
-    """Whether an error of huggingface_hub, kagglehub or a socket says that none answered."""
+    """Whether an error of huggingface_hub, kagglehub or a socket means that there was no answer."""
     names = {kind.__name__ for kind in type(error).__mro__}
     known = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "TransportError", "ConnectionError"}
     known |= {"TimeoutError", "Timeout", "ChunkedEncodingError", "SSLError", "ProxyError"}
@@ -203,6 +204,6 @@ def _is_network(error: BaseException) -> bool:
 def _first_line(error: BaseException) -> str:
     """The first line of another library's error message."""
     if isinstance(error, KeyError):
-        return f"no {error} in it"
+        return f"no {error} in the file"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -1,7 +1,7 @@
-"""Every private name of Keras and keras-hub that this package uses, each with its reason.
+"""All private names of Keras and keras-hub that this package uses, each with the reason.
 
-No other module reaches into them. ``tests/test_keras_internals.py`` fails where a new version
-changes one.
+No other module uses private names. ``tests/test_keras_internals.py`` fails if a new version changes
+one of them.
 """
 
 import contextlib
@@ -21,21 +21,21 @@ from align_keras.errors import MissingInputError, Place
 
 
 def layers_of(layer: keras.layers.Layer, include_self: bool = True) -> list[keras.layers.Layer]:
-    """Every layer inside a layer, at any depth; Keras's ``Model.layers`` ends at the first."""
+    """Every layer inside a layer, at any depth; ``Model.layers`` lists only the first level."""
     return layer._flatten_layers(include_self=include_self)
 
 
 def recast(layer: keras.layers.Layer, subclass: type[keras.layers.Layer]) -> None:
-    """Replaces a layer's ``call`` by that of a subclass; weights and name stay.
+    """Replaces a layer's ``call`` by that of a subclass, and keeps weights and name.
 
-    For layers that keras-hub's blocks make themselves: a block takes no class of batch norm, and
-    an attribute of a built one can be replaced only by adding a layer to its list, which would
-    change the order of the weights. At the top of a functional model
-    ``keras.models.clone_model`` would do.
+    This is for layers that keras-hub's blocks create themselves. A block has no argument for the
+    class of its batch norms. An attribute of a built block can be replaced only by adding a layer
+    to its list, which would change the order of the weights. For layers at the top of a functional
+    model, ``keras.models.clone_model`` would suffice.
 
     Args:
         layer: an instance of a base class of ``subclass``.
-        subclass: adds no state that its ``__init__`` or ``build`` would make.
+        subclass: must not add state that its ``__init__`` or ``build`` would create.
     """
     if not issubclass(subclass, type(layer)):
         raise TypeError(f"{subclass.__name__} is not a subclass of {type(layer).__name__}")
@@ -44,19 +44,22 @@ def recast(layer: keras.layers.Layer, subclass: type[keras.layers.Layer]) -> Non
 
 @contextlib.contextmanager
 def output_known(layer: keras.layers.Layer) -> Iterator[None]:
-    """Inside the block, a layer called on symbolic tensors gives the shape of its first output.
+    """Inside the block, a layer called on symbolic tensors returns its known output shape.
 
-    Keras finds the shape by tracing ``call``, which takes most of the time of building a model.
+    Keras determines the shape by tracing ``call``, which takes most of the time of building a
+    model.
 
     Args:
-        layer: a layer of a functional model; called on inputs of the same shape as there.
+        layer: a layer of a functional model; it must be called on inputs of the same shape as in
+            that model.
     """
-    first = layer._inbound_nodes[0].outputs[0]  # `layer.output` refuses a layer of two models
+    first = layer._inbound_nodes[0].outputs[0]  # `layer.output` fails for a layer of two models
 
     def known(*_: Any, **__: Any) -> keras.KerasTensor:
         return keras.KerasTensor(first.shape, first.dtype)
 
-    # An attribute of the object goes before the method. Not a tracked one: it is not state.
+    # An attribute of the object takes precedence over the method. It is not state, so Keras must
+    # not track it.
     object.__setattr__(layer, "compute_output_spec", known)
     try:
         yield
@@ -65,10 +68,10 @@ def output_known(layer: keras.layers.Layer) -> Iterator[None]:
 
 
 def build_again(layer: keras.layers.Layer, policy: str) -> None:
-    """Replaces the weights of a built layer by those of another precision policy.
+    """Replaces the weights of a built layer by weights of another precision policy.
 
-    Keras has no way to change a weight's precision after it was made. The values, where there are
-    any, and the paths stay.
+    Keras cannot change the precision of a weight after its creation. Values, if there are any, and
+    paths are kept.
     """
     before = layer.weights
     values = [None if weight._value is None else weight.numpy() for weight in before]
@@ -86,7 +89,8 @@ def build_again(layer: keras.layers.Layer, policy: str) -> None:
 def seed_generator_states(model: keras.Model) -> list[keras.Variable]:
     """The states of the seed generators inside a model, in the order of ``model.variables``.
 
-    Public, but said nowhere: they are the variables that are neither weights nor a metric's.
+    The names used are public but undocumented: these are the variables that belong neither to the
+    weights nor to a metric.
     """
     others = {id(variable) for variable in (*model.weights, *model.metrics_variables)}
     return [variable for variable in model.variables if id(variable) not in others]
@@ -97,10 +101,10 @@ def seed_generator_states(model: keras.Model) -> list[keras.Variable]:
 
 @contextlib.contextmanager
 def variables_without_values() -> Iterator[None]:
-    """Inside the block, models are built without values; ``give_value`` gives a variable its value.
+    """Inside the block, models are built without values; ``give_value`` then sets each value.
 
-    So large weights are never in memory twice. Keras's public scope would initialise what is made
-    inside at the next occasion; that is undone at the end.
+    Memory thus never holds large weights twice. Keras's public scope would later initialise the
+    variables created inside the block, which is undone at the end.
     """
     name = "uninitialized_variables"
     pending = list(global_state.get_global_attribute(name) or [])
@@ -112,10 +116,11 @@ def variables_without_values() -> Iterator[None]:
 
 
 def give_value(variable: keras.Variable, initializer: Callable[..., Any] | None = None) -> None:
-    """Initialises a variable made without a value, by its own initializer or by another.
+    """Initialises a variable that was created without a value, by its own initializer or another.
 
     Args:
-        variable: made inside ``variables_without_values``; call this outside.
+        variable: a variable created inside ``variables_without_values``; call this function
+            outside.
         initializer: a function of shape and dtype.
     """
     if initializer is not None:
@@ -127,21 +132,21 @@ def give_value(variable: keras.Variable, initializer: Callable[..., Any] | None 
 
 
 def variable_index(optimizer: keras.optimizers.Optimizer, variable: Any) -> int:
-    """A variable's place among those that an optimizer was built for.
+    """The index of a variable among those for which an optimizer was built.
 
-    In ``update_step`` a variable may be a TensorFlow variable, which has no path. Keras's guide to
-    custom optimizers uses this private name too.
+    In ``update_step``, a variable may be a TensorFlow variable, which has no path. Keras's guide to
+    custom optimizers also uses this private name.
     """
     return optimizer._get_variable_index(variable)
 
 
 def may_decay(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> bool:
-    """Whether a variable was not named to ``optimizer.exclude_from_weight_decay``."""
+    """Whether a variable may decay: ``exclude_from_weight_decay`` did not exclude it."""
     return optimizer._use_weight_decay(variable)
 
 
 def trained_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    """The variables that an optimizer was built for; a model may have frozen some since."""
+    """The variables for which an optimizer was built; the model may since have frozen some."""
     return optimizer._trainable_variables
 
 
@@ -153,23 +158,23 @@ def averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
 def leave_sums_and_averages(optimizer: keras.optimizers.Optimizer) -> None:
     """Stops an optimizer from summing gradients over replicas, and ``fit`` from swapping weights.
 
-    ``compute_gradients`` has summed already; Keras would again, at the same cost. And at the end
-    of ``fit`` Keras would put the averaged weights in place of the model's own.
+    ``compute_gradients`` has already summed; Keras would sum again, at the same cost. At the end of
+    ``fit``, Keras would also replace the model's weights by the averages.
     """
     optimizer._all_reduce_sum_gradients = list
     optimizer.finalize_variable_values = lambda variables: None
 
 
 class BuiltBeforeFit(keras.Model):
-    """A model that is built when ``fit`` begins; only its optimizer may not be.
+    """A model that is already built when ``fit`` begins, possibly except for its optimizer.
 
-    Keras would draw and average a batch over the replicas to build the model, which fails under
-    ``MultiWorkerMirroredStrategy``, and trace the model. It still does for a loss or metrics of
-    Keras's that ``build_losses`` has not built.
+    Otherwise Keras would draw a batch and average it over the replicas to build the model, which
+    fails under ``MultiWorkerMirroredStrategy``, and would trace the model. It still does so for a
+    loss or metrics of Keras that ``build_losses`` has not built.
     """
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Keras's hook before a step is traced."""
+        """A hook of Keras, called before a step is traced."""
         compiled = (self._compile_loss, self._compile_metrics)
         if not all(one is None or one.built for one in compiled):
             super()._maybe_symbolic_build(iterator, data_batch)
@@ -181,7 +186,7 @@ class BuiltBeforeFit(keras.Model):
 def build_losses(
     model: keras.Model, targets: keras.KerasTensor, outputs: keras.KerasTensor
 ) -> None:
-    """Builds the loss and the metrics of a compiled model for such targets and outputs."""
+    """Builds the loss and the metrics of a compiled model for given targets and outputs."""
     for compiled in (model._compile_loss, model._compile_metrics):
         if compiled is not None and not compiled.built:
             compiled.build(targets, outputs)
@@ -190,12 +195,12 @@ def build_losses(
 def train_function_of(model: keras.Model, steps: int) -> Callable[[Any], Any]:
     """A function for ``fit`` that runs several training steps in one graph.
 
-    Keras's own puts the step into a ``tf.cond`` inside a ``tf.while_loop``, in which TensorFlow
-    cannot run several replicas.
+    Keras's own function puts the step into a ``tf.cond`` inside a ``tf.while_loop``, in which
+    TensorFlow cannot run several replicas.
 
     Args:
-        model: compiled.
-        steps: steps per execution; there must be as many batches.
+        model: a compiled model.
+        steps: steps per execution; the iterator must have as many batches.
 
     Returns:
         A function from an iterator to the results of the last step.
@@ -224,7 +229,7 @@ def train_function_of(model: keras.Model, steps: int) -> Callable[[Any], Any]:
 
 
 def feed_forward_layers(block: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """Both dense layers of a ``TransformerEncoder`` and the layer norm after them."""
+    """Both dense layers of a ``TransformerEncoder``, and the layer norm after them."""
     return [
         block._feedforward_intermediate_dense,
         block._feedforward_output_dense,
@@ -239,7 +244,7 @@ def attention_layers(block: keras.layers.Layer) -> list[keras.layers.Layer]:
 
 # === keras-hub's presets ===
 
-#: Where a preset keeps the vocabulary, as keras-hub's own tokenizers do.
+#: Folder of the vocabulary in a preset, as for keras-hub's own tokenizers.
 TOKENIZER_FOLDER = preset_utils.TOKENIZER_ASSET_DIR
 CONFIG_FILE = preset_utils.CONFIG_FILE
 TASK_CONFIG_FILE = preset_utils.TASK_CONFIG_FILE
@@ -247,32 +252,32 @@ SAFETENSORS_FILE = preset_utils.SAFETENSOR_FILE
 #: Names that stand for addresses on Kaggle, such as ``bert_base_en_uncased``.
 BUILTIN_PRESETS = preset_utils.BUILTIN_PRESETS
 
-#: Base class of what reads a preset; ``from_preset`` of keras-hub's classes takes no other layout.
+#: Base class of preset loaders; ``from_preset`` of keras-hub's classes reads no other layout.
 PresetLoader = preset_utils.PresetLoader
 
 #: Maps ``(preset, path)`` to a local path; downloads the file if necessary.
 get_file = preset_utils.get_file
 #: Whether a preset has a file, ``(preset, path)``.
 check_file_exists = preset_utils.check_file_exists
-#: A JSON file of a preset, ``(preset, path)``.
+#: Loads a JSON file of a preset, ``(preset, path)``.
 load_json = preset_utils.load_json
-#: The class that a JSON file of a preset names.
+#: The class named in a JSON file of a preset.
 check_config_class = preset_utils.check_config_class
-#: The loader of a preset with a ``config.json``.
+#: The loader for a preset with a ``config.json``.
 get_preset_loader = preset_utils.get_preset_loader
 
 
 def loader_without_config(preset: str) -> preset_utils.PresetLoader:
-    """The loader of a preset without ``config.json``, as of a preprocessor alone."""
+    """The loader for a preset without ``config.json``, such as a preprocessor's."""
     return preset_utils.KerasPresetLoader(preset, {})
 
 
 class WholePreprocessor(keras_hub.models.Preprocessor):
-    """A preprocessor that is not put together from a preset's tokenizer and image converter."""
+    """A preprocessor that is not assembled from a preset's tokenizer and image converter."""
 
     @classmethod
     def _add_missing_kwargs(cls, loader: preset_utils.PresetLoader, kwargs: dict) -> dict:
-        """keras-hub's hook where a preset has no preprocessor of this class."""
+        """A hook of keras-hub, called if a preset has no preprocessor of this class."""
         raise MissingInputError(
-            f"no preprocessor.json of {cls.__name__} in it", Place(str(loader.preset))
+            f"no preprocessor.json of {cls.__name__} in the preset", Place(str(loader.preset))
         )

@@ -1,6 +1,6 @@
-"""Modules that are imported when the first of their names is used.
+"""Modules that are imported when one of their names is first used.
 
-Commands check settings and open data with them before TensorFlow loads, which takes seconds.
+Commands thus check settings and open data before TensorFlow loads, which takes seconds.
 """
 
 import contextlib
@@ -10,14 +10,15 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-# Optional packages, which Keras imports if they are installed. That takes half as long as Keras.
+# Optional packages that Keras imports if they are installed, which adds half of Keras's import
+# time.
 _NOT_NEEDED = ("sklearn", "pandas", "IPython")
 
 
 class Module:
     """Stands for a module until one of its names is used.
 
-    It takes the place of an import at the top of a module::
+    It replaces an import at the top of a module::
 
         if TYPE_CHECKING:
             import tensorflow as tf
@@ -32,17 +33,17 @@ class Module:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        # Not kept: tests and callers may replace the names of a module.
+        # Not stored, since tests and callers may replace names in the module.
         module = sys.modules.get(self._name) or importlib.import_module(self._name)
         return getattr(module, name)
 
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Inside the block, TensorFlow and Keras are imported in two thirds of the time.
+    """Inside the block, importing TensorFlow and Keras takes two thirds of the usual time.
 
-    Packages that Keras takes where they are installed are hidden from it, and no garbage is looked
-    for: modules stay. For commands alone, in which nothing else of Keras's is used.
+    Optional packages that Keras would import are hidden, and garbage collection is paused, since
+    modules are not garbage. Only for commands, which use no other parts of Keras.
     """
     hidden = [name for name in _NOT_NEEDED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]

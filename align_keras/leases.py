@@ -1,13 +1,13 @@
-"""Leases: they replace locks on TensorFlow's remote file systems, which have no locks.
+"""Leases replace locks on TensorFlow's remote file systems, which have no locks.
 
-A lease is an object that its holder rewrites every few seconds. Whoever finds one waits until it
-has changed, and then refuses, or has stayed as it was for a while, and then takes it over: its
-holder was killed. No clocks are compared.
+A lease is an object that its holder rewrites every few seconds. A process that finds a lease waits.
+If the lease changes, the process gives up. If it stays unchanged for a while, its holder was
+killed, and the process takes the lease over. No clocks are compared.
 
-It keeps out a second run that is started by mistake. It is no lock: an object store cannot test and
-write in one step, so of two that start within a second both may begin, and one whose network fails
-for longer than the wait loses its lease. Each of them finds that out with ``check`` before its next
-checkpoint, so that two never write in turns.
+A lease keeps out a second run that is started by mistake. It is not a lock, since an object store
+cannot test and write in one step. Two runs that start within a second may both begin, and a run
+whose network fails for longer than the wait loses its lease. In both cases ``check`` finds this out
+before the next checkpoint, so that two runs never write alternately.
 """
 
 import contextlib
@@ -23,24 +23,24 @@ from align_keras import processes
 from align_keras.errors import InputError, Place
 from align_keras.remote_path import RemotePath
 
-#: Seconds from one writing of a lease to the next.
+#: Seconds between two writes of a lease.
 RENEWED_EVERY = 15.0
-#: Seconds after which an unchanged lease counts as left behind.
+#: Seconds after which an unchanged lease counts as abandoned.
 LEFT_AFTER = 4 * RENEWED_EVERY
-#: The leases of this process: their tokens.
+#: The leases that this process holds, with their tokens.
 _held: dict[RemotePath, str] = {}
 
 
 class TakenError(BlockingIOError):
-    """Another process holds a lease; the message says which."""
+    """Another process holds a lease; the message names the process."""
 
 
 @contextlib.contextmanager
 def held(path: RemotePath) -> Iterator[None]:
-    """Holds the lease of a file, which is written here and removed at the end.
+    """Holds the lease of a file, which is written at the start and removed at the end.
 
     Raises:
-        TakenError: if another process holds it, or this one does already.
+        TakenError: if another process or this one already holds the lease.
     """
     if path in _held:
         raise TakenError(holder_of(processes.own_name()))
@@ -58,7 +58,7 @@ def held(path: RemotePath) -> Iterator[None]:
         stop.set()
         renewal.join()
         del _held[path]
-        # Without network it stays, and the next run waits for it.
+        # Without a network connection it remains, and the next run waits for it.
         with contextlib.suppress(OSError):
             if (_read(path) or {}).get("token") == token:
                 path.unlink(missing_ok=True)
@@ -70,7 +70,7 @@ def check(path: RemotePath) -> None:
         if lease.parent not in (path, *path.parents):
             continue
         found = _read(lease)
-        # One without a token is being written.
+        # A lease without a token is being written.
         if found is not None and found.get("token", token) != token:
             raise InputError(
                 f"another run has begun to use it: {holder_of(found)}",
@@ -103,7 +103,7 @@ def _wait_until_left(path: RemotePath, before: dict[str, Any]) -> None:
 
 
 def _has_ended(found: dict[str, Any]) -> bool:
-    """Whether it is known at once that the holder has ended: a process of this machine."""
+    """Whether the holder is known to have ended, since it was a process on this machine."""
     process = found.get("process")
     if found.get("place") != processes.place() or not isinstance(process, int):
         return False
@@ -114,7 +114,7 @@ def _renew(path: RemotePath, token: str, stop: threading.Event) -> None:
     count = 0
     while not stop.wait(RENEWED_EVERY):
         count += 1
-        # While the network is away the run continues; checkpoints will tell.
+        # The run continues while the network fails; checkpoints will report the failure.
         with contextlib.suppress(OSError):
             if (_read(path) or {}).get("token", token) != token:
                 return

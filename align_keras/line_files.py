@@ -1,4 +1,4 @@
-"""Text files that grow by lines, on this machine and where files cannot grow."""
+"""Text files that grow line by line, locally and on storage where files cannot grow."""
 
 import os
 import time
@@ -8,19 +8,19 @@ from align_keras import uploads
 from align_keras.paths import AnyPath
 from align_keras.remote_path import RemotePath
 
-# A remote file is rewritten as a whole. The interval between two writes is chosen so that at most
-# this many bytes per second go over the network, and is at least this many seconds.
+# A remote file is rewritten completely each time. The interval between two writes is at least this
+# many seconds, and long enough that the network carries at most this many bytes per second.
 _BYTES_A_SECOND = 16_384
 _LEAST_SECONDS = 10.0
 
 
 class LineFile:
-    """A file that one process at a time appends lines to.
+    """A file to which a single process appends lines.
 
-    On this machine a line is on the disk when ``append`` returns. An object of a store cannot grow:
-    there the lines are kept in memory, and the object is written again once in a while and by
-    ``flush``; a killed process loses the lines since. What that costs is bounded: at most 16 KiB a
-    second, once in ten seconds, and one writing for each ``flush``.
+    A local file has the line on disk when ``append`` returns. Objects in a store cannot grow. Their
+    lines are kept in memory, and the object is rewritten from time to time and by ``flush``; a
+    killed process loses the lines since then. The cost is limited to 16 KiB per second and one
+    write in ten seconds, plus one write for each ``flush``.
 
     Args:
         path: path of the file, which need not exist.
@@ -33,7 +33,7 @@ class LineFile:
         self._due = 0.0
 
     def append(self, line: str) -> bool:
-        """Appends a line; returns whether the file has it already."""
+        """Appends a line; returns whether the file already contains it."""
         if not isinstance(self.path, RemotePath):
             append_line(self.path, line)
             return True
@@ -47,7 +47,7 @@ class LineFile:
         return self._is_written
 
     def flush(self) -> None:
-        """Writes what is not in the file yet."""
+        """Writes the lines that are not yet in the file."""
         if self._is_written or not isinstance(self.path, RemotePath):
             return
         text = "\n".join([*(self._lines or []), ""])
@@ -57,13 +57,13 @@ class LineFile:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Appends a line to a local file; one that a killed process has left torn does not touch it."""
+    """Appends a line to a local file, separate from an incomplete line of a killed process."""
     with path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 line = f"\n{line}"
-        # In one write, so that a kill tears no line that fits into a block.
+        # In a single write, so that a kill cannot cut a line that fits into a block.
         file.write(f"{line}\n".encode())
         file.flush()
         os.fsync(file.fileno())

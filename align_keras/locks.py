@@ -1,9 +1,9 @@
-"""Locks by which one process at a time works in a directory.
+"""Locks that allow only one process at a time to work in a directory.
 
-The system frees the lock of a process that ends in any way; the file that stays behind does not
-matter. Locks work between machines if the file system supports ``flock``: NFS (unless mounted with
-``nolock`` or ``local_lock``), GPFS, CephFS, Lustre mounted with ``flock``. If a file system has no
-locks, a line says so and the work continues. On TensorFlow's file systems, such as ``gs://``, a
+The system frees the lock of a process however it ends; the remaining file does no harm. Locks work
+between machines if the file system supports ``flock``: NFS (unless mounted with ``nolock`` or
+``local_lock``), GPFS, CephFS, and Lustre mounted with ``flock``. If a file system has no locks, a
+line reports it and the work continues. On TensorFlow's remote file systems, such as ``gs://``, a
 lease replaces the lock.
 """
 
@@ -20,7 +20,7 @@ from align_keras import leases, processes
 from align_keras.paths import AnyPath
 from align_keras.remote_path import RemotePath
 
-# What flock fails with on file systems without locks.
+# Errors of flock on file systems without locks.
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -28,8 +28,8 @@ class LockedError(BlockingIOError):
     """Another process holds a lock.
 
     Attributes:
-        remedy: says to wait for it, with its number and machine if they are known, such as
-            ``wait for pretrain.py, process 123 on host1``.
+        remedy: advice to wait for the process, with its number and machine if they are known, such
+            as ``wait for pretrain.py, process 123 on host1``.
     """
 
     def __init__(self, path: AnyPath, holder: str) -> None:
@@ -39,10 +39,10 @@ class LockedError(BlockingIOError):
 
 @contextlib.contextmanager
 def locked(path: AnyPath) -> Iterator[None]:
-    """Holds the lock of a file, which is made here and removed at the end.
+    """Holds the lock of a file, which is created at the start and removed at the end.
 
     Raises:
-        LockedError: if another process holds it, or this one does already.
+        LockedError: if another process or this one already holds the lock.
     """
     with _leased(path) if isinstance(path, RemotePath) else _flocked(path):
         yield
@@ -63,7 +63,7 @@ def _flocked(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         while True:
             file = stack.enter_context(path.open("a+", encoding="utf-8"))
-            # A process that ended since this one opened the file may have removed it.
+            # Another process may have removed the file after this one opened it.
             if not _lock(file.fileno(), path) or _is_there(path, file.fileno()):
                 break
         file.truncate(0)
@@ -76,7 +76,7 @@ def _flocked(path: Path) -> Iterator[None]:
 
 
 def _lock(descriptor: int, path: Path) -> bool:
-    """Locks an open file; False, and a line, if its file system has no locks."""
+    """Locks an open file; prints a line and returns False if the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -94,7 +94,7 @@ def _lock(descriptor: int, path: Path) -> bool:
 
 
 def _is_there(path: Path, descriptor: int) -> bool:
-    """Whether a path leads to an open file."""
+    """Whether a path still points to an open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

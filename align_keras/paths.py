@@ -1,8 +1,8 @@
-"""Paths as users write them: the home folder, patterns, lists, addresses of other machines.
+"""Paths as users write them: home folder, patterns, lists and remote addresses.
 
-A setting that holds a path is marked with what may stand in it. Whoever reads flags calls
-``PathMark.read`` on each; ``path_of`` makes an object of it, of this machine or another. Importing
-this module loads neither TensorFlow nor Keras.
+A setting that holds a path is marked with the kinds of paths it accepts. The code that reads flags
+calls ``PathMark.read`` for each. ``path_of`` converts a path to an object for a local or remote
+path. Importing this module loads neither TensorFlow nor Keras.
 """
 
 import dataclasses
@@ -16,13 +16,13 @@ from typing import TypeAlias
 from align_keras.errors import InputError, Place
 from align_keras.remote_path import RemotePath
 
-#: A file or folder, on this machine or on a file system of TensorFlow's.
+#: A file or folder, local or on a remote file system of TensorFlow.
 AnyPath: TypeAlias = Path | RemotePath
 
-#: Hubs from which keras-hub fetches models.
+#: Hubs from which keras-hub downloads models.
 HUB_SCHEMES = ("hf", "kaggle", "modelscope")
-# Schemes that TensorFlow cannot read; others are its plug-ins, or are reported as unknown
-# once TensorFlow is loaded.
+# Schemes that TensorFlow cannot read. All other schemes belong to its plug-ins, or are reported as
+# unknown after TensorFlow has loaded.
 _WEB_SCHEMES = ("http", "https", "ftp")
 #: Characters that TensorFlow and Python read as a pattern.
 PATTERN_CHARACTERS = "*?[\\"
@@ -31,25 +31,25 @@ _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def scheme(path: str | os.PathLike[str] | RemotePath) -> str:
-    """``gs`` of ``gs://BUCKET/FILE``; empty for a path on this machine."""
+    """``gs`` for ``gs://BUCKET/FILE``; empty for a local path."""
     found = _ADDRESS.match(_text(path))
     return found[1].lower() if found else ""
 
 
 def is_remote(path: str | os.PathLike[str] | RemotePath) -> bool:
-    """Whether it is on a file system of TensorFlow's: neither on this machine nor on a hub."""
+    """Whether a path is on a remote file system of TensorFlow, neither local nor on a hub."""
     return scheme(path) not in ("", "file", *HUB_SCHEMES, *_WEB_SCHEMES)
 
 
 def check_scheme(
     path: str | os.PathLike[str] | RemotePath, remote: bool = False, hubs: bool = False
 ) -> None:
-    """Raises an InputError if a path is an address of a kind that is not supported.
+    """Raises an InputError if a path is an address of an unsupported kind.
 
     Args:
-        path: as it was given.
-        remote: whether it may be on a file system of TensorFlow's, such as ``gs://``.
-        hubs: whether it may be on a hub of models.
+        path: the path as given.
+        remote: whether it may be on a remote file system of TensorFlow, such as ``gs://``.
+        hubs: whether it may be on a model hub.
     """
     found = scheme(path)
     if found in ("", "file") or (remote and is_remote(path)) or (hubs and found in HUB_SCHEMES):
@@ -63,7 +63,7 @@ def check_scheme(
 
 
 def path_of(path: str | os.PathLike[str] | RemotePath) -> AnyPath:
-    """A path as an object, on this machine or on a file system of TensorFlow's.
+    """A path as an object, local or on a remote file system of TensorFlow.
 
     Raises:
         InputError: if it is an address of another kind.
@@ -75,13 +75,13 @@ def path_of(path: str | os.PathLike[str] | RemotePath) -> AnyPath:
 
 
 def local(path: str | os.PathLike[str] | RemotePath) -> Path:
-    """A path on this machine; an InputError for an address, of which pathlib makes a folder."""
+    """A local path; raises an InputError for an address, which pathlib would take for a folder."""
     check_scheme(path)
     return Path(without_file_scheme(_text(path)))
 
 
 def without_file_scheme(path: str | os.PathLike[str]) -> str:
-    """``/a`` of ``file:///a``; another path as it is."""
+    """``/a`` for ``file:///a``; any other path unchanged."""
     text = os.fspath(path)
     return text[len("file://") :] if scheme(text) == "file" else text
 
@@ -92,28 +92,29 @@ def _text(path: str | os.PathLike[str] | RemotePath) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class PathMark:
-    """Marks a setting that holds a path, and says which addresses it may hold instead."""
+    """Marks a setting that holds a path, and states which addresses it accepts."""
 
     remote: bool = False
-    """Whether it may be on a file system of TensorFlow's, such as ``gs://``."""
+    """Whether it may be on a remote file system of TensorFlow, such as ``gs://``."""
     hubs: bool = False
-    """Whether it may be on a hub of models."""
+    """Whether it may be on a model hub."""
     is_list: bool = False
     """Whether it may hold several paths, joined by commas, or ``tfds:NAME``."""
 
     def check(self, value: str) -> None:
-        """Raises an InputError if it holds an address that is not supported."""
+        """Raises an InputError if the value holds an unsupported address."""
         for _, path in self._parts(value):
             check_scheme(path, self.remote, self.hubs)
 
     def remote_parts(self, value: str) -> list[str]:
-        """Its parts that are on one of TensorFlow's file systems."""
+        """The parts of the value that are on remote file systems."""
         return [path for _, path in self._parts(value) if is_remote(path)]
 
     def read(self, value: str) -> str:
-        """The value with the home folder in place of ``~``, and without ``file://``.
+        """The value with ``~`` replaced by the home folder, and without ``file://``.
 
-        A shell leaves ``~`` alone behind ``=``. As in a shell, that of an unknown user stays.
+        A shell does not expand ``~`` after ``=``. As in a shell, the ``~`` of an unknown user is
+        kept.
 
         Raises:
             InputError: as in ``check``.
@@ -125,7 +126,9 @@ class PathMark:
         )
 
     def is_name(self, value: str) -> bool:
-        """Whether it is a name, the same on every machine: of a hub, of TFDS or of a preset."""
+        """Whether the value is a name that is the same on every machine: of a hub, TFDS or a
+        preset.
+        """
         if self.is_list and value.startswith(_TFDS):
             return True
         return self.hubs and (scheme(value) in HUB_SCHEMES or (bool(value) and os.sep not in value))
@@ -140,9 +143,9 @@ class PathMark:
         return [(start, part.removeprefix(start)) for part in parts]
 
 
-#: A file or folder that must be on this machine.
+#: A file or folder that must be local.
 LOCAL = PathMark()
-#: A file or folder, on this machine or on a file system of TensorFlow's.
+#: A file or folder, local or on a remote file system of TensorFlow.
 FILES = PathMark(remote=True)
 #: Data: files, patterns of files, ``tfds:NAME``.
 DATA = PathMark(remote=True, is_list=True)
@@ -151,15 +154,15 @@ PRESET = PathMark(remote=True, hubs=True)
 
 
 def is_plain(path: str | os.PathLike[str] | RemotePath) -> bool:
-    """Whether a path has none of the characters that are taken for a pattern."""
+    """Whether a path has no pattern characters."""
     return not set(_text(path)) & set(PATTERN_CHARACTERS)
 
 
 def matching(pattern: str) -> list[str]:
-    """The local files and folders of a pattern, in no order.
+    """The local files and folders that match a pattern, unordered.
 
-    What exists as it is written is taken literally: the whole, or else the folders that it begins
-    with. Brackets in the rest are literal too if anything is called so.
+    Existing paths are taken literally: the entire pattern if it exists, otherwise the existing
+    folders at its start. Brackets in the rest are also taken literally, if that gives a match.
     """
     if os.path.lexists(pattern):
         return [pattern]
@@ -170,19 +173,19 @@ def matching(pattern: str) -> list[str]:
 
 
 def literal_brackets(pattern: str) -> str:
-    """A pattern in which brackets stand for themselves."""
+    """A pattern in which brackets match themselves."""
     return pattern.replace("[", "[[]")
 
 
 def absolute(address: str | os.PathLike[str] | RemotePath) -> str:
-    """The absolute path of a local file or folder; a remote address without needless slashes."""
+    """The absolute form of a local path; a remote address without superfluous slashes."""
     if is_remote(address):
         return str(path_of(address))
     return _text(address) if scheme(address) else os.path.abspath(_text(address))
 
 
 def file_name_of(address: str) -> str:
-    """A name for files about a path or an address: its end, and a digest of the whole.
+    """A file name for a path or an address: its end, and a digest of all of it.
 
     ``hf://kakaobrain/align-base`` gives ``kakaobrain-align-base-4c1f0b7e``.
     """

@@ -1,6 +1,7 @@
-"""Local copies of presets on file systems of TensorFlow's, which keras-hub does not read.
+"""Local copies of presets on remote file systems, which keras-hub cannot read.
 
-A preset is copied once in a process, and again only if it has changed. At the end the copies go.
+A process copies a preset once, and again only if the preset has changed. The copies are removed
+when the process ends.
 """
 
 import atexit
@@ -18,18 +19,18 @@ _copies: dict[RemotePath, tuple[dict[str, RemoteState], str]] = {}
 
 
 def of(address: str) -> str:
-    """A local folder with the files of a preset.
+    """A local folder with copies of the files of a preset.
 
     Raises:
-        MissingInputError: if there is no such folder, or it is not a preset.
+        MissingInputError: if the folder does not exist or is not a preset.
         NoSpaceError: if the disk for temporary files is full.
     """
     path = RemotePath(address)
     if not path.is_dir():
         raise MissingInputError("no such folder", Place(address))
-    # Before all is copied that lies in some other folder.
+    # Checked before copying, since the folder may hold other large files.
     if not any((path / name).is_file() for name in _NEEDED):
-        raise MissingInputError(f"no {_NEEDED[0]} in it", Place(address))
+        raise MissingInputError(f"no {_NEEDED[0]} in the folder", Place(address))
     states = {name: (path / name).stat() for name in uploads.files_below(path)}
     if path in _copies:
         known, folder = _copies[path]

@@ -1,15 +1,15 @@
-"""Whether the folder of a preset is there, checked before TensorFlow loads."""
+"""Checks that the folder of a preset exists, before TensorFlow loads."""
 
 import os
 
 from align_keras.errors import MissingInputError, Place
 
-#: The file that says what a preset is, by Hugging Face's name as by keras-hub's.
+#: The file that describes a preset; Hugging Face and keras-hub use the same name.
 CONFIG = "config.json"
 
 
 def check_folder(preset: str) -> None:
-    """Raises a MissingInputError unless a preset that is neither a name nor an address is there."""
+    """Raises a MissingInputError if the folder of a preset does not exist."""
     if not os.path.isdir(preset):
         remedy = "give one, or hf://USER/MODEL, or kaggle://..."
         raise MissingInputError("no such folder", Place(preset), remedy)

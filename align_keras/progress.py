@@ -1,10 +1,10 @@
 """Shows the progress of a command on standard error: what it does, its rate and the time left.
 
-A terminal gets bars. Anything else, such as a file, gets a line now and then, ever more rarely, so
-that logs stay readable. A wait of a few seconds shows nothing. Outside a command (``shown``)
-nothing shows at all, but for training: a program that uses the library asked for no lines.
+A terminal gets bars. Other outputs, such as a file, get a line from time to time, at growing
+intervals, so that logs stay readable. Waits of a few seconds are not shown. Outside a command
+(``shown``), only training is shown, since programs that use the library did not ask for output.
 
-Whoever works only counts; a thread looks at the counts and draws.
+The working code only counts. A thread reads the counts and draws.
 """
 
 import contextlib
@@ -18,28 +18,28 @@ from align_keras import wording
 
 _Item = TypeVar("_Item")
 
-# Seconds: what is done sooner shows nothing, but for the first sign of a command.
+# In seconds: shorter waits are not shown, except the first message of a command.
 _PATIENCE, _FIRST_SIGN = 3.0, 1.0
-# Seconds between two lines of a file: a tenth of the time so far, within these.
+# Seconds between two lines in a file: a tenth of the time so far, within these limits.
 _LEAST, _MOST = 10.0, 60.0
-# Seconds between two looks at the counts.
+# Seconds between two readings of the counts.
 _LOOK = 0.25
 
 
 class Bar:
-    """A wait that shows how far it is; ends with its ``with`` or with ``close``.
+    """A wait whose progress is shown; ends with its ``with`` block or by ``close``.
 
     Args:
-        what: what is done, such as ``embedding images``.
-        total: how much there is to do; None if that is not known.
-        unit: what is counted, in the singular; empty if nothing is.
-        done: what was done before.
-        stays: whether a terminal keeps the bar once it is done.
+        what: what is being done, such as ``embedding images``.
+        total: total amount of work; None if it is unknown.
+        unit: the unit that is counted, in the singular; empty if nothing is counted.
+        done: amount already done before.
+        stays: whether a terminal keeps the bar after the end.
 
     Attributes:
-        done: what is done; whoever works adds to it.
-        first: what was done before, which does not count for the speed.
-        note: more to show, such as the loss.
+        done: amount done; the working code increases it.
+        first: amount already done before, which does not count for the rate.
+        note: further text to show, such as the loss.
     """
 
     def __init__(
@@ -61,34 +61,34 @@ class Bar:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        """As ``close``."""
+        """Calls ``close``."""
         self.close()
 
     def is_due(self, patience: float) -> bool:
-        """Whether the wait has taken that many seconds."""
+        """Whether the wait has lasted this many seconds."""
         return time.monotonic() - self.started >= patience
 
     def draw(self) -> None:
-        """Shows how far it is; in a file, if it is time for a line."""
+        """Shows the progress; in a file, only if a line is due."""
         with _unless_gone():
             self._drawn.draw(time.monotonic())
 
     def close(self) -> None:
-        """Ends the wait; may be called again."""
+        """Ends the wait; may be called repeatedly."""
         if _screen.remove(self):
             with _unless_gone():
                 self._drawn.close(time.monotonic())
 
 
 class _Terminal:
-    """Draws a bar that moves."""
+    """Draws a moving bar."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
         self._own: Any = None
 
     def draw(self, _: float) -> None:
-        """Opens the bar, or moves it."""
+        """Opens or updates the bar."""
         import tqdm
 
         bar = self._bar
@@ -104,7 +104,7 @@ class _Terminal:
                 dynamic_ncols=True,
                 miniters=1,
             )
-            # The speed counts from the beginning of the wait.
+            # The rate counts from the start of the wait.
             self._own.start_t -= time.monotonic() - bar.started
             self._own.last_print_t = self._own.start_t
         self._own.set_postfix_str(bar.note, refresh=False)
@@ -112,7 +112,7 @@ class _Terminal:
             self._own.refresh()
 
     def close(self, now: float) -> None:
-        """Removes the bar, or leaves it as it ends."""
+        """Removes the bar, or leaves its final state."""
         if self._bar.stays and self._bar.done > self._bar.first:
             self.draw(now)
         if self._own is not None:
@@ -120,7 +120,7 @@ class _Terminal:
 
 
 class _Log:
-    """Writes a line now and then."""
+    """Writes a line from time to time."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
@@ -129,7 +129,7 @@ class _Log:
         self._lines = 0
 
     def draw(self, now: float) -> None:
-        """Writes a line if it is time."""
+        """Writes a line if one is due."""
         if now < self._next:
             return
         self._next = now + min(_MOST, max(_LEAST, (now - self._bar.started) / 10))
@@ -141,7 +141,8 @@ class _Log:
         bar = self._bar
         if not bar.unit or bar.done == bar.first:
             return f"{bar.what}: {wording.duration(now - bar.started)} so far"
-        # The speed since the last line: a run's first step is slow, and machines are shared.
+        # Uses the rate since the last line, since a run's first step is slow and machines are
+        # shared.
         then, done = self._last or (bar.started, bar.first)
         seconds, count = now - then, bar.done - done
         if not count:
@@ -156,7 +157,7 @@ class _Log:
         return f"{bar.what}: {', '.join(parts)}" + (f"; {bar.note}" if bar.note else "")
 
     def close(self, now: float) -> None:
-        """After lines, says how long it took."""
+        """Writes the total time, if lines were written before."""
         bar = self._bar
         if not self._lines or not bar.unit or (bar.total is not None and bar.done < bar.total):
             return
@@ -166,23 +167,23 @@ class _Log:
 
 
 class _Screen:
-    """The waits that are open, and the thread that draws them."""
+    """The open waits, and the thread that draws them."""
 
     def __init__(self) -> None:
         self.is_shown = False
         self._open: list[Bar] = []
-        # What a command does until it says something else.
+        # Shown for a command until it shows something else.
         self._start: Bar | None = None
-        # A signal may raise in a method and close what is open.
+        # Reentrant, since a signal may raise inside a method and close the open waits.
         self._lock = threading.RLock()
         self._ended = threading.Event()
 
     def begin(self, what: str) -> None:
-        """Shows what a command does, unless it says something else soon."""
+        """Shows what a command does, unless it soon shows something else."""
         self.is_shown, self._start = True, Bar(what)
 
     def add(self, bar: Bar) -> None:
-        """Draws a bar from here on."""
+        """Starts drawing a bar."""
         with self._lock:
             self._open.append(bar)
             if len(self._open) == 1:
@@ -190,7 +191,7 @@ class _Screen:
                 threading.Thread(target=self._draw, args=[self._ended], daemon=True).start()
 
     def remove(self, bar: Bar) -> bool:
-        """Draws a bar no more; False if it was not drawn."""
+        """Stops drawing a bar; False if it was not being drawn."""
         with self._lock:
             if bar not in self._open:
                 return False
@@ -215,14 +216,14 @@ class _Screen:
                 bar.draw()
 
     def begun(self) -> None:
-        """A command has said something."""
+        """Removes the first message, since the command has shown something."""
         with self._lock:
             if self._start is not None:
                 start, self._start = self._start, None
                 start.close()
 
     def close(self) -> None:
-        """Closes what is open, the last one first."""
+        """Closes the open waits, last one first."""
         with self._lock:
             self._start = None
             for bar in self._open[::-1]:
@@ -234,10 +235,10 @@ _screen = _Screen()
 
 @contextlib.contextmanager
 def shown(what: str) -> Iterator[None]:
-    """Within, a command's waits show.
+    """Inside the block, the waits of a command are shown.
 
     Args:
-        what: what it does at first, shown if it takes more than a second.
+        what: the first message, shown if nothing else appears within a second.
     """
     _screen.begin(what)
     try:
@@ -253,7 +254,7 @@ def close() -> None:
 
 
 def is_shown() -> bool:
-    """Whether waits show: what only they need may be left out else."""
+    """Whether waits are shown. If not, work that serves only the display can be left out."""
     return _screen.is_shown
 
 
@@ -279,7 +280,7 @@ def _watched(items: Iterable[_Item], what: str, unit: str, total: int | None) ->
 
 
 def working(what: str) -> Any:
-    """A context in which something is done that cannot be counted, such as tracing."""
+    """A context for work that cannot be counted, such as tracing."""
     return bar(what)
 
 
@@ -294,7 +295,7 @@ def tell(line: str) -> None:
 
 
 class _Silent:
-    """Stands for a ``Bar`` that nobody sees."""
+    """Replaces a ``Bar`` that is not shown."""
 
     done, note = 0, ""
 
@@ -313,7 +314,7 @@ def _is_terminal() -> bool:
 
 
 def _unless_gone() -> contextlib.AbstractContextManager:
-    """Within, a terminal that was closed takes no line, and stops no work."""
+    """Inside the block, a closed terminal does not stop the work."""
     return contextlib.suppress(OSError, ValueError)
 
 

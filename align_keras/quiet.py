@@ -19,13 +19,13 @@ from typing import Any
 from align_keras import progress, signals
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
-# The hubs' clients read these when they are imported. One says each of a request's retries.
+# The hubs' clients read these on import. One of them logs every retry of a request.
 _OF_CLIENTS = {"HF_HUB_VERBOSITY": "error", "KAGGLEHUB_VERBOSITY": "error"}
-# They have handlers of their own; the others' lines reach Python's last resort.
+# Loggers with handlers of their own; lines of other loggers reach Python's last resort.
 _LOGGERS = ("tensorflow", "absl", "tf2onnx")
 _OWN = "align_keras"
-# What C and C++ write past every level: log lines that are not fatal, and what libjpeg and libpng
-# say of a damaged image, which is an error of its own or decodes all the same.
+# Lines that C and C++ libraries print whatever the log level: non-fatal log lines, and messages of
+# libjpeg and libpng about damaged images. Such an image either raises an error or decodes anyway.
 _NOISE = "|".join(
     (
         "^[IWE][0-9]{4} [0-9:.]+ ",
@@ -41,13 +41,13 @@ _NOISE = "|".join(
 
 
 def _shows_all() -> bool:
-    # A notebook hides all, and hands that on to the commands that it runs.
+    # A notebook hides everything, and passes this setting on to the commands that it runs.
     return os.environ.get(_LEVEL, "3") != "3"
 
 
 @contextlib.contextmanager
 def python_libraries() -> Iterator[None]:
-    """Within, Python libraries neither warn nor log what is no error; the package's log shows."""
+    """Inside the block, other Python libraries log only errors; this package logs as usual."""
     if _shows_all():
         yield
         return
@@ -64,7 +64,7 @@ def python_libraries() -> Iterator[None]:
 
 @contextlib.contextmanager
 def c_libraries() -> Iterator[None]:
-    """Inside the block, what C libraries write to file descriptor 2 passes a filter.
+    """Inside the block, a filter removes lines that C libraries write to file descriptor 2.
 
     Python's own lines bypass it. The filter is a separate process, so that it still prints the
     reason when this process is aborted.
@@ -80,7 +80,7 @@ def c_libraries() -> Iterator[None]:
         stdin=subprocess.PIPE,
         stdout=kept,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C must not end it before this process
+        start_new_session=True,  # Ctrl-C must not end the filter before this process
     )
     assert filtering.stdin is not None
     os.dup2(filtering.stdin.fileno(), 2)
@@ -92,7 +92,7 @@ def c_libraries() -> Iterator[None]:
             yield
     finally:
         sys.stderr.flush()
-        os.dup2(kept, 2)  # the filter's input ends
+        os.dup2(kept, 2)  # closes the filter's input
         with contextlib.suppress(subprocess.TimeoutExpired):
             filtering.wait(1)
         sys.stderr.close()
@@ -100,7 +100,7 @@ def c_libraries() -> Iterator[None]:
 
 
 def _is_plain(stream: Any) -> bool:
-    """Whether a stream writes to file descriptor 2: a notebook's and a test's may not."""
+    """Whether a stream writes to file descriptor 2, unlike those of notebooks and some tests."""
     try:
         return stream.fileno() == 2
     except (AttributeError, OSError, ValueError):
@@ -108,26 +108,26 @@ def _is_plain(stream: Any) -> bool:
 
 
 class _LastResort(logging.Handler):
-    """Shows what the package logs, and others' errors, above the bars."""
+    """Shows log lines of this package, and errors of other libraries, above the bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Python's hook."""
+        """Shows a record; a hook of Python's logging."""
         if record.name.startswith(_OWN) or record.levelno >= logging.ERROR:
             progress.tell(self.format(record))
 
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Within, TensorFlow is imported and looks for devices while file descriptor 2 leads nowhere.
+    """Inside the block, where TensorFlow is imported, output to file descriptor 2 is discarded.
 
-    TensorFlow's libraries write to it during the import, past ``sys.stderr`` and whatever
-    ``TF_CPP_MIN_LOG_LEVEL`` says.
+    TensorFlow's libraries write to it during the import, without using ``sys.stderr``, and whatever
+    the value of ``TF_CPP_MIN_LOG_LEVEL``.
     """
     if _shows_all():
         yield
         return
-    # A warning for each corrupt image would tear the bars, and not every line that its libraries
-    # call an error is one, such as which ops oneDNN leaves to others.
+    # A warning for each corrupt image would break the bars. Some lines that TensorFlow's libraries
+    # mark as errors are none, such as which ops oneDNN does not support.
     os.environ[_LEVEL] = "3"
     _hush()
     sys.stderr.flush()
@@ -144,10 +144,10 @@ def importing() -> Iterator[None]:
 
 
 def _hush() -> None:
-    """Sets levels: of loggers that are there, since absl makes its own of a class of its own."""
+    """Sets the levels of existing loggers, since absl must create its own logger itself."""
     for variable, value in _OF_CLIENTS.items():
         os.environ.setdefault(variable, value)
-    # tqdm's, in a notebook kernel without ipywidgets: it draws bars of text then.
+    # A warning of tqdm in a notebook kernel without ipywidgets, where it draws text bars instead.
     warnings.filterwarnings("ignore", message="IProgress not found")
     for name in _LOGGERS:
         if name in sys.modules:

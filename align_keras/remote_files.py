@@ -1,6 +1,6 @@
-"""TensorFlow's file systems as the package takes them: OSErrors, and files with ``seek``.
+"""TensorFlow's file systems with Python's interface: OSErrors, and files with ``seek``.
 
-Importing this module loads no TensorFlow.
+Importing this module does not load TensorFlow.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from align_keras.errors import InputError, Place, UnreachableError
 
 @contextlib.contextmanager
 def gfile_of(address: str) -> Iterator[Any]:
-    """``tf.io.gfile``, whose errors within name the address.
+    """Yields ``tf.io.gfile``; its errors inside the block become OSErrors that name the address.
 
     Raises:
-        FileNotFoundError: if there is nothing at the address.
-        UnreachableError: if it cannot be reached, which is an OSError too.
+        FileNotFoundError: if nothing exists at the address.
+        UnreachableError: if the address cannot be reached; this is an OSError too.
         InputError: as in ``check_file_system``.
     """
     check_file_system(address)
@@ -34,11 +34,11 @@ def gfile_of(address: str) -> Iterator[Any]:
 
 
 class RemoteReader(io.RawIOBase):
-    """A file's bytes, for ``io.BufferedReader``.
+    """The bytes of a remote file, for ``io.BufferedReader``.
 
     Args:
         address: address of the file.
-        size: its bytes.
+        size: size of the file in bytes.
     """
 
     def __init__(self, address: str, size: int) -> None:
@@ -48,21 +48,21 @@ class RemoteReader(io.RawIOBase):
             self._file = gfile.GFile(address, "rb")
 
     def readable(self) -> bool:
-        """Whether it can be read: yes."""
+        """Returns True: the file can be read."""
         return True
 
     def seekable(self) -> bool:
-        """Whether it can be read from anywhere: yes."""
+        """Returns True: the file can be read from any place."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Goes to a byte, also behind the last; says which."""
+        """Moves to a byte, possibly after the end; returns its offset."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
         self._place = max(start + offset, 0)
         return self._place
 
     def readinto(self, buffer: Any) -> int:
-        """Fills a buffer; says with how many bytes, 0 at the end."""
+        """Fills a buffer; returns the number of bytes, 0 at the end."""
         with gfile_of(self._address):
             if self._file.tell() != self._place:
                 self._file.seek(min(self._place, self._size))
@@ -79,13 +79,13 @@ class RemoteReader(io.RawIOBase):
 
 
 def tensorflow_errors() -> tuple[type[Exception], ...]:
-    """TensorFlow's own errors, for an ``except``; none while TensorFlow is not loaded."""
+    """TensorFlow's error class, for an ``except``; empty while TensorFlow is not loaded."""
     tensorflow = sys.modules.get("tensorflow")
     return () if tensorflow is None else (tensorflow.errors.OpError,)
 
 
 def check_file_system(address: str) -> None:
-    """Raises an InputError unless TensorFlow, or tensorflow-io, has an address's file system."""
+    """Raises an InputError unless TensorFlow or tensorflow-io supports an address's file system."""
     scheme = address.partition("://")[0].lower()
     if scheme in _file_systems() or (_loaded_plug_in() and scheme in _file_systems()):
         return

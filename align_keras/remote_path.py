@@ -1,6 +1,6 @@
-"""Files and folders that TensorFlow reaches: ``gs://BUCKET/FILE``, and others by its plug-ins.
+"""Files and folders on TensorFlow's remote file systems: ``gs://BUCKET/FILE`` and plug-ins.
 
-Importing this module loads no TensorFlow; the first look at a file does.
+Importing this module does not load TensorFlow; the first access to a file does.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from align_keras.remote_files import RemoteReader, gfile_of
 
 
 class RemoteState(NamedTuple):
-    """The result of ``RemotePath.stat``, by the names of ``os.stat_result``."""
+    """The result of ``RemotePath.stat``, with the names of ``os.stat_result``."""
 
     st_size: int
     st_mtime_ns: int
@@ -21,10 +21,11 @@ class RemoteState(NamedTuple):
 
 
 class RemotePath:
-    """A path such as ``gs://BUCKET/FILE``, with those methods of ``pathlib.Path`` that are used.
+    """A path such as ``gs://BUCKET/FILE``, with the methods of ``pathlib.Path`` that are needed.
 
-    It is no ``os.PathLike``: pathlib, ``os`` and ``open`` would make a local folder ``gs:`` of it.
-    TensorFlow's errors become OSErrors. etils.epath, which is alike, knows four schemes only.
+    It is not an ``os.PathLike``, since pathlib, ``os`` and ``open`` would turn it into a local
+    folder ``gs:``. TensorFlow's errors become OSErrors. The similar etils.epath supports only four
+    schemes.
 
     Args:
         address: ``SCHEME://...``.
@@ -68,12 +69,12 @@ class RemotePath:
 
     @property
     def name(self) -> str:
-        """The last part."""
+        """The last part of the path."""
         return self._parts[-1]
 
     @property
     def suffix(self) -> str:
-        """The name's last dot and what follows; empty without one."""
+        """The suffix of the name, with the dot; empty if there is none."""
         stem, dot, last = self.name.rpartition(".")
         return dot + last if stem and last else ""
 
@@ -84,13 +85,13 @@ class RemotePath:
 
     @property
     def parent(self) -> "RemotePath":
-        """The folder that it is in; a bucket is in itself."""
+        """The parent folder; for a bucket, the bucket itself."""
         parts = self._parts
         return RemotePath(f"{self.scheme}://{'/'.join(parts[:-1])}") if len(parts) > 1 else self
 
     @property
     def parents(self) -> list["RemotePath"]:
-        """The folders above, the nearest first, up to the bucket."""
+        """The folders above, nearest first, up to the bucket."""
         found, path = [], self
         while path.parent != path:
             path = path.parent
@@ -106,24 +107,24 @@ class RemotePath:
         return self.with_name(self.stem + suffix)
 
     def resolve(self) -> "RemotePath":
-        """Itself: there are no links."""
+        """The path itself, since there are no links."""
         return self
 
     # === What is there ===
 
     def stat(self) -> RemoteState:
-        """Bytes and time of change."""
+        """Size and modification time."""
         with self._as_os_errors() as gfile:
             found = gfile.stat(self._address)
             return RemoteState(found.length, found.mtime_nsec, found.is_directory)
 
     def exists(self) -> bool:
-        """Whether there is a file or a folder; a bucket without files is one."""
+        """Whether a file or folder exists; an empty bucket counts as a folder."""
         with self._as_os_errors() as gfile:
             return gfile.exists(self._address)
 
     def is_dir(self) -> bool:
-        """Whether it is a folder: on an object store, whether names begin with it and ``/``."""
+        """Whether it is a folder. On an object store: whether object names begin with it and ``/``."""
         with self._as_os_errors() as gfile:
             return gfile.isdir(self._address)
 
@@ -132,13 +133,13 @@ class RemotePath:
         return self.exists() and not self.is_dir()
 
     def is_symlink(self) -> bool:
-        """Whether it is a link: never."""
+        """Returns False, since there are no links."""
         return False
 
     def iterdir(self) -> Iterator["RemotePath"]:
         """The entries of the folder."""
         with self._as_os_errors() as gfile:
-            # Google's store ends the names of folders with a slash.
+            # Google's object store appends a slash to the names of folders.
             names = {name.strip("/") for name in gfile.listdir(self._address)}
         return (self / name for name in sorted(names - {""}))
 
@@ -147,7 +148,7 @@ class RemotePath:
     def open(
         self, mode: str = "r", encoding: str | None = None, newline: str | None = None
     ) -> IO[Any]:
-        """The file for reading, as by ``open``: buffered, and with ``seek``."""
+        """Opens the file for reading, like ``open``: buffered and with ``seek``."""
         if mode not in ("r", "rt", "rb"):
             raise ValueError(f"mode {mode!r}: remote files can only be written as a whole")
         with self._as_os_errors() as gfile:
@@ -176,35 +177,35 @@ class RemotePath:
         self.write_bytes(text.encode(encoding))
 
     def touch(self) -> None:
-        """Writes an empty file, unless there is one."""
+        """Writes an empty file, unless the file exists."""
         if not self.exists():
             self.write_bytes(b"")
 
     def copy_from(self, source: "str | RemotePath") -> None:
-        """Writes the file with the bytes of another, of this machine or not."""
+        """Writes the file with the bytes of another file, local or remote."""
         with self._as_os_errors() as gfile:
             self._make_way(gfile)
             gfile.copy(str(source), self._address, overwrite=True)
 
     def _make_way(self, gfile: Any) -> None:
-        # TensorFlow's file system in memory writes behind what is there.
+        # TensorFlow's in-memory file system would append to an existing file.
         if self.scheme == "ram" and gfile.exists(self._address):
             gfile.remove(self._address)
 
     def copy_to(self, target: str) -> None:
-        """Copies the file to this machine."""
+        """Copies the file to a local path."""
         with self._as_os_errors() as gfile:
             gfile.copy(self._address, target, overwrite=True)
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        """Makes the folder and those above it; an object store needs none of them."""
+        """Creates the folder and its parents; an object store needs none of them."""
         with self._as_os_errors() as gfile:
             if not exist_ok and gfile.exists(self._address):
                 raise FileExistsError(errno.EEXIST, "already exists", self._address)
             gfile.makedirs(self._address)
 
     def replace(self, target: "RemotePath") -> None:
-        """Moves the file. An object store copies and deletes: a kill between leaves both."""
+        """Moves the file. An object store copies and deletes, so a kill in between leaves both."""
         with self._as_os_errors() as gfile:
             gfile.rename(self._address, str(target), overwrite=True)
 

@@ -1,33 +1,34 @@
-"""Uploads presets with their cards; keras-hub's own upload writes a card of its own over them."""
+"""Uploads presets with their cards; keras-hub's own upload would overwrite the card."""
 
 import os
 
 from align_keras import checksums, hub, paths, preset_copies, preset_folders
 from align_keras.errors import InputError, MissingInputError, Place
 
-#: Hubs that take a preset.
+#: Hubs to which a preset can be uploaded.
 SCHEMES = ("hf", "kaggle")
 
 
 def upload_preset(uri: str, preset: str | os.PathLike[str]) -> None:
     """Uploads a preset to a hub.
 
-    All files go there, also the card, ``README.md``. Log in first: ``hf auth login``, or Kaggle's
-    ``kaggle.json``.
+    All files are uploaded, including the card, ``README.md``. Log in first with ``hf auth login``,
+    or with Kaggle's ``kaggle.json``.
 
     Args:
-        uri: ``hf://USER/MODEL``, which is made if it is not there; or
+        uri: ``hf://USER/MODEL``, which is created if it does not exist, or
             ``kaggle://USER/MODEL/keras/VARIATION``.
-        preset: a folder, as ``save_to_preset`` or a run writes it; also ``gs://...``.
+        preset: a folder written by ``save_to_preset`` or by a run; also ``gs://...``.
 
     Raises:
-        InputError: if a file is not as it was written, or the hub cannot be reached or refuses.
-        MissingInputError: if there is no such folder, or it is no preset with a card.
+        InputError: if a file has changed since it was written, or the hub cannot be reached or
+            denies access.
+        MissingInputError: if the folder does not exist, or is not a preset with a card.
     """
     scheme = paths.scheme(uri)
     if scheme not in SCHEMES:
         raise InputError(
-            "no address to upload to",
+            "not an address to which a preset can be uploaded",
             Place(str(uri)),
             "give hf://USER/MODEL or kaggle://USER/MODEL/keras/VARIATION",
         )
@@ -35,8 +36,8 @@ def upload_preset(uri: str, preset: str | os.PathLike[str]) -> None:
     preset_folders.check_folder(folder)
     for name in ("config.json", checksums.CARD):
         if not os.path.isfile(os.path.join(folder, name)):
-            remedy = "give the preset/ of a run, or what save_to_preset wrote"
-            raise MissingInputError(f"no {name} in it", Place(str(preset)), remedy)
+            remedy = "give the preset/ of a run, or a folder written by save_to_preset"
+            raise MissingInputError(f"no {name} in the preset", Place(str(preset)), remedy)
     checksums.check(folder)
     name = str(uri).partition("://")[2]
     with hub.one_line(uri):

@@ -1,7 +1,8 @@
 """Signals that end a command: Ctrl-C (SIGINT), SIGTERM and SIGHUP.
 
-Only commands handle them, from ``end_at_once`` and within ``handled``. In notebooks and in programs
-that import the package nothing changes. Importing this module loads neither TensorFlow nor Keras.
+Only commands handle these signals, from ``end_at_once`` on and inside ``handled``. Notebooks, and
+programs that import the package, are not affected. Importing this module loads neither TensorFlow
+nor Keras.
 """
 
 import contextlib
@@ -16,28 +17,28 @@ from typing import Any
 
 from align_keras.errors import InputError
 
-#: Each signal, and what a command says that it ended with.
+#: Each signal, with the last message of a command that it ends.
 SIGNALS = {
     signal.SIGINT: "interrupted",
     signal.SIGTERM: "terminated (SIGTERM)",
     signal.SIGHUP: "hung up (SIGHUP)",
 }
-# Programs that forward signals, such as a shell and the terminal, send one signal twice.
+# Programs that forward signals, such as a shell and the terminal, may send one signal twice.
 _SECONDS_OF_ONE = 0.25
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asks the process to end.
+    """A signal has asked the process to end.
 
-    It is a KeyboardInterrupt, so that what cleans up after Ctrl-C does so after every signal.
+    It is a KeyboardInterrupt, so that code that cleans up after Ctrl-C does so after every signal.
 
     Args:
         number: number of the signal.
-        problem: what a command says; empty for what ``SIGNALS`` has.
+        problem: the message of the command; empty for that in ``SIGNALS``.
 
     Attributes:
-        outcome: what is kept and how to continue, once ``explained``. It may name settings as
-            ``<workdir>``.
+        outcome: what has been saved and how to continue, set by ``explaining``. It may name
+            settings as ``<workdir>``.
     """
 
     def __init__(self, number: int, problem: str = "") -> None:
@@ -46,7 +47,7 @@ class Interrupted(KeyboardInterrupt):
         self.outcome = ""
 
     def describe(self, name_of: Callable[[str], str] = str) -> str:
-        """The message in one line, as ``InputError.describe``."""
+        """The message in one line, as in ``InputError.describe``."""
         return InputError(str(self), remedy=self.outcome).describe(name_of)
 
 
@@ -56,25 +57,25 @@ class _State:
     name = "align_keras"
     """Name of the command; error lines begin with it."""
     at_once = True
-    """Whether a signal ends the process without cleaning up."""
+    """Whether a signal ends the process immediately, without cleaning up."""
     is_deferred = False
-    """Whether a signal is only noted."""
+    """Whether a signal is only recorded."""
     received: int | None = None
-    """The first signal."""
+    """Number of the first signal."""
     standard_error = 2
-    """A descriptor of standard error."""
+    """The file descriptor of standard error."""
     terminals: tuple[int, ...] = ()
-    """Descriptors that write to a terminal."""
+    """File descriptors that write to a terminal."""
 
 
 _state = _State()
 
 
 def end_at_once() -> None:
-    """Makes a signal end the process in one line, from now until ``handled``.
+    """From now until ``handled``, a signal ends the process with one line.
 
-    While a command's imports run there is nothing to clean up, and an exception would be a stack
-    trace, or be taken for a failed import.
+    While a command's imports run, there is nothing to clean up. An exception would print a stack
+    trace, or look like a failed import.
     """
     _state.name = os.path.basename(sys.argv[0])
     if _is_main_thread():
@@ -83,11 +84,12 @@ def end_at_once() -> None:
 
 @contextlib.contextmanager
 def handled(name: str) -> Iterator[None]:
-    """Inside, a signal raises ``Interrupted`` in the main thread; a second one ends the process.
+    """Inside the block, a signal raises ``Interrupted`` in the main thread; a second one ends the
+    process.
 
-    The second one does so at once, also while the main thread waits for TensorFlow. A signal that
-    is ignored, as SIGHUP is below ``nohup``, stays so. Afterwards the handlers of before are back.
-    Outside the main thread nothing is handled.
+    The second signal ends the process at once, even while the main thread waits for TensorFlow. A
+    signal that is ignored, such as SIGHUP under ``nohup``, stays ignored. At the end, the previous
+    handlers are restored. Outside the main thread, no signals are handled.
 
     Args:
         name: name of the command; error lines begin with it.
@@ -118,10 +120,10 @@ def handled(name: str) -> Iterator[None]:
 
 
 def take_back() -> None:
-    """Takes back the signals of ``handled`` from TensorFlow.
+    """Reinstalls the handlers of ``handled`` after TensorFlow has replaced one.
 
-    Its strategies of several machines put a handler of their own, in C++, in the place of that of
-    SIGTERM. Python does not know of it, and it only notes the signal.
+    TensorFlow's strategies for several machines replace the handler of SIGTERM by one in C++.
+    Python does not notice the change, and the new handler only records the signal.
     """
     for number in SIGNALS:
         if signal.getsignal(number) is _handle and _is_main_thread():
@@ -130,10 +132,10 @@ def take_back() -> None:
 
 @contextlib.contextmanager
 def ending_at_once(standard_error: int | None = None) -> Iterator[None]:
-    """Within ``handled``, as ``end_at_once``.
+    """Used inside ``handled``: inside the block, a signal ends the process as in ``end_at_once``.
 
     Args:
-        standard_error: the descriptor to write the line to; None for that of before.
+        standard_error: the file descriptor for the line; None for the previous one.
     """
     before = _state.at_once, _state.standard_error
     _state.at_once = True
@@ -147,7 +149,7 @@ def ending_at_once(standard_error: int | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing_to(standard_error: int) -> Iterator[None]:
-    """Within ``handled``, standard error is another descriptor, and no terminal is at 2."""
+    """Used inside ``handled``: inside the block, another file descriptor is standard error."""
     before = _state.standard_error, _state.terminals
     _state.standard_error = standard_error
     _state.terminals = tuple(standard_error if own == 2 else own for own in _state.terminals)
@@ -159,7 +161,7 @@ def writing_to(standard_error: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, a signal is only noted: the work asks ``stop_requested`` where it can end."""
+    """Inside the block, a signal is only recorded; the work calls ``stop_requested`` or ``check``."""
     _state.is_deferred = True
     try:
         yield
@@ -170,7 +172,7 @@ def deferred() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Within ``deferred``, work of which nothing is to be kept: a signal raises ``Interrupted``."""
+    """Used inside ``deferred`` for work that need not be saved: a signal raises ``Interrupted``."""
     before, _state.is_deferred = _state.is_deferred, False
     try:
         check()
@@ -198,7 +200,7 @@ def interrupt() -> Interrupted:
 
 @contextlib.contextmanager
 def explaining(outcome: Callable[[], str]) -> Iterator[None]:
-    """Inside the block, an ``Interrupted`` that has no ``outcome`` gets this one."""
+    """Inside the block, an ``Interrupted`` without an ``outcome`` gets this one."""
     try:
         yield
     except Interrupted as stop:
@@ -211,11 +213,11 @@ def _is_main_thread() -> bool:
 
 
 def _install() -> dict[int, Any]:
-    """Installs the handler where the signal is not ignored; the handlers of before, by number."""
+    """Installs the handler unless a signal is ignored; returns the previous handlers by number."""
     previous: dict[int, Any] = {}
     for number in SIGNALS:
         handler = signal.getsignal(number)
-        # None is a handler that was not installed from Python.
+        # None means a handler that was not installed from Python.
         if handler not in (signal.SIG_IGN, None):
             previous[number] = signal.signal(number, _handle)
     return previous
@@ -235,12 +237,13 @@ def _handle(number: int, _: FrameType | None) -> None:
 def _watch(reader: int) -> None:
     """Ends the process at the second signal.
 
-    The system writes the number of each signal to a pipe at once, while the handler above waits
-    until the main thread is back from a training step, or from another worker that does not answer.
+    The system writes the number of each signal to a pipe immediately. The handler above, in
+    contrast, runs only when the main thread returns from a training step, or from waiting for
+    another worker.
     """
     first = 0.0
     while numbers := os.read(reader, 1):
-        # Others may have installed their own handlers, such as the server of a page.
+        # Other code, such as the server of a page, may have installed its own handlers.
         if numbers[0] not in SIGNALS or signal.getsignal(numbers[0]) is not _handle:
             continue
         now = time.monotonic()
@@ -256,7 +259,7 @@ def _end(number: int, problem: str) -> None:
 
 
 def _leave_terminals() -> None:
-    """Leads what is written to a closed terminal nowhere: an error of a progress bar ends a run."""
+    """Discards output to a closed terminal, since an error of a progress bar would end the run."""
     for number in _state.terminals:
         if not os.isatty(number):
             nowhere = os.open(os.devnull, os.O_WRONLY)

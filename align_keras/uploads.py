@@ -1,9 +1,10 @@
-"""Writes to file systems of TensorFlow's: prepared on this machine, then copied.
+"""Writes to remote file systems: files are prepared locally and then copied.
 
-An object store has no rename of a folder, no append and no lock, but an object is there whole or
-not at all. So a file is made here and copied as one object. Of a folder the list of checksums is
-copied first and what a reader looks for last, so that a folder of which a killed process has
-written a part is never read as whole: where the list is, each missing or older file is a fault.
+An object store cannot rename a folder, append to a file or lock it, but an object is either
+complete or absent. A file is therefore prepared locally and copied as one object. For a folder, the
+list of checksums is copied first, and the file by which readers recognise the folder last. An
+incomplete folder left by a killed process is thus never read as complete: with the list, every
+missing or outdated file is a fault.
 """
 
 import contextlib
@@ -15,20 +16,20 @@ from typing import Any
 
 from align_keras.remote_path import RemotePath
 
-#: The list of a folder's checksums.
+#: File name of a folder's list of checksums.
 LIST = "checksums.json"
 # Files by which readers recognise a preset, an export or a preprocessor.
 _LAST = ("preprocessor.json", "task.json", "config.json", "saved_model.pb")
-# No object stores: a file is seen while it is written, and a rename is one step.
+# Not object stores: an incomplete file is visible, and a rename is one step.
 _WITH_RENAME = ("hdfs", "viewfs", "har")
 
 
 def write(path: RemotePath, content: str | Callable[[Path], Any]) -> None:
-    """Writes a file whole.
+    """Writes a file completely or not at all.
 
     Args:
-        path: path of the file; the folders above are made.
-        content: its text, or a function that writes a local file at the path that it gets.
+        path: path of the file; parent folders are created.
+        content: text of the file, or a function that writes a local file to the path it is given.
     """
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / path.name
@@ -41,7 +42,7 @@ def write(path: RemotePath, content: str | Callable[[Path], Any]) -> None:
 
 
 def put(local: Path, path: RemotePath) -> None:
-    """Copies a local file to its place, which it takes whole."""
+    """Copies a local file to its remote path, completely or not at all."""
     if path.scheme not in _WITH_RENAME:
         path.copy_from(str(local))
         return
@@ -57,11 +58,12 @@ def put(local: Path, path: RemotePath) -> None:
 
 @contextlib.contextmanager
 def staged(path: RemotePath, replace: bool = False) -> Iterator[Path]:
-    """Yields an empty local folder, which is copied to ``path`` at the end, but not after an error.
+    """Yields an empty local folder, which is copied to ``path`` at the end unless there is an
+    error.
 
     Args:
         path: path of the folder.
-        replace: whether other files there are removed in the end.
+        replace: whether other files in the remote folder are removed at the end.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / path.name
@@ -78,7 +80,7 @@ def staged(path: RemotePath, replace: bool = False) -> Iterator[Path]:
 
 
 def files_below(folder: RemotePath) -> list[str]:
-    """The files in a folder and below, by their names relative to it, with ``/``."""
+    """The files in a folder and its subfolders, as paths relative to it, with ``/``."""
     found = []
     for place, names in walk(folder):
         start = str(place).removeprefix(str(folder)).lstrip("/")
@@ -87,7 +89,7 @@ def files_below(folder: RemotePath) -> list[str]:
 
 
 def walk(folder: RemotePath) -> Iterator[tuple[RemotePath, list[str]]]:
-    """Every folder from one on, with the names of the files in it."""
+    """Yields a folder and all its subfolders, each with the names of its files."""
     waiting = [folder]
     while waiting:
         current = waiting.pop()
@@ -98,7 +100,7 @@ def walk(folder: RemotePath) -> Iterator[tuple[RemotePath, list[str]]]:
 
 
 def fetched(path: RemotePath, folder: Path, names: Iterable[str]) -> None:
-    """Copies files from below a remote folder into a local one."""
+    """Copies files from a remote folder to a local one."""
     for name in names:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,35 +1,35 @@
-"""How numbers are said in lines, tables and reports, and which names a message offers."""
+"""Formats numbers for messages, tables and reports, and suggests names in messages."""
 
 from collections.abc import Iterable
 
-# Share of equal letters from which a name was meant: "adam" is adamw, "gpu" is not tpu.
+# Minimum fraction of equal letters for a suggestion: "adam" suggests adamw, "gpu" not tpu.
 _LIKE = 0.7
-# Of names in a message.
+# Maximum number of names in a message.
 _MOST_NAMES = 12
 
 
 def counted(count: int, noun: str) -> str:
-    """A number of things: "1 shard", "2,000 classes".
+    """A count with its noun: "1 shard", "2,000 classes".
 
     Args:
-        count: how many.
-        noun: what, in the singular; its last word is put into the plural.
+        count: the number.
+        noun: the noun in the singular; its last word is changed to the plural.
     """
     return f"1 {noun}" if count == 1 else f"{count:,} {plural(noun)}"
 
 
 def plural(noun: str) -> str:
-    """More than one of a noun: "shards", "classes", "batches"."""
+    """The plural of a noun: "shards", "classes", "batches"."""
     return noun + ("es" if noun.endswith(("s", "ch")) else "s")
 
 
 def rate(count: float, seconds: float, noun: str) -> str:
-    """A speed to three digits: "0.417 images/s", "1,230 images/s"; "not timed" without time.
+    """A rate with three digits: "0.417 images/s", "1,230 images/s"; "not timed" if it is unknown.
 
     Args:
-        count: how many were done.
-        seconds: in what time.
-        noun: what, in the plural.
+        count: number of items done.
+        seconds: time in seconds.
+        noun: the noun in the plural.
     """
     if seconds <= 0 or not count:
         return "not timed"
@@ -39,7 +39,7 @@ def rate(count: float, seconds: float, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: "40 s", "12 min", "3 h 5 min", "2 d 4 h"."""
+    """A duration in common units: "40 s", "12 min", "3 h 5 min", "2 d 4 h"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -52,13 +52,13 @@ def duration(seconds: float) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The name that was probably meant; empty if none is like it.
+    """The name that was probably meant; empty if none is similar.
 
     Args:
-        name: what was given. Capitals, ``-`` and ``_`` make no difference.
-        names: what there is.
+        name: the given name. Capitals, ``-`` and ``_`` are ignored.
+        names: the known names.
     """
-    # Here, since only a mistake needs it.
+    # Imported here, since only a mistake needs it.
     import difflib
 
     by_letters = {_letters(one): one for one in names}
@@ -67,17 +67,17 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def meant(name: str, names: Iterable[str]) -> str:
-    """The question "did you mean pets?", of ``nearest``; empty if there is none."""
+    """The question "did you mean pets?" for ``nearest``; empty if no name is similar."""
     near = nearest(name, names)
     return f"did you mean {near}?" if near else ""
 
 
 def choose(name: str, names: Iterable[str]) -> str:
-    """What to do about a wrong name: "did you mean pets? choose one of cars, pets and 9 more".
+    """The remedy for a wrong name: "did you mean pets? choose one of cars, pets and 9 more".
 
     Args:
-        name: what was given.
-        names: what there is, in the order of the message; a long list is shortened.
+        name: the given name.
+        names: the known names, in the order of the message; a long list is shortened.
     """
     known = list(names)
     return f"{meant(name, known)} choose one of {listed(known)}".strip()
@@ -87,8 +87,8 @@ def listed(names: Iterable[str], most: int = _MOST_NAMES) -> str:
     """Names joined by commas: "cars, pets and 9 more".
 
     Args:
-        names: all of them.
-        most: how many are shown; the others are counted.
+        names: all names.
+        most: number of names to show; the others are counted.
     """
     known = list(names)
     more = len(known) - most

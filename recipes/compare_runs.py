@@ -1,10 +1,10 @@
-"""Lists runs side by side: how far they are, held-out figures, speed, and what differs.
+"""Compares runs: their progress, held-out figures and speed, and the settings that differ.
 
     python recipes/compare_runs.py runs
     python recipes/compare_runs.py runs/photos runs/others --json=FILE
 
-Takes directories of runs, and folders that hold some. It reads their logs alone, also of runs that
-are under way. evaluate.py --compare puts evaluated runs side by side, with intervals.
+Takes directories of runs, and folders that contain runs. It reads only their logs, so it also works
+for runs in progress. evaluate.py --compare compares evaluated runs, with intervals.
 """
 
 import os
@@ -26,12 +26,12 @@ from align_keras.runs import command
 
 @dataclasses.dataclass(frozen=True)
 class CompareSettings:
-    """Lists runs side by side."""
+    """Compares runs in a table."""
 
     runs: tyro.conf.Positional[tuple[str, ...]]
-    """Directories of runs, or folders that hold some."""
+    """Directories of runs, or folders that contain runs."""
     json: Annotated[str, paths.FILES] = ""
-    """File to write the same into, with all settings and figures, as JSON."""
+    """JSON file for the same information, with all settings and figures."""
 
 
 def main(settings: CompareSettings) -> None:

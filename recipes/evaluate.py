@@ -5,9 +5,9 @@ r"""Evaluates a model by the protocols of the paper: retrieval, zero-shot, probe
     python recipes/evaluate.py --model=runs/photos --suite=small --data=DATA
     python recipes/evaluate.py --compare runs/photos runs/others
 
-Prints a table of the metrics with the level of chance and, if there is one, the paper's figure.
-Writes JSON with CLIP_benchmark's names, the outcome of every query (.npz) and pictures, and for a
-suite a page.
+Prints a table of the metrics with chance levels and, if there are any, the paper's figures. Writes
+JSON with CLIP_benchmark's names, the outcome of every query (.npz) and pictures. For a suite, it
+also writes a page.
 """
 
 import os
@@ -59,7 +59,8 @@ class EvaluateSettings:
     for one data set, or a folder that holds NAME.jsonl or a folder NAME for each data set."""
     split: Annotated[str, COMMON] = ""
     """Split of --data: a TFDS split, a split of Karpathy's file, a value of the table's column
-    split, or a subfolder. Empty: the data set's own test split, or test."""
+    split, or a subfolder. Empty: the data set's own test split, otherwise test.
+    """
     select: tuple[str, ...] = ()
     """Use only the table rows with these values, such as --select kids=False."""
     images: Annotated[str, paths.FILES] = ""
@@ -73,7 +74,8 @@ class EvaluateSettings:
     --train-split."""
     train_split: str = ""
     """Split of the probes' training data, as in --split. Empty: the data set's own training split,
-    or train."""
+    otherwise train.
+    """
 
     prompts: Annotated[tuple[str, ...], Heading("zero-shot")] = ()
     """Prompts, separated by spaces; {} stands for the class name. Empty: CLIP's prompts for the
@@ -96,7 +98,8 @@ class EvaluateSettings:
     """Random seed of the probes' training order and of all sampling."""
     output: Annotated[str, paths.FILES, COMMON] = ""
     """Folder for JSON and pictures. Empty: evaluation/ in the run's directory; for other models, a
-    folder below runs/evaluation/."""
+    folder in runs/evaluation/.
+    """
     json: Annotated[str, paths.FILES] = ""
     """File for the figures of --compare, as JSON."""
 
@@ -105,7 +108,7 @@ def main(settings):
     """Embeds, scores and reports.
 
     Returns:
-        The ``Result`` of a task; the dict of a suite or a comparison.
+        The ``Result`` of a task, or the dict of a suite or a comparison.
     """
     if settings.compare:
         return compare_runs(settings)
@@ -114,7 +117,7 @@ def main(settings):
     from align_keras.evaluation.tasks.evaluate import check_output, evaluate, make_task
     from align_keras.runs.presets import check_model, load_model
 
-    # Before TensorFlow loads, so that missing files are reported at once.
+    # Done before TensorFlow loads, so that missing files are reported at once.
     with concerning("task"):
         task = make_task(settings.task, vars(settings))
     with concerning("model"):
@@ -129,7 +132,7 @@ def main(settings):
     from align_keras.evaluation.fingerprint import fingerprint
     from align_keras.evaluation.tasks.suite import fingerprint_of
 
-    # A suite finds this result by it.
+    # The digest by which a suite recognises this result.
     digest = fingerprint_of(task, data, fingerprint(model))
     result = evaluate(model, task, output, settings.model, data, digest)
     tell_next(settings)
@@ -160,7 +163,7 @@ def evaluate_suite(settings):
 
 
 def tell_next(settings):
-    """Prints commands: to compare the figures with another model's, and to search with this one."""
+    """Prints the commands to compare the figures with another model's, and to search with this one."""
     model = settings.model
     own = settings.output or (model if os.path.isdir(model) else default_output(model))
     compare = next_steps.recipe("evaluate.py", "--compare", str(own), "ANOTHER_RUN")
@@ -169,7 +172,7 @@ def tell_next(settings):
 
 
 def compare_runs(settings):
-    """Prints the figures of evaluated runs side by side; returns them."""
+    """Prints a comparison of evaluated runs; returns it."""
     from align_keras.evaluation.tasks import comparison
 
     with concerning("compare"):
@@ -193,7 +196,7 @@ def parse():
     """Reads the flags, and checks the columns of a table before TensorFlow loads."""
     settings = command.parse(EvaluateSettings, None, description=__doc__)
     check_mode(settings)
-    if ":" in settings.task:  # others read files of their own
+    if ":" in settings.task:  # other tasks read their own files
         needs = "captions" if settings.task.startswith("retrieval") else "class"
         with concerning("data"):
             check_data(settings.data, settings.select, needs)
@@ -201,7 +204,7 @@ def parse():
 
 
 def check_mode(settings):
-    """Raises InputError unless exactly one of task, suite and compare is given, with its flags."""
+    """Raises InputError unless exactly one of task, suite and compare is given, with its own flags."""
     modes = [mode for mode in ("task", "suite", "compare") if getattr(settings, mode)]
     if len(modes) != 1:
         problem = f"{' and '.join(modes)} are given" if modes else "nothing to do"

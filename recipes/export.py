@@ -54,13 +54,13 @@ class ExportSettings:
 
 
 def main(settings):
-    """Loads, exports and says how to serve."""
+    """Loads the model, exports it, and prints how to serve it."""
     from align_keras.export.options import ExportOptions
     from align_keras.export.outputs import CARD, check_output
     from align_keras.export.serving_command import serving_command
     from align_keras.runs.presets import load_model
 
-    # Errors in the flags are reported before TensorFlow loads.
+    # Checked first, so that errors in the flags are reported before TensorFlow loads.
     names = [field.name for field in dataclasses.fields(ExportOptions)]
     arguments = ExportOptions(*(getattr(settings, name) for name in names)).arguments()
     with concerning("output"):

@@ -5,9 +5,9 @@ r"""Fine-tunes the image tower of a trained model to classify, by the paper's re
     python recipes/finetune_classification.py --experiment=small_set \
         --model=runs/photos --task=birds --data=BIRDS/labels.csv
 
-The first phase trains a linear head on the frozen tower, the second all weights. After each phase,
-a table shows the metrics with the level of chance and, if there is one, the paper's figure; JSON
-and pictures are written as by evaluate.py. The result is classifier.keras.
+The first phase trains a linear head on the frozen tower, and the second phase trains all weights.
+After each phase, a table shows the metrics with chance levels and, if there are any, the paper's
+figures. JSON and pictures are written as by evaluate.py. The result is classifier.keras.
 """
 
 import os
@@ -37,7 +37,7 @@ def main(settings):
     """Trains both phases, evaluates after each phase, and saves."""
     from align_keras.runs import inputs
 
-    # Before TensorFlow loads, so that missing files are reported at once.
+    # Done before TensorFlow loads, so that missing files are reported at once.
     inputs.check_classification(settings)
     align_keras.load()
     from align_keras.runs import classification

@@ -6,11 +6,12 @@ r"""Fine-tunes a trained model for retrieval by the paper's recipe.
     python recipes/finetune_retrieval.py --experiment=finetune_coco \
         --model=hf://kakaobrain/align-base --train-data='COCO/train-*.tfrecord'
 
-Training continues with the loss of pretraining and a learning rate of 1e-5 that falls linearly to
-0. Batch size and steps fit the number of training pairs. --experiment=finetune_flickr30k and
-finetune_coco have the paper's: batches of 2,048, and 3,000 or 6,000 steps. prepare_data.py packs an
-image with five captions as five records with the same image_id; they are not each other's
-negatives. The held-out data are also evaluated before the first step.
+Training continues with the loss of pretraining, at a learning rate that falls linearly from 1e-5 to
+zero.
+Batch size and number of steps fit the number of training pairs. --experiment=finetune_flickr30k and
+finetune_coco use the paper's values: batches of 2,048, and 3,000 or 6,000 steps. prepare_data.py
+packs an image with five captions as five records with the same image_id; these are not negatives of
+each other. The held-out data are also evaluated before the first step.
 """
 
 import os
@@ -41,10 +42,10 @@ def main(settings):
     """Trains, evaluates and reports."""
     from align_keras.runs import inputs, tuning_length
 
-    # Before TensorFlow loads, so that missing files are reported at once.
+    # Done before TensorFlow loads, so that missing files are reported at once.
     inputs.check_pretraining(settings)
     given = experiments.given(sys.argv[1:])
-    if "experiment" not in given:  # else its batches and steps are meant
+    if "experiment" not in given:  # otherwise the experiment's batch size and steps are used
         with concerning("train_data"):
             settings, chosen = tuning_length.with_length(settings, given)
         if chosen:
@@ -56,7 +57,7 @@ def main(settings):
 
 
 def tell_next(workdir, settings):
-    """Prints commands for what to do with the run."""
+    """Prints the commands for the next steps."""
     next_steps.show(*next_steps.of_training(workdir, settings.data.eval_data))
 
 

@@ -1,9 +1,9 @@
-"""Checks shards before a long run: what training would skip or refuse, sizes, repeats, speed.
+"""Checks shards before a long run: what training would skip or reject, sizes, repeats, speed.
 
     python recipes/inspect_data.py --data='SHARDS/train-*.tfrecord'
 
-Prints a summary and writes it as JSON beside a picture of random pairs. Exits with 1 if the shards
-are unfit for training.
+Prints a summary, and writes it as JSON together with a picture of random pairs. Exits with 1 if the
+shards are unfit for training.
 """
 
 import os
@@ -32,20 +32,21 @@ class InspectSettings:
     data: Annotated[str, paths.DATA]
     """Quoted pattern of the shards; several are joined by commas."""
     output: Annotated[str, paths.FILES] = ""
-    """Folder for report.json and samples.png. Empty: a folder below inspection/, named after the
-    pattern."""
+    """Folder for report.json and samples.png. Empty: a folder in inspection/, named after the
+    pattern.
+    """
     training: OmitArgPrefixes[TrainingInput] = dataclasses.field(default_factory=TrainingInput)
     sampling: OmitArgPrefixes[Sampling] = dataclasses.field(default_factory=Sampling)
 
 
 def main(settings: InspectSettings) -> None:
-    """Reads, judges, times, writes and prints; exits with 1 if the shards are unfit."""
+    """Inspects the shards, writes and prints the report; exits with 1 if the shards are unfit."""
     from align_keras.data import records
     from align_keras.preprocessing.tokenizer import read_vocabulary
 
     own = paths.file_name_of(paths.absolute(settings.data))
     output = settings.output or f"inspection/{own}"
-    # Before TensorFlow loads, so that missing files are reported at once.
+    # Done before TensorFlow loads, so that missing files are reported at once.
     with errors.concerning("data"):
         shards = records.find_shards(settings.data)
     if settings.training.vocabulary:

@@ -1,4 +1,4 @@
-r"""Turns raw pairs of images and alt-texts into shards for ``pretrain.py``.
+r"""Converts raw pairs of images and alt-texts to shards for ``pretrain.py``.
 
     python recipes/prepare_data.py --captions=DIR/captions.jsonl \
         --output=SHARDS/train
@@ -7,7 +7,7 @@ r"""Turns raw pairs of images and alt-texts into shards for ``pretrain.py``.
     python recipes/prepare_data.py --source='CRAWL/*.tar' --rules=paper \
         --output=SHARDS/train
 
-A report with pictures counts the dropped pairs under the rules that dropped them.
+A report with pictures shows how many pairs each rule dropped.
 """
 
 import os
@@ -96,14 +96,16 @@ class PrepareSettings:
     paper."""
 
     table_only: Annotated[bool, Heading("output")] = False
-    """Open no image and write no shards: list the kept pairs in OUTPUT-kept.jsonl with url and
-    caption, for example to download the images with img2dataset."""
+    """Open no images and write no shards: list the kept pairs in OUTPUT-kept.jsonl with url and
+    caption, for example to download the images with img2dataset.
+    """
     shard_size: int = 4_096
     """Records per shard."""
     seed: int = 0
     """Random seed of the order of the records."""
     engine: Literal["single_machine", "beam"] = "single_machine"
-    """Where the work runs: on this machine, or with Apache Beam. The shards are the same."""
+    """Engine that applies the rules: this machine, or Apache Beam. The shards do not depend on it.
+    """
     beam_options: tuple[str, ...] = ()
     """Options of the Beam pipeline, such as --runner=DataflowRunner. Options can also follow -- at
     the end of the command."""
@@ -124,7 +126,7 @@ def main(settings: PrepareSettings) -> None:
     )
     rules = choose_rules(settings)
     columns = choose_columns(settings)
-    # Before TensorFlow loads, so that missing files are reported at once.
+    # Done before TensorFlow loads, so that missing files are reported at once.
     evaluation_images = open_evaluation_images(settings)
     if settings.near_duplicate_model:
         with errors.concerning("near_duplicate_model"):
@@ -174,7 +176,7 @@ def choose_rules(settings: PrepareSettings) -> filters.Rules:
 
 
 def open_evaluation_images(settings: PrepareSettings) -> Any:
-    """The images whose near-duplicates are dropped, or None."""
+    """The evaluation images whose near-duplicates are dropped, or None."""
     from align_keras.data import examples
 
     if not settings.evaluation_images:
@@ -196,13 +198,13 @@ def open_evaluation_images(settings: PrepareSettings) -> Any:
 def parse(arguments: Sequence[str] | None = None) -> PrepareSettings:
     """The settings of a command line; arguments after ``--`` are options of Beam.
 
-    Checks the columns of a table, before TensorFlow loads.
+    Checks the columns of a table before TensorFlow loads.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     end = arguments.index("--") if "--" in arguments else len(arguments)
     settings = command.parse(PrepareSettings, arguments[:end], description=__doc__)
     columns = choose_columns(settings)
-    # Remote paths are checked later: they need TensorFlow.
+    # Remote paths are checked later, since they need TensorFlow.
     if settings.captions and not paths.is_remote(settings.captions):
         with errors.concerning("captions"):
             check_columns(settings.captions, columns, ("image", "captions"))

@@ -6,7 +6,7 @@ r"""Pretrains ALIGN on shards of image-text pairs, and evaluates the model.
     python recipes/pretrain.py --model=runs/photos --workdir=runs/longer \
         --train-data='DIR/train-*.tfrecord'
 
-Without --train-data the default experiment, quickstart, renders its own scenes.
+Without --train-data, the default experiment, quickstart, renders its own scenes.
 """
 
 import os
@@ -30,7 +30,7 @@ def main(settings):
     """Trains, evaluates and reports."""
     from align_keras.runs import inputs
 
-    # Before TensorFlow loads, so that missing files are reported at once.
+    # Done before TensorFlow loads, so that missing files are reported at once.
     inputs.check_pretraining(settings)
     align_keras.load()
     from align_keras.runs import pretraining
@@ -39,7 +39,7 @@ def main(settings):
 
 
 def tell_next(workdir, settings):
-    """Prints commands for what to do with the run."""
+    """Prints the commands for the next steps."""
     held_out = next_steps.held_out_of(workdir, settings.data.eval_data, settings.data.train_data)
     next_steps.show(*next_steps.of_training(workdir, held_out))
 

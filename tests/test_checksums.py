@@ -32,7 +32,7 @@ def test_each_file_that_is_not_as_it_was_written_is_named(folder):
     assert found(folder) == [
         f"{folder}/a: damaged: its checksum has changed; {remedy}",
         f"{folder}/b: damaged: 7 bytes, not the 12 that were written; {remedy}",
-        f"{folder}/below/c: it is gone, 18 bytes were written; {remedy}",
+        f"{folder}/below/c: it is missing; 18 bytes were written; {remedy}",
     ]
     with pytest.raises(InputError, match="/a: damaged"):
         checksums.check(folder)

@@ -1,1 +1,1 @@
-"""How good the embeddings are."""
+"""Measures how good the embeddings of a model are."""

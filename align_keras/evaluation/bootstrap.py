@@ -14,17 +14,18 @@ _RANKS = re.compile(r"(.+_)?rank")
 
 @dataclasses.dataclass(frozen=True)
 class Hits:
-    """Which queries were answered right."""
+    """Which queries were answered correctly."""
 
     right: np.ndarray
     """Bool, ``(queries,)``."""
     groups: np.ndarray
-    """Integers, ``(queries,)``: queries of one group, such as the captions of one image, are drawn
-    together, since their outcomes depend on each other."""
+    """Integers, ``(queries,)``. Queries of one group, such as the captions of one image, are drawn
+    together, since their outcomes are correlated.
+    """
 
     @property
     def mean(self) -> float:
-        """The metric."""
+        """The mean over the queries, which is the metric."""
         return float(np.mean(self.right))
 
 
@@ -32,8 +33,9 @@ def hits_of(outcomes: Mapping[str, np.ndarray]) -> dict[str, Hits]:
     """The hits of every metric that is a mean over queries.
 
     Args:
-        outcomes: as in ``Result.outcomes``: ``i2t_rank`` gives ``i2t_recall_at_1`` and so on,
-            ``rank`` gives ``top_1`` and ``top_5``, an array of bools the metric of its name.
+        outcomes: as in ``Result.outcomes``. ``i2t_rank`` gives ``i2t_recall_at_1`` and so on,
+            ``rank`` gives ``top_1`` and ``top_5``, and an array of bools gives the metric of its
+            name.
     """
     found = {}
     for name, values in outcomes.items():
@@ -51,13 +53,13 @@ def hits_of(outcomes: Mapping[str, np.ndarray]) -> dict[str, Hits]:
 def bootstrap_means(
     right: np.ndarray, groups: np.ndarray | Sequence[int], samples: int = 1_000, seed: int = 0
 ) -> np.ndarray:
-    """Means over queries whose groups are drawn with repetition.
+    """Means over bootstrap samples of queries, with groups drawn with replacement.
 
     Args:
-        right: values, ``(queries,)`` or ``(runs, queries)``: all runs get the same draws.
+        right: values, ``(queries,)`` or ``(runs, queries)``. All runs get the same samples.
         groups: integers, ``(queries,)``.
-        samples: how often the groups are drawn.
-        seed: decides the draws.
+        samples: number of samples.
+        seed: decides the samples.
 
     Returns:
         ``(samples,)`` or ``(runs, samples)``.

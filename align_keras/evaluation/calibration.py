@@ -1,4 +1,4 @@
-"""Whether a classifier is as often right as it claims, as pure functions on arrays."""
+"""Compares a classifier's confidence with its accuracy, as pure functions on arrays."""
 
 from typing import NamedTuple
 
@@ -6,21 +6,21 @@ import numpy as np
 
 
 class Bin(NamedTuple):
-    """Predictions with about the same confidence."""
+    """Predictions with similar confidence."""
 
     count: int
     confidence: float
-    """Their mean; 0 if there are none."""
+    """Mean confidence; 0 if the bin is empty."""
     accuracy: float
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray, num_bins: int = 10) -> list[Bin]:
-    """Predictions in bins of equal width by their confidence (Guo et al., 2017).
+    """Groups predictions into bins of equal width by confidence (Guo et al., 2017).
 
     Args:
         confidence: probabilities of the predicted classes, ``(images,)``.
-        right: bool, ``(images,)``.
-        num_bins: between 0 and 1.
+        right: whether each prediction is right, bool, ``(images,)``.
+        num_bins: number of bins between 0 and 1.
     """
     places = np.minimum((np.asarray(confidence) * num_bins).astype(int), num_bins - 1)
     bins = []
@@ -33,6 +33,6 @@ def reliability(confidence: np.ndarray, right: np.ndarray, num_bins: int = 10) -
 
 
 def expected_error(bins: list[Bin]) -> float:
-    """The expected calibration error: the bins' gaps between confidence and accuracy, weighted."""
+    """The expected calibration error: the weighted mean gap between confidence and accuracy."""
     total = sum(own.count for own in bins)
     return sum(own.count * abs(own.confidence - own.accuracy) for own in bins) / max(1, total)

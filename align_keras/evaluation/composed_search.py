@@ -9,18 +9,17 @@ def compose(
     text_weight: float = 2.0,
     image_weight: float = 1.0,
 ) -> np.ndarray:
-    """The embedding of "this image, but ..." queries.
+    """The embeddings of queries such as "this image, but ...".
 
     Args:
         image_embeddings: ``(queries, dim)``, or ``(dim,)`` for the same image in every query.
         text_embeddings: ``(queries, dim)``, or ``(dim,)``.
-        text_weight: the paper scales the text by 2; below 0 what the text says is taken away
-            from the image.
+        text_weight: the paper uses 2. A negative weight subtracts the text from the image.
         image_weight: 1 in the paper.
 
     Returns:
-        Both normalised, weighted and summed, then of unit norm, ``(queries, dim)`` or ``(dim,)``:
-        similarities to it rank images as a search does.
+        Both embeddings, normalised, weighted, summed and normalised again: ``(queries, dim)`` or
+        ``(dim,)``. Images are ranked by their similarity to the result.
     """
     return _normalised(
         image_weight * _normalised(image_embeddings) + text_weight * _normalised(text_embeddings)

@@ -1,4 +1,4 @@
-"""Which classes are taken for which: a table of the most confused pairs, and a picture."""
+"""Which classes are confused: a table of the most confused pairs, and a picture."""
 
 from collections.abc import Sequence
 
@@ -10,23 +10,23 @@ from matplotlib.figure import Figure
 from align_keras import figures
 from align_keras.paths import AnyPath
 
-#: Classes of a picture; above it names an axis tick would not be readable.
+#: Maximum number of classes in a picture; with more, the names at the axes would be unreadable.
 MAX_CLASSES = 40
 _MAX_NAME = 28
-# Shares below it would be shown as 0%.
+# Smaller fractions would be displayed as 0%.
 _LEAST_SHARE = 0.005
 
 
 def most_confused(matrix: np.ndarray, count: int) -> list[tuple[int, int]]:
-    """The pairs of a class and another one that most of its images were taken for.
+    """The most frequent pairs of a true class and a wrongly predicted class.
 
     Args:
-        matrix: as of ``zero_shot.confusion_matrix``.
-        count: pairs, at most.
+        matrix: result of ``zero_shot.confusion_matrix``.
+        count: maximum number of pairs.
 
     Returns:
-        ``(class, predicted)``, the pair with the most images first; of equal numbers, the pair
-        with the larger share of its class.
+        ``(class, predicted)``, the pair with the most images first. Ties are ordered by the
+        fraction of the class's images.
     """
     wrong = np.array(matrix)
     np.fill_diagonal(wrong, 0)
@@ -37,12 +37,12 @@ def most_confused(matrix: np.ndarray, count: int) -> list[tuple[int, int]]:
 
 
 def format_confused(matrix: np.ndarray, class_names: Sequence[str], count: int = 10) -> str:
-    """The most confused pairs as a table; empty without a mistake.
+    """The most confused pairs as a table; empty if there are no mistakes.
 
     Args:
-        matrix: as of ``zero_shot.confusion_matrix``.
+        matrix: result of ``zero_shot.confusion_matrix``.
         class_names: strings.
-        count: pairs, at most.
+        count: maximum number of pairs.
     """
     pairs = most_confused(matrix, count)
     if not pairs:
@@ -57,29 +57,28 @@ def format_confused(matrix: np.ndarray, class_names: Sequence[str], count: int =
 
 
 def classes_to_draw(matrix: np.ndarray, most: int = MAX_CLASSES) -> np.ndarray:
-    """The classes of a picture, in their order: all, or those of the most confused pairs.
+    """The classes in a picture, in their order: all classes, or those of the most confused pairs.
 
-    A class that has no image, and that no image was taken for, is left out.
+    Classes without images that are never predicted are left out.
     """
     present = np.flatnonzero(matrix.sum(0) + matrix.sum(1))
     if len(present) <= most:
         return present
     pairs = most_confused(matrix, matrix.size)
-    # Where few pairs are confused, the first other classes fill the picture.
+    # If few pairs are confused, the first other classes fill the picture.
     ordered = [place for pair in pairs for place in pair] + present.tolist()
     return np.sort(list(dict.fromkeys(ordered))[:most])
 
 
 def draw_confusion(path: str | AnyPath, matrix: np.ndarray, class_names: Sequence[str]) -> None:
-    """Draws which classes (rows) are taken for which (columns), in per cent of each row.
+    """Draws which classes (rows) are predicted as which (columns), in per cent of each row.
 
-    Above ``MAX_CLASSES`` the classes of the most confused pairs are drawn, and a column "others"
-    holds what was taken for the rest.
+    With more than ``MAX_CLASSES`` classes, only those of the most confused pairs are drawn. A
+    column "others" then counts predictions of the remaining classes.
 
     Args:
-        path: of the PNG.
-        matrix: as of ``zero_shot.confusion_matrix``; classes without images are left out of the
-            rows.
+        path: path of the PNG.
+        matrix: result of ``zero_shot.confusion_matrix``; classes without images have no row.
         class_names: strings.
     """
     columns = classes_to_draw(matrix)

@@ -1,8 +1,8 @@
-"""Crisscrossed Captions (Parekh et al., 2021): people's judgements of COCO's test pairs.
+"""Crisscrossed Captions (Parekh et al., 2021): human judgements of pairs from COCO's test set.
 
-Of two captions (STS), two images (SIS) and a caption and an image (SITS), from 0 to 5. They give
-correlations with a model's similarities, and further right answers to the four retrieval tasks.
-Pure functions on arrays, and a reader of the published files.
+Pairs of two captions (STS), two images (SIS), or a caption and an image (SITS) are rated from 0 to
+5. The ratings are correlated with a model's similarities, and give further correct answers for the
+four retrieval tasks. This module has pure functions on arrays, and a reader of the published files.
 """
 
 import csv
@@ -14,7 +14,7 @@ import numpy as np
 from align_keras import files, paths, progress
 from align_keras.errors import InputError, MissingInputError, Place
 
-# Pairs judged so or higher are right answers to each other.
+# Pairs with at least this rating are correct answers for each other.
 POSITIVE_FROM = 3.0
 _COLUMNS = {
     "sts": ("caption1", "caption2"),
@@ -26,20 +26,20 @@ _COLUMNS = {
 def read_judgements(
     directory: str | paths.AnyPath, kind: str, split: str = "test"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Reads ``KIND_SPLIT.csv``, or the same ``.gz``, of the published data.
+    """Reads ``KIND_SPLIT.csv``, or the same file with ``.gz``, of the published data.
 
     Args:
-        directory: holds the files.
+        directory: folder of the files.
         kind: ``sts``, ``sis`` or ``sits``.
         split: ``val`` or ``test``.
 
     Returns:
-        ``(first, second, scores)``: ids of COCO (of an annotation for a caption), integers
-        ``(pairs,)``, and judgements ``(pairs,)``. In SITS the caption is the first.
+        ``(first, second, scores)``: COCO's ids (of annotations for captions), integers
+        ``(pairs,)``, and ratings ``(pairs,)``. In SITS the caption comes first.
 
     Raises:
-        MissingInputError: if there is no such file.
-        InputError: if it is not such a table.
+        MissingInputError: if the file does not exist.
+        InputError: if the file is not such a table.
     """
     plain = paths.path_of(directory) / f"{kind}_{split}.csv"
     found = [path for path in (plain, plain.with_name(plain.name + ".gz")) if path.is_file()]
@@ -68,7 +68,7 @@ def read_judgements(
 
 
 def coco_id(name: str) -> int:
-    """COCO's number in ``COCO_val2014_000000205866.jpg`` or ``COCO_val2014:sentid:732091``."""
+    """COCO's id in ``COCO_val2014_000000205866.jpg`` or ``COCO_val2014:sentid:732091``."""
     return int(name.rpartition(":")[2].rpartition("_")[2].removesuffix(".jpg"))
 
 
@@ -79,14 +79,14 @@ def positive_places(
     first_ids: np.ndarray | Sequence[int],
     second_ids: np.ndarray | Sequence[int],
 ) -> list[list[int]]:
-    """For each of ``first_ids``, the places among ``second_ids`` that were judged right.
+    """For each of ``first_ids``, the indices of the ``second_ids`` that were rated correct.
 
     Args:
         first: ids, ``(pairs,)``.
         second: ids, ``(pairs,)``.
-        scores: judgements, ``(pairs,)``.
+        scores: ratings, ``(pairs,)``.
         first_ids: the queries, ``(queries,)``.
-        second_ids: the candidates, ``(keys,)``; judged pairs of others are left out.
+        second_ids: the candidates, ``(keys,)``; pairs with other ids are ignored.
 
     Returns:
         A list of sorted integer lists.
@@ -102,7 +102,7 @@ def positive_places(
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's rank correlation; equal values get the mean of their ranks."""
+    """Spearman's rank correlation; ties get the mean of their ranks."""
     x, y = (_mean_ranks(np.asarray(values, float)) for values in (x, y))
     x, y = x - x.mean(), y - y.mean()
     scale = np.sqrt((x @ x) * (y @ y))
@@ -121,17 +121,17 @@ def bootstrap_correlation(
     samples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Spearman's correlation of similarities with judgements, as the paper of the data does.
+    """Spearman's correlation of similarities with ratings, as in the paper of the data set.
 
-    A sample takes half of the queries, without repetition, and for each one of the items that
-    it was judged with.
+    A sample takes half of the queries, without repetition, and for each query one of the items that
+    it was rated with.
 
     Args:
         queries: ids, ``(pairs,)``; the first of each pair is the query.
         similarities: similarities of a model, ``(pairs,)``.
-        scores: judgements, ``(pairs,)``.
-        samples: how many.
-        seed: decides what is sampled.
+        scores: ratings, ``(pairs,)``.
+        samples: number of samples.
+        seed: decides the samples.
 
     Returns:
         ``(mean, deviation)`` over the samples.

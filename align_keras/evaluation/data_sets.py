@@ -1,4 +1,4 @@
-"""The data sets that papers report, as plain data: where TFDS has them, prompts, figures."""
+"""The data sets in papers, as plain data: TFDS names, prompts and the paper's figures."""
 
 import dataclasses
 import functools
@@ -17,34 +17,35 @@ DEFAULT_PROMPTS = ("a photo of a {}.",)
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """A known data set."""
+    """What is known about a data set."""
 
     tfds: str = ""
-    """Its name in TensorFlow Datasets; empty where it is not there."""
+    """Name in TensorFlow Datasets; empty if it is not there."""
     split: str = "test"
     """Split to evaluate."""
     train_split: str = "train"
     """Split to train probes on."""
     prompts: str = ""
-    """Name of its prompts in ``clip_prompts/templates.json``; empty: ``DEFAULT_PROMPTS``."""
+    """Name of the prompts in ``clip_prompts/templates.json``; empty for ``DEFAULT_PROMPTS``."""
     class_names: str = ""
-    """Its names in ``clip_prompts/class_names.json``; empty: the data's own."""
+    """Name of the class names in ``clip_prompts/class_names.json``; empty for the data's own names.
+    """
     only_present: bool = False
-    """Whether only classes that have images take part, as of ImageNet-A's 200 of 1,000."""
+    """Whether to use only classes that have images, such as the 200 of 1,000 in ImageNet-A."""
     fold_size: int = 0
-    """Images of a fold that is reported beside the whole (COCO 1K)."""
+    """Number of images per fold, for results by fold besides those on all images (COCO 1K)."""
     paper: dict[str, float] = dataclasses.field(default_factory=dict)
-    """The paper's figures, by the names of ``metrics.TITLES``."""
+    """The paper's figures, under the names in ``metrics.TITLES``."""
 
 
 def _recalls(*percents: float) -> dict[str, float]:
-    """Recalls at 1, 5 and 10: three from image to text, three from text to image."""
+    """Recall at 1, 5 and 10, first from image to text, then from text to image."""
     return {name: percent / 100 for name, percent in zip(RECALLS, percents, strict=True)}
 
 
-# The figures are of the headline model, EfficientNet-L2 and BERT-Large, zero-shot unless their
-# names say otherwise. Nearest neighbours are of the ablation with B7 and BERT-base, Multi30K's of
-# the multilingual model.
+# The figures are those of the paper's main model, EfficientNet-L2 and BERT-Large. They are
+# zero-shot unless their names say otherwise. Nearest-neighbour figures are from the ablation with
+# B7 and BERT-base, those of Multi30K from the multilingual model.
 _IMAGENET: dict[str, Any] = {"prompts": "imagenet1k", "class_names": "imagenet1k"}
 DATA_SETS = {
     "flickr8k": DataSet(),
@@ -117,7 +118,7 @@ DATA_SETS = {
 
 
 def known(name: str) -> DataSet:
-    """The known facts about a data set; an empty ``DataSet`` for other names."""
+    """What is known about a data set; an empty ``DataSet`` for other names."""
     return DATA_SETS.get(name, DataSet())
 
 
@@ -128,24 +129,24 @@ def _shipped(name: str) -> str:
 
 
 def prompts_of(name: str) -> tuple[str, ...]:
-    """The templates of a data set, a tuple of strings with ``{}`` for the class name."""
+    """The prompts of a data set, a tuple of strings with ``{}`` for the class name."""
     key = known(name).prompts
     return tuple(json.loads(_shipped("templates.json"))[key]) if key else DEFAULT_PROMPTS
 
 
 def class_names_of(name: str) -> list[str] | None:
-    """CLIP's class names of a data set in the order of its labels; None where it has none."""
+    """CLIP's class names of a data set, in the order of its labels; None if there are none."""
     key = known(name).class_names
     return json.loads(_shipped("class_names.json"))[key] if key else None
 
 
 def read_names(path: str | paths.AnyPath) -> list[str]:
-    """The lines of a text file, less empty ones at its end.
+    """The lines of a text file, without empty ones at the end.
 
     Raises:
-        MissingInputError: if there is no such file.
-        InputError: if it is not UTF-8, or a line between others is empty: the names after it
-            would take the places before theirs.
+        MissingInputError: if the file does not exist.
+        InputError: if the file is not UTF-8, or has an empty line between others, which would shift
+            the names after it.
     """
     lines = read_lines(path)
     while lines and not lines[-1]:
@@ -163,7 +164,7 @@ def read_lines(path: str | paths.AnyPath) -> list[str]:
     if not found.is_file():
         raise MissingInputError("no such file", place, "give a text file with one name per line")
     try:
-        # Not `splitlines`: it also divides at letters that a line may hold.
+        # Not `splitlines`, which also splits at characters that may occur inside a line.
         with files.opened(found, encoding="utf-8-sig") as file:
             return [line.strip() for line in file]
     except UnicodeDecodeError:
@@ -173,5 +174,5 @@ def read_lines(path: str | paths.AnyPath) -> list[str]:
 
 
 def imagenet_wnids() -> list[str]:
-    """ImageNet's names of its folders, ``n01440764`` and so on, in the order of the labels."""
+    """The names of ImageNet's folders, ``n01440764`` and so on, in the order of the labels."""
     return _shipped("imagenet_wnids.txt").split()

@@ -1,4 +1,4 @@
-"""Embeds what is evaluated, each image and each caption once, and keeps class weights on disk."""
+"""Embeds the evaluation data, each image and caption once, and caches class weights on disk."""
 
 import dataclasses
 import hashlib
@@ -22,7 +22,7 @@ from align_keras.preprocessing.decoding.faults import FORMATS, fault_of
 from align_keras.preprocessing.double_buffer import prepared_batches
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
-#: Embeds crops, such as ``model.encode_images``, which names the arguments.
+#: A function that embeds crops, with the arguments of ``model.encode_images``.
 Encode = Callable[..., np.ndarray]
 _DIGEST = hashlib.sha256().digest_size
 
@@ -36,13 +36,13 @@ class Pairs:
     texts: np.ndarray
     """``(texts, dim)``."""
     image_of_text: np.ndarray
-    """The place of each caption's image, ``(texts,)``."""
+    """The index of each caption's image, ``(texts,)``."""
     captions: list[str]
     """``(texts,)``."""
 
 
 def embed_pairs(model: Any, examples: Iterable[Example], batch_size: int = 64) -> Pairs:
-    """Embeds images and their captions; examples with the same image id are one image.
+    """Embeds images and their captions. Examples with the same image id are one image.
 
     Raises:
         InputError: if an image does not decode or has no caption, or a caption is not text.
@@ -67,9 +67,9 @@ def embed_pairs(model: Any, examples: Iterable[Example], batch_size: int = 64) -
     missing = sorted(set(range(len(rows))) - set(rows_of_texts))
     if missing:
         raise InputError(
-            f"no caption, as have {len(missing):,} of {len(rows):,} images",
+            f"no caption; {len(missing):,} of {len(rows):,} images have none",
             places[missing[0]],
-            "retrieval needs one of each",
+            "retrieval needs a caption for every image",
         )
     return Pairs(images, embed_texts(model, captions), np.array(rows_of_texts, int), captions)
 
@@ -83,17 +83,17 @@ def embed_images(
     """Embeds the images of examples.
 
     Args:
-        encode: takes crops, uint8, ``(batch, size, size, 3)``, with ``batch_size`` and
-            ``cropped=True``.
-        examples: read once.
-        preprocessor: crops.
+        encode: embeds crops, uint8, ``(batch, size, size, 3)``; it is called with ``batch_size``
+            and ``cropped=True``.
+        examples: examples; they are iterated over once.
+        preprocessor: crops the images.
         batch_size: images at a time.
 
     Returns:
         float32, ``(images, dim)``.
 
     Raises:
-        InputError: if an image cannot be read or does not decode, or there is none.
+        InputError: if an image cannot be read or decoded, or there are no images.
     """
     batches = prepared_batches(
         examples, lambda example: decode_crop(example, preprocessor), batch_size
@@ -103,12 +103,12 @@ def embed_images(
         for batch in batches
     ]
     if not parts:
-        raise InputError("there is no image in it")
+        raise InputError("there are no images in the data")
     return np.concatenate(parts)
 
 
 def watched(examples: Iterable[Example]) -> Iterable[Example]:
-    """Shows how many examples have been taken to be embedded."""
+    """Shows progress while examples are embedded."""
     total = None
     if isinstance(examples, Sized):
         total = len(examples)
@@ -118,12 +118,12 @@ def watched(examples: Iterable[Example]) -> Iterable[Example]:
 
 
 def decode_crop(example: Example, preprocessor: AlignPreprocessor) -> np.ndarray:
-    """An example's image, cropped: uint8, ``(size, size, 3)``; InputError if there is none."""
+    """An example's image, cropped: uint8, ``(size, size, 3)``; InputError if it cannot be read."""
     return decode_bytes(example.read_image(), example.place, preprocessor)
 
 
 def decode_bytes(encoded: bytes, place: Place, preprocessor: AlignPreprocessor) -> np.ndarray:
-    """An encoded image, cropped: uint8, ``(size, size, 3)``; InputError if it does not decode."""
+    """An encoded image, cropped: uint8, ``(size, size, 3)``; InputError if decoding fails."""
     try:
         return preprocessor.decode_centre_crop(tf.constant(encoded)).numpy()
     except tf.errors.InvalidArgumentError as error:
@@ -131,7 +131,7 @@ def decode_bytes(encoded: bytes, place: Place, preprocessor: AlignPreprocessor) 
 
 
 def embed_texts(model: Any, captions: Sequence[str], batch_size: int = 256) -> np.ndarray:
-    """Embeds captions; equal ones once, so that they tie exactly.
+    """Embeds captions. Equal captions are embedded once, so that they tie exactly.
 
     Returns:
         float32, ``(captions, dim)``.
@@ -147,15 +147,14 @@ def class_weights(
     prompts: Sequence[str],
     cache: str | AnyPath = "",
 ) -> np.ndarray:
-    """Embeds classes, the mean of their prompts normalised, or finds them on disk.
+    """Embeds classes as the normalised means of their prompts, or reads them from a cache.
 
     Args:
         model: an ``AlignDualEncoder``.
         class_names: the classes.
         prompts: strings with ``{}`` for the name.
-        cache: a folder for what was embedded before; empty for none. A file is found by the
-            model's fingerprint, the filled prompts and their word pieces; a damaged one is made
-            again.
+        cache: a folder for cached results; empty for no cache. A file is identified by the model's
+            fingerprint, the filled prompts and their word pieces. Damaged files are computed again.
 
     Returns:
         float32, unit norm, ``(classes, dim)``.
@@ -178,14 +177,14 @@ def class_weights(
 
 def _cache_key(model: Any, filled: list[str], num_classes: int) -> str:
     digest = hashlib.sha256(json.dumps([fingerprint(model), num_classes, filled]).encode())
-    # Of the same vocabulary another version of the tokenizer may make other word pieces.
+    # With the same vocabulary, another version of the tokenizer may give other word pieces.
     for name, values in sorted(model.preprocessor.tokenize(filled).items()):
         digest.update(name.encode() + np.asarray(values).tobytes())
     return digest.hexdigest()[:32]
 
 
 def _read_classes(path: AnyPath, shape: tuple[int, int]) -> np.ndarray | None:
-    """The result that an earlier evaluation has written; None if there is no sound one."""
+    """The cached result of an earlier evaluation; None if there is no intact one."""
     try:
         data = path.read_bytes()
         if hashlib.sha256(data[:-_DIGEST]).digest() != data[-_DIGEST:]:
@@ -198,7 +197,7 @@ def _read_classes(path: AnyPath, shape: tuple[int, int]) -> np.ndarray | None:
 
 
 def _write_classes(path: Path, classes: np.ndarray) -> None:
-    """Writes a NumPy file with a digest of it behind, which ``np.load`` does not see."""
+    """Writes a NumPy file followed by its digest, which ``np.load`` ignores."""
     file = io.BytesIO()
     np.save(file, classes)
     data = file.getvalue()

@@ -1,4 +1,4 @@
-"""The image tower's features, and a model that computes each image's only once."""
+"""The image tower's features, and a model that computes them once per image."""
 
 import hashlib
 from collections.abc import Callable
@@ -11,9 +11,10 @@ from align_keras.preprocessing import raw_inputs
 
 
 def feature_encoder(model: Any) -> Callable[..., np.ndarray]:
-    """Like ``model.encode_images``, for the image tower's features before the projection.
+    """Like ``model.encode_images``, but returns the image tower's features before the projection.
 
-    The paper's classifiers are trained on them. The function returns float32, ``(images, width)``.
+    The paper trains its classifiers on these features. The returned function gives float32,
+    ``(images, width)``.
     """
     if isinstance(model, EmbedsOnce):
         return model.encode_features
@@ -31,13 +32,13 @@ def feature_encoder(model: Any) -> Callable[..., np.ndarray]:
 
 
 class EmbedsOnce:
-    """A dual encoder that keeps the features of every crop: each image passes the tower once.
+    """A dual encoder that keeps the features of every crop: the tower processes each image once.
 
-    Tasks that share images, in whatever files they lie, share the work. The tower's features are
-    kept, from which the embeddings follow by a product of matrices.
+    Tasks that share images also share the work, even if the images are in different files. The
+    tower's features are kept, since the embeddings follow from them by a matrix product.
 
     Args:
-        model: an ``AlignDualEncoder``; all but its images is asked of it.
+        model: an ``AlignDualEncoder``; everything but images is passed on to it.
     """
 
     def __init__(self, model: Any) -> None:
@@ -50,13 +51,13 @@ class EmbedsOnce:
 
     @property
     def num_embedded(self) -> int:
-        """How many different images have passed the tower."""
+        """The number of different images that the tower has processed."""
         return len(self._features)
 
     def encode_features(
         self, images: np.ndarray, batch_size: int, cropped: bool = True
     ) -> np.ndarray:
-        """The tower's features of crops, uint8: ``(images, width)``."""
+        """The tower's features of uint8 crops: ``(images, width)``."""
         keys = [hashlib.sha256(crop.tobytes()).digest() for crop in images]
         new = {key: row for row, key in enumerate(keys) if key not in self._features}
         if new:
@@ -67,7 +68,7 @@ class EmbedsOnce:
     def encode_images(
         self, images: np.ndarray, batch_size: int = 32, cropped: bool = True
     ) -> np.ndarray:
-        """Like ``AlignDualEncoder.encode_images``, of crops: unit norm, ``(images, dim)``."""
+        """Like ``AlignDualEncoder.encode_images``, for crops: unit norm, ``(images, dim)``."""
         backbone = self._model.backbone
         features = tf.convert_to_tensor(self.encode_features(images, batch_size, cropped))
         if backbone.image_projection is not None:

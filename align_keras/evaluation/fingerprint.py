@@ -1,4 +1,4 @@
-"""Tells models apart by everything that changes an embedding."""
+"""Distinguishes models by everything that affects an embedding."""
 
 import hashlib
 import json
@@ -7,8 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-# Fields of a backbone's config that leave the embeddings of a trained model as they are. Names of
-# modules and layers change without the model; precision is taken from the towers instead.
+# Fields of a backbone's config that do not affect the embeddings of a trained model. Names of
+# modules and layers may change while the model stays the same. Precision is taken from the towers
+# instead.
 _WITHOUT_EFFECT = {
     "batch_norm_momentum",
     "build_config",
@@ -27,7 +28,7 @@ _WITHOUT_EFFECT = {
 
 
 def fingerprint(model: Any) -> str:
-    """64 hexadecimal digits that are the same for two models only if their embeddings are.
+    """64 hexadecimal digits that are equal for two models only if their embeddings are equal.
 
     They are a digest of the weights, the vocabulary, the preprocessing, the options of both towers
     (such as ``num_heads`` or ``approximate_gelu``) and the precision policies.
@@ -39,28 +40,28 @@ def fingerprint(model: Any) -> str:
 
 
 def is_fingerprint_of(found: str, model: Any) -> bool:
-    """Whether a stored fingerprint is the model's.
+    """Whether a stored fingerprint belongs to the model.
 
-    It may have been stored before the towers' options and precision were part of it.
+    Also accepts fingerprints stored before the towers' options and precision were part of them.
     """
     return found in _digests(model)
 
 
 def _digests(model: Any) -> tuple[str, str]:
-    """The fingerprint, and the one without the towers' options and precision."""
+    """The fingerprint, and an older form of it without the towers' options and precision."""
     digest = hashlib.sha256()
     config = {
         name: value
         for name, value in model.preprocessor.get_config().items()
         if name not in ("name", "trainable", "dtype")
-        # Turned on it is left out: fingerprints were stored before it was an option.
+        # Left out if True, since fingerprints were stored before the option existed.
         and (name, value) != ("upright", True)
     }
     digest.update(json.dumps(config, sort_keys=True).encode())
     digest.update(json.dumps(list(model.preprocessor.vocabulary)).encode())
     for weight in model.backbone.weights:
-        # The states of dropout's generators are among them, as integers of four bytes; those of one
-        # byte are quantised kernels.
+        # The weights include the states of dropout's random generators, as four-byte integers.
+        # One-byte integers are quantised kernels.
         if keras.backend.is_float_dtype(weight.dtype) or weight.dtype in ("int8", "uint8"):
             digest.update(np.asarray(weight).tobytes())
     without_options = digest.hexdigest()
@@ -73,7 +74,7 @@ def _digests(model: Any) -> tuple[str, str]:
 
 
 def _with_effect(config: Any) -> Any:
-    """A config, nested, without the fields that leave embeddings as they are."""
+    """A nested config without the fields that do not affect embeddings."""
     if isinstance(config, dict):
         return {
             name: _with_effect(value)

@@ -1,4 +1,4 @@
-"""Evaluates a model on shards of held-out pairs, while it trains and after."""
+"""Evaluates a model on shards of held-out pairs, during and after training."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from align_keras.evaluation.metrics import ACCURACIES
 from align_keras.preprocessing import thumbnails
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
-# Of a sheet: pixels of the longer side.
+# Longer side of a picture on a sheet, in pixels.
 _PICTURE = 320
 
 
@@ -37,7 +37,7 @@ class HeldOutPairs:
         self.dataset = pipeline.evaluation_dataset(counts, preprocessor, batch_size)
         self._counts, self._total = counts, sum(counts.values())
         self._traced: tuple[Any, Callable] | None = None
-        # Row i of the embeddings is record i of the shards.
+        # Row i of the embeddings belongs to record i of the shards.
         read = progress.watch(self._read(), "reading held-out captions", "record", self._total)
         fields = [_text_fields(record) for record in read]
         self.captions = [_text(pair.get("txt", b"")) for pair in fields]
@@ -45,7 +45,7 @@ class HeldOutPairs:
         self.class_names = sorted({name for name in names if name})
         index = {name: i for i, name in enumerate(self.class_names)}
         self.labels = np.array([index.get(name, -1) for name in names])
-        # A whole number, or its digits where it comes from a table of strings.
+        # An integer, or its digits if it comes from a table of strings.
         self.unseen = np.array(
             [_text(pair.get("unseen_class", 0)) not in ("", "0") for pair in fields]
         )
@@ -58,13 +58,13 @@ class HeldOutPairs:
         """Embeds every pair.
 
         Returns:
-            A dict of arrays, one row for each readable pair: ``rows`` (its place among the
-            records), ``image_embeddings``, ``text_embeddings`` ``(pairs, dim)`` and
-            ``groups`` (pairs of one image share one).
+            A dict of arrays with one row for each readable pair: ``rows`` (the index of the
+            record), ``image_embeddings`` and ``text_embeddings``, ``(pairs, dim)``, and ``groups``,
+            which is equal for pairs of the same image.
 
         Raises:
-            InputError: if no pair is readable, or if a shard has changed since it was opened: its
-                pairs would not be those whose captions and classes are known.
+            InputError: if no pair is readable, or a shard has changed since it was opened, so that
+                captions and classes may no longer match.
         """
         outputs = self._predict(model)
         if isinstance(self._counts, ShardCounts):
@@ -72,10 +72,11 @@ class HeldOutPairs:
         valid = outputs["valid"]
         if not valid.any():
             raise InputError(
-                "no pair in it is readable", remedy="check the shards with recipes/inspect_data.py"
+                "none of the pairs is readable",
+                remedy="check the shards with recipes/inspect_data.py",
             )
         rows, image_ids = outputs["positions"][valid], outputs["image_ids"][valid]
-        # A record without an image id is an image of its own.
+        # A record without an image id counts as an image of its own.
         image_ids = np.where(image_ids == 0, -1 - rows, image_ids)
         return {
             "rows": rows,
@@ -97,7 +98,7 @@ class HeldOutPairs:
             return self._predict_alone(model, count)
 
     def _predict_alone(self, model: Any, count: Callable[[int], None]) -> dict[str, np.ndarray]:
-        # Keras would split the data among workers; here every worker embeds all of it.
+        # Keras would split the data among the workers. Here every worker embeds all of it.
         if self._traced is None or self._traced[0] is not model:
             self._traced = model, tf.function(model.predict_step, autograph=False)
         _, predict = self._traced
@@ -110,7 +111,7 @@ class HeldOutPairs:
     def retrieval(
         self, embeddings: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """Recalls of both directions and their chance: two dicts of fractions."""
+        """Recalls in both directions, and their chance levels: two dicts of fractions."""
         return retrieval.retrieval_metrics(
             embeddings["image_embeddings"], embeddings["text_embeddings"], embeddings["groups"]
         )
@@ -118,10 +119,10 @@ class HeldOutPairs:
     def zero_shot(
         self, model: Any, embeddings: Mapping[str, np.ndarray], prompts: Sequence[str]
     ) -> tuple[dict[str, float | None], dict[str, float | None]]:
-        """Top-1 accuracy over the records' ``class_name``, and its chance: two dicts.
+        """Top-1 accuracy on the records' ``class_name``, and its chance level: two dicts.
 
-        ``zero_shot_unseen_top_1`` is that of the records marked ``unseen_class``, among all
-        classes. ``None`` stands for what the records cannot tell.
+        ``zero_shot_unseen_top_1`` is the accuracy on records marked ``unseen_class``, among all
+        classes. A value is ``None`` if the records lack the data for it.
         """
         labels, unseen = self.labels[embeddings["rows"]], self.unseen[embeddings["rows"]]
         metrics: dict[str, float | None] = dict.fromkeys(ACCURACIES)
@@ -141,9 +142,9 @@ class HeldOutPairs:
         return metrics, chance
 
     def images(self, rows: np.ndarray) -> list[np.ndarray]:
-        """The images of some records for a picture: uint8, ``(height, width, 3)``, at most 320.
+        """The images of some records: uint8, ``(height, width, 3)``, at most 320 pixels long.
 
-        One for each of ``rows``, upright and in its own shape.
+        Returns one image for each of ``rows``, upright and in its aspect ratio.
         """
         wanted = set(np.asarray(rows).tolist())
         images = {}
@@ -154,7 +155,7 @@ class HeldOutPairs:
 
 
 def _text_fields(record: bytes | None) -> dict[str, Any]:
-    """A record's fields but its image, which would fill the memory; {} for no record."""
+    """A record's fields without the image, which would fill memory; {} for no record."""
     try:
         fields = records.parse_pair(record) if record is not None else {}
     except ValueError:

@@ -1,6 +1,6 @@
-"""The names of metrics, with their titles: one vocabulary for logs, tables and JSON.
+"""The names and titles of metrics, for logs, tables and JSON.
 
-``i2t``: images are queries, texts are retrieved; ``t2i``: the other way round.
+``i2t``: In ``i2t``, images are queries and texts are retrieved; in ``t2i``, the reverse.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ _WAYS = {
     "t2t": "text to text",
     "i2i": "image to image",
 }
-#: What a run reports about held-out pairs.
+#: Metrics that a run reports on held-out pairs.
 RECALLS = tuple(f"{way}_recall_at_{k}" for way in ("i2t", "t2i") for k in RECALL_AT)
-#: What a run reports about held-out pairs with class names.
+#: Metrics that a run reports on held-out pairs with class names.
 ACCURACIES = ("zero_shot_top_1", "zero_shot_unseen_top_1")
 TITLES = {
     **{f"{way}_recall_at_{k}": f"{title} R@{k}" for way, title in _WAYS.items() for k in RECALL_AT},
@@ -33,7 +33,8 @@ TITLES = {
     "sis_spearman": "SIS, two images",
     "sits_spearman": "SITS, caption and image",
 }
-# CLIP_benchmark's "text retrieval" asks with images, its "image retrieval" with texts.
+# CLIP_benchmark calls it "text retrieval" if the queries are images, and "image retrieval" if they
+# are texts.
 _CLIP_BENCHMARK = {
     **{f"i2t_recall_at_{k}": f"text_retrieval_recall@{k}" for k in RECALL_AT},
     **{f"t2i_recall_at_{k}": f"image_retrieval_recall@{k}" for k in RECALL_AT},
@@ -46,17 +47,17 @@ _CLIP_BENCHMARK = {
 
 
 def title_of(name: str) -> str:
-    """A metric's title; ``mean_recall_de``, which has none, becomes ``mean recall de``."""
+    """The title of a metric; else its name without underscores, as for ``mean_recall_de``."""
     return TITLES.get(name) or name.replace("_", " ")
 
 
 def json_names(values: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """Metrics under the names that result files use.
+    """Metrics under the names used in result files.
 
     Args:
-        values: by the names of this module.
-        task: CLIP_benchmark's name of the task. Its names are used where it has the task; the
-            recalls of others, such as ``crisscrossed``, are called ``i2t_recall@1``.
+        values: values by the names in this module.
+        task: CLIP_benchmark's name of the task. If CLIP_benchmark has the task, its metric names
+            are used. Recalls of other tasks, such as ``crisscrossed``, are called ``i2t_recall@1``.
     """
     names = {} if task == "crisscrossed" else _CLIP_BENCHMARK
     return {
@@ -66,7 +67,7 @@ def json_names(values: Mapping[str, Any], task: str) -> dict[str, Any]:
 
 
 def names_of_json(values: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """The inverse of ``json_names``: metrics of a result file under the names of this module."""
+    """The inverse of ``json_names``: metrics of a result file under the names in this module."""
     names = {} if task == "crisscrossed" else {own: name for name, own in _CLIP_BENCHMARK.items()}
     return {
         names.get(name) or name.replace("_recall@", "_recall_at_"): value
@@ -75,7 +76,7 @@ def names_of_json(values: Mapping[str, Any], task: str) -> dict[str, Any]:
 
 
 def chief(metrics: Mapping[str, Any]) -> list[str]:
-    """The metrics that a table of many tasks shows: the strictest ones."""
+    """The main metrics of a task, for a table of many tasks: the strictest ones."""
     found = [
         own for own in metrics if own.endswith(("_at_1", "top_1", "spearman", "accuracy", "score"))
     ]

@@ -1,4 +1,4 @@
-"""How well frozen features classify: nearest neighbours and a linear layer, on arrays."""
+"""How well frozen features classify, by nearest neighbours and by a linear layer; on arrays."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,8 @@ from align_keras.errors import InputError
 from align_keras.evaluation import retrieval
 from align_keras.evaluation.metrics import RECALL_AT
 
-#: The paper's for ImageNet: SGD with momentum, 0.2 of the rate every 30 of 100 epochs, no decay.
+#: The paper's settings for ImageNet: SGD with momentum for 100 epochs, no decay. Every 30 epochs,
+#: the learning rate is multiplied by 0.2.
 LEARNING_RATE, MOMENTUM, BATCH_SIZE, EPOCHS, DROP_EVERY, DROP = 0.1, 0.9, 1024, 100, 30, 0.2
 
 
@@ -19,7 +20,7 @@ def nearest_neighbour_ranks(
     train_images: np.ndarray,
     train_labels: np.ndarray | Sequence[int],
 ) -> np.ndarray:
-    """How many training images of other classes are nearer than the nearest of the image's class.
+    """The number of training images of other classes nearer than the nearest of the same class.
 
     Args:
         images: unit norm, ``(images, dim)``.
@@ -28,7 +29,7 @@ def nearest_neighbour_ranks(
         train_labels: integers, ``(train_images,)``.
 
     Returns:
-        Integers from 0 (the best), ``(images,)``. Ties count against.
+        Integers from 0 (the best), ``(images,)``. Ties count as misses.
 
     Raises:
         InputError: if a class has no training image.
@@ -36,7 +37,9 @@ def nearest_neighbour_ranks(
     labels, train_labels = np.asarray(labels), np.asarray(train_labels)
     missing = sorted(set(labels.tolist()) - set(train_labels.tolist()))
     if missing:
-        raise InputError(f"no training image of class {missing[0]}, and of {len(missing)} in all")
+        raise InputError(
+            f"no training image of class {missing[0]} (missing for {len(missing)} in all)"
+        )
     return retrieval.best_positive_ranks(images, train_images, labels, train_labels)
 
 
@@ -46,17 +49,17 @@ def nearest_neighbour_recall(
     train_labels: np.ndarray | Sequence[int],
     ks: Sequence[int] = RECALL_AT,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """The paper's "KNN": is an image's class among those of its ``k`` nearest training images?
+    """The paper's "KNN": whether a nearest training image among the first ``k`` has the same class.
 
     Args:
         ranks: as returned by ``nearest_neighbour_ranks``, ``(images,)``.
         labels: integers, ``(images,)``.
         train_labels: integers, ``(train_images,)``.
-        ks: ranks.
+        ks: numbers of nearest images.
 
     Returns:
-        ``(metrics, chance)``: dicts of fractions named ``knn_recall_at_1`` and so on. Chance is
-        that of training images in random order.
+        ``(metrics, chance)``: dicts of fractions named ``knn_recall_at_1`` and so on. Chance is the
+        recall for training images in random order.
     """
     labels, train_labels = np.asarray(labels), np.asarray(train_labels)
     right = np.bincount(train_labels)[labels]
@@ -77,29 +80,29 @@ def fit_linear_probe(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Trains a linear layer on frozen features by the paper's recipe for ImageNet.
 
-    SGD with momentum 0.9 on the cross-entropy, 100 epochs in batches of 1,024. Chosen here:
-    features are shifted and scaled to mean 0 and deviation 1 of the training images, so that one
-    learning rate suits all towers; an epoch has eight batches at least, for small data sets;
-    images are not augmented, since features are computed once.
+    The recipe is SGD with momentum 0.9 on the cross-entropy, for 100 epochs in batches of 1,024.
+    Three choices are ours. Features are normalised to mean 0 and standard deviation 1 over the
+    training images, so that one learning rate suits all towers. For small data sets, an epoch has
+    at least eight batches. Images are not augmented, since features are computed once.
 
     Args:
         features: ``(images, dim)``.
         labels: integers, ``(images,)``.
-        num_classes: how many classes.
-        learning_rate: at the start.
+        num_classes: number of classes.
+        learning_rate: initial learning rate.
         epochs: passes over the data.
         seed: decides the order of the images.
 
     Returns:
-        ``(weights, bias)``, ``(dim, num_classes)`` and ``(num_classes,)``, for features as they
-        are given here: scores are ``features @ weights + bias``.
+        ``(weights, bias)``, ``(dim, num_classes)`` and ``(num_classes,)``, for unnormalised
+        features: scores are ``features @ weights + bias``.
     """
     features, labels = np.asarray(features, np.float32), np.asarray(labels)
     mean = features.mean(0)
     scale = 1.0 / (features.std(0) + 1e-6)
     rng = np.random.default_rng(seed)
     batch_size = max(1, min(BATCH_SIZE, len(features) // 8))
-    # The bias is the weight of a feature that is always 1.
+    # The bias is the weight of a constant feature of 1.
     weights = np.zeros((features.shape[1] + 1, num_classes), np.float32)
     velocity = np.zeros_like(weights)
     for epoch in progress.watch(range(epochs), "training the linear layer", "epoch", epochs):

@@ -1,4 +1,4 @@
-"""The report of an evaluation: a table, and JSON in CLIP_benchmark's form."""
+"""The report of an evaluation: a table, and JSON in CLIP_benchmark's format."""
 
 import json
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ def format_table(
     chance: Mapping[str, float | None],
     paper: Mapping[str, float | None],
 ) -> str:
-    """Every metric beside its chance and the paper's figure, as text.
+    """Every metric with its chance level and the paper's figure, as text.
 
     Args:
         title: title of the table.
-        metrics: fractions by the names of ``metrics.TITLES``; ranks if the name ends in ``rank``.
-        chance: the metrics of a model without any skill; may lack some.
-        paper: the paper's figures; may lack some.
+        metrics: fractions by the names in ``metrics.TITLES``; ranks if the name ends in ``rank``.
+        chance: the metrics of random guessing; some may be missing.
+        paper: the paper's figures; some may be missing.
     """
     columns = {"model": metrics, "chance": chance, "paper": paper}
-    # A column without any figure would only raise a question.
+    # Columns without any figure are left out.
     columns = {
         head: values
         for head, values in columns.items()
@@ -39,7 +39,7 @@ def format_table(
 
 
 def cell(name: str, value: float | None) -> str:
-    """A metric as tables show it; empty for None."""
+    """A metric as text for a table; empty for None."""
     if value is None:
         return ""
     if name.endswith(("rank", "pairs")):
@@ -58,12 +58,12 @@ def write_json(
     """Writes a result with CLIP_benchmark's names.
 
     Args:
-        path: path of the file; its folder is made.
-        dataset: name.
+        path: path of the file; its folder is created if necessary.
+        dataset: name of the data set.
         model: name or address of the preset.
         task: ``zeroshot_retrieval``, ``zeroshot_classification``, ``linear_probe``, ...
-        metrics: by the names of ``metrics.TITLES``.
-        **others: further metrics, such as ``chance``, counts and texts.
+        metrics: values by the names in ``metrics.TITLES``.
+        **others: further values, such as ``chance``, counts and texts.
     """
     path = paths.path_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)

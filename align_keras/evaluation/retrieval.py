@@ -1,4 +1,4 @@
-"""Retrieval with any number of right answers: ranks, recalls, as pure functions on arrays."""
+"""Retrieval with any number of correct answers: ranks and recalls, as pure functions on arrays."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,8 @@ import numpy as np
 from align_keras import progress
 from align_keras.evaluation.metrics import RECALL_AT
 
-# Scores held at once: 8 bytes each as they are computed, 4 kept, and a few bools.
+# Maximum number of scores held at once: 8 bytes each during the computation, then 4, and a few
+# bools.
 _CHUNK_SCORES = 1 << 23
 
 
@@ -19,16 +20,18 @@ def best_positive_ranks(
     key_groups: np.ndarray | Sequence[int],
     chunk_size: int | None = None,
 ) -> np.ndarray:
-    """How many wrong keys score at least as high as each query's best right one.
+    """For each query, the number of wrong keys that score at least as high as its best right key.
 
-    A tie counts against the model, so that embeddings that are all the same retrieve nothing.
+    A tie counts against the model, so that equal embeddings for everything retrieve nothing.
 
     Args:
         queries: unit-norm embeddings, ``(queries, dim)``.
         keys: unit-norm embeddings, ``(keys, dim)``.
-        query_groups: integers, ``(queries,)``; a key is right if its group is the query's.
+        query_groups: integers, ``(queries,)``; a key is right if it has the same group as the
+            query.
         key_groups: integers, ``(keys,)``.
-        chunk_size: queries scored at a time, which bounds memory; default: 8M scores.
+        chunk_size: number of queries scored at a time, which limits memory; by default 8 million
+            scores.
 
     Returns:
         Integers from 0 (the best), ``(queries,)``.
@@ -39,7 +42,7 @@ def best_positive_ranks(
     query_groups, key_groups = np.asarray(query_groups), np.asarray(key_groups)
     if not np.isin(query_groups, key_groups).all():
         raise ValueError("every query needs a key of the same group")
-    # The keys in the order of their groups: those of one group lie together.
+    # Sorts the keys by group, so that those of one group are adjacent.
     order = np.argsort(key_groups, kind="stable")
     first = np.searchsorted(key_groups[order], query_groups, "left")
     end = np.searchsorted(key_groups[order], query_groups, "right")
@@ -53,13 +56,13 @@ def ranks_among_positives(
     queries_are_keys: bool = False,
     chunk_size: int | None = None,
 ) -> np.ndarray:
-    """Like ``best_positive_ranks``, with each query's right keys listed.
+    """Like ``best_positive_ranks``, with the right keys of each query given as a list.
 
     Args:
         queries: unit-norm embeddings, ``(queries, dim)``.
         keys: unit-norm embeddings, ``(keys, dim)``.
-        positives: for each query the places of its right keys, a sequence of integers.
-        queries_are_keys: whether query i is key i, which is then no answer to it.
+        positives: for each query the indices of its right keys, a sequence of integers.
+        queries_are_keys: whether query i equals key i, which is then not an answer to it.
         chunk_size: as in ``best_positive_ranks``.
 
     Returns:
@@ -75,8 +78,8 @@ def _ranks(
     queries_are_keys: bool,
     chunk_size: int | None,
 ) -> np.ndarray:
-    # A product of float32 is exact in float64, whose sum is then rounded once: equal keys get
-    # equal scores, whereas the order of summing in float32 changes with a key's place in a chunk.
+    # Products of float32 numbers are exact in float64, and the sum is rounded once, so equal keys
+    # get equal scores. In float32, the order of summation would depend on a key's place in a chunk.
     keys = np.asarray(keys, np.float64)
     chunk_size = chunk_size or max(1, _CHUNK_SCORES // max(1, len(keys)))
     ranks = np.full(len(queries), -1)
@@ -92,7 +95,7 @@ def _ranks(
                 right = right[right != row]
             if not len(right):
                 continue
-            # Not `own >= best`: where a model has diverged, NaN must lose too.
+            # Not `own >= best`: with a diverged model, NaN must lose as well.
             best = np.nan_to_num(own[right], nan=-np.inf).max()
             rivals = ~(own < best)
             rivals[right] = False
@@ -103,22 +106,22 @@ def _ranks(
 
 
 def recall_at_k(ranks: np.ndarray, k: int) -> float:
-    """The fraction of queries with a right key among the first ``k``."""
+    """The fraction of queries that have a right key among the first ``k``."""
     return float(np.mean(ranks < k))
 
 
 def median_rank(ranks: np.ndarray) -> float:
-    """The median of the ranks, counted from 1 as the field does."""
+    """The median of the ranks, counted from 1 as is usual."""
     return float(np.median(ranks)) + 1.0
 
 
 def chance_recall_at_k(num_keys: int, num_right: np.ndarray, k: int) -> float:
-    """Expected recall of keys in random order, for queries with ``num_right`` right keys each.
+    """Expected recall for keys in random order, if queries have ``num_right`` right keys each.
 
     Args:
-        num_keys: keys in all.
-        num_right: right keys of each query, ``(queries,)``.
-        k: rank.
+        num_keys: number of keys.
+        num_right: number of right keys of each query, ``(queries,)``.
+        k: rank up to which keys count.
     """
     k = min(k, num_keys)
     numbers, times = np.unique(np.asarray(num_right), return_counts=True)
@@ -129,12 +132,12 @@ def chance_recall_at_k(num_keys: int, num_right: np.ndarray, k: int) -> float:
 def cross_modal_ranks(
     images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Ranks of both directions, where an image may have several captions.
+    """Ranks in both directions; an image may have several captions.
 
     Args:
         images: unit norm, ``(images, dim)``.
         texts: unit norm, ``(texts, dim)``.
-        image_of_text: the place of each caption's image, ``(texts,)``; every image has one.
+        image_of_text: the index of each caption's image, ``(texts,)``; every image has a caption.
 
     Returns:
         A dict of integers: ``i2t`` ``(images,)`` and ``t2i`` ``(texts,)``.
@@ -149,7 +152,7 @@ def cross_modal_ranks(
 def recalls(
     ranks: Mapping[str, np.ndarray], image_of_text: np.ndarray
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Recalls of ``cross_modal_ranks`` and their chance.
+    """Recalls of ``cross_modal_ranks`` and their chance levels.
 
     Returns:
         ``(metrics, chance)``: dicts of fractions named ``i2t_recall_at_1`` and so on.
@@ -170,17 +173,17 @@ def recalls(
 def retrieval_metrics(
     image_embeddings: np.ndarray, text_embeddings: np.ndarray, groups: np.ndarray
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Recalls of both directions over pairs, and their chance.
+    """Recalls over pairs in both directions, and their chance levels.
 
     Args:
         image_embeddings: unit norm, ``(pairs, dim)``.
         text_embeddings: unit norm, ``(pairs, dim)``.
-        groups: integers, ``(pairs,)``: pairs of one image share a group. Its image takes part
-            once, each of its captions counts as right.
+        groups: integers, ``(pairs,)``: pairs of the same image share a group. The image is ranked
+            once, and each of its captions counts as right.
 
     Returns:
-        ``(metrics, chance)``: dicts of fractions named ``i2t_recall_at_1`` and so on; image
-        to text asks with images, text to image with captions.
+        ``(metrics, chance)``: dicts of fractions named ``i2t_recall_at_1`` and so on. In image to
+        text the queries are images, in text to image they are captions.
     """
     _, first, image_of_text = np.unique(groups, return_index=True, return_inverse=True)
     ranks = cross_modal_ranks(image_embeddings[first], text_embeddings, image_of_text)
@@ -193,21 +196,22 @@ def full_metrics(
     image_of_text: np.ndarray | Sequence[int],
     fold_size: int | None = None,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """The metrics of papers on Flickr30K and COCO: recalls, median ranks and the mean recall.
+    """The metrics of papers on Flickr30K and COCO: recalls, median ranks and mean recall.
 
     Args:
         images: unit norm, ``(images, dim)``.
         texts: unit norm, ``(texts, dim)``.
-        image_of_text: the place of each caption's image, ``(texts,)``.
-        fold_size: images per fold; then every figure is the mean over folds of this many images
-            in their order and their captions (COCO's "1K", of five), what is over left out.
+        image_of_text: the index of each caption's image, ``(texts,)``.
+        fold_size: images per fold. If given, every figure is the mean over consecutive folds of
+            this many images with their captions (COCO's "1K" has five); remaining images are
+            ignored.
 
     Returns:
-        ``(metrics, chance)``: as in ``recalls``, and ``mean_recall``, the mean of all six; the
-        metrics alone have ``i2t_median_rank`` and ``t2i_median_rank``.
+        ``(metrics, chance)``: as in ``recalls``, plus ``mean_recall``, the mean of all six recalls.
+        ``metrics`` also has ``i2t_median_rank`` and ``t2i_median_rank``.
 
     Raises:
-        ValueError: if there are fewer images than a fold has.
+        ValueError: if there are fewer images than one fold needs.
     """
     image_of_text = np.asarray(image_of_text)
     size = fold_size or len(images)

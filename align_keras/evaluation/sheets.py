@@ -1,4 +1,4 @@
-"""Draws what a model finds: images of captions, captions of images, classes of images."""
+"""Draws the results of a model: images for captions, captions for images, classes of images."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from align_keras import figures
 from align_keras.paths import AnyPath
 
-#: Pixels ``(height, width, 3)``, uint8 or 0 .. 1, each in its own shape.
+#: Pixels ``(height, width, 3)``, uint8 or 0 .. 1, each image in its aspect ratio.
 Pictures: TypeAlias = Sequence[np.ndarray] | np.ndarray
 
 # Inches.
@@ -22,9 +22,9 @@ _SCORE_WIDTH = 0.6
 _TITLE = 0.25
 _LEGEND = 0.4
 _TEXT_WIDTH = 6.0
-# Of a sheet of classes.
+# For a sheet of classes.
 _CLASS_CELL, _CLASS_PICTURE = 1.8, 1.6
-# Characters that fit beside each other, at 9 and 8 points.
+# Characters per line, at 9 and 8 points.
 _CAPTION_LINE, _TEXT_LINE, _CLASS_LINE = 29, 68, 24
 
 _RIGHT, _WRONG, _SOFT = "tab:green", "tab:red", "dimgrey"
@@ -39,16 +39,16 @@ def draw_retrievals(
     ranks: Sequence[int] | np.ndarray | None = None,
     candidates: int = 0,
 ) -> None:
-    """Draws captions with the images they retrieve, best first; a right one is framed green.
+    """Draws captions with the images they retrieve, best first; a right image has a green frame.
 
     Args:
         path: path of the PNG.
-        captions: strings, one a row.
-        images: of each caption its pictures, as many as there are columns.
+        captions: strings, one per row.
+        images: for each caption its pictures, one per column.
         right: bool, ``(captions, columns)``.
         scores: similarities, ``(captions, columns)``.
-        ranks: of each caption's own image among all, from 0; None if that is not known.
-        candidates: how many images were ranked.
+        ranks: rank of each caption's own image among all images, from 0; None if it is unknown.
+        candidates: number of ranked images.
     """
     rows, columns = right.shape
     lines = [figures.wrap(caption, _CAPTION_LINE) for caption in captions]
@@ -87,16 +87,16 @@ def draw_captions(
     ranks: Sequence[int] | np.ndarray,
     candidates: int,
 ) -> None:
-    """Draws images with the captions they retrieve, best first; a right one is green.
+    """Draws images with the captions they retrieve, best first; right captions are green.
 
     Args:
-        path: of the PNG.
-        images: pictures, one a row.
-        captions: of each image the captions that it finds, as many as there are columns.
+        path: path of the PNG.
+        images: pictures, one per row.
+        captions: for each image the captions that it retrieves, one per column.
         right: bool, ``(images, columns)``.
         scores: similarities, ``(images, columns)``.
-        ranks: of each image's best own caption among all, from 0.
-        candidates: how many captions were ranked.
+        ranks: rank of each image's best own caption among all captions, from 0.
+        candidates: number of ranked captions.
     """
     wrapped = [[figures.wrap(caption, _TEXT_LINE) for caption in own] for own in captions]
     gap, line = 0.06, figures.line_height(9)
@@ -130,14 +130,14 @@ def draw_predictions(
     predictions: Sequence[str],
     columns: int = 8,
 ) -> None:
-    """Draws images with their class and what they were taken for: green where right.
+    """Draws images with their true and predicted classes; green if the prediction is right.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         images: pictures.
-        names: their classes, strings.
-        predictions: what they were taken for, strings.
-        columns: images a row.
+        names: true classes, strings.
+        predictions: predicted classes, strings.
+        columns: images per row.
     """
     titles = [
         figures.wrap(name if name == taken else f"{name}\ntaken for {taken}", _CLASS_LINE)
@@ -157,7 +157,7 @@ def draw_predictions(
             left = _CLASS_CELL * (place - start) + (_CLASS_CELL - _CLASS_PICTURE) / 2
             color = _RIGHT if names[place] == predictions[place] else _WRONG
             middle = left + _CLASS_PICTURE / 2
-            # The last line stands right above the picture.
+            # The last line stands directly above the picture.
             above = top + text - 0.07 - figures.line_height(8) * len(titles[place])
             figures.write(axes, titles[place], middle, above, 8, color=color, ha="center")
             figures.put(axes, images[place], left, top + text, _CLASS_PICTURE)
@@ -174,7 +174,7 @@ def _frame(is_right: bool) -> dict[str, Any]:
 
 
 def _draw_key(axes: Axes, left: float, top: float) -> None:
-    """A small green frame beside the words that say what it means."""
+    """Draws a small green frame for the legend."""
     figures.put(axes, np.ones((1, 1, 3)), left, top, 0.18, edgecolor=_RIGHT, linewidth=3)
 
 

@@ -1,4 +1,4 @@
-"""Zero-shot classification: class names as captions, as pure functions on arrays."""
+"""Zero-shot classification with class names as captions, as pure functions on arrays."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +8,7 @@ from align_keras.errors import InputError
 
 
 def fill_prompts(class_names: Iterable[str], prompts: Sequence[str]) -> list[str]:
-    """Puts every class name into every prompt: strings, class by class.
+    """Inserts every class name into every prompt; returns strings, class by class.
 
     Raises:
         InputError: if a prompt has no ``{}``.
@@ -20,11 +20,11 @@ def fill_prompts(class_names: Iterable[str], prompts: Sequence[str]) -> list[str
 
 
 def class_embeddings(prompt_embeddings: np.ndarray, num_classes: int) -> np.ndarray:
-    """Averages each class's prompts and normalises the mean.
+    """The normalised mean of each class's prompt embeddings.
 
     Args:
         prompt_embeddings: unit norm, ``(num_classes * prompts, dim)``, class by class.
-        num_classes: how many classes.
+        num_classes: number of classes.
 
     Returns:
         Unit norm, ``(num_classes, dim)``.
@@ -34,18 +34,18 @@ def class_embeddings(prompt_embeddings: np.ndarray, num_classes: int) -> np.ndar
 
 
 def class_ranks(scores: np.ndarray, labels: np.ndarray | Sequence[int]) -> np.ndarray:
-    """How many other classes score at least as high as each image's own; ties count against.
+    """For each image, the number of other classes that score at least as high as its own.
 
     Args:
         scores: ``(images, num_classes)``.
         labels: integers, ``(images,)``.
 
     Returns:
-        Integers from 0 (the best), ``(images,)``.
+        Integers from 0 (the best), ``(images,)``. Ties count as misses.
     """
     labels = np.asarray(labels)
     own = scores[np.arange(len(labels)), labels]
-    # Not `scores >= own`: where a model has diverged, NaN must lose too.
+    # Not `scores >= own`: with a diverged model, NaN must lose as well.
     return np.sum(~(scores < own[:, None]), axis=1) - 1
 
 
@@ -55,7 +55,7 @@ def top_k_accuracy(
     labels: np.ndarray | Sequence[int],
     k: int = 1,
 ) -> float:
-    """The fraction of images whose class is among the ``k`` most similar; ties count against.
+    """The fraction of images whose class is among the ``k`` most similar; ties are misses.
 
     Args:
         image_embeddings: unit norm, ``(images, dim)``.
@@ -69,16 +69,16 @@ def top_k_accuracy(
 def classification_metrics(
     scores: np.ndarray, labels: np.ndarray | Sequence[int]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Top-1 and top-5 accuracy and the mean of the classes' own, and their chance.
+    """Top-1, top-5 and mean per-class accuracy, with their chance levels.
 
     Args:
         scores: ``(images, num_classes)``.
         labels: integers, ``(images,)``.
 
     Returns:
-        ``(metrics, chance)``: dicts of fractions, ``top_1``, ``top_5`` and
-        ``mean_per_class``, the last over the classes that have images. Chance is that of a
-        random order of the classes.
+        ``(metrics, chance)``: dicts of fractions, ``top_1``, ``top_5`` and ``mean_per_class``,
+        which is the mean over the classes that have images. Chance is the accuracy for a random
+        order of the classes.
     """
     labels, num_classes = np.asarray(labels), scores.shape[1]
     ranks = class_ranks(scores, labels)
@@ -96,12 +96,12 @@ def classification_metrics(
 def confusion_matrix(
     predictions: np.ndarray | Sequence[int], labels: np.ndarray | Sequence[int], num_classes: int
 ) -> np.ndarray:
-    """How many images of each class (rows) were taken for each class (columns).
+    """The number of images of each class (rows) predicted as each class (columns).
 
     Args:
         predictions: integers, ``(images,)``.
         labels: integers, ``(images,)``.
-        num_classes: how many classes.
+        num_classes: number of classes.
 
     Returns:
         Integers, ``(num_classes, num_classes)``.

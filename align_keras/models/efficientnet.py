@@ -103,7 +103,7 @@ def has_first_block_residuals(encoder: keras.Model) -> bool:
 
 
 def policy_of(backbone: keras.Model) -> keras.DTypePolicy:
-    """The precision policy of a backbone's layers, which was the global one when they were created."""
+    """The precision policy of a backbone's layers: the global one when they were created."""
     return backbone.get_layer("stem_conv").dtype_policy
 
 

@@ -10,8 +10,7 @@ def factors_by_path(
 
     In a tower with N blocks, block i (from 1) has the factor ``layer_decay ** (N + 1 - i)``. Layers
     before the blocks have ``layer_decay ** (N + 1)``, as in BEiT (Bao et al., 2022). The
-    projections have a factor of
-    1. The blocks of EfficientNet are its stages.
+    projections have factor 1. The blocks of EfficientNet are its stages.
 
     Args:
         backbone: a backbone whose towers have ``stages``.

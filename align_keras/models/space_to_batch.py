@@ -142,7 +142,7 @@ def _named(block, part):
 
 
 def _depthwise(layer, features, chunks):
-    """A depthwise convolution over entire images; both block types of keras-hub pad as "same" here."""
+    """A depthwise convolution over entire images; both block types of keras-hub pad "same"."""
     (height, width), stride = features.shape[1:3], layer.strides[1]
     (top, bottom), (left, right) = (
         _same(size, kernel, stride)
@@ -166,7 +166,7 @@ def _same(size, kernel, stride):
 
 
 def _with_neighbours(features, images, left, right):
-    """Chunks extended by the nearest columns of their neighbours, or by zeros at an image's edge."""
+    """Chunks with the nearest columns of their neighbours, or zeros at an image's edge."""
     columns = [features]
     if left:
         last = features[:, :, -left:]

@@ -1,4 +1,4 @@
-"""What a run is: settings, directory, checkpoints, log, report, the end of a command.
+"""Everything about a run: settings, directory, checkpoints, log, report, messages of commands.
 
-Nothing here defines a model, a loss or a metric.
+Models, losses and metrics are defined elsewhere.
 """

@@ -1,31 +1,32 @@
-"""Warnings about the metrics of a contrastive run, one line each."""
+"""Warnings about the metrics of a contrastive run, each in one line."""
 
 import math
 from collections.abc import Iterator, Mapping
 
-#: More passes over the same pairs than this are seldom meant.
+#: More passes over the same pairs than this are seldom intended.
 MANY_EPOCHS = 100
-# Of the loss of guessing: what counts as that, and what as far above it.
+# Relative to the loss of guessing: the deviation that still counts as guessing, and the factor that
+# counts as far above it.
 _NEAR, _FAR = 0.02, 1.5
-# So many lines and steps in a row.
+# Minimum numbers of lines and steps near guessing before the warning.
 _LINES, _STEPS = 5, 500
 _AHEAD = 2.0
 _RISEN = 1.5
-# Of the captions of a batch.
+# Fraction of a batch's captions.
 _REPEATED = 0.5
 
 
 def guessing_loss(batch_size: int) -> float:
-    """The loss of a model that guesses among N pairs: ln N in each direction, 2 ln N in all."""
+    """The loss of random guessing among N pairs: ln N in each direction, 2 ln N in total."""
     return 2 * math.log(max(batch_size, 2))
 
 
 class Alarms:
-    """Looks at each line of the log; says a thing once in a process.
+    """Examines each line of the log; gives each warning once per process.
 
     Args:
-        batch_size: pairs a global batch.
-        min_temperature: its floor.
+        batch_size: pairs per global batch.
+        min_temperature: lower bound of the temperature.
     """
 
     def __init__(self, batch_size: int, min_temperature: float) -> None:
@@ -36,11 +37,11 @@ class Alarms:
         self._said: set[str] = set()
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> list[str]:
-        """The alarms of a line.
+        """The warnings for a line of the log.
 
         Args:
             step: step of the run.
-            metrics: means since the line before; other fields are not looked at.
+            metrics: means since the previous line; unknown fields are ignored.
         """
         if "loss" not in metrics:
             return []
@@ -68,8 +69,8 @@ class Alarms:
         if self._near_lines >= _LINES and step - self._near_since >= _STEPS:
             alike = metrics.get("gradient_norm", 1.0) < 1e-3
             look = (
-                "the gradient is nearly zero: all embeddings may be alike; lower the learning rate "
-                "and start again"
+                "the gradient is nearly zero: all embeddings may be equal; lower the learning "
+                "rate and start again"
                 if alike
                 else "check the learning rate, and whether captions match their images "
                 "(inspect_data.py shows some)"
@@ -82,7 +83,7 @@ class Alarms:
         ways = {"image to text": "loss_i2t", "text to image": "loss_t2i"}
         losses = sorted((metrics.get(name, 0.0), way) for way, name in ways.items())
         (less, ahead), (more, behind) = losses
-        # At first they may differ by chance.
+        # The first line is ignored, since the losses may differ by chance.
         if self._first is not None and more > max(1.0, _AHEAD * less):
             yield (
                 "ahead",
@@ -113,9 +114,9 @@ class Alarms:
         if share > _REPEATED:
             yield (
                 "repeated",
-                f"{share:.0%} of a batch's captions repeat another one, so few pairs are each "
-                "other's negatives: look at the most frequent captions (inspect_data.py lists "
-                "them), or take a smaller batch",
+                f"{share:.0%} of a batch's captions repeat another caption, so few pairs serve "
+                "as negatives of each other: look at the most frequent captions "
+                "(inspect_data.py lists them), or use a smaller batch",
             )
 
 
@@ -125,7 +126,7 @@ def of_epochs(steps: int, batch_size: int, pairs: int) -> str | None:
     Args:
         steps: steps of the run.
         batch_size: pairs per step.
-        pairs: in the training data.
+        pairs: number of pairs in the training data.
     """
     epochs = steps * batch_size / pairs
     if epochs <= MANY_EPOCHS:

@@ -1,7 +1,8 @@
-"""Looks for mistakes in the arguments of a command before they are parsed.
+"""Finds mistakes in the arguments of a command before they are parsed.
 
-Each is reported in one line that says what was found and what to do: flags and values that do not
-exist with the nearest that does, and what a shell made of a pattern or a sentence without quotes.
+Each mistake is reported in one line that names what was found and what to do. Unknown flags and
+values are reported with the nearest known one. Patterns and sentences without quotes, which the
+shell has split, are recognised too.
 """
 
 import itertools
@@ -12,7 +13,7 @@ from align_keras.errors import InputError
 from align_keras.runs.flags import REQUIRED, Flag
 from align_keras.wording import choose, listed, nearest
 
-# A flag, or None before the first one, and the words behind it.
+# A flag, or None before the first flag, and the words after it.
 _Group = tuple[Flag | None, list[str]]
 
 
@@ -20,15 +21,15 @@ def check(arguments: Sequence[str], flags: Sequence[Flag]) -> None:
     """Checks that the arguments of a command fit its flags.
 
     Args:
-        arguments: of the command line.
-        flags: those of the command.
+        arguments: arguments of the command line.
+        flags: flags of the command.
 
     Raises:
-        InputError: for a flag that does not exist, a wrong value or number of values, or a flag
-            that is missing.
+        InputError: if a flag is unknown or missing, or has a wrong value or a wrong number of
+            values.
     """
     named = {name: flag for flag in flags for name in flag.spellings() if not flag.is_positional}
-    # What stands behind -- is no flag.
+    # Words after -- are not flags.
     end = arguments.index("--") if "--" in arguments else len(arguments)
     _check_names(arguments[:end], named)
     groups = [*_grouped(arguments[:end], named), (None, list(arguments[end + 1 :]))]
@@ -41,7 +42,7 @@ def check(arguments: Sequence[str], flags: Sequence[Flag]) -> None:
 
 
 def choose_command(name: str, names: Iterable[str]) -> str:
-    """A command's name; an InputError if there is no such one."""
+    """Returns the name of a command; raises an InputError if it does not exist."""
     known = list(names)
     if name in known:
         return name
@@ -51,7 +52,7 @@ def choose_command(name: str, names: Iterable[str]) -> str:
 
 
 def _is_flag(word: str) -> bool:
-    """Whether a word is a flag; ``-5`` and ``-inf`` are values."""
+    """Whether a word is a flag. ``-5`` and ``-inf`` are values."""
     stem = word.lstrip("-")
     if not word.startswith("-") or not stem[:1].isalpha():
         return False
@@ -59,7 +60,7 @@ def _is_flag(word: str) -> bool:
 
 
 def _name_of(word: str) -> str:
-    """The setting that a flag names."""
+    """The setting of a flag."""
     return word.partition("=")[0].lstrip("-").replace("-", "_")
 
 
@@ -77,7 +78,7 @@ def _check_names(arguments: Sequence[str], named: Mapping[str, Flag]) -> None:
 def _nearest_flags(name: str, named: Mapping[str, Flag]) -> list[str]:
     if near := nearest(name, named):
         return [near]
-    # Flags of groups by their last names: --steps for --head.steps and --full.steps.
+    # Flags of groups are matched by their last part: --steps for --head.steps and --full.steps.
     last = nearest(name, (one.rpartition(".")[2] for one in named))
     return [one for one in named if last and one.rpartition(".")[2] == last]
 
@@ -98,7 +99,7 @@ def _grouped(arguments: Sequence[str], named: Mapping[str, Flag]) -> list[_Group
 
 
 def _check_counts(groups: Sequence[_Group], positional: Sequence[Flag]) -> None:
-    """Raises InputError for a flag without its value, and for words that belong to none."""
+    """Raises InputError for a flag without a value, and for words that belong to no flag."""
     room = sum(math.inf if flag.takes_many else 1 for flag in positional)
     for flag, words in groups:
         if flag is None or flag.is_switch:
@@ -108,24 +109,27 @@ def _check_counts(groups: Sequence[_Group], positional: Sequence[Flag]) -> None:
         elif words:
             room -= len(words) - 1
         else:
-            raise InputError("no value behind it", remedy=_example(flag), setting=flag.name)
+            raise InputError("it needs a value", remedy=_example(flag), setting=flag.name)
         if room < 0:
             raise _surplus(flag, words, positional)
 
 
 def _surplus(flag: Flag | None, words: Sequence[str], positional: Sequence[Flag]) -> InputError:
-    """The error about words of which nobody knows where they belong."""
+    """The error about surplus words."""
     text = " ".join(words)
     if flag is None and positional:
-        problem = f"{len(words)} words where one text goes"
+        problem = f"{len(words)} words instead of one text"
         return InputError(problem, remedy=f'quote it: "{text}"')
     if flag is None or flag.is_switch:
-        remedy = "write each value behind its flag, as in --flag=VALUE"
+        remedy = "give each value directly after its flag, as in --flag=VALUE"
         return InputError(f"{words[0]!r} belongs to no flag", remedy=remedy)
-    problem = f"{len(words)} values where one goes"
+    problem = f"{len(words)} values instead of one"
     if flag.is_path:
         problem += f", {words[0]} to {words[-1]}"
-        remedy = f"quote a pattern, so that the shell leaves it: <{flag.name}>='{_pattern(words)}'"
+        remedy = (
+            "quote a pattern, so that the shell does not expand it: "
+            f"<{flag.name}>='{_pattern(words)}'"
+        )
     elif flag.choices or {int, float} & set(flag.kinds):
         problem += f": {text}"
         remedy = f"give <{flag.name}>={words[0]}"
@@ -148,14 +152,14 @@ def _check_missing(groups: Sequence[_Group], flags: Sequence[Flag]) -> None:
 
 
 def _pattern(words: Sequence[str]) -> str:
-    """A pattern that matches what a shell made of one."""
+    """A pattern that matches the paths into which the shell has expanded one."""
     start = _common(words)
     end = _common([word[len(start) :][::-1] for word in words])[::-1]
     return f"{start}*{end}"
 
 
 def _common(words: Sequence[str]) -> str:
-    """What all words begin with."""
+    """The common prefix of all words."""
     first, last = min(words), max(words)
     pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     return "".join(letter for letter, _ in pairs)
@@ -182,7 +186,7 @@ def _is(kind: type, word: str) -> bool:
 
 
 def _example(flag: Flag) -> str:
-    """A flag as it is written."""
+    """An example of how to write a flag."""
     if flag.choices:
         return f"give <{flag.name}>={flag.choices[0]}"
     for kind, example in ((int, "100"), (float, "0.1")):

@@ -1,4 +1,4 @@
-"""What a run tells the card of its model: data, training, figures."""
+"""The facts about a run for the card of its model: data, training and figures."""
 
 import datetime
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
 from align_keras.wording import counted
 
-# More patterns than this are counted.
+# If there are more patterns than this, the rest are only counted.
 _LISTED = 6
 
 
@@ -31,15 +31,15 @@ def of_pretraining(
     hardware: str,
     command: str = "",
 ) -> Origin:
-    """What is known of a pretrained model.
+    """The facts about a pretrained model.
 
     Args:
-        settings: of the run.
-        data: of the run.
-        found: its metrics, as ``metrics.json`` has them, with ``training_seconds``.
-        chance: of the metrics.
-        hardware: in words.
-        command: that trained and evaluated it.
+        settings: settings of the run.
+        data: data of the run.
+        found: metrics of the run, as in ``metrics.json``, with ``training_seconds``.
+        chance: chance levels of the metrics.
+        hardware: description of the hardware.
+        command: command that trained and evaluated the model.
     """
     model = settings.model
     origins = {
@@ -68,15 +68,15 @@ def of_classification(
     hardware: str,
     command: str = "",
 ) -> Origin:
-    """What is known of a fine-tuned classifier.
+    """The facts about a fine-tuned classifier.
 
     Args:
-        settings: of the run.
-        images: to train on.
-        classes: of the images.
-        metrics: of each phase, by its name.
-        hardware: in words.
-        command: that trained and evaluated it.
+        settings: settings of the run.
+        images: number of training images.
+        classes: number of classes.
+        metrics: metrics of each phase, by its name.
+        hardware: description of the hardware.
+        command: command that trained and evaluated the classifier.
     """
     data, training = settings.data, settings.training
     train = data.train_data or data.data or settings.start.task
@@ -109,13 +109,13 @@ def of_classification(
 def save_preset(
     run: Any, found: Mapping[str, Any], chance: Mapping[str, float], command: str
 ) -> None:
-    """Writes ``preset/`` of a ``PretrainingRun`` with its card; an edited card there is kept.
+    """Writes ``preset/`` of a ``PretrainingRun`` with a card; an edited card is kept.
 
     Args:
-        run: whose model has the weights to save.
-        found: the run's metrics, as ``metrics.json`` has them.
-        chance: of the metrics.
-        command: that trained and evaluated it.
+        run: the run; its model has the weights to save.
+        found: metrics of the run, as in ``metrics.json``.
+        chance: chance levels of the metrics.
+        command: command that trained and evaluated the model.
     """
     found = {**found, "training_seconds": float(run.checkpoints.seconds.numpy())}
     machine = hardware.describe(run.strategy)
@@ -127,12 +127,12 @@ def save_preset(
 
 
 def save_classifier(run: Any, metrics: Mapping[str, Mapping[str, float]], command: str) -> None:
-    """Writes ``classifier.keras`` of a ``ClassificationRun`` and its card, likewise.
+    """Writes ``classifier.keras`` of a ``ClassificationRun`` and a card; an edited card is kept.
 
     Args:
-        run: whose classifier has the weights to save.
+        run: the run; its classifier has the weights to save.
         metrics: of each phase, by its name.
-        command: that trained and evaluated it.
+        command: command that trained and evaluated the classifier.
     """
     workdir, settings, train = run.workdir, run.settings, run.train
     machine = hardware.describe(run.strategy)
@@ -152,9 +152,10 @@ def _keep_edited(before: AnyPath, new: AnyPath) -> None:
 
 
 def public(text: str) -> str:
-    """Paths as a card shows them: the last two names, without the folders of this machine.
+    """Paths for a card: their last two names, without the folders of this machine.
 
-    Names of hubs and of TFDS stay. Of several paths joined by commas the first ones are shown.
+    Names of hubs and TFDS are kept. If several paths are joined by commas, the first ones are
+    shown.
     """
     parts = text.split(",")
     shown = [f"`{_end_of(part)}`" for part in parts[:_LISTED]]
@@ -185,7 +186,7 @@ def _sources(settings: PretrainSettings, data: RunData) -> list[str]:
 
 def _started_from(origins: Mapping[str, str]) -> list[str]:
     started = [
-        f"{part}started from {public(origin)}, whose terms hold too"
+        f"{part}started from {public(origin)}, whose licence terms apply as well"
         for part, origin in origins.items()
         if origin
     ]
@@ -200,7 +201,7 @@ def _vocabulary(settings: PretrainSettings, data: RunData) -> list[str]:
     if settings.model.model or settings.model.text_encoder:
         return []
     given = settings.data.vocabulary
-    what = f"of {public(given)}" if given else "trained on the captions"
+    what = f"of {public(given)}" if given else "from {public(given)}"
     return [f"{counted(len(data.preprocessor.vocabulary), 'word piece')}, {what}"]
 
 
@@ -216,7 +217,7 @@ def _training(
         f"{optimizer.optimizer}, learning rate {optimizer.learning_rate:g} after "
         f"{counted(optimizer.warmup_steps, 'step')} of warm-up, schedule {optimizer.schedule}, "
         f"weight decay {optimizer.weight_decay:g}, label smoothing {optimizer.label_smoothing:g}",
-        f"towers in {model.precision}; temperature from {model.initial_temperature:g} on"
+        f"towers in {model.precision}; initial temperature {model.initial_temperature:g}"
         if not model.model
         else f"towers in {model.precision}",
         f"{hardware}; {seconds:,.0f} s of training, without evaluations",

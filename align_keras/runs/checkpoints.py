@@ -17,25 +17,26 @@ from align_keras.remote_path import RemotePath
 from align_keras.runs.checkpoint_files import CheckpointFolder
 from align_keras.runs.remote_checkpoints import RemoteCheckpointFolder
 
-#: Instead of a step, when workers compare theirs: no checkpoint, and none that can be restored.
+#: Values instead of a step, when workers compare steps: no checkpoint, or none that can be
+#: restored.
 _NONE, _UNFIT = -1, -2
 
 
 class RunCheckpoints:
     """Checkpoints of a compiled model, its optimizer and its random state.
 
-    Resuming is bit-exact. Keras's own savers leave out the state of dropout's seed generators, so
-    it is saved too. Every checkpoint holds the complete state: if newer ones are damaged, a run
-    resumes just as exactly at an older one or at the best one.
+    Resuming is bit-exact. The state of dropout's seed generators, which Keras's own savers leave
+    out, is saved as well. Every checkpoint holds the complete state. If newer ones are damaged, a
+    run resumes just as exactly from an older one or from the best one.
 
     Args:
         directory: holds ``newest/`` and ``best/``.
         model: a compiled model. Its optimizer is built here, because an unbuilt optimizer is not
             restored.
-        max_to_keep: how many of the newest to keep.
+        max_to_keep: number of newest checkpoints to keep.
 
     Attributes:
-        saved_step: the step of the newest checkpoint; 0 without one.
+        saved_step: the step of the newest checkpoint; 0 if there is none.
     """
 
     def __init__(self, directory: str | AnyPath, model: keras.Model, max_to_keep: int = 3) -> None:
@@ -66,10 +67,10 @@ class RunCheckpoints:
         return CheckpointFolder(self._directory / name, address, max_to_keep)
 
     def _as_tensorflow_takes_it(self, directory: Path) -> Path:
-        """The directory, or, if its path has pattern characters, a link to it without them.
+        """The directory; if its path has pattern characters, a link to it without them.
 
-        TensorFlow reads ``runs [v2]`` as a pattern: it would find no checkpoints there, or the
-        checkpoints of ``runs v``.
+        TensorFlow reads ``runs [v2]`` as a pattern. It would find no checkpoints, or those of
+        ``runs v``.
         """
         if paths.is_plain(directory):
             return directory
@@ -82,7 +83,7 @@ class RunCheckpoints:
 
     @property
     def step(self) -> int:
-        """Steps done, including steps that were skipped because float16 overflowed."""
+        """The number of steps done, including steps skipped because float16 overflowed."""
         return int(self.model.optimizer.iterations.numpy() + self._skipped_steps.numpy())
 
     def count_steps(self, steps: int) -> None:
@@ -90,11 +91,11 @@ class RunCheckpoints:
         self._skipped_steps.assign(steps - int(self.model.optimizer.iterations.numpy()))
 
     def restore(self, strategy: Any = None) -> int:
-        """Restores the newest sound checkpoint, if there is one.
+        """Restores the newest intact checkpoint, if there is one.
 
         Newer damaged checkpoints, and damaged ones in ``best/``, are renamed and reported. Several
-        workers resume at the newest step of which each has a sound checkpoint; every worker must
-        call this.
+        workers resume at the newest step for which all of them have an intact checkpoint. Every
+        worker must call this method.
 
         Args:
             strategy: the run's strategy; None for one worker.
@@ -103,8 +104,9 @@ class RunCheckpoints:
             The number of steps done.
 
         Raises:
-            InputError: if there are checkpoints, but none is sound; if no step has a sound
-                checkpoint on every worker; or if it is of another model or optimizer.
+            InputError: if there are checkpoints but none is intact; if no step has an intact
+                checkpoint on every worker; or if the checkpoint belongs to another model or
+                optimizer.
         """
         for folder in (self._newest, self._best):
             folder.sweep()
@@ -116,7 +118,8 @@ class RunCheckpoints:
                 self._read(*found)
             self._set_aside_all_but(step)
             if found[1] is self._best and step not in self._newest.steps():
-                self.save()  # killed between the two: later runs look for the last step there
+                # a run was killed between the two saves; later runs look for the last step there
+                self.save()
             self.best_score.assign(self._score_of_best())
         else:
             self._set_aside_all_but(_NONE)
@@ -124,19 +127,19 @@ class RunCheckpoints:
         return self.step
 
     def _kept(self) -> list[tuple[int, CheckpointFolder]]:
-        """Every checkpoint by its step and its folder, the newest first."""
+        """Every checkpoint as its step and its folder, newest first."""
         kept = [(step, folder) for folder in (self._newest, self._best) for step in folder.steps()]
         return sorted(kept, key=lambda one: one[0], reverse=True)
 
     def _newest_sound(self, limit: int) -> tuple[int, CheckpointFolder] | None:
-        """The newest sound checkpoint up to a step."""
+        """The newest intact checkpoint up to a step."""
         found = ((step, folder) for step, folder in self._kept() if step <= limit)
         return next((one for one in found if not one[1].fault(one[0])), None)
 
     def _agree(self, strategy: Any) -> int:
-        """The newest step of which every worker has a sound checkpoint; ``_NONE`` to begin.
+        """The newest step for which every worker has an intact checkpoint; ``_NONE`` to start anew.
 
-        Each worker proposes its newest step. Workers whose proposal is above the lowest one then
+        Each worker proposes its newest step. Workers whose proposal exceeds the lowest one then
         propose an older step.
         """
         limit, newest = sys.maxsize, None
@@ -151,13 +154,14 @@ class RunCheckpoints:
             if limit < 0:
                 kept = len({step for step, _ in self._kept()})
                 most = max(distribution.gather_from_workers(strategy, kept))
-                # Killed while some wrote their first one, and others had not yet.
+                # The run was killed after some workers, but not all, had written their first
+                # checkpoint.
                 if limit == _NONE and most == 1 and _UNFIT not in newest:
                     return _NONE
                 raise self._no_common_step(newest)
 
     def _no_common_step(self, newest: list[int]) -> InputError:
-        """The error where the workers' newest sound checkpoints are of these steps."""
+        """The error if the workers, with these newest steps, have no common intact checkpoint."""
         faults = ", ".join(
             f"{folder.path.name}/ckpt-{step} ({folder.fault(step)})"
             for step, folder in self._kept()
@@ -197,14 +201,15 @@ class RunCheckpoints:
             )
 
     def _score_of_best(self) -> float:
-        """The score that is to be beaten: below all if the best checkpoint is lost.
+        """The score to exceed: below all scores if the best checkpoint is lost.
 
-        The newest checkpoint may not have it: a run that ended between the two saved it before.
+        The newest checkpoint may not hold it: if a run ended between the two saves, it has the
+        earlier score.
         """
         steps = self._best.steps()
         if not steps:
             return -1.0
-        # Not `load_variable`: a bucket has a folder of the checkpoint's name.
+        # Not `load_variable`: a bucket has a folder with the name of the checkpoint.
         score = tf.Variable(-1.0, trainable=False)
         status = tf.train.Checkpoint(best_score=score).read(
             self._best.prefix(max(steps)), self._options()
@@ -213,9 +218,9 @@ class RunCheckpoints:
         return float(score.numpy())
 
     def _set_aside_all_but(self, step: int) -> None:
-        """Renames checkpoints that are damaged or above the step: never restored, never removed."""
+        """Renames checkpoints that are damaged or newer than the step, but does not delete them."""
         for own, folder in self._kept():
-            # Of the older checkpoints, only the best one may still be needed.
+            # Among older checkpoints, only the best one may still be needed.
             fault = folder.fault(own) if own >= step or folder is self._best else ""
             if fault or own > step:
                 path = folder.path / f"ckpt-{own}"
@@ -224,14 +229,14 @@ class RunCheckpoints:
                 print(f"{path} is {reason}; it is kept in {aside}", flush=True)
 
     def save(self) -> None:
-        """Saves the newest checkpoint and drops the oldest."""
+        """Saves the newest checkpoint and removes the oldest ones."""
         with progress.working("saving a checkpoint"):
             self._newest.write(self.step, self._write)
         self.saved_step = self.step
 
     def save_if_best(self, score: float) -> bool:
         """Saves the best checkpoint if ``score`` is the best so far; returns whether it is."""
-        # NaN is above no score.
+        # NaN is never the best score.
         if not score > float(self.best_score.numpy()):
             return False
         self.best_score.assign(score)
@@ -243,7 +248,7 @@ class RunCheckpoints:
         self._checkpoint.write(prefix, self._options())
 
     def _options(self) -> tf.train.CheckpointOptions | None:
-        """On TPUs, checkpoints go through this process: the hosts have their own disks."""
+        """On TPUs, this process writes checkpoints, since the TPU hosts have separate disks."""
         if isinstance(self.model.distribute_strategy, tf.distribute.TPUStrategy):
             return tf.train.CheckpointOptions(experimental_io_device="/job:localhost")
         return None

@@ -1,4 +1,4 @@
-"""Fine-tunes the image tower of a trained model to classify: a new head first, then all weights."""
+"""Fine-tunes the image tower of a trained model as a classifier: first a head, then all weights."""
 
 import contextlib
 import dataclasses
@@ -32,10 +32,10 @@ from align_keras.runs.training import train
 from align_keras.runs.workdir import check_training_data, open_workdir
 from align_keras.wording import counted
 
-#: Names of the JSON file and of the paper's figures for each phase.
+#: For each phase, the prefix of the JSON file and of the paper's figures.
 PHASES = {"head": ("frozen", "linear_probe_"), "full": ("finetuned", "finetuned_")}
 
-#: Files that a run writes into its directory after ``settings.json``, beside the results.
+#: Files that a run writes into its directory after ``settings.json``, besides the results.
 WRITTEN = (*PHASES, "classifier.keras")
 
 
@@ -47,7 +47,7 @@ class ClassificationRun:
     workdir: AnyPath
     strategy: tf.distribute.Strategy
     data: Any
-    """The images to evaluate."""
+    """The images to evaluate on."""
     train: LabelledImages
     classifier: AlignImageClassifier
     track: trackers.Track = trackers.nowhere
@@ -62,7 +62,7 @@ class ClassificationRun:
 
     @property
     def items(self) -> Items:
-        """The name of the training data in messages."""
+        """The noun for the training data in messages."""
         return Items("images", self.settings.data.trained_on)
 
 
@@ -75,17 +75,17 @@ def finetune(
 
     Args:
         settings: the run's settings; if its directory holds a run, that run continues.
-        command: the command that was called, for the classifier's card.
+        command: the user's command, for the classifier's card.
         ended: called at the end with the run's directory.
 
     Returns:
         The metrics of each phase.
 
     Raises:
-        InputError: names the setting that is wrong.
+        InputError: if a setting is wrong; the error names it.
         DivergedError: if the run diverged.
         Interrupted: after a signal, if the caller handles signals.
-        LostDataError: if too many images were skipped, or a file of theirs has changed.
+        LostDataError: if too many images were skipped, or one of the data files has changed.
     """
     keep_freed_memory()  # before TensorFlow starts its threads
     with contextlib.ExitStack() as held:
@@ -108,7 +108,7 @@ def finetune(
 def open_run(
     settings: ClassificationSettings, held: contextlib.ExitStack | None = None
 ) -> ClassificationRun:
-    """Opens data and model; every fault in the settings is reported, except in images.
+    """Opens data and model; reports every fault in the settings, but not in images.
 
     Args:
         settings: the run's settings.
@@ -144,23 +144,24 @@ def open_run(
 def make_classifier(
     settings: ClassificationSettings, class_names: list[str]
 ) -> AlignImageClassifier:
-    """A classifier on the image tower of a trained model; called in the strategy's scope."""
+    """A classifier on the image tower of a trained model; call it in the strategy's scope."""
     with concerning("model"):
         model = load_model(settings.start.model, dtype=settings.training.precision)
     tower = model.backbone.image_encoder
     tower.rematerialize = settings.training.rematerialize
-    # Otherwise each replica would keep, and the first one save, the statistics of its own share.
+    # Otherwise each replica would keep the statistics of its own share, and those of the first
+    # would be saved.
     tower.synchronized_batch_norm = True
     return AlignImageClassifier(tower, class_names, model.preprocessor)
 
 
 def make_preprocessor(model: str, image_size: int | None, crop: float) -> AlignPreprocessor:
-    """The preprocessor of a trained model at another resolution.
+    """The preprocessor of a trained model, for another resolution.
 
     Args:
-        model: a preset or a run's directory.
-        image_size: pixels; None for the model's own.
-        crop: the share of its sides that the centre crop covers.
+        model: a preset or the directory of a run.
+        image_size: side of the crop in pixels; None for the model's own.
+        crop: fraction of each side that the centre crop covers.
     """
     load = AlignPreprocessor.from_preset
     with concerning("model"):
@@ -169,7 +170,7 @@ def make_preprocessor(model: str, image_size: int | None, crop: float) -> AlignP
 
 
 def compile_phase(run: ClassificationRun, name: str, steps: int) -> None:
-    """Freezes the phase's layers and compiles; called in the strategy's scope."""
+    """Freezes the layers of the phase and compiles; call it in the strategy's scope."""
     phase, training = run.phase(name), run.settings.training
     run.classifier.image_encoder.trainable = name == "full"
     run.classifier.image_encoder.frozen_statistics = phase.frozen_statistics
@@ -183,14 +184,14 @@ def compile_phase(run: ClassificationRun, name: str, steps: int) -> None:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
-    # Otherwise Keras would draw a batch and trace the model once more for them.
+    # Otherwise Keras would draw a batch and trace the model once more to build them.
     labels = keras.KerasTensor((None,), "int32")
     logits = keras.KerasTensor((None, len(run.classifier.class_names)), "float32")
     keras_internals.build_losses(run.classifier, labels, logits)
 
 
 def fit(run: ClassificationRun, name: str) -> None:
-    """Trains one phase from its newest sound checkpoint to its last step."""
+    """Trains one phase from its newest intact checkpoint to its last step."""
     settings, workdir = run.settings, run.workdir / name
     batch_size = settings.training.batch_size
     steps = run.num_steps(name)
@@ -237,13 +238,13 @@ def fit(run: ClassificationRun, name: str) -> None:
             f"lower <{name}.learning_rate> and give another <workdir>",
         )
     except tf.errors.OpError:
-        # TensorFlow does not say which image failed.
+        # TensorFlow's error does not name the image.
         in_run.check_files(checkpoints.saved_step)
         with concerning(run.items.setting):
             run.train.check_readable()
         raise
     if in_run.count:
-        print(f"skipped {counted(in_run.count, 'image')} that do not decode", flush=True)
+        print(f"skipped {counted(in_run.count, 'image')} that could not be decoded", flush=True)
 
 
 def training_data(
@@ -273,7 +274,7 @@ def training_data(
 
 
 def evaluate(run: ClassificationRun, name: str) -> dict[str, float]:
-    """Scores the images after a phase, prints, writes JSON and pictures; returns the metrics."""
+    """Evaluates after a phase: prints, writes JSON and pictures, and returns the metrics."""
     settings, classifier, classes = run.settings, run.classifier, run.train.classes
     phase, (kind, prefix) = run.phase(name), PHASES[name]
     classifier.preprocessor = make_preprocessor(

@@ -1,4 +1,4 @@
-"""What a classifier is fine-tuned on: labelled images, checked before anything is trained."""
+"""The labelled images for fine-tuning a classifier, checked before training starts."""
 
 import contextlib
 import itertools
@@ -19,20 +19,21 @@ from align_keras.runs.inputs import split_data
 
 
 class LabelledImages:
-    """Training images with their classes, which are read once, at the start.
+    """Training images with classes. All classes are read once, at the start.
 
     Args:
         task: name of the data set.
         data: the images, a set of examples.
-        class_names: path of a text file with a name a line; empty for none.
+        class_names: path of a text file with one name per line; empty for none.
         seed: decides the order.
 
     Attributes:
-        count: the number of images, before any is lost.
-        watched: the tables, shards and archives that hold them.
+        count: number of images, before any is lost.
+        watched: tables, shards and archives with the images.
 
     Raises:
-        InputError: if there is no image, an image of no class, or one class only.
+        InputError: if there are no images, an image has an unknown class, or there is only one
+            class.
     """
 
     def __init__(self, task: str, data: ExampleSet, class_names: str = "", seed: int = 0) -> None:
@@ -41,28 +42,28 @@ class LabelledImages:
         examples = _Counted(itertools.chain.from_iterable(map(data.read, data.parts)))
         found = [(one.place, one.label, one.class_name) for one in usable(examples)]
         if not found:
-            raise InputError("there is no image in it")
+            raise InputError("there are no images in the data")
         names = names or sorted({own for _, _, own in found if own})
         self.classes = Classes(task, names)
         for values in found:
             self.classes.label_of(*values)
-        # With damaged records, which have no class: the pipeline skips and counts them.
+        # Includes damaged records, which have no class: the pipeline skips and counts them.
         self.count = examples.count
         self.watched = WatchedFiles(part for part in data.parts if _is_file(part))
         if len(names) < 2:
             raise InputError("classification needs at least two classes")
 
     def read(self, epoch: int) -> Iterator[tuple[bytes, int, str]]:
-        """Encoded images, classes and files in the order of an epoch.
+        """Yields encoded images, classes and files in the order of an epoch.
 
-        There are ``count`` of them, whatever has become of the files since: what cannot be read is
-        an empty image, which the pipeline skips and counts.
+        It always yields ``count`` items, even if files have been lost since. An unreadable image is
+        an empty string, which the pipeline skips and counts.
         """
         found = map(self._read, self._examples(epoch))
         return itertools.islice(itertools.chain(found, itertools.repeat((b"", 0, ""))), self.count)
 
     def _examples(self, epoch: int) -> Iterator[Example]:
-        # A damaged archive or table costs the rest of the epoch.
+        # After a damaged archive or table, the rest of the epoch is lost.
         with contextlib.suppress(InputError, OSError, tf.errors.OpError):
             yield from self.data.shuffled(self.seed + epoch)
 
@@ -83,7 +84,7 @@ class LabelledImages:
                 raise InputError(str(error), example.place, f"give {faults.FORMATS}") from None
 
     def summary(self) -> dict[str, Any]:
-        """Number and classes, for the file of the run that says what it is trained on."""
+        """The number of images and the classes, for the file that records a run's training data."""
         return {"images": self.count, "classes": self.classes.names}
 
 
@@ -92,7 +93,7 @@ def _is_file(part: str) -> bool:
 
 
 class _Counted:
-    """Examples, counted while they are passed on."""
+    """Counts examples while they are passed on."""
 
     def __init__(self, examples: Iterable[Example]) -> None:
         self.examples, self.count = examples, 0
@@ -104,10 +105,10 @@ class _Counted:
 
 
 def open_data(settings: ClassificationSettings) -> tuple[ExampleSet, LabelledImages]:
-    """Opens the images to evaluate and those to train on.
+    """Opens the images to evaluate on and those to train on.
 
     Raises:
-        InputError: if there are none, or an image of either is of no class.
+        InputError: if there are no images, or an image has an unknown class.
     """
     data, task = settings.data, settings.start.task
     test, train_examples = split_data(settings).open()
@@ -124,11 +125,11 @@ def check_classes(classes: Classes, data: ExampleSet) -> None:
         classes.label_of(example.place, example.label, example.class_name) for example in data
     ]
     if not labels:
-        raise InputError("there is no image in it")
+        raise InputError("there are no images in the data")
 
 
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """How training images have changed, by their summaries."""
+    """How the training images have changed, given two summaries."""
     return (
         f"there are {now['images']:,} images of {len(now['classes']):,} classes, not the "
         f"{before['images']:,} of {len(before['classes']):,},"

@@ -71,12 +71,14 @@ class LabelledDataSettings(Part):
     shards. Empty: the data set of --task, read from TFDS."""
     split: str = ""
     """Split of --data: a TFDS split, a value of the table's column split, or a subfolder. Empty:
-    the data set's own test split, or test."""
+    the data set's own test split, otherwise test.
+    """
     train_data: Annotated[str, paths.DATA] = ""
     """Training data, in any form that --data takes. Empty: --data, with --train-split."""
     train_split: str = ""
-    """Split of the training data, as in --split. Empty: the data set's own training split, or
-    train."""
+    """Split of the training data, as in --split. Empty: the data set's own training split,
+    otherwise train.
+    """
     select: tuple[str, ...] = ()
     """Use only the table rows with these values, such as --select kids=False."""
     images: Annotated[str, paths.FILES] = ""
@@ -90,15 +92,17 @@ class LabelledDataSettings(Part):
     eval_crop: Annotated[float, Above(0.0), AtMost(1.0)] = 0.875
     """Fraction of each side that the centre crop covers in evaluation."""
     shuffle_buffer: Annotated[int, AtLeast(1)] = 4_096
-    """Number of encoded images in the shuffle buffer. Tables and folders are also shuffled
-    before."""
+    """Number of encoded images in the shuffle buffer. Tables and folders are shuffled completely
+    before.
+    """
     max_skipped_share: Annotated[float, AtLeast(0.0), AtMost(1.0), FREE_ON_RESUME] = 0.01
     """A phase saves a checkpoint and stops when it has skipped more than this fraction of an
-    epoch's training images: undecodable images, corrupt records, lost files."""
+    epoch's training images, because they are undecodable, corrupt or missing.
+    """
 
     @property
     def trained_on(self) -> str:
-        """Name of the setting that gives the training images."""
+        """The setting that names the training images."""
         return "train_data" if self.train_data else "data"
 
 
@@ -135,8 +139,9 @@ class RunSettings(Part):
     """Name or address of the TPU for --strategy=tpu; local is the TPU of this machine."""
     workdir: Annotated[str, paths.FILES, COMMON, FREE_ON_RESUME] = ""
     """Directory of the run; may be gs://... To resume a run, repeat its command with the same
-    directory. Empty: a new directory below runs/."""
-    # The recipes read the flag, before all others.
+    directory. Empty: a new directory in runs/.
+    """
+    # The recipes read this flag before all others.
     experiment: Annotated[str, FREE_ON_RESUME, Fixed, Suppress] = ""
     """Name of the experiment that sets the defaults."""
     tracker: Annotated[str, FREE_ON_RESUME] = ""
@@ -144,7 +149,8 @@ class RunSettings(Part):
     joined by commas. TensorBoard's logs/ are always written."""
     license: Annotated[str, FREE_ON_RESUME] = ""
     """License of the model, for its card: an identifier of Hugging Face's hub, such as apache-2.0.
-    Empty: the card says that there is none."""
+    Empty: the card states that there is none.
+    """
     checkpoint_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 1_000
     """Steps between checkpoints. Each phase keeps its newest three."""
     log_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 50
@@ -165,22 +171,24 @@ class ClassificationSettings(Settings):
     run: OmitArgPrefixes[RunSettings] = RunSettings()
 
     def check(self) -> None:
-        """Checks everything that needs no data, model or device.
+        """Checks everything that does not need data, a model or devices.
 
         Raises:
-            InputError: names the setting and says what to do.
+            InputError: if a setting is wrong; names the setting and the remedy.
         """
         super().check()
         check_license(self.run.license)
         trackers.names_of(self.run.tracker)
         if {"/", "\\"} & set(self.start.task):
             raise InputError(
-                f"{self.start.task} is no name", remedy="give its place as <data>", setting="task"
+                f"{self.start.task!r} is not a name",
+                remedy="give its place as <data>",
+                setting="task",
             )
         for name, phase in (("head", self.head), ("full", self.full)):
             if (phase.epochs > 0) == (phase.steps > 0):
                 raise InputError(
-                    f"{phase.steps}, beside {phase.epochs} epochs",
+                    f"{phase.steps}, with {phase.epochs} epochs",
                     remedy=f"set <{name}.steps> or <{name}.epochs> above 0 and the other to 0",
                     setting=f"{name}.steps",
                 )

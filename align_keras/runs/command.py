@@ -1,4 +1,4 @@
-"""What all recipes share: reading flags, errors in one line, and the message that TensorFlow loads.
+"""Shared by all recipes: reads flags, reports errors in one line, announces TensorFlow's loading.
 
 Importing this module loads neither TensorFlow nor Keras, so that ``--help`` and errors about flags,
 settings and missing files appear at once.
@@ -34,15 +34,15 @@ _START = "reading settings and data"
 def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
     """Runs a recipe: ``main(parse())``.
 
-    TensorFlow takes seconds to load, so it loads only when something needs it: ``main`` checks
-    settings and local files first. A line on standard error announces the loading, and
-    ``progress`` shows every other wait. If a setting
-    is an address such as ``gs://``, TensorFlow loads before ``main``.
+    TensorFlow takes seconds to load, so it loads only when it is needed: ``main`` checks settings
+    and local files first. A line on standard error announces the loading, and ``progress`` shows
+    every other wait. If a setting is an address such as ``gs://``, TensorFlow loads before
+    ``main``.
 
-    ValueError, OSError, FloatingPointError, TensorFlow's errors and a full disk (whatever its
-    exception) end the process with one line on standard error and exit code 1. Other errors keep
-    their stack trace. Ctrl-C, SIGTERM and SIGHUP remove unfinished work and end the process with
-    one line and exit code 130, 143 or 129; a second signal ends it at once.
+    ValueError, OSError, FloatingPointError, TensorFlow's errors and errors caused by a full disk
+    end the process with one line on standard error and exit code 1. Other errors keep their stack
+    trace. Ctrl-C, SIGTERM and SIGHUP remove unfinished work and end the process with one line and
+    exit code 130, 143 or 129. A second signal ends it at once.
 
     Args:
         name: name of the recipe, such as ``pretrain.py``; error lines begin with it.
@@ -50,7 +50,7 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
         main: does the work.
 
     Returns:
-        What ``main`` returns.
+        The result of ``main``.
     """
     # If align_keras was imported first, this variable is still set.
     os.environ.pop("ALIGN_KERAS_IMPORT", None)
@@ -64,7 +64,7 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
         try:
             settings = parse()
             check_file_systems(settings)
-            # Not before: --help and a wrong flag are answered without another line.
+            # Not earlier: --help and errors about flags are printed without another line.
             with progress.shown(_START):
                 return main(settings)
         except KeyboardInterrupt as stop:
@@ -81,11 +81,12 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
 
 def _end_interrupted(name: str, stop: KeyboardInterrupt) -> NoReturn:
     """Ends the process with a line and the exit code of a signal."""
-    # A stop without a signal number comes from where no handler is set, such as a second thread.
+    # A stop without a signal number comes from code without a signal handler, such as a second
+    # thread.
     line, code = "interrupted", 128 + signal.SIGINT
     if isinstance(stop, signals.Interrupted):
         line, code = stop.describe(flag_of), stop.exit_code
-    # Else a bar would be drawn once more, after the line.
+    # Otherwise a bar would be drawn once more after the line.
     progress.close()
     # The terminal may be closed already.
     with contextlib.suppress(OSError):
@@ -109,14 +110,14 @@ def parse(
             ``--help``.
         arguments: the flags; None for those of the process.
         default: settings that the flags override; None for the defaults of the class.
-        description: of the recipe, for the help.
-        command: the command of the recipe that the flags are of; empty if it has none.
+        description: description of the recipe, for the help.
+        command: command of the recipe whose flags these are; empty if the recipe has no commands.
 
     Returns:
-        The settings, as of ``with_paths``.
+        The settings, after ``with_paths``.
 
     Raises:
-        InputError: as ``with_paths`` and ``arguments.check``.
+        InputError: as in ``with_paths`` and ``arguments.check``.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     flags = flags_of(settings_class, default)
@@ -132,7 +133,7 @@ def parse(
 
 
 def parse_command(commands: Mapping[str, type], description: str = "") -> Any:
-    """As ``parse``, where the first argument of the process names a class of settings."""
+    """Like ``parse``, if the first argument of the process names a class of settings."""
     given = sys.argv[1:]
     first = given[0] if given else ""
     if first in ("-h", HELP, HELP_ALL):
@@ -145,7 +146,7 @@ def parse_command(commands: Mapping[str, type], description: str = "") -> Any:
 
 
 def _typed() -> str:
-    """How the process was called, without its arguments."""
+    """The command that started the process, without its arguments."""
     return f"python {sys.argv[0]}"
 
 
@@ -202,7 +203,7 @@ def _without_the_graph(error: Any) -> str:
 
 @contextlib.contextmanager
 def _importing_quietly() -> Iterator[None]:
-    """Inside, the first import of TensorFlow is announced and is as quiet as ``load_quietly``."""
+    """Inside the block, the first import of TensorFlow is announced and quiet."""
     finder = _QuietFinder()
     sys.meta_path.insert(0, finder)
     try:
@@ -213,10 +214,10 @@ def _importing_quietly() -> Iterator[None]:
 
 
 class _QuietFinder:
-    """An import hook that acts on the first import of TensorFlow only."""
+    """An import hook that acts only on the first import of TensorFlow."""
 
     def find_spec(self, name: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
-        """Python's hook: the module's loader; None for other modules."""
+        """The loader of a module, None for other modules; a hook of Python."""
         if name in ("tensorflow", "keras"):
             align_keras.check_backend(os.environ["KERAS_BACKEND"])
         if name != "tensorflow":
@@ -238,7 +239,7 @@ class _QuietFinder:
 
 
 def load_quietly() -> None:
-    """Imports TensorFlow and lists its devices without their lines, as ``quiet`` describes.
+    """Imports TensorFlow and lists its devices, and hides the lines that these print (``quiet``).
 
     If ``TF_CPP_MIN_LOG_LEVEL`` is set, nothing is hidden: 0 shows why a GPU is not found.
     """

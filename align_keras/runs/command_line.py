@@ -1,11 +1,11 @@
-"""The command of this process, as a card shows it."""
+"""The command of this process, in the form shown on a card."""
 
 import re
 import shlex
 import sys
 from collections.abc import Sequence
 
-# An absolute path in a flag, also one of several: all but its last two names.
+# An absolute path in a flag, also one of several: everything but the last two names.
 _FOLDERS = re.compile(r"(^|[=,])/(?:[^/,=]*/)+(?=[^/,=]*/[^/,=]+)")
 
 

@@ -1,7 +1,7 @@
-"""Completion of flags and choices in a shell: tyro's script, made to work behind ``python``.
+"""Shell completion of flags and choices: tyro's script, adapted to commands run by ``python``.
 
-tyro completes a program that is called by its name. Recipes are called as
-``python recipes/NAME.py``: in Bash a function for ``python`` passes the words behind it on; zsh
+tyro completes programs that are called by their own names. Recipes are called as ``python
+recipes/NAME.py``. In Bash, a function for ``python`` therefore passes on the words after it; zsh
 does so itself.
 """
 
@@ -21,8 +21,8 @@ from align_keras.wording import choose
 FLAG = "--completion"
 SHELLS = ("bash", "zsh")
 
-# Bash hands over --flag=value as three words; tyro knows --flag value. Where nothing is known about
-# a value, Bash's own completion of files follows.
+# Bash passes --flag=value as three words, but tyro expects --flag value. If nothing is known about
+# a value, Bash completes file names.
 _BASH = """
 _align_keras_python() {
   local script="${COMP_WORDS[1]##*/}" own word place=-1 index
@@ -47,10 +47,10 @@ complete -o default -o filenames -F _align_keras_python python python3
 
 
 def shell_of(arguments: Sequence[str]) -> str:
-    """The shell that ``--completion`` names; empty without that flag.
+    """The shell given to ``--completion``; empty without that flag.
 
     Raises:
-        InputError: if there is no such shell.
+        InputError: if the shell is not supported.
     """
     for index, word in enumerate(arguments):
         name, has_value, shell = word.partition("=")
@@ -65,11 +65,11 @@ def shell_of(arguments: Sequence[str]) -> str:
 
 
 def script(settings_class: Any, default: Any, shell: str) -> str:
-    """What the shell reads to complete the flags of a recipe.
+    """The script with which a shell completes the flags of a recipe.
 
     Args:
-        settings_class: as of ``command.parse``, like ``default``.
-        default: likewise.
+        settings_class: as in ``command.parse``.
+        default: as in ``command.parse``.
         shell: ``bash`` or ``zsh``.
     """
     options = {} if default is None else {"default": default}
@@ -77,7 +77,7 @@ def script(settings_class: Any, default: Any, shell: str) -> str:
 
 
 def script_of_commands(commands: Mapping[str, Any], shell: str) -> str:
-    """As ``script``, of a recipe with commands."""
+    """Like ``script``, for a recipe with commands."""
     return _script(
         lambda args: tyro.extras.subcommand_cli_from_dict(dict(commands), args=args), shell
     )
@@ -89,12 +89,13 @@ def _script(parse: Callable[[list[str]], Any], shell: str) -> str:
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
             parse(["--tyro-write-completion", shell, str(written)])
         text = written.read_text(encoding="utf-8")
-    # tyro prints a flag and its description as a line, and would take a second line for a flag.
+    # tyro prints a flag and its description on one line, and would take a second line for another
+    # flag.
     spec = next(line for line in text.splitlines() if line.startswith("COMPLETION_SPEC = "))
     text = text.replace(spec, spec.replace("\\n", " "))
     if shell == "bash":
         return text + _BASH
-    # tyro writes a file that zsh loads by itself from a folder; this one is sourced.
+    # tyro writes a file that zsh loads from a folder; this text is sourced instead.
     text, _, _ = text.rpartition("typeset -A opt_args")
     function = "_tyro_" + "".join(c if c.isalnum() or c == "_" else "_" for c in sys.argv[0])
     return f"{text}compdef {function} {sys.argv[0]} {Path(sys.argv[0]).name}\n"

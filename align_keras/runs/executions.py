@@ -1,4 +1,4 @@
-"""Steps that the device runs before it returns to the host, and which of them are profiled."""
+"""How many steps the device runs before it returns to the host, and which steps to profile."""
 
 import dataclasses
 import math
@@ -13,26 +13,26 @@ from align_keras import distribution
 from align_keras.paths import AnyPath
 from align_keras.runs.setting_values import read_steps
 
-# Maximum if it is not given: a signal waits for the end of an execution.
+# Default maximum. A signal has to wait for the end of an execution.
 _MOST_STEPS = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Executions:
-    """Steps that the device runs at a time: Keras's ``steps_per_execution``."""
+    """Steps that the device runs in one execution: Keras's ``steps_per_execution``."""
 
     asked: int | None = None
-    """Steps of an execution; None for 1 on a CPU and up to 32 elsewhere."""
+    """Steps per execution; None for 1 on a CPU and up to 32 elsewhere."""
     profile: str = ""
-    """``START:STOP``, the first and the last step of a trace; empty for none."""
+    """``START:STOP``, the first and last step of a trace; empty for no trace."""
 
     def steps(self, intervals: Sequence[int], first: int, last: int, strategy: Any) -> int:
-        """Steps per execution, so that each line, each checkpoint and the end is at its last step.
+        """Steps per execution. Every line, every checkpoint and the run end with an execution.
 
         Args:
             intervals: steps between lines, checkpoints and evaluations.
-            first: steps done before.
-            last: steps of the whole run.
+            first: number of steps already done.
+            last: total steps of the run.
             strategy: the run's strategy.
         """
         common = math.gcd(first, last, *intervals)
@@ -45,10 +45,10 @@ class Executions:
     def profilers(
         self, first_step: int, steps: int, folder: AnyPath
     ) -> list[keras.callbacks.Callback]:
-        """The callback that writes the trace, if one is asked for.
+        """The callback that writes the trace, if a trace is requested.
 
         Args:
-            first_step: steps done before.
+            first_step: number of steps already done.
             steps: steps per execution.
             folder: folder of TensorBoard's logs.
         """
@@ -59,12 +59,12 @@ class Executions:
 
 
 class Profiler(keras.callbacks.Callback):
-    """Writes a trace of some executions, which TensorBoard opens (with its profile plugin).
+    """Writes a trace of some executions for TensorBoard's profile plugin.
 
     Args:
         start: the first step of the trace, from 1 in this process.
-        stop: the last one.
-        steps: steps per execution; the trace is extended to whole executions.
+        stop: the last step of the trace.
+        steps: steps per execution; the trace is extended to complete executions.
         folder: folder of TensorBoard's logs.
     """
 
@@ -74,13 +74,13 @@ class Profiler(keras.callbacks.Callback):
         self.is_active = False
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Starts the trace if it is time; ``batch`` is the execution's first step, from 0."""
+        """Starts the trace when it is due; ``batch`` is the execution's first step, from 0."""
         if not self.is_active and batch + 1 <= self.stop and batch + self.steps >= self.start:
             tf.profiler.experimental.start(str(self.folder))
             self.is_active = True
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Ends the trace if it is time."""
+        """Ends the trace when it is due."""
         if self.is_active and batch + 1 >= self.stop:
             for value in (logs or {}).values():
                 np.asarray(value)  # waits for the device

@@ -1,7 +1,7 @@
-"""The flags of a class of settings: what each is called, takes and says, read from its fields.
+"""The flags of a class of settings: their names, types and help texts, read from its fields.
 
-tyro turns the fields into a parser. The help, the messages about mistakes and their hints need the
-same facts, which tyro keeps to itself.
+tyro turns the fields into a parser. The help pages and error messages need the same facts, which
+tyro does not expose.
 """
 
 import ast
@@ -19,9 +19,9 @@ import tyro
 from align_keras.paths import PathMark
 from align_keras.runs.settings import COMMON, Heading
 
-#: Marks a class in another one whose flags have no prefix; groups within it keep theirs.
+#: Marks a nested class whose flags have no prefix; groups inside it keep theirs.
 WITHOUT_PREFIX = tyro.conf.arg(name="")
-#: The default of a flag that must be given.
+#: The default of a required flag.
 REQUIRED = dataclasses.MISSING
 
 
@@ -30,53 +30,53 @@ class Flag:
     """A setting on the command line."""
 
     name: str
-    """As errors name it: ``batch_size``, or ``head.steps`` in a group."""
+    """The setting's name in errors: ``batch_size``, or ``head.steps`` in a group."""
     kind: Any
-    """Its type, without marks."""
+    """The type of the setting, without marks."""
     marks: tuple[Any, ...]
-    """What is annotated beside the type."""
+    """The annotations besides the type."""
     default: Any
-    """Its value if it is not given; ``REQUIRED`` if it must be."""
+    """The value if the flag is not given; ``REQUIRED`` if it must be given."""
     part: str
-    """The group that the help shows it in; empty for none."""
+    """The group of the flag in the help; empty for none."""
     owner: type
-    """The class whose field it is."""
+    """The class that has the field."""
 
     @property
     def is_positional(self) -> bool:
-        """Whether it is given without its name."""
+        """Whether the value is given without a flag name."""
         return tyro.conf.Positional in self.marks
 
     @property
     def is_common(self) -> bool:
-        """Whether the short help shows it."""
+        """Whether the short help shows the flag."""
         return COMMON in self.marks or self.default is REQUIRED
 
     @property
     def is_path(self) -> bool:
-        """Whether it is a path, an address or a pattern."""
+        """Whether the value is a path, an address or a pattern."""
         return any(isinstance(mark, PathMark) for mark in self.marks)
 
     @property
     def is_switch(self) -> bool:
-        """Whether it takes no value: ``--restart`` and ``--no-restart``."""
+        """Whether the flag takes no value, such as ``--restart`` and ``--no-restart``."""
         return self.kind is bool
 
     @property
     def takes_many(self) -> bool:
-        """Whether any number of values may stand behind it."""
+        """Whether any number of values may follow the flag."""
         return typing.get_origin(self.kind) is tuple
 
     @property
     def kinds(self) -> tuple[Any, ...]:
-        """The types that one value may have."""
+        """The types of a single value."""
         kind = typing.get_args(self.kind)[0] if self.takes_many else self.kind
         is_union = typing.get_origin(kind) in (types.UnionType, typing.Union)
         return typing.get_args(kind) if is_union else (kind,)
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values that it may have; empty if it is free."""
+        """The allowed values; empty if any value is allowed."""
         found: list[str] = []
         for kind in self.kinds:
             if typing.get_origin(kind) is Literal:
@@ -86,7 +86,7 @@ class Flag:
         return (*found, "None") if found and types.NoneType in self.kinds else tuple(found)
 
     def spellings(self) -> tuple[str, ...]:
-        """Its names as settings: a switch has one with ``no_`` too."""
+        """The setting names of the flag; a switch has another one that begins with ``no_``."""
         group, dot, own = self.name.rpartition(".")
         return (self.name, f"{group}{dot}no_{own}") if self.is_switch else (self.name,)
 
@@ -97,12 +97,11 @@ def flag_of(name: str) -> str:
 
 
 def flags_of(settings_class: type, default: Any = None) -> list[Flag]:
-    """The flags of a class of settings, in the order of its fields; a fixed field has none.
+    """The flags of a class of settings, in the order of its fields; fixed fields have no flag.
 
     Args:
-        settings_class: a dataclass, in which others may be.
-        default: an instance with the values that stand where no flag is given; None for those of
-            the class.
+        settings_class: a dataclass, which may contain other dataclasses.
+        default: an instance with the default values; None for those of the class.
     """
     return list(_walk(settings_class, default, "", ""))
 
@@ -136,7 +135,7 @@ def _default_of(field: dataclasses.Field) -> Any:
 
 
 def texts_of(settings_class: type) -> dict[str, str]:
-    """What the docstrings below the fields of a class say, by field; also of its bases."""
+    """The docstrings below the fields of a class and its bases, by field."""
     found: dict[str, str] = {}
     for own in reversed(settings_class.__mro__):
         if not dataclasses.is_dataclass(own):

@@ -1,4 +1,4 @@
-"""The setting ``freeze``: which towers are not trained, and for how long."""
+"""The setting ``freeze``: which towers are frozen, and for how many steps."""
 
 from align_keras.errors import InputError
 from align_keras.wording import choose
@@ -10,7 +10,7 @@ def frozen_towers(freeze: str) -> dict[str, int | None]:
     """The towers in ``freeze`` by name, each with its number of frozen steps; None for all.
 
     Raises:
-        InputError: for one that is no tower, and for a number that is none.
+        InputError: if a tower or a number of steps is invalid.
     """
     found: dict[str, int | None] = {}
     for one in freeze.split(",") if freeze else []:
@@ -30,7 +30,7 @@ def frozen_towers(freeze: str) -> dict[str, int | None]:
 
 
 def check_freeze(freeze: str, steps: int) -> None:
-    """Raises InputError unless ``frozen_towers`` can read ``freeze`` and it fits a run's steps."""
+    """Raises InputError if ``freeze`` is invalid or does not fit the number of steps."""
     for name, last in frozen_towers(freeze).items():
         if last is not None and last >= steps:
             raise InputError(

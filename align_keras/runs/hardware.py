@@ -1,4 +1,4 @@
-"""What a run trains on, in words."""
+"""A description of the hardware of a run."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ def describe(strategy: tf.distribute.Strategy) -> str:
 
 
 def _processor() -> str:
-    """The name of the processor; Python knows it on some systems only."""
+    """The name of the processor, which Python knows only on some systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

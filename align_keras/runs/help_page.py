@@ -1,6 +1,6 @@
-"""The page of ``--help``, at most a screen, and that of ``--help-all``.
+"""The pages of ``--help``, at most a screen long, and of ``--help-all``.
 
-tyro's own page shows all flags in one list; ``argparse`` lays this one out.
+tyro's own page shows all flags in one list, so this one is formatted by ``argparse``.
 """
 
 import argparse
@@ -16,24 +16,24 @@ from align_keras.wording import counted
 
 #: Flags that every command has.
 HELP, HELP_ALL = "--help", "--help-all"
-# Columns; longer lines read badly.
+# Maximum width in columns; longer lines are hard to read.
 _WIDEST = 100
-# Letters of the choices that still stand behind a flag in 80 columns; more go into its text.
+# Maximum length of choices shown next to a flag in 80 columns; longer ones go into the text.
 _LONGEST_CHOICES = 50
-# In place of hyphens, at which argparse would break a line.
+# Replaces hyphens, at which argparse would break lines.
 _UNBROKEN = "\N{NON-BREAKING HYPHEN}"
 _SENTENCE = re.compile(r".*?\.(?= [A-Z]|$)")
 
 
 def format_help(command: str, description: str, flags: Sequence[Flag], whole: bool) -> str:
-    """The help of a command, as wide as the terminal.
+    """The help of a command, formatted for the width of the terminal.
 
     Args:
-        command: as it is typed, such as ``python recipes/pretrain.py``.
-        description: what it does, examples below it, and more about it.
-        flags: of the command.
-        whole: whether to show everything, or what fits a screen: what it does, the examples and
-            the common flags, each with its first sentence.
+        command: the command as typed, such as ``python recipes/pretrain.py``.
+        description: paragraphs: what the command does, examples, and further text.
+        flags: flags of the command.
+        whole: if True, everything is shown. If False, only what fits a screen: what the command
+            does, the examples, and the common flags, each with its first sentence.
     """
     is_cut = any(flag.is_common and flag.default is not REQUIRED for flag in flags)
     shown = [flag for flag in flags if whole or not is_cut or flag.is_common]
@@ -44,7 +44,7 @@ def format_help(command: str, description: str, flags: Sequence[Flag], whole: bo
     parser.epilog = f"{completion.FLAG}=bash or zsh prints completion for that shell."
     if not whole:
         parser.epilog = f"{HELP_ALL} shows all {counted(len(flags), 'flag')} in full."
-    # What is given without its name comes first, as in the usage.
+    # Positional arguments come first, as in the usage line.
     shown.sort(key=lambda flag: not flag.is_positional)
     groups: dict[str, Any] = {}
     texts = {owner: texts_of(owner) for owner in {flag.owner for flag in shown}}
@@ -59,12 +59,12 @@ def format_help(command: str, description: str, flags: Sequence[Flag], whole: bo
 
 
 def format_commands(command: str, description: str, commands: Mapping[str, type]) -> str:
-    """The help of a command that has commands of its own.
+    """The help of a recipe that has several commands.
 
     Args:
-        command: as it is typed.
-        description: as of ``format_help``.
-        commands: the class of settings of each; its docstring says what it does.
+        command: the command as typed.
+        description: as in ``format_help``.
+        commands: for each command, its class of settings, whose docstring describes it.
     """
     parser = _parser(f"{command} COMMAND [--flag=VALUE ...]", description)
     group = parser.add_argument_group("commands")
@@ -77,7 +77,7 @@ def format_commands(command: str, description: str, commands: Mapping[str, type]
 
 def _parser(usage: str, description: str) -> argparse.ArgumentParser:
     width = min(shutil.get_terminal_size().columns, _WIDEST) - 2
-    # Examples, which are indented, stay as they are.
+    # Examples are indented and are not wrapped.
     paragraphs = [
         text if text.startswith(" ") else textwrap.fill(text, width, break_on_hyphens=False)
         for text in description.replace("``", "").strip().split("\n\n")

@@ -1,6 +1,7 @@
-"""What a run reads, looked for before TensorFlow loads.
+"""Checks that the inputs of a run exist, before TensorFlow loads.
 
-Only on this machine: addresses, sets of TFDS and names of hubs are asked when they are opened.
+Only local files are checked. Remote addresses, TFDS sets and hub names are checked when they are
+opened.
 """
 
 from align_keras import paths
@@ -16,10 +17,10 @@ from align_keras.runs.pretraining_settings import PretrainSettings
 
 
 def check_pretraining(settings: PretrainSettings) -> None:
-    """Looks for the shards, the vocabulary and the presets of a pretraining run.
+    """Checks the shards, the vocabulary and the presets of a pretraining run.
 
     Raises:
-        InputError: names the setting of what is missing.
+        InputError: if an input is missing; names its setting.
     """
     data, model = settings.data, settings.model
     trackers.check_installed(settings.run.tracker)
@@ -40,16 +41,16 @@ def check_pretraining(settings: PretrainSettings) -> None:
 
 
 def check_vocabulary(path: str) -> None:
-    """Raises InputError unless the file is a vocabulary."""
+    """Raises InputError unless the file is a valid vocabulary."""
     with concerning("vocabulary"):
         read_vocabulary(path)
 
 
 def check_classification(settings: ClassificationSettings) -> None:
-    """Looks for the images and the model that a classifier is fine-tuned from.
+    """Checks the images and the model for fine-tuning a classifier.
 
     Raises:
-        InputError: names the setting of what is missing.
+        InputError: if an input is missing; names its setting.
     """
     trackers.check_installed(settings.run.tracker)
     with concerning("model"):
@@ -62,7 +63,7 @@ def check_classification(settings: ClassificationSettings) -> None:
 
 
 def split_data(settings: ClassificationSettings) -> SplitData:
-    """The images to evaluate and those to train on, not opened yet."""
+    """The images to evaluate on and those to train on, not yet opened."""
     data = settings.data
     return SplitData(
         settings.start.task,

@@ -1,4 +1,4 @@
-"""Runs side by side: how far each is, its figures, and the settings in which they differ."""
+"""Compares runs: their progress, their figures, and the settings in which they differ."""
 
 import dataclasses
 import json
@@ -15,12 +15,12 @@ from align_keras.runs.log_lines import read_log
 from align_keras.runs.pretraining_settings import PretrainSettings
 from align_keras.runs.settings import dotted
 
-# Folders between the given one and a run, at most.
+# Maximum number of folder levels between the given folder and a run.
 _DEPTH = 2
-# Settings that differ by themselves and change no figure.
+# Settings that differ between runs anyway and do not change the figures.
 _OWN = {"workdir", "experiment", "tracker", "license"}
 _PHASES = ("head", "full")
-# Columns of figures, by their heads.
+# Columns of figures, by their headings.
 _COLUMNS = {
     "mean recall": "mean_recall",
     "i2t R@1": "i2t_recall_at_1",
@@ -32,34 +32,34 @@ _COLUMNS = {
 
 @dataclasses.dataclass(frozen=True)
 class ListedRun:
-    """What the files of a run say."""
+    """The facts about a run, from its files."""
 
     path: str
     experiment: str
-    """Empty if it is not known."""
+    """Name of the experiment; empty if it is unknown."""
     steps: int
-    """Of the newest line of its log, of both phases of a classifier."""
+    """Step of the newest log line; for a classifier, the sum over both phases."""
     total_steps: int | None
-    """None if it is not known."""
+    """Total steps of the run; None if they are unknown."""
     newest: dict[str, float]
     """The newest held-out figures; recalls have a ``mean_recall``."""
     best: dict[str, float]
-    """Those of the best mean recall, or zero-shot accuracy without recalls, with their ``step``."""
+    """The figures with the best mean recall, or else zero-shot accuracy, with their ``step``."""
     per_second: float | None
-    """Pairs or images, the median over the lines of the log."""
+    """Pairs or images per second, the median over the log lines."""
     settings: dict[str, Any]
-    """By their names; what the run did not record has its default."""
+    """Settings by name; settings that the run did not record have their defaults."""
 
 
 def list_runs(folders: Sequence[str]) -> list[ListedRun]:
-    """The runs in folders, by path.
+    """The runs in several folders, by path.
 
     Args:
-        folders: directories of runs, or folders that hold some, up to two levels down.
+        folders: directories of runs, or folders that contain runs, up to two levels deep.
 
     Raises:
-        MissingInputError: if there is no such folder.
-        InputError: if there is no run in one, or the settings of a run are damaged.
+        MissingInputError: if a folder does not exist.
+        InputError: if a folder contains no run, or the settings of a run are damaged.
     """
     found: dict[str, ListedRun] = {}
     for folder in folders:
@@ -68,13 +68,15 @@ def list_runs(folders: Sequence[str]) -> list[ListedRun]:
             raise MissingInputError("no such folder", Place(folder))
         own = list(_runs_below(path, _DEPTH))
         if not own:
-            raise InputError("no run in it", Place(folder), "give runs/, or a run's directory")
+            raise InputError(
+                "no run in the folder", Place(folder), "give runs/, or a run's directory"
+            )
         found |= {str(run): _read(run) for run in own}
     return list(found.values())
 
 
 def differing(runs: Sequence[ListedRun]) -> list[dict[str, Any]]:
-    """For each run its settings that are not the same in all runs."""
+    """For each run, its settings that are not equal in all runs."""
     names = dict.fromkeys(name for run in runs for name in run.settings if name not in _OWN)
     values = {name: [run.settings.get(name) for run in runs] for name in names}
     others = [name for name, own in values.items() if any(value != own[0] for value in own)]
@@ -101,7 +103,7 @@ def format_runs(runs: Sequence[ListedRun]) -> str:
                 "" if run.per_second is None else f"{run.per_second:,.3g}",
             ]
         )
-    # A column without any entry would only raise a question.
+    # Columns without any entry are left out.
     columns = [own for own in zip(*rows, strict=True) if any(own[1:])]
     widths = [max(map(len, column)) for column in columns]
     is_text = [column[0] in ("run", "experiment") for column in columns]
@@ -167,12 +169,12 @@ def _with_mean(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _score(figures: Mapping[str, float]) -> float:
-    """What the best figures have most of: a run keeps its best checkpoint by the first."""
+    """The value by which the best figures are chosen; a run prefers mean recall too."""
     return figures.get("mean_recall", figures.get("zero_shot_top_1", 0.0))
 
 
 def _results(run: AnyPath) -> dict[str, float]:
-    """The figures of a classifier after its last phase that has some."""
+    """The figures of a classifier after its last evaluated phase."""
     inside: list[AnyPath] = sorted(run.iterdir(), key=str)
     for kind in ("finetuned", "frozen"):
         for path in inside:

@@ -1,4 +1,4 @@
-"""The output of a run while it trains: progress bar, TensorBoard, log."""
+"""The output of a run during training: progress bar, TensorBoard and log."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.skipped import LostDataError, SkippedInRun
 from align_keras.runs.trackers import Track, nowhere
 
-#: A result of each step that is no metric: whether a worker was asked to stop.
+#: A result of each step that is not a metric: whether a worker has been asked to stop.
 STOP_REQUESTED = "stop_requested"
 # Short names for the bar.
 _BAR_NAMES = {
@@ -39,7 +39,7 @@ class DivergedError(InputError, FloatingPointError):
 
     Attributes:
         steps: the first and the last step, from 1, between which it happened.
-        metric: its name in the log.
+        metric: name of the metric in the log.
         value: the metric's mean over the steps.
     """
 
@@ -54,21 +54,21 @@ class TrainingLog(keras.callbacks.Callback):
     """Shows a progress bar and writes TensorBoard summaries and ``log.jsonl``.
 
     Metrics are means since the previous line. They stay on the device, so the host waits for them
-    only at a line and in ``settle``, before an evaluation or a checkpoint. There the run ends,
-    before its weights are saved, if the loss or the gradient is not a finite number.
+    only at a line and in ``settle``, before an evaluation or a checkpoint. If the loss or the
+    gradient is then not finite, the run ends before its weights are saved.
 
-    Pairs per second exclude evaluation, saving and the first steps of a process, which trace the
-    graph.
+    Pairs per second do not include evaluation, saving, and the first steps of a process, which
+    trace the graph.
 
     Args:
         workdir: the run's directory.
-        checkpoints: the run's ``RunCheckpoints``; holds the seconds spent.
-        total_steps: steps of the whole run.
+        checkpoints: the run's ``RunCheckpoints``, which also count the seconds of training.
+        total_steps: total steps of the run.
         batch_size: pairs per step, over all replicas.
-        log_every: steps per line.
-        skipped: the run's ``SkippedInRun``; its count goes into the log.
+        log_every: number of steps per line.
+        skipped: the run's ``SkippedInRun``; its count is written to the log.
         unit: what a batch holds, "pairs" or "images".
-        alarms: called with the step and the metrics of each line; gives lines to show.
+        alarms: called with the step and the metrics of each line; returns warnings to show.
         track: called with the step, the kind and the metrics of each line.
     """
 
@@ -94,21 +94,21 @@ class TrainingLog(keras.callbacks.Callback):
         self._track = track
         self.step = self._first_step = checkpoints.step
         self._lines = LineFile(self.workdir / "log.jsonl")
-        # A remote file would be rewritten whenever the queue is full.
+        # Otherwise a remote file would be rewritten whenever the queue is full.
         options = {"max_queue": 1 << 20} if paths.is_remote(self.workdir) else {}
         self._writer = tf.summary.create_file_writer(str(self.workdir / "logs"), **options)
         self._summaries: list[tuple[int, str, float]] = []
-        # Over the steps since the previous line, without those that are not settled.
+        # Over the steps since the previous line, except unsettled ones.
         self._seconds, self._timed_steps = 0.0, 0
         self._clock: tuple[float, int] | None = None
         self._unsettled: dict[str, Any] = {}
         self._settled_step, self._looked_step = self.step, -1
-        # What shows: until the first step has ended that it is traced, then the bar.
+        # What is shown: a message about tracing until the first step ends, then the bar.
         self._shown = contextlib.ExitStack()
         self._bar: progress.Bar | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Shows that the first step is traced."""
+        """Shows that the first step is being traced."""
         self._shown.enter_context(progress.working("tracing and compiling the first step"))
 
     def _open_bar(self) -> progress.Bar:
@@ -117,21 +117,21 @@ class TrainingLog(keras.callbacks.Callback):
         return self._shown.enter_context(bar)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Starts the clock, unless it runs."""
+        """Starts the clock unless it is running."""
         if self._clock is None and self.step > self._first_step:
             self._clock = time.perf_counter(), self.step
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Counts the steps up to a batch; every ``log_every`` steps writes a line.
+        """Counts the steps up to a batch; writes a line every ``log_every`` steps.
 
         Args:
             batch: the number of the last step, from 0 in this process.
-            logs: its metrics; unused.
+            logs: metrics of the step.
 
         Raises:
             DivergedError: if the loss or the gradient is not finite.
-            LostDataError: as in ``SkippedInRun.check``. A checkpoint was saved if the weights are
-                sound.
+            LostDataError: as in ``SkippedInRun.check``. If the weights are intact, a checkpoint has
+                been saved.
         """
         self._bar = self._bar or self._open_bar()
         before, self.step = self.step, self._first_step + batch + 1
@@ -151,15 +151,15 @@ class TrainingLog(keras.callbacks.Callback):
 
         Raises:
             DivergedError: as in ``on_train_batch_end``.
-            LostDataError: likewise.
+            LostDataError: as in ``on_train_batch_end``.
         """
         self._settle(is_saved=True, is_last=False)
 
     def _settle(self, is_saved: bool, is_last: bool) -> dict[str, float]:
-        """Like ``settle``; returns the metrics since the last line, none right after one."""
+        """Like ``settle``; returns the metrics since the last line, empty directly after one."""
         metrics = self._await()
         if self._looked_step == self.step:
-            return metrics  # Looking at many files twice would take long.
+            return metrics  # checking many files twice would take long
         try:
             self.skipped.check(self.step, is_saved, is_last, self.checkpoints.saved_step)
         except LostDataError as error:
@@ -186,7 +186,7 @@ class TrainingLog(keras.callbacks.Callback):
         return found
 
     def _stop_clock(self) -> None:
-        """Adds the steps since the clock was started to the run's totals."""
+        """Adds the steps since the start of the clock to the run's totals."""
         if self._clock is None:
             return
         start, step = self._clock
@@ -222,7 +222,7 @@ class TrainingLog(keras.callbacks.Callback):
         self._save()
 
     def _settle_alone(self) -> dict[str, float]:
-        """Like ``_settle``, but without an exchange: other workers may be elsewhere."""
+        """Like ``_settle``, but without communication, since other workers may be elsewhere."""
         return self._settle(True, False) if self.skipped.is_alone else self._await()
 
     def _save(self) -> None:
@@ -231,23 +231,23 @@ class TrainingLog(keras.callbacks.Callback):
         self.checkpoints.save()
 
     def save_now(self) -> None:
-        """Saves a checkpoint of the step under way, with the metrics since the last line.
+        """Saves a checkpoint of the current step, and logs the metrics since the last line.
 
         Raises:
             DivergedError: as in ``on_train_batch_end``.
-            LostDataError: likewise, where there is one worker.
+            LostDataError: as in ``on_train_batch_end``, if there is only one worker.
         """
         if metrics := self._settle_alone():
             self._log(metrics)
         self._save()
 
     def close(self) -> None:
-        """Closes the bar; everything is written."""
+        """Closes the bar and writes everything that is still in memory."""
         self._shown.close()
         self.flush()
 
     def flush(self) -> None:
-        """Writes the lines and summaries that are kept in memory for a remote directory."""
+        """Writes the lines and summaries that are held in memory for a remote directory."""
         if not self._summaries:
             return
         summaries, self._summaries = self._summaries, []
@@ -259,7 +259,7 @@ class TrainingLog(keras.callbacks.Callback):
                     tf.summary.scalar(name, value, step)
 
     def write(self, kind: str, metrics: dict[str, Any]) -> None:
-        """Writes metrics of this step, except None; ``kind`` is ``train`` or ``eval``."""
+        """Writes metrics of this step, except None values; ``kind`` is ``train`` or ``eval``."""
         metrics = {name: value for name, value in metrics.items() if value is not None}
         self._summaries += [(self.step, f"{kind}/{name}", value) for name, value in metrics.items()]
         line = {"step": self.step, "kind": kind, **metrics}
@@ -273,7 +273,7 @@ class TrainingLog(keras.callbacks.Callback):
 class EveryNSteps(keras.callbacks.Callback):
     """Calls ``action()`` after every ``interval`` steps of the run, and after the last one.
 
-    The steps of an execution must not go beyond a multiple of the interval.
+    The last step of an execution must not exceed the next multiple of the interval.
     """
 
     def __init__(
@@ -286,7 +286,7 @@ class EveryNSteps(keras.callbacks.Callback):
         self.action = action
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Acts if it is time; ``batch`` is the number of the last step, from 0."""
+        """Calls the action when it is due; ``batch`` is the number of the last step, from 0."""
         step = self.first_step + batch + 1
         if step % self.interval == 0 or step == self.last_step:
             self.action()

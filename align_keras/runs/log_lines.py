@@ -1,4 +1,4 @@
-"""Reads ``log.jsonl``, which ``log.TrainingLog`` writes."""
+"""Reads ``log.jsonl``, written by ``log.TrainingLog``."""
 
 import json
 from typing import Any
@@ -6,26 +6,30 @@ from typing import Any
 from align_keras import paths
 from align_keras.paths import AnyPath
 
-# A number in the log is below.
+# Numbers in a valid log are smaller.
 _LARGEST = 1e100
 
 
 def read_log(workdir: str | AnyPath) -> list[dict[str, Any]]:
-    """The lines of ``log.jsonl`` by step; later lines of a step and kind replace earlier ones.
+    """The lines of ``log.jsonl`` by step; of lines with the same step and kind, the last.
 
-    Torn and damaged lines are left out, and their number is printed.
+    Incomplete and damaged lines are skipped, and their number is printed.
     """
     path = paths.path_of(workdir) / "log.jsonl"
     texts = [text for text in path.read_bytes().split(b"\n") if text] if path.exists() else []
     found = [line for line in map(_parse_line, texts) if line]
     if left_out := len(texts) - len(found):
-        print(f"{path}: {left_out:,} of {len(texts):,} lines left out, torn or damaged", flush=True)
+        print(
+            f"{path}: skipped {left_out:,} of {len(texts):,} lines, which are incomplete or "
+            "damaged",
+            flush=True,
+        )
     lines = {(line["kind"], line["step"]): line for line in found}
     return sorted(lines.values(), key=lambda line: line["step"])
 
 
 def _parse_line(text: bytes) -> dict[str, Any] | None:
-    """A line of the log; None for anything else."""
+    """Parses a line of the log; None if it is invalid."""
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):
@@ -33,7 +37,7 @@ def _parse_line(text: bytes) -> dict[str, Any] | None:
     if not isinstance(line, dict) or line.get("kind") not in ("train", "eval"):
         return None
     numbers = [value for name, value in line.items() if name != "kind"]
-    # No metric is a boolean, not a number, or beyond what can be drawn.
+    # No metric is a boolean, NaN, or too large to be drawn.
     if any(type(value) not in (int, float) or not abs(value) < _LARGEST for value in numbers):
         return None
     step = line.get("step")
@@ -41,7 +45,7 @@ def _parse_line(text: bytes) -> dict[str, Any] | None:
 
 
 def lacks_evaluation(workdir: str | AnyPath, step: int, interval: int, last_step: int) -> bool:
-    """Whether the evaluation of a checkpoint's step was due, and a signal has ended it."""
+    """Whether the evaluation at a checkpoint's step was due but was ended by a signal."""
     if not step or (step % interval and step != last_step):
         return False
     lines = read_log(workdir)

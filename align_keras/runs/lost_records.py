@@ -1,4 +1,4 @@
-"""Counts the records that batches lack, in the training step: no host need wait for the count."""
+"""Counts lost records in the training step, so that the host need not wait for the count."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,16 @@ class LostRecords:
     """Counts lost records by file, inside each replica's training step.
 
     Args:
-        files: by the numbers that stand for them in a batch's ``lost``, from 1.
+        files: files, by their numbers in a batch's ``lost``, from 1.
         strategy: the run's strategy.
     """
 
     def __init__(self, files: Sequence[str], strategy: tf.distribute.Strategy) -> None:
         self._files, self._strategy = list(files), strategy
         with strategy.scope():
-            # Each replica adds to its own, without an exchange. Floats, exact up to 2 ** 24, since
-            # a GPU's integers of 32 bits are kept on its host, which each step would wait for.
+            # Each replica has its own counts and needs no communication. Floats, which are exact up
+            # to 2 ** 24: 32-bit integers of a GPU are kept on its host, for which every step would
+            # wait.
             self._counts = tf.Variable(
                 tf.zeros([len(self._files) + 1]),
                 trainable=False,
@@ -27,14 +28,14 @@ class LostRecords:
             )
 
     def add(self, batch: Mapping[str, tf.Tensor]) -> None:
-        """Counts what a replica's batch lacks; called in its step."""
+        """Counts the lost records of a replica's batch; call it in the replica's step."""
         lost = batch["lost"]
         number = len(self._files) + 1
         each = tf.ones_like(lost, tf.float32)
         self._counts.assign_add(tf.math.unsorted_segment_sum(each, lost, number))
 
     def taken(self) -> collections.Counter[str]:
-        """The records that the steps of this process have met, by file; waits for those steps."""
+        """The records lost in the steps of this process, by file; waits for those steps."""
         counts = sum(own.numpy() for own in self._strategy.experimental_local_results(self._counts))
         pairs = zip(self._files, counts[1:], strict=True)
         return collections.Counter({file: int(count) for file, count in pairs if count})

@@ -1,4 +1,4 @@
-"""Training data of several sources with weights: their shards, their shares."""
+"""Training data from several weighted sources: their shards and shares."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -15,7 +15,7 @@ def find_shards(text: str) -> list[str]:
 
 
 def opened(text: str, counts: Mapping[str, int]) -> list[mixing.Source]:
-    """The sources of a text with weights, which are printed; none of a text without."""
+    """The sources of a text with weights, which are printed; empty for a text without weights."""
     with concerning("train_data"):
         parts = mixing.split_weights(text)
         if all(weight is None for _, weight in parts):

@@ -21,10 +21,10 @@ from align_keras.runs.pretraining_settings import ModelSettings, OptimizerSettin
 
 
 def with_gelu(settings: ModelSettings) -> ModelSettings:
-    """The settings with the text tower's GELU, unless a trained model brings it.
+    """The settings with the GELU of the text tower filled in, unless a trained model determines it.
 
     Raises:
-        InputError: if the text tower that it starts from is no BERT that can be used.
+        InputError: if the pretrained text tower is not a usable BERT.
     """
     if settings.model or settings.text_gelu:
         return settings
@@ -41,16 +41,16 @@ def make_model(
     preprocessor: AlignPreprocessor,
     steps: int,
 ) -> AlignDualEncoder:
-    """Builds or loads the dual encoder and compiles it; called in the strategy's scope.
+    """Builds or loads the dual encoder and compiles it; call it in the strategy's scope.
 
     Args:
         settings: model settings.
         optimizer: settings of loss and optimizer.
         preprocessor: the run's preprocessor.
-        steps: steps of the whole run, over which the learning rate falls.
+        steps: total steps of the run, over which the learning rate falls.
 
     Raises:
-        InputError: if the model or data of a setting do not load or do not fit.
+        InputError: if the model or data of a setting do not load or do not match.
     """
     if settings.model:
         model = load_start(settings, preprocessor)
@@ -62,18 +62,19 @@ def make_model(
             min_temperature=settings.min_temperature,
         )
     freeze(model, settings)
-    # The optimizer has slots for towers that are trained later on; `freeze` follows at each phase.
+    # The optimizer also gets variables for towers that are trained later; `freeze` is called at the
+    # start of each phase.
     compile_model(model, optimizer, steps, frozen_towers(settings.freeze))
     return model
 
 
 def freeze(model: AlignDualEncoder, settings: ModelSettings, step: int | None = None) -> None:
-    """Freezes the towers that the settings say, and thaws others: a preset may have frozen ones.
+    """Freezes the towers named in the settings; thaws others, which a preset may have frozen.
 
     Args:
         model: the run's model.
         settings: model settings.
-        step: number of steps done; None for the towers that are never trained.
+        step: number of steps done; None to freeze only towers that are never trained.
     """
     frozen = frozen_towers(settings.freeze)
     for name in TOWERS:
@@ -86,7 +87,7 @@ def freeze(model: AlignDualEncoder, settings: ModelSettings, step: int | None = 
 
 @contextlib.contextmanager
 def thawed(model: AlignDualEncoder) -> Iterator[None]:
-    """Unfreezes the towers inside the block, so that a saved preset has none that is frozen."""
+    """Unfreezes the towers inside the block, so that a saved preset has no frozen towers."""
     towers = [getattr(model.backbone, name) for name in TOWERS]
     frozen = [tower for tower in towers if not tower.trainable]
     for tower in frozen:
@@ -99,7 +100,7 @@ def thawed(model: AlignDualEncoder) -> Iterator[None]:
 
 
 def make_backbone(settings: ModelSettings, preprocessor: AlignPreprocessor) -> AlignBackbone:
-    """Builds both towers, or starts them from presets."""
+    """Builds both towers, or loads pretrained ones."""
     size: dict[str, Any] = PRESETS[settings.preset]
     options = {
         "synchronized_batch_norm": settings.synchronized_batch_norm,
@@ -136,7 +137,7 @@ def make_backbone(settings: ModelSettings, preprocessor: AlignPreprocessor) -> A
 
 
 def check_sequence_length(text_encoder: TextEncoder, preprocessor: AlignPreprocessor) -> None:
-    """Raises InputError if captions may be longer than the positions of a trained text tower."""
+    """Raises InputError if captions may be longer than a pretrained text tower supports."""
     positions = text_encoder.backbone_config["max_sequence_length"]
     if preprocessor.sequence_length > positions:
         raise InputError(
@@ -147,7 +148,7 @@ def check_sequence_length(text_encoder: TextEncoder, preprocessor: AlignPreproce
 
 
 def load_start(settings: ModelSettings, preprocessor: AlignPreprocessor) -> AlignDualEncoder:
-    """Loads the model that the run starts from, to continue with this run's preprocessor."""
+    """Loads the model to start from, and gives it this run's preprocessor."""
     with concerning("model"):
         model = load_model(
             settings.model, dtype=settings.precision, min_temperature=settings.min_temperature
@@ -164,7 +165,7 @@ def compile_model(
     steps: int,
     frozen: Mapping[str, int | None],
 ) -> None:
-    """Gives a model its optimizer and its loss; ``frozen`` as returned by ``frozen_towers``."""
+    """Gives a model its optimizer and loss; ``frozen`` is a result of ``frozen_towers``."""
     rates = settings.image_rate_factor, settings.text_rate_factor, settings.layer_decay
     first_steps = {
         weight.path: last

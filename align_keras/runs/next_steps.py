@@ -1,4 +1,4 @@
-"""What to do next: the commands that a command names at its end, ready to copy."""
+"""The commands for the next steps, which a command prints at its end, ready to copy."""
 
 import os
 import shlex
@@ -13,12 +13,12 @@ from align_keras.runs import command
 
 
 def recipe(name: str, *words: str, **settings: object) -> str:
-    """A command of another recipe, by the same Python and from the same folder as this one.
+    """A command of another recipe, with the same Python and from the same folder as this one.
 
     Args:
-        name: such as ``search.py``.
-        *words: what follows it.
-        **settings: values by the names of settings.
+        name: name of the recipe, such as ``search.py``.
+        *words: further words of the command.
+        **settings: values of flags, by setting name.
     """
     flags = [f"{command.flag_of(own)}={shlex.quote(str(value))}" for own, value in settings.items()]
     path = os.path.join(os.path.dirname(sys.argv[0]), name)
@@ -26,7 +26,7 @@ def recipe(name: str, *words: str, **settings: object) -> str:
 
 
 def tensorboard(workdir: str | AnyPath) -> str:
-    """The command that shows a run's curves; empty without TensorBoard."""
+    """The command that shows a run's curves; empty if TensorBoard is not installed."""
     if find_spec("tensorboard") is None:
         return ""
     beside = Path(sys.executable).with_name("tensorboard")
@@ -35,18 +35,18 @@ def tensorboard(workdir: str | AnyPath) -> str:
 
 
 def show(*commands: str) -> None:
-    """Prints commands, each on a line of its own; empty ones are left out."""
+    """Prints commands, each on its own line; skips empty ones."""
     print("\nnext:")
     for line in filter(None, commands):
         print(f"  {line}")
 
 
 def of_training(workdir: AnyPath, held_out: str) -> tuple[str, ...]:
-    """What to do with a run: its curves, its figures, searching with it.
+    """The next commands after training: show curves, evaluate, build a search index.
 
     Args:
-        workdir: of the run.
-        held_out: where held-out pairs are; empty for none.
+        workdir: the run's directory.
+        held_out: path of the held-out pairs; empty for none.
     """
     own = "held_out"
     data = held_out or "PAIRS.jsonl"
@@ -66,18 +66,18 @@ def _python() -> str:
 
 
 def _prefix_of(python: str) -> str:
-    """The environment of a Python: the folder above its own, without following links."""
+    """The environment of a Python executable: the folder above its own, without following links."""
     return str(Path(python).parent.parent)
 
 
 def _short(path: str) -> str:
-    """A path from the working directory, where it is below that."""
+    """A path relative to the working directory, if it is inside that directory."""
     own = os.path.relpath(path)
     return path if own.startswith(os.pardir) else own
 
 
 def held_out_of(workdir: AnyPath, eval_data: str, train_data: str) -> str:
-    """Where the held-out pairs of a run are; those that it rendered where it had no data."""
+    """The path of a run's held-out pairs; without given data, those that the run rendered."""
     if eval_data or train_data:
         return eval_data
     return str(paths.path_of(workdir) / "data" / "eval-*.tfrecord")

@@ -1,4 +1,4 @@
-"""Settings that are paths: read as paths, and checked for file systems that TensorFlow lacks."""
+"""Reads settings that are paths, and checks their file systems."""
 
 import dataclasses
 import typing
@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 
 def with_paths(settings: T) -> T:
-    """Settings with every path read as ``PathMark.read`` does: ``~`` is the home folder.
+    """Settings with every path read by ``PathMark.read``, which expands ``~`` to the home folder.
 
     Args:
-        settings: a dataclass, in which others may be. A field that is a path is marked so:
-            ``workdir: Annotated[str, paths.LOCAL]``.
+        settings: a dataclass, which may contain other dataclasses. Path fields are marked, for
+            example ``workdir: Annotated[str, paths.LOCAL]``.
 
     Raises:
-        InputError: names the field that holds an address of a kind that is not supported.
+        InputError: if an address is of an unsupported kind; names the field.
     """
     read: dict[str, Any] = {}
     for name, value, mark in _fields_of(settings):
@@ -33,13 +33,13 @@ def with_paths(settings: T) -> T:
 
 
 def check_file_systems(settings: Any) -> None:
-    """Checks that TensorFlow has the file system of every path, such as ``gs://``.
+    """Checks that TensorFlow supports the file system of every path, such as ``gs://``.
 
     Args:
-        settings: as of ``with_paths``; only a dataclass has paths.
+        settings: result of ``with_paths``; other objects than dataclasses have no paths.
 
     Raises:
-        InputError: names the field that holds an address of an unknown one.
+        InputError: if an address has an unknown file system; names the field.
     """
     if not dataclasses.is_dataclass(settings):
         return
@@ -53,7 +53,7 @@ def check_file_systems(settings: Any) -> None:
 
 
 def _fields_of(settings: Any) -> Iterator[tuple[str, Any, PathMark | None]]:
-    """Name, value and mark of the fields that are paths, and of those that hold others."""
+    """Name, value and mark of path fields, and of fields that contain other dataclasses."""
     hints = typing.get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)

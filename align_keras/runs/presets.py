@@ -1,4 +1,4 @@
-"""The trained model that a setting names: a preset, or the preset of a run's directory."""
+"""The trained model named by a setting: a preset, or the preset of a run."""
 
 import os
 from collections.abc import Callable
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 def find_preset(model: str) -> str:
-    """The preset of a run's directory; anything else as it is given.
+    """The preset of a run's directory; any other argument unchanged.
 
     Raises:
-        MissingInputError: if it is the directory of a run that has no preset yet.
+        MissingInputError: if the directory belongs to a run without a preset.
     """
     if paths.scheme(model) and not paths.is_remote(model):
         return str(model)
@@ -31,33 +31,33 @@ def find_preset(model: str) -> str:
 
 
 def check_model(model: str) -> None:
-    """Looks for the folder of a model before TensorFlow loads; what is elsewhere is asked later.
+    """Checks that the folder of a model exists, before TensorFlow loads; skips remote models.
 
     Raises:
-        MissingInputError: if it is not there or holds no model, or as ``find_preset``.
+        MissingInputError: if the folder does not exist or holds no model, or as in ``find_preset``.
     """
     if not paths.scheme(model):
         found = find_preset(model)
         preset_folders.check_folder(found)
         if not os.path.exists(os.path.join(found, preset_folders.CONFIG)):
             raise MissingInputError(
-                f"neither a run nor a preset: no {preset_folders.CONFIG} and no preset/ in it",
+                f"neither a run nor a preset: it has no {preset_folders.CONFIG} and no preset/",
                 Place(model),
                 "give the directory of a run, a preset, or hf://USER/MODEL",
             )
 
 
 def check_tower(preset: str) -> None:
-    """Like ``check_model``, of a trained tower: a name without a folder may be keras-hub's."""
+    """Like ``check_model``, for a pretrained tower: a name without a folder may be keras-hub's."""
     if os.sep in preset and not paths.scheme(preset):
         preset_folders.check_folder(preset)
 
 
 def from_preset(load: Callable[..., T], model: str, **options: Any) -> T:
-    """``load(preset, **options)``, where ``load`` is a class's ``from_preset``.
+    """Returns ``load(preset, **options)``; ``load`` is the ``from_preset`` of a class.
 
     Raises:
-        InputError: if there is no such preset or it does not load.
+        InputError: if the preset does not exist or does not load.
     """
     preset = find_preset(model)
     try:
@@ -71,12 +71,12 @@ def from_preset(load: Callable[..., T], model: str, **options: Any) -> T:
 
 
 def load_model(model: str, **options: Any) -> "AlignDualEncoder":
-    """Loads a dual encoder with its preprocessor, and says so in a line on standard error.
+    """Loads a dual encoder with its preprocessor; announces it on standard error.
 
     Args:
-        model: a preset (a folder, also ``gs://...``, ``hf://...`` or ``kaggle://...``), or the
-            directory of a run.
-        **options: of ``AlignDualEncoder.from_preset``.
+        model: a preset (a folder, ``gs://...``, ``hf://...`` or ``kaggle://...``), or the directory
+            of a run.
+        **options: arguments of ``AlignDualEncoder.from_preset``.
 
     Raises:
         InputError: as in ``from_preset``.

@@ -1,4 +1,4 @@
-"""The batches of a pretraining run, and the count of the pairs that they lack."""
+"""The batches of a pretraining run, and the count of lost pairs."""
 
 from typing import Any
 
@@ -22,14 +22,14 @@ def training_data(
     first_step: int,
     cached: CachedPairs | None = None,
 ) -> Any:
-    """The batches from a step on, shared out to workers and replicas.
+    """The batches from a step on, distributed to workers and replicas.
 
     Args:
         settings: the run's settings.
         data: the run's data.
         strategy: the run's strategy.
-        first_step: steps done before.
-        cached: the pairs with features in place of images; None to read the shards.
+        first_step: number of steps already done.
+        cached: pairs with features instead of images; None to read the shards.
     """
 
     def share_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -64,14 +64,15 @@ def count_skipped(
     model: ContrastiveModel,
     workdir: AnyPath,
 ) -> SkippedInRun:
-    """Counts what the batches of ``training_data`` lack, and watches the shards.
+    """Counts the pairs lost by ``training_data``, and watches the shards.
 
     Args:
-        settings: as in ``training_data``, like all that follow.
-        data: likewise.
-        strategy: likewise.
-        first_step: likewise.
-        model: counts in its training step, until its ``observed`` is set back.
+        settings: as in ``training_data``; the same holds for ``data``, ``strategy`` and
+            ``first_step``.
+        data: see ``settings``.
+        strategy: see ``settings``.
+        first_step: see ``settings``.
+        model: the model that counts in its training step, until its ``observed`` is reset.
         workdir: the directory of this process.
     """
     lost = LostRecords(sorted(data.counts), strategy)

@@ -1,4 +1,4 @@
-"""The data of a pretraining run: shards found and checked, the vocabulary, held-out pairs."""
+"""The data of a pretraining run: finds and checks shards, opens vocabulary and held-out pairs."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ from align_keras.runs.presets import from_preset
 from align_keras.runs.pretraining_settings import PAPER_SIZES, DataSettings, ModelSettings
 from align_keras.wording import counted
 
-#: Pairs that are embedded at a time, at most.
+#: Maximum number of pairs embedded at a time.
 _EVAL_BATCH_SIZE = 256
 
 
@@ -48,11 +48,11 @@ class RunData:
 
 
 def with_sizes(data: DataSettings, model: str) -> DataSettings:
-    """The settings with a number for every size that was not given.
+    """The settings with every size that was not given filled in.
 
     Args:
-        data: as they were given.
-        model: the trained model whose sizes are taken; empty for the paper's.
+        data: the given settings.
+        model: the trained model whose sizes are the defaults; empty for the paper's sizes.
     """
     sizes = dict(PAPER_SIZES)
     antialias = data.antialias
@@ -71,17 +71,17 @@ def with_sizes(data: DataSettings, model: str) -> DataSettings:
 def open_data(
     data: DataSettings, model: ModelSettings, workdir: AnyPath, batch_size: int, seed: int
 ) -> RunData:
-    """Finds and checks the shards, or renders them, and opens everything.
+    """Finds and checks the shards, or renders scenes, and opens all data.
 
     Args:
-        data: with all sizes.
-        model: may bring the vocabulary.
-        workdir: the run's directory, for rendered scenes, packed sets and the vocabulary.
+        data: data settings with all sizes.
+        model: model settings; a pretrained model determines the vocabulary.
+        workdir: the run's directory, for rendered scenes, packed TFDS sets and the vocabulary.
         batch_size: batch size of training, over all replicas.
-        seed: decides scenes and the order of packed sets.
+        seed: decides the scenes, and the order of packed sets.
 
     Raises:
-        InputError: if the data of a setting are missing, damaged or too few.
+        InputError: if the data of a setting are missing, damaged or too small.
     """
     shards = find_shards(data, workdir, seed)
     if data.vocabulary:
@@ -119,7 +119,7 @@ def open_data(
 
 
 def find_shards(data: DataSettings, workdir: AnyPath, seed: int) -> dict[str, list[str]]:
-    """Finds and checks the shards that are given, by the names of their settings."""
+    """Finds and checks the given shards, by setting name."""
     shards = {}
     for name in ("train_data", "eval_data", "zero_shot_data"):
         if pattern := getattr(data, name):
@@ -135,7 +135,7 @@ def find_shards(data: DataSettings, workdir: AnyPath, seed: int) -> dict[str, li
 
 @contextlib.contextmanager
 def _writing_into_workdir() -> Iterator[None]:
-    """Blames a set of shards that cannot be written on the run's directory."""
+    """If shards cannot be written, the error names the run's directory."""
     try:
         yield
     except InputError as error:
@@ -147,7 +147,7 @@ def _writing_into_workdir() -> Iterator[None]:
 def make_preprocessor(
     data: DataSettings, model: ModelSettings, workdir: AnyPath, train_shards: list[str]
 ) -> AlignPreprocessor:
-    """Prepares what the towers expect, which presets say where the towers start from them."""
+    """Creates the preprocessor that the towers need; pretrained towers determine parts of it."""
     sizes: dict[str, Any] = {
         "image_size": data.image_size,
         "resize_size": data.resize_size,
@@ -173,10 +173,10 @@ def make_preprocessor(
 
 
 def keep_vocabulary(pieces: list[str], workdir: AnyPath) -> None:
-    """Writes the run's ``vocab.txt``; never over another, and not again if there is a run.
+    """Writes the run's ``vocab.txt`` if the run is new; never overwrites another vocabulary.
 
     Raises:
-        InputError: if another is there, or that of the run is damaged or gone.
+        InputError: if there is another vocabulary, or that of the run is damaged or missing.
     """
     path, sums = workdir / "vocab.txt", workdir / "checksums.json"
     is_run = (workdir / "settings.json").exists()
@@ -195,12 +195,12 @@ def keep_vocabulary(pieces: list[str], workdir: AnyPath) -> None:
     if not is_run:
         workdir.mkdir(parents=True, exist_ok=True)
         write_vocabulary(pieces, str(path))
-    if not is_run or not sums.exists():  # earlier versions wrote none
+    if not is_run or not sums.exists():  # earlier versions wrote no checksums
         checksums.write(sums, {path.name: checksums.of_file(path)})
 
 
 def open_vocabulary(data: DataSettings, workdir: AnyPath, train_shards: list[str]) -> list[str]:
-    """Reads the given vocabulary or, on resuming, the run's own; else trains one."""
+    """Reads the given vocabulary or, when resuming, the run's own; otherwise trains one."""
     if data.vocabulary:
         return read_vocabulary(data.vocabulary)
     if (workdir / "settings.json").exists():
@@ -222,7 +222,7 @@ def _vocabulary_of_run(workdir: AnyPath) -> list[str]:
 
 
 def quickstart_data(directory: AnyPath, seed: int) -> dict[str, list[str]]:
-    """Renders the quickstart's scenes unless they are there."""
+    """Renders the quickstart's scenes unless they exist."""
     finished = directory / "finished"
     if not finished.exists():
         print(f"no training data given: rendering scenes into {directory}", flush=True)
@@ -237,10 +237,11 @@ def quickstart_data(directory: AnyPath, seed: int) -> dict[str, list[str]]:
 
 
 def list_shards(counts: dict[str, int]) -> dict[str, Any]:
-    """Everything that the order of records depends on, for ``train_shards.json``.
+    """Everything that affects the order of records, for ``train_shards.json``.
 
-    The shards' names, numbers of records and of blocks and digests of records, in order, and the
-    version of the order; their folder may change.
+    This includes, for each shard in order, its name, its numbers of records and blocks and the
+    digest of its records, and the version of the order. The folder of the shards is not included,
+    so it may change.
     """
     blocks, digests = getattr(counts, "starts", {}), getattr(counts, "digests", {})
     shards = [
@@ -256,14 +257,15 @@ def list_shards(counts: dict[str, int]) -> dict[str, Any]:
 
 
 def check_order(path: AnyPath) -> None:
-    """Raises InputError if a run began with a version that reads records in another order.
+    """Raises InputError if the run began with a version that reads records in another order.
 
     Args:
-        path: path of its JSON file of ``list_shards``, which need not exist.
+        path: path of the run's JSON file from ``list_shards``, which need not exist.
     """
     if not path.exists():
         return
-    before = files.read_json(path, (dict, list))  # once it was the list of shards alone
+    # in earlier versions, the file held only the list of shards
+    before = files.read_json(path, (dict, list))
     if isinstance(before, list) or before.get("order") != shard_order.VERSION:
         raise InputError(
             f"the run in {path.parent} began with a version that reads records in another order",
@@ -273,9 +275,9 @@ def check_order(path: AnyPath) -> None:
 
 
 def difference_of_shards(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """A short description of how the shards of ``list_shards`` have changed.
+    """A short description of how the shards in two results of ``list_shards`` differ.
 
-    Empty if all that is known of both is the same: runs of earlier versions have no digests.
+    Empty if all known facts are equal; runs of earlier versions have no digests.
     """
     old, new = ({name: own for name, *own in found["shards"]} for found in (before, now))
     for name in sorted(old.keys() | new.keys()):

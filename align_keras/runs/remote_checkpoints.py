@@ -1,9 +1,9 @@
-"""Checkpoints on file systems of TensorFlow's: prepared on this machine, their list copied last.
+"""Checkpoints on remote file systems: prepared locally, with their checksums copied last.
 
-Names and lists are as on this machine. A folder there cannot be renamed, so the list of checksums
-marks a checkpoint as whole: files of a step without one are what a killed process left, and are
-never read. Each file is copied as one object; TensorFlow alone would write parts and have the store
-copy those.
+Names and checksum files are the same as for local checkpoints. Remote folders cannot be renamed, so
+the checksum file marks a checkpoint as complete. Files of a step without it were left by a killed
+process and are never read. Each file is copied as one object; TensorFlow would write parts and make
+the store copy those.
 """
 
 import tempfile
@@ -17,11 +17,11 @@ from align_keras.runs.checkpoint_files import LIST_END, CheckpointFolder
 
 
 class RemoteCheckpointFolder(CheckpointFolder):
-    """Like ``CheckpointFolder``, for an address.
+    """Like ``CheckpointFolder``, for a remote folder.
 
     Args:
         path: path of the folder, which need not exist.
-        max_to_keep: how many of the newest to keep.
+        max_to_keep: number of newest checkpoints to keep.
     """
 
     path: RemotePath
@@ -33,8 +33,8 @@ class RemoteCheckpointFolder(CheckpointFolder):
         """As in ``CheckpointFolder``.
 
         Raises:
-            NoSpaceError: if the disk of this machine is full.
-            InputError: if another run has taken the directory over.
+            NoSpaceError: if the local disk is full.
+            InputError: if another run has taken over the directory.
         """
         leases.check(self.path)
         with full_disk.reported(str(self.path / f"ckpt-{step}")):
@@ -43,7 +43,8 @@ class RemoteCheckpointFolder(CheckpointFolder):
                 names = sorted(path.name for path in Path(folder).glob(f"ckpt-{step}.*"))
                 found = {name: checksums.of_file(Path(folder) / name) for name in names}
                 self.path.mkdir(parents=True, exist_ok=True)
-                # A checkpoint of that step is none from here on, until the new one is whole.
+                # From here on, the old checkpoint of that step is invalid, until the new one is
+                # complete.
                 (self.path / f"ckpt-{step}{LIST_END}").unlink(missing_ok=True)
                 for name in names:
                     uploads.put(Path(folder) / name, self.path / name)
@@ -52,7 +53,7 @@ class RemoteCheckpointFolder(CheckpointFolder):
         self._written(step)
 
     def sweep(self) -> None:
-        """Removes what a killed process has left of a checkpoint."""
+        """Removes incomplete checkpoints left by a killed process."""
         whole = {name for _, name in self._files()}
         for _, name in self._all_files():
             if name not in whole:
@@ -64,5 +65,5 @@ class RemoteCheckpointFolder(CheckpointFolder):
         return [(step, name) for step, name in found if step in whole]
 
     def _all_files(self) -> list[tuple[int, str]]:
-        """Like ``_files``, also of checkpoints without a list."""
+        """Like ``_files``, but includes checkpoints without a checksum file."""
         return super()._files()

@@ -1,4 +1,4 @@
-"""What a run shows at its end: pictures and a table."""
+"""The output at the end of a run: pictures and a table."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,11 +22,11 @@ from align_keras.wording import counted, rate
 
 
 def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
-    """Every metric beside its chance, as text; a metric that is None is left out.
+    """Every metric with its chance level, as text; metrics that are None are left out.
 
-    Without held-out pairs and classes there is no table.
+    Without held-out pairs and classes, there is no table.
 
-    ``metrics["start"]``, if it is there, holds the metrics of the model that the run started from.
+    ``metrics["start"]``, if it exists, holds the metrics of the model from which the run started.
     """
     start = metrics.get("start")
     lines = ["\nno held-out data: nothing was evaluated"]
@@ -47,20 +47,20 @@ def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
 
 
 def format_start(workdir: AnyPath, steps: int, batch_size: int, pairs: int) -> str:
-    """Where a run trains and how long, a line.
+    """One line with the directory and the length of a run.
 
     Args:
         workdir: the run's directory.
-        steps: in all.
+        steps: total number of steps.
         batch_size: pairs per step.
-        pairs: in the training data.
+        pairs: number of pairs in the training data.
     """
     each, epochs = counted(batch_size, "pair"), steps * batch_size / pairs
     return f"training in {workdir}: {counted(steps, 'step')} of {each}, {epochs:,.3g} epochs"
 
 
 def format_evaluation(step: int, metrics: dict[str, Any]) -> str:
-    """The figures of an evaluation while a run trains, a line; empty if all are None."""
+    """One line with the figures of an evaluation during training; empty if all are None."""
     names = ("i2t_recall_at_1", "t2i_recall_at_1", "zero_shot_top_1", "zero_shot_unseen_top_1")
     found = [
         f"{TITLES[name]} {metrics[name]:.1%}" for name in names if metrics.get(name) is not None
@@ -75,13 +75,13 @@ def draw_retrieval_sheet(
     rows: int = 8,
     columns: int = 6,
 ) -> None:
-    """Draws the images that some held-out captions find, evenly spread over the captions.
+    """Draws the images retrieved by some held-out captions, evenly spread over the captions.
 
     Args:
         path: path of the PNG.
         evaluation: the held-out pairs.
         embeddings: as returned by ``evaluation.embed``.
-        rows: captions.
+        rows: number of captions.
         columns: images per caption.
     """
     groups = embeddings["groups"]
@@ -110,14 +110,14 @@ def draw_captions_sheet(
     rows: int = 8,
     columns: int = 5,
 ) -> None:
-    """Draws the captions that some held-out images find, evenly spread over the images.
+    """Draws the captions retrieved by some held-out images, evenly spread over the images.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         evaluation: the held-out pairs.
-        embeddings: as of ``evaluation.embed``.
-        rows: images.
-        columns: captions an image.
+        embeddings: result of ``evaluation.embed``.
+        rows: number of images.
+        columns: captions per image.
     """
     groups = embeddings["groups"]
     ids, images = np.unique(groups, return_index=True)
@@ -147,14 +147,14 @@ def draw_curves(
     batch_size: int = 0,
     chance: Mapping[str, float | None] | None = None,
 ) -> None:
-    """Draws loss, recalls, temperature and learning rate over the steps, with chance dashed.
+    """Draws loss, recalls, temperature and learning rate by step, with chance levels dashed.
 
     Args:
         path: path of the PNG.
-        lines: as returned by ``log.read_log``.
-        batch_size: number of pairs in a global batch, which gives the chance of a step's loss and
+        lines: result of ``log_lines.read_log``.
+        batch_size: pairs per global batch, which determine the chance level of a step's loss and
             recalls; 0 if unknown.
-        chance: chance of the held-out metrics; some may be missing.
+        chance: chance levels of the held-out metrics; some may be missing.
     """
     train = [line for line in lines if line["kind"] == "train"]
     held_out = [line for line in lines if line["kind"] == "eval"]
@@ -183,7 +183,7 @@ def _draw_panel(
     names: Sequence[str],
     chance: Sequence[float | None],
 ) -> None:
-    """Draws the curves of some fields of the log, and the chance of each."""
+    """Draws the curves of some fields of the log, with their chance levels."""
     top = 0.0
     for name in names:
         points = [(line["step"], line[name]) for line in lines if name in line]
@@ -192,11 +192,11 @@ def _draw_panel(
             marker = "." if len(points) < 20 else None
             axes.plot(*zip(*points, strict=True), marker=marker, label=label)
             top = max(top, *(value for _, value in points))
-    # Directions with the same chance share a line.
+    # Directions with the same chance level share a line.
     levels = sorted({level for level in chance if level is not None})
     if top:
         for place, level in enumerate(levels):
-            # The legend leaves out names that begin with "_".
+            # The legend leaves out labels that begin with "_".
             label = "_chance" if place else "chance"
             axes.axhline(level, color="grey", linestyle="--", linewidth=1, label=label)
             top = max(top, level)
@@ -204,7 +204,7 @@ def _draw_panel(
     axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
     if "recall" in title:
         axes.yaxis.set_major_formatter(ticker.PercentFormatter(1))
-    # By itself the top would hug a curve that hardly moves.
+    # The default limit would be too close to a curve that hardly moves.
     axes.set_ylim(0, 1.1 * top or None)
     axes.grid(alpha=0.3)
     if len(axes.lines) > 1:
@@ -223,11 +223,11 @@ def write_report(
 
     Args:
         workdir: the run's directory.
-        evaluation: the held-out pairs; None without any.
-        metrics: as ``format_table`` takes them.
-        chance: likewise.
-        held_out: the pairs' embeddings, as ``HeldOutPairs.embed`` gives them.
-        batch_size: pairs of a global batch.
+        evaluation: the held-out pairs; None if there are none.
+        metrics: as in ``format_table``.
+        chance: as in ``format_table``.
+        held_out: embeddings of the pairs, from ``HeldOutPairs.embed``.
+        batch_size: pairs per global batch.
     """
     write_whole(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     pictures = ["curves.png"]

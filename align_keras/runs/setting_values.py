@@ -1,4 +1,4 @@
-"""Reads and checks the values of single settings."""
+"""Parses and checks the values of single settings."""
 
 import re
 
@@ -8,7 +8,7 @@ _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
 def check_divides(steps: int | None, intervals: dict[str, int]) -> None:
-    """Raises InputError unless the steps of an execution divide some settings, by their names."""
+    """Raises InputError unless the steps per execution divide the given settings."""
     for name, interval in intervals.items():
         if steps is not None and interval % steps:
             raise InputError(
@@ -19,7 +19,7 @@ def check_divides(steps: int | None, intervals: dict[str, int]) -> None:
 
 
 def read_steps(text: str) -> tuple[int, int]:
-    """The two numbers of ``START:STOP``; an InputError for anything else."""
+    """Parses the two numbers of ``START:STOP``; raises an InputError for anything else."""
     start, _, stop = text.partition(":")
     if start.isdecimal() and stop.isdecimal() and 1 <= int(start) <= int(stop):
         return int(start), int(stop)
@@ -31,7 +31,7 @@ def read_steps(text: str) -> tuple[int, int]:
 
 
 def check_prompts(prompts: tuple[str, ...]) -> None:
-    """Raises InputError unless there are prompts, each with a place for the class name."""
+    """Raises InputError unless there are prompts, each with ``{}`` for the class name."""
     if not prompts:
         raise InputError("no prompts given", None, "give one such as 'a photo of a {}'", "prompts")
     for prompt in prompts:
@@ -40,10 +40,10 @@ def check_prompts(prompts: tuple[str, ...]) -> None:
 
 
 def check_license(text: str) -> None:
-    """Raises InputError unless it is empty, or an identifier as hubs have them."""
+    """Raises InputError unless the text is empty or looks like a hub's licence identifier."""
     if text and not _LICENCE.fullmatch(text):
         raise InputError(
-            f"{text!r} is no identifier of a licence",
+            f"{text!r} is not a licence identifier",
             remedy="give one of Hugging Face's hub, such as apache-2.0, cc-by-nc-4.0 or other",
             setting="license",
         )

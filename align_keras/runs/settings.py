@@ -1,10 +1,12 @@
-"""What the settings of all runs share: parts, bounds, flat names, JSON.
+"""Shared by the settings of all runs: parts, bounds, flat names and JSON.
 
-A class of settings is composed of parts, small frozen dataclasses. A builder gets the part that it
-needs. Outside, settings are flat: ``batch_size`` is a flag and a key of ``settings.json``, whatever
-part it is in. A group, such as the phase ``head``, keeps its name: ``head.learning_rate``.
+A class of settings is composed of parts, which are small frozen dataclasses. A builder gets only
+the part that it needs. Outside, settings are flat: ``batch_size`` is a flag and a key of
+``settings.json``, whatever part it belongs to. A group, such as the phase ``head``, keeps its name:
+``head.learning_rate``.
 
-Bounds, whether it is a path, and whether a resumed run may change it, stand beside the field::
+Annotations of a field state its bounds, whether it is a path, and whether a resumed run may change
+it::
 
     log_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 100
 """
@@ -18,15 +20,15 @@ from typing import Any, Self
 from align_keras.errors import InputError, concerning
 from align_keras.paths import AnyPath, PathMark
 
-#: Marks a setting that a resumed run may change: where it runs, what it reports and when.
+#: Marks a setting that a resumed run may change: where it runs, and what it reports and when.
 FREE_ON_RESUME = "free on resume"
-#: Marks a setting that most commands give: the short help shows these alone.
+#: Marks a setting of most commands; the short help shows only these.
 COMMON = "common"
 
 
 @dataclasses.dataclass(frozen=True)
 class Heading:
-    """Marks the first setting of a group in a class without parts; the help shows its title."""
+    """Marks the first setting of a group in a class without parts; the help shows the title."""
 
     title: str
 
@@ -44,7 +46,7 @@ class AtLeast(Bound):
     wrong, remedy, other = "below", "raise <{name}> to {limit} or more", "lower"
 
     def holds(self, value: float, limit: float) -> bool:
-        """Whether a value is within the bound; not a number is in none."""
+        """Whether a value is within the bound; NaN never is."""
         return value >= limit
 
 
@@ -79,20 +81,20 @@ class Below(Bound):
 
 
 class Part:
-    """Base of the parts, whose names are no part of the names of their settings."""
+    """Base class of parts; the name of a part does not occur in the names of its settings."""
 
 
 class Settings:
-    """Base of frozen dataclasses of settings. All fields have defaults."""
+    """Base class of frozen dataclasses of settings. All fields have defaults."""
 
     def flat(self) -> dict[str, Any]:
-        """Every setting by its name; a setting in a group is called ``head.steps``."""
+        """Every setting by name; a setting in a group is called ``head.steps``, for example."""
         return {name: value for name, value, _ in _leaves(self)}
 
     def of_all_workers(self) -> dict[str, Any]:
-        """The settings that all workers must share; a path appears as ``given`` or ``none``.
+        """The settings that all workers must share; a path becomes ``given`` or ``none``.
 
-        A name of a hub, of TFDS or of a preset stands as it is.
+        Names of hubs, TFDS sets and presets are kept.
         """
         found = {}
         for name, value, marks in _leaves(self):
@@ -102,10 +104,10 @@ class Settings:
         return found
 
     def replace(self, **values: Any) -> Self:
-        """A copy with other values, by the names of flags: ``settings.replace(steps=5)``.
+        """A copy with other values, by setting name: ``settings.replace(steps=5)``.
 
         Raises:
-            TypeError: if there is no such setting.
+            TypeError: if a setting does not exist.
         """
         replaced = {}
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -121,10 +123,10 @@ class Settings:
         return dataclasses.replace(self, **replaced)  # type: ignore[type-var]
 
     def check(self) -> None:
-        """Checks every value against its bounds, and paths; one that is None is not known yet.
+        """Checks every value against its bounds, and checks paths; None is not yet known.
 
         Raises:
-            InputError: names the setting and says what to do.
+            InputError: if a value is invalid; names the setting and the remedy.
         """
         values = self.flat()
         for name, value, marks in _leaves(self):
@@ -138,12 +140,12 @@ class Settings:
             for bound in marks
             if isinstance(bound, Bound)
         ]
-        # Numbers first: a setting that is wrong by itself is not blamed on another.
+        # Bounds by numbers come first, so that an invalid setting is not blamed on another one.
         for name, value, bound in sorted(found, key=lambda one: isinstance(one[2].limit, str)):
             _check_bound(name, value, bound, values)
 
     def as_json(self) -> str:
-        """These settings as JSON text: flat, groups as objects."""
+        """The settings as JSON text: flat, with groups as objects."""
         values: dict[str, Any] = {}
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
@@ -153,14 +155,14 @@ class Settings:
         return json.dumps(values, indent=2) + "\n"
 
     def check_resumable(self, before: dict[str, Any], workdir: AnyPath) -> None:
-        """Checks that a run that began with other settings may continue with these.
+        """Checks that a run that began with other settings may continue with these settings.
 
         Args:
-            before: the run's ``settings.json``; what it lacks had the default.
+            before: contents of the run's ``settings.json``; missing settings have their defaults.
             workdir: the run's directory.
 
         Raises:
-            InputError: names a setting that differs.
+            InputError: if a setting must not differ; names the setting.
         """
         began = dotted(json.loads(type(self)().as_json())) | dotted(before)
         now = dotted(json.loads(self.as_json()))
@@ -168,7 +170,7 @@ class Settings:
             if FREE_ON_RESUME not in marks and began[name] != now[name]:
                 remedy = "resume with that, or give another <workdir>"
                 if name == "steps":
-                    # The learning-rate schedule depends on the number of steps.
+                    # The learning-rate schedule depends on the total number of steps.
                     remedy = (
                         "resume with that, or train its model further with "
                         f"<model>={workdir} in another <workdir>"

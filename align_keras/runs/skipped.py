@@ -1,4 +1,4 @@
-"""Training data that a run loses: skipped records, and files that change while it reads them."""
+"""Training data that a run loses: skipped records, and files that change while they are read."""
 
 import dataclasses
 import json
@@ -23,8 +23,8 @@ class LostDataError(InputError):
     """Training data was lost: too much of it was skipped, or files have changed.
 
     Attributes:
-        weights_are_sound: False if the run may have trained on records that are not its own.
-            Unreadable records are harmless: others of the batch replace them.
+        weights_are_sound: False if the run may have trained on records of changed files. Unreadable
+            records are harmless, since other records of the batch replace them.
     """
 
     weights_are_sound = True
@@ -35,36 +35,36 @@ class Items:
     """Names of the training data in messages."""
 
     name: str
-    """Name of the items, in the plural."""
+    """Name of the items in the plural, for messages."""
     setting: str
-    """Setting that gives them."""
+    """The setting that names the data with the items."""
 
 
-#: Of pretraining.
+#: The items of pretraining.
 PAIRS = Items("pairs", "train_data")
 
 
 class SkippedInRun:
-    """Counts the items that a run has skipped since its first step, and bounds their share.
+    """Counts the items that a run has skipped since its first step, and limits their fraction.
 
-    Only the items of completed steps count, not those prepared ahead, so a resumed run has the same
-    count. It is saved in ``skipped.json`` beside the checkpoints, by step; the file does not exist
-    if nothing was skipped.
+    Only items of completed steps count, not those prepared ahead, so that a resumed run has the
+    same count. The count is saved by step in ``skipped.json``, next to the checkpoints. The file
+    does not exist if nothing was skipped.
 
     Args:
-        workdir: the directory of the run, or of a phase of it.
-        taken: a function from the number of batches that this process has used to the items that
-            they lost, by file; called at lines of the log and at checkpoints.
-        limit: the largest share of items that may be skipped.
-        epoch: items of an epoch, over all workers.
+        workdir: the directory of the run, or of one phase of it.
+        taken: returns the lost items by file, given the number of batches that this process has
+            used; it is called at lines of the log and at checkpoints.
+        limit: the largest acceptable fraction of skipped items.
+        epoch: number of items per epoch, over all workers.
         batch_size: items per step, over all replicas.
-        step: steps done before.
+        step: number of steps already done.
         strategy: the strategy, if every replica reads its own batches; None if replicas share the
             batches of one pipeline.
-        look: a function that returns which files have changed, and how (``is gone``). Its argument
-            is the number of files to check; None for all.
+        look: returns the files that have changed, and how (``is gone``). Its argument is the number
+            of files to check; None for all.
         items: name of the data in messages.
-        files: by the numbers in ``lost`` of batches, from 1.
+        files: files, by their numbers in ``lost`` of the batches, from 1.
     """
 
     def __init__(
@@ -91,10 +91,11 @@ class SkippedInRun:
         self._batches = replicas // self._workers
         before = _read(workdir).get(step, {})
         self.count = self._before = before.get("skipped_pairs", 0)
-        # An error has named these pairs already. Before the last step they end the run only once.
+        # Items that an earlier error has already reported. Until the last step, they end the run
+        # only once.
         self._reported = before.get("reported", 0)
         self._epoch_number = self._epoch_of(step)
-        # Checkpoints of earlier versions tell only the epoch.
+        # Checkpoints of earlier versions hold only the epoch.
         self._epoch_began = before.get("epoch_began", self.count)
         first = -(-self._epoch_number * self.epoch // batch_size)
         self._epoch_began_step = before.get("epoch_began_step", first)
@@ -102,31 +103,31 @@ class SkippedInRun:
 
     @property
     def is_alone(self) -> bool:
-        """Whether there is only one worker, so that ``check`` does not wait for others."""
+        """Whether there is only one worker, so that ``check`` need not wait for others."""
         return self._workers == 1
 
     def _epoch_of(self, step: int) -> int:
         return max(step * self.batch_size - 1, 0) // self.epoch
 
     def check(self, step: int, is_saved: bool, is_last: bool, saved_step: int = 0) -> None:
-        """Counts what the steps so far have skipped, and checks whether files have changed.
+        """Counts the items skipped so far, and checks whether files have changed.
 
         Every worker must call it after the same steps. It waits for those steps.
 
         Args:
-            step: steps done.
+            step: number of steps done.
             is_saved: whether a checkpoint of this step will be saved; then all files are checked.
-            is_last: whether it was the last step of the run.
+            is_last: whether this was the last step of the run.
             saved_step: step of the newest checkpoint.
 
         Raises:
-            LostDataError: if a file has changed, if this epoch has skipped more than ``limit`` of
-                all pairs of an epoch, or at the last step if the run has skipped more than that
-                share of the pairs it has read.
+            LostDataError: if a file has changed; if this epoch has skipped more than the fraction
+                ``limit`` of its pairs; or, at the last step, if the run has skipped more than that
+                fraction of all pairs it has read.
         """
         lost = self._taken(step * self._batches)
         changed = self._look(None if is_saved or is_last else _LOOKS)
-        # Records of a replaced file may have been trained on.
+        # The run may have been trained on records of a replaced file.
         replaced = sum(
             change not in (watching.GONE, watching.FOLDER) for change in changed.values()
         )
@@ -160,21 +161,21 @@ class SkippedInRun:
             raise error
 
     def check_files(self, step: int) -> None:
-        """Raises LostDataError, after an error of TensorFlow's, if files have changed.
+        """Raises LostDataError, after an error of TensorFlow, if files have changed.
 
         Args:
-            step: step of the newest checkpoint; an error inside a step saves no weights.
+            step: step of the newest checkpoint; an error inside a step does not save weights.
         """
         if changed := self._look(None):
             raise _lost("", changed, len(changed), step, self._items)
 
     def explain(self, error: tf.errors.OpError, step: int) -> None:
-        """Like ``check_files``; raises LostDataError also after a batch without a readable pair."""
+        """Like ``check_files``; also raises LostDataError after a batch without a readable pair."""
         self.check_files(step)
         numbers = files_of_unreadable_batch(error)
         if numbers is not None:
             files = ", ".join(self._files[number - 1] for number in numbers)
-            problem = f"no {self._items.name[:-1]} of a whole batch is readable, of {files}"
+            problem = f"no {self._items.name[:-1]} of an entire batch is readable; files: {files}"
             remedy = (
                 "check the shards with recipes/inspect_data.py; "
                 f"the same command resumes at step {step:,}"
@@ -182,7 +183,7 @@ class SkippedInRun:
             raise LostDataError(problem, None, remedy, self._items.setting) from None
 
     def keep(self, step: int) -> None:
-        """Writes the count for the checkpoint of a step; drops the counts of later steps."""
+        """Writes the count for the checkpoint of a step; removes the counts of later steps."""
         found = {old: own for old, own in _read(self.workdir).items() if old < step}
         if self.count or found or (self.workdir / _FILE).exists():
             found[step] = {
@@ -221,17 +222,17 @@ def _lost(
 def check_finished(
     workdir: AnyPath, step: int, limit: float, batch_size: int, items: Items = PAIRS
 ) -> None:
-    """Checks a run that is at its last step, as ``SkippedInRun.check`` does when it gets there.
+    """Checks a run that has reached its last step, as ``SkippedInRun.check`` does.
 
     Args:
         workdir: as in ``SkippedInRun``.
-        step: the last one.
-        limit: the largest share of items that may be skipped.
+        step: the last step.
+        limit: the largest acceptable fraction of skipped items.
         batch_size: items per step, over all replicas.
         items: name of the data in messages.
 
     Raises:
-        LostDataError: if the run has skipped more than that share.
+        LostDataError: if the run has skipped a larger fraction.
     """
     count, total = skipped_before(workdir, step), step * batch_size
     if count > limit * total:
@@ -244,7 +245,7 @@ def check_finished(
 
 
 def skipped_before(workdir: AnyPath, step: int) -> int:
-    """The items that a run had skipped at its checkpoint of a step."""
+    """The number of items that a run had skipped at its checkpoint of a step."""
     return _read(workdir).get(step, {}).get("skipped_pairs", 0)
 
 

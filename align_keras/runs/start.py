@@ -11,13 +11,13 @@ _REMEDY = "restore it, or remove it to go without the figures of the starting mo
 
 
 def write(workdir: AnyPath, held_out: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Saves the metrics of the starting model, and which data they were measured on."""
+    """Saves the metrics of the starting model, with a description of the held-out data."""
     content = {"held_out": held_out, "metrics": metrics}
     files.write_whole(workdir / "start.json", json.dumps(content, indent=2) + "\n")
 
 
 def read(workdir: AnyPath, held_out: dict[str, Any]) -> dict[str, Any]:
-    """The metrics as in ``write``; if there are none on these held-out data, empty and a line.
+    """The saved metrics; empty, with a printed line, if they are for other held-out data.
 
     Raises:
         InputError: if the file is damaged.

@@ -1,8 +1,8 @@
-"""Trackers of experiments beside TensorBoard: MLflow, Weights & Biases, Trackio.
+"""Experiment trackers besides TensorBoard: MLflow, Weights & Biases, Trackio.
 
-Each gets every line of the log and the settings. A run that resumes goes on in the tracker's same
-run, whose id is in ``trackers.json``. A tracker that fails is left out from then on, with one line;
-training goes on.
+Each tracker gets the settings and every line of the log. A resumed run continues the tracker's same
+run, whose id is in ``trackers.json``. If a tracker fails, one line reports it, the tracker is no
+longer used, and training continues.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ from align_keras.paths import AnyPath
 #: Called with a step, ``train`` or ``eval``, and metrics.
 Track = Callable[[int, str, Mapping[str, Any]], None]
 Values = Mapping[str, Any]
-#: What they file runs under, unless the tracker's own variable says otherwise.
+#: The project or experiment of the trackers' runs, unless the tracker's own variable names one.
 PROJECT = "align-keras"
 _IDS = "trackers.json"
-# Parameters that MLflow takes at a time, and letters of one.
+# Maximum number of parameters that MLflow accepts at a time, and of characters in one.
 _PARAMETERS, _LETTERS = 100, 500
 
 
@@ -35,7 +35,7 @@ class Tracker(Protocol):
     """A run of a tracker."""
 
     id: str
-    """By which the tracker finds the run."""
+    """The id by which the tracker finds the run."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Sends metrics of a step."""
@@ -45,13 +45,13 @@ class Tracker(Protocol):
 
 
 class MlflowTracker:
-    """A run of MLflow, where ``MLFLOW_TRACKING_URI`` says.
+    """A run of MLflow, at the place given by ``MLFLOW_TRACKING_URI``.
 
     Args:
-        name: of the run.
-        folder: of the run.
-        settings: of the run, by their names.
-        run_id: of a run that goes on; empty for a new one.
+        name: name of the run.
+        folder: directory of the run.
+        settings: settings of the run, by name.
+        run_id: id of the run to continue; empty for a new run.
     """
 
     def __init__(self, name: str, folder: AnyPath, settings: Values, run_id: str) -> None:
@@ -72,7 +72,7 @@ class MlflowTracker:
             self._client.log_batch(self.id, params=given[start : start + _PARAMETERS])
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """As of ``Tracker``."""
+        """Sends metrics of a step; see ``Tracker``."""
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
@@ -80,18 +80,18 @@ class MlflowTracker:
         self._client.log_batch(self.id, metrics=found)
 
     def finish(self, status: str) -> None:
-        """As of ``Tracker``."""
+        """Ends the run; see ``Tracker``."""
         self._client.set_terminated(self.id, status)
 
 
 class WandbTracker:
-    """A run of Weights & Biases, under ``WANDB_PROJECT``; ``WANDB_MODE=offline`` keeps it here.
+    """A run of Weights & Biases, in ``WANDB_PROJECT``; ``WANDB_MODE=offline`` keeps it local.
 
     Args:
-        name: of the run.
-        folder: of the run; holds ``wandb/`` if it is on this machine.
-        settings: of the run, by their names.
-        run_id: of a run that goes on; empty for a new one.
+        name: name of the run.
+        folder: directory of the run; if it is local, it gets a folder ``wandb/``.
+        settings: settings of the run, by name.
+        run_id: id of the run to continue; empty for a new run.
     """
 
     def __init__(self, name: str, folder: AnyPath, settings: Values, run_id: str) -> None:
@@ -103,47 +103,48 @@ class WandbTracker:
             id=run_id or uuid.uuid4().hex[:8],
             resume="allow",
             config=dict(settings),
-            allow_val_change=True,  # of what a resumed run may change
+            allow_val_change=True,  # a resumed run may change some settings
             dir=None if paths.is_remote(folder) else str(folder),
-            settings=wandb.Settings(console="off"),  # it would take the progress bar apart
+            settings=wandb.Settings(console="off"),  # otherwise it would break the progress bar
         )
         self.id = self._run.id
-        # Its own steps must rise, and those of a resumed run go back to the checkpoint.
+        # The tracker's own steps must increase, but a resumed run returns to the step of its
+        # checkpoint.
         self._run.define_metric("*", step_metric="step")
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """As of ``Tracker``."""
+        """Sends metrics of a step; see ``Tracker``."""
         self._run.log({"step": step, **metrics})
 
     def finish(self, status: str) -> None:
-        """As of ``Tracker``."""
+        """Ends the run; see ``Tracker``."""
         self._run.finish(exit_code=0 if status == "FINISHED" else 1)
 
 
 class TrackioTracker:
-    """A run of Trackio, which keeps it on this machine unless ``TRACKIO_SPACE_ID`` names a space.
+    """A run of Trackio, which is kept on this machine unless ``TRACKIO_SPACE_ID`` names a space.
 
     Args:
-        name: of the run, which is put before an id.
-        folder: not read.
-        settings: of the run, by their names.
-        run_id: of a run that goes on; empty for a new one.
+        name: name of the run; an id is appended.
+        folder: not used.
+        settings: settings of the run, by name.
+        run_id: id of the run to continue; empty for a new run.
     """
 
     def __init__(self, name: str, folder: AnyPath, settings: Values, run_id: str) -> None:
         import trackio
 
-        # Trackio knows runs by their names.
+        # Trackio identifies runs by name.
         self.id = run_id or f"{name}-{uuid.uuid4().hex[:8]}"
         project = os.environ.get("TRACKIO_PROJECT", PROJECT)
         self._run = trackio.init(project, name=self.id, config=dict(settings), resume="allow")
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """As of ``Tracker``."""
+        """Sends metrics of a step; see ``Tracker``."""
         self._run.log(dict(metrics), step=step)
 
     def finish(self, status: str) -> None:
-        """As of ``Tracker``."""
+        """Ends the run; see ``Tracker``."""
         self._run.finish()
 
 
@@ -152,29 +153,29 @@ TRACKERS: dict[str, Callable[[str, AnyPath, Values, str], Tracker]] = {
     "wandb": WandbTracker,
     "trackio": TrackioTracker,
 }
-#: Always written: by ``log.TrainingLog`` itself.
+#: Always written, by ``log.TrainingLog``.
 TENSORBOARD = "tensorboard"
 
 
 def names_of(text: str) -> list[str]:
-    """The trackers of a setting, joined by commas there; without TensorBoard.
+    """The trackers named in a setting, where they are joined by commas; without TensorBoard.
 
     Raises:
-        InputError: if there is no such tracker.
+        InputError: if a tracker is unknown.
     """
     names = [name for name in map(str.strip, text.split(",")) if name]
     for name in names:
         if name not in (TENSORBOARD, *TRACKERS):
             raise InputError(
-                f"no tracker {name!r}",
-                remedy=f"choose of {', '.join((TENSORBOARD, *TRACKERS))}",
+                f"unknown tracker {name!r}",
+                remedy=f"choose one of {', '.join((TENSORBOARD, *TRACKERS))}",
                 setting="tracker",
             )
     return [name for name in dict.fromkeys(names) if name != TENSORBOARD]
 
 
 def check_installed(text: str) -> None:
-    """Raises InputError if a tracker of a setting is not installed; imports none."""
+    """Raises InputError if a tracker named in a setting is not installed; imports none of them."""
     for name in names_of(text):
         if importlib.util.find_spec(name) is None:
             raise InputError(
@@ -185,20 +186,20 @@ def check_installed(text: str) -> None:
 
 
 def nowhere(step: int, kind: str, metrics: Mapping[str, Any]) -> None:
-    """Tracks nothing."""
+    """Does nothing."""
 
 
 @contextlib.contextmanager
 def tracking(
     text: str, workdir: AnyPath, settings: Mapping[str, Any], is_chief: bool = True
 ) -> Iterator[Track]:
-    """Yields what tracks a run; at the end the trackers' runs end too.
+    """Yields a function that sends metrics to all trackers; ends the trackers' runs at the end.
 
     Args:
-        text: names of trackers, as of ``names_of``.
-        workdir: the run's directory; holds the ids of the trackers' runs.
-        settings: of the run, by their names.
-        is_chief: whether this is the first of several workers; others track nothing.
+        text: names of trackers, as for ``names_of``.
+        workdir: the run's directory, which holds the ids of the trackers' runs.
+        settings: settings of the run, by name.
+        is_chief: whether this is the first of several workers; other workers track nothing.
     """
     started = _start(names_of(text), workdir, settings) if is_chief else {}
 
@@ -223,7 +224,7 @@ def tracking(
 def _start(names: list[str], workdir: AnyPath, settings: Values) -> dict[str, Tracker]:
     path, started = workdir / _IDS, {}
     ids: dict[str, str] = {}
-    with contextlib.suppress(InputError, OSError):  # without it the trackers begin new runs
+    with contextlib.suppress(InputError, OSError):  # without the ids, the trackers start new runs
         ids = files.read_json(path, dict)
 
     def start(name: str) -> None:
@@ -237,12 +238,12 @@ def _start(names: list[str], workdir: AnyPath, settings: Values) -> dict[str, Tr
 
 
 def _works(name: str, action: Callable[[], Any]) -> bool:
-    """Does something with a tracker; says in a line if that fails."""
+    """Performs an action with a tracker; prints a line if it fails."""
     try:
         action()
-    except Exception as error:  # of any library, and of the network
+    except Exception as error:  # any error of a library or of the network
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        line = f"{name} failed, the run goes on without it: {reason}"
+        line = f"{name} failed, and the run continues without it: {reason}"
         tqdm.tqdm.write(line, file=sys.stderr)
         return False
     return True

@@ -28,21 +28,21 @@ def train(
     executions: Executions | None = None,
     until: int | None = None,
 ) -> None:
-    """Trains a compiled model from the step of its checkpoint to the last one.
+    """Trains a compiled model from the step of its checkpoint to the last step.
 
-    The host waits for steps only where ``TrainingLog`` does. A signal ends training with a
+    The host waits for the device only where ``TrainingLog`` does. A signal ends training with a
     checkpoint, after the current execution or during an evaluation. Before the first step of this
-    process, whose tracing may take minutes, it ends training at once.
+    process, whose tracing may take minutes, a signal ends training at once.
 
     Args:
-        model: trained in place.
-        dataset: endless batches, distributed, from that step on.
-        log: knows the first and the last step.
+        model: the model; trained in place.
+        dataset: endless distributed batches, starting at that step.
+        log: log, which holds the first and the last step.
         actions: intervals in steps, with functions that are also called after the last step.
-        if_diverged: remedy for a run that diverged; names settings as ``<batch_size>``.
+        if_diverged: remedy for a diverged run; names settings as ``<batch_size>``.
         executions: steps per execution, and which steps to profile; None for the default of the
             device and no profile.
-        until: the step to end at; None for the run's last one.
+        until: the step at which to end; None for the run's last step.
 
     Raises:
         DivergedError: if the loss or the gradient is not finite.
@@ -58,7 +58,7 @@ def train(
     def settled(action: Callable[[], Any]) -> Callable[[], None]:
         def act() -> None:
             log.settle()
-            # `predict` would take several batches at a time.
+            # Otherwise `predict` would take several batches at a time.
             model.steps_per_execution = 1
             try:
                 action()
@@ -75,11 +75,11 @@ def train(
                 *profilers,
                 keras.callbacks.LambdaCallback(on_train_batch_end=stop.defer),
                 log,
-                stop,  # before an evaluation: the run repeats it when it is resumed
+                stop,  # before an evaluation, which a resumed run repeats
                 *(EveryNSteps(every, first, last, settled(act)) for every, act in actions),
                 keras.callbacks.LambdaCallback(on_train_batch_end=stop.check_alone),
             ]
-            # Keras's own waits for each step to learn whether the data have ended.
+            # Keras's own function waits for each step to find out whether the data have ended.
             on_cpu = distribution.is_on_cpu(model.distribute_strategy)
             if steps > 1 or not (on_cpu or model.run_eagerly):
                 model.train_function = keras_internals.train_function_of(model, steps)
@@ -92,7 +92,7 @@ def train(
                     verbose=0,
                 )
         except signals.Interrupted:
-            # Until now, this process has nothing to save.
+            # Before its first step, this process has nothing to save.
             if stop.has_stepped:
                 with _advising(if_diverged):
                     log.save_now()
@@ -102,7 +102,7 @@ def train(
                 profiler.on_train_end()
             model.steps_per_execution = 1
             model.train_function = None
-            # Otherwise it would be drawn once more, after the line that the command ends with.
+            # Otherwise the bar would be drawn once more, after the command's last line.
             log.close()
     if log.step < last:
         # Keras ends training with only a warning if a step raises OutOfRangeError.
@@ -123,7 +123,7 @@ def _advising(remedy: str) -> Iterator[None]:
 
 
 class _UnreadLogs(keras.callbacks.CallbackList):
-    """Passes the results of a step on unread: Keras would wait for the device and read them."""
+    """Passes on the results of a step without reading them; Keras would wait for the device."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Called by ``fit`` after each execution."""
@@ -132,17 +132,17 @@ class _UnreadLogs(keras.callbacks.CallbackList):
 
 
 class StopOnSignal(keras.callbacks.Callback):
-    """Ends training after a step when a signal has asked the process, or another worker, to stop.
+    """Ends training after a step if a signal has asked this process or another worker to stop.
 
     All workers must end after the same step. Every step already sums metrics over the workers
-    (``ContrastiveModel.exchanged``); each worker adds one float that says whether it was asked to
-    stop, so all see the same sum after the same step. The host reads it two executions later,
-    without waiting.
+    (``ContrastiveModel.exchanged``). Each worker adds a float that is 1 if the worker has been
+    asked to stop. All workers thus see the same sum after the same step. The host reads it two
+    executions later, without waiting.
 
     Args:
-        log: is closed by the step.
+        log: the log; it is settled before training ends.
         workers: number of processes that train together.
-        deferred: from the first step on, holds ``signals.deferred``.
+        deferred: holds ``signals.deferred`` from the first step on.
     """
 
     def __init__(self, log: TrainingLog, workers: int, deferred: contextlib.ExitStack) -> None:
@@ -154,34 +154,34 @@ class StopOnSignal(keras.callbacks.Callback):
         self._unread: collections.deque[Any] = collections.deque()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Lets the model exchange whether a worker was asked to stop."""
+        """Makes the model exchange whether a worker has been asked to stop."""
         if self.workers > 1:
             self._stop_requested = tf.Variable(0.0, trainable=False)
             self.model.exchanged = lambda: {STOP_REQUESTED: self._stop_requested.read_value()}
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Tells the other workers with the next step."""
+        """Tells the other workers in the next step."""
         if self.workers > 1 and signals.stop_requested():
             self._stop_requested.assign(1.0)
 
     def defer(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Called at the end of a step before all else: from here on there is something to keep."""
+        """Called first at the end of each step: after the first one there is something to save."""
         if not self.has_stepped:
             self.deferred.enter_context(signals.deferred())
             self.has_stepped = True
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Raises ``Interrupted`` if it is time to end."""
+        """Raises ``Interrupted`` if training must end here."""
         if self.workers == 1:
             signals.check()
             return
         self._unread.append((logs or {})[STOP_REQUESTED])
         if len(self._unread) > _AHEAD and np.any(self._unread.popleft()):
-            self.log.settle()  # here every worker is at the same step
+            self.log.settle()  # all workers are at the same step here
             signals.check()
             raise signals.Interrupted(signal.SIGTERM, "another worker was asked to stop")
 
     def check_alone(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Called after all else of a step: one worker need not wait for the next one."""
+        """Called last at the end of a step: a single worker need not wait for the next one."""
         if self.workers == 1:
             signals.check()

@@ -1,9 +1,9 @@
-"""How long to fine-tune for retrieval, and in what batches, for the size of the data.
+"""Chooses the number of steps and the batch size of fine-tuning by the size of the data.
 
-The paper (sec. 5) takes batches of 2,048: 3,000 steps for the 145,000 pairs of Flickr30K, 6,000
-for the 567,000 of COCO. The steps grow as the root of the number of pairs, and larger data follow
-that here. Smaller data have the epochs of Flickr30K, in batches of which an epoch has 16: one of
-2,048 would hold all of a small set.
+The paper (sec. 5) uses batches of 2,048: 3,000 steps for the 145,000 pairs of Flickr30K, and 6,000
+for the 567,000 pairs of COCO. These steps grow with the square root of the number of pairs, and the
+same rule is used here for data larger than Flickr30K. Smaller data get as many epochs as Flickr30K,
+in batches such that an epoch has 16 steps. A batch of 2,048 would contain all of a small set.
 """
 
 import dataclasses
@@ -17,33 +17,33 @@ from align_keras.data import records
 from align_keras.runs import mixed_sources
 from align_keras.runs.pretraining_settings import PretrainSettings
 
-#: Of the paper, for Flickr30K.
+#: The paper's values for Flickr30K.
 PAIRS, BATCH_SIZE, STEPS = 145_000, 2_048, 3_000
-# Steps that an epoch has at least, unless a batch would have fewer pairs than this: in small ones
-# there is little to tell apart.
+# Minimum number of steps per epoch, unless a batch would then have fewer pairs than ``_FEW``. In a
+# small batch there are too few negatives.
 _STEPS_OF_EPOCH, _FEW = 16, 16
-#: Settings that are chosen unless they are given.
+#: Settings that are chosen if they are not given.
 CHOSEN = ("batch_size", "steps")
 _INTERVALS = {"eval_every": 6, "checkpoint_every": 6, "log_every": 60}
 
 
 @dataclasses.dataclass(frozen=True)
 class Length:
-    """How a run trains on its pairs."""
+    """The batch size and the number of steps of a run."""
 
     batch_size: int
-    """A power of two: it divides among 2, 4 or 8 devices."""
+    """A power of two, so that it can be divided among 2, 4 or 8 devices."""
     steps: int
 
 
 def length_for(pairs: int, batch_size: int | None = None) -> Length:
-    """Batch and steps for a number of training pairs.
+    """The batch size and the number of steps for a number of training pairs.
 
     Args:
-        pairs: in the training data.
-        batch_size: where it is given.
+        pairs: number of pairs in the training data.
+        batch_size: the batch size, if it is given.
     """
-    pairs = max(pairs, 1)  # the run says that there are none
+    pairs = max(pairs, 1)  # an empty set is reported by the run
     if batch_size is None:
         fitting = max(min(_FEW, pairs), min(BATCH_SIZE, pairs // _STEPS_OF_EPOCH))
         batch_size = max(2, 1 << int(math.log2(fitting)))
@@ -52,10 +52,10 @@ def length_for(pairs: int, batch_size: int | None = None) -> Length:
 
 
 def count_pairs(train_data: str) -> int:
-    """The pairs of training data, as a run takes them.
+    """The number of pairs in the training data, counted as a run counts them.
 
     Raises:
-        InputError: if they are not there.
+        InputError: if the data do not exist.
     """
     if train_data.startswith("tfds:"):
         from align_keras.data.examples.tfds_examples import TFDSExamples
@@ -67,20 +67,20 @@ def count_pairs(train_data: str) -> int:
 
 
 def with_length(settings: PretrainSettings, given: Collection[str]) -> tuple[PretrainSettings, str]:
-    """Chooses what was not given for the size of the data.
+    """Chooses the settings that were not given, by the size of the data.
 
-    A run that goes on keeps what was chosen when it began.
+    A resumed run keeps the values chosen when it began.
 
     Args:
-        settings: of fine-tuning.
-        given: the settings that were given.
+        settings: settings of fine-tuning.
+        given: names of the given settings.
 
     Returns:
-        The settings, and a line that says what was chosen, with settings as ``<steps>``; empty if
-        nothing was.
+        The settings, and a line that states the chosen values, with settings as ``<steps>``. The
+        line is empty if nothing was chosen.
 
     Raises:
-        InputError: as ``count_pairs``.
+        InputError: as in ``count_pairs``.
     """
     missing = [name for name in CHOSEN if name not in given]
     if not missing:
@@ -95,8 +95,8 @@ def with_length(settings: PretrainSettings, given: Collection[str]) -> tuple[Pre
         chosen = {name: getattr(length, name) for name in missing}
         numbers = " and ".join(f"<{name}>={value}" for name, value in chosen.items())
         line = (
-            f"{numbers}, chosen for {pairs:,} training pairs; the paper has {BATCH_SIZE:,} pairs "
-            f"a step and {STEPS:,} steps for Flickr30K's {PAIRS:,}"
+            f"{numbers}, chosen for {pairs:,} training pairs; the paper uses {BATCH_SIZE:,} "
+            f"pairs per step and {STEPS:,} steps for Flickr30K's {PAIRS:,}"
         )
     steps: Any = chosen.get("steps", settings.run.steps)
     intervals = {
@@ -108,10 +108,10 @@ def with_length(settings: PretrainSettings, given: Collection[str]) -> tuple[Pre
 
 
 def _begun_with(workdir: str) -> dict[str, object]:
-    """The settings of the run in a directory; empty without one, or if they cannot be read."""
+    """The settings of the run in a directory; empty if there are none or they cannot be read."""
     path = paths.path_of(workdir or ".") / "settings.json"
     try:
         found = json.loads(path.read_bytes()) if workdir and path.exists() else {}
     except (OSError, ValueError):
-        return {}  # said when the run is opened
+        return {}  # reported when the run is opened
     return found if isinstance(found, dict) else {}

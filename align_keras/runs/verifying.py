@@ -1,4 +1,4 @@
-"""Holds what commands have written against its checksums: what ``recipes/verify.py`` runs."""
+"""Compares the outputs of commands with their checksums; ``recipes/verify.py`` runs it."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ from align_keras.errors import InputError, MissingInputError, Place
 from align_keras.remote_path import RemotePath
 from align_keras.wording import counted
 
-#: What a folder is, by a file in it; the first that is there.
+#: The kind of a folder, by a file in it; the first file that exists decides.
 _KINDS = {
     "index.json": "index",
     "saved_model.pb": "exported model",
@@ -21,32 +21,32 @@ _KINDS = {
     "preprocessor.json": "preset",
 }
 _SET = "set of shards"
-# What has a list of its own in a folder of several, by the end of the list's name.
+# Kinds that have their own checksum files in a shared folder, by the ending of the file.
 _OWN_LISTS = {shard_checksums.END: _SET, f".{checksums.NAME}": "checkpoint"}
 # Folders for unfinished work.
 _UNFINISHED = (".partial", ".unfinished", "unfinished")
-# Of a damaged checkpoint, which its run has put aside.
+# A damaged checkpoint that its run has set aside.
 _ASIDE = ".aside"
 
 
 @dataclasses.dataclass(frozen=True)
 class Verified:
-    """The result for one list of checksums, or for a folder without one."""
+    """The result for one checksum file, or for a folder without one."""
 
     path: str
-    """Path of the folder; for a set of shards ``DIR/train``."""
+    """Path of the folder, or ``DIR/train`` for a set of shards."""
     kind: str
     """``index``, ``preset``, ``run``, ``checkpoint``, ``exported model``, ``set of shards``,
     ``file`` or ``folder``."""
     files: int | None
-    """Files in the list; None: there is no list."""
+    """Number of files in the checksum file; None if there is none."""
     bytes: int
-    """Size of these files."""
+    """Total size of these files."""
     faults: tuple[InputError, ...]
     """One error for each file that has changed."""
 
     def __str__(self) -> str:
-        """In one line."""
+        """The result in one line."""
         if self.files is None:
             return f"{self.path}: {self.kind} without checksums"
         size = f"{counted(self.files, 'file')}, {self.bytes / 2**20:,.1f} MiB"
@@ -58,14 +58,14 @@ def verify(path: str) -> list[Verified]:
     """Reads all files of an index, a preset, a run, an exported model or a set of shards.
 
     Args:
-        path: a folder, which may hold several of them; for shards also a pattern, one shard, or
-            a path prefix.
+        path: a folder, which may contain several of these; for shards also a pattern, a single
+            shard, or a path prefix.
 
     Returns:
-        What was found, one entry for each list of checksums and for each folder without one.
+        One result for each checksum file and for each folder without one.
 
     Raises:
-        MissingInputError: if there is nothing of that name.
+        MissingInputError: if nothing of that name exists.
     """
     is_remote = paths.is_remote(path)
     path = paths.absolute(path) if is_remote else paths.without_file_scheme(path)
@@ -97,7 +97,7 @@ def _verify_folder(folder: str) -> list[Verified]:
         if name.endswith(ends)
     ]
     found = [_verify_list(path) for path in lists]
-    # A run has several parts; an older version may have written its preset.
+    # A run has several parts. Its preset may have been written by an older version.
     expected = [folder]
     if _kind_of(folder) == "run":
         preset = os.path.join(folder, "preset")
@@ -108,7 +108,7 @@ def _verify_folder(folder: str) -> list[Verified]:
 
 
 def _folders(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """A folder and those below with their files, less what is unfinished or put aside."""
+    """A folder and its subfolders with their files, without unfinished and set-aside ones."""
     path = paths.path_of(folder)
     if isinstance(path, RemotePath):
         for found, names in uploads.walk(path):

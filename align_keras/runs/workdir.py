@@ -1,4 +1,4 @@
-"""The directory of a run: creates and locks it, and checks that a run continues as it began."""
+"""The directory of a run: creates and locks it, and checks that a resumed run is unchanged."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from align_keras.locks import LockedError, locked
 from align_keras.paths import AnyPath
 from align_keras.runs.settings import Settings
 
-# A name that no file of a user has: the lock is removed at the end.
+# A name that no user's file has, since the lock is removed at the end.
 _LOCK = ".align_keras.lock"
 _CHECKPOINT = re.compile(r"ckpt-(\d+)\.index")
 
@@ -32,20 +32,20 @@ def open_workdir(
 
     Args:
         settings: this run's settings.
-        workdir: the directory; empty for a new one below ``runs/``, named after time and process.
-        part: a subfolder to use instead, such as a worker's.
-        written: what the run writes or replaces there once it has begun.
-        held: until it is closed, other processes cannot use the directory, and a signal prints
-            how to resume. None: others may use it.
-        phases: folders with ``checkpoints/`` in them, in order.
+        workdir: the directory; empty for a new one in ``runs/``, named after time and process.
+        part: a subfolder to use instead, such as that of a worker.
+        written: names of files that the run writes or replaces there after it has begun.
+        held: until it is closed, other processes cannot use the directory, and a signal prints how
+            to resume. None lets others use it.
+        phases: folders that contain ``checkpoints/``, in order.
 
     Raises:
-        InputError: if it is an address that TensorFlow cannot write to, if it is a file, if another
-            process uses it, if its run began with other settings, or if it holds one of
+        InputError: if it is an address to which TensorFlow cannot write; if it is a file; if
+            another process uses it; if its run began with other settings; or if it holds one of
             ``written`` but no run.
     """
     with concerning("workdir"):
-        # Two runs that begin in one second must not share it.
+        # Two runs that begin in the same second must not share a directory.
         new = f"{time.strftime('runs/%Y%m%d-%H%M%S')}-{os.getpid()}"
         found = paths.path_of(workdir or new) / part
         if paths.is_remote(found) and not paths.is_plain(found):
@@ -80,10 +80,10 @@ def open_workdir(
 
 
 def _read_settings(path: AnyPath, settings: Settings) -> dict[str, Any]:
-    """The settings of the run in a directory; InputError if they are not settings of a run."""
+    """The settings of the run in a directory; InputError if the file holds something else."""
     before, now = files.read_json(path, dict), json.loads(settings.as_json())
     known = before.keys() & now.keys()
-    # Settings that a damaged file lacks would silently get their defaults.
+    # Settings missing in a damaged file would silently get their defaults.
     if known and all(
         isinstance(before[name], dict) == isinstance(now[name], dict) for name in known
     ):
@@ -93,7 +93,7 @@ def _read_settings(path: AnyPath, settings: Settings) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _in_use(workdir: AnyPath) -> Iterator[None]:
-    """Makes and locks a directory; removes it at the end if it was made here and is empty."""
+    """Creates and locks a directory; at the end, removes it if it is new and empty."""
     is_new = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
     try:
@@ -113,15 +113,15 @@ def _in_use(workdir: AnyPath) -> Iterator[None]:
 
 
 def how_to_resume(given: str | AnyPath, found: AnyPath, phases: Sequence[str] = ("",)) -> str:
-    """The line after a signal: what is saved of a run, and how to continue.
+    """The line after a signal: what has been saved of a run, and how to continue it.
 
     Args:
-        given: the directory, as it is given to the command.
-        found: the directory that is used.
-        phases: folders with ``checkpoints/`` in them, in order.
+        given: the directory as given to the command.
+        found: the directory in use.
+        phases: folders that contain ``checkpoints/``, in order.
     """
     for phase in reversed(phases):
-        # The best one may be newer than the newest of the others.
+        # The best checkpoint may be newer than all others.
         place = found / phase / "checkpoints"
         folders = [folder for folder in (place / "newest", place / "best") if folder.is_dir()]
         names = (path.name for folder in folders for path in folder.iterdir())
@@ -132,27 +132,27 @@ def how_to_resume(given: str | AnyPath, found: AnyPath, phases: Sequence[str] = 
 
 
 def _is_there(path: AnyPath) -> bool:
-    """Whether there is a file, or a folder with something in it."""
+    """Whether the path is a file or a folder that is not empty."""
     return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def check_training_data(
     path: AnyPath, found: Any, difference: Callable[[Any, Any], str], setting: str = "train_data"
 ) -> None:
-    """Records a run's training data; on resume, compares with the record.
+    """Records a run's training data; when resuming, compares them with the record.
 
-    On other data, a resumed run would silently begin somewhere in the middle of them. Must be
-    called before ``settings.json`` is written, which marks a directory as a run.
+    With other data, a resumed run would silently start somewhere in the middle of them. Must be
+    called before ``settings.json`` is written, which marks a directory as that of a run.
 
     Args:
         path: path of a JSON file in the run's directory.
-        found: the training data, for JSON.
-        difference: a function of the data before and now that describes their difference; empty
-            if none matters.
-        setting: the setting that gives the training data.
+        found: description of the training data, for JSON.
+        difference: describes how the data have changed, given the description before and now;
+            returns an empty string if the change does not matter.
+        setting: the setting that names the training data.
 
     Raises:
-        InputError: if the data differ, or if the record of a run is damaged or missing.
+        InputError: if the data have changed, or if the record of a run is damaged or missing.
     """
     if not path.exists():
         if (path.parent / "settings.json").exists():
@@ -164,7 +164,7 @@ def check_training_data(
         return
     try:
         changed = difference(before, found)
-    except (KeyError, TypeError, ValueError, IndexError):  # JSON, but of another shape
+    except (KeyError, TypeError, ValueError, IndexError):  # JSON, but with another structure
         raise files.damaged(path) from None
     if changed:
         raise InputError(

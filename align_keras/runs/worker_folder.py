@@ -27,9 +27,9 @@ def open_folder(
 
     Args:
         settings: the run's settings.
-        strategy: tells the workers.
-        written: what a run writes there, as in ``open_workdir``.
-        held: likewise.
+        strategy: the run's strategy, which knows the workers.
+        written: as in ``open_workdir``.
+        held: as in ``open_workdir``.
 
     Raises:
         InputError: as in ``open_workdir``; if the workers have different settings; or if a batch
@@ -48,11 +48,14 @@ def open_folder(
     worker, workers = distribution.worker_place(strategy)
     if workers > 1 and not settings.run.workdir:
         raise InputError(
-            "several workers need one", remedy="give the same to each", setting="workdir"
+            "several workers need a common directory",
+            remedy="give the same to each",
+            setting="workdir",
         )
     part = f"worker-{worker}" if worker else ""
     if settings.run.workdir:
-        # Before the settings are compared: such a run resumes with none.
+        # Checked before the settings are compared, since such a run cannot be resumed with any
+        # settings.
         with concerning("workdir"):
             own = paths.path_of(settings.run.workdir) / part
             pretraining_data.check_order(own / "train_shards.json")
@@ -66,8 +69,8 @@ def check_same_settings(settings: Settings, strategy: tf.distribute.Strategy) ->
     other settings, it would do so at other steps, and the workers would wait forever.
 
     Args:
-        settings: this worker's settings; each of them must call this.
-        strategy: knows the workers.
+        settings: this worker's settings; every worker must call this function.
+        strategy: the run's strategy, which knows the workers.
 
     Raises:
         InputError: in every worker, if a setting differs. Paths may differ.

@@ -145,9 +145,7 @@ class ImageIndex:
         return places[:, :count], scores[:, :count]
 
     def faults(self) -> Iterator[InputError]:
-        """Reads the entire index; yields an error for each file that has changed since it was
-        written.
-        """
+        """Reads the entire index; yields an error for each file that has changed."""
         yield from checksums.faults(checksums.list_of(self.directory))
 
     def verify_in_background(self, tell: Callable[[InputError], Any]) -> threading.Thread:

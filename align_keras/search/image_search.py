@@ -123,7 +123,7 @@ class ImageSearch:
         return self.model.encode_texts(list(texts), _TEXTS)
 
     def embed_image(self, encoded: bytes) -> np.ndarray:
-        """The embedding of an encoded image, ``(width,)``; raises InputError if it does not decode."""
+        """The embedding of an encoded image, ``(width,)``; InputError if it does not decode."""
         if len(encoded) > MAX_IMAGE_BYTES:
             raise InputError(f"the image has more than {MAX_IMAGE_BYTES >> 20} MiB")
         place = Place(member="the image")

@@ -1,4 +1,4 @@
-"""Writes an index so that a run that is killed continues where it last committed."""
+"""Writes an index such that a killed run can continue from its last commit."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from align_keras.search.growing_file import GrowingFile, read_progress
 from align_keras.search.image_index import Header
 
 _PROGRESS, _LOCK = "progress.json", "lock"
-#: What grows while images are embedded.
+#: The files that grow while images are embedded.
 _GROWING = (
     image_index.EMBEDDINGS,
     *(f"{image_index.LABELS}.{part}" for part in ("bin", "ends")),
@@ -31,28 +31,28 @@ _BUILD_AGAIN = "<restart> builds the index again"
 
 
 class IndexWriter:
-    """Appends embedded images to the files of an index; used in a ``with``.
+    """Appends embedded images to the files of an index; a context manager.
 
-    Every ``commit`` replaces ``progress.json``, with the current length and checksum of each file.
-    If a run is killed, the next run cuts off what was written after the last commit. The finished
-    index has a list of ``checksums``.
+    Every ``commit`` replaces ``progress.json``, which holds the current length and checksum of each
+    file. If a run is killed, the next run cuts off what was written after the last commit. The
+    finished index has a file of checksums.
 
     Args:
-        directory: directory of the index; made if it is not there.
-        header: the header to write; its counts are ignored.
+        directory: directory of the index; created if it does not exist.
+        header: header to write; its counts are ignored.
         restart: whether to delete an existing index.
-        is_same_model: a function that tells whether a stored fingerprint is the model's; None:
-            fingerprints must be equal.
+        is_same_model: returns whether a stored fingerprint belongs to the model; None requires
+            equal fingerprints.
 
     Attributes:
-        header: the header of the finished index, once ``is_finished``.
+        header: header of the finished index, if ``is_finished``.
         is_finished: whether there is nothing left to do.
         rows: images in the index so far.
-        unreadable: images left out so far.
+        unreadable: images that could not be read so far.
 
     Raises:
-        InputError: on entering, if the folder holds something else or an index of another model,
-            other images or other settings, if another run is writing, or if a written file is
+        InputError: on entering, if the folder holds other files; if it holds an index of another
+            model, other images or other settings; if another run is writing; or if a file is
             damaged. ``setting`` is the field of ``Header`` that differs, or ``output`` for the
             folder.
         NoSpaceError: on entering and on writing, if the disk is full.
@@ -89,7 +89,8 @@ class IndexWriter:
             raise InputError("another run is writing it", place, error.remedy) from None
         try:
             if self._restart:
-                # First: a part of it that a kill leaves is still known as an index's.
+                # Written first: if the run is killed now, the remaining files are still recognised
+                # as parts of an index.
                 self._write_progress({})
                 for name in (image_index.HEADER, checksums.NAME, *_LISTS, *_GROWING):
                     (self.directory / name).unlink(missing_ok=True)
@@ -106,7 +107,7 @@ class IndexWriter:
 
     @property
     def consumed(self) -> int:
-        """Images of the source that were embedded or left out so far."""
+        """Number of source images that were embedded or found unreadable so far."""
         return self.rows + self.unreadable
 
     def commit(
@@ -116,13 +117,13 @@ class IndexWriter:
         thumbnails: Sequence[bytes],
         unreadable: Sequence[Mapping[str, str]],
     ) -> None:
-        """Appends images, and the names of those that were left out.
+        """Appends images, and the names of unreadable ones.
 
         Args:
             embeddings: float32, ``(images, width)``.
             labels: ``name`` and ``caption`` of each image.
-            thumbnails: a JPEG of each image.
-            unreadable: ``name`` and ``reason`` of each image that was left out.
+            thumbnails: a JPEG for each image.
+            unreadable: ``name`` and ``reason`` for each unreadable image.
         """
         file = self._files[image_index.EMBEDDINGS]
         file.write(np.ascontiguousarray(embeddings, self._dtype).tobytes())
@@ -141,7 +142,7 @@ class IndexWriter:
         self._files[f"{kind}.ends"].write(ends.astype(image_index.ENDS).tobytes())
 
     def reopen(self) -> None:
-        """Removes the header of a finished index, to divide the index into other lists.
+        """Removes the header of a finished index, to divide it into other lists.
 
         Raises:
             InputError: if a file of the index is damaged.
@@ -159,7 +160,7 @@ class IndexWriter:
         """Writes the header, which makes the index valid.
 
         Args:
-            num_lists: number of lists of a large index; 0 for none.
+            num_lists: number of lists of a large index; 0 for an exact index.
 
         Raises:
             InputError: if no image could be read.
@@ -187,7 +188,7 @@ class IndexWriter:
             found[name] = checksums.of_file(self.directory / name)
         found[image_index.HEADER] = checksums.of_bytes(text.encode())
         checksums.write(checksums.list_of(self.directory), found)
-        # The last: an index without it is not finished.
+        # Written last, since an index without a header is not finished.
         write_whole(self.directory / image_index.HEADER, text)
         for name in (_PROGRESS, *(() if num_lists else _LISTS)):
             (self.directory / name).unlink(missing_ok=True)
@@ -211,7 +212,7 @@ class IndexWriter:
         if header.exists():
             is_ours = not _is_of_others(header)
         else:
-            # The progress file exists before anything is written into the other files.
+            # The progress file exists before anything is written to the other files.
             is_ours = progress.exists() or not any(
                 path.stat().st_size for path in self.directory.iterdir()
             )
@@ -243,11 +244,11 @@ class IndexWriter:
             file = GrowingFile(self.directory / name, sizes[name], sums[name], _BUILD_AGAIN)
             self._files[name] = self._stack.enter_context(file)
         if not path.exists():
-            # So that what was begun with is known from the start.
+            # Stores the settings before the first images.
             self._write_progress()
 
     def _check_origin(self, found: Mapping[str, Any]) -> None:
-        """Compares the settings of an unfinished index; InputError on the first difference."""
+        """Compares the settings with those of an earlier run; InputError if one differs."""
         for name, value in _origin(self.header).items():
             if found.get(name) == value:
                 continue
@@ -268,7 +269,7 @@ class IndexWriter:
             )
 
     def _write_progress(self, found: Mapping[str, checksums.Checksum] | None = None) -> None:
-        """Writes how far the files are; ``found`` in place of what was written to them."""
+        """Writes sizes and checksums of the files; ``found`` replaces those of this run."""
         for file in self._files.values():
             file.sync()
         if found is None:
@@ -285,7 +286,7 @@ class IndexWriter:
 
 
 def _is_of_others(header: Path) -> bool:
-    """Whether a file with the name of a header is somebody else's, not a damaged header."""
+    """Whether a file with the name of a header is of another program, not a damaged header."""
     try:
         found = json.loads(header.read_bytes())
     except ValueError:
@@ -294,6 +295,6 @@ def _is_of_others(header: Path) -> bool:
 
 
 def _origin(header: Header) -> dict[str, Any]:
-    """What must be the same for a run to continue; model and images themselves may have moved."""
+    """The settings that a run needs unchanged to continue; model and images may have moved."""
     names = ("fingerprint", "images_fingerprint", "precision", "width", "thumbnail_size")
     return {name: getattr(header, name) for name in names}

@@ -23,9 +23,9 @@ from align_keras.search import inverted_lists
 from align_keras.search.image_index import Header
 from align_keras.search.index_writer import IndexWriter
 
-# Seconds between two commits: the work that a killed run loses.
+# Seconds between two commits, and thus the most work that a killed run loses.
 _COMMIT_SECONDS = 5.0
-# A caption of an index is there to be shown.
+# Captions in an index are only displayed.
 _MAX_CAPTION = 500
 
 
@@ -44,23 +44,24 @@ def build_index(
     restart: bool = False,
     committed: Callable[[int, int], Any] | None = None,
 ) -> tuple[Header, int]:
-    """Embeds every image that can be read; continues where an earlier run was cut off.
+    """Embeds every readable image; continues after the last commit of an earlier run.
 
-    A finished index is divided again if ``exact_below`` or ``num_lists`` require it.
+    A finished index is divided into lists again if ``exact_below`` or ``num_lists`` require it.
 
     Args:
         model: an ``AlignDualEncoder`` with its preprocessor.
         source: the images.
         directory: directory of the index.
-        model_name: where the model is; searches load it from there.
-        images_name: where the images are, for whoever reads the header.
+        model_name: folder or address of the model; searches load it from there.
+        images_name: the images as the user gave them, for the header.
         batch_size: images at a time.
-        precision: ``float32`` or ``float16``, of the embeddings on disk.
-        thumbnail_size: longer side of the pictures that are kept, pixels; 0 for none.
-        exact_below: smaller indexes are searched completely, larger ones are divided into lists.
-        num_lists: number of lists; 0: the square root of the number of images.
+        precision: type of the embeddings on disk, ``float32`` or ``float16``.
+        thumbnail_size: longer side of the stored thumbnails, in pixels; 0 for no thumbnails.
+        exact_below: indexes with fewer images are searched exactly, larger ones are divided into
+            lists.
+        num_lists: number of lists; 0 for the square root of the number of images.
         restart: whether to delete an existing index.
-        committed: called after each commit with the number of images done, and the number of
+        committed: called after each commit with the number of processed images and the number of
             unreadable ones.
 
     Returns:
@@ -72,7 +73,7 @@ def build_index(
             (``setting`` is then ``exact_below``).
     """
     if source.count >= exact_below:
-        # Checked now: it is needed only hours later.
+        # Checked now, since faiss is needed only hours later.
         with concerning("exact_below"):
             inverted_lists.require_faiss()
     header = Header(
@@ -112,7 +113,7 @@ def build_index(
 
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
-    """Pixels for the model and a thumbnail, or a short reason why there are none."""
+    """Pixels for the model and a thumbnail, or a short reason for the lack of them."""
 
     crop: np.ndarray | None = None
     thumbnail: bytes = b""
@@ -121,7 +122,7 @@ class _Prepared:
 
 @dataclasses.dataclass
 class _Part:
-    """Images to commit: embedded ones, and those that were left out."""
+    """Images to commit: embedded ones and unreadable ones."""
 
     embeddings: list[np.ndarray] = dataclasses.field(default_factory=list)
     labels: list[dict[str, str]] = dataclasses.field(default_factory=list)
@@ -137,7 +138,7 @@ def _embed(
     bar: Any,
     committed: Callable[[int, int], Any],
 ) -> None:
-    """Embeds the remaining images, with a commit every few seconds."""
+    """Embeds the remaining images; commits every few seconds."""
     size, width = writer.header.thumbnail_size, writer.header.width
     part, begun = _Part(), time.monotonic()
 
@@ -174,7 +175,7 @@ def _embed(
 
 
 def _prepare(image: Example, preprocessor: AlignPreprocessor, size: int) -> _Prepared:
-    """A crop, and a thumbnail of ``size`` pixels or none for 0."""
+    """A crop and a thumbnail of ``size`` pixels; no thumbnail if ``size`` is 0."""
     try:
         encoded = image.load()
         if not encoded:
@@ -186,7 +187,7 @@ def _prepare(image: Example, preprocessor: AlignPreprocessor, size: int) -> _Pre
     except FileNotFoundError:
         return _Prepared(fault="no such file")
     except (ValueError, KeyError, *UNREADABLE) as error:
-        # An error of an archive that is cut off has no words but its kind.
+        # The error of a truncated archive may have no message, only a type.
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
         return _Prepared(fault=reason.splitlines()[0])
     return _Prepared(crop.numpy(), make_thumbnail(pixels, size) if size else b"")

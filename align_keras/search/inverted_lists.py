@@ -1,4 +1,4 @@
-"""Approximate search: images are in lists by nearest centroid; a query opens a few lists."""
+"""Approximate search: images are in lists by nearest centroid; a query reads few lists."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,17 +7,17 @@ import numpy as np
 
 from align_keras.errors import InputError
 
-#: Default number of lists that a search opens.
+#: Default number of lists that a search reads.
 PROBES = 32
-# k-means: sampled images per list, iterations.
+# k-means: number of sampled images per list, and of iterations.
 _SAMPLES_PER_LIST = 64
 _ROUNDS = 10
-# Embeddings that are widened to float32 at a time.
+# Number of embeddings converted to float32 at a time.
 _CHUNK = 1 << 16
 
 
 def require_faiss() -> Any:
-    """The library faiss; InputError, which says how to get it, if it is not installed."""
+    """The library faiss; raises InputError, with a remedy, if it is not installed."""
     try:
         import faiss
     except ImportError:
@@ -34,12 +34,12 @@ def cluster(embeddings: np.ndarray, num_lists: int, seed: int = 0) -> tuple[np.n
 
     Args:
         embeddings: unit norm, ``(images, width)``; may be memory-mapped.
-        num_lists: how many lists, at most as many as there are images.
-        seed: decides the sample and where k-means begins.
+        num_lists: number of lists, at most the number of images.
+        seed: decides the sample and the start of k-means.
 
     Returns:
-        ``(centroids, lists)``: float32, ``(num_lists, width)``, and the list of each image,
-        int32, ``(images,)``.
+        ``(centroids, lists)``: float32, ``(num_lists, width)``, and the list of each image, int32,
+        ``(images,)``.
 
     Raises:
         InputError: if faiss is not installed.
@@ -53,7 +53,7 @@ def cluster(embeddings: np.ndarray, num_lists: int, seed: int = 0) -> tuple[np.n
         niter=_ROUNDS,
         spherical=True,
         seed=seed,
-        # By default it warns below 39 images per list.
+        # By default, faiss warns below 39 images per list.
         min_points_per_centroid=1,
     )
     kmeans.train(np.ascontiguousarray(embeddings[sample], np.float32))
@@ -82,7 +82,7 @@ class InvertedLists:
     def __init__(self, embeddings: np.ndarray, centroids: np.ndarray, lists: np.ndarray) -> None:
         faiss = require_faiss()
         width = embeddings.shape[1]
-        # The index refers to it but does not keep it alive.
+        # The index refers to this object but does not keep it alive.
         self._centroids = faiss.IndexFlatIP(width)
         self._centroids.add(np.ascontiguousarray(centroids))
         self._index = faiss.IndexIVFScalarQuantizer(
@@ -91,7 +91,7 @@ class InvertedLists:
             len(centroids),
             faiss.ScalarQuantizer.QT_fp16,
             faiss.METRIC_INNER_PRODUCT,
-            False,  # by residual: embeddings as they are
+            False,  # not by residual: stores embeddings unchanged
         )
         self._index.train(np.ascontiguousarray(centroids))
         self._faiss = faiss
@@ -102,10 +102,10 @@ class InvertedLists:
             self._index.add_core(len(chunk), *pointers)
 
     def search(self, queries: np.ndarray, count: int, probes: int | None = None) -> np.ndarray:
-        """The places of the best images of the lists nearest to each query.
+        """The indices of the best images in the lists nearest to each query.
 
         Returns:
-            Integers, ``(queries, count)``, -1 where the lists hold fewer.
+            Integers, ``(queries, count)``; -1 if the lists hold fewer images.
         """
         queries = np.ascontiguousarray(queries, np.float32)
         parameters = self._faiss.SearchParametersIVF(nprobe=probes or PROBES)

@@ -1,4 +1,4 @@
-"""The address of the page's server, taken before a model is loaded."""
+"""Reserves the address of the page's server before a model is loaded."""
 
 import contextlib
 import errno
@@ -21,7 +21,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise InputError(f"must be from 0 to 65,535, not {port}", setting="port")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # A name with both kinds of address means its IPv4 address.
+        # For a name with both kinds of address, the IPv4 address is used.
         family, *_, address = min(found, key=lambda entry: entry[0])
         return socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:
@@ -35,7 +35,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _free_port(address):
-    """The next port above a busy one that is free; None if there is none near."""
+    """The first free port after a busy one; None if none of the next ports is free."""
     host, busy = address[:2]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for port in range(busy + 1, min(busy + 50, 1 << 16)):

@@ -1,4 +1,4 @@
-"""Draws the results of a search."""
+"""Draws the results of a search as a picture."""
 
 import io
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from align_keras.preprocessing import thumbnails
 from align_keras.search.image_index import MAX_THUMBNAIL_SIZE
 from align_keras.search.image_search import Match
 
-# Inches; characters of a line at 7 points and of the title.
+# Inches; characters per line at 7 points, and per line of the title.
 _CELL, _PICTURE, _TITLE = 2.2, 2.0, 0.5
 _LINE, _TITLE_LINE = 34, 70
 
@@ -25,18 +25,19 @@ def draw_matches(
     columns: int = 6,
     image: bytes = b"",
 ) -> None:
-    """Draws the query and its matches, best first, each in its own shape with its whole caption.
+    """Draws the query and its matches, best first, in their aspect ratios with full captions.
 
     Args:
-        path: path of the PNG; its folder is made.
+        path: path of the PNG; its folder is created if necessary.
         title: the query.
-        matches: names are drawn as they stand. An image without a thumbnail leaves its place
-            empty.
+        matches: found images; their names are drawn unchanged. The place of an image without a
+            thumbnail stays empty.
         columns: images per row.
-        image: the encoded query image; empty if there is none.
+        image: the encoded query image; empty if there is no such image.
 
     Raises:
-        InputError: if a thumbnail is larger than an index may have, or the image does not decode.
+        InputError: if a thumbnail exceeds the size allowed in an index, or the image does not
+            decode.
     """
     names = [
         figures.wrap(f"{match.score:.3f}\n{match.caption or match.name}", _LINE)

@@ -1,7 +1,7 @@
-"""The files of indexed images, for a page that shows them at full size.
+"""The files of indexed images, so that a page can show them at full size.
 
-An index may come from elsewhere and name any file. Whoever shows it says where its images are, and
-nothing outside of that folder is opened.
+An index may come from others and name any file. The user must therefore state where the images are,
+and no file outside that folder is opened.
 """
 
 import os
@@ -10,19 +10,19 @@ from pathlib import Path
 from align_keras.data.examples import image_files
 from align_keras.errors import InputError, MissingInputError, Place
 
-#: Of the longer side as it is shown, pixels.
+#: Maximum length of the longer side as displayed, in pixels.
 MAX_SIZE = 4_096
 _MAX_FILE_BYTES = 100 << 20
 
 
 class Originals:
-    """Image files of a folder, by their names in an index.
+    """Image files in a folder, by their names in an index.
 
     Args:
-        images: what was indexed: a folder, or a table whose images lie beside it or below.
+        images: the indexed data: a folder, or a table with its images in or below the same folder.
 
     Raises:
-        MissingInputError: if there is no such folder or table.
+        MissingInputError: if the folder or table does not exist.
         InputError: if it is not on this machine.
     """
 
@@ -39,11 +39,11 @@ class Originals:
         self._root = (path if path.is_dir() else path.parent).resolve()
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of that name."""
+        """Whether a file of that name exists."""
         return self._path(name) is not None
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file; empty if there is none, or if it is too large or unreadable."""
+        """The bytes of a file; empty if it is missing, too large or unreadable."""
         path = self._path(name)
         try:
             if path is None or path.stat().st_size > _MAX_FILE_BYTES:
@@ -53,7 +53,7 @@ class Originals:
             return b""
 
     def _path(self, name: str) -> Path | None:
-        """A file below the folder, or None; a link must not lead out of it either."""
+        """A file below the folder, or None. Links must not lead out of the folder."""
         try:
             path = Path(os.path.realpath(self._root / name))
             is_there = path.is_relative_to(self._root) and path.is_file()

@@ -1,9 +1,9 @@
-"""A page to search an index on and to classify images, as a function of an ``ImageSearch``.
+"""A web page to search an index and classify images, built on an ``ImageSearch``.
 
-An ASGI app of a few routes and four static files: it opens no path that a request names. A browser
-can get those files, the thumbnails that the index holds and, where the host says where they are,
-the indexed images; nothing else. Requests are bounded in size and number, the page loads nothing
-from elsewhere, and nothing is sent anywhere.
+It is an ASGI app with a few routes and four static files, and opens no path named in a request. A
+browser can get only those files, the thumbnails in the index and, if the user states where they
+are, the indexed images. Requests are limited in size and number. The page loads nothing from other
+sites and sends nothing to them.
 """
 
 import gc
@@ -36,7 +36,7 @@ _FILES = {
     "/page.js": ("page.js", "text/javascript"),
     "/page.svg": ("page.svg", "image/svg+xml"),
 }
-# Number of requests with an image that are processed at a time; others wait.
+# Number of requests with images that are processed at the same time; others wait.
 _WORKING = 2
 
 
@@ -46,13 +46,13 @@ def build_page(
     hosts: Sequence[str] = LOOPBACK,
     name_of: Callable[[str], str] = str,
 ) -> Any:
-    """The page as an ASGI app.
+    """The web page as an ASGI app.
 
     Args:
-        search: several threads use it at a time.
-        probes: lists of a large index to look into; None for the default.
-        hosts: names under which browsers may open the page.
-        name_of: gives the user's name of a setting, for the message about a refused host.
+        search: used by several threads at the same time.
+        probes: number of lists to search in a large index; None for the default.
+        hosts: host names under which browsers may open the page.
+        name_of: returns the user's name of a setting, for the message about a refused host.
 
     Raises:
         InputError: if one of ``hosts`` is not a name or address.
@@ -77,7 +77,7 @@ def build_page(
 
 
 class _Answers:
-    """The handlers of the page's addresses."""
+    """The handlers of the routes of the page."""
 
     def __init__(self, search: ImageSearch, probes: int | None) -> None:
         import anyio
@@ -119,8 +119,8 @@ class _Answers:
         return Response(data, 200 if data else 404, media_type="image/jpeg")
 
     def _picture(self, digits: str, picture: Callable[[int], bytes]) -> bytes:
-        """The picture of a place; empty if the place is no number of an image."""
-        # int() takes digits of all scripts, and refuses thousands of them.
+        """The picture of an image; empty if ``digits`` is not the index of an image."""
+        # int() accepts digits of all scripts, and fails on thousands of digits.
         is_number = digits.isascii() and digits.isdigit() and len(digits) < 20
         if not is_number or int(digits) >= len(self.search.index):
             return b""
@@ -165,7 +165,7 @@ class _Answers:
 
 
 def _taken(body: bytearray) -> dict[str, Any]:
-    """The fields of a body, which is emptied: it is held twice only while it is parsed."""
+    """The fields of a body, which is emptied so that memory holds it twice only during parsing."""
     fields = parse_fields(body)
     body.clear()
     return fields
@@ -181,7 +181,7 @@ def _file(name: str, kind: str) -> Callable[[Any], Any]:
 def _failed(request: Any, error: Exception) -> Any:
     from starlette.responses import JSONResponse
 
-    # Logged before the response, so that the line exists when somebody looks for it.
+    # Logged before the response, so that the log entry exists when the user looks for it.
     logger.error("%r failed", request.url.path[:200], exc_info=error)
     return JSONResponse({"error": "the server failed on this request; its log says why"}, 500)
 
@@ -198,7 +198,7 @@ def _reading(reader: BodyReader, answer: Callable[[bytearray], Any]) -> Callable
                 is_long = len(body) > SHORT_BODY
                 return JSONResponse(await answer(body))
         except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
+            return Response(status_code=400)  # the client is gone
         except InputError as error:
             status, headers = 400, None
             if isinstance(error, RequestError):
@@ -208,7 +208,7 @@ def _reading(reader: BodyReader, answer: Callable[[bytearray], Any]) -> Callable
                     await discard_body(request)
             refusal = JSONResponse({"error": str(error)}, status, headers)
         if is_long:
-            # TensorFlow's errors hold themselves, and by their stack the image.
+            # TensorFlow's errors refer to themselves and, through their stacks, to the image.
             gc.collect()
         return refusal
 

@@ -1,4 +1,4 @@
-"""Checks on every request to the page: the host it asks for; and the security headers."""
+"""Checks the host name of every request, and adds security headers to responses."""
 
 import ipaddress
 import logging
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 #: Headers of every response.
 HEADERS = {
-    # Nothing but what this server gives, and no script in the page itself.
+    # Allows only content from this server, and no scripts inside the page.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob:; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; "
     "base-uri 'none'",
@@ -20,14 +20,14 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-#: Seconds after which a client that was refused for the load may ask again.
+#: Seconds after which a client that was rejected because of the load may try again.
 RETRY_AFTER = "5"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]@*]+)(:\d*)?")
 
 
 def require_starlette() -> None:
-    """Raises an InputError, which says how to get them, if the page's libraries are missing."""
+    """Raises an InputError, with a remedy, if starlette or uvicorn is missing."""
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
@@ -38,17 +38,17 @@ def require_starlette() -> None:
 
 
 class Guard:
-    """An ASGI app before another one.
+    """An ASGI app that wraps another one.
 
     It answers 421 to a request for a host that is not allowed. Otherwise a web site could point its
     own name here ("DNS rebinding") and read the index through the browser of an authorised user. It
     adds ``HEADERS`` to every response.
 
     Args:
-        app: an ASGI app.
-        hosts: names and addresses by which the page may be called; the address at which a request
-            came in is allowed too, since no name leads to a page that is called by an address.
-        name_of: gives the name of a setting that the user knows.
+        app: the ASGI app to wrap.
+        hosts: names and addresses under which the page may be opened. The address on which a
+            request arrives is allowed as well, since an address cannot be rebound like a name.
+        name_of: returns the user's name of a setting.
 
     Raises:
         InputError: if one of ``hosts`` is not a name or address.
@@ -60,7 +60,7 @@ class Guard:
         self.name_of = name_of
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """ASGI's hook."""
+        """Handles a request; ASGI's hook."""
 
         async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -72,7 +72,7 @@ class Guard:
             app = self.app if self._is_allowed(scope) else self._refusal(scope)
             await app(scope, receive, send_with_headers)
         except Exception:
-            # Starlette raises again what the app has answered with 500; uvicorn would log it.
+            # Starlette raises an error again after it has answered with 500; uvicorn would log it.
             logger.debug("answered with 500", exc_info=True)
 
     def _is_allowed(self, scope: Any) -> bool:
@@ -95,10 +95,10 @@ class Guard:
 
 
 def allowed_names(hosts: Iterable[str]) -> set[str]:
-    """Hosts in the form of ``host_name``.
+    """Hosts, normalised by ``host_name``.
 
     Raises:
-        InputError: if one is not a name or address, which names ``allowed_host`` in ``setting``.
+        InputError: if one is not a name or address; ``setting`` is then ``allowed_host``.
     """
     names = {host: host_name(host) for host in hosts}
     if wrong := [host for host, name in names.items() if name is None]:
@@ -117,7 +117,7 @@ def _asked_host(scope: Any) -> str:
 
 
 def host_name(text: str) -> str | None:
-    """A host, with a port or without, in the one form that is compared; None if it is not one."""
+    """A host, with or without a port, in normalised form; None if it is invalid."""
     bare = text.strip().rstrip(".").lower()
     try:
         return ipaddress.ip_address(bare).compressed

@@ -1,7 +1,7 @@
-"""The server below the page: it listens, and no client keeps others out.
+"""The web server of the page: listens, and prevents clients from blocking others.
 
-Uvicorn reads HTTP, as one would have to otherwise; it bounds neither how long a request may take
-to come in nor how many connections a client has, so a subclass of its protocol does.
+Uvicorn parses HTTP. It limits neither the time for receiving a request nor the connections per
+client, so a subclass of its protocol does.
 """
 
 import asyncio
@@ -20,11 +20,12 @@ from align_keras.search.page import build_page
 from align_keras.search.page_guard import HEADERS, LOOPBACK, RETRY_AFTER
 
 _MAX_CONNECTIONS, _OF_A_CLIENT = 512, 256
-# Of glibc's malloc.h; larger blocks than this go back to the system at once.
+# From glibc's malloc.h. Freed blocks larger than this are returned to the system at once.
 _M_MMAP_THRESHOLD, _KEPT_BLOCK = -3, 1 << 20
-# From the connection, or the answer before, to the end of a request's head; a request in all.
+# Time from the connection, or from the previous response, to the end of a request's headers; time
+# for an entire request.
 _HEAD_SECONDS, _REQUEST_SECONDS = 10, 300
-# For requests under way, once the server is to end.
+# Time for requests in progress when the server stops.
 _ENDING_SECONDS = 5
 
 
@@ -39,16 +40,16 @@ def serve(
     """Serves the page until interrupted, and prints its address.
 
     Args:
-        search: what the page asks.
-        listener: as returned by ``listening.listen``; it is closed.
-        host: by which name or address it listens.
-        probes: lists of a large index to look into; None for the default.
-        allowed_hosts: names by which browsers may call the server, beside ``host`` and those of
-            this machine to itself.
-        name_of: how a setting is called where the user reads it.
+        search: answers the queries of the page.
+        listener: socket from ``listening.listen``; it is closed at the end.
+        host: name or address on which the server listens.
+        probes: number of lists to search in a large index; None for the default.
+        allowed_hosts: names under which browsers may open the page, in addition to ``host`` and
+            this machine's own names for itself.
+        name_of: returns the user's name of a setting.
 
     Raises:
-        InputError: if an allowed host is not a name.
+        InputError: if an allowed host is not a valid name.
     """
     with listener:
         app = build_page(search, probes, (*LOOPBACK, host, *allowed_hosts), name_of)
@@ -60,10 +61,10 @@ def serve(
 
 
 def _return_memory() -> None:
-    """Lets the memory of a large upload or image go back to the system once it is answered.
+    """Makes memory of a large upload or image return to the system after the response.
 
-    glibc learns from each large block that is freed to keep the next one of that size. What is
-    loaded by now stays, so that looking for garbage among the rest takes no time.
+    By default, glibc keeps further blocks of a size once such a block has been freed. The objects
+    loaded so far are excluded from garbage collection, which makes it fast.
     """
     gc.collect()
     gc.freeze()
@@ -72,7 +73,7 @@ def _return_memory() -> None:
 
 
 def build_server(app: Any) -> uvicorn.Server:
-    """A ``uvicorn.Server`` of the app, with bounds on its connections."""
+    """A ``uvicorn.Server`` for the app, with limits on its connections."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -88,18 +89,18 @@ def build_server(app: Any) -> uvicorn.Server:
 
 
 class BoundedProtocol(H11Protocol):
-    """A connection that has to send a request soon, and is one of a bounded number.
+    """A connection that must send a request soon; the number of connections is limited.
 
-    Above the number, of a client or of all, the connection that has been silent for longest gives
-    way: those that only hold a place never keep out those that ask. If all ask, the new one gets a
-    503.
+    If there are too many connections, of one client or in total, the one that has been silent for
+    longest is closed. Idle connections therefore never block active ones. If all are active, the
+    new connection gets a 503.
     """
 
     clock: asyncio.TimerHandle | None = None
     is_silent = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Asyncio's hook: a client has connected."""
+        """A client has connected; a hook of asyncio."""
         super().connection_made(transport)
         self._watch()
         everyone = [other for other in self.connections if not other.transport.is_closing()]
@@ -113,37 +114,37 @@ class BoundedProtocol(H11Protocol):
                     self._refuse(503, "Service Unavailable", "too many requests at a time")
 
     def data_received(self, data: bytes) -> None:
-        """Asyncio's hook: bytes have arrived."""
+        """Bytes have arrived; a hook of asyncio."""
         if not self.transport.is_closing():
             super().data_received(data)
             self._watch()
 
     def on_response_complete(self) -> None:
-        """Uvicorn's hook: an answer is written."""
+        """A response has been written; a hook of uvicorn."""
         super().on_response_complete()
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Asyncio's hook: the connection is gone."""
+        """The connection is closed; a hook of asyncio."""
         super().connection_lost(exc)
         self._unset_clock()
 
     def send_400_response(self, msg: str) -> None:
-        """Uvicorn's hook: the request is not HTTP. A response may have begun already."""
+        """The request is not HTTP; a hook of uvicorn. A response may already have begun."""
         if self.cycle is None or not self.cycle.response_started:
             self._refuse(400, "Bad Request", "not a request of HTTP/1.1")
         else:
             self.transport.abort()
 
     def _watch(self) -> None:
-        """Sets the clock whenever a request has begun or been answered."""
+        """Restarts the timer whenever a request begins or has been answered."""
         is_silent = self.cycle is None or self.cycle.response_complete
         if self.transport.is_closing() or (self.clock and is_silent == self.is_silent):
             return
         self._unset_clock()
         self.is_silent = is_silent
         seconds = _HEAD_SECONDS if is_silent else _REQUEST_SECONDS
-        # Closing would wait for a client that does not read its answer.
+        # Aborts, since closing would wait for a client that does not read its response.
         self.clock = self.loop.call_later(seconds, self.transport.abort)
 
     def _unset_clock(self) -> None:
@@ -152,7 +153,7 @@ class BoundedProtocol(H11Protocol):
             self.clock = None
 
     def _refuse(self, status: int, reason: str, line: str) -> None:
-        """Answers by hand, whatever state the request is in, and hangs up."""
+        """Writes a response, whatever the state of the request, and closes the connection."""
         headers = {**HEADERS, "Content-Type": "text/plain", "Content-Length": str(len(line))}
         headers |= {"Connection": "close"} | ({"Retry-After": RETRY_AFTER} if status == 503 else {})
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

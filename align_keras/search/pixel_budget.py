@@ -1,4 +1,4 @@
-"""A bound on the pixels that are decoded at a time, by several threads."""
+"""Limits the number of pixels that several threads decode at the same time."""
 
 import contextlib
 import re
@@ -7,19 +7,19 @@ from collections.abc import Iterator
 
 from align_keras.preprocessing.decoding.faults import MAX_PIXELS
 
-# A marker of JPEG, before which any number of 0xff may stand; the length of its segment follows.
-# Markers without a segment stand nowhere before a frame.
+# A JPEG marker, which any number of 0xff bytes may precede; the length of its segment follows.
+# Markers without a segment do not occur before a frame.
 _SEGMENT = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
-# SOF0 to SOF15, without the tables and arithmetic coding's settings that lie between them.
+# SOF0 to SOF15, except the markers among them for tables and arithmetic coding.
 _FRAMES = {bytes([0xC0 + number]) for number in range(16) if number not in (4, 8, 12)}
-# By Huffman and by arithmetic coding.
+# Progressive JPEGs with Huffman and with arithmetic coding.
 _PROGRESSIVE = {b"\xc2", b"\xca"}
 # Colour types of PNG.
 _GREY_ALPHA, _RGB_ALPHA = b"\x04", b"\x06"
 
 
 class PixelBudget:
-    """An amount that several threads share; who wants more than is left waits."""
+    """An amount shared by several threads. A thread that needs more than is left waits."""
 
     def __init__(self, amount: int) -> None:
         self._amount = self._left = amount
@@ -27,7 +27,7 @@ class PixelBudget:
 
     @contextlib.contextmanager
     def taken(self, amount: int) -> Iterator[None]:
-        """Inside the block, this amount of the budget is taken, or all of it if that is less."""
+        """Inside the block, this part of the budget is taken; at most the entire budget."""
         amount = min(amount, self._amount)
         with self._changed:
             self._changed.wait_for(lambda: amount <= self._left)
@@ -41,7 +41,7 @@ class PixelBudget:
 
 
 def pixels_of(encoded: bytes) -> int:
-    """How much of a budget an image takes: its pixels by the header; the most without one.
+    """The budget that an image needs: its number of pixels by the header, else the maximum.
 
     A progressive JPEG, and a PNG with an alpha channel or 16 bits per channel, count four times:
     decoding them takes about 10 bytes per pixel, decoding other JPEGs and PNGs 3. Formats other
@@ -54,7 +54,7 @@ def pixels_of(encoded: bytes) -> int:
     elif encoded.startswith(b"\xff\xd8"):
         frame = _frame_of_jpeg(encoded)
         pixels = int.from_bytes(frame[5:7]) * int.from_bytes(frame[7:9])
-        # A height of 0 is given at the end of the file.
+        # If the height is 0, it is only stated at the end of the file.
         pixels, is_large = pixels or MAX_PIXELS, frame[1:2] in _PROGRESSIVE
     else:
         return MAX_PIXELS
@@ -62,7 +62,7 @@ def pixels_of(encoded: bytes) -> int:
 
 
 def _frame_of_jpeg(encoded: bytes) -> bytes:
-    """The segment of a JPEG that has its kind and its sides; empty if there is none."""
+    """The segment of a JPEG that states its kind and size; empty if there is none."""
     place = 2
     while found := _SEGMENT.match(encoded, place):
         kind = found[1]

@@ -13,7 +13,7 @@ MAX_CHARACTERS = 1_000
 class Query:
     """A search query: a sentence, an image, or an image modified by a sentence.
 
-    ``without`` alone looks for the images that are least like its words.
+    A query with only ``without`` finds the images that are least similar to those words.
     """
 
     text: str = ""
@@ -21,15 +21,16 @@ class Query:
     image: bytes = b""
     """An encoded image."""
     text_weight: float = 2.0
-    """Weight of the sentence relative to the image, 2 as in the paper; below 0 it is subtracted."""
+    """Weight of the sentence relative to the image, 2 as in the paper. A negative weight subtracts.
+    """
     without: str = ""
-    """Words to take away."""
+    """Words to subtract."""
     without_weight: float = 1.0
-    """How much of them."""
+    """Weight of these words."""
 
 
 def checked_texts(query: Query) -> tuple[str, str] | InputError:
-    """A query's two sentences, in one line each, or what is wrong with the query."""
+    """The two sentences of a query, each on one line, or the error if the query is invalid."""
     try:
         text, without = clean_text(query.text), clean_text(query.without)
     except InputError as error:
@@ -44,14 +45,14 @@ def checked_texts(query: Query) -> tuple[str, str] | InputError:
 
 
 def clean_text(text: str) -> str:
-    """A text in one line, without white space around it; InputError if it is too long."""
+    """A text on one line, without outer white space; raises InputError if it is too long."""
     if len(text) > MAX_CHARACTERS:
-        raise InputError(f"a text of {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
+        raise InputError(f"a text has {len(text):,} characters; the limit is {MAX_CHARACTERS:,}")
     return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
 def read_image(path: str | Path) -> bytes:
-    """The bytes of an image file to look for; InputError if they cannot be read."""
+    """The bytes of an image file for a query; raises InputError if it cannot be read."""
     try:
         return image_files.read_file(path)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Recall through an index: its own images are asked for by their captions."""
+"""Recall of an index: queries it with the captions of its own images."""
 
 import dataclasses
 import time
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 else:
     embedding = lazy.Module("align_keras.evaluation.embedding")
 
-# What recall is looked at among; more than 10, so that ties at the tenth place are seen.
+# Number of ranked results; more than 10, so that ties at the tenth place are noticed.
 _RANKED = 50
 
 
 @dataclasses.dataclass(frozen=True)
 class CaptionOfImage:
-    """A caption, and the id of its image."""
+    """A caption and the id of its image."""
 
     image_id: str
     caption: str
@@ -40,11 +40,11 @@ class IndexRecall:
     """``t2i_recall_at_1`` and so on."""
     chance: dict[str, float]
     milliseconds: float
-    """Per query, when all are asked together."""
+    """Time per query if all queries are asked together."""
 
 
 def read_captions(data: ExampleSet) -> list[CaptionOfImage]:
-    """Every caption of the data; InputError if there is none, or one is not text."""
+    """Every caption of the data; raises InputError if there is none, or one is not text."""
     data.check_captions()
     return [CaptionOfImage(own.image_id, caption) for own in data for caption in own.queries]
 
@@ -52,15 +52,15 @@ def read_captions(data: ExampleSet) -> list[CaptionOfImage]:
 def measure_recall(
     search: "ImageSearch", captions: list[CaptionOfImage], probes: int | None = None
 ) -> IndexRecall:
-    """Asks with every caption; a tie is lost, as in ``evaluation.retrieval``.
+    """Queries with every caption; ties count as misses, as in ``evaluation.retrieval``.
 
     Args:
         search: a model and its index.
-        captions: captions of the images of the index, all of them.
-        probes: lists of a large index to look into; None for the default.
+        captions: the captions of all images in the index.
+        probes: number of lists to search in a large index; None for the default.
 
     Raises:
-        InputError: if the captions belong to other images than the index.
+        InputError: if the captions do not belong to the images of the index.
     """
     index = search.index
     place_of = {index.label(place).name: place for place in range(len(index))}

@@ -1,4 +1,4 @@
-"""The requests of the page: JSON, bounded in size, and checked field by field."""
+"""The requests of the page: JSON, limited in size and checked field by field."""
 
 import asyncio
 import base64
@@ -12,20 +12,20 @@ from typing import Any
 from align_keras.errors import InputError
 from align_keras.search.image_search import MAX_CLASSES, MAX_IMAGE_BYTES, Query
 
-# An image in base64 beside texts.
+# An image in base64, and texts.
 _MAX_BODY = MAX_IMAGE_BYTES * 4 // 3 + (4 << 20)
-#: Bodies up to this size are short: their number is bounded by that of the connections.
+#: Bodies up to this size are short. Their number is limited by the number of connections.
 SHORT_BODY = 1 << 16
-# Of all longer bodies together, and of a client's.
+# Limits for all longer bodies together, and for those of one client.
 _MAX_BUFFERED, _MAX_OF_A_CLIENT = 3 * _MAX_BODY, 2 * _MAX_BODY
-# Of lists and objects, which take fifty times their bytes once they are read.
+# Maximum number of lists, objects and commas: parsed JSON takes up to fifty times its bytes.
 _MAX_SEPARATORS = 1 << 17
-# For room, for the next part of a body, and for all of it.
+# Time limits for waiting for memory, for the next part of a body, and for an entire body.
 _ROOM_SECONDS, _PART_SECONDS, _BODY_SECONDS = 30, 10, 60
 
 
 class RequestError(InputError):
-    """What is wrong with a request, in one line, and the HTTP status that says so."""
+    """What is wrong with a request, in one line, and the HTTP status of the response."""
 
     def __init__(self, problem: str, status: int = 400) -> None:
         super().__init__(problem)
@@ -33,12 +33,12 @@ class RequestError(InputError):
 
     @property
     def is_unread(self) -> bool:
-        """Whether the request was refused before its body was read."""
+        """Whether the request was rejected before its body was read."""
         return self.status in (411, 413, 415, 503)
 
 
 class BodyReader:
-    """Reads the bodies of requests, of which a bounded number of bytes is in memory at a time."""
+    """Reads the bodies of requests; limits the number of bytes in memory."""
 
     def __init__(self) -> None:
         self._taken: collections.Counter[str] = collections.Counter()
@@ -46,25 +46,26 @@ class BodyReader:
 
     @contextlib.asynccontextmanager
     async def read(self, request: Any) -> AsyncIterator[bytearray]:
-        """Inside, the body of a request is in memory; its size is known before it is read.
+        """Inside the block, memory for the body of a request is reserved, and the body is read.
 
         Args:
             request: a ``starlette.requests.Request``.
 
         Raises:
-            RequestError: if it is not JSON by its header, if it is too large or slow, or if there
-                is no room for it.
+            RequestError: if the header does not state JSON, the body is too large or slow, or there
+                is no memory for it.
         """
-        # A form of another site cannot send this kind unasked.
+        # A form on another site cannot send this content type without permission.
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             raise RequestError("the request must be application/json", 415)
         size = request.headers.get("content-length", "")
         if not (size.isascii() and size.isdigit()):
             raise RequestError("the request must have a Content-Length", 411)
-        # int() refuses thousands of digits.
+        # int() fails on thousands of digits.
         if len(size) > 20 or int(size) > _MAX_BODY:
             raise RequestError(
-                f"the request is too large; an image may have {MAX_IMAGE_BYTES >> 20} MiB", 413
+                f"the request is too large; the limit for an image is {MAX_IMAGE_BYTES >> 20} MiB",
+                413,
             )
         client = request.client.host if request.client else ""
         async with self._room(client, int(size)):
@@ -90,13 +91,13 @@ class BodyReader:
             yield
         finally:
             self._taken[client] -= size
-            self._taken += collections.Counter()  # drops those that have none
+            self._taken += collections.Counter()  # drops clients that have no bytes left
             async with self._changed:
                 self._changed.notify_all()
 
 
 async def _read_body(request: Any, size: int) -> bytearray:
-    # As large as it will be: a buffer that grows is copied, and leaves holes.
+    # Allocated in full size: a growing buffer is copied and fragments memory.
     body, end = bytearray(size), 0
     parts = aiter(request.stream())
     try:
@@ -112,10 +113,10 @@ async def _read_body(request: Any, size: int) -> bytearray:
 
 
 async def discard_body(request: Any) -> None:
-    """Lets a client that was refused finish sending: most read an answer only then."""
+    """Lets a rejected client finish sending, since most clients read a response only then."""
     from starlette.requests import ClientDisconnect
 
-    if "expect" in request.headers:  # it waits to be asked for the body
+    if "expect" in request.headers:  # the client waits for permission to send the body
         return
     with contextlib.suppress(TimeoutError, ClientDisconnect):
         async with asyncio.timeout(_PART_SECONDS):
@@ -124,7 +125,7 @@ async def discard_body(request: Any) -> None:
 
 
 def parse_fields(body: bytearray) -> dict[str, Any]:
-    """The JSON object of a body; RequestError if it is not one."""
+    """The JSON object in a body; raises RequestError if the body is not one."""
     if sum(map(body.count, (b"[", b"{", b","))) > _MAX_SEPARATORS:
         raise RequestError("the request holds too many values")
     try:
@@ -137,14 +138,14 @@ def parse_fields(body: bytearray) -> dict[str, Any]:
 
 
 def parse_query(fields: dict[str, Any]) -> tuple[Query, int]:
-    """A ``Query`` and a number of results; RequestError if something is of another kind."""
+    """A ``Query`` and the number of results; raises RequestError if a field has the wrong type."""
     kinds = {field.name: type(field.default) for field in dataclasses.fields(Query)}
     values = {name: _parse(name, kind, fields) for name, kind in kinds.items() if name in fields}
     return Query(**values), _parse("count", int, {"count": 24, **fields})
 
 
 def parse_classification(fields: dict[str, Any]) -> tuple[bytes, list[str], str]:
-    """The image, the class names and the prompt; RequestError as in ``parse_query``."""
+    """The image, the class names and the prompt; raises RequestError as ``parse_query`` does."""
     names = fields.get("names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RequestError("names must be a list of strings")
@@ -164,5 +165,5 @@ def _parse(name: str, kind: type, fields: dict[str, Any]) -> Any:
         except ValueError:
             raise RequestError(f"{name} is not base64") from None
     if type(value) is not kind:
-        raise RequestError(f"{name} is not what it should be")
+        raise RequestError(f"{name} has the wrong type")
     return value

@@ -1,24 +1,24 @@
-"""Questions that wait at the same time are answered together."""
+"""Answers questions that wait at the same time together."""
 
 import asyncio
 import collections
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# A text tower takes hardly longer for many short sentences than for one.
+# A text tower takes hardly longer for many short sentences than for one sentence.
 _MOST = 64
 
 
 class Batches:
-    """Answers what waits in one call, up to a bound, while others gather for the next.
+    """Answers waiting questions in one call, up to a limit, while the next batch gathers.
 
-    A single question is answered at once: nothing waits for a batch to fill. To be used within one
-    event loop.
+    A single question is answered at once, without waiting for a batch to fill. All calls must be in
+    one event loop.
 
     Args:
-        answer_all: the questions to their answers, in a thread; an answer may be an exception,
-            which the one who asked gets raised.
-        limiter: an ``anyio.CapacityLimiter`` of the thread.
+        answer_all: converts the questions to their answers, in a thread. An answer may be an
+            exception, which is raised for the one who asked.
+        limiter: an ``anyio.CapacityLimiter`` for the thread.
     """
 
     def __init__(self, answer_all: Callable[[Sequence[Any]], Sequence[Any]], limiter: Any) -> None:
@@ -28,7 +28,7 @@ class Batches:
         self._worker: asyncio.Task | None = None
 
     async def ask(self, question: Any) -> Any:
-        """The answer, once the batches before it are done."""
+        """The answer, after all batches before it."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
         if self._worker is None or self._worker.done():
@@ -41,7 +41,7 @@ class Batches:
             batch = [self._waiting.popleft() for _ in range(count)]
             answers = await self._answers([question for question, _ in batch])
             for (_, future), answer in zip(batch, answers, strict=True):
-                if future.done():  # whoever asked has gone
+                if future.done():  # the one who asked is gone
                     continue
                 if isinstance(answer, Exception):
                     future.set_exception(answer)
@@ -58,5 +58,5 @@ class Batches:
         except Exception as error:
             if len(questions) == 1:
                 return [error]
-            # One of them may be at fault, and is not to cost the others their answers.
+            # One question may be at fault; the others must still get their answers.
             return [answer for one in questions for answer in await self._answers([one])]

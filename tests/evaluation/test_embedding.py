@@ -26,7 +26,7 @@ def test_images_are_embedded_as_the_model_embeds_them(tiny_model, scene_images):
 
 
 def test_no_image_at_all_is_an_error(tiny_model):
-    with pytest.raises(InputError, match="there is no image in it"):
+    with pytest.raises(InputError, match="there are no images in the data"):
         embedding.embed_images(tiny_model.encode_images, [], tiny_model.preprocessor)
 
 

@@ -98,5 +98,5 @@ def test_without_class_names_there_is_no_accuracy(tmp_path, scene_shards, prepro
 def test_data_without_a_readable_pair_are_an_error(scene_shards, preprocessor, monkeypatch):
     held_out = HeldOutPairs(shard_counts(scene_shards[1]), preprocessor, batch_size=4)
     monkeypatch.setattr(held_out, "_predict", lambda _: {"valid": np.zeros(30, bool)})
-    with pytest.raises(InputError, match="no pair in it is readable; check the shards"):
+    with pytest.raises(InputError, match="none of the pairs is readable; check the shards"):
         held_out.embed(PixelModel())

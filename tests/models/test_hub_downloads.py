@@ -146,7 +146,7 @@ def test_what_cannot_be_uploaded_is_one_line(hub, preset, tmp_path):
     for uri, folder, line in (
         ("gs://b/x", preset, "gs://b/x: no address to upload to; give hf://USER/MODEL or kag"),
         ("hf://a/b", tmp_path / "none", "none: no such folder"),
-        ("hf://a/b", tmp_path, "no config.json in it; give the preset/ of a run"),
+        ("hf://a/b", tmp_path, "no config.json in the preset; give the preset/ of a run"),
     ):
         with pytest.raises(InputError, match=line):
             sharing.upload_preset(uri, folder)

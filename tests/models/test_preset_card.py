@@ -51,7 +51,7 @@ def test_the_hub_reads_the_head_and_the_figures(tiny_model):
 def test_without_a_run_it_says_what_is_not_known(tiny_model):
     text = preset_card.of_dual_encoder(tiny_model)
     assert "license" not in head_of(text) and "model-index" not in head_of(text)
-    assert text.count("Not known: the model was saved without a run.") == 2
+    assert text.count("Unknown: the model was saved without a run.") == 2
     assert "**No licence is set.**" in text
     assert "None: nothing was evaluated." in text
     assert "images of 16 x 16 pixels, stretched to 20 x 20 first" in text

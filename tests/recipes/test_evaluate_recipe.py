@@ -30,7 +30,7 @@ def test_a_run_is_evaluated_into_its_directory(tiny_run, scene_photos, tmp_path,
         (["--task=zero_shot:kinds", "--data={photos}", "--model=none"], "--model: none: no such"),
         (
             ["--task=zero_shot:kinds", "--data={photos}", "--model={photos}"],
-            "--model: {photos}: neither a run nor a preset: no config.json and no preset/ in it; "
+            "--model: {photos}: neither a run nor a preset: it has no config.json and no preset/;  "
             "give the directory of a run, a preset, or hf://USER/MODEL",
         ),
         ([], "nothing to do; give one of --task, --suite and --compare"),
@@ -59,7 +59,7 @@ def test_two_models_do_not_write_over_each_others_results(tmp_path, monkeypatch)
     (tmp_path / "x.csv").write_text("image,caption\n")
     flags = ["--model=b/preset", "--task=retrieval:photos", "--data=x.csv", "--output=."]
     assert run_recipe_here("evaluate.py", *flags) == (
-        "evaluate.py: --output: retrieval-photos.json: holds the result of another model, "
+        "evaluate.py: --output: retrieval-photos.json: it holds the result of another model, "
         "a/preset; give another folder"
     )
 

@@ -39,7 +39,7 @@ def test_batch_and_steps_suit_the_data_unless_they_are_given(monkeypatch, capsys
     monkeypatch.setattr("align_keras.runs.tuning_length.count_pairs", lambda _: 1_000)
     flags = ["--model=RUN", "--train-data=DIR"]
     assert run_recipe_here("finetune_retrieval.py", *flags) is None
-    line = "--batch-size=32 and --steps=1324, chosen for 1,000 training pairs; the paper has 2,048"
+    line = "--batch-size=32 and --steps=1324, chosen for 1,000 training pairs; the paper uses 2,048"
     assert line in capsys.readouterr().err
     assert run_recipe_here("finetune_retrieval.py", *flags, "--steps=7") is None
     # An experiment that is named is meant.

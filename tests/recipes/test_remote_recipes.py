@@ -51,7 +51,9 @@ def test_a_run_is_evaluated_where_it_is(run, tiny_model, scene_photos):
     result = json.loads((output / "zero_shot-kinds.json").read_text())
     assert result["pretrained"] == str(run)
     assert [path.suffix for path in cache.iterdir()] == [".npy"]
-    with pytest.raises(InputError, match=f"kinds.json: holds the result of another model, {run};"):
+    with pytest.raises(
+        InputError, match=f"kinds.json: it holds the result of another model, {run};"
+    ):
         check_output(task, f"{run}/evaluation", "ram://another")
 
 
@@ -90,7 +92,10 @@ def test_a_damaged_preset_elsewhere_is_named(run, tmp_path):
     (RemotePath(copy) / "model.weights.h5").write_bytes(b"\x89HDF")
     with pytest.raises(InputError, match=rf"^{copy} \(model.weights.h5\): damaged: 4 bytes"):
         AlignDualEncoder.from_preset(copy)
-    for address, problem in ((f"{ROOM}/none", "no such folder"), (ROOM, "no config.json in it")):
+    for address, problem in (
+        (f"{ROOM}/none", "no such folder"),
+        (ROOM, "no config.json in the folder"),
+    ):
         with pytest.raises(InputError, match=f"^{address}: {problem}"):
             AlignDualEncoder.from_preset(address)
 

@@ -23,10 +23,10 @@ pretrain.py --strategy=gpu | unknown value 'gpu'; choose one of auto, cpu, mirro
 pretrain.py --freeze=text-encoder | unknown tower 'text-encoder'; did you mean text_encoder?
 pretrain.py --steps=many | --steps: 'many' is not a whole number; give one such as --steps=1300
 pretrain.py --learning-rate 1e-3x | --learning-rate: '1e-3x' is not a number; give one such as
-pretrain.py --steps | --steps: no value behind it; give one such as --steps=1300
+pretrain.py --steps | --steps: it needs a value; give one such as --steps=1300
 pretrain.py --antialias=True | takes no value, not 'True'; give --antialias or --no-antialias
-pretrain.py --steps 5 6 | --steps: 2 values where one goes: 5 6; give --steps=5
-pretrain.py photos | 'photos' belongs to no flag; write each value behind its flag
+pretrain.py --steps 5 6 | --steps: 2 values instead of one: 5 6; give --steps=5
+pretrain.py photos | 'photos' belongs to no flag; give each value directly after its flag
 pretrain.py --batch-size=1 | --batch-size: 1 is below 2; raise --batch-size to 2 or more
 pretrain.py --profile=5 | --profile: '5' is not START:STOP; give the first and the last step
 pretrain.py --eval-data=x | --eval-data: it needs training data; give --train-data too
@@ -75,7 +75,7 @@ export.py --model=R --output=none --class-names=imagnet | did you mean imagenet?
 export.py --model=R --output=none --quantize=int8 | --quantize: | give --format=litert
 search.py | no command; begin with one of index, query, evaluate, serve
 search.py qurey "a dog" | unknown command 'qurey'; did you mean query? choose one of index, query
-search.py query a red square --index=x | 3 words where one text goes; quote it: "a red square"
+search.py query a red square --index=x | 3 words instead of one text; quote it: "a red square"
 search.py query --index=x --without a red ball | --without: 3 values | --without="a red ball"
 search.py query "a dog" --index=/none | --index: no finished index in /none; make one with
 search.py query --index=/none --image=/none.jpg | --image: /none.jpg: No such file or directory

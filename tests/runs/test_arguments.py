@@ -65,13 +65,17 @@ def test_what_can_be_parsed_is_no_mistake(words):
         (
             ["--kind", "one", "other", "one"],
             "kind",
-            "3 values where one goes: one other one",
+            "3 values instead of one: one other one",
         ),
-        (["--data"], "data", "no value behind it; give data=PATH"),
+        (["--data"], "data", "it needs a value; give data=PATH"),
         (["--without", "a", "b", "c"], "without", '3 values .*; quote .*: without="a b c"'),
         (["--data", "d/a-1.x", "d/a-2.x", "d/b.x"], "data", r"d/a-1.x to d/b.x; quote .*'d/\*.x'"),
-        (["a", "red", "dog", "--exact"], "", '3 words where one text goes; quote it: "a red dog"'),
-        (["--exact", "a", "dog"], "", "'a' belongs to no flag; write each value behind its flag"),
+        (["a", "red", "dog", "--exact"], "", '3 words instead of one text; quote it: "a red dog"'),
+        (
+            ["--exact", "a", "dog"],
+            "",
+            "'a' belongs to no flag; give each value directly after its flag",
+        ),
     ],
 )
 def test_a_mistake_names_what_was_found_and_what_to_do(words, setting, message):

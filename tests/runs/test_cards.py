@@ -46,7 +46,7 @@ def test_a_start_from_trained_weights_is_named_with_its_terms():
     origin = of(data_of(), **given, freeze="image_encoder", ema_momentum=0.9)
     assert origin.data == [
         "`a/*.tfrecord`: 1,500 pairs in 3 shards",
-        "started from `hf://kakaobrain/align-base`, whose terms hold too",
+        "started from `hf://kakaobrain/align-base`, whose licence terms apply as well",
     ]
     assert origin.base_models == ["kakaobrain/align-base"]
     assert "frozen: image_encoder" in origin.training
@@ -60,7 +60,7 @@ def test_a_classifier_has_classes_and_both_phases():
     metrics = {"head": {"top_1": 0.5}, "full": {"top_1": 0.75, "mean_per_class": 0.7}}
     origin = cards.of_classification(settings, 90, 3, metrics, "2 CPUs")
     assert origin.data[0] == "`d.csv`: 90 training images, 3 classes"
-    assert origin.data[1] == "started from `runs/a`, whose terms hold too"
+    assert origin.data[1] == "started from `runs/a`, whose licence terms apply as well"
     assert origin.training[0] == "the head on the frozen tower: 300 steps, learning rate 0.1"
     assert [(own.value, own.chance) for own in origin.figures] == [
         (0.75, pytest.approx(1 / 3)),

@@ -216,7 +216,9 @@ def test_training_images_that_do_not_decode_are_left_out_and_counted(
     monkeypatch.setattr(classification, "train", take_one)
     options = {"split": "test", "max_skipped_share": 0.5}
     train_both(settings_of(start, data, tmp_path / "run", **options))
-    [head, full] = re.findall(r"skipped (\d+) images that do not decode", capsys.readouterr().out)
+    [head, full] = re.findall(
+        r"skipped (\d+) images that could not be decoded", capsys.readouterr().out
+    )
     assert int(head) and int(full)
     lost = r"images were skipped .*train/\w+/\d+.jpg \(1\)"
     with pytest.raises(LostDataError, match=lost) as raised:

@@ -82,7 +82,7 @@ def test_a_classifier_has_both_phases_and_its_last_result(tmp_path):
 def test_what_is_no_run_is_named(runs):
     with pytest.raises(MissingInputError, match="nowhere: no such folder"):
         listing.list_runs([str(runs), "nowhere"])
-    with pytest.raises(InputError, match=r"no_run: no run in it; give runs/"):
+    with pytest.raises(InputError, match=r"no_run: no run in the folder; give runs/"):
         listing.list_runs([str(runs / "no_run")])
     (runs / "c" / "settings.json").write_text("{")
     with pytest.raises(InputError, match=r"settings\.json: damaged"):

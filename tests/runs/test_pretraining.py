@@ -264,7 +264,7 @@ def test_data_without_a_readable_image_end_in_one_line(scene_shards, tmp_path, m
     with pytest.raises(InputError) as raised:
         pretrain(settings_of((writer.shards, scene_shards[1]), tmp_path / "run"))
     assert one_line(raised.value) == (
-        f"--train-data: no pair of a whole batch is readable, of {writer.shards[0]}; "
+        f"--train-data: no pair of an entire batch is readable; files: {writer.shards[0]}; "
         "check the shards with recipes/inspect_data.py; the same command resumes at step 0"
     )
 

@@ -105,8 +105,12 @@ def test_classification_runs_of_before_resume(tmp_path):
         ({"freeze": "image_encoder:0"}, "freeze", "no number of steps; give image_encoder:2000"),
         ({"freeze": "image_encoder:1300"}, "freeze", "ends after the last step, 1,300; give fe"),
         ({"layer_decay": 1.5}, "layer_decay", "1.5 is above 1"),
-        ({"tracker": "wandb,comet"}, "tracker", "no tracker 'comet'; choose of tensorboard, mlfl"),
-        ({"license": "Apache 2"}, "license", "'Apache 2' is no identifier of a licence; give one"),
+        (
+            {"tracker": "wandb,comet"},
+            "tracker",
+            "unknown tracker 'comet'; choose one of tensorboard, mlfl",
+        ),
+        ({"license": "Apache 2"}, "license", "'Apache 2' is not a licence identifier; give one"),
         (
             {"freeze": "text_encoder,head"},
             "freeze",
@@ -125,8 +129,8 @@ def test_a_wrong_pretraining_setting_is_named(options, setting, message):
 @pytest.mark.parametrize(
     ("options", "setting", "message"),
     [
-        ({"head": Phase(0.1)}, "head.steps", "0, beside 0 epochs; set head.steps or head.epochs"),
-        ({"full": Phase(0.1, epochs=1, steps=1)}, "full.steps", "1, beside 1 epochs; set full"),
+        ({"head": Phase(0.1)}, "head.steps", "0, with 0 epochs; set head.steps or head.epochs"),
+        ({"full": Phase(0.1, epochs=1, steps=1)}, "full.steps", "1, with 1 epochs; set full"),
         ({"full": Phase(0.1, epochs=-1)}, "full.epochs", "-1 is below 0"),
         ({"full": Phase(0.1, epochs=1, image_size=4)}, "full.image_size", "4 is below 8; raise"),
         ({"full": Phase(float("nan"), epochs=1)}, "full.learning_rate", "nan is below 0"),

@@ -49,7 +49,7 @@ def test_a_failure_is_one_line_and_ends_nothing(stand_in, tmp_path, capsys, monk
     track(stand_in, tmp_path, [(step, "train", {"loss": 1.0}) for step in range(5)])
     name = stand_in.__name__
     assert capsys.readouterr().err == (
-        f"{name} failed, the run goes on without it: the server is gone\n"
+        f"{name} failed, and the run continues without it: the server is gone\n"
     )
     assert len(stand_in.logged) == 1 and not stand_in.ended
 
@@ -58,7 +58,9 @@ def test_a_failure_is_one_line_and_ends_nothing(stand_in, tmp_path, capsys, monk
 
     monkeypatch.setattr(stand_in, "init", refuse)
     track(stand_in, tmp_path, [(1, "train", {})])
-    assert capsys.readouterr().err == f"{name} failed, the run goes on without it: ValueError\n"
+    assert (
+        capsys.readouterr().err == f"{name} failed, and the run continues without it: ValueError\n"
+    )
 
 
 def test_other_workers_track_nothing_and_errors_are_told(stand_in, tmp_path):

@@ -54,7 +54,7 @@ def test_queries_are_composed_as_in_the_paper(search, scene_photos):
     [
         (Query(), 24, "nothing to look for; give a sentence, an image or words"),
         (Query("a"), 0, "the number of results must be from 1 to 200, not 0"),
-        (Query("x" * 2000), 24, "a text of 2,000 characters; at most 1,000 are read"),
+        (Query("x" * 2000), 24, "a text has 2,000 characters; the limit is 1,000"),
         (Query(image=b"no image"), 24, "the image: does not decode; give a JPEG"),
         (Query(image=b"x" * (21 << 20)), 24, "the image has more than 20 MiB"),
         (Query("a", text_weight=float("nan")), 24, "a weight must be a number from -100 to 100"),

@@ -157,7 +157,7 @@ def test_errors_are_one_line_in_the_page(tab, held_out_images, bomb):
     tab.click("#search-drop button:has-text('Remove')")
     tab.fill("#text", "x" * 5000)
     tab.keyboard.press("Enter")
-    tab.wait_for_selector("#search-status.fault:has-text('a text of 5,000 characters')")
+    tab.wait_for_selector("#search-status.fault:has-text('a text has 5,000 characters')")
     tab.fill("#text", "a red ring")
     tab.keyboard.press("Enter")
     assert len(shown(tab)) == 24

@@ -1,4 +1,4 @@
-"""The tasks of ``evaluate.py``: each opens its data, then measures a model on them.
+"""The tasks of ``evaluate.py``: each opens its data and then measures a model on it.
 
 The metrics, and evaluation during training, are in ``evaluation``.
 """

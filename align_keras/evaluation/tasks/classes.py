@@ -1,4 +1,4 @@
-"""The classes of a data set, and embedded images with theirs."""
+"""The classes of a data set, and embedded images with their classes."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,8 +38,8 @@ class Classes:
 
         Args:
             place: place of the example, for the message.
-            label: its number, if it has one; it goes before the name.
-            class_name: its class's name, or ImageNet's name of the class's folder.
+            label: number of the class, if known; it takes precedence over the name.
+            class_name: name of the class, or ImageNet's folder name for it.
 
         Raises:
             InputError: if the class is unknown.
@@ -60,11 +60,11 @@ def read_class_names(name: str, path: str, data: ExampleSet) -> list[str] | None
 
     Args:
         name: name of the data set.
-        path: a text file with a name a line; empty for none.
-        data: may name its classes.
+        path: a text file with one name per line; empty for none.
+        data: the data, which may name its classes.
 
     Returns:
-        The names in the file, else CLIP's, else the data's own; None if there are none.
+        The names in the file, else CLIP's names, else the data's own; None if there are none.
     """
     if path:
         with concerning("class_names"):
@@ -92,18 +92,18 @@ def embed_labelled(
     batch_size: int,
     class_names: Sequence[str] | None = None,
 ) -> Labelled:
-    """Embeds images and finds their classes.
+    """Embeds images and determines their classes.
 
     Args:
         name: name of the data set.
         data: examples with a label or a class name.
         encode: as in ``embedding.embed_images``.
-        preprocessor: likewise.
-        batch_size: likewise.
-        class_names: in the order of the labels; None: the names in the data, sorted.
+        preprocessor: as in ``embedding.embed_images``.
+        batch_size: as in ``embedding.embed_images``.
+        class_names: class names in the order of the labels; None for the sorted names in the data.
 
     Raises:
-        InputError: if an image is of none of the classes or cannot be read.
+        InputError: if an image has none of the classes or cannot be read.
     """
     found: list[tuple[Place, int | None, str]] = []
 

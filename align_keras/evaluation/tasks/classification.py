@@ -32,26 +32,28 @@ else:
 
 @dataclasses.dataclass(frozen=True)
 class ZeroShot(ImageData):
-    """Top-1, top-5 and mean per-class accuracy with prompts for class names."""
+    """Top-1, top-5 and mean per-class accuracy, from prompts with class names."""
 
     kind: ClassVar[str] = "zero_shot"
     prompts: tuple[str, ...] = ()
-    """Strings with ``{}`` for the class name; empty: CLIP's for the data set."""
+    """Strings with ``{}`` for the class name; empty for CLIP's prompts of the data set."""
     class_names: str = ""
-    """A text file with a name a line; empty: CLIP's for the data set, or the data's own."""
+    """A text file with one name per line; empty for CLIP's names of the data set, or the data's
+    own.
+    """
     cache: str = ""
-    """A folder for embedded classes; empty for none."""
+    """A folder for cached embeddings of classes; empty for none."""
     batch_size: int = 64
 
     def open(self) -> ExampleSet:
-        """Opens the images; InputError if there are none, or no classes."""
+        """Opens the images; raises InputError if there are no images or no classes."""
         data = super().open()
         with concerning("data"):
             data.check_classes()
         return data
 
     def run(self, model: Any, data: ExampleSet, output: AnyPath) -> Result:
-        """Embeds images and prompts, and draws; InputError if an image has no known class."""
+        """Embeds images and prompts, and draws; InputError if an image has an unknown class."""
         prompts = self.prompts or data_sets.prompts_of(self.name)
         with concerning("prompts"):
             zero_shot.fill_prompts([], prompts)
@@ -71,14 +73,14 @@ class ZeroShot(ImageData):
         )
         scores = images.features @ classes.T
         result = classification_result(self.kind, self.name, title, scores, images, data, output)
-        # What the contrastive loss takes the softmax of.
+        # The contrastive loss takes the softmax of these logits.
         result.outcomes["confidence"] = zero_shot.confidence(scores / float(model.temperature))
         return result
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe(SplitData):
-    """Classifies by training images, which must be others than the evaluated ones."""
+    """Classifies by training images, which must not be those of the evaluation."""
 
     class_names: str = ""
     """As in ``ZeroShot``."""
@@ -90,7 +92,7 @@ class Probe(SplitData):
         encode: "embedding.Encode",
         preprocessor: "AlignPreprocessor",
     ) -> tuple[Labelled, Labelled]:
-        """Embeds both parts, with the same classes."""
+        """Embeds the test and training images, with the same classes."""
         test, train = data
         how = encode, preprocessor, self.batch_size
         with concerning("train_data"):
@@ -102,12 +104,12 @@ class Probe(SplitData):
 
 @dataclasses.dataclass(frozen=True)
 class NearestNeighbours(Probe):
-    """The paper's KNN: whether the class is among those of the nearest training images."""
+    """The paper's KNN: whether one of the nearest training images has the same class."""
 
     kind: ClassVar[str] = "knn"
 
     def run(self, model: Any, data: tuple[ExampleSet, ExampleSet], output: AnyPath) -> Result:
-        """Embeds both parts; InputError if an image or its class is not usable."""
+        """Embeds both parts; raises InputError if an image or its class cannot be used."""
         images, train = self.embed(data, model.encode_images, model.preprocessor)
         with concerning("train_data"):
             ranks = probes.nearest_neighbour_ranks(
@@ -134,7 +136,7 @@ class LinearProbe(Probe):
     """Decides the order of the training images."""
 
     def run(self, model: Any, data: tuple[ExampleSet, ExampleSet], output: AnyPath) -> Result:
-        """Embeds both parts, trains the layer, draws; InputError as in ``NearestNeighbours``."""
+        """Embeds both parts, trains the layer and draws; InputError as in ``NearestNeighbours``."""
         images, train = self.embed(data, features.feature_encoder(model), model.preprocessor)
         weights, bias = probes.fit_linear_probe(
             train.features, train.labels, len(train.class_names), seed=self.seed
@@ -156,14 +158,14 @@ def classification_result(
     data: ExampleSet,
     output: AnyPath,
 ) -> Result:
-    """The metrics of scores, the most confused classes, a confusion matrix and some predictions.
+    """Metrics of the scores, the most confused classes, a confusion matrix and some predictions.
 
     Args:
-        kind: kind of the task; the pictures' names begin with it.
+        kind: kind of the task; the names of the pictures begin with it.
         name: name of the data set.
-        title: title of the table, after the number of images.
-        scores: ``(images, classes)``; their softmax is the model's confidence.
-        images: with their labels.
+        title: title of the table, printed after the number of images.
+        scores: scores, ``(images, classes)``; their softmax is the model's confidence.
+        images: the images with their labels.
         data: the same images, to be drawn.
         output: folder of the pictures.
     """
@@ -197,7 +199,7 @@ def classification_result(
 
 
 def labels_of(images: Labelled) -> dict[str, np.ndarray]:
-    """The outcomes that say which images were asked: labels, class names and a digest."""
+    """Outcomes that identify the evaluated images: labels, class names and a digest."""
     return {
         "label": images.labels,
         "class_names": np.array(images.class_names, str),

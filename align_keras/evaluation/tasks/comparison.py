@@ -1,4 +1,4 @@
-"""Puts evaluated runs side by side, with bootstrap intervals of their figures and differences."""
+"""Compares evaluated runs, with bootstrap intervals of their figures and differences."""
 
 import json
 import zipfile
@@ -20,19 +20,19 @@ Found = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 def compare(runs: Sequence[str], samples: int = 1_000, seed: int = 0) -> dict[str, Any]:
-    """The figures of every task that all runs have.
+    """Compares the figures of every task for which all runs have results.
 
     Args:
-        runs: directories of runs, or folders of results; the first is what others differ from.
+        runs: directories of runs, or folders of results. Differences are computed from the first.
         samples: number of bootstrap samples.
-        seed: decides its draws, the same for every run.
+        seed: decides the bootstrap samples, which are the same for every run.
 
     Returns:
-        A dict of ``runs``, ``tasks`` (by name, lists of rows as in ``compare_task``) and
-        ``notes``.
+        A dict of ``runs``, ``tasks`` (by name, lists of rows as in ``compare_task``) and ``notes``.
 
     Raises:
-        InputError: if there are not two runs, a folder has no result, or no task is in all.
+        InputError: if there are fewer than two runs, a folder has no result, or no task is common
+            to all runs.
     """
     if len(runs) < 2:
         raise InputError("only one run is given", remedy="give two or more")
@@ -42,7 +42,7 @@ def compare(runs: Sequence[str], samples: int = 1_000, seed: int = 0) -> dict[st
         listed = "; ".join(f"{run}: {', '.join(own)}" for run, own in zip(runs, found, strict=True))
         raise InputError(f"no task has results from all runs ({listed})")
     notes = [
-        f"{name}: only of {', '.join(r for r, own in zip(runs, found, strict=True) if name in own)}"
+        f"{name}: only in {', '.join(r for r, own in zip(runs, found, strict=True) if name in own)}"
         for name in dict.fromkeys(name for own in found for name in own)
         if name not in names
     ]
@@ -56,17 +56,17 @@ def compare(runs: Sequence[str], samples: int = 1_000, seed: int = 0) -> dict[st
 def compare_task(
     results: Sequence[Found], samples: int, seed: int
 ) -> tuple[list[dict[str, Any]], str]:
-    """A row for each metric: ``values``, ``intervals``, and ``differences`` with theirs.
+    """A row for each metric: ``values``, ``intervals``, and ``differences`` with intervals.
 
     Args:
-        results: one a run.
+        results: one result per run.
         samples: number of bootstrap samples.
-        seed: decides its draws.
+        seed: decides the bootstrap samples.
 
     Returns:
-        The rows, and a note. ``values`` is as long as the runs; without kept outcomes a row has
-        no ``intervals``. ``differences`` from the first run, in ``(value, low, high)``, are
-        there where all answered the same queries.
+        The rows, and a note. ``values`` has one value per run. Without saved outcomes, a row has no
+        ``intervals``. If all runs answered the same queries, ``differences`` from the first run are
+        included, as ``(value, low, high)``.
     """
     metrics = [names_of_json(result["metrics"], result["task"]) for result, _ in results]
     hits = [hits_of(outcomes) for _, outcomes in results]
@@ -99,14 +99,14 @@ def compare_task(
 
 
 def read_results(run: str) -> dict[str, Found]:
-    """The results of a run, by the names of their tasks.
+    """The results of a run, by task name.
 
     Args:
         run: directory of a run, whose ``evaluation/`` is read, or a folder of results.
 
     Raises:
-        MissingInputError: if there is no such folder.
-        InputError: if it has no result, or a file is damaged.
+        MissingInputError: if the folder does not exist.
+        InputError: if the folder has no result, or a file is damaged.
     """
     folder = paths.path_of(run)
     if not folder.is_dir():
@@ -114,7 +114,7 @@ def read_results(run: str) -> dict[str, Found]:
     if (folder / "evaluation").is_dir():
         folder = folder / "evaluation"
     found = {}
-    # Not `glob`, which an address lacks.
+    # Not `glob`, which remote paths do not have.
     for path in sorted((own for own in folder.iterdir() if own.suffix == ".json"), key=str):
         try:
             result = json.loads(path.read_bytes())
@@ -123,12 +123,14 @@ def read_results(run: str) -> dict[str, Found]:
         if isinstance(result, dict) and {"metrics", "task", "dataset"} <= result.keys():
             found[path.name.removesuffix(".json").replace("-", ":", 1)] = result, _outcomes(path)
     if not found:
-        raise InputError("no result of an evaluation in it", Place(str(folder)), "evaluate it")
+        raise InputError(
+            "no result of an evaluation in the folder", Place(str(folder)), "evaluate it"
+        )
     return found
 
 
 def _outcomes(path: AnyPath) -> dict[str, np.ndarray]:
-    """The outcomes beside a result; none where an earlier version wrote it."""
+    """The outcomes saved with a result; empty for results of earlier versions."""
     if not path.with_suffix(".npz").is_file():
         return {}
     try:
@@ -143,7 +145,7 @@ def format_comparison(found: dict[str, Any]) -> str:
     """The comparison as a table.
 
     Args:
-        found: as returned by ``compare``.
+        found: result of ``compare``.
     """
     runs = found["runs"]
     lines = [f"{chr(65 + place)}: {run}" for place, run in enumerate(runs)]

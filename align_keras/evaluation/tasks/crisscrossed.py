@@ -1,4 +1,4 @@
-"""Crisscrossed Captions: correlations with people's judgements, and four retrievals."""
+"""Crisscrossed Captions: correlations with human judgements, and four retrieval tasks."""
 
 import dataclasses
 import json
@@ -25,34 +25,34 @@ else:
     embedding = lazy.Module("align_keras.evaluation.embedding")
 
 _COCO = re.compile(r"(?:.*_)?[0-9]+\.jpg")
-#: ``(first, second, scores)`` of ``read_judgements``, by kind.
+#: Values ``(first, second, scores)`` of ``read_judgements``, by kind.
 Judgements = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
 class JudgedItems:
-    """The judgements, and the judged captions and images that are there."""
+    """The judgements, and the judged captions and images that were found."""
 
     judgements: Judgements
     captions: dict[int, tuple[int, str]]
     """``(image id, text)`` by caption id, in the order of the ids."""
     files: dict[int, AnyPath]
-    """By image id, in the order of the ids."""
+    """Image files by image id, in the order of the ids."""
     num_captions: int
-    """Judged captions, also those that are not there."""
+    """Number of judged captions, including those that were not found."""
     num_images: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Crisscrossed:
-    """Correlations with people's judgements, and retrieval of what they found right."""
+    """Correlations with human judgements, and retrieval of the answers that people rated right."""
 
     kind: ClassVar[str] = "crisscrossed"
     name: str = "crisscrossed"
     data: str = ""
-    """The folder of ``sts_test.csv``, ``sis_test.csv`` and ``sits_test.csv``."""
+    """The folder with ``sts_test.csv``, ``sis_test.csv`` and ``sits_test.csv``."""
     split: str = ""
-    """``val`` or ``test``, which is the default."""
+    """``val`` or ``test``; empty for ``test``."""
     captions: str = ""
     """COCO's ``captions_val2014.json`` or Karpathy's ``dataset_coco.json``; empty for none."""
     images: str = ""
@@ -60,10 +60,10 @@ class Crisscrossed:
     batch_size: int = 64
     bootstrap_samples: int = 1_000
     seed: int = 0
-    """Decides what is sampled."""
+    """Decides the bootstrap samples."""
 
     def open(self) -> JudgedItems:
-        """Reads the judgements and captions, and finds the images."""
+        """Reads the judgements and captions, and locates the images."""
         with concerning("data"):
             if not self.data:
                 raise InputError("give the folder of sts_test.csv, sis_test.csv and sits_test.csv")
@@ -98,7 +98,7 @@ class Crisscrossed:
         return items
 
     def run(self, model: Any, data: JudgedItems, output: AnyPath) -> Result:
-        """Embeds the captions and images that were given; notes name the missing comparisons."""
+        """Embeds the given captions and images; notes name the comparisons that are missing."""
         result = Result(
             "crisscrossed",
             f"{self.name}: {len(data.captions):,} of {counted(data.num_captions, 'caption')}, "
@@ -132,7 +132,7 @@ class Crisscrossed:
     def _embed(
         self, model: Any, data: JudgedItems, notes: list[str]
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Ids and embeddings of captions (``t``) and images (``i``)."""
+        """The ids and embeddings of captions (``t``) and images (``i``)."""
         embedded = {}
         if data.captions:
             texts = embedding.embed_texts(model, [text for _, text in data.captions.values()])
@@ -158,14 +158,14 @@ class Crisscrossed:
         first_embedded: tuple[np.ndarray, np.ndarray],
         second_embedded: tuple[np.ndarray, np.ndarray],
     ) -> dict[str, float]:
-        """Spearman's correlation over the judged pairs that are there, and its deviation."""
+        """Spearman's correlation over the judged pairs that were found, and its deviation."""
         first, second, scores = judgements
         (first_ids, first_embeddings), (second_ids, second_embeddings) = (
             first_embedded,
             second_embedded,
         )
         there = np.isin(first, first_ids) & np.isin(second, second_ids)
-        # The ids are sorted, as they were made.
+        # The ids are sorted, since the dicts were built in that order.
         rows = np.searchsorted(first_ids, first[there])
         columns = np.searchsorted(second_ids, second[there])
         similarities = np.sum(first_embeddings[rows] * second_embeddings[columns], axis=1)
@@ -180,11 +180,11 @@ def _ids(*ids: np.ndarray) -> list[int]:
 
 
 def read_coco_captions(path: str | AnyPath) -> dict[int, tuple[int, str]]:
-    """Captions of COCO's annotations or Karpathy's file: ``{id: (image id, text)}``.
+    """Reads the captions of COCO's annotations or Karpathy's file: ``{id: (image id, text)}``.
 
     Raises:
-        MissingInputError: if there is no such file.
-        InputError: if it is neither, or a caption is empty or no text.
+        MissingInputError: if the file does not exist.
+        InputError: if the file has another format, or a caption is empty or not text.
     """
     place = Place(file=str(path))
     file = paths.path_of(path)
@@ -211,26 +211,27 @@ def read_coco_captions(path: str | AnyPath) -> dict[int, tuple[int, str]]:
 
 
 def find_coco_images(folder: str | AnyPath) -> dict[int, AnyPath]:
-    """The files of a folder by COCO's number: ``{391895: .../COCO_val2014_000000391895.jpg}``."""
+    """The files of a folder by COCO id: ``{391895: .../COCO_val2014_000000391895.jpg}``."""
     found = paths.path_of(folder)
     if not found.is_dir():
         raise MissingInputError("no such folder", Place(file=str(folder)))
     images = (path for path in found.iterdir() if not is_hidden(path.name))
-    # Other images may stand beside COCO's.
+    # The folder may also hold images that are not COCO's.
     return {crisscrossed.coco_id(path.name): path for path in images if _COCO.fullmatch(path.name)}
 
 
 def right_answers(
     way: str, data: JudgedItems, queries: np.ndarray, keys: np.ndarray
 ) -> list[list[int]]:
-    """The places of each query's right answers among the keys.
+    """The indices of each query's right answers among the keys.
 
-    Between a caption and an image the pairs judged 3 or more, the original ones among them;
-    between two captions also those of one image; between two images the judged ones alone.
+    Between a caption and an image, pairs with a rating of at least 3 are right, which includes the
+    original pairs. Between two captions, captions of the same image are right as well. Between two
+    images, only the rated pairs count.
 
     Args:
         way: ``i2t``, ``t2i``, ``t2t`` or ``i2i``.
-        data: with the judgements.
+        data: the judgements.
         queries: ids, ``(queries,)``.
         keys: ids, ``(keys,)``.
     """
@@ -246,7 +247,7 @@ def right_answers(
 
 
 def _with_siblings(places: list[list[int]], captions: Iterable[tuple[int, str]]) -> list[list[int]]:
-    """Adds to each caption's right answers the other captions of its image."""
+    """Adds the other captions of the same image to each caption's right answers."""
     images = [image for image, _ in captions]
     of_image: dict[int, list[int]] = {}
     for place, image in enumerate(images):
@@ -260,7 +261,7 @@ def _with_siblings(places: list[list[int]], captions: Iterable[tuple[int, str]])
 def recalls_among(
     queries: np.ndarray, keys: np.ndarray, positives: Sequence[Sequence[int]], way: str
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Recalls of the queries that have a right answer, and their chance."""
+    """Recalls of the queries that have a right answer, and their chance levels."""
     is_same = way[0] == way[2]
     ranks = retrieval.ranks_among_positives(queries, keys, positives, is_same)
     answered = ranks >= 0

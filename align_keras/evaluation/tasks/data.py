@@ -1,4 +1,4 @@
-"""The data of a task: opened from its settings, or from the data set's own place in TFDS."""
+"""The data of a task, given by settings or as the data set's own TFDS set."""
 
 import dataclasses
 
@@ -12,27 +12,27 @@ from align_keras.wording import meant
 
 @dataclasses.dataclass(frozen=True)
 class DataFields:
-    """Where a data set of images is; empty fields mean the data set's defaults."""
+    """Where a data set of images is; empty fields stand for the data set's defaults."""
 
     name: str
-    """Name of the data set: a key of ``data_sets.DATA_SETS``, or any other with ``data``."""
+    """Name of the data set: a key of ``data_sets.DATA_SETS``, or any other name with ``data``."""
     data: str = ""
-    """As in ``open_examples``."""
+    """The data, as in ``open_examples``."""
     split: str = ""
     images: str = ""
-    """The folder of the images, if it is not the one of ``data``."""
+    """The folder of the images, if it differs from that of ``data``."""
     select: tuple[str, ...] = ()
-    """``COLUMN=VALUE``: only the rows of a table with these values."""
+    """``COLUMN=VALUE``: only rows of a table with these values."""
 
     def source(self) -> tuple[str, str]:
         """``(data, split)``; the split is empty for the default of the data.
 
         Raises:
-            InputError: if there is neither ``data`` nor a set of that name in TFDS.
+            InputError: if ``data`` is empty and TFDS has no set for that name.
         """
         own = data_sets.known(self.name)
         _check_place(self.name, self.data)
-        # TFDS names its splits; tables and folders go by test and train.
+        # TFDS sets have named splits; tables and folders use test and train.
         is_tfds = not self.data or self.data.startswith("tfds:")
         split = self.split or (own.split if is_tfds else "")
         return self.data or f"tfds:{own.tfds}", split
@@ -47,17 +47,17 @@ class ImageData(DataFields):
     """Images with captions or classes, to evaluate on."""
 
     def open(self) -> ExampleSet:
-        """Opens the images; InputError, which names the field in ``setting``, without any."""
+        """Opens the images; raises InputError, which names the field, if there are none."""
         with concerning("data"):
             return self.open_source(*self.source())
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitData(DataFields):
-    """Labelled images to evaluate on and others to train on."""
+    """Labelled images to evaluate on, and others to train on."""
 
     train_data: str = ""
-    """Like ``data``; empty: ``data``."""
+    """Training data, in the form of ``data``; empty for the same data."""
     train_split: str = ""
 
     def train_source(self) -> tuple[str, str]:
@@ -72,11 +72,11 @@ class SplitData(DataFields):
         return data or f"tfds:{own.tfds}", split
 
     def open(self) -> tuple[ExampleSet, ExampleSet]:
-        """Opens the images to evaluate, and those to train on.
+        """Opens the images to evaluate on and those to train on.
 
         Raises:
-            InputError: if there are none, they have no classes, or both are the same; it names the
-                field in ``setting``.
+            InputError: if there are no images, they have no classes, or both sets are the same.
+                ``setting`` is the name of the field.
         """
         with concerning("data"):
             source = self.source()
@@ -109,5 +109,5 @@ def _check_place(name: str, data: str) -> None:
 
 
 def image_file(path: AnyPath) -> Example:
-    """An example of nothing but an image."""
+    """An example that has only an image."""
     return Example(Place(str(path)), path.name, path.read_bytes)

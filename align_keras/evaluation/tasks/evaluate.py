@@ -1,4 +1,4 @@
-"""The tasks by name, and how one is run."""
+"""The evaluation tasks by name, and how to run one."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from align_keras.wording import choose
 
 
 class Task(Protocol):
-    """A data set with how a model is measured on it: a frozen dataclass."""
+    """A data set and a way to measure a model on it; a frozen dataclass."""
 
     kind: ClassVar[str]
 
@@ -30,13 +30,13 @@ class Task(Protocol):
         """Name of the data set."""
 
     def open(self) -> Any:
-        """Opens the data; InputError, with the field in ``setting``, if they cannot be used."""
+        """Opens the data; raises InputError, which names the field, if it cannot be used."""
 
     def run(self, model: Any, data: Any, output: AnyPath) -> Result:
-        """Measures a model on what ``open`` returned; draws pictures into ``output``."""
+        """Measures a model on the result of ``open``, and draws pictures into ``output``."""
 
 
-#: By what stands before the colon of a task.
+#: The classes of tasks, by kind: the part of a task's name before the colon.
 TASKS: dict[str, type[Any]] = {
     task.kind: task
     for task in (
@@ -47,14 +47,15 @@ TASKS: dict[str, type[Any]] = {
 
 
 def make_task(task: str, settings: Mapping[str, Any]) -> Task:
-    """The task of a name, with the settings that apply to it.
+    """Creates the task of a name, with the settings that apply to it.
 
     Args:
-        task: ``KIND:NAME``, such as ``retrieval:coco``; or a kind alone that names its data set.
-        settings: values by the names of the tasks' fields; others are not read.
+        task: ``KIND:NAME``, such as ``retrieval:coco``; or only a kind that is also the name of a
+            data set.
+        settings: values by the names of the tasks' fields; other settings are ignored.
 
     Raises:
-        InputError: if there is no such task.
+        InputError: if the task does not exist.
     """
     kind, _, name = task.partition(":")
     if kind not in TASKS:
@@ -80,13 +81,13 @@ def evaluate(
     Args:
         model: an ``AlignDualEncoder`` with its preprocessor.
         task: such as ``Retrieval("photos", "test.jsonl")``.
-        output: folder of the JSON and the pictures; it is made.
-        model_name: for the JSON: where the model is.
-        data: what ``task.open()`` returned; None: it is opened here.
+        output: folder for the JSON and the pictures; it is created if necessary.
+        model_name: folder or address of the model, for the JSON.
+        data: result of ``task.open()``; None to open the data here.
         fingerprint: for the JSON, as in ``report_result``.
 
     Raises:
-        InputError: if the data cannot be used, or as ``check_output``.
+        InputError: if the data cannot be used, or for the reasons of ``check_output``.
     """
     check_output(task, output, model_name)
     output = paths.path_of(output)
@@ -98,20 +99,20 @@ def evaluate(
 
 
 def check_output(task: Task, output: str | AnyPath, model_name: str = "") -> None:
-    """Raises an InputError if a folder holds what the task found of another model."""
+    """Raises an InputError if a folder holds the task's result for another model."""
     with concerning("output"):
         path = paths.path_of(output) / json_of(task)
         own = paths.absolute(model_name) if model_name else ""
-        # What lies in a run's directory is of that run, wherever it was when it was written.
+        # Files in a run's directory belong to that run, even if the directory has been moved.
         if not own or not path.exists() or paths.absolute(path).startswith(f"{own}{os.sep}"):
             return
         try:
             before = str(json.loads(path.read_bytes())["pretrained"])
         except (ValueError, KeyError, TypeError):
-            problem = "holds no result of an evaluation"
+            problem = "it does not hold the result of an evaluation"
             raise InputError(problem, Place(str(path)), "give another folder") from None
         if paths.absolute(before) != own:
-            problem = f"holds the result of another model, {before}"
+            problem = f"it holds the result of another model, {before}"
             raise InputError(problem, Place(str(path)), "give another folder")
 
 

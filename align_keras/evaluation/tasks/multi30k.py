@@ -23,31 +23,31 @@ _LANGUAGES = ("en", "de", "fr", "cs")
 
 @dataclasses.dataclass(frozen=True)
 class ParallelCaptions:
-    """Captions by language, all of the same images in the same order."""
+    """Captions by language, all for the same images in the same order."""
 
     captions: dict[str, list[str]]
     images: list[Example]
-    """In the order of the captions; empty if none were given."""
+    """Images in the order of the captions; empty if none were given."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Multi30k:
-    """The mean recall of each language, and of captions between English and each other."""
+    """Mean recalls of each language, and between English captions and other languages."""
 
     kind: ClassVar[str] = "multi30k"
     name: str = "multi30k"
     data: str = ""
-    """The folder of ``test_2016_flickr.en``, ``.de`` and others, plain or ``.gz``."""
+    """The folder with ``test_2016_flickr.en``, ``.de`` and others, plain or ``.gz``."""
     split: str = ""
-    """Split in the files' names; empty: ``test_2016_flickr``."""
+    """Split in the names of the files; empty for ``test_2016_flickr``."""
     captions: str = ""
-    """The list of the images' names, ``image_splits/test_2016_flickr.txt``."""
+    """The list of the images' file names, ``image_splits/test_2016_flickr.txt``."""
     images: str = ""
-    """The folder of the images; empty: captions alone are compared."""
+    """The folder of the images; empty to compare only captions."""
     batch_size: int = 64
 
     def open(self) -> ParallelCaptions:
-        """Reads the captions, and finds the images."""
+        """Reads the captions, and locates the images."""
         split = self.split or "test_2016_flickr"
         with concerning("data"):
             captions = read_parallel_captions(self.data, split)
@@ -77,7 +77,7 @@ class Multi30k:
         return [image_file(folder / name) for name in names]
 
     def run(self, model: Any, data: ParallelCaptions, output: AnyPath) -> Result:
-        """Embeds every language and the images, and ranks."""
+        """Embeds the captions of every language and the images, and computes ranks."""
         texts = {own: embedding.embed_texts(model, lines) for own, lines in data.captions.items()}
         places = np.arange(len(next(iter(texts.values()))))
         title = f"{self.name}: {len(places):,} captions in each of {', '.join(texts)}"
@@ -99,7 +99,9 @@ class Multi30k:
             for language, own in texts.items():
                 compare(f"mean_recall_{language}", images, own)
         else:
-            result.notes.append("no images: image recalls are left out, only captions are compared")
+            result.notes.append(
+                "no images: image recalls are left out, and only captions are compared"
+            )
         for language in [other for other in texts if other != "en" and "en" in texts]:
             compare(f"text_mean_recall_en_{language}", texts["en"], texts[language])
         for language, lines in data.captions.items():
@@ -111,8 +113,8 @@ def read_parallel_captions(folder: str, split: str) -> dict[str, list[str]]:
     """The lines of ``SPLIT.en`` and so on, plain or ``.gz``, by language.
 
     Raises:
-        MissingInputError: if there is none of the files.
-        InputError: if they differ in length, or a line is empty.
+        MissingInputError: if none of the files exists.
+        InputError: if the files differ in length, or a line is empty.
     """
     if not folder:
         raise InputError(f"give Multi30K's folder of {split}.en, {split}.de and others")
@@ -132,7 +134,7 @@ def read_parallel_captions(folder: str, split: str) -> dict[str, list[str]]:
 
 
 def share_of_unknown(model: Any, captions: list[str]) -> float:
-    """The share of word pieces that the vocabulary lacks."""
+    """The fraction of word pieces that are not in the vocabulary."""
     pieces = model.preprocessor.tokenize(captions)
     real = np.array(pieces["padding_mask"]).astype(bool)
     unknown = model.preprocessor.vocabulary.index("[UNK]")

@@ -21,13 +21,13 @@ else:
     report = lazy.Module("align_keras.evaluation.report")
     thumbnails = lazy.Module("align_keras.preprocessing.thumbnails")
 
-# Of a sheet: pixels of the longer side.
+# Longer side of a picture on a sheet, in pixels.
 _PICTURE = 320
 
 
 @dataclasses.dataclass
 class Result:
-    """The result of a task; metrics have the names of ``metrics.TITLES``."""
+    """The result of a task; metrics have the names in ``metrics.TITLES``."""
 
     task: str
     """CLIP_benchmark's name of the task, for the JSON."""
@@ -35,38 +35,38 @@ class Result:
     """Title of the table."""
     metrics: dict[str, float]
     chance: dict[str, float]
-    """The metrics of a model without any skill."""
+    """The metrics of random guessing."""
     pictures: list[str] = dataclasses.field(default_factory=list)
-    """Names of the files that were drawn."""
+    """File names of the drawn pictures."""
     notes: list[str] = dataclasses.field(default_factory=list)
-    """Printed below the table."""
+    """Lines printed below the table."""
     folds: dict[str, float] = dataclasses.field(default_factory=dict)
     """Means over folds of the images; empty if there are none."""
     paper_prefix: str = ""
-    """Before the names of the paper's figures, if another task has figures of the same names."""
+    """Prefix of the names of the paper's figures, if another task has figures of the same names."""
     skipped_images: int | None = None
-    """Training images that were skipped, each as often as it was; None if nothing was trained."""
+    """Number of training images skipped, with repeats; None if nothing was trained."""
     outcomes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    """The outcome of each query, for ``bootstrap.hits_of`` and the page; empty if not kept.
+    """The outcome of each query, for ``bootstrap.hits_of`` and the page; empty if not saved.
 
-    ``i2t_rank``, ``t2i_rank``, ``knn_rank`` and ``rank`` (of the class) count from 0, one a query;
-    ``label``, ``predicted`` and ``confidence`` are of classified images, ``t2i_group`` is the image
-    of each caption, and ``queries`` is a digest that is the same if the queries are.
+    ``i2t_rank``, ``t2i_rank``, ``knn_rank`` and ``rank`` (of the class) are ranks from 0, one per
+    query. ``label``, ``predicted`` and ``confidence`` describe classified images. ``t2i_group`` is
+    the image of each caption. ``queries`` is a digest that is equal if the queries are equal.
     """
 
 
 def report_result(
     result: Result, name: str, model_name: str, path: AnyPath, fingerprint: str = ""
 ) -> None:
-    """Prints the table and writes the JSON, and beside it an ``.npz`` of the outcomes.
+    """Prints the table, writes the JSON, and writes the outcomes into an ``.npz`` next to it.
 
     Args:
         result: the result of a task.
         name: name of the data set.
-        model_name: for the JSON: where the model is.
-        path: path of the JSON; its folder is made.
-        fingerprint: a digest of the model, the data and the settings, by which a suite finds the
-            result; empty for none.
+        model_name: folder or address of the model, for the JSON.
+        path: path of the JSON; its folder is created if necessary.
+        fingerprint: a digest of the model, the data and the settings, by which a suite recognises
+            the result; empty for none.
     """
     figures = data_sets.known(name).paper
     paper = {own: figures.get(result.paper_prefix + own) for own in result.metrics}
@@ -78,7 +78,7 @@ def report_result(
         others["fingerprint"] = fingerprint
     outcomes = {**result.outcomes, "fingerprint": np.array(fingerprint)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The JSON goes last: what it describes is there.
+    # The JSON is written last, so that everything it describes exists.
     write_whole(path.with_suffix(".npz"), lambda partial: np.savez_compressed(partial, **outcomes))
     others |= {
         "paper": {own: value for own, value in paper.items() if value is not None},
@@ -94,26 +94,26 @@ def report_result(
 
 
 def outcomes_of(path: AnyPath) -> dict[str, np.ndarray]:
-    """The outcomes beside a result file; raises like ``np.load``."""
+    """The outcomes saved with a result file; raises like ``np.load``."""
     with path.with_suffix(".npz").open("rb") as file, np.load(file) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
 
 def query_digest(*queries: Any) -> np.ndarray:
-    """A string that is the same if the queries, which JSON can hold, are."""
+    """A string that is equal if the queries, which must be JSON values, are equal."""
     return np.array(hashlib.sha256(json.dumps(queries).encode()).hexdigest()[:32])
 
 
 def pictures_of(data: Iterable[Example], rows: np.ndarray) -> list[np.ndarray]:
-    """Reads the data again and returns the images of some rows, for a sheet.
+    """Reads the data again, and returns the images of some rows for a sheet.
 
     Args:
-        data: images with the same id form one row.
+        data: examples; those with the same image id form one row.
         rows: integers of any shape.
 
     Returns:
-        One for each of ``rows``, uint8, ``(height, width, 3)``: upright and in its own shape, the
-        longer side at most 320 pixels.
+        One image for each of ``rows``, uint8, ``(height, width, 3)``: upright, in its aspect ratio,
+        with a longer side of at most 320 pixels.
     """
     asked = np.asarray(rows).ravel().tolist()
     wanted = set(asked)
@@ -129,11 +129,11 @@ def pictures_of(data: Iterable[Example], rows: np.ndarray) -> list[np.ndarray]:
 
 
 def some_right_and_wrong(right: np.ndarray, number: int) -> np.ndarray:
-    """Rows spread evenly over the right ones, then over the wrong ones.
+    """Rows spread evenly over the right ones, followed by rows spread over the wrong ones.
 
     Args:
         right: bool, ``(rows,)``.
-        number: how many rows, at most.
+        number: maximum number of rows.
     """
     chosen: list[int] = []
     for rows in (np.flatnonzero(right), np.flatnonzero(~right)):

@@ -29,22 +29,22 @@ else:
 
 @dataclasses.dataclass(frozen=True)
 class Retrieval(ImageData):
-    """Recalls of both directions, median ranks and mean recall; draws a sheet of each."""
+    """Recalls in both directions, median ranks and mean recall; draws a sheet for each."""
 
     kind: ClassVar[str] = "retrieval"
     batch_size: int = 64
     fold_size: int = 0
-    """Images of a fold, to report the mean over folds too; 0: the data set's own."""
+    """Images per fold, to report the mean over folds as well; 0 for the data set's default."""
 
     def open(self) -> ExampleSet:
-        """Opens the images; InputError if there are none, or no captions."""
+        """Opens the images; raises InputError if there are no images or no captions."""
         data = super().open()
         with concerning("data"):
             data.check_captions()
         return data
 
     def run(self, model: Any, data: ExampleSet, output: AnyPath) -> Result:
-        """Embeds every image and caption, and ranks; InputError if an image has no caption."""
+        """Embeds all images and captions, and ranks; InputError if an image has no caption."""
         with concerning("data"):
             pairs = embedding.embed_pairs(model, data, self.batch_size)
         values = pairs.images, pairs.texts, pairs.image_of_text
@@ -83,15 +83,15 @@ def draw_retrievals(
     rows: int = 8,
     columns: int = 6,
 ) -> None:
-    """Draws captions whose image ranks first, then captions whose image does not.
+    """Draws captions whose image ranks first, then captions whose image does not rank first.
 
     Args:
         path: path of the PNG.
-        pairs: embedded.
+        pairs: the embedded pairs.
         ranks: ranks of each caption's image, ``(texts,)``.
         data: the same images, to be drawn.
-        rows: captions, at most.
-        columns: images per caption, at most.
+        rows: maximum number of captions.
+        columns: maximum number of images per caption.
     """
     asked = some_right_and_wrong(ranks == 0, rows)
     scores = pairs.texts[asked] @ pairs.images.T
@@ -117,15 +117,15 @@ def draw_captions(
     rows: int = 8,
     columns: int = 5,
 ) -> None:
-    """Draws images with a caption of theirs ranked first, then images without.
+    """Draws images whose caption ranks first, then images whose caption does not rank first.
 
     Args:
-        path: of the PNG.
-        pairs: embedded.
-        ranks: of each image's best caption, ``(images,)``.
+        path: path of the PNG.
+        pairs: the embedded pairs.
+        ranks: rank of each image's best own caption, ``(images,)``.
         data: the same images, to be drawn.
-        rows: images, at most.
-        columns: captions an image, at most.
+        rows: maximum number of images.
+        columns: maximum number of captions per image.
     """
     asked = some_right_and_wrong(ranks == 0, rows)
     scores = pairs.images[asked] @ pairs.texts.T

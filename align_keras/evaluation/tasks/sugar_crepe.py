@@ -1,4 +1,4 @@
-"""SugarCrepe (Hsieh et al., 2023): is the true caption nearer to its image than a wrong one?"""
+"""SugarCrepe (Hsieh et al., 2023): is an image nearer to its true caption than to a wrong one?"""
 
 import dataclasses
 import json
@@ -20,36 +20,36 @@ if TYPE_CHECKING:
 else:
     embedding = lazy.Module("align_keras.evaluation.embedding")
 
-#: How the wrong captions are made: the names of the files.
+#: How the wrong captions were made; also the names of the files.
 KINDS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """Images with a right and a wrong caption each; the images that are there."""
+    """Images that were found, each with a right and a wrong caption."""
 
     rows: list[tuple[str, str, str, str]]
     """``(kind, name of the image, caption, wrong caption)``."""
     files: dict[str, AnyPath]
-    """Images by their names, in the order of ``rows``."""
+    """Image files by name, in the order of ``rows``."""
     num_rows: int
-    """Rows in all, also those whose image is not there."""
+    """Number of all rows, including those whose image was not found."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SugarCrepe:
-    """The share of images that are nearer to the right of two captions, by kind and their mean."""
+    """The fraction of images nearer to the right of two captions, by kind and their mean."""
 
     kind: ClassVar[str] = "sugar_crepe"
     name: str = "sugar_crepe"
     data: str = ""
-    """The folder of ``add_att.json`` and so on, plain or ``.gz``."""
+    """The folder with ``add_att.json`` and so on, plain or ``.gz``."""
     images: str = ""
     """The folder of COCO's val2017."""
     batch_size: int = 64
 
     def open(self) -> Choices:
-        """Reads the captions and finds the images; InputError if there are none."""
+        """Reads the captions and locates the images; raises InputError if there are none."""
         with concerning("data"):
             rows = read_choices(self.data)
         with concerning("images"):
@@ -68,7 +68,7 @@ class SugarCrepe:
         return Choices([row for row in rows if row[1] in found], found, len(rows))
 
     def run(self, model: Any, data: Choices, output: AnyPath) -> Result:
-        """Embeds the images and both captions of each."""
+        """Embeds the images and both captions of each image."""
         with concerning("images"):
             images = embedding.embed_images(
                 model.encode_images,
@@ -80,7 +80,7 @@ class SugarCrepe:
         of_row = np.array([places[name] for _, name, _, _ in data.rows])
         texts = embedding.embed_texts(model, [text for row in data.rows for text in row[2:]])
         right, wrong = (np.sum(images[of_row] * own, axis=1) for own in (texts[::2], texts[1::2]))
-        # A tie is no choice.
+        # A tie counts as wrong.
         hits = right > wrong
         kinds = np.array([row[0] for row in data.rows])
         result = Result(
@@ -104,8 +104,8 @@ def read_choices(folder: str) -> list[tuple[str, str, str, str]]:
     """The rows of ``add_att.json`` and so on, as in ``Choices.rows``.
 
     Raises:
-        MissingInputError: if a file is not there.
-        InputError: if one is no such file.
+        MissingInputError: if a file does not exist.
+        InputError: if a file has another format.
     """
     if not folder:
         raise InputError("give SugarCrepe's folder of add_att.json, swap_obj.json and others")

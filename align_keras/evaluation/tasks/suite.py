@@ -1,4 +1,4 @@
-"""Runs many tasks with one model: each image is embedded once, finished tasks are not run again."""
+"""Runs many tasks with one model, embeds each image once, and skips finished tasks."""
 
 import dataclasses
 import hashlib
@@ -23,28 +23,28 @@ from align_keras.files import write_whole
 from align_keras.paths import AnyPath
 from align_keras.wording import counted
 
-#: Why a task whose data are not there was not run.
+#: The reason for a task that was not run because its data do not exist.
 NO_DATA = "no data"
-# Fields of tasks that change no result; paths are told apart by what lies there.
+# Fields of tasks that do not change the result. Paths are compared by their content.
 _WITHOUT_EFFECT = {"batch_size", "cache", "data", "images", "captions", "class_names", "train_data"}
 
 
 @dataclasses.dataclass
 class Opened:
-    """The tasks of a suite whose data are there, and why others are not run."""
+    """The tasks of a suite whose data exist, and the reasons why others are not run."""
 
     data: dict[str, Any]
-    """What ``Task.open`` returned, by the task's name."""
+    """Results of ``Task.open``, by task name."""
     not_run: dict[str, str]
-    """The reason, by the task's name."""
+    """Reasons, by task name."""
 
 
 def open_tasks(tasks: Mapping[str, Task], setting: str = "data") -> Opened:
     """Opens the data of every task.
 
     Args:
-        tasks: by their names.
-        setting: that an error names.
+        tasks: tasks by name.
+        setting: the setting named in an error.
 
     Raises:
         InputError: if no task has data that can be opened.
@@ -71,7 +71,7 @@ def open_tasks(tasks: Mapping[str, Task], setting: str = "data") -> Opened:
 
 
 def task_has_data(task: Task) -> bool:
-    """Whether a task's data were found, or TFDS has prepared them: a suite downloads nothing."""
+    """Whether a task's data were found, or TFDS has prepared them; a suite downloads nothing."""
     known = data_sets.known(task.name).tfds
     return bool(getattr(task, "data", "") or (known and is_prepared(known)))
 
@@ -86,22 +86,22 @@ def run_suite(
 ) -> dict[str, Any]:
     """Runs the tasks; prints a table, writes ``suite-NAME.json`` and ``suite-NAME.html``.
 
-    A task whose result is in the folder, of the same model, data and settings, is not run again.
-    A task that fails does not stop the others.
+    A task is skipped if the folder holds its result for the same model, data and settings. A task
+    that fails does not stop the others.
 
     Args:
         model: an ``AlignDualEncoder`` with its preprocessor.
         name: name of the suite.
-        tasks: by their names.
-        opened: as returned by ``open_tasks``.
-        output: folder of the files.
-        model_name: for the JSON: where the model is.
+        tasks: tasks by name.
+        opened: result of ``open_tasks``.
+        output: folder for the files.
+        model_name: folder or address of the model, for the JSON.
 
     Returns:
-        What the JSON holds: ``results``, each as in the task's own file, and ``not_run``.
+        The contents of the JSON: ``results``, each as in the task's own file, and ``not_run``.
 
     Raises:
-        InputError: once everything is written, if a task's data turned out to be unusable.
+        InputError: after everything is written, if the data of a task could not be used.
     """
     output = paths.path_of(output)
     once, model_digest = EmbedsOnce(model), fingerprint(model)
@@ -146,18 +146,18 @@ def run_suite(
 
 
 def fingerprint_of(task: Task, data: Any, model_digest: str) -> str:
-    """A digest of a model, a task's settings and its data: the same if the result must be.
+    """A digest of a model, a task's settings and its data; equal digests mean equal results.
 
     Args:
-        task: with its settings.
-        data: what ``task.open`` returned.
-        model_digest: as returned by ``fingerprint``.
+        task: the task with its settings.
+        data: result of ``task.open``.
+        model_digest: result of ``fingerprint``.
     """
     fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}  # type: ignore[arg-type]
     settings = {own: value for own, value in fields.items() if own not in _WITHOUT_EFFECT}
     parts = data if isinstance(data, tuple) else (data,)
     sets = [part.fingerprint for part in parts if isinstance(part, ExampleSet)]
-    # Labels and further captions are in the tables, which the sets' fingerprints do not cover.
+    # Labels and further captions are in tables, which the fingerprints of the sets do not cover.
     named = ("data", "train_data", "captions", "class_names") + (() if sets else ("images",))
     files = [_state(str(fields.get(own, "")), not sets) for own in named]
     text = json.dumps([model_digest, task.kind, settings, sets, files], sort_keys=True)
@@ -165,7 +165,7 @@ def fingerprint_of(task: Task, data: Any, model_digest: str) -> str:
 
 
 def _state(path: str, is_folder_read: bool) -> list[Any]:
-    """Sizes and times of change of a file, or of the files of a folder."""
+    """Size and modification time of a file, or of the files in a folder."""
     if not path or path.startswith("tfds:") or not paths.is_plain(path):
         return []
     found = paths.path_of(path)
@@ -177,7 +177,7 @@ def _state(path: str, is_folder_read: bool) -> list[Any]:
 
 
 def find_result(path: AnyPath, digest: str) -> dict[str, Any] | None:
-    """The result file of a task, if it is of this fingerprint and its other files are there."""
+    """The result file of a task, if it has this fingerprint and its other files exist."""
     try:
         result = json.loads(path.read_bytes())
         if result["fingerprint"] != digest or outcomes_of(path)["fingerprint"] != digest:
@@ -189,9 +189,9 @@ def find_result(path: AnyPath, digest: str) -> dict[str, Any] | None:
 
 
 def format_suite(written: Mapping[str, Any]) -> str:
-    """The table of a suite: the chief figures of every task beside chance and the paper's."""
+    """The table of a suite: the main figures of every task, with chance and the paper's figures."""
     columns = {"model": "metrics", "chance": "chance", "paper": "paper"}
-    # A column without figures would only confuse.
+    # Columns without any figure are left out.
     columns = {
         head: key
         for head, key in columns.items()

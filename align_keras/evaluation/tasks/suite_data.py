@@ -1,4 +1,4 @@
-"""Suites of tasks by name, and where the data of each task lies."""
+"""Suites of tasks by name, and the location of each task's data."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -11,9 +11,9 @@ from align_keras.evaluation.tasks.evaluate import TASKS, Task, make_task
 from align_keras.paths import AnyPath
 from align_keras.wording import listed, meant
 
-#: Tasks by the name of their suite.
+#: Tasks of each suite, by the name of the suite.
 SUITES = {
-    # The paper's tables 1 to 5 and 10, less what is fine-tuned.
+    # The paper's tables 1 to 5 and 10, without fine-tuning.
     "paper": (
         "retrieval:flickr30k",
         "retrieval:coco",
@@ -26,7 +26,7 @@ SUITES = {
         "linear_probe:imagenet",
         "knn:imagenet",
     ),
-    # Test sets of some thousand images at most: minutes on two cores.
+    # Test sets of at most some thousand images: minutes on two cores.
     "small": (
         "retrieval:flickr8k",
         "retrieval:flickr30k",
@@ -39,10 +39,10 @@ SUITES = {
         "winoground",
     ),
 }
-# What a data set's folder may hold, the first that is there.
+# Names of tables in a data set's folder; the first that exists is used.
 _TABLES = ("pairs", "labels", "test")
 _ENDINGS = (".jsonl", ".csv", ".tsv", ".parquet")
-# Files that tasks of a folder read beside it, by the task's field.
+# Further files in the same folder, by the field of the task that reads them.
 _BESIDE = {
     "captions": ("captions_val2014.json", "dataset_coco.json", "test_2016_flickr.txt"),
     "images": ("images", "val2014", "val2017"),
@@ -56,7 +56,7 @@ def tasks_of(suite: str) -> tuple[str, ...]:
         suite: a name of ``SUITES``, or tasks joined by commas.
 
     Raises:
-        InputError: if a name is neither.
+        InputError: if a name is neither a suite nor a task.
     """
     if suite in SUITES:
         return SUITES[suite]
@@ -74,23 +74,24 @@ def tasks_of(suite: str) -> tuple[str, ...]:
 
 
 def make_tasks(suite: str, roots: str, settings: Mapping[str, Any]) -> dict[str, Task]:
-    """The tasks of a suite by their names, each with its data as far as they are found.
+    """The tasks of a suite by name, each with its data if they are found.
 
     Args:
         suite: as in ``tasks_of``.
         roots: as in ``find_data``.
-        settings: as in ``make_task``, such as ``batch_size``; not those that name data.
+        settings: as in ``make_task``, such as ``batch_size``; without those that name data.
 
     Raises:
-        InputError: as in ``tasks_of``; or if a data set is neither known nor found, or a folder of
-            ``roots`` is not there, which names ``data`` in ``setting``.
+        InputError: as in ``tasks_of``; if a data set is neither known nor found; or if a folder of
+            ``roots`` does not exist. ``setting`` is then ``data``.
     """
     places = [part for part in roots.split(",") if part]
     named = {}
     for part in places:
         name, is_named, path = part.partition("=")
         if is_named:
-            named[name] = os.path.expanduser(path)  # a shell leaves it alone here
+            # the shell does not expand it after the equals sign
+            named[name] = os.path.expanduser(path)
     folders = [paths.path_of(part) for part in places if "=" not in part]
     for folder in folders:
         if not folder.is_dir():
@@ -115,17 +116,17 @@ def make_tasks(suite: str, roots: str, settings: Mapping[str, Any]) -> dict[str,
 
 
 def find_data(name: str, named: Mapping[str, str], folders: Iterable[AnyPath]) -> dict[str, str]:
-    """The fields of a task that name its data: ``data``, and ``images`` and ``captions``.
+    """The fields of a task that locate its data: ``data``, and ``images`` and ``captions``.
 
     Args:
         name: name of the data set.
-        named: paths of data by the names of their sets.
-        folders: searched for ``NAME.jsonl``, or a folder ``NAME`` that holds ``pairs.jsonl`` or
-            ``labels.jsonl`` (or ``.csv``, ``.tsv``, ``.parquet``), Karpathy's
-            ``dataset_NAME.json``, shards, or a folder for each class.
+        named: paths of data, by data set.
+        folders: folders to search for ``NAME.jsonl``, or for a folder ``NAME`` with ``pairs.jsonl``
+            or ``labels.jsonl`` (or ``.csv``, ``.tsv``, ``.parquet``), Karpathy's
+            ``dataset_NAME.json``, shards, or one folder per class.
 
     Returns:
-        A dict; empty if there are no such data.
+        A dict of fields; empty if no data were found.
     """
     if name in named:
         path = paths.path_of(named[name])
@@ -140,7 +141,7 @@ def find_data(name: str, named: Mapping[str, str], folders: Iterable[AnyPath]) -
 
 
 def _in_folder(name: str, folder: AnyPath) -> dict[str, str]:
-    if name in TASKS:  # a task of its own, which reads several files of the folder
+    if name in TASKS:  # the name is also a task that reads several files of the folder
         found = {"data": str(folder)}
         for field, own in _BESIDE.items():
             there = [str(folder / file) for file in own if (folder / file).exists()]

@@ -1,4 +1,4 @@
-"""The results of a suite as one page of HTML that needs nothing beside it."""
+"""The results of a suite as one self-contained HTML page."""
 
 import base64
 import html
@@ -27,21 +27,21 @@ svg text { font: 11px system-ui, sans-serif; fill: #444; } .note { color: #666; 
 img { max-width: 100%; height: auto; border: 1px solid #ddd; } pre { font-size: .85rem; }
 """
 _MODEL, _CHANCE, _PAPER = "#4c72b0", "#999", "#c44e52"
-# Classes of a chart; of more the best and the worst are shown.
+# Maximum number of classes in a chart. With more, the best and the worst are shown.
 _BARS = 40
-# Pixels.
+# Sizes in pixels.
 _BAR, _ROW, _NAMES, _PICTURE = 260, 17, 150, 1_500
 
 
 def render(suite: Mapping[str, Any], folder: AnyPath) -> str:
-    """The page.
+    """The page as HTML.
 
     Args:
-        suite: what ``run_suite`` returns.
+        suite: result of ``run_suite``.
         folder: folder of the tasks' pictures and outcomes.
 
     Returns:
-        HTML, a string; pictures are within it.
+        HTML, a string with embedded pictures.
     """
     name, model = html.escape(suite["suite"]), html.escape(suite["pretrained"])
     sections = [
@@ -86,7 +86,7 @@ def _not_run(tasks: list[dict[str, str]]) -> str:
 
 
 def _section(index: int, result: dict[str, Any], folder: AnyPath) -> str:
-    """A task: its figures, charts and pictures."""
+    """The section of a task: figures, charts and pictures."""
     columns = _columns(result)
     heads = _heads([columns])
     rows = "".join(_row("", metric, columns, heads) for metric in columns["model"])
@@ -118,7 +118,7 @@ def _columns(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _heads(columns: list[dict[str, dict[str, float]]]) -> list[str]:
-    """The columns that have figures."""
+    """The columns that contain figures."""
     return [head for head in ("model", "chance", "paper") if any(own[head] for own in columns)]
 
 
@@ -139,7 +139,7 @@ def _row(
 
 
 def _bar(value: float | None, chance: float | None, paper: float | None) -> str:
-    """A bar of the model's figure with ticks for chance and the paper's."""
+    """A bar for the model's figure, with ticks for chance and the paper's figure."""
     wide = _BAR * min(1.0, max(0.0, value or 0.0))
     ticks = "".join(
         f'<rect x="{min(_BAR - 2.0, _BAR * own):.1f}" y="0" width="2" height="14" fill="{colour}"/>'
@@ -153,7 +153,7 @@ def _bar(value: float | None, chance: float | None, paper: float | None) -> str:
 
 
 def _class_bars(outcomes: Mapping[str, np.ndarray]) -> str:
-    """The share of each class's images that are right, best first."""
+    """The accuracy of each class, best first."""
     ranks = outcomes["rank"] if "rank" in outcomes else outcomes["knn_rank"]
     labels, names = outcomes["label"], outcomes["class_names"]
     count = np.bincount(labels, minlength=len(names))
@@ -183,7 +183,7 @@ def _class_bars(outcomes: Mapping[str, np.ndarray]) -> str:
 
 
 def _calibration(outcomes: Mapping[str, np.ndarray]) -> str:
-    """Accuracy by confidence; a calibrated model is on the diagonal."""
+    """Accuracy by confidence, as bars. Those of a calibrated model end on the diagonal."""
     right = outcomes["rank"] < 1
     bins = calibration.reliability(outcomes["confidence"], right)
     error = calibration.expected_error(bins)
@@ -218,7 +218,7 @@ def _calibration(outcomes: Mapping[str, np.ndarray]) -> str:
 
 
 def _ranks(way: str, ranks: np.ndarray) -> str:
-    """The share of queries whose first right answer is within each rank, on a log axis."""
+    """The fraction of queries whose first right answer is within each rank, on a log axis."""
     size, left, high = 240, 36, max(10, int(ranks.max()) + 1)
     at = np.unique(np.geomspace(1, high, 60).astype(int))
     shares = [float(np.mean(ranks < k)) for k in at]
@@ -242,7 +242,7 @@ def _ranks(way: str, ranks: np.ndarray) -> str:
 
 
 def _picture(path: AnyPath) -> str:
-    """A picture within the page, as JPEG, which is a fraction of the PNG."""
+    """A picture embedded in the page, as JPEG, which is much smaller than PNG."""
     with path.open("rb") as file, Image.open(file) as picture:
         picture = picture.convert("RGB")
     picture.thumbnail((_PICTURE, 10 * _PICTURE))

@@ -1,4 +1,4 @@
-"""Winoground (Thrush et al., 2022): two images, and two captions of the same words reordered."""
+"""Winoground (Thrush et al., 2022): two images, and two captions with the same words reordered."""
 
 import dataclasses
 import json
@@ -24,31 +24,32 @@ _TABLE = "examples.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Quartets:
-    """Rows of two images and two captions; those whose images are there."""
+    """Rows of two images and two captions; only rows whose images were found."""
 
     rows: list[tuple[str, str, str, str]]
-    """``(name of image 0, of image 1, caption 0, caption 1)``; a caption belongs to the image of
-    its number."""
+    """``(name of image 0, name of image 1, caption 0, caption 1)``. Caption 0 belongs to image 0,
+    caption 1 to image 1.
+    """
     files: dict[str, AnyPath]
-    """Images by their names, in the order of ``rows``."""
+    """Image files by name, in the order of ``rows``."""
     num_rows: int
-    """Rows in all, also those whose images are not there."""
+    """Number of all rows, including those whose images were not found."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Winoground:
-    """The shares of rows in which captions, images, or both are told apart."""
+    """The fractions of rows in which captions, images or both are matched correctly."""
 
     kind: ClassVar[str] = "winoground"
     name: str = "winoground"
     data: str = ""
-    """``examples.jsonl``, or the folder that holds it."""
+    """``examples.jsonl``, or the folder that contains it."""
     images: str = ""
-    """The folder of the images; empty: ``images`` beside ``examples.jsonl``."""
+    """The folder of the images; empty for ``images`` next to ``examples.jsonl``."""
     batch_size: int = 64
 
     def open(self) -> Quartets:
-        """Reads the captions and finds the images; InputError if there are none."""
+        """Reads the captions and locates the images; raises InputError if there are none."""
         with concerning("data"):
             table = find_table(self.data)
             rows = read_rows(table)
@@ -58,7 +59,7 @@ class Winoground:
                 raise MissingInputError("no such folder", Place(str(folder)))
             there: dict[str, AnyPath] = {}
             for path in sorted(folder.iterdir(), key=str):
-                # The table names them without a suffix.
+                # The table names the images without a suffix.
                 there |= {path.name: path, path.name.rpartition(".")[0] or path.name: path}
             own = [row for row in rows if row[0] in there and row[1] in there]
             if not own:
@@ -69,7 +70,7 @@ class Winoground:
         return Quartets(own, {name: there[name] for name in names}, len(rows))
 
     def run(self, model: Any, data: Quartets, output: AnyPath) -> Result:
-        """Embeds images and captions, and scores."""
+        """Embeds images and captions, and computes the scores."""
         with concerning("images"):
             images = embedding.embed_images(
                 model.encode_images,
@@ -86,21 +87,23 @@ class Winoground:
             "winoground",
             f"{self.name}: {len(data.rows):,} of {counted(data.num_rows, 'row')}",
             {name: float(np.mean(own)) for name, own in hits.items()},
-            # Of four scores in random order.
+            # Chance levels: four scores in random order.
             {"text_score": 1 / 4, "image_score": 1 / 4, "group_score": 1 / 6},
             outcomes={**hits, "queries": query_digest(data.rows)},
         )
 
 
 def scores_of(similarities: np.ndarray) -> dict[str, np.ndarray]:
-    """Which rows are right, by the three scores of the paper's sec. 4.1; a tie is wrong.
+    """Which rows are correct, by the three scores in sec. 4.1 of the paper; ties are wrong.
 
     Args:
-        similarities: ``(rows, captions, images)``, two of each.
+        similarities: ``(rows, 2 captions, 2 images)``.
 
     Returns:
-        Bools ``(rows,)``. ``text_score``: each image is nearer to its own caption.
-        ``image_score``: each caption is nearer to its own image. ``group_score``: both.
+        Bools ``(rows,)``. ``text_score``: each image is nearer to its own caption than to the
+        other.
+        ``image_score``: each caption is nearer to its own image than to the other. ``group_score``:
+            both.
     """
     (c0_i0, c0_i1), (c1_i0, c1_i1) = np.moveaxis(similarities, 0, -1)
     text = (c0_i0 > c1_i0) & (c1_i1 > c0_i1)
@@ -109,11 +112,11 @@ def scores_of(similarities: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def find_table(data: str) -> AnyPath:
-    """``examples.jsonl``: as given, or in a folder or its ``data``.
+    """The path of ``examples.jsonl``: the path given, or in that folder or its ``data`` folder.
 
     Raises:
-        InputError: if nothing is given.
-        MissingInputError: if it is not there.
+        InputError: if ``data`` is empty.
+        MissingInputError: if the file does not exist.
     """
     if not data:
         raise InputError(f"give Winoground's {_TABLE}, or its folder")
@@ -125,10 +128,10 @@ def find_table(data: str) -> AnyPath:
 
 
 def read_rows(table: AnyPath) -> list[tuple[str, str, str, str]]:
-    """The rows of ``examples.jsonl``, as of ``Quartets.rows``.
+    """The rows of ``examples.jsonl``, as in ``Quartets.rows``.
 
     Raises:
-        InputError: if it is no such file.
+        InputError: if the file has another format.
     """
     rows = []
     with files.opened(table, "rb") as file:
@@ -147,5 +150,5 @@ def read_rows(table: AnyPath) -> list[tuple[str, str, str, str]]:
             raise InputError(fault, place)
         rows.append((*names, *texts))
     if not rows:
-        raise InputError("there is no row in it", Place(str(table)))
+        raise InputError("no row in the file", Place(str(table)))
     return rows

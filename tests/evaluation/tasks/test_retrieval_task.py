@@ -83,7 +83,7 @@ def test_shards_karpathys_file_and_tables_give_the_same(tiny_model, scene_photos
     ("row", "problem"),
     [
         ({"image": "bad.jpg", "caption": "x"}, "does not decode"),
-        ({"image": "good.jpg", "caption": " "}, "no caption, as have 1 of 2 images"),
+        ({"image": "good.jpg", "caption": " "}, "no caption; 1 of 2 images have none"),
         ({"image": "gone.jpg", "caption": "x"}, "image cannot be read"),
     ],
 )

@@ -62,5 +62,5 @@ def test_a_result_of_another_model_is_not_written_over(tmp_path, monkeypatch):
         assert caught.value.place.file == str(path)
     for text in ("", "[]", "{}"):
         path.write_text(text)
-        with pytest.raises(InputError, match="holds no result of an evaluation"):
+        with pytest.raises(InputError, match="does not hold the result of an evaluation"):
             check_output(task, tmp_path, "runs/a")

@@ -178,5 +178,5 @@ def test_weights_that_are_missing_or_do_not_fit_are_named(bert):
     with pytest.raises(MissingInputError, match=r"neither model.safetensors nor pytorch_model.bin"):
         pretrained.load_text_encoder(folder)
     (folder / "config.json").unlink()
-    with pytest.raises(MissingInputError, match=r"no config.json in it"):
+    with pytest.raises(MissingInputError, match=r"no config.json in the folder"):
         pretrained.load_text_encoder(folder)
