@@ -126,8 +126,9 @@ class PathMark:
         )
 
     def is_name(self, value: str) -> bool:
-        """Whether the value is a name that is the same on every machine: of a hub, TFDS or a
-        preset.
+        """Whether the value is a name that is the same on every machine.
+
+        Such names are those on a hub, in TFDS, and of presets.
         """
         if self.is_list and value.startswith(_TFDS):
             return True

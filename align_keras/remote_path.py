@@ -124,7 +124,10 @@ class RemotePath:
             return gfile.exists(self._address)
 
     def is_dir(self) -> bool:
-        """Whether it is a folder. On an object store: whether object names begin with it and ``/``."""
+        """Whether the address is a folder.
+
+        On an object store, a folder exists if names of objects begin with the address and ``/``.
+        """
         with self._as_os_errors() as gfile:
             return gfile.isdir(self._address)
 

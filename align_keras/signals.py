@@ -84,10 +84,9 @@ def end_at_once() -> None:
 
 @contextlib.contextmanager
 def handled(name: str) -> Iterator[None]:
-    """Inside the block, a signal raises ``Interrupted`` in the main thread; a second one ends the
-    process.
+    """Inside the block, a signal raises ``Interrupted`` in the main thread.
 
-    The second signal ends the process at once, even while the main thread waits for TensorFlow. A
+    A second signal ends the process at once, even while the main thread waits for TensorFlow. A
     signal that is ignored, such as SIGHUP under ``nohup``, stays ignored. At the end, the previous
     handlers are restored. Outside the main thread, no signals are handled.
 
@@ -161,7 +160,7 @@ def writing_to(standard_error: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Inside the block, a signal is only recorded; the work calls ``stop_requested`` or ``check``."""
+    """Inside the block, a signal is only recorded; call ``stop_requested`` or ``check`` for it."""
     _state.is_deferred = True
     try:
         yield

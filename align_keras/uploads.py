@@ -58,8 +58,7 @@ def put(local: Path, path: RemotePath) -> None:
 
 @contextlib.contextmanager
 def staged(path: RemotePath, replace: bool = False) -> Iterator[Path]:
-    """Yields an empty local folder, which is copied to ``path`` at the end unless there is an
-    error.
+    """Yields an empty local folder and copies it to ``path`` at the end, unless an error occurs.
 
     Args:
         path: path of the folder.

@@ -163,7 +163,7 @@ def evaluate_suite(settings):
 
 
 def tell_next(settings):
-    """Prints the commands to compare the figures with another model's, and to search with this one."""
+    """Prints the commands that compare these figures with another model's and that search."""
     model = settings.model
     own = settings.output or (model if os.path.isdir(model) else default_output(model))
     compare = next_steps.recipe("evaluate.py", "--compare", str(own), "ANOTHER_RUN")
@@ -204,7 +204,7 @@ def parse():
 
 
 def check_mode(settings):
-    """Raises InputError unless exactly one of task, suite and compare is given, with its own flags."""
+    """Raises InputError unless one of task, suite and compare is given, with its own flags only."""
     modes = [mode for mode in ("task", "suite", "compare") if getattr(settings, mode)]
     if len(modes) != 1:
         problem = f"{' and '.join(modes)} are given" if modes else "nothing to do"

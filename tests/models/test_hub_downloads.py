@@ -144,7 +144,7 @@ def test_a_preset_is_uploaded_with_its_card_and_loads_again(hub, preset):
 
 def test_what_cannot_be_uploaded_is_one_line(hub, preset, tmp_path):
     for uri, folder, line in (
-        ("gs://b/x", preset, "gs://b/x: no address to upload to; give hf://USER/MODEL or kag"),
+        ("gs://b/x", preset, "not an address to which a preset can be uploaded"),
         ("hf://a/b", tmp_path / "none", "none: no such folder"),
         ("hf://a/b", tmp_path, "no config.json in the preset; give the preset/ of a run"),
     ):

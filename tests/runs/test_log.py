@@ -45,7 +45,8 @@ def test_odd_lines_are_left_out_and_counted_and_the_curves_are_drawn(tmp_path, c
     lines = log_lines.read_log(tmp_path)
     assert [line["loss"] for line in lines] == [4.0]
     report.draw_curves(tmp_path / "curves.png", lines)
-    printed = f"{tmp_path / 'log.jsonl'}: skipped {len(ODD)} of {len(ODD) + 1} lines, which are incomplete or damaged"
+    skipped = f"skipped {len(ODD)} of {len(ODD) + 1} lines, which are incomplete or damaged"
+    printed = f"{tmp_path / 'log.jsonl'}: {skipped}"
     assert capsys.readouterr().out == f"{printed}\n"
 
 

@@ -40,8 +40,8 @@ def test_the_choice_is_said_and_a_run_keeps_it(scene_shards, tmp_path):
     assert (chosen.run.batch_size, chosen.run.steps) == (16, 318)
     assert (chosen.run.eval_every, chosen.run.log_every) == (53, 5)
     assert line == (
-        "<batch_size>=16 and <steps>=318, chosen for 120 training pairs; the paper uses 2,048 pairs  "
-        "a step and 3,000 steps for Flickr30K's 145,000"
+        "<batch_size>=16 and <steps>=318, chosen for 120 training pairs; the paper uses 2,048 "
+        "pairs per step and 3,000 steps for Flickr30K's 145,000"
     )
     (tmp_path / "settings.json").write_text(chosen.as_json())
     # Although there are fewer pairs now, which the run will refuse.
