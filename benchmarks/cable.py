@@ -1,8 +1,8 @@
-"""Two hosts on one machine, network namespaces, with a cable of a chosen delay between them.
+"""Simulates two hosts on one machine, with a cable of a chosen delay between them.
 
-The kernel's own delay, ``netem``, is a module that not every kernel has. Here each host has a TUN
-device, and a process carries packets from one to the other after the delay. It needs root and
-iproute2.
+The kernel can delay packets by itself (``netem``), but not every kernel has this module. Here each
+host is a network namespace with a TUN device, and a process carries each packet from one device to
+the other after the delay. This needs root and iproute2.
 """
 
 import contextlib
@@ -17,41 +17,41 @@ import time
 
 _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
-# Few large packets: the process that carries them is Python.
+# Packets are large and therefore few, because the process that carries them runs Python.
 _MTU = 65_000
 ADDRESSES = ("10.78.0.1", "10.78.0.2")
 
 
 class Hosts:
-    """Two hosts with the addresses ``ADDRESSES``; a command begins with ``on(host)`` to run on one.
+    """Two hosts with the addresses ``ADDRESSES``; ``on`` starts a command on one of them.
 
     Args:
-        names: names of their namespaces.
-        carrier: the process that carries packets.
+        names: names of the network namespaces of the hosts.
+        carrier: the process that carries the packets.
     """
 
     def __init__(self, names, carrier):
         self.names, self._carrier = names, carrier
 
     def on(self, host):
-        """The beginning of a command that runs on host 0 or 1."""
+        """Returns the beginning of a command that runs on host 0 or 1."""
         return ["ip", "netns", "exec", self.names[host]]
 
     def delay(self, milliseconds):
-        """Sets the time that a packet takes there and back."""
+        """Sets the time that a packet takes to the other host and back."""
         self._carrier.stdin.write(f"{milliseconds / 2e3}\n".encode())
         self._carrier.stdin.flush()
 
 
 @contextlib.contextmanager
 def two_hosts(milliseconds):
-    """Makes the hosts.
+    """Starts the two hosts and the cable.
 
     Args:
-        milliseconds: that a packet takes there and back.
+        milliseconds: time that a packet takes to the other host and back.
 
     Yields:
-        ``Hosts``.
+        The ``Hosts``.
 
     Raises:
         OSError: if this machine refuses namespaces or TUN devices.
@@ -85,7 +85,7 @@ def two_hosts(milliseconds):
 
 
 def _run(*words):
-    """Runs a command of iproute2; raises what it says where that fails."""
+    """Runs a command of iproute2; raises OSError with its error output if it fails."""
     try:
         ended = subprocess.run(words, capture_output=True, text=True)
     except FileNotFoundError:
@@ -101,7 +101,7 @@ def _open_device(name):
 
 
 def _carry(devices):
-    """Carries packets both ways; lines of stdin are the seconds that each takes from then on."""
+    """Carries packets in both directions; each line of stdin sets the delay of later packets."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, -15)  # a busy core would add to the delay
     for device in devices:
@@ -111,7 +111,8 @@ def _carry(devices):
         now = time.monotonic()
         while waiting and waiting[0][0] <= now:
             _, _, device, packet = heapq.heappop(waiting)
-            with contextlib.suppress(OSError):  # a full queue loses it, as cables do
+            # a full queue loses the packet, as a real cable does
+            with contextlib.suppress(OSError):
                 os.write(device, packet)
         timeout = max(waiting[0][0] - time.monotonic(), 0.0) if waiting else None
         ready, _, _ = select.select([*devices, sys.stdin.fileno()], [], [], timeout)

@@ -1,9 +1,10 @@
-"""Time and memory of the loss and its gradient, tiled against dense, on one CPU device.
+"""Compares the time and memory of the tiled and the dense loss, with gradients, on one CPU device.
 
     python benchmarks/contrastive_loss.py
 
-Random embeddings 640 wide, label smoothing 0.1, in a ``tf.function``; each case is a process of
-its own, the two forms in turn. The dense form ends where it would take over 20 GiB.
+Embeddings are random and 640 wide, and label smoothing is 0.1. Both forms run in a ``tf.function``.
+Each case runs in its own process, and the two forms alternate. The dense form is omitted at sizes
+where it would need more than 20 GiB.
 """
 
 import argparse
@@ -21,7 +22,7 @@ DENSE_UP_TO = 16_384
 
 
 def run(form, pairs, rounds):
-    """One case, in its own process."""
+    """Measures one case, in its own process."""
     import tensorflow as tf
 
     from align_keras.losses.contrastive import dense_losses
@@ -70,7 +71,7 @@ def main(sizes):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", help="one case as JSON, in this process")
+    parser.add_argument("--case", help="run one case, given as JSON, in this process")
     parser.add_argument("--pairs", type=int, nargs="+", default=PAIRS, help="global batch sizes")
     arguments = parser.parse_args()
     sys.exit(run(**json.loads(arguments.case)) if arguments.case else main(arguments.pairs))

@@ -1,9 +1,9 @@
-"""The paper's rules and packing, against the same rules in pandas and Pillow.
+"""Compares the paper's rules and packing with the same rules in pandas and Pillow.
 
     python benchmarks/data_rules.py [--rows=1000000] [--images=4000]
 
-Each case runs in a process of its own; peak memory is all that it held. Both sides must keep the
-same pairs.
+Each case runs in its own process. Peak memory is that of the whole process. Both programs must keep
+the same pairs.
 """
 
 import argparse
@@ -36,9 +36,9 @@ _PHOTOGRAPH = (640, 480)
 
 
 def write_table(path, count, images):
-    """Captions of 1 to 24 words by Zipf's law, every second of common words alone.
+    """Writes captions of 1 to 24 words, which are drawn by Zipf's law.
 
-    One in a hundred is one of ten.
+    Half of the captions have common words only. One caption in a hundred is one of ten fixed texts.
     """
     import pyarrow
     import pyarrow.parquet
@@ -62,7 +62,7 @@ def write_table(path, count, images):
 
 
 def write_photographs(folder, count):
-    """Smooth noise, JPEG, as many bytes as photographs have; one in ten is small or elongated."""
+    """Writes JPEG files of smooth noise, as large as photographs; one in ten is small or long."""
     rng = np.random.default_rng(0)
     for index in range(count):
         size = ((150, 480), (1000, 250))[index // 10 % 2] if index % 10 == 0 else _PHOTOGRAPH
@@ -74,7 +74,7 @@ def write_photographs(folder, count):
 
 
 def ours(table, frequent, table_only, output):
-    """This package, on one machine."""
+    """Filters with this package, on one machine."""
     rules = filters.Rules(frequent_ngrams=frequent)
     preparation = Preparation(TableExamples(table), rules, table_only=table_only)
     report = single_machine.prepare(preparation, output, 4_096)
@@ -82,7 +82,7 @@ def ours(table, frequent, table_only, output):
 
 
 def pandas_and_pillow(table, frequent, table_only, output):
-    """As one writes it at first: columns of pandas, a loop over the images."""
+    """Filters with columns of pandas and a loop over the images, as a first version would."""
     import pandas
 
     rules = filters.Rules()
@@ -119,7 +119,7 @@ def pandas_and_pillow(table, frequent, table_only, output):
 
 
 def run_case(engine, **options):
-    """Prints pairs in and out, seconds on the clock and of the cores, and peak memory."""
+    """Prints pairs in and out, wall-clock seconds, core seconds and peak memory."""
     start = time.perf_counter()
     before = time.process_time()
     pairs_in, pairs_out = {"ours": ours, "pandas": pandas_and_pillow}[engine](**options)
@@ -131,11 +131,15 @@ def run_case(engine, **options):
 
 
 def main():
-    """Makes the data, runs the cases, prints a table."""
+    """Makes the data, runs the cases and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="of the table without images")
-    parser.add_argument("--images", type=int, default=4_000, help="to filter and pack")
-    parser.add_argument("--case", help="run one case, JSON")
+    parser.add_argument(
+        "--rows", type=int, default=1_000_000, help="number of rows in the table without images"
+    )
+    parser.add_argument(
+        "--images", type=int, default=4_000, help="number of images to filter and pack"
+    )
+    parser.add_argument("--case", help="run one case, given as JSON")
     arguments = parser.parse_args()
     if arguments.case:
         run_case(**json.loads(arguments.case))
@@ -153,7 +157,8 @@ def main():
             ("alt-texts alone", text, 3, True, 2.5),
             ("filter and pack", pairs, 12, False, 1.5),
         ):
-            # So many n-grams are frequent that about half of the captions have no other.
+            # With this number of frequent n-grams, about half of the captions have no other
+            # n-grams.
             rows = arguments.rows if table_only else arguments.images
             case = {"table": str(table), "frequent": share * rows, "table_only": table_only}
             peer = None

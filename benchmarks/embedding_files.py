@@ -1,11 +1,12 @@
-"""Photographs a second from files to embeddings, as ``evaluate.py`` and ``search.py index`` do it.
+"""Measures how many photographs per second ``evaluate.py`` and ``search.py index`` embed.
 
     pip install -e '.[benchmarks]' && python benchmarks/embedding_files.py
 
-JPEG files of 640 x 480 pixels, EfficientNet-B0 at 224, batches of 64, float32: ``embed_images``,
-the tower alone on crops in memory, and Hugging Face's ``AlignModel`` behind a DataLoader with
-Pillow. PyTorch has its best: ``channels_last``, and glibc told to keep freed memory. Each runs in a
-process of its own; they take turns, each of a pass over the files.
+The photographs are JPEG files of 640 x 480 pixels. The model is EfficientNet-B0 at 224 pixels, in
+float32, and embeds batches of 64. Three programs are compared: ``embed_images``, the tower alone on
+crops in memory, and Hugging Face's ``AlignModel`` with a DataLoader and Pillow. PyTorch runs with
+its fastest settings: ``channels_last``, and a glibc that keeps freed memory. Each case runs in its
+own process. The cases take turns, and each turn is a pass over the files.
 """
 
 import argparse
@@ -28,7 +29,7 @@ BATCH, FILES, ROUNDS = 64, 192, 3
 
 
 def own_files(folder, vocabulary, antialias):
-    """Embeddings of a folder's files."""
+    """Embeds the files of a folder."""
     from align_keras.data.examples import open_images
     from align_keras.evaluation import embedding
 
@@ -38,7 +39,7 @@ def own_files(folder, vocabulary, antialias):
 
 
 def tower_alone(folder, vocabulary):
-    """Embeddings of as many crops in memory."""
+    """Embeds the same number of crops, which are in memory."""
     import numpy as np
 
     model = serving.own_model(vocabulary)
@@ -48,7 +49,7 @@ def tower_alone(folder, vocabulary):
 
 
 def peer_files(folder, vocabulary, workers):
-    """Embeddings of a folder's files by Hugging Face's model."""
+    """Embeds the files of a folder with Hugging Face's model."""
     import torch
 
     embed = serving.peer(vocabulary, folder)["crops"]
@@ -76,7 +77,7 @@ CASES = {
 
 
 def run(name, folder, vocabulary):
-    """One case, in its own process."""
+    """Measures one case, in its own process."""
     make, options = CASES[name]
     embed = make(folder, vocabulary, **options)
     measure.take_turns((embed() for _ in itertools.count()), FILES, seconds=1.0)
@@ -105,6 +106,6 @@ def main():
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", help="one case as JSON, in this process")
+    parser.add_argument("--case", help="run one case, given as JSON, in this process")
     arguments = parser.parse_args()
     sys.exit(run(**json.loads(arguments.case)) if arguments.case else main())

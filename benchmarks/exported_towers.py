@@ -1,10 +1,11 @@
-"""What ONNX and LiteRT towers, and smaller weights, cost in retrieval.
+"""Measures how exported towers (ONNX, LiteRT, smaller weights) change retrieval.
 
     pip install -e '.[onnx,litert]'
     python benchmarks/exported_towers.py --model=PRESET --data=DATA/fashion/pairs.jsonl
 
-Exports the towers in every format, embeds image-text pairs by each runtime and prints recalls, the
-largest difference of an embedding from the model's own, sizes and the towers' speed.
+Exports the towers in every format and embeds image-text pairs with each runtime. Prints the
+recalls, the largest difference between these embeddings and those of the model, the sizes, and the
+speed of the towers.
 """
 
 import argparse
@@ -34,7 +35,7 @@ FORMS = {
 
 
 class Towers:
-    """Embeds by two functions of batches of model inputs, and takes the time of those alone."""
+    """Embeds with two functions on batches of model inputs and measures their time only."""
 
     def __init__(self, preprocessor, image_tower, text_tower):
         self.preprocessor = preprocessor
@@ -42,12 +43,12 @@ class Towers:
         self.seconds = {}
 
     def encode_images(self, images, batch_size=BATCH_SIZE):
-        """As the model's own."""
+        """Embeds images, as the model's ``encode_images`` does."""
         batches = raw_inputs.image_batches(images, self.preprocessor, BATCH_SIZE)
         return self._encode("images", self.image_tower, ({"images": batch} for batch in batches))
 
     def encode_texts(self, texts, batch_size=BATCH_SIZE):
-        """As the model's own."""
+        """Embeds texts, as the model's ``encode_texts`` does."""
         batches = raw_inputs.caption_batches(texts, self.preprocessor, BATCH_SIZE)
         return self._encode("texts", self.text_tower, batches)
 
@@ -62,7 +63,7 @@ class Towers:
 
 
 def onnx_tower(path):
-    """A function of a batch by ONNX Runtime."""
+    """Returns a function that embeds a batch with ONNX Runtime."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path)
@@ -71,7 +72,7 @@ def onnx_tower(path):
 
 
 def litert_tower(path):
-    """A function of a batch by LiteRT."""
+    """Returns a function that embeds a batch with LiteRT."""
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(model_path=path, num_threads=os.cpu_count()).get_signature_runner()
@@ -80,7 +81,7 @@ def litert_tower(path):
 
 
 def row(name, pairs, own, seconds, sizes):
-    """A line of the table."""
+    """Returns a line of the table."""
     metrics, _ = retrieval.full_metrics(pairs.images, pairs.texts, pairs.image_of_text)
     recalls = "".join(
         f"{metrics[f'{way}_recall_at_{k}']:>8.1%}" for way in ("i2t", "t2i") for k in (1, 10)
@@ -94,7 +95,7 @@ def row(name, pairs, own, seconds, sizes):
 
 
 def main(preset, data, split):
-    """Exports, embeds and prints the table."""
+    """Exports the towers, embeds the pairs and prints the table."""
     model = AlignDualEncoder.from_preset(preset)
     data = examples.open_examples(data, split)
     backbone = model.backbone
@@ -103,7 +104,7 @@ def main(preset, data, split):
         lambda batch: model.encode_images(batch["images"]),
         lambda batch: model.encode_texts(batch),
     )
-    embedding.embed_pairs(own_towers, data)  # traces
+    embedding.embed_pairs(own_towers, data)  # this first pass traces the functions
     own_towers.seconds.clear()
     own = embedding.embed_pairs(own_towers, data)
     weights = [
@@ -136,7 +137,7 @@ if __name__ == "__main__":
         "--data",
         type=paths.DATA.read,
         required=True,
-        help="a table, or what else evaluate.py takes",
+        help="a table, or other data that evaluate.py takes",
     )
     parser.add_argument("--split", default="test")
     arguments = parser.parse_args()

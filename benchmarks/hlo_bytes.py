@@ -1,8 +1,8 @@
-"""Bytes of a chip's memory that a compiled step moves, op by op, from its HLO text. Pure Python.
+"""Counts the bytes of a chip's memory that each op of a compiled step moves, from its HLO text.
 
-The compiler's own "bytes accessed" counts what it keeps in the fast memory of the core too, and a
-loop once. Here only what lies in HBM counts, with the padding of its tiles, and a loop's body as
-often as it runs.
+The compiler's own figure, "bytes accessed", includes data in the fast memory of the core and counts
+the body of a loop once. This module counts only data in HBM, with the padding of tiles, and counts
+the body of a loop once for each iteration. It is pure Python.
 """
 
 import collections
@@ -19,23 +19,23 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _SPACE = re.compile(r"S\([1-9]\d*\)")
 _TILE = re.compile(r"T\(([\d,]+)\)")
 _NAME = re.compile(r'op_name="([^"]*)"')
-#: Ops that move nothing.
+#: Ops that move no data.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "iota",
     "partition-id", "replica-id", "opt-barrier", "domain",
 }  # fmt: skip
 _SLICES = {"slice", "dynamic-slice", "gather"}
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
-#: Custom calls that move nothing: parts that lie side by side become one array.
+#: Custom calls that move no data: adjacent parts become one array.
 _FREE_CALLS = re.compile(r'custom_call_target="(ConcatBitcast|AllocateBuffer)"')
 
 
 @dataclasses.dataclass(frozen=True)
 class Op:
-    """One instruction.
+    """One HLO instruction.
 
-    ``shape`` is its type as written, ``inside`` what stands in the parentheses after its kind,
-    ``operands`` the names in it and ``rest`` what follows.
+    ``shape`` is its type as written, ``inside`` is the text in the parentheses after its kind,
+    ``operands`` are the names in this text, and ``rest`` is the text that follows.
     """
 
     name: str
@@ -48,14 +48,14 @@ class Op:
 
     @property
     def path(self):
-        """Where TensorFlow made it: scopes of layers, joined by slashes; arguments have none."""
+        """The layer scopes of the op in TensorFlow, joined by slashes; empty for arguments."""
         found = _NAME.search(self.rest)
         return found[1] if found and not found[1].startswith("XLA_") else ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Access:
-    """The bytes of one op; ``kind`` is its main operation, ``path`` the layer that it serves."""
+    """The bytes that one op moves, with its main operation (``kind``) and its layer (``path``)."""
 
     op: Op
     kind: str
@@ -64,9 +64,9 @@ class Access:
 
 
 def array_bytes(shape):
-    """Bytes of HBM that a type takes, all arrays of a tuple together, tiles padded.
+    """Returns the bytes of HBM that a type needs: all arrays of a tuple, with padded tiles.
 
-    Arrays in another memory space, ``S(1)`` and so on, take none.
+    Arrays in another memory space, such as ``S(1)``, count as 0 bytes.
     """
     total = 0
     for dtype, dims, layout in _ARRAY.findall(shape):
@@ -93,7 +93,7 @@ def _width(dtype):
 
 
 def read(text):
-    """The computations of a module: ``(entry's name, {name: {op's name: Op}})``."""
+    """Parses a module: ``(name of the entry, {name of a computation: {name: Op}})``."""
     computations, entry, ops = {}, None, None
     for line in text.splitlines():
         if header := _HEADER.match(line):
@@ -131,7 +131,7 @@ def _until_closed(text):
 
 
 def accesses(text):
-    """Yields an ``Access`` for each op that touches HBM, a loop's with the bytes of all rounds."""
+    """Yields an ``Access`` for each op that moves data in HBM; a loop counts every iteration."""
     entry, computations = read(text)
     yield from _of_computation(entry, computations, 1)
 
@@ -145,7 +145,7 @@ def _of_computation(name, computations, times):
             rounds = times * _rounds(op, computations[called["condition"]])
             yield from _of_computation(called["body"], computations, rounds)
         elif op.kind == "conditional":
-            # The dearest branch.
+            # The branch that moves the most bytes counts.
             branches = re.findall(r"%([^\s,]+)", _BRANCHES.search(op.rest)[1])
             found = [list(_of_computation(one, computations, times)) for one in branches]
             yield from max(found, key=total)
@@ -160,9 +160,9 @@ def _of_computation(name, computations, times):
 
 
 def _rounds(loop, condition):
-    """How often a loop runs; 1 if its HLO does not say.
+    """Returns the number of iterations of a loop; 1 if the HLO does not contain it.
 
-    TensorFlow's loops count from 0 to below a constant.
+    Loops of TensorFlow count from 0 up to a constant, which is excluded.
     """
     if trips := _TRIPS.search(loop.rest):
         return int(trips[1])
@@ -173,7 +173,7 @@ def _rounds(loop, condition):
 
 
 def _users(ops):
-    """The ops of a computation that read each of them, by name, in the order in which they run."""
+    """Returns, for each op by name, the ops of a computation that read it, in program order."""
     users = collections.defaultdict(list)
     for op in ops.values():
         for name in op.operands:
@@ -182,7 +182,7 @@ def _users(ops):
 
 
 def _path_beside(op, ops, users):
-    """The op that a nameless copy to or from the fast memory comes from, or serves."""
+    """Returns the path of the op that a nameless copy to or from fast memory serves."""
     paths = [ops[name].path for name in op.operands if name in ops]
     readers = [op]
     while readers and not any(paths):
@@ -192,28 +192,29 @@ def _path_beside(op, ops, users):
 
 
 def total(found):
-    """Bytes of some accesses."""
+    """Returns the bytes of all given accesses."""
     return sum(access.size for access in found)
 
 
 def op_bytes(op, ops, inner):
-    """Bytes of HBM that one op reads and writes.
+    """Returns the bytes of HBM that one op reads and writes.
 
     Args:
         op: an op of the computation ``ops``.
-        ops: its neighbours by name, among which its operands are.
-        inner: for a fusion the ops that it fuses, else empty.
+        ops: all ops of the computation by name, which include the operands of ``op``.
+        inner: for a fusion, the ops that are fused; otherwise empty.
     """
     operands = [ops[name] for name in op.operands if name in ops]
     if op.kind == "custom-call" and _FREE_CALLS.search(op.rest):
         return 0
     if op.kind in ("slice-start", "async-start") and operands:
-        # It copies a part of its operand, to another memory. The part is its type's second array.
+        # The op copies a part of its operand to another memory. The second array of its type is
+        # this part.
         arrays = [found[0] for found in _ARRAY.finditer(op.shape)]
         copied = _unspaced_bytes(arrays[1])
         return min(copied, array_bytes(operands[0].shape)) + array_bytes(arrays[1])
     if op.kind.endswith("-start"):
-        # Its type repeats its operands beside its results.
+        # The type of the op contains the operands and the results.
         read_bytes = sum(array_bytes(operand.shape) for operand in operands)
         return max(read_bytes, array_bytes(op.shape))
     if op.kind in _SLICES:
@@ -230,7 +231,7 @@ def op_bytes(op, ops, inner):
 
 
 def _written_by(op, inner):
-    """Bytes that a fusion writes, and the names of the parameters that it updates in place."""
+    """Returns the bytes that a fusion writes, and the parameters that it updates in place."""
     root = next((one for one in inner.values() if one.is_root), None)
     while root and root.kind == "bitcast":
         root = inner[root.operands[0]]
@@ -242,7 +243,7 @@ def _written_by(op, inner):
 
 
 def _read_by(parameter, operand, inner, updated):
-    """Bytes that a fusion reads of one operand: all of it, or its slices."""
+    """Returns the bytes that a fusion reads of one operand: all of it, or only its slices."""
     whole = array_bytes(operand.shape)
     if parameter is None:
         return whole
@@ -255,12 +256,12 @@ def _read_by(parameter, operand, inner, updated):
 
 
 def _unspaced_bytes(shape):
-    """Like ``array_bytes``; inside a fusion, memory spaces say nothing."""
+    """Like ``array_bytes``, but ignores memory spaces, which have no meaning inside a fusion."""
     return array_bytes(_SPACE.sub("", shape))
 
 
 def what_it_is(op, inner):
-    """The kind of an op; for a fusion, of the most expensive op in it."""
+    """Returns the kind of an op; for a fusion, the kind of its most expensive op."""
     kinds = {one.kind for one in inner.values()} | {op.kind.removesuffix("-start")}
     if op.kind == "custom-call":
         return "custom call"
@@ -277,23 +278,23 @@ def what_it_is(op, inner):
 
 
 def of_any_memory(text):
-    """The text without memory spaces: what lies in the core's own memory counts as HBM then."""
+    """Returns the text without memory spaces, so that data in fast memory count as HBM."""
     return _SPACE.sub("", text)
 
 
 def without_padding(text):
-    """The text without tiles: arrays take their elements' bytes then."""
+    """Returns the text without tiles, so that arrays need only the bytes of their elements."""
     return _TILE.sub("", text)
 
 
 def argument_bytes(text):
-    """Bytes of HBM of a program's arguments: weights, the optimizer's state, the batch."""
+    """Returns the bytes of HBM of the arguments: weights, state of the optimizer, and batch."""
     entry, computations = read(text)
     ops = computations[entry].values()
     return sum(array_bytes(op.shape) for op in ops if op.kind == "parameter")
 
 
 def largest_array(shape):
-    """The largest array of a type, without its layout."""
+    """Returns the largest array of a type, without its layout."""
     found = _ARRAY.finditer(_SPACE.sub("", shape))
     return max(found, key=lambda one: array_bytes(one[0]))[0].partition("{")[0]

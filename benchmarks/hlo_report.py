@@ -1,9 +1,9 @@
-"""Which ops and layers of a compiled step move the most bytes.
+"""Shows which ops and layers of a compiled step move the most bytes.
 
     python benchmarks/hlo_report.py RESULTS/cc3m_b3_mini-plain-16x1-v5e-libtpuVERSION.hlo.gz
 
-The files are those that ``tpu_compile.py`` leaves beside its results. Of a fusion the compiler
-keeps one name, so that a layer's bytes are in part those of what was fused to it.
+The input files are those that ``tpu_compile.py`` writes beside its results. The compiler keeps only
+one name for a fusion, so the bytes of a layer include those of other ops that were fused with it.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _LAYERS = (
 
 
 def layer_of(path):
-    """Which kind of layer an op's path names, and of which pass: forward, backward, update."""
+    """Returns the kind of layer in an op's path, and its pass: forward, backward or update."""
     backward = "gradient_tape" in path
     names = [name for name, pattern in _LAYERS if re.search(pattern, path)]
     if not path or names[:1] == ["optimizer"]:
@@ -42,7 +42,7 @@ def layer_of(path):
 
 
 def report(text, ops):
-    """Lines: bytes by what the ops are, by layer, and the largest ops."""
+    """Returns lines with the bytes by kind of op and by layer, and with the largest ops."""
     found = sorted(accesses(text), key=lambda access: -access.size)
     everything = total(found)
     padding = everything - total(accesses(without_padding(text)))
@@ -67,8 +67,10 @@ def report(text, ops):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("hlo", help="the compiled step, gzipped, beside its result")
-    parser.add_argument("--ops", type=int, default=20, help="how many single ops to list")
+    parser.add_argument(
+        "hlo", help="the compiled step (gzipped HLO), from the folder of the results"
+    )
+    parser.add_argument("--ops", type=int, default=20, help="number of single ops to list")
     arguments = parser.parse_args()
     with gzip.open(arguments.hlo, "rt") as hlo:
         print("\n".join(report(hlo.read(), arguments.ops)))

@@ -1,11 +1,11 @@
-"""The host's time for a training step, with a model that costs nothing.
+"""Measures the host's time for a training step, with a model that computes almost nothing.
 
     python benchmarks/host_time.py
 
-It times the loop of a run without evaluations and checkpoints, over a batch in memory. Only Python
-and TensorFlow's calls are left. "Before" reads all metrics and assigns a variable after each
-step, as the runs did. Every case is a process of its own, one after another; the least of several
-rounds counts.
+The training loop of a run is timed, without evaluations and checkpoints, on a batch in memory. Only
+Python and TensorFlow's calls take time. The case "before" reads all metrics and assigns a variable
+after each step, as runs did in earlier versions. Every case runs in its own process, one after
+another, and the smallest time of several rounds counts.
 """
 
 import argparse
@@ -32,7 +32,7 @@ CASES = {
 
 
 def make_model():
-    """A model whose step adds to its metrics and does no more."""
+    """Makes a model whose step only updates its metrics."""
     import keras
     import tensorflow as tf
 
@@ -52,7 +52,7 @@ def make_model():
 
 
 def fit_as_before(model, dataset, folder):
-    """Keras's loop, reading every result after each step as ``TrainingLog`` did."""
+    """Trains with Keras's loop and reads every result after each step, as earlier versions did."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -69,7 +69,7 @@ def fit_as_before(model, dataset, folder):
 
 
 def fit_as_now(model, dataset, folder, steps):
-    """The loop of a run."""
+    """Trains with the loop of a run."""
     import tensorflow as tf
 
     from align_keras.runs import training
@@ -89,7 +89,7 @@ def fit_as_now(model, dataset, folder, steps):
 
 
 def run(steps, before=False):
-    """One case, in its own process."""
+    """Measures one case, in its own process."""
     model, dataset = make_model()
     seconds = []
     # The first round traces the step and is not counted.
@@ -117,6 +117,6 @@ def main():
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", help="one case as JSON, in this process")
+    parser.add_argument("--case", help="run one case, given as JSON, in this process")
     arguments = parser.parse_args()
     sys.exit(run(**json.loads(arguments.case)) if arguments.case else main())

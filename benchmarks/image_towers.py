@@ -1,9 +1,10 @@
-"""Times one training step of small EfficientNet towers on the CPU, side by side.
+"""Times one training step of small EfficientNet towers on the CPU.
 
     python benchmarks/image_towers.py
 
-The candidates for ``align_nano_tiny``'s image tower: forward and backward pass of 128 images
-of 64 pixels, in turn, several rounds; images/s and the ratio to the scaled-down B0 are medians.
+The towers are candidates for the image tower of ``align_nano_tiny``. Each runs a forward and
+backward pass on 128 images of 64 pixels. The towers take turns for several rounds. Images per
+second and the ratio to the scaled-down B0 are medians.
 """
 
 import os
@@ -25,7 +26,7 @@ NANO = presets.IMAGE_ENCODERS["efficientnet_nano"]
 
 
 def stages(filters, repeats, expansions, strides, types, ratios, stem=16, **others):
-    """Arguments of ``EfficientNetBackbone`` for 3 x 3 stages of the given widths."""
+    """Returns arguments of ``EfficientNetBackbone`` for 3 x 3 stages of the given widths."""
     count = len(filters)
     return {
         **NANO,
@@ -82,7 +83,7 @@ CANDIDATES = {
 
 
 def make_step(arguments):
-    """A compiled forward and backward pass, and the tower's parameters."""
+    """Returns a compiled forward and backward pass, and the number of the tower's parameters."""
     tower = ImageEncoder(keras_hub.models.EfficientNetBackbone(**arguments))
 
     @tf.function
@@ -95,7 +96,7 @@ def make_step(arguments):
 
 
 def main():
-    """Prints the table."""
+    """Measures the towers and prints the table."""
     images = tf.random.normal((BATCH_SIZE, 64, 64, 3))
     steps = {name: make_step(arguments) for name, arguments in CANDIDATES.items()}
     for step, _ in steps.values():

@@ -1,12 +1,13 @@
-"""Images and captions per second of the training pipeline, beside plain TensorFlow and PyTorch.
+"""Compares the training pipeline with plain TensorFlow and PyTorch, in pairs per second.
 
     python benchmarks/input_pipeline.py
 
-Photographs of 640 x 480 pixels to crops of 289 x 289 and 64 word pieces, in batches of 64. Every
-case is a process of its own; they take turns of a few seconds, and the median of each counts. The
-ceiling is TensorFlow decoding the same JPEGs, in memory, and resizing them to 346 x 346, in a
-``tf.data`` map on one thread a core: no files, crop, flip, scaling, batch or text. Needs PyTorch
-and transformers: pip install 'align-keras[benchmarks]'.
+Photographs of 640 x 480 pixels become crops of 289 x 289 pixels, and captions become 64 word
+pieces, in batches of 64. Every case runs in its own process. The cases take turns of a few seconds,
+and the median of each counts. The upper limit ("ceiling") is TensorFlow when it only decodes the
+same JPEG data in memory and resizes them to 346 x 346 pixels, in a ``tf.data`` map with one thread
+per core. It does not read files, crop, flip, scale, batch or tokenize. Needs PyTorch and
+transformers: pip install 'align-keras[benchmarks]'.
 """
 
 import argparse
@@ -25,14 +26,15 @@ import photographs
 
 IMAGE_SIZE, RESIZE_SIZE, SEQUENCE = 289, 346, 64
 BATCH, PHOTOGRAPHS = 64, 1_024
-# Small beside the data, as in a long run; the whole epoch would otherwise be read in one go.
+# The buffer is small compared with the data, as in a long run. With a larger buffer, the whole
+# epoch would be read before the first batch.
 SHUFFLE_BUFFER = 256
 ROUNDS, SECONDS = 7, 1.5
 CORES = len(os.sched_getaffinity(0))
 
 
 def images_only(directory, case):
-    """TensorFlow's ops on encoded images in memory, one number an image."""
+    """Decodes images in memory with TensorFlow's ops and returns one number for each image."""
     import tensorflow as tf
 
     from align_keras.preprocessing import images
@@ -48,13 +50,13 @@ def images_only(directory, case):
     decode = {"plain": plain, "windowed": windowed}[case]
     files = [path.read_bytes() for path in sorted(directory.glob("*.jpg"))]
     dataset = tf.data.Dataset.from_tensor_slices(files).repeat().enumerate()
-    # One number of each image: a batch of them costs nothing.
+    # Only one number of each image is kept, so that making a batch costs almost nothing.
     dataset = dataset.map(lambda *item: decode(*item)[0, 0, 0], num_parallel_calls=CORES)
     return iter(dataset.batch(BATCH))
 
 
 def pipeline(directory, vocabulary, antialias):
-    """The training pipeline from shards to batches."""
+    """Makes the training pipeline, from shards to batches."""
     from align_keras import AlignPreprocessor
     from align_keras.data import pipeline, records
 
@@ -68,7 +70,7 @@ def pipeline(directory, vocabulary, antialias):
 
 
 def pytorch(directory, vocabulary, workers):
-    """The same work with Pillow, the Hugging Face tokenizer and a DataLoader."""
+    """Does the same work with Pillow, the Hugging Face tokenizer and a DataLoader."""
     import torch_loader
 
     pairs = torch_loader.Pairs(directory, IMAGE_SIZE, RESIZE_SIZE)
@@ -77,7 +79,7 @@ def pytorch(directory, vocabulary, workers):
 
 
 def captions_only(directory, vocabulary, library):
-    """Batches of captions to padded word pieces."""
+    """Turns batches of captions into padded word pieces."""
     captions = json.loads((directory / "captions.json").read_text())
     batches = [captions[start : start + BATCH] for start in range(0, len(captions), BATCH)]
     if library == "transformers":
@@ -109,7 +111,7 @@ CEILING = next(iter(CASES))
 
 
 def run(name, directory, vocabulary):
-    """One case, in its own process."""
+    """Measures one case, in its own process."""
     make, options = CASES[name]
     if make is not images_only:
         options = {"vocabulary": vocabulary, **options}
@@ -143,6 +145,6 @@ def main():
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", help="one case as JSON, in this process")
+    parser.add_argument("--case", help="run one case, given as JSON, in this process")
     arguments = parser.parse_args()
     sys.exit(run(**json.loads(arguments.case)) if arguments.case else main())

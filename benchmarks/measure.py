@@ -1,4 +1,4 @@
-"""Runs cases of a benchmark in processes of their own, one after another or side by side."""
+"""Runs each case of a benchmark in its own process, one after another or in turns."""
 
 import json
 import os
@@ -13,7 +13,7 @@ _KIB_PER_MIB = 1024
 
 
 def in_child(script, environment=None, /, **case):
-    """Runs ``script`` with ``--case`` and returns what its ``report`` printed, a dict."""
+    """Runs ``script`` with ``--case``; returns the dict that its ``report`` printed."""
     result = subprocess.run(
         [sys.executable, script, "--case", json.dumps(case)],
         env={**os.environ, **(environment or {})},
@@ -26,9 +26,9 @@ def in_child(script, environment=None, /, **case):
 
 
 def report(step, rounds, **facts):
-    """Calls ``step()`` on the clock; prints the least time, the peak and further facts.
+    """Times calls of ``step()``; prints the smallest time, the peak memory and further facts.
 
-    The first of several calls, which traces, is not timed; a single one is.
+    If there are several calls, the first one traces and is not timed. A single call is timed.
     """
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if rounds > 1:
@@ -43,9 +43,9 @@ def report(step, rounds, **facts):
 
 
 class Side:
-    """A case in a process that lives on, stopped except in its turns, so that several take them.
+    """A case in a process that is stopped except in its turns, so that several cases can alternate.
 
-    What else the machine does meanwhile then falls on all of them alike.
+    Other load on the machine then affects all cases equally.
     """
 
     def __init__(self, script, **case):
@@ -56,19 +56,20 @@ class Side:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            start_new_session=True,  # a group of processes of its own, to stop and to continue
+            # a process group of its own, which can be stopped and continued
+            start_new_session=True,
         )
         os.killpg(self._process.pid, signal.SIGSTOP)
 
     def turn(self):
-        """Lets it work for one turn; returns the items per second of it."""
+        """Lets the process work for one turn; returns its items per second."""
         os.killpg(self._process.pid, signal.SIGCONT)
         self._process.stdin.write("turn\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            sys.exit(f"{self.name}: it ended; run it alone to see why")
-        # By itself it would continue making batches ahead, in the others' turns.
+            sys.exit(f"{self.name}: the process ended; run the case alone to see the error")
+        # If the process were not stopped, it would prepare batches during the turns of the others.
         os.killpg(self._process.pid, signal.SIGSTOP)
         return json.loads(line)
 
@@ -80,17 +81,18 @@ class Side:
 
 
 def side_by_side(script, cases, rounds):
-    """Lets cases of a benchmark take turns.
+    """Runs the cases of a benchmark in turns.
 
     Args:
-        script: its path; each case is a process that calls ``take_turns``.
-        cases: dicts by name.
-        rounds: turns of each, after one in which it loads and traces.
+        script: path of the benchmark; each case is a process that calls ``take_turns``.
+        cases: the arguments of each case (a dict), by name.
+        rounds: number of turns of each case, after a first one in which it loads and traces.
 
     Returns:
-        For each round a dict of the items per second by name.
+        For each round, a dict of the items per second by name.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # else they would stay behind
+    # otherwise the processes would remain
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     sides = {name: Side(script, **case) for name, case in cases.items()}
     try:
         return [{name: side.turn() for name, side in sides.items()} for _ in range(rounds + 1)][1:]
@@ -100,7 +102,7 @@ def side_by_side(script, cases, rounds):
 
 
 def take_turns(batches, batch_size, seconds):
-    """In a ``Side``'s process: draws batches for some seconds whenever asked, until told to end."""
+    """Runs in the process of a ``Side``: draws batches for some seconds at each request."""
     for _ in sys.stdin:
         next(batches)
         start, count = time.perf_counter(), 0
@@ -111,7 +113,7 @@ def take_turns(batches, batch_size, seconds):
 
 
 def random_batch(pairs, image_size, sequence, pieces):
-    """Pairs of random pixels and word pieces, as a training step takes them."""
+    """Returns random pixels and word pieces, in the form that a training step takes."""
     import tensorflow as tf
 
     token_ids = tf.random.uniform([pairs, sequence], 5, pieces, tf.int32)
@@ -124,12 +126,12 @@ def random_batch(pairs, image_size, sequence, pieces):
 
 
 def ratio(what, value, aim=None):
-    """Prints a line of the table of all ratios, which ``ratios.py`` collects."""
+    """Prints a line for the table of all ratios, which ``ratios.py`` collects."""
     print(f"ratio  {what:<66}{value:>7.2f}" + (f"{aim:>7.2f}" if aim else ""), flush=True)
 
 
 def machine():
-    """What it was measured on, a line."""
+    """Returns the name of the processor and the number of cores."""
     with open("/proc/cpuinfo") as file:
         names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     return f"{names[0] if names else platform.machine()}, {len(names)} cores"

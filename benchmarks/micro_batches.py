@@ -1,9 +1,10 @@
-"""Time and memory of a step, micro-batched or rematerialized against plain, by global batch.
+"""Compares micro-batched and rematerialized steps with a plain step, in time and memory.
 
     python benchmarks/micro_batches.py
 
-The quickstart's model on random images of 64 pixels and captions, gradients only, on one CPU
-device; each case is a process of its own. Memory is above that of the inputs and the weights.
+The model is that of the quickstart, on random captions and images of 64 pixels. Only gradients are
+computed, on one CPU device. Each case runs in its own process. The memory of inputs and weights is
+not included.
 """
 
 import argparse
@@ -28,7 +29,7 @@ FORMS = {
 
 
 def run(form, pairs, rounds):
-    """One case, in its own process."""
+    """Measures one case, in its own process."""
     import tensorflow as tf
 
     from align_keras import AlignDualEncoder, Lamb, build_backbone
@@ -59,6 +60,6 @@ def main():
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", help="one case as JSON, in this process")
+    parser.add_argument("--case", help="run one case, given as JSON, in this process")
     arguments = parser.parse_args()
     sys.exit(run(**json.loads(arguments.case)) if arguments.case else main())

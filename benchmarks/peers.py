@@ -1,12 +1,13 @@
-"""Pairs/s of training and inference against Hugging Face's ``AlignModel`` in PyTorch.
+"""Compares training and inference with Hugging Face's ``AlignModel`` in PyTorch, in pairs/s.
 
     pip install -e '.[benchmarks]' && python benchmarks/peers.py
 
-The same architecture, batch, threads and precision (float32, CPU) on random inputs: a whole
-training step with AdamW, and embeddings of images and captions. Each library runs in a process of
-its own, the two in turn, twice; the best time of each counts. Once as a user starts them, once with
-glibc told to keep freed memory, without which PyTorch spends its time on page faults, and once with
-``channels_last`` besides, PyTorch's faster layout of images here. ``torch.compile`` was slower.
+Both libraries use the same architecture, batch, number of threads and precision (float32 on the
+CPU), with random inputs. Measured are a whole training step with AdamW, and the embedding of images
+and captions. Each library runs in its own process. The two alternate, each runs twice, and its best
+time counts. There are three cases: the default settings; a glibc that keeps freed memory, because
+PyTorch otherwise spends its time on page faults; and additionally ``channels_last``, PyTorch's
+faster layout for images on this machine. ``torch.compile`` was slower.
 """
 
 import argparse
@@ -21,7 +22,8 @@ import measure
 
 SEQUENCE, PIECES = 64, 30_522
 BERT_MINI = {"num_layers": 4, "num_heads": 4, "hidden_dim": 256, "intermediate_dim": 1_024}
-# Name, width and depth coefficients, pixels; the pooled width is 320 x the width coefficient.
+# Each entry has the name, the width and depth coefficients and the pixels. The pooled width is 320
+# x the width coefficient.
 IMAGE_TOWERS = {
     "efficientnet_b0": (1.0, 1.0, 224),
     "efficientnet_b3": (1.2, 1.4, 289),
@@ -32,7 +34,7 @@ FORMS = {"default": {}, "kept": KEEP_MEMORY, "channels_last": KEEP_MEMORY}
 
 
 def peer_steps(image_tower, batch_size, channels_last):
-    """Hugging Face's model: functions for one training step and one inference."""
+    """Returns functions for one training step and one inference of Hugging Face's model."""
     import torch
     import transformers
 
@@ -79,7 +81,7 @@ def peer_steps(image_tower, batch_size, channels_last):
 
 
 def own_steps(image_tower, batch_size, channels_last):
-    """This package's model: the same two functions."""
+    """Returns the same two functions for this package's model."""
     import keras
     import tensorflow as tf
 
@@ -105,12 +107,12 @@ def own_steps(image_tower, batch_size, channels_last):
 
 
 def pooled_width(width):
-    """Channels of the last stage, rounded as EfficientNet does."""
+    """Returns the channels of the last stage, rounded as in EfficientNet."""
     return int(320 * width + 4) // 8 * 8
 
 
 def run(library, image_tower, batch_size, kinds, channels_last):
-    """One case, in its own process: seconds per step by kind."""
+    """Measures one case, in its own process; prints the seconds per step of each kind."""
     steps = {"peer": peer_steps, "own": own_steps}[library](image_tower, batch_size, channels_last)
     seconds = {}
     for kind in kinds:
@@ -167,10 +169,10 @@ def main(image_towers, batch_size, kinds, turns):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", help="one case as JSON, in this process")
+    parser.add_argument("--case", help="run one case, given as JSON, in this process")
     parser.add_argument("--image-towers", nargs="+", default=list(IMAGE_TOWERS))
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--kinds", nargs="+", default=list(ROUNDS), help="of steps")
+    parser.add_argument("--kinds", nargs="+", default=list(ROUNDS), help="kinds of steps")
     parser.add_argument("--turns", type=int, default=2)
     arguments = parser.parse_args()
     if arguments.case:

@@ -1,4 +1,4 @@
-"""Photographs of a realistic size and captions, for benchmarks: as files and packed in shards."""
+"""Writes photographs of a realistic size, with captions, for benchmarks: as files and as shards."""
 
 import gzip
 import io
@@ -14,10 +14,11 @@ _SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
 def write(directory, count, shard_size=128):
-    """Writes ``count`` JPEGs, their captions and shards of both; says in a line what they are.
+    """Writes ``count`` JPEG files, their captions, and shards of both; returns a line about them.
 
-    Real photographs and alt-texts where the shared data are beside the repository, each
-    photograph scaled up and used again with another cut once all are used; else waves with noise.
+    If the shared data are beside the repository, the images are real photographs, scaled up, and
+    the captions are real alt-texts. When all photographs are used, they are used again with other
+    crops. Without the shared data, the images are waves with noise.
     """
     from align_keras.data import records
     from align_keras.data.shard_writer import ShardWriter
@@ -46,7 +47,7 @@ def write(directory, count, shard_size=128):
 
 
 def _shared_pixels():
-    """Pillow images without end: the whole photograph in the first round, then random cuts."""
+    """Yields Pillow images without end: whole photographs in the first round, then random crops."""
     folder = _SHARED / "classification" / "imagenet_sample"
     rows = [json.loads(line) for line in (folder / "labels.jsonl").read_text().splitlines()]
     archives = {}
@@ -90,7 +91,7 @@ def _captions(count, real):
 
 
 def vocabulary(directory, captions):
-    """The path of a BERT ``vocab.txt``: the shared one, else one trained on the captions."""
+    """Returns the path of a BERT ``vocab.txt``: the shared one, or one trained on the captions."""
     shared = _SHARED / "metadata" / "bert_base_uncased_vocab.txt"
     if shared.exists():
         return str(shared)

@@ -1,6 +1,7 @@
-"""Counts the exchanges of a training step: bytes, hops, seconds. No TensorFlow.
+"""Estimates the communication of a training step: bytes, hops and seconds. No TensorFlow.
 
-Assumed: bytes go round in rings, a collective waits for a tree of hops, and nothing overlaps.
+Assumed: The model assumes that data travel in rings, that a collective waits for a tree of hops,
+    and that no communication overlaps with computation.
 """
 
 import dataclasses
@@ -8,21 +9,22 @@ import math
 
 BYTES = 4
 MIB = 1 << 20
-# Gathers and sums of a step one after another, besides batch norm's five a layer: captions, two of
-# ids, own logits, weights of the gradient, powers, columns, captions' gradient, gradients, losses.
+# Number of collectives in a step, one after another, besides the five of each batch norm: captions,
+# two of ids, own logits, weights of the gradient, powers, columns, gradients of the captions,
+# gradients, and losses.
 COLLECTIVES = 10
 _METRICS = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """The sizes of a model that decide how much is exchanged.
+    """The sizes of a model that determine how many bytes are exchanged.
 
     Args:
         width: width of the embeddings.
-        weights: trainable numbers.
-        norms: synchronised batch norms.
-        channels: channels of all of them.
+        weights: number of trainable weights.
+        norms: number of synchronised batch norms.
+        channels: total number of channels of these batch norms.
     """
 
     width: int
@@ -32,22 +34,22 @@ class Sizes:
 
 
 def ring(size, replicas):
-    """Bytes that a replica receives while ``size`` bytes are summed over all."""
+    """Returns the bytes that a replica receives while ``size`` bytes are summed over all."""
     return 2 * size * (replicas - 1) / replicas
 
 
 def gathered_bytes(replicas, pairs, width, form):
-    """Bytes that the busiest replica receives or sends to gather the loss's inputs.
+    """Returns the bytes that the busiest replica receives or sends to gather the loss's inputs.
 
-    Of a pair these are the caption's embedding, two ids and two numbers.
+    For each pair, these are the caption's embedding, two ids and two numbers.
 
     Args:
-        replicas: how many there are.
-        pairs: pairs of each.
+        replicas: number of replicas.
+        pairs: number of pairs of each replica.
         width: width of the embeddings.
-        form: ``all_gather``, a ring that every share goes round once; ``all_reduce``, the sum of
-            zero-padded rows, which go round twice; or ``one device``, which receives every share
-            and sends all of them to every other replica.
+        form: ``all_gather``, a ring in which every share travels once; ``all_reduce``, the sum of
+            zero-padded rows, which travel twice; or ``one device``, which receives every share and
+            sends all shares to every other replica.
     """
     share = pairs * (width * BYTES + 2 * 8 + 2 * BYTES)
     if form == "all_gather":
@@ -58,11 +60,11 @@ def gathered_bytes(replicas, pairs, width, form):
 
 
 def received_bytes(replicas, pairs, sizes, form="all_gather"):
-    """Bytes that a replica receives in one step: ``(for the loss, for the rest)``.
+    """Returns the bytes that a replica receives in one step: ``(for the loss, for the rest)``.
 
-    For the loss: what ``gathered_bytes`` counts, five numbers a column that are summed, and the
-    gradient of the captions' embeddings. Summed beside: the gradients, and of each synchronised
-    batch norm three numbers a channel and the gradients of two.
+    For the loss, these are the bytes that ``gathered_bytes`` counts, five numbers per column, which
+    are summed, and the gradient of the captions' embeddings. The rest are the summed gradients and,
+    for each synchronised batch norm, three numbers per channel and the gradients of two numbers.
     """
     summed = replicas * pairs * (5 + sizes.width) * BYTES
     rest = (sizes.weights + 5 * sizes.channels + _METRICS) * BYTES
@@ -71,19 +73,19 @@ def received_bytes(replicas, pairs, sizes, form="all_gather"):
 
 
 def hops(replicas, norms):
-    """Hops that a step waits for, one after another: there and back in a tree, a collective."""
+    """Returns the number of successive hops in a step: up and down a tree per collective."""
     return (COLLECTIVES + 5 * norms) * 2 * math.log2(replicas)
 
 
 def link_seconds(replicas, pairs, sizes, bandwidth, latency, form="all_gather"):
-    """Seconds of a step's exchanges.
+    """Returns the seconds that a step spends on communication.
 
     Args:
-        replicas: how many there are.
-        pairs: pairs of each.
-        sizes: the model's ``Sizes``.
-        bandwidth: GB/s into a replica.
-        latency: microseconds a hop.
+        replicas: number of replicas.
+        pairs: number of pairs of each replica.
+        sizes: the ``Sizes`` of the model.
+        bandwidth: bandwidth into a replica, in GB/s.
+        latency: latency of a hop, in microseconds.
         form: as in ``gathered_bytes``.
     """
     received = sum(received_bytes(replicas, pairs, sizes, form))

@@ -1,6 +1,6 @@
-"""The parts of a training step that ``pod_scale.py`` and ``worker_latency.py`` measure.
+"""Measures the parts of a training step for ``pod_scale.py`` and ``worker_latency.py``.
 
-Each part runs in a process of its own, by ``measure.in_child``.
+Each part runs in its own process, which ``measure.in_child`` starts.
 """
 
 import argparse
@@ -18,7 +18,7 @@ PRESET, IMAGE_SIZE, SEQUENCE, PIECES = "align_nano_tiny", 64, 24, 2_000
 
 
 def run(part, one_core=False, **case):
-    """One part, in its own process."""
+    """Measures one part, in its own process."""
     if one_core:
         os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
     import tensorflow as tf
@@ -35,7 +35,7 @@ def run(part, one_core=False, **case):
 
 
 def make_model(**options):
-    """The model, compiled, and a function that makes a batch."""
+    """Returns the compiled model and a function that makes a batch."""
     import tensorflow as tf
 
     from align_keras import AlignDualEncoder, Lamb, build_backbone
@@ -53,7 +53,7 @@ def make_model(**options):
 
 
 def sizes_of(backbone):
-    """A model's ``Sizes`` as a dict; the temperature is a weight too."""
+    """Returns the ``Sizes`` of a model as a dict; the temperature also counts as a weight."""
     import keras
 
     channels = [
@@ -70,14 +70,14 @@ def sizes_of(backbone):
 
 
 def sizes_of_preset(preset):
-    """The sizes of a named model with the 100,000 word pieces of the paper."""
+    """Returns the sizes of a named model with the paper's 100,000 word pieces."""
     from align_keras import build_backbone
 
     return sizes_of(build_backbone(preset, 100_000, 64))
 
 
 def towers(pairs):
-    """Forward and backward pass of one replica's pairs, to an arbitrary gradient."""
+    """Returns a forward and backward pass of one replica's pairs, with an arbitrary gradient."""
     import tensorflow as tf
 
     model, make_batch = make_model()
@@ -96,7 +96,7 @@ def towers(pairs):
 
 
 def loss(pairs, replicas):
-    """Loss and gradient of one replica's rows against the columns of all."""
+    """Returns the loss and gradient of one replica's rows against the columns of all replicas."""
     import tensorflow as tf
 
     from align_keras.losses.tiled import rows_of_a_tile, tiled_losses
@@ -108,7 +108,7 @@ def loss(pairs, replicas):
     ids = [tf.range(1, pairs + 1, dtype=tf.int64) + i for i in range(2)]
 
     def gather(value):
-        # Other replicas' rows, as many and as different.
+        # Rows of other replicas, simulated by shifted copies of the own rows.
         parts = [value, *[tf.roll(value, i, axis=0) for i in range(1, replicas)]]
         return tf.concat(parts, axis=0)
 
@@ -131,7 +131,7 @@ def loss(pairs, replicas):
 
 
 def optimizer():
-    """LAMB's step for all weights."""
+    """Returns the LAMB step of all weights."""
     import tensorflow as tf
 
     model, _ = make_model()
@@ -147,7 +147,7 @@ def optimizer():
 
 
 def whole_step(pairs, replicas, form):
-    """A real training step on logical devices, with a count of what crosses them."""
+    """Returns a real training step on logical devices and the bytes that the devices exchange."""
     import tensorflow as tf
 
     from align_keras import distribution
@@ -180,12 +180,14 @@ def whole_step(pairs, replicas, form):
         return model.optimizer.iterations.numpy()
 
     take()
-    # Each replica is traced once. What reaches other devices twice, as a gradient's own gradient
-    # does, is counted where TensorFlow calls for it.
+    # Each replica is traced once. Values that reach other devices twice, such as the gradient of a
+    # gradient, are counted where TensorFlow calls the collective.
     return take, {"received": sum(received) / replicas}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", required=True, help="one part as JSON, in this process")
+    parser.add_argument(
+        "--case", required=True, help="run one part, given as JSON, in this process"
+    )
     sys.exit(run(**json.loads(parser.parse_args().case)))

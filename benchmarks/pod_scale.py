@@ -1,19 +1,20 @@
-"""A model of a training step's cost on 1 to 1,024 replicas, from parts measured here.
+"""Estimates the cost of a training step on 1 to 1,024 replicas, from parts measured here.
 
     python benchmarks/pod_scale.py
     python benchmarks/pod_scale.py --step-seconds STEPS.json --bandwidth 50 --latency 1
 
-Measured on one device: towers, loss and optimizer of one replica, time and memory; the loss with as
-many columns as all replicas have pairs. Counted: what a replica receives (``pod_model.py``), and
-checked against every collective of a real step on 2 and 4 replicas, in both forms of gathering.
-Assumed: the bandwidth and latency of the links (flags), and that replicas are alike.
+On one device, the script measures the time and memory of one replica's towers, loss and optimizer;
+the loss has as many columns as all replicas have pairs. It calculates the bytes that a replica
+receives (``pod_model.py``) and checks them against every collective of a real step on 2 and 4
+replicas, with both ways to gather. It assumes the bandwidth and latency of the links (flags) and
+that all replicas are alike.
 
-A real step on 2 and 4 logical CPU devices that share one core should take 2 and 4 times the towers,
-loss and optimizer of one replica on that core.
+A real step on 2 and 4 logical CPU devices that share one core should take 2 and 4 times as long as
+the towers, loss and optimizer of one replica on that core.
 
-With ``--step-seconds`` nothing is timed: a step's seconds on one core of a TPU come from a file,
-``{"preset": "align_b3_mini", "pairs": 16, "seconds": {"v4": 0.018, "v5e": 0.027}}``, such as the
-rooflines of a compiled step. The table has 8 to 1,024 cores of each kind.
+With ``--step-seconds``, nothing is timed. The seconds of a step on one core of a TPU come from a
+file such as ``{"preset": "align_b3_mini", "pairs": 16, "seconds": {"v4": 0.018, "v5e": 0.027}}``;
+they may be the rooflines of a compiled step. The table covers 8 to 1,024 cores of each kind.
 """
 
 import argparse
@@ -41,7 +42,7 @@ FORMS = ("all_gather", "all_reduce")
 
 
 def measure_parts(pairs, replicas, **options):
-    """Measures the work of one replica: towers, loss, optimizer."""
+    """Measures the towers, loss and optimizer of one replica."""
     parts = {
         "towers": {"pairs": pairs},
         "loss": {"pairs": pairs, "replicas": replicas},
@@ -52,13 +53,13 @@ def measure_parts(pairs, replicas, **options):
 
 
 def sizes_in(facts):
-    """The ``Sizes`` that a part reported."""
+    """Returns the ``Sizes`` that a part reported."""
     names = ("width", "weights", "norms", "channels")
     return Sizes(**{name: facts[name] for name in names})
 
 
 def main(pairs, bandwidth, latency):
-    """Measures the parts, prints the tables of the model, then the checks."""
+    """Measures the parts; prints the tables of estimates and then the checks."""
     print(
         f"{measure.machine()}; {pod_parts.PRESET}, {pairs} pairs a replica; "
         f"links of {bandwidth:g} GB/s and {latency:g} us\n"
@@ -75,8 +76,8 @@ def main(pairs, bandwidth, latency):
         seconds = [part["seconds"] for part in (tower, softmax, update)]
         received = received_bytes(replicas, pairs, sizes)
         links = link_seconds(replicas, pairs, sizes, bandwidth, latency)
-        # Weights and LAMB's two moments stay; gradients are in the towers' peak, and towers and
-        # loss take turns.
+        # Weights and LAMB's two moments stay in memory. The peak of the towers includes the
+        # gradients. Towers and loss do not run at the same time.
         memory = max(tower["peak_mib"], softmax["peak_mib"])
         memory += 3 * sizes.weights * BYTES / MIB
         step = sum(seconds) + links
@@ -93,7 +94,7 @@ def main(pairs, bandwidth, latency):
 
 
 def print_forms(pairs, sizes, numbers):
-    """Prints the cost of gathering in each form, by the number of replicas."""
+    """Prints the cost of each way to gather, by the number of replicas."""
     print("\ngathered, MiB into a replica; of one device, MiB out of it:")
     print(f"{'replicas':>8}{'all_gather':>12}{'all_reduce':>12}{'one device':>13}")
     for replicas in numbers:
@@ -105,7 +106,7 @@ def print_forms(pairs, sizes, numbers):
 
 
 def print_checks(pairs, sizes):
-    """Bytes and seconds of the model beside those of real steps."""
+    """Prints estimated bytes and seconds beside those of real steps."""
     print("\nchecked on logical devices that share one core:")
     print(
         f"{'replicas':>8}{'gathered by':>13}{'MiB modelled':>14}{'counted':>9}{'s modelled':>12}"
@@ -129,9 +130,10 @@ def scale_compiled(steps, bandwidth, latency):
     """Prints how a compiled step scales over TPU cores.
 
     Args:
-        steps: ``preset``, ``pairs`` of a core and ``seconds`` of a step by the kind of chip.
-        bandwidth: GB/s into a core.
-        latency: microseconds a hop.
+        steps: the ``preset``, the number of ``pairs`` of a core, and the ``seconds`` of a step by
+            kind of chip.
+        bandwidth: bandwidth into a core, in GB/s.
+        latency: latency of a hop, in microseconds.
     """
     preset, pairs = steps["preset"], steps["pairs"]
     sizes = sizes_in(measure.in_child(pod_parts.__file__, part="sizes", preset=preset))
@@ -145,7 +147,7 @@ def scale_compiled(steps, bandwidth, latency):
     )
     for chip, seconds in steps["seconds"].items():
         for cores in CORES:
-            # TensorFlow's all_gather on TPUs is a sum of zero-padded rows.
+            # On TPUs, TensorFlow's all_gather is a sum of zero-padded rows.
             received = received_bytes(cores, pairs, sizes, "all_reduce")
             links = link_seconds(cores, pairs, sizes, bandwidth, latency, "all_reduce")
             step = seconds + links
@@ -160,9 +162,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pairs", type=int, default=64, help="of a replica")
-    parser.add_argument("--bandwidth", type=float, default=12.5, help="GB/s into a replica")
-    parser.add_argument("--latency", type=float, default=20.0, help="microseconds a hop")
+    parser.add_argument("--pairs", type=int, default=64, help="number of pairs of a replica")
+    parser.add_argument(
+        "--bandwidth", type=float, default=12.5, help="bandwidth into a replica, in GB/s"
+    )
+    parser.add_argument(
+        "--latency", type=float, default=20.0, help="latency of a hop, in microseconds"
+    )
     parser.add_argument("--step-seconds", help="JSON file with the seconds of a step on one core")
     arguments = parser.parse_args()
     if arguments.step_seconds:

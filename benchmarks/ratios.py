@@ -1,9 +1,9 @@
-"""Every comparison with what people would use instead, one after another, and one table of all.
+"""Runs every comparison with other libraries, one after another, and prints one table of all.
 
     make benchmarks
 
-Runs the benchmarks below as they are, prints what they print, and at the end their lines
-"ratio WHAT RATIO AIM" once more. Takes about an hour on two cores; nothing else should run.
+Runs the benchmarks listed below, prints their output and, at the end, repeats their lines "ratio
+WHAT RATIO AIM". This takes about an hour on two cores. No other programs should run meanwhile.
 """
 
 import argparse
@@ -39,5 +39,7 @@ def main(names):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("benchmarks", nargs="*", default=BENCHMARKS, help="names; all by default")
+    parser.add_argument(
+        "benchmarks", nargs="*", default=BENCHMARKS, help="names of benchmarks; default: all"
+    )
     sys.exit(main(parser.parse_args().benchmarks))

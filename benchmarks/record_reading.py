@@ -1,10 +1,10 @@
-"""Records a second from shards: read by TensorFlow alone, and through Python as before.
+"""Compares two ways to read records from shards: with TensorFlow alone, and with Python as before.
 
     python benchmarks/record_reading.py
 
-Records of 30 KB in eight shards, in the order of training and without its decoding. Every case is a
-process of its own; they take turns of a few seconds, and the median of each counts. The files are
-in memory (the page cache) after the first turn.
+The records have 30 KB each and lie in eight shards. They are read in the order of training, but not
+decoded. Every case runs in its own process. The cases take turns of a few seconds, and the median
+of each counts. After the first turn, the files are in memory (the page cache).
 """
 
 import argparse
@@ -27,7 +27,7 @@ ROUNDS, SECONDS = 7, 2.0
 
 
 def write(folder):
-    """Shards of records with an image of random bytes."""
+    """Writes shards of records whose image is random bytes."""
     from align_keras.data import records
     from align_keras.data.shard_writer import ShardWriter
 
@@ -40,7 +40,7 @@ def write(folder):
 
 
 def through_python(counts):
-    """The former training pipeline: a generator, and protobuf in Python."""
+    """Reads as the former training pipeline did: with a generator and with protobuf in Python."""
     import tensorflow as tf
 
     from align_keras.data import pairs, records
@@ -65,7 +65,7 @@ def through_python(counts):
 
 
 def pipeline(folder, case):
-    """Batches of one number a record, so that nothing else costs."""
+    """Makes batches with one number for each record, so that only reading takes time."""
     import tensorflow as tf
 
     from align_keras.data import block_reader, pairs, records, shard_order
@@ -98,7 +98,7 @@ CASES = {
 
 
 def run(folder, case):
-    """One case, in its own process."""
+    """Measures one case, in its own process."""
     measure.take_turns(pipeline(folder, case), BATCH, SECONDS)
 
 
@@ -118,6 +118,6 @@ def main():
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", help="one case as JSON, in this process")
+    parser.add_argument("--case", help="run one case, given as JSON, in this process")
     arguments = parser.parse_args()
     sys.exit(run(**json.loads(arguments.case)) if arguments.case else main())

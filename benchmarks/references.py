@@ -1,12 +1,12 @@
-"""Loss, LAMB and recalls beside the implementations that people compare with.
+"""Compares loss, LAMB and recalls with widely used implementations.
 
     pip install torch==2.13.0
     pip install --no-deps open_clip_torch==3.3.0 timm==1.0.31 clip-benchmark==1.6.2
     python benchmarks/references.py
 
 Random inputs go through this package and through open_clip's ``ClipLoss``, timm's ``Lamb`` and
-CLIP_benchmark's ``recall_at_k``. Prints the largest differences, relative to the largest value, and
-exits with 1 if one is above 1e-5. Checkpoints and word pieces are compared by the tests
+CLIP_benchmark's ``recall_at_k``. The script prints the largest differences, relative to the largest
+value, and exits with 1 if a difference exceeds 1e-5. Tests compare checkpoints and word pieces
 (``tests/models/conversion/test_parity.py``, ``tests/preprocessing/test_tokenizer_reference.py``).
 """
 
@@ -31,7 +31,7 @@ LIMIT = 1e-5
 
 
 def load_alone(name):
-    """A module without what its packages import, such as torchvision: that fits few torches."""
+    """Imports a module without its packages, whose own imports need other versions of torch."""
     *packages, _ = name.split(".")
     for end in range(1, len(packages) + 1):
         package = ".".join(packages[:end])
@@ -48,19 +48,19 @@ recall_at_k = load_alone("clip_benchmark.metrics.zeroshot_retrieval").recall_at_
 
 
 def unit_rows(rng, rows, width):
-    """Random embeddings of unit norm, float32."""
+    """Returns random float32 embeddings of unit norm."""
     values = rng.normal(size=(rows, width)).astype("float32")
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
 def difference(found, wanted):
-    """The largest difference, relative to the largest value."""
+    """Returns the largest difference, relative to the largest value."""
     found, wanted = np.asarray(found, "float64"), np.asarray(wanted, "float64")
     return float(np.max(np.abs(found - wanted)) / np.max(np.abs(wanted)))
 
 
 def loss_and_gradients(rng):
-    """ALIGN's loss is the sum of both directions; CLIP's their mean."""
+    """Compares the losses; ALIGN's is the sum over both directions, and CLIP's is their mean."""
     images, texts = unit_rows(rng, 256, 64), unit_rows(rng, 256, 64)
     ours = [tf.Variable(images), tf.Variable(texts)]
     with tf.GradientTape() as tape:
@@ -77,7 +77,7 @@ def loss_and_gradients(rng):
 
 
 def lamb_steps(rng):
-    """Ten steps of a kernel, with weight decay inside the trust ratio."""
+    """Compares ten steps of a kernel, with weight decay inside the trust ratio."""
     start = rng.normal(size=(32, 16)).astype("float32")
     gradients = rng.normal(size=(10, 32, 16)).astype("float32")
     ours = keras.Variable(start, name="kernel")
@@ -93,7 +93,7 @@ def lamb_steps(rng):
 
 
 def recalls(rng):
-    """Five captions per image, as Flickr30K and COCO have."""
+    """Compares recalls for five captions per image, as in Flickr30K and COCO."""
     images, texts = unit_rows(rng, 200, 16), unit_rows(rng, 1000, 16)
     image_of_text = np.repeat(np.arange(200), 5)
     texts += 0.6 * images[image_of_text]
@@ -102,7 +102,7 @@ def recalls(rng):
     scores = torch.tensor(texts @ images.T)
     pairs = torch.tensor(image_of_text[:, None] == np.arange(200))
     for k in (1, 5, 10):
-        # As CLIP_benchmark does: an image counts if any of its captions is found.
+        # CLIP_benchmark counts an image as found if any of its captions is found.
         for name, score, positive in (("t2i", scores, pairs), ("i2t", scores.T, pairs.T)):
             found = recall_at_k(score, positive, k)
             expected = (found > 0).float().mean().item()
@@ -113,7 +113,7 @@ def recalls(rng):
 
 
 def main():
-    """Prints a line for each comparison; returns whether all agree."""
+    """Prints a line for each comparison; returns whether all of them agree."""
     rng = np.random.default_rng(0)
     results = [*loss_and_gradients(rng), *lamb_steps(rng), *recalls(rng)]
     for name, value in results:

@@ -1,13 +1,14 @@
-"""The search page under load: latencies, and the memory of the server's process.
+"""Measures latencies and memory of the search page under load.
 
     python benchmarks/search_page.py [--texts=200] [--images=16] [--checkout=.]
 
-EfficientNet-B0 at 224 pixels and BERT-mini with random weights, which take the time and memory of
-trained ones, over 10,000 embeddings. ``recipes/search.py serve`` runs in a process of its own. It
-gets, each kind at once: sentences; photographs of 67 megapixels, the largest that are decoded; and
-40 uploads of 20 MiB that are no images. ``--checkout`` measures another version of this
-repository. Memory is the resident set; its peak is counted again for each kind.
-"CPU" is the server's processor time, which other jobs on the machine hardly change.
+The model is EfficientNet-B0 at 224 pixels with BERT-mini. Its weights are random, but it needs the
+time and memory of a trained model. The index has 10,000 embeddings. ``recipes/search.py serve``
+runs in its own process. It receives three kinds of requests, all requests of a kind at once:
+sentences; photographs of 67 megapixels, the largest that are decoded; and 40 uploads of 20 MiB that
+are not images. ``--checkout`` measures another version of this repository. Memory is the resident
+set, whose peak is reset for each kind. "CPU" is the server's processor time, which other load on
+the machine hardly changes.
 """
 
 import argparse
@@ -39,7 +40,7 @@ _ANSWERED_WITHIN = 300
 
 
 def make(folder):
-    """Writes a preset and an index, in a process of its own."""
+    """Writes a preset and an index, in its own process."""
     import serving
 
     from align_keras.evaluation.fingerprint import fingerprint
@@ -66,7 +67,7 @@ def make(folder):
 
 
 def large_photograph():
-    """A JPEG of as many pixels as are decoded, of photographs side by side."""
+    """Returns a JPEG of the largest size that is decoded, composed of several photographs."""
     side = round(MAX_PIXELS**0.5)
     picture = Image.new("RGB", (side, side))
     with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +86,7 @@ def large_photograph():
 
 @contextlib.contextmanager
 def served(folder, checkout):
-    """The process of ``recipes/search.py serve`` and its port."""
+    """Starts ``recipes/search.py serve``; yields the process id and the port."""
     command = [f"{checkout}/recipes/search.py", "serve", f"--index={folder}/index"]
     own = {name: os.environ[name] for name in os.environ if name != "TF_CPP_MIN_LOG_LEVEL"}
     process = subprocess.Popen(
@@ -105,19 +106,19 @@ def served(folder, checkout):
 
 
 def memory(pid, name):
-    """MiB of a process: ``VmRSS`` now, ``VmHWM`` at most."""
+    """Returns the memory of a process in MiB: ``VmRSS`` is current, ``VmHWM`` is the peak."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(rf"{name}:\s+(\d+)", status)[1]) / 1024
 
 
 def cpu_seconds(pid):
-    """Seconds of all cores that a process has had, which other jobs hardly change."""
+    """Returns the processor time of a process, which other load hardly changes."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def forget_peak(pid):
-    """Lets the peak of a process begin again."""
+    """Resets the peak memory of a process."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
@@ -125,7 +126,7 @@ def forget_peak(pid):
 
 
 async def ask(port, body):
-    """Posts a search; returns the status and the seconds until its answer is there."""
+    """Posts a search; returns the status and the seconds until the answer is complete."""
     start = time.perf_counter()
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
     head = (
@@ -144,7 +145,7 @@ async def ask(port, body):
 
 
 async def ask_all(port, bodies):
-    """Posts all at once; returns statuses, seconds of each, and seconds of all together."""
+    """Posts all requests at once; returns statuses, seconds of each, and total seconds."""
     start = time.perf_counter()
     async with asyncio.timeout(_ANSWERED_WITHIN):
         answers = await asyncio.gather(*(ask(port, body) for body in bodies))
@@ -153,7 +154,7 @@ async def ask_all(port, bodies):
 
 
 def report(name, pid, port, bodies):
-    """Asks all at once and prints a row."""
+    """Posts all requests at once and prints a row of the table."""
     forget_peak(pid)
     before = cpu_seconds(pid)
     statuses, seconds, total = asyncio.run(ask_all(port, bodies))
@@ -200,7 +201,7 @@ def main(num_texts, num_images, num_uploads, checkout):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", help="one case as JSON, in this process")
+    parser.add_argument("--case", help="run one case, given as JSON, in this process")
     parser.add_argument("--texts", type=int, default=200)
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--uploads", type=int, default=40)

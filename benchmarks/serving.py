@@ -1,13 +1,15 @@
-"""Throughput and latency of an exported model, against memory and Hugging Face's ``AlignModel``.
+"""Compares an exported model with the model in memory and with Hugging Face's ``AlignModel``.
 
     pip install -e '.[benchmarks]' && python benchmarks/serving.py
 
-From JPEG files and strings to embeddings: EfficientNet-B0 at 224 pixels and BERT-mini, float32: the
-SavedModel's signatures, ``encode_images`` and ``encode_texts`` in memory, and PyTorch with Pillow
-and a fast tokenizer. Pillow averages where an image gets smaller, and so does "averaged"
-(``antialias=True``); the others sample, which is the default here. Each runs in a process of its
-own; they take turns. PyTorch has its best: ``channels_last``, captions padded to the longest alone,
-and glibc told to keep freed memory, without which it spends its time on page faults.
+Throughput and latency are measured from JPEG files and strings to embeddings. The model is
+EfficientNet-B0 at 224 pixels with BERT-mini, in float32. Compared are the signatures of the
+SavedModel, ``encode_images`` and ``encode_texts`` in memory, and PyTorch with Pillow and a fast
+tokenizer. Pillow averages pixels when it shrinks an image, and so do the cases "averaged"
+(``antialias=True``). The other cases sample pixels, which is the default here. Each case runs in
+its own process, and the cases take turns. PyTorch runs with its fastest settings:
+``channels_last``, captions padded only to the longest one, and a glibc that keeps freed memory,
+because PyTorch otherwise spends its time on page faults.
 """
 
 import argparse
@@ -32,7 +34,7 @@ FORMS = ("AlignModel", "in memory", "SavedModel", "in memory, averaged", "SavedM
 
 
 def own_model(vocabulary, antialias=False):
-    """This package's model; the same weights in every process."""
+    """Makes this package's model, with the same weights in every process."""
     import keras
 
     from align_keras import (
@@ -52,13 +54,13 @@ def own_model(vocabulary, antialias=False):
 
 
 def in_memory(vocabulary, saved_model, antialias=False):
-    """Functions of a batch: images to embeddings, captions to embeddings."""
+    """Returns functions that embed a batch of images or captions with the model in memory."""
     model = own_model(vocabulary, antialias)
     return {"images": model.encode_images, "texts": model.encode_texts}
 
 
 def exported(vocabulary, saved_model):
-    """The same by the signatures."""
+    """Returns functions that embed a batch with the exported signatures."""
     import tensorflow as tf
     import tensorflow_text  # noqa: F401
 
@@ -74,7 +76,7 @@ def exported(vocabulary, saved_model):
 
 
 def peer_pixels(encoded):
-    """A file's crop as the peer takes it: resized by Pillow, float32, ``(height, width, 3)``."""
+    """Returns the crop of a file, made by Pillow for the peer: float32, ``(height, width, 3)``."""
     import io
 
     import numpy as np
@@ -88,7 +90,7 @@ def peer_pixels(encoded):
 
 
 def peer(vocabulary, saved_model):
-    """The same in PyTorch, as Hugging Face's processor and model do it."""
+    """Returns functions that embed a batch with Hugging Face's processor and model in PyTorch."""
     import numpy as np
     import torch
     import torch_loader
@@ -133,7 +135,7 @@ def peer(vocabulary, saved_model):
 
 
 def run(form, kind, batch_size, folder):
-    """One case, in its own process."""
+    """Measures one case, in its own process."""
     averaged = functools.partial(in_memory, antialias=True)
     load = dict(zip(FORMS, (peer, in_memory, exported, averaged, exported), strict=True))[form]
     encode = load(f"{folder}/vocab.txt", f"{folder}/{form}")[kind]
@@ -147,7 +149,7 @@ def run(form, kind, batch_size, folder):
 
 
 def main(kinds, batch_sizes):
-    """Exports, measures in turns and prints the table; medians of all turns."""
+    """Exports the models, measures in turns and prints a table of the medians of all turns."""
     os.environ.update(KEEP_MEMORY)
     with tempfile.TemporaryDirectory() as folder:
         what = photographs.write(Path(folder), FILES)
@@ -187,7 +189,7 @@ def main(kinds, batch_sizes):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", help="one case as JSON, in this process")
+    parser.add_argument("--case", help="run one case, given as JSON, in this process")
     parser.add_argument("--kinds", nargs="+", default=["images", "texts"])
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 32])
     arguments = parser.parse_args()

@@ -1,12 +1,12 @@
-"""Seconds until a command's first word and its first result, beside Hugging Face's.
+"""Measures the seconds until a command prints its first line and its first result.
 
     python benchmarks/startup.py
 
-Each command is a fresh process. The first word is the first line it writes anywhere, the first
-result the first line on standard output. CPU seconds (user and system) are the ones to compare
-where a machine is shared. The model is an EfficientNet-B0 with BERT-mini and random weights in
-Hugging Face's layout; where torch and transformers are installed, the last row asks the same
-question with them.
+Each command runs in a fresh process. The first word is the first line that the command writes to
+any output, and the first result is the first line on standard output. On a shared machine, compare
+the CPU seconds (user and system). The model is an EfficientNet-B0 with BERT-mini and random weights
+in Hugging Face's layout. If torch and transformers are installed, the last row is the same query
+with these libraries.
 """
 
 import argparse
@@ -40,7 +40,7 @@ for place in (images @ text).argsort()[::-1][:12]:
 
 
 def make(folder):
-    """Writes the model, images and captions; in a process of its own."""
+    """Writes the model, images and captions, in its own process."""
     import numpy as np
     from PIL import Image
 
@@ -64,7 +64,7 @@ def make(folder):
 
 
 def watch(command, folder):
-    """Runs a command; seconds to its first word, first result and end, and its CPU seconds."""
+    """Runs a command; returns seconds to the first word, first result and end, and CPU seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -92,7 +92,7 @@ def watch(command, folder):
 
 
 def commands_in(folder):
-    """Each command by its name."""
+    """Returns each command by its name."""
     recipes, model = ROOT / "recipes", f"--model={folder}/model"
     found = {
         "--help": [recipes / "evaluate.py", "--help"],
@@ -116,7 +116,7 @@ def commands_in(folder):
 
 
 def main(rounds):
-    """Measures the commands in turn, and prints the best of each."""
+    """Measures the commands in turn and prints the best time of each."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         subprocess.run([sys.executable, __file__, "--make", folder], check=True)

@@ -1,4 +1,4 @@
-"""The work of ``training_dataset`` in PyTorch: Pillow, a fast tokenizer, a DataLoader."""
+"""Does the work of ``training_dataset`` in PyTorch: Pillow, a fast tokenizer and a DataLoader."""
 
 import json
 
@@ -9,10 +9,11 @@ from transformers import BertTokenizerFast
 
 
 class Pairs(torch.utils.data.Dataset):
-    """JPEG files and captions of a folder.
+    """The JPEG files and captions of a folder.
 
-    Crop and resize are one call of Pillow, which took 4 % less than two; its resize averages, as
-    ``antialias`` does here. Its sampled transform took no less.
+    One call of Pillow crops and resizes, which took 4 % less time than two calls. Pillow's resize
+    averages pixels, as ``antialias`` does here. Pillow's transform, which samples pixels, was not
+    faster.
     """
 
     def __init__(self, directory, image_size, resize_size):
@@ -40,12 +41,12 @@ class Pairs(torch.utils.data.Dataset):
 
 
 def tokenizer(vocabulary):
-    """The Hugging Face tokenizer of a BERT ``vocab.txt``."""
+    """Returns the Hugging Face tokenizer for a BERT ``vocab.txt``."""
     return BertTokenizerFast(vocab=vocabulary)
 
 
 def tokenize(cutter, captions, sequence_length, padding="max_length"):
-    """Captions to padded tensors."""
+    """Turns captions into padded tensors."""
     return cutter(
         captions,
         padding=padding,
@@ -56,7 +57,7 @@ def tokenize(cutter, captions, sequence_length, padding="max_length"):
 
 
 def endless_batches(pairs, cutter, batch_size, workers, sequence_length):
-    """Shuffled batches, epoch after epoch."""
+    """Yields shuffled batches, epoch after epoch."""
 
     def collate(items):
         images, captions = zip(*items, strict=True)

@@ -1,23 +1,26 @@
-"""The whole training step through the TPU compiler, without a TPU: does it fit, how fast can it be?
+"""Compiles the training step for TPUs without a TPU: does it fit, and how fast is it?
 
     python benchmarks/tpu_compile.py --experiments quickstart --chips v5e --variants plain
     python benchmarks/tpu_compile.py --only-table
 
-Forward and backward pass, loss and optimizer of a named experiment of ``recipes/experiments.py``,
-in bfloat16 with its share of the paper's batch: 16,384 pairs over 1,024 cores. libtpu compiles it
-for each kind of chip; nothing is executed. A compilation takes minutes to hours, so each result is
-a JSON file in ``--results``, and the table is printed of all that are there: a run adds to them,
-and one that was stopped continues. Needs the extra ``tpu-compile``.
+The step contains the forward and backward pass, loss and optimizer of a named experiment of
+``recipes/experiments.py``, in bfloat16, with one core's share of the paper's batch: 16,384 pairs
+over 1,024 cores. libtpu compiles the step for each kind of chip; nothing is executed. A compilation
+takes minutes to hours. Each result is therefore a JSON file in ``--results``, and the table shows
+all results in this folder. A new run adds results, and a run that was stopped continues. Needs the
+extra ``tpu-compile``.
 
-The compiler has chosen every op's form, order and place in memory when it begins to generate code.
-All figures stand then, so it is ended there, unless ``--code`` asks whether code can be generated
-too: two thirds of the time of a small step, nine tenths of that of a large one.
+When the compiler begins to generate code, it has already chosen the form, order and place in memory
+of every op, so all figures are known. The compilation is stopped at this point unless ``--code``
+asks whether code can also be generated. Code generation takes two thirds of the time for a small
+step and nine tenths for a large one.
 
-"args" are weights, optimizer and batch; "temps" what else takes HBM during the step. "MB" is all
-that the ops read and write, of which much stays in the core's own memory; "HBM MB" is the rest,
-counted by ``hlo_bytes.py``. The roofline is theirs: the step's time at the chip's peaks of
-arithmetic and of bandwidth, and the pairs per second of one chip at the larger of the two. Real
-steps are slower. The compiler counts the GFLOP of a loop once: of micro-batches those of one.
+"args" is the memory of the weights, optimizer and batch; "temps" is all other HBM that the step
+needs. "MB" is all data that the ops read and write, much of which stays in the core's own memory.
+"HBM MB" is the rest, as counted by ``hlo_bytes.py``. The roofline is calculated from this rest: the
+time of the step at the chip's peak arithmetic and at its peak bandwidth, and the pairs per second
+of one chip at the larger of the two times. Real steps are slower. The compiler counts the GFLOP of
+a loop once, so with micro-batches the figure is that of one micro-batch.
 """
 
 import argparse
@@ -47,7 +50,7 @@ _RESULTS = _FOLDER.parent / "runs" / "tpu_compile"
 
 
 def main(arguments):
-    """Compiles the cases without a result, then prints the table."""
+    """Compiles the cases that have no result and prints the table."""
     arguments.results.mkdir(parents=True, exist_ok=True)
     if not arguments.only_table:
         compile_missing(arguments)
@@ -60,7 +63,7 @@ def main(arguments):
 
 
 def compile_missing(arguments):
-    """Compiles every case without a result, one after another."""
+    """Compiles every case that has no result, one after another."""
     versions = installed_versions()
     for case in cases(arguments, versions):
         path = arguments.results / f"{tpu_figures.key(case)}.json"
@@ -73,7 +76,7 @@ def compile_missing(arguments):
 
 
 def is_done(path, code):
-    """Whether there is a result, with code if that is wanted; an error is one."""
+    """Returns whether a case has a result, with code if requested; an error is also a result."""
     if not path.exists():
         return False
     result = json.loads(path.read_text())
@@ -81,7 +84,7 @@ def is_done(path, code):
 
 
 def installed_versions():
-    """The versions that the figures depend on; exits if the compiler is missing."""
+    """Returns the versions that the figures depend on; exits if the compiler is missing."""
     names = ("libtpu", "jax", "tensorflow", "keras")
     try:
         return {name: importlib.metadata.version(name) for name in names}
@@ -93,7 +96,7 @@ def installed_versions():
 
 
 def cases(arguments, versions):
-    """The cases to compile, as dicts, the smallest models first."""
+    """Yields the cases to compile as dicts, the smallest models first."""
     shared = {"pairs": arguments.pairs, "replicas": arguments.replicas, "effort": arguments.effort}
     for experiment in arguments.experiments:
         for variant in arguments.variants:
@@ -103,7 +106,7 @@ def cases(arguments, versions):
 
 
 def compile_case(case, path, code, limit):
-    """A case's result, a dict; None if it took longer than ``limit`` seconds."""
+    """Compiles a case; returns a dict, or None if this took longer than ``limit`` seconds."""
     topology = tpu_figures.smallest_slice(case["chip"], case["replicas"])
     if topology is None:
         sys.exit(f"no slice of {case['chip']} has {case['replicas']} chips: lower --replicas")
@@ -113,7 +116,7 @@ def compile_case(case, path, code, limit):
     facts = hlo.with_suffix(".json")
     if not facts.exists():
         variant = tpu_figures.settings(case["variant"], case["pairs"])
-        # The default on TPUs; the step is traced on a CPU.
+        # This is the default on TPUs; the step is traced on a CPU.
         cuts = case["variant"] != "whole"
         settings = {"precision": "mixed_bfloat16", "space_to_batch": cuts, **variant}
         step = {name: case[name] for name in ("experiment", "pairs", "replicas")}
@@ -136,7 +139,7 @@ def compile_case(case, path, code, limit):
 
 
 def in_child(script, limit, **case):
-    """Runs a case in a process of its own; returns its output, or None after ``limit`` seconds."""
+    """Runs a case in its own process; returns its output, or None after ``limit`` seconds."""
     command = [sys.executable, str(_FOLDER / script), "--case", json.dumps(case)]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=limit)
@@ -156,16 +159,28 @@ if __name__ == "__main__":
     variants, chips = tpu_figures.VARIANTS, list(tpu_figures.CHIPS)
     parser.add_argument("--variants", nargs="+", choices=variants, default=variants)
     parser.add_argument("--chips", nargs="+", choices=chips, default=chips)
-    parser.add_argument("--pairs", type=int, default=16, help="of a chip")
-    parser.add_argument("--replicas", type=int, default=1, help="chips, with their collectives")
+    parser.add_argument("--pairs", type=int, default=16, help="number of pairs of a chip")
     parser.add_argument(
-        "--effort", type=float, default=0.0, help="-1 to 1; below 0 compiles faster, to other code"
+        "--replicas",
+        type=int,
+        default=1,
+        help="number of chips; several chips also need collectives",
     )
     parser.add_argument(
-        "--code", action="store_true", help="generate code too: 3 to 9 times as long, same figures"
+        "--effort",
+        type=float,
+        default=0.0,
+        help="-1 to 1; values below 0 compile faster but give other code",
     )
-    parser.add_argument("--limit", type=float, help="seconds for a compilation")
-    parser.add_argument("--again", action="store_true", help="also what has a result")
+    parser.add_argument(
+        "--code",
+        action="store_true",
+        help="also generate code: takes 3 to 9 times as long and gives the same figures",
+    )
+    parser.add_argument("--limit", type=float, help="limit for a compilation, in seconds")
+    parser.add_argument(
+        "--again", action="store_true", help="also compile cases that have a result"
+    )
     parser.add_argument("--only-table", action="store_true", help="compile nothing")
     parser.add_argument("--results", type=Path, default=_RESULTS, help="folder of the results")
     sys.exit(main(parser.parse_args()))

@@ -1,4 +1,4 @@
-"""Compiles a training step's HLO for a TPU without one; the part of tpu_compile.py with libtpu."""
+"""Compiles a training step for a TPU without a TPU: the part of tpu_compile.py with libtpu."""
 
 import gzip
 import json
@@ -8,15 +8,15 @@ import threading
 import time
 from pathlib import Path
 
-# It would ask Google Cloud which TPU this machine has.
+# Without this setting, libtpu asks Google Cloud which TPU the machine has.
 os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-# The lock is for a TPU's own sake, and there is none.
+# The lock protects a TPU, and this machine has none.
 os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
 
 import hlo_bytes
 from tpu_figures import total_memory
 
-#: The last line that the compiler writes before it generates code.
+#: The last file that the compiler writes before it generates code.
 _LAST_TEXT = "*.after_optimizations_after_buffer_assignment.txt"
 _MEMORY_REPORT = "*.after_optimizations-memory-usage-report.txt"
 
@@ -25,14 +25,13 @@ def compile_step(path, topology, replicas, effort, code, text, folder):
     """Compiles the step and prints libtpu's figures as JSON.
 
     Args:
-        path: the serialised HLO of one replica's step.
+        path: path of the serialised HLO of one replica's step.
         topology: name of the slice, such as ``v5e:2x2``.
-        replicas: how many of its devices take part.
-        effort: -1 to 1, of the compiler to save the step's time; 0 is its default.
-        code: whether to generate code, which takes most of the time and changes none of the
-            figures.
+        replicas: number of devices of the slice that take part.
+        effort: effort of the compiler to make the step faster, -1 to 1; 0 is its default.
+        code: whether to generate code, which takes most of the time but changes no figure.
         text: path for the compiled HLO, gzipped.
-        folder: for what the compiler writes on its way, empty.
+        folder: an empty folder for the files that the compiler writes.
     """
     folder = Path(folder)
     flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
@@ -55,14 +54,14 @@ def compile_step(path, topology, replicas, effort, code, text, folder):
 
     try:
         executable = devices[0].client.compile(module, _jax.DeviceList(tuple(devices)), options)
-    except Exception as error:  # libtpu's own type is private, and differs between versions
+    except Exception as error:  # libtpu's own error type is private and differs between versions
         report({"error": str(error)[:20_000]})
         return
     report({}, executable.get_compiled_memory_stats().generated_code_size_in_bytes)
 
 
 def compiler_options(topology, replicas, effort):
-    """The first devices of a slice, and options that compile for them."""
+    """Returns the first devices of a slice and the options to compile for them."""
     import numpy as np
     from jax.experimental import topologies
     from jaxlib import xla_client
@@ -78,7 +77,7 @@ def compiler_options(topology, replicas, effort):
 
 
 def end_before_code(folder, report):
-    """Waits until the compiler has given every buffer its place, then reports and ends."""
+    """Waits until the compiler has placed every buffer, then reports and ends the process."""
     while not (texts := list(folder.glob(_LAST_TEXT))):
         time.sleep(1)
     size = -1
@@ -89,7 +88,7 @@ def end_before_code(folder, report):
 
 
 def figures(folder, text):
-    """FLOPs, bytes and memory, read from the compiler's output before code generation."""
+    """Reads FLOPs, bytes and memory from the compiler's output before code generation."""
     import jax
     from jaxlib import _hlo, _jax
 
@@ -110,7 +109,7 @@ def figures(folder, text):
 
 
 def read_module(path):
-    """The HLO as StableHLO that the compiler takes, and as TensorFlow would lower it for a TPU."""
+    """Reads the HLO as StableHLO and changes it to what TensorFlow compiles for a TPU."""
     from jax._src.interpreters.mlir import make_ir_context
     from jaxlib import _jax
     from jaxlib.mlir import ir
@@ -125,7 +124,7 @@ def read_module(path):
     with make_ir_context(), ir.Location.unknown():
         module = ir.Module.parse(text)
         module.operation.walk(visit)
-        # TensorFlow leaves them where it reads variables; the compiler does not know the operation.
+        # TensorFlow inserts these copies where it reads variables; the compiler does not know them.
         for copy in found["mhlo.copy"]:
             copy.results[0].replace_all_uses_with(copy.operands[0])
             copy.erase()
@@ -135,10 +134,10 @@ def read_module(path):
 
 
 def use_own_generator(generator):
-    """Makes Philox, which TensorFlow asks for on CPUs, the chip's own generator, as on TPUs.
+    """Replaces Philox, which TensorFlow uses on CPUs, with the chip's own generator, as on TPUs.
 
-    Its state is 128 bits; Philox has 192. TensorFlow computes with the state that comes out but
-    uses nothing of it, so it may be the one that went in.
+    The state of the chip's generator has 128 bits, that of Philox 192. TensorFlow computes a new
+    state but does not use it, so the old state can stand in for the new one.
     """
     from jaxlib.mlir import ir
     from jaxlib.mlir.dialects import stablehlo

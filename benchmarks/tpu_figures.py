@@ -1,4 +1,4 @@
-"""What follows from a compiled training step: fit, roofline, table. Pure functions, no library."""
+"""Derives fit, roofline and table from a compiled training step. Pure functions, no libraries."""
 
 import dataclasses
 import re
@@ -8,13 +8,13 @@ MIB, GIB = 1 << 20, 1 << 30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A kind of TPU, by its published peaks: a chip, which is one device of JAX and TensorFlow.
+    """A kind of TPU chip with its published peaks; JAX and TensorFlow treat a chip as one device.
 
     Args:
-        slices: names of its slices by their number of devices, the smallest first.
+        slices: names of the slices by their number of devices, the smallest first.
         memory: bytes of HBM.
-        flops: floating-point operations a second in bfloat16.
-        bandwidth: bytes per second of HBM.
+        flops: peak floating-point operations per second in bfloat16.
+        bandwidth: peak bandwidth of HBM, in bytes per second.
     """
 
     slices: dict[int, str]
@@ -23,9 +23,9 @@ class Chip:
     bandwidth: float
 
 
-# Google Cloud's documentation, "System architecture" of each: cloud.google.com/tpu/docs/v4, v5e,
-# v5p and v6e, the table of key specifications. A v4 and a v5p have two TensorCores a chip, which
-# the compiler takes as one device (megacore).
+# Sources: Google Cloud's documentation, "System architecture" of each kind, table of key
+# specifications (cloud.google.com/tpu/docs/v4, v5e, v5p and v6e). A chip of v4 or v5p has two
+# TensorCores, which the compiler treats as one device (megacore).
 CHIPS = {
     "v4": Chip({4: "v4:2x2x1", 64: "v4:4x4x4", 1024: "v4:8x8x16"}, 32 * GIB, 275e12, 1_228e9),
     "v5e": Chip({4: "v5e:2x2", 64: "v5e:8x8", 256: "v5e:16x16"}, 16 * GIB, 197e12, 819e9),
@@ -33,14 +33,14 @@ CHIPS = {
     "v6e": Chip({4: "v6e:2x2", 64: "v6e:8x8", 256: "v6e:16x16"}, 32 * GIB, 918e12, 1_640e9),
 }
 
-#: Ways to need less memory, in the order of proposal: the fastest first.
+#: Ways to reduce the memory, in the order in which they are proposed: the fastest first.
 REMEDIES = ("tiles", "remat", "micro", "micro+remat")
 #: "whole" is the plain step without space to batch.
 VARIANTS = ("plain", *REMEDIES, "whole")
 
 
 def settings(variant, pairs):
-    """Settings of a run that make a variant of a step of so many pairs a chip, a dict by name."""
+    """Returns the settings that make a variant of a step with ``pairs`` pairs per chip."""
     found = {}
     if variant == "tiles":
         found["loss_tile_rows"] = max(1, pairs // 2)
@@ -52,7 +52,7 @@ def settings(variant, pairs):
 
 
 def flags(variant, pairs):
-    """The same as flags of ``recipes/pretrain.py``."""
+    """Returns the same settings as flags of ``recipes/pretrain.py``."""
     return " ".join(
         f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
         for name, value in settings(variant, pairs).items()
@@ -60,13 +60,13 @@ def flags(variant, pairs):
 
 
 def smallest_slice(chip, replicas):
-    """The name of the smallest slice of a chip that has so many devices; None if none has."""
+    """Returns the name of a chip's smallest slice with enough devices; None if there is none."""
     enough = [count for count in CHIPS[chip].slices if count >= replicas]
     return CHIPS[chip].slices[min(enough)] if enough else None
 
 
 def key(case):
-    """The name of a result's file, without suffix; different cases get different names."""
+    """Returns the name of a result's file without suffix; different cases get different names."""
     effort = f"-effort{case['effort']:g}" if case["effort"] else ""
     return (
         f"{case['experiment']}-{case['variant']}-{case['pairs']}x{case['replicas']}-"
@@ -75,23 +75,23 @@ def key(case):
 
 
 def step_key(case):
-    """The name of a step's HLO, which chips and compilers share."""
+    """Returns the name of a step's HLO, which does not depend on the chip or the compiler."""
     return f"{case['experiment']}-{case['variant']}-{case['pairs']}x{case['replicas']}"
 
 
 def needed_memory(memory):
-    """Bytes of HBM that a step takes: its buffers, and its program if it is known."""
+    """Returns the bytes of HBM that a step needs: its buffers and, if known, its program."""
     return memory["hbm"] + (memory["code"] or 0)
 
 
 def total_memory(report):
-    """Bytes of HBM in libtpu's report of memory usage, weights and batch among them."""
+    """Reads the total bytes of HBM from libtpu's memory report, including weights and batch."""
     return int(re.search(r"^Memory Space: default.*\nTotal bytes: (\d+)", report, re.MULTILINE)[1])
 
 
 _UNITS = {"": 1, "K": 1 << 10, "M": MIB, "G": GIB, "T": 1 << 40}
 _SIZE = r"([\d.]+)([KMGT]?)"
-#: As libtpu 0.0.42 said it here, and as JAX users report it.
+#: The messages of libtpu 0.0.42 here, and those that JAX users have reported.
 _OVERFLOW = (
     re.compile(rf"temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)"),
     re.compile(rf"Used {_SIZE} of {_SIZE} hbm"),
@@ -99,7 +99,7 @@ _OVERFLOW = (
 
 
 def overflow(error):
-    """Bytes that a step needed and that there were, of libtpu's error; None if it is another."""
+    """Reads the needed and the available bytes from libtpu's error; None for other errors."""
     found = next(filter(None, (form.search(error) for form in _OVERFLOW)), None)
     if not found:
         return None
@@ -108,23 +108,23 @@ def overflow(error):
 
 
 def first_line(error):
-    """An error's message, shortened."""
+    """Returns the message of an error, shortened."""
     lines = [line.strip() for line in error.splitlines() if line.strip()]
     return lines[0][:200] if lines else "no message"
 
 
 def roofline(chip, flops, accessed):
-    """Seconds that a chip takes at its peaks: ``(for the FLOPs, for the bytes)``."""
+    """Returns a chip's seconds at its peaks: ``(for the FLOPs, for the bytes)``."""
     return flops / CHIPS[chip].flops, accessed / CHIPS[chip].bandwidth
 
 
 def fits(result):
-    """Whether a step was compiled and its memory is that of its chip."""
+    """Returns whether a step was compiled and fits into the memory of its chip."""
     return "memory" in result and needed_memory(result["memory"]) <= CHIPS[result["chip"]].memory
 
 
 def remedy(result, results):
-    """The flags that make a step fit: those of the first compiled variant that fits."""
+    """Returns the flags that make a step fit: those of the first compiled variant that fits."""
     same = ("experiment", "pairs", "replicas", "chip")
     others = {
         other["variant"]: other
@@ -142,10 +142,10 @@ def remedy(result, results):
 
 
 def table(results):
-    """Lines of the table, a result each, ordered by experiment, replicas, chip and variant.
+    """Returns the lines of the table, one per result, by experiment, replicas, chip and variant.
 
     Args:
-        results: dicts as the files have them.
+        results: dicts, as in the files of the results.
     """
     order = {"chip": list(CHIPS), "variant": VARIANTS}
     results = sorted(

@@ -1,4 +1,4 @@
-"""The whole training step of an experiment as HLO; the part of tpu_compile.py with TensorFlow."""
+"""Writes an experiment's training step as HLO: the part of tpu_compile.py with TensorFlow."""
 
 import contextlib
 import json
@@ -19,13 +19,13 @@ _SPECIAL_PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def write(experiment, settings, pairs, replicas, path):
-    """Traces one replica's step, writes its HLO and prints its settings as JSON.
+    """Traces one replica's step, writes its HLO and prints its facts as JSON.
 
     Args:
         experiment: a name of ``recipes/experiments.py``.
-        settings: changed ones, a dict by name.
-        pairs: pairs of one replica.
-        replicas: how many there are; their sums are in the step if there are several.
+        settings: the changed settings, by name.
+        pairs: number of pairs of one replica.
+        replicas: number of replicas; with several, the step contains their collectives.
         path: path of the file for the serialised HLO.
     """
     import tensorflow as tf
@@ -48,7 +48,7 @@ def write(experiment, settings, pairs, replicas, path):
 
 
 def make_model_and_batch(run, pairs):
-    """The model of a run, compiled as its recipe does, and a batch of its sizes."""
+    """Returns the model of a run, compiled as in its recipe, and a batch of the right size."""
     import tensorflow as tf
 
     from align_keras import AlignPreprocessor
@@ -66,14 +66,14 @@ def make_model_and_batch(run, pairs):
         model = make_model(with_gelu(run.model), run.optimizer, preprocessor, run.run.steps)
     model.optimizer.build(model.trainable_variables)
     one = measure.random_batch(1, data.image_size, data.sequence_length, data.vocabulary_size)
-    one[PIXELS] = tf.cast(one.pop("images"), tf.uint8)  # As the pipeline gives them.
+    one[PIXELS] = tf.cast(one.pop("images"), tf.uint8)  # this is the form that the pipeline gives
     one |= dict.fromkeys(("image_ids", "caption_ids"), tf.ones([1], tf.int64))
     batch = {name: untouched([pairs, *value.shape[1:]], value.dtype) for name, value in one.items()}
     return model, batch
 
 
 def without_values(next_creator, **options):
-    """Makes a large variable of untouched memory: ALIGN's largest has 10 GB of them with LAMB."""
+    """Makes large variables without values: ALIGN's largest model needs 10 GB with LAMB."""
     import tensorflow as tf
 
     value = options["initial_value"]
@@ -84,9 +84,9 @@ def without_values(next_creator, **options):
 
 
 def untouched(shape, dtype):
-    """A tensor without meaningful values, since the step is only traced.
+    """Returns a tensor without meaningful values; this suffices because the step is only traced.
 
-    The system gives a page of memory once it is written to.
+    The system allocates a page of memory only when it is written.
     """
     import tensorflow as tf
 
@@ -97,9 +97,9 @@ def untouched(shape, dtype):
 def replicas_of_a_slice(replicas):
     """Makes this process trace the step as one of several replicas of a TPU.
 
-    ``TPUStrategy`` needs a TPU, so its replica context's four members are put in place of the
-    default one's. Its ``CrossReplicaSum`` has no kernel in TensorFlow for CPUs; ``XlaAllReduce``,
-    which becomes the same all-reduce, has one.
+    ``TPUStrategy`` needs a TPU. Four members of its replica context therefore replace those of the
+    default one. Its ``CrossReplicaSum`` has no kernel for CPUs in TensorFlow, but ``XlaAllReduce``
+    has one and becomes the same all-reduce.
     """
     if replicas == 1:
         yield
@@ -111,8 +111,8 @@ def replicas_of_a_slice(replicas):
 
     def total(value):
         if value.dtype == tf.int64:
-            # The op takes no int64. In two halves it is as many bytes; only one replica's are
-            # not zero, so nothing carries over.
+            # The op does not support int64. Two int32 halves are as many bytes, and they can be
+            # summed separately: only one replica has values other than zero, so there is no carry.
             return tf.bitcast(total(tf.bitcast(value, tf.int32)), tf.int64)
         return gen_xla_ops.xla_all_reduce(value, group, "Add", "CrossReplica")
 

@@ -1,12 +1,13 @@
-"""Vector indexes for image search: build time, query time, memory and recall, side by side.
+"""Compares vector indexes for image search: build time, query time, memory and recall.
 
     python benchmarks/vector_index.py [--width=640] [--images 10000 100000 1000000] [--centres=1000]
 
-Embeddings are generated: points about --centres in a space of 64 dimensions, turned into the
-width and given noise, of unit norm, so that neighbours exist as they do among images. Queries are
-images with noise added. Each case runs in a process of its own on memory-mapped float32; memory is
-what it then holds, without pages of the mapped file. Recall is the share of the exact ten nearest
-that are found. Libraries that are not installed are left out.
+Embeddings are generated points around --centres centres in a space of 64 dimensions. They are
+rotated into the full width, noise is added, and they are scaled to unit norm, so that neighbours
+exist as among real images. Queries are images with noise added. Each case runs in its own process
+on memory-mapped float32 embeddings. Memory is that of the process without the pages of the mapped
+file. Recall is the share of the exact ten nearest images that are found. Libraries that are not
+installed are left out.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import numpy as np
 from align_keras.search import exact_search, inverted_lists
 
 _QUERIES = 200
-# Of them asked one by one.
+# Number of queries that are asked one by one.
 _SINGLE = 50
 _NEIGHBOURS = 10
 _INTRINSIC = 64
@@ -31,7 +32,7 @@ _BLOCK = 50_000
 
 
 def generate(folder, images, width, num_centres):
-    """Writes embeddings, queries and the exact neighbours of these."""
+    """Writes embeddings, queries and the exact neighbours of the queries."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((num_centres, _INTRINSIC), "f4")
     turn = rng.standard_normal((_INTRINSIC, width), "f4") / np.float32(width**0.5)
@@ -54,7 +55,7 @@ def generate(folder, images, width, num_centres):
 
 
 def mapped(folder, images, width):
-    """The embeddings, memory-mapped."""
+    """Returns the memory-mapped embeddings."""
     return np.memmap(Path(folder) / "embeddings.bin", "f4", "r", shape=(images, width))
 
 
@@ -62,19 +63,19 @@ def mapped(folder, images, width):
 
 
 def exact(embeddings):
-    """This package's, for small indexes."""
+    """This package's search for small indexes."""
     return lambda queries: exact_search.nearest(queries, embeddings, _NEIGHBOURS)
 
 
 def lists(embeddings):
-    """This package's, for large ones: faiss's inverted lists, float16."""
+    """This package's search for large indexes: faiss's inverted lists, float16."""
     divided = inverted_lists.cluster(embeddings, round(len(embeddings) ** 0.5))
     index = inverted_lists.InvertedLists(embeddings, *divided)
     return lambda queries: index.search(queries, _NEIGHBOURS)
 
 
 def faiss_flat(embeddings):
-    """Faiss, exact, float32."""
+    """Faiss's exact search, float32."""
     import faiss
 
     index = faiss.IndexFlatIP(embeddings.shape[1])
@@ -125,13 +126,13 @@ CASES = {
 
 
 def held():
-    """MiB of this process's own; pages of mapped files can be dropped, so they do not count."""
+    """Returns this process's own memory in MiB, without pages of mapped files."""
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"RssAnon:\s+(\d+)", status)[1]) / 1024
 
 
 def run_case(name, folder, images, width):
-    """Prints what building and searching take."""
+    """Measures building and searching and prints the result as JSON."""
     build, library = CASES[name]
     __import__(library)
     embeddings = mapped(folder, images, width)
@@ -157,13 +158,18 @@ def run_case(name, folder, images, width):
 
 
 def main():
-    """Generates, runs the cases, prints a table."""
+    """Generates the data, runs the cases and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--width", type=int, default=640)
-    parser.add_argument("--centres", type=int, default=1_000, help="more make it harder")
+    parser.add_argument(
+        "--centres",
+        type=int,
+        default=1_000,
+        help="number of centres; more centres make the search harder",
+    )
     parser.add_argument("--only", nargs="+", default=list(CASES), help=", ".join(CASES))
-    parser.add_argument("--case", help="run one case, JSON")
+    parser.add_argument("--case", help="run one case, given as JSON")
     arguments = parser.parse_args()
     if arguments.case:
         run_case(**json.loads(arguments.case))

@@ -1,12 +1,13 @@
-"""A training step of two workers, by the delay between their hosts, beside the pod model.
+"""Measures a training step of two workers for several delays between their hosts.
 
     python benchmarks/worker_latency.py
 
-Two processes of ``MultiWorkerMirroredStrategy``, a core each, in two network namespaces with a
-cable between them (``cable.py``). Measured on the cable: a byte there and back, and 64 MiB one way.
-The model: the exchanges of ``pod_model.py`` at the measured bandwidth, with the measured time there
-and back for each hop, and for all else what a step takes beside them without a delay. It needs root
-and iproute2.
+Two processes of ``MultiWorkerMirroredStrategy``, with one core each, run in two network namespaces
+with a simulated cable between them (``cable.py``). Two properties of the cable are measured: the
+time of a byte to the other host and back, and the time of 64 MiB in one direction. The step is
+compared with a model: the communication of ``pod_model.py`` with the measured bandwidth and, for
+each hop, the measured round trip, plus the rest of the step, which is measured without delay. This
+needs root and iproute2.
 """
 
 import argparse
@@ -32,7 +33,7 @@ _PINGS, _LARGE = 20, 64 << 20
 
 
 def train(pairs):
-    """In a worker's process: steps of ``align_nano_tiny``, on the clock."""
+    """Trains ``align_nano_tiny`` in the process of a worker and measures its steps."""
     cores = sorted(os.sched_getaffinity(0))
     worker = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     os.sched_setaffinity(0, [cores[worker % len(cores)]])
@@ -59,7 +60,7 @@ def train(pairs):
 
 
 def probe(is_server):
-    """On one of two hosts: milliseconds of a byte there and back, and MB/s of a large message."""
+    """Measures the round trip of a byte in ms, and the rate of a large message in MB/s."""
     address = (cable.ADDRESSES[0], PORT)
     if is_server:
         with socket.create_server(address) as listener:
@@ -92,7 +93,7 @@ def _connect(address):
         with contextlib.suppress(ConnectionRefusedError):
             return socket.create_connection(address)
         time.sleep(0.1)
-    sys.exit(f"{address}: nothing listens")
+    sys.exit(f"{address}: no process listens")
 
 
 def _receive(connection, size):
@@ -116,7 +117,7 @@ def start(hosts, cases, environments=({}, {})):
 
 
 def start_workers(hosts, pairs):
-    """Starts a worker on each host, which waits once it has traced its step."""
+    """Starts a worker on each host; each worker waits when it has traced its step."""
     workers = [f"{address}:{PORT + 1}" for address in cable.ADDRESSES]
     environments = [
         {
@@ -135,18 +136,18 @@ def start_workers(hosts, pairs):
 def _line(process):
     line = process.stdout.readline()
     if not line:
-        sys.exit(f"a worker ended with {process.wait()}; run it alone to see why")
+        sys.exit(f"a worker ended with {process.wait()}; run it alone to see the error")
     return line
 
 
 def measure_cable(hosts):
-    """Measures delay and bandwidth, by ``probe``."""
+    """Measures delay and bandwidth with ``probe``."""
     processes = start(hosts, [{"is_server": True}, {"is_server": False}])
     return [json.loads(process.communicate()[0] or "null") for process in processes][1]
 
 
 def measure_step(processes):
-    """Seconds of a step of two workers."""
+    """Returns the seconds of a step of two workers."""
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
@@ -167,7 +168,7 @@ def main(pairs, delays, turns):
 
 
 def print_steps(hosts, workers, pairs, sizes, delays, turns):
-    """Prints the table. The delays take turns, so that other load affects all alike."""
+    """Prints the table. The delays take turns, so that other load affects all of them equally."""
     found = {delay: [] for delay in (0, *delays)}
     for _ in range(turns):
         for delay, measured in found.items():
@@ -184,7 +185,7 @@ def print_steps(hosts, workers, pairs, sizes, delays, turns):
         rate = max(turn["rate"] for turn in measured)
         seconds = min(turn["seconds"] for turn in measured)
         links = link_seconds(2, pairs, sizes, rate / 1e3, 1e3 * milliseconds)
-        # The step without delay gives the time outside of the exchanges.
+        # The step without delay gives the time that is not communication.
         alone = seconds - links if alone is None else alone
         modelled = alone + links
         print(
@@ -197,15 +198,18 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--case", help="one process of a host as JSON")
-    parser.add_argument("--pairs", type=int, default=64, help="of a worker")
+    parser.add_argument("--case", help="run one process of a host, given as JSON")
+    parser.add_argument("--pairs", type=int, default=64, help="number of pairs of a worker")
     parser.add_argument("--delays", type=float, nargs="+", default=[0.1, 1, 20], help="ms")
-    parser.add_argument("--turns", type=int, default=5, help="of all delays; the best one counts")
+    parser.add_argument(
+        "--turns", type=int, default=5, help="number of turns of each delay; the best one counts"
+    )
     arguments = parser.parse_args()
     if arguments.case:
         case = json.loads(arguments.case)
         sys.exit(train(**case) if "pairs" in case else probe(**case))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # else hosts would stay behind
+    # otherwise the hosts would remain
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     try:
         sys.exit(main(arguments.pairs, arguments.delays, arguments.turns))
     except OSError as error:

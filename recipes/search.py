@@ -1,4 +1,4 @@
-r"""Searches images by text and by image: builds an index, answers queries, serves a web page.
+r"""Searches images by text and by image: builds an index, answers queries and serves a web page.
 
     python recipes/search.py index --model=runs/photos --images=PHOTOS \
         --output=INDEX
@@ -44,8 +44,9 @@ class IndexSettings:
     """Embeds images into an index. If interrupted, the same command continues."""
 
     model: Annotated[str, paths.PRESET]
-    """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has saved
-    one."""
+    """A preset (a folder, hf://... or kaggle://...), or the directory of a run that has saved a
+    preset.
+    """
     images: Annotated[str, paths.DATA]
     """Images to index: a folder, with all its subfolders; a table (.jsonl, .csv, .tsv, .parquet)
     with a column image, as for prepare_data.py; or a quoted pattern of shards."""
@@ -54,14 +55,15 @@ class IndexSettings:
     select: tuple[str, ...] = ()
     """Use only the table rows with these values, such as --select split=test."""
     batch_size: int = 64
-    """Images per batch."""
+    """Number of images in a batch."""
     precision: Literal["float32", "float16"] = "float32"
     """Data type of the embeddings on disk; float16 takes half the space."""
     thumbnail_size: int = 192
-    """Longer side, in pixels, of the thumbnails that the index keeps; 0 for no thumbnails."""
+    """Longer side, in pixels, of the thumbnails that the index keeps. 0: no thumbnails."""
     exact_below: int = 100_000
-    """Indexes with fewer images than this are searched completely. Larger ones are split into
-    lists, and a search opens only some of them (--probes)."""
+    """Indexes with fewer images than this are searched completely. Larger indexes are split into
+    lists, and a search opens only some of the lists (--probes).
+    """
     lists: int = 0
     """Number of lists in a large index. 0: the square root of the number of images."""
     restart: bool = False
@@ -75,13 +77,15 @@ class SearchSettings:
     index: Annotated[str, paths.LOCAL]
     """Folder of the index."""
     model: Annotated[str, paths.PRESET] = ""
-    """The model that made the index. Empty: the folder that the index names; if the index names
-    an address, give it here."""
+    """The model that made the index. Empty: the folder that the index names. If the index names a
+    web address instead, give the model here.
+    """
     exact: bool = False
     """Compare the query with every image, even if the index is large."""
     probes: int = PROBES
-    """Number of lists of a large index that a search opens. More lists find more and take
-    longer."""
+    """Number of lists that a search opens in a large index. If more lists are opened, more matches
+    are found, and the search takes longer.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +93,11 @@ class QuerySettings(SearchSettings):
     """Finds images by a sentence, by an image, or by an image modified by a sentence."""
 
     text: tyro.conf.Positional[str] = ""
-    """A sentence that describes the image. With --image: what to add to that image."""
+    """A sentence that describes the image. With --image: a sentence that describes the change to
+    that image.
+    """
     image: Annotated[str, paths.FILES] = ""
-    """An image file: find similar images."""
+    """An image file, for which similar images are found."""
     weight: float = 2.0
     """Weight of the sentence relative to --image. Below 0, the sentence is subtracted."""
     without: str = ""
@@ -106,41 +112,44 @@ class QuerySettings(SearchSettings):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateSettings(SearchSettings):
-    """Queries the index with the captions of its images; measures recall as evaluate.py does."""
+    """Queries the index with its images' captions; measures recall as evaluate.py does."""
 
     data: Annotated[str, paths.DATA] = tyro.MISSING
-    """The images of the index, all of them, with captions: a table with the columns image and
-    captions, Karpathy's .json, or a quoted pattern of shards."""
+    """All images of the index, with captions: a table with the columns image and captions, a .json
+    file of Karpathy, or a quoted pattern of shards.
+    """
     split: str = ""
-    """Split of --data: a split of Karpathy's file or a value of the table's column split."""
+    """Split of --data: a split of Karpathy's file, or a value in the column split of the table."""
     select: tuple[str, ...] = ()
     """Use only the table rows with these values, such as --select split=test."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ServeSettings(SearchSettings):
-    """Serves a web page for searching, until interrupted."""
+    """Serves a web page for searching until it is interrupted."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. 0.0.0.0 accepts other machines, :: those with IPv6."""
+    """Address to listen on. 0.0.0.0 also accepts other machines, and :: also those with IPv6."""
     port: int = 7860
-    """Port to listen on; 0 for any free port."""
+    """Port to listen on. 0: any free port."""
     allowed_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Further host name under which browsers may open the page, beside --host and localhost. May be
-    repeated."""
+    """Another host name under which browsers may open the page, besides --host and localhost. May
+    be repeated.
+    """
     originals: Annotated[str, paths.LOCAL] = ""
-    """The indexed folder or table. Results then open at full size. Empty: thumbnails only."""
+    """The folder or table that was indexed. Results then open at full size. Empty: thumbnails only.
+    """
 
 
 def index(settings):
-    """Embeds, with a progress bar; returns the index's ``Header``."""
+    """Embeds the images, with a progress bar; returns the ``Header`` of the index."""
     from align_keras.data import examples
     from align_keras.runs.presets import check_model, load_model
 
     most = {"thumbnail_size": MAX_THUMBNAIL_SIZE}
     for name, least in (("batch_size", 1), ("thumbnail_size", 0), ("lists", 0)):
         check_range(settings, name, least, most.get(name))
-    # Before TensorFlow loads, so that missing files are reported at once.
+    # This check runs before TensorFlow loads, so that missing files are reported at once.
     with concerning("model"):
         check_model(settings.model)
     with concerning("images"):
@@ -181,7 +190,7 @@ def index(settings):
 
 
 def open_search(settings, originals=None):
-    """An ``ImageSearch``; faults in the index are reported before TensorFlow loads."""
+    """Returns an ``ImageSearch``; faults in the index are reported before TensorFlow loads."""
     from align_keras.runs.presets import load_model
 
     check_range(settings, "probes", 1)
@@ -195,7 +204,7 @@ def open_search(settings, originals=None):
 
 
 def query(settings):
-    """Finds, prints and draws; returns a list of ``Match``."""
+    """Finds images, prints them and draws them; returns a list of ``Match``."""
     with concerning("sheet"):
         own, sheet = (paths.path_of(path).resolve() for path in (settings.image, settings.sheet))
         if settings.image and own == sheet:
@@ -225,7 +234,7 @@ def query(settings):
 
 
 def evaluate(settings):
-    """Queries with every caption; returns the ``IndexRecall``."""
+    """Queries the index with every caption; returns the ``IndexRecall``."""
     from align_keras.data import examples
     from align_keras.search.recall import measure_recall, read_captions
 
@@ -243,7 +252,7 @@ def evaluate(settings):
 
 
 def serve(settings):
-    """Serves the page until interrupted."""
+    """Serves the page until it is interrupted."""
     from align_keras.search import listening, page_guard
     from align_keras.search.originals import Originals
 
@@ -297,15 +306,15 @@ def main(settings):
 
 
 def parse():
-    """Reads the flags of the command that is typed.
+    """Reads the flags of the given command.
 
-    Checks the columns of a table, before TensorFlow loads.
+    Checks the columns of a table before TensorFlow loads.
     """
     commands = {name: settings for name, (settings, _) in COMMANDS.items()}
     settings = command.parse_command(commands, description=__doc__)
     if isinstance(settings, ServeSettings):
-        # Without it, TensorFlow never returns the memory of the largest images. It is read only
-        # when TensorFlow loads.
+        # Without this setting, TensorFlow never returns the memory of the largest images.
+        # TensorFlow reads the setting only when it loads.
         os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
     for field, needs in (("images", ""), ("data", "captions")):
         if hasattr(settings, field):

@@ -1,4 +1,4 @@
-"""Sends texts or images to a TensorFlow Serving server; needs no align_keras.
+"""Sends texts or images to a TensorFlow Serving server; does not need align_keras.
 
     python recipes/serving_client.py --texts "two dogs in the snow" "a red ring"
     python recipes/serving_client.py --images photos/*.jpg --signature=classify
@@ -21,14 +21,15 @@ from pathlib import Path
 
 
 def rest_body(signature, values):
-    """The body of a REST request.
+    """Returns the body of a REST request.
 
     Args:
-        signature: name, such as ``"encode_text"``.
+        signature: name of the signature, such as ``"encode_text"``.
         values: strings, or the bytes of image files.
 
     Returns:
-        JSON, as bytes. Image bytes are sent as ``{"b64": ...}``, because JSON holds only Unicode.
+        JSON, as bytes. The bytes of an image are sent as ``{"b64": ...}``, because JSON holds only
+        Unicode.
     """
     values = [
         {"b64": base64.b64encode(value).decode("ascii")} if isinstance(value, bytes) else value
@@ -42,17 +43,18 @@ def ask_rest(server, model, signature, values, timeout=60.0):
 
     Args:
         server: host and port; TensorFlow Serving's default port is 8501.
-        model: name.
-        signature: name.
+        model: name of the model.
+        signature: name of the signature.
         values: as in ``rest_body``.
-        timeout: seconds.
+        timeout: limit for the answer, in seconds.
 
     Returns:
-        The outputs by name, as lists. A single output is under ``"outputs"``, because REST omits
-        its name.
+        The outputs by name, as lists. A single output has the name ``"outputs"``, because REST
+        omits its own name.
 
     Raises:
-        RuntimeError: if the server refuses, cannot be reached or is not TensorFlow Serving.
+        RuntimeError: if the server refuses the request, cannot be reached or is not TensorFlow
+            Serving.
     """
     request = urllib.request.Request(
         f"http://{server}/v1/models/{model}:predict",
@@ -66,20 +68,20 @@ def ask_rest(server, model, signature, values, timeout=60.0):
         raise RuntimeError(f"{server}: {error.read().decode('utf-8', 'replace')}") from error
     except OSError as error:
         raise RuntimeError(f"{server}: cannot be reached ({error})") from error
-    # For example the gRPC port, or a proxy of another service.
+    # This happens, for example, on the gRPC port or with a proxy of another service.
     except (http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-        raise RuntimeError(f"{server}: the answer is not TensorFlow Serving's") from error
+        raise RuntimeError(f"{server}: the answer is not from TensorFlow Serving") from error
     return outputs if isinstance(outputs, dict) else {"outputs": outputs}
 
 
 def predict_request(model, signature, values, input_name):
-    """A gRPC request.
+    """Returns a gRPC request.
 
     Args:
-        model: name.
-        signature: name.
+        model: name of the model.
+        signature: name of the signature.
         values: strings, or the bytes of image files.
-        input_name: of the signature's input, ``"captions"`` or ``"images"``.
+        input_name: name of the signature's input, ``"captions"`` or ``"images"``.
 
     Returns:
         A ``PredictRequest``.
@@ -95,7 +97,7 @@ def predict_request(model, signature, values, input_name):
 
 
 def ask_grpc(server, model, signature, values, input_name, timeout=60.0):
-    """Like ``ask_rest``, over gRPC (default port 8500): the outputs by name, as NumPy arrays."""
+    """Like ``ask_rest``, but over gRPC (default port 8500); returns the outputs as NumPy arrays."""
     import grpc
     from tensorflow import make_ndarray
     from tensorflow_serving.apis import prediction_service_pb2_grpc
@@ -113,14 +115,14 @@ def ask_grpc(server, model, signature, values, input_name, timeout=60.0):
 
 
 def main(arguments):
-    """Sends the request of the command line; prints one line for each text or image."""
+    """Sends the request that the flags describe; prints one line for each text or image."""
     if arguments.texts:
         signature, input_name = arguments.signature or "encode_text", "captions"
         names = values = arguments.texts
     else:
         signature, input_name = arguments.signature or "encode_image", "images"
         names = arguments.images
-        # A shell does not expand ~ after "=".
+        # The shell does not expand ~ after "=".
         values = [Path(os.path.expanduser(path)).read_bytes() for path in names]
     where = arguments.server, arguments.model, signature, values
     outputs = ask_grpc(*where, input_name) if arguments.grpc else ask_rest(*where)
@@ -130,22 +132,25 @@ def main(arguments):
 
 
 def _plain(value):
-    """One value of the answer, as JSON takes it."""
+    """Returns one value of the answer as a type that JSON accepts."""
     value = value.tolist() if hasattr(value, "tolist") else value
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
 def parse(arguments=None):
-    """The flags of the process, or those given."""
+    """Parses the given arguments, by default those of the process."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s --texts TEXT ... | --images FILE ... [--flag=VALUE]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--server", help="default localhost:8501, with --grpc localhost:8500")
+    parser.add_argument(
+        "--server",
+        help="address of the server; default: localhost:8501, with --grpc localhost:8500",
+    )
     parser.add_argument("--model", default="align", help="name of the model on the server")
     parser.add_argument(
-        "--signature", help="encode_text, encode_image or classify; default: by input"
+        "--signature", help="encode_text, encode_image or classify; default: chosen by the input"
     )
     parser.add_argument("--grpc", action="store_true", help="use gRPC instead of REST")
     what = parser.add_mutually_exclusive_group(required=True)

@@ -3,8 +3,8 @@
     python recipes/verify.py INDEX runs/photos EXPORTED/photos/1
     python recipes/verify.py SHARDS/train 'SHARDS/val-*.tfrecord'
 
-Takes indexes, presets, runs, exported models, sets of shards, and folders of them. Exits with 1 if
-a file is damaged or missing. Files from earlier versions or from a hub have no checksums.
+Takes indexes, presets, runs, exported models, sets of shards, and folders that contain these. Exits
+with 1 if a file is damaged or missing. Files from earlier versions or from a hub have no checksums.
 """
 
 import os
@@ -29,11 +29,11 @@ class VerifySettings:
     """Checks files against the checksums that were written beside them."""
 
     paths: tyro.conf.Positional[tuple[str, ...]]
-    """Folders to verify; for shards also patterns or path prefixes."""
+    """Folders to verify. Shards may also be given as patterns or path prefixes."""
 
 
 def main(settings: VerifySettings) -> None:
-    """Prints a line per result and per damaged file; exits with 1 if a file is damaged."""
+    """Prints a line for each result and each damaged file; exits with 1 if a file is damaged."""
     from align_keras.runs import verifying
 
     is_damaged = False

@@ -1,4 +1,4 @@
-"""A BERT's forward pass in NumPy, and folders of such a BERT as Hugging Face writes them."""
+"""The forward pass of a BERT in NumPy, and folders of such a BERT in Hugging Face's format."""
 
 import json
 import math
@@ -25,7 +25,7 @@ CONFIG = {
 
 
 def random_weights(vocabulary_size, seed=0):
-    """Tensors by Hugging Face's names, of ``CONFIG``'s sizes, large enough for the GELU to bend."""
+    """Returns tensors of the sizes of ``CONFIG`` by Hugging Face's names, with large values."""
     rng = np.random.default_rng(seed)
     width, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]
     shapes = {
@@ -50,14 +50,14 @@ def random_weights(vocabulary_size, seed=0):
 
 
 def gelu(x, exact):
-    """Hendrycks and Gimpel, 2016: both forms."""
+    """Computes both forms of the GELU (Hendrycks and Gimpel, 2016)."""
     if exact:
         return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def forward(weights, token_ids, padding_mask, exact_gelu=True):
-    """The last hidden state at [CLS], in float64: ``(batch, hidden_size)``."""
+    """Returns the last hidden state at [CLS], in float64: ``(batch, hidden_size)``."""
     w = {name: value.astype("float64") for name, value in weights.items()}
     heads = CONFIG["num_attention_heads"]
 
@@ -69,7 +69,7 @@ def forward(weights, token_ids, padding_mask, exact_gelu=True):
         scaled = (x - mean) / np.sqrt(variance + CONFIG["layer_norm_eps"])
         return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
 
-    def split(x):  # (batch, heads, sequence, width of a head)
+    def split(x):  # to (batch, heads, sequence, width of a head)
         return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
 
     x = w["embeddings.word_embeddings.weight"][token_ids]
@@ -92,7 +92,7 @@ def forward(weights, token_ids, padding_mask, exact_gelu=True):
 
 
 def write_tokenizer(folder, pieces, lowercase=True, strip_accents=None):
-    """``tokenizer.json`` alone, by the library itself; returns the tokenizer."""
+    """Writes only ``tokenizer.json``, with the tokenizers library; returns the tokenizer."""
     table = {piece: index for index, piece in enumerate(pieces)}
     tokenizer = tokenizers.BertWordPieceTokenizer(
         table, lowercase=lowercase, strip_accents=strip_accents
@@ -102,7 +102,7 @@ def write_tokenizer(folder, pieces, lowercase=True, strip_accents=None):
 
 
 def write(folder, pieces, **config):
-    """Writes such a folder, without ``vocab.txt``; returns the weights by their names."""
+    """Writes a folder of a BERT without ``vocab.txt``; returns the weights by name."""
     weights = random_weights(len(pieces))
     config = {**CONFIG, "vocab_size": len(pieces), **config}
     (folder / "config.json").write_text(json.dumps(config))

@@ -11,7 +11,7 @@ from align_keras.models.text_encoder import TextEncoder
 
 
 def small_model(pieces, approximate_gelu=True, antialias=True, sequence_length=12):
-    """An untrained model that the layout can express, with statistics that are not the initial."""
+    """Returns an untrained model that the layout can express; its statistics are not initial."""
     backbone, _ = configs.vision_arguments({"width_coefficient": 0.5, "depth_coefficient": 0.5})
     tower = ImageEncoder(
         keras_hub.models.EfficientNetBackbone(**backbone), first_block_residuals=False
@@ -37,7 +37,7 @@ def small_model(pieces, approximate_gelu=True, antialias=True, sequence_length=1
 
 
 def change(file, **values):
-    """Changes values of a JSON file; a name may have a dot in it."""
+    """Changes values in a JSON file; ``__`` in a name separates levels."""
     content = json.loads(file.read_text())
     for name, value in values.items():
         *outer, inner = name.split("__")

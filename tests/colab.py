@@ -1,11 +1,11 @@
-"""Runs the first cells of every notebook as written, in environments like Colab's.
+"""Runs the first cells of every notebook in environments like Colab's.
 
     python tests/colab.py ENVIRONMENT
 
-``make test-colab`` makes the environment, from ``requirements-colab.txt``. Every different install
-cell runs in a copy of it, in an empty folder; its clone is of this checkout. Then the cells that
-follow run, up to the choice of a device. TensorFlow and protobuf must be the same files as before:
-Colab's TensorFlow is built for its GPU.
+``make test-colab`` makes the environment from ``requirements-colab.txt``. Each different install
+cell runs in a copy of the environment, in an empty folder, and clones this checkout. Then the next
+cells run, up to the choice of a device. The files of TensorFlow and protobuf must not change,
+because Colab's TensorFlow is built for its GPU.
 """
 
 import json
@@ -19,11 +19,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REPOSITORY = "https://github.com/align-keras/align-keras"
-#: What must stay.
+#: Packages that must not change.
 HELD = ("tensorflow", "tensorflow-text", "protobuf")
-#: Extras that must leave it alone by themselves too; onnx and beam ask for another protobuf.
+#: Extras that must not change these packages either; onnx and beam need another protobuf.
 EXTRAS = "data,litert,notebooks,page,search,serving,tfds"
-#: Install, parameters, device.
+#: The cells for installation, parameters and device.
 FIRST_CELLS = 3
 
 RUN_CELLS = """
@@ -52,7 +52,7 @@ print(json.dumps(found))
 
 
 def main(environment):
-    """Tries every notebook; returns what went wrong, one line each."""
+    """Tests every notebook; returns the faults, one line each."""
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -75,15 +75,15 @@ def main(environment):
 
 
 def link_or_copy(source, target):
-    """Links a file: an installer removes one before it writes another in its place."""
+    """Links a file; an installer removes a file before it writes another one in its place."""
     try:
         os.link(source, target)
-    except OSError:  # on another disk
+    except OSError:  # the target is on another disk
         shutil.copy2(source, target)
 
 
 def commit_working_tree(folder):
-    """A repository with the files of this checkout as they are, to clone from."""
+    """Makes a repository with this checkout's files in their current state, to clone from."""
     git = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(git, check=True, capture_output=True, text=True).stdout
     for name in filter(None, listed.split("\0")):
@@ -98,7 +98,7 @@ def commit_working_tree(folder):
 
 
 def extras_fault(environment, checkout):
-    """What installing the extras would put over what is there; empty if nothing."""
+    """Returns which packages the extras would replace; empty if none."""
     command = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--dry-run"]
     command += ["--report", "-", f"{checkout}[{EXTRAS}]"]
     run = subprocess.run(command, capture_output=True, text=True)
@@ -110,19 +110,20 @@ def extras_fault(environment, checkout):
 
 
 def code_cells(notebook):
-    """The first code cells of a notebook, as written."""
+    """Returns the first code cells of a notebook, unchanged."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     return code[:FIRST_CELLS]
 
 
 def first_cells_fault(environment, folder, cells, checkout):
-    """What is wrong after the cells have run in an empty folder; empty if nothing is."""
+    """Runs the cells in an empty folder; returns the fault, or an empty string if there is none."""
     folder.mkdir()
     (folder / "cells.json").write_text(json.dumps(cells))
     (folder / "content").mkdir()
     python = str(environment / "bin" / "python")
-    # Git asks the checkout in place of the address; nothing else of this machine's Python is seen.
+    # Git takes the checkout instead of the address. Nothing else of this machine's Python is
+    # visible.
     variables = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
         "GIT_CONFIG_COUNT": "1",

@@ -7,14 +7,15 @@ import sys
 import threading
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as commands set it
-# Half the time of compiling what runs once or twice.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as the commands set it
+# Without optimization, compiling takes half the time; the tests run most programs only once or
+# twice.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 ROOT = Path(__file__).parent.parent
-# Real data and reference checkpoints, where they are.
+# Folder of real data and reference checkpoints; it may be missing.
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT / "recipes"))
-sys.path.append(str(ROOT / "benchmarks"))  # last: their names are those of others too
+sys.path.append(str(ROOT / "benchmarks"))  # last, because other modules have the same names
 
 from align_keras.runs.memory import keep_freed_memory
 
@@ -28,19 +29,20 @@ import pytest
 import pytorch_writer
 import tensorflow as tf
 
-# pytest finds the hook here: it prints the figures of `make test-faults`.
+# pytest looks for the hook in this module; it prints the figures of `make test-faults`.
 from faults.tables import pytest_terminal_summary  # noqa: F401
 from tiny_sizes import THREE_BLOCKS, TINY_EFFICIENTNET, add_tiny_preset
 
-# Before anything runs: replicas of a MirroredStrategy without a GPU.
+# This runs before TensorFlow starts: replicas of a MirroredStrategy without a GPU.
 LOGICAL_CPUS = int(os.environ.get("LOGICAL_CPUS", "2"))
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * LOGICAL_CPUS,
 )
 
-# Tests trace many graphs and run each a few times: optimizing them took a sixth of the time.
-# The commands and notebooks that run as processes of their own do it, as users' do.
+# Tests trace many graphs and run each of them only a few times; optimizing the graphs took a sixth
+# of the time. Commands and notebooks that run in their own processes optimize theirs, as users'
+# processes do.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 from align_keras import (
@@ -56,7 +58,7 @@ from align_keras.data import records, scenes, vocabulary
 
 
 def pytest_make_parametrize_id(val, argname):
-    """No bytes in a test's name: gzip's hold the time, and all workers must find the same tests."""
+    """Keeps bytes out of the names of tests."""
     return argname if isinstance(val, bytes) else None
 
 
@@ -66,7 +68,7 @@ TINY_SEQUENCE = 12
 
 @pytest.fixture(scope="module")
 def tiny_preset():
-    """A size ``tiny`` of ``pretrain.py``, of two layers: most of a short run goes into tracing."""
+    """Adds a size ``tiny`` of two layers; tracing takes most of a short run."""
     with pytest.MonkeyPatch.context() as patch:
         add_tiny_preset(patch)
         yield "tiny"
@@ -74,7 +76,7 @@ def tiny_preset():
 
 @pytest.fixture(scope="module", autouse=True)
 def garbage():
-    """What outlives a file is looked at no more: models and graphs are millions of objects."""
+    """After a test file, takes surviving objects out of garbage collection: there are millions."""
     yield
     gc.collect()
     gc.freeze()
@@ -87,13 +89,13 @@ def fixed_seed():
 
 @pytest.fixture(scope="session")
 def mirrored():
-    """Two replicas on the CPU; a process can have one such strategy only."""
+    """Two replicas on the CPU; a process can have only one such strategy."""
     return distribution.mirrored_strategy(("/device:CPU:0", "/device:CPU:1"))
 
 
 @pytest.fixture(scope="session")
 def scene_shards(tmp_path_factory):
-    """Twelve shards of 10 rendered scenes, and one of 30 held-out ones."""
+    """Twelve shards of 10 rendered scenes, and one shard of 30 held-out scenes."""
     directory = tmp_path_factory.mktemp("scenes")
     train, held_out = scenes.write_scenes(directory, num_train=120, num_eval=30, shard_size=10)
     return records.find_shards(train), records.find_shards(held_out)
@@ -112,7 +114,7 @@ def scene_images(held_out_images):
 
 @pytest.fixture(scope="session")
 def held_out_images(scene_shards):
-    """All thirty encoded images of the held-out scenes."""
+    """The encoded images of all thirty held-out scenes."""
     frames = [frame for shard in scene_shards[1] for frame in records.read_frames(shard)]
     return [records.parse_pair(frame)["jpg"] for frame in frames]
 
@@ -125,7 +127,7 @@ def preprocessor(pieces):
 def build_tiny_model(
     dropout=0.0, synchronized=False, vocabulary_size=300, image_tower=TINY_EFFICIENTNET, **options
 ):
-    """A dual encoder of two layers, with an 8-wide space."""
+    """Builds a dual encoder of two layers with embeddings of width 8."""
     image_backbone = keras_hub.models.EfficientNetBackbone(**image_tower, dropout=dropout)
     text_backbone = keras_hub.models.BertBackbone(
         vocabulary_size=vocabulary_size,
@@ -151,7 +153,7 @@ def tiny_model(preprocessor):
     pieces = len(preprocessor.vocabulary)
     options = {"vocabulary_size": pieces, "image_tower": THREE_BLOCKS}
     model = build_tiny_model(preprocessor=preprocessor, **options)
-    # Batch-norm statistics and scales as of a trained model, not ones and zeros.
+    # Batch-norm statistics and scales get values as in a trained model instead of ones and zeros.
     rng = np.random.default_rng(5)
     ranges = {"gamma": (0.4, 1.6), "moving_variance": (0.4, 1.6)}
     ranges |= {"beta": (-0.2, 0.2), "moving_mean": (-0.2, 0.2)}
@@ -163,7 +165,7 @@ def tiny_model(preprocessor):
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_model, tmp_path_factory):
-    """The directory of a run that has ended: what it holds of ``tiny_model``."""
+    """The directory of a finished run that contains only the preset of ``tiny_model``."""
     directory = tmp_path_factory.mktemp("tiny_run")
     tiny_model.save_to_preset(directory / "preset")
     return directory
@@ -171,7 +173,7 @@ def tiny_run(tiny_model, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def scene_photos(tmp_path_factory, scene_shards):
-    """Thirty scenes in folders of classes and in a table, three captions an image; two splits."""
+    """Thirty scenes in folders of classes and in a table; three captions each, two splits."""
     folder = tmp_path_factory.mktemp("photos")
     frames = [frame for shard in scene_shards[1] for frame in records.read_frames(shard)]
     rows = []
@@ -195,7 +197,7 @@ def scene_photos(tmp_path_factory, scene_shards):
 
 @pytest.fixture(scope="session")
 def page_search(tmp_path_factory, tiny_model, held_out_images):
-    """Thirty scenes; one is called what a page must not take for HTML, one what is not text."""
+    """An index of thirty scenes; one name looks like HTML, and one name is not valid text."""
     from align_keras.data import examples
     from align_keras.search import indexing
     from align_keras.search.image_index import ImageIndex
@@ -227,7 +229,7 @@ def page_address(page_search):
         assert not thread.is_alive(), faulthandler.dump_traceback()
 
 
-# `faults/` cannot have a file of this name, which modules of tests import.
+# `faults/` cannot have its own conftest.py, because test modules import this one by its name.
 @pytest.fixture(scope="session")
 def server():
     from command_runs import shared_server
@@ -248,7 +250,7 @@ def build_tiny():
 
 
 def freeze_batch_norm(model):
-    """For micro-batches, whose statistics would be their own."""
+    """Freezes batch norm, because each micro-batch would otherwise have its own statistics."""
     for layer in keras_internals.layers_of(model.backbone.image_encoder):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
@@ -256,7 +258,7 @@ def freeze_batch_norm(model):
 
 @pytest.fixture(scope="session")
 def exported(pieces, tmp_path_factory):
-    """A checkpoint in Hugging Face's layout, and the model that it was written from."""
+    """A checkpoint in Hugging Face's layout, and the model that was exported to it."""
     folder = tmp_path_factory.mktemp("exported")
     keras.utils.set_random_seed(1)
     model = checkpoints.small_model(pieces)
@@ -266,14 +268,14 @@ def exported(pieces, tmp_path_factory):
 
 @pytest.fixture
 def checkpoint(exported, tmp_path):
-    """A copy of it, to change; without its checksums, as of other programs."""
+    """A copy of the checkpoint, to change; without checksums, as from other programs."""
     folder = shutil.copytree(exported[0], tmp_path / "checkpoint")
     (folder / "checksums.json").unlink()
     return folder
 
 
 def make_batch():
-    """Eight random pairs; pairs 2 and 5 share an image, 1 and 7 a caption."""
+    """Returns eight random pairs; 2 and 5 share an image, and 1 and 7 share a caption."""
     rng = np.random.default_rng(0)
     token_ids = rng.integers(5, 300, (8, TINY_SEQUENCE)).astype("int32")
     return {
@@ -293,7 +295,7 @@ def batch():
 
 @pytest.fixture
 def torch(monkeypatch):
-    """Modules of PyTorch's names, for pickles that ask for them."""
+    """Modules with PyTorch's names, for pickles that refer to them."""
     modules = pytorch_writer.torch_modules()
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)

@@ -1,4 +1,4 @@
-"""Seeded damage to the files of a folder, as disks and people do it."""
+"""Damages the files of a folder by a seed, in ways in which disks and people do."""
 
 import random
 import shutil
@@ -27,7 +27,7 @@ KINDS = (*CHANGES, "delete", "swap")
 
 
 def damage(folder, seed):
-    """Damages one file of a folder, or swaps two; returns what it did, as text."""
+    """Damages one file of a folder or swaps two files; returns a description of the damage."""
     rng = random.Random(seed)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     kind = KINDS[seed % len(KINDS)]
@@ -45,7 +45,7 @@ def damage(folder, seed):
 
 
 def damaged_copy(folder, target, seed):
-    """A copy of a folder, damaged; returns it and what was done."""
+    """Returns a damaged copy of a folder and a description of the damage."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(folder, target)
     return target, damage(target, seed)

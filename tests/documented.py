@@ -1,6 +1,6 @@
-"""The code blocks of the README and of `docs/`, and where each is run.
+"""The code blocks of the README and of `docs/`, and the test that runs each of them.
 
-A block is run by the tests, or the paragraph before it says why not: `*Not run: ...*`.
+A block is either run by the tests, or the paragraph before it gives the reason: `*Not run: ...*`.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import shlex
 from conftest import ROOT
 
 PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")))
-#: Pages whose Python blocks take long or need what commands leave: `tests/faults` runs them.
+#: Pages whose Python blocks take long or need the output of commands; `tests/faults` runs them.
 AFTER_COMMANDS = ("docs/fine-tuning.md", "docs/pretrained-towers.md", "docs/serving.md")
 _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"\*Not run: .+\*", re.DOTALL)
@@ -27,7 +27,7 @@ class Block:
 
 
 def blocks_of(page):
-    """The blocks of a page, in their order."""
+    """Returns the blocks of a page in order."""
     text = (ROOT / page).read_text()
     found = []
     for match in _BLOCK.finditer(text):
@@ -37,12 +37,12 @@ def blocks_of(page):
 
 
 def lines_of(code):
-    """The command lines of a block, continued ones joined."""
+    """Returns the command lines of a block; continued lines are joined."""
     return [line for line in code.replace("\\\n", " ").splitlines() if line.strip()]
 
 
 def recipes_of(block):
-    """The recipes that a block calls: each its name and its arguments, in a list."""
+    """Returns the recipes that a block calls, each as a list of its name and its arguments."""
     start = ".venv/bin/python recipes/"
     lines = [line for line in lines_of(block.code) if line.startswith(start)]
     return [shlex.split(line.removeprefix(start)) for line in lines]

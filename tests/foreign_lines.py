@@ -1,8 +1,8 @@
-"""Lines that other libraries print: a command, a notebook and an example have none."""
+"""Finds lines that other libraries print; commands, notebooks and examples must not print any."""
 
 import re
 
-#: Beginnings of lines, as TensorFlow, XLA, CUDA, absl, the hubs' clients and Python write them.
+#: Beginnings of lines that TensorFlow, XLA, CUDA, absl, the hubs' clients and Python write.
 _FOREIGN = re.compile(
     r"""
     [IWEF]\d{4}[ ]\d\d:\d\d:\d\d                # absl, in C++
@@ -22,5 +22,5 @@ _FOREIGN = re.compile(
 
 
 def foreign_lines(text):
-    """The lines of other libraries in what was printed."""
+    """Returns the lines of other libraries in printed text."""
     return [line for line in re.split(r"[\r\n]+", text) if _FOREIGN.match(line.strip())]

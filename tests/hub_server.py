@@ -1,7 +1,8 @@
-"""A stand-in for Hugging Face's hub: the parts of its protocol that a download uses.
+"""A stand-in for Hugging Face's hub, with the parts of its protocol that a download uses.
 
-Metadata come with a HEAD request; small files are sent as they are, large ones by a redirect to
-another address, in ranges where asked. Every refusal of the real hub can be ordered.
+HEAD requests return metadata. Small files are sent directly; large files are redirected to another
+address and sent in ranges if the client asks for a range. The server can simulate every refusal of
+the real hub.
 """
 
 import base64
@@ -26,16 +27,16 @@ _REFUSALS = {
 
 @dataclasses.dataclass
 class Hub:
-    """What the server has and does."""
+    """The files and the behaviour of the server."""
 
     root: Path
-    """Holds ``USER/MODEL/FILE``."""
+    """Folder with ``USER/MODEL/FILE``."""
     refuse: int = 0
-    """Status of every answer; 0 for none."""
+    """Status of every answer; 0: no refusal."""
     cut_after: int | None = None
-    """Bytes of a large file after which the connection is cut, once."""
+    """Number of bytes of a large file after which the connection is cut, once."""
     uploads: dict = dataclasses.field(default_factory=dict)
-    """Contents of files that were committed, by ``USER/MODEL/FILE``."""
+    """Contents of uploaded files, by ``USER/MODEL/FILE``."""
     requests: list = dataclasses.field(default_factory=list)
     """``(method, path)`` of every request."""
     address: str = ""
@@ -144,7 +145,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(root):
-    """Serves the models below ``root`` on a free port; yields the ``Hub``."""
+    """Serves the models in ``root`` on a free port; yields the ``Hub``."""
     hub = Hub(Path(root))
     handler = type("Handler", (_Handler,), {"hub": hub})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)

@@ -1,4 +1,4 @@
-"""Runs a recipe in the process of the tests, where TensorFlow is loaded already."""
+"""Runs a recipe in the process of the tests, which has already loaded TensorFlow."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ from foreign_lines import foreign_lines
 
 
 def run_recipe_here(name, *arguments):
-    """As ``run_recipe_plainly``; what is printed meanwhile must hold no line of another library."""
+    """Like ``run_recipe_plainly``, but fails if another library prints a line."""
     with printed_by_all() as printed:
         ended = run_recipe_plainly(name, *arguments)
     assert foreign_lines(printed.getvalue()) == []
@@ -21,7 +21,7 @@ def run_recipe_here(name, *arguments):
 
 
 def run_recipe_plainly(name, *arguments):
-    """Runs ``recipes/NAME`` as a command; returns what it ends with: None, a code or a line."""
+    """Runs ``recipes/NAME`` as a command; returns its exit status: None, a code or a line."""
     arguments = [name, *map(str, arguments)]
     with mock.patch.object(sys, "argv", arguments):
         try:
@@ -32,7 +32,7 @@ def run_recipe_plainly(name, *arguments):
 
 
 class _Copied(io.TextIOBase):
-    """Writes to two places."""
+    """Writes to two streams."""
 
     def __init__(self, stream, copy):
         self._stream, self._copy = stream, copy
@@ -50,7 +50,7 @@ class _Copied(io.TextIOBase):
 
 @contextlib.contextmanager
 def printed_by_all():
-    """Collects what Python prints and what C++ writes to standard error; both appear as before."""
+    """Collects Python's output and what C++ writes to standard error; both still appear."""
     printed, kept = io.StringIO(), os.dup(2)
     with (
         tempfile.TemporaryFile() as file,

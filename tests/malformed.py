@@ -1,21 +1,21 @@
-"""Records that are no ``tf.train.Example``, under checksums that are right."""
+"""Records with correct checksums that are not valid ``tf.train.Example`` messages."""
 
 import numpy as np
 
 
 def crashing(record):
-    """A record with a photograph, such that TensorFlow's parser reads past its end: SIGSEGV."""
+    """Returns a record that makes TensorFlow's parser read past its end and crash (SIGSEGV)."""
     damaged = bytearray(record)
-    # The length of the photograph goes on into its first bytes.
+    # The encoded length of the photograph then includes the first bytes of the photograph.
     damaged[damaged.index(b"\xff\xd8\xff\xe0") - 1] |= 0x80
     return bytes(damaged)
 
 
 def mutated(record, rng):
-    """A record with one to four bytes changed, or a part cut out, doubled or put elsewhere."""
+    """Returns a record with one to four changed bytes, or with a part removed or doubled."""
     damaged = bytearray(record)
     kind = rng.integers(6)
-    # Most of a record is its photograph; the structure is near the beginning and the end.
+    # Most of a record is the photograph; the structure is near the beginning and the end.
     near = min(len(damaged), 200)
     places = np.concatenate([np.arange(near), np.arange(len(damaged) - near, len(damaged))])
     place = int(rng.choice(places))

@@ -1,4 +1,4 @@
-"""Pairs of which it is known which rule each breaks: at, and just within, every threshold."""
+"""Pairs with known results: they break the rules at each threshold or lie just within it."""
 
 import io
 import itertools
@@ -15,7 +15,8 @@ from align_keras.data.examples.columns import Columns
 from align_keras.data.preparation import filters, preparing
 from align_keras.data.preparation.near_duplicates import EvaluationImages, decodable_images
 
-#: The paper's, but for the photographs' size: the shared ones have a shorter side of 144 pixels.
+#: The paper's rules, except for the size of photographs: the shared ones have a shorter side of 144
+#: pixels.
 RULES = filters.Rules(min_side_above=100, language="en")
 COLUMNS = Columns(unsafe="rating")
 _WORDS = re.findall(
@@ -26,7 +27,7 @@ _WORDS = re.findall(
 
 
 def photographs():
-    """COCO's photographs with English captions, where they are; else drawn ones."""
+    """Returns COCO's photographs with English captions if available, otherwise drawn images."""
     folder = SHARED / "data" / "captions" / "coco_mini"
     if folder.exists():
         lines = (folder / "pairs.jsonl").read_text().splitlines()
@@ -60,10 +61,10 @@ def encode(image, size=None, quality=90):
 
 
 class Planted:
-    """A folder with a table of pairs, ``planted.jsonl``, and images to evaluate on.
+    """A folder with a table of pairs, ``planted.jsonl``, and with images to evaluate on.
 
-    ``expected`` holds the rule that each line breaks, or None; ``rules`` have a ``frequent_ngrams``
-    that makes the planted words rare and no others.
+    ``expected`` holds, for each line, the rule that it breaks, or None. ``rules`` has a
+    ``frequent_ngrams`` with which only the planted words are rare.
     """
 
     def __init__(self, folder):
@@ -74,7 +75,7 @@ class Planted:
         for index, (image, _) in enumerate(evaluation):
             (folder / "evaluation" / f"{index}.jpg").write_bytes(image)
         for photo, caption in self.photos:
-            # Twice, so that no word of theirs is rarer than a planted one.
+            # Each pair is added twice, so that its words are not rarer than a planted word.
             self.add(None, photo, caption)
             self.add(None, photo, caption)
         self._break_rules_of_the_table()
@@ -100,7 +101,7 @@ class Planted:
         )
 
     def add(self, rule, image, *captions, **fields):
-        """One row; ``image`` are bytes of a new file, or what stands in the table."""
+        """Adds a row; ``image`` holds the bytes of a new file or the value of the table's cell."""
         name = image
         if isinstance(image, bytes):
             name = f"{len(self.rows):04d}.jpg"
@@ -109,7 +110,7 @@ class Planted:
         self.expected.append(rule)
 
     def count_ngrams(self):
-        """By brute force."""
+        """Counts all n-grams one by one."""
         counts = {}
         for row in self.rows:
             for caption in row["captions"]:
@@ -143,7 +144,7 @@ class Planted:
         texts = [f"{first} things beside {second}" for first in _WORDS for second in _WORDS]
         add(None, photo, *texts[:1000])
         add("crowded_image", photo, *texts[:1001])
-        # So that the words of the last one are not rare.
+        # This row makes the words of the last caption frequent enough.
         add(None, photo, texts[1000])
 
     def _break_rules_of_the_image(self, evaluation):

@@ -1,10 +1,10 @@
-"""Ports for the processes that tests start."""
+"""Finds ports for the processes that tests start."""
 
 import socket
 
 
 def free_ports(count):
-    """Ports of this machine that nothing listens on."""
+    """Returns ports of this machine on which no process listens."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))

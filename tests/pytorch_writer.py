@@ -1,4 +1,4 @@
-"""Writes files as PyTorch does, and hostile ones, without PyTorch."""
+"""Writes files as PyTorch does, and hostile files, without PyTorch."""
 
 import collections
 import io
@@ -22,14 +22,14 @@ DTYPES = {
 
 
 class Stored:
-    """Stands for a storage of PyTorch's in a pickle."""
+    """Represents a storage of PyTorch in a pickle."""
 
     def __init__(self, kind, key, count):
         self.reference = ("storage", kind, key, "cpu", count)
 
 
 class Call:
-    """Pickles as a call of ``function``, whatever it is."""
+    """Is pickled as a call of ``function``, which may be any function."""
 
     def __init__(self, function, *arguments):
         self.function, self.arguments = function, arguments
@@ -39,7 +39,7 @@ class Call:
 
 
 def torch_modules():
-    """Modules of the names that PyTorch's pickles use, for the pickler to find, by their names."""
+    """Returns modules with the names that PyTorch's pickles use, so that the pickler finds them."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     for name in (*DTYPES, "BFloat16Storage"):
         setattr(torch, name, type(name, (), {"__module__": "torch"}))
@@ -63,7 +63,7 @@ def pickled(content, protocol=2):
 
 
 def write(path, content, storages=None, folder="archive", compression=zipfile.ZIP_STORED, **others):
-    """Writes such a file; ``content`` is pickled unless it is bytes already."""
+    """Writes a file in PyTorch's format; ``content`` is pickled unless it is already bytes."""
     with zipfile.ZipFile(path, "w", compression) as archive:
         data = content if isinstance(content, bytes) else pickled(content)
         archive.writestr(f"{folder}/data.pkl", data)

@@ -1,9 +1,10 @@
-"""Takes training steps on a strategy's replicas and saves what came of them.
+"""Takes training steps on the replicas of a strategy and saves the results.
 
     LOGICAL_CPUS=4 python tests/replica_run.py FILE.npz [CASE ...]
 
-A process can have one MirroredStrategy only, so tests of several run this. With ``TF_CONFIG`` it is
-one of several workers. ``GATHERING`` forces a form of gathering, such as that of GPUs.
+A process can have only one MirroredStrategy, so tests of several strategies run this script. With
+``TF_CONFIG``, it is one of several workers. ``GATHERING`` forces a way to gather, such as that of
+GPUs.
 """
 
 import os
@@ -17,7 +18,7 @@ from conftest import LOGICAL_CPUS, build_tiny_model, make_batch
 from align_keras import distribution, optimizers
 
 STEPS = 2
-#: Optimizer, its options, and what else ``compile`` is given.
+#: The optimizer, its options, and further arguments of ``compile``.
 CASES = {
     "lamb, clipped, averaged": (
         "lamb",
@@ -33,7 +34,7 @@ CASES = {
 
 
 def run(strategy, case):
-    """One case: arrays by name. Batch norm is synchronised."""
+    """Runs one case with synchronised batch norm; returns arrays by name."""
     optimizer, options, compile_options = CASES[case]
     keras.utils.set_random_seed(1)
     with strategy.scope():
@@ -73,7 +74,8 @@ def run(strategy, case):
     results |= {f"metric/{name}": v.numpy() for name, v in model.get_metrics_result().items()}
     results |= {f"weight/{v.path}": v.numpy() for v in model.backbone.variables}
     results |= {
-        # Without the optimizer's own name: a second one of a process is another.
+        # The optimizer's own name is left out, because it differs for a second optimizer in a
+        # process.
         f"optimizer/{index}/{v.path.split('/', 1)[-1]}": v.numpy()
         for index, v in enumerate(model.optimizer.variables)
     }
@@ -81,23 +83,23 @@ def run(strategy, case):
 
 
 def gather_both_ways(strategy, counts):
-    """Gathers rows in both forms; ``counts`` are the rows of each replica.
+    """Gathers rows in both ways; ``counts`` are the numbers of rows of the replicas.
 
     Returns:
-        ``(expected, found)``. Expected: ``rows`` and ``ids`` of all replicas and the ``gradients``
-        of all rows. Found: for each form the same, a list by this process's replicas, but the
-        gradients of a replica's own rows.
+        ``(expected, found)``. ``expected`` has the ``rows`` and ``ids`` of all replicas and the
+        ``gradients`` of all rows. ``found`` has the same for each way, as a list over this
+        process's replicas, but the gradients are those of the replica's own rows only.
     """
     rng = np.random.default_rng(3)
     rows = rng.normal(size=(sum(counts), 3)).astype("float32")
     ids = rng.integers(2**53, 2**63, sum(counts))
-    # Small integers: their sums are exact in any order.
+    # The weights are small integers, whose sums are exact in any order.
     weights = rng.integers(-8, 8, (len(counts), *rows.shape)).astype("float32")
 
     def gather(form):
         replica, _ = distribution.replica_place()
         own = tf.where(tf.equal(np.repeat(range(len(counts)), counts), tf.cast(replica, tf.int64)))
-        own = tf.squeeze(own, 1)  # of a size that is not known while tracing
+        own = tf.squeeze(own, 1)  # the size is not known while tracing
         if len(set(counts)) == 1:
             own = tf.ensure_shape(own, counts[0])
         with tf.GradientTape() as tape:
@@ -120,12 +122,12 @@ def gather_both_ways(strategy, counts):
             name: [value.numpy() for value in strategy.experimental_local_results(values)]
             for name, values in run_step().items()
         }
-    # Each replica weighs all rows by numbers of its own: a gradient is the sum of those.
+    # Each replica weighs all rows by its own numbers; a gradient is the sum over the replicas.
     return {"rows": rows, "ids": ids, "gradients": weights.sum(axis=0)}, found
 
 
 def main(output, *cases):
-    """Runs some cases, or all, on ``TF_CONFIG``'s workers, or on logical CPU devices."""
+    """Runs some or all cases, either as a worker of ``TF_CONFIG`` or on logical CPU devices."""
     if "TF_CONFIG" in os.environ:
         strategy = distribution.make_strategy("multi_worker")
     else:

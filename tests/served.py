@@ -1,11 +1,11 @@
-"""Run by ``test_saved_model.py`` in a process of its own: an exported model without this package.
+"""Runs an exported model without this package; ``test_saved_model.py`` starts it as a process.
 
 python tests/served.py SAVED_MODEL IMAGES.npz ANSWERS.npz
 """
 
 import sys
 
-# TF Text itself imports Keras.
+# TF Text itself imports Keras, so Keras cannot be excluded.
 sys.modules["align_keras"] = sys.modules["keras_hub"] = None
 
 import numpy as np
@@ -15,7 +15,7 @@ from tensorflow.python.framework import op_def_registry
 
 
 def ops_of(path):
-    """The names of all ops in a SavedModel."""
+    """Returns the names of all ops in a SavedModel."""
     saved_model = saved_model_pb2.SavedModel()
     with open(f"{path}/saved_model.pb", "rb") as file:
         saved_model.ParseFromString(file.read())
@@ -27,7 +27,7 @@ def ops_of(path):
 
 def main(path, inputs, answers):
     ops = ops_of(path)
-    # Before TF Text registers its own.
+    # This is checked before TF Text registers its own ops.
     foreign = [op for op in ops if op_def_registry.get(op) is None]
     import tensorflow_text  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""Short runs for tests of several files: by the library or as a command."""
+"""Short runs for tests of several files, by the library or as a command."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from experiments import PRETRAINING
 
 
 def settings_of(scene_shards, workdir, **options):
-    """Four steps of a model of two layers, for a test that uses ``tiny_preset``."""
+    """Returns settings for four steps of a two-layer model; the test must use ``tiny_preset``."""
     shards = [",".join(paths) for paths in scene_shards]
     options = {
         "train_data": shards[0],
@@ -31,14 +31,14 @@ def settings_of(scene_shards, workdir, **options):
 
 
 def users_environment(**variables):
-    """As a user has it: the tests set TensorFlow's log level for themselves."""
+    """Returns the environment of a user, without the log level of TensorFlow that the tests set."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     return environment
 
 
 def run_recipe(name, *arguments):
-    """Runs a recipe in a process of its own, as a user does."""
+    """Runs a recipe in its own process, as a user does."""
     return subprocess.run(
         [sys.executable, f"recipes/{name}", *arguments],
         cwd=ROOT,

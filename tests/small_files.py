@@ -1,4 +1,4 @@
-"""A disk that is full, for this process: files may not become larger than a limit."""
+"""Simulates a full disk for this process: files may not become larger than a limit."""
 
 import contextlib
 import resource
@@ -6,7 +6,7 @@ import resource
 
 @contextlib.contextmanager
 def small_files(limit=1 << 16):
-    """Within, what writes beyond ``limit`` bytes of a file fails, also inside libraries."""
+    """Inside the block, writing more than ``limit`` bytes to a file fails, also in libraries."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:

@@ -1,4 +1,4 @@
-"""A small local set in TFDS's own layout; what imports it is skipped without TFDS."""
+"""A small local set in TFDS's own layout; modules that import it are skipped without TFDS."""
 
 import pytest
 import tensorflow as tf
@@ -9,7 +9,7 @@ tfds = pytest.importorskip("tensorflow_datasets", reason="needs align-keras[tfds
 
 
 def write_tfds_set(directory, shards):
-    """Lays shards out as coco_captions is, each image with two captions; returns its folder."""
+    """Writes shards in the layout of coco_captions, two captions per image; returns the folder."""
     folder = directory / "scenes" / "1.0.0"
     folder.mkdir(parents=True)
     features = tfds.features.FeaturesDict(

@@ -1,9 +1,9 @@
-"""Sizes of towers for tests: most of a short run goes into tracing."""
+"""Sizes of towers for tests; they are tiny because tracing takes most of a short run."""
 
 from align_keras.models import presets
 
-#: Arguments of a keras-hub EfficientNetBackbone of one block, with all that a block can have: an
-#: expansion, squeeze-and-excitation and a residual.
+#: Arguments of a keras-hub EfficientNetBackbone with one block that has all parts: an expansion,
+#: squeeze-and-excitation and a residual.
 TINY_EFFICIENTNET = {
     "stackwise_width_coefficients": [1.0],
     "stackwise_depth_coefficients": [1.0],
@@ -20,8 +20,8 @@ TINY_EFFICIENTNET = {
 }
 
 
-#: The same of three blocks, for what looks at several: without an expansion, without a residual and
-#: with both; of two types.
+#: The same with three blocks of two types, for tests that need several: without an expansion,
+#: without a residual, and with both.
 THREE_BLOCKS = TINY_EFFICIENTNET | {
     "stackwise_width_coefficients": [1.0] * 2,
     "stackwise_depth_coefficients": [1.0] * 2,
@@ -39,7 +39,7 @@ THREE_BLOCKS = TINY_EFFICIENTNET | {
 
 
 def add_tiny_preset(patch):
-    """Adds a size ``tiny`` to those of ``pretrain.py``; ``patch`` is pytest's ``monkeypatch``."""
+    """Adds a size ``tiny`` to those of ``pretrain.py``; ``patch`` is a ``monkeypatch``."""
     scale = {"width_coefficient": 1.0, "depth_coefficient": 1.0, "dropout": 0.1}
     tower = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 32}
     tables = {

@@ -1,10 +1,10 @@
-"""A stand-in for the modules of Weights & Biases and Trackio, which keeps what it is told."""
+"""A stand-in for the modules of Weights & Biases and Trackio that records what it receives."""
 
 import types
 
 
 class TrackerModule(types.ModuleType):
-    """To put into ``sys.modules``."""
+    """A module to put into ``sys.modules``."""
 
     def __init__(self, name):
         super().__init__(name)

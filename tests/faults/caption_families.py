@@ -1,4 +1,4 @@
-"""Captions of any text: judged by the rules, packed, tokenised, embedded; and searched for."""
+"""Tests captions of any text in filtering, packing, tokenizing, embedding and searching."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ _PAPER = filters.Rules().but(("small_image", "elongated_image"))
 
 
 class Captions(Family):
-    """Rows with one caption or a list; all are packed or counted under a reason."""
+    """Rows with one caption or a list of captions; each is packed or counted under a reason."""
 
     name, share, batch = "captions", 0.08, 100
 
@@ -34,7 +34,7 @@ class Captions(Family):
         return odd_text(rng) if rng.uniform() < 0.8 else odd_value(rng)
 
     def run(self, cases):
-        # Megabytes of text are a file; a row of a table holds one caption.
+        # Some texts have megabytes; a row of a table holds one caption.
         rows = [{"image": f"{n % 8}.jpg", "caption": case} for n, case in enumerate(cases)]
         rows.append({"image": "0.jpg", "caption": "a sound row of six words"})
         table = self.folder / "table.jsonl"
@@ -56,13 +56,14 @@ class Captions(Family):
         ids = self.model.preprocessor.tokenize(tf.constant(packed))["token_ids"].numpy()
         assert ids.min() >= 0 and ids.max() < len(self.model.preprocessor.vocabulary)
         assert np.isfinite(self.model.encode_texts(texts)).all()
-        # Lists and empty values are several pairs or none: what matters is that all are counted.
+        # A list or an empty value can give several pairs or none; the test checks that all are
+        # counted.
         kept = min(len(packed) - 1, len(cases))
         return ["sound"] * kept + ["skipped"] * (len(cases) - kept)
 
 
 class Sentences(Family):
-    """What is typed into a search."""
+    """Texts that a user might type into a search."""
 
     name, share, batch = "sentences", 0.05, 100
 

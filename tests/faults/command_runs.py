@@ -1,4 +1,4 @@
-"""Commands as processes of a ``ForkServer``: their data, and what they leave."""
+"""Runs commands as processes of a ``ForkServer``: their data and their output."""
 
 import atexit
 import functools
@@ -8,13 +8,13 @@ import time
 from fork_server import ForkServer
 from harness import MODULES, SEED
 
-#: Seconds until a command counts as hanging: a busy machine makes ten of one.
+#: Seconds after which a command counts as hanging; on a busy machine, a second can become ten.
 LIMIT = 600
 
 
 @functools.cache
 def shared_server():
-    """The server of all tests of this process."""
+    """Returns the server that all tests of this process share."""
     others = ("commands", "digests", "lost_run", "harness", "planted_families")
     server = ForkServer([*others, *MODULES])
     atexit.register(server.close)
@@ -22,7 +22,7 @@ def shared_server():
 
 
 def shared_material(server, tmp_path_factory):
-    """A folder with the data that ``commands`` run on, made once for all tests of this process."""
+    """Returns a folder with the data of ``commands``, made once for all tests of this process."""
     folder = tmp_path_factory.getbasetemp() / "material"
     if not folder.exists():
         folder.mkdir()
@@ -34,7 +34,7 @@ def shared_material(server, tmp_path_factory):
 
 @functools.cache
 def undisturbed(server, name, material):
-    """The digest of a command's run that nothing happens to, and its seconds; run once."""
+    """Returns the digest and the seconds of an undisturbed run, which is made only once."""
     workdir = material.with_name(f"undisturbed-{name}")
     output = workdir.with_suffix(".txt")
     began = time.monotonic()
@@ -45,7 +45,7 @@ def undisturbed(server, name, material):
 
 
 def left_by(server, workdir):
-    """A digest of what a finished command left."""
+    """Returns a digest of the files that a finished command left."""
     output = workdir.with_suffix(".json")
     printed = workdir.with_suffix(".digest.txt")
     process = server.start("digests:digest", str(workdir), str(output), output=printed)
@@ -54,6 +54,6 @@ def left_by(server, workdir):
 
 
 def assert_same(expected, found):
-    """Compares two digests."""
+    """Asserts that two digests are equal."""
     differs = [key for key in {*expected, *found} if expected.get(key) != found.get(key)]
     assert not differs, f"seed {SEED}: {sorted(differs)[:20]}"

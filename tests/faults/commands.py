@@ -1,7 +1,8 @@
-"""The commands that are killed, on small data, as functions of a process of their own.
+"""The commands that are killed, on small data, each as a function that runs in its own process.
 
-Each runs the command's ``main`` by ``runs/command.py``, as the recipe does, with settings that make
-it short. ``moment`` says where in its work the process signals itself; empty leaves it alone.
+Each function runs the command's ``main`` with ``runs/command.py``, as the recipe does, with
+settings that make it short. ``moment`` is the place in its work at which the process sends itself a
+signal; if it is empty, the process is left alone.
 """
 
 import functools
@@ -28,7 +29,7 @@ from align_keras.runs import checkpoints, classification, command, log, pretrain
 from align_keras.runs.classification_settings import Phase
 from align_keras.search import indexing
 
-#: Functions within which processes signal themselves, as ``module or class`` and name.
+#: Functions in which processes signal themselves: a module or class, and a name.
 CALLS = {
     "the beginning": (checkpoints.RunCheckpoints, "restore"),
     "a step": (log.TrainingLog, "on_train_batch_end"),
@@ -53,7 +54,7 @@ RECIPES = {
 
 
 def make_material(folder):
-    """Scenes as shards, as folders of classes and as a table; a model to start from."""
+    """Makes scenes as shards, as folders of classes and as a table, and a model to start from."""
     folder = Path(folder)
     train, held_out = scenes.write_scenes(folder, num_train=120, num_eval=30, shard_size=10)
     rows = []
@@ -79,9 +80,9 @@ def make_material(folder):
 
 
 def run(name, material, workdir, moment=None, limit=0):
-    """Runs a command; the same again goes on where it was cut off.
+    """Runs a command; a second run with the same arguments continues an interrupted one.
 
-    With a limit no file may have more bytes, as on a full disk.
+    With a limit, no file may have more bytes, as on a full disk.
     """
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -94,9 +95,9 @@ def run(name, material, workdir, moment=None, limit=0):
 
 
 def make_quick(patch):
-    """What takes long and is not to survive anything: most of a short run is tracing graphs."""
+    """Replaces slow functions whose work is not under test, and adds a tiny model."""
     add_tiny_preset(patch)
-    # Commits after every batch: there are few images.
+    # Commits after every batch, because there are only a few images.
     patch.setattr(indexing, "_COMMIT_SECONDS", 0.0)
     patch.setattr(figures, "save", save_nothing)
 
@@ -105,7 +106,7 @@ def make_quick(patch):
         return tf.cast(pixels, tf.uint8)
 
     def augment(self, image, seed, *_):
-        # Of the seed, which says where in the data a run is.
+        # The pixels depend on the seed, which depends on the position of the run in the data.
         pixels = tf.cast(decode(self, image), tf.float32)
         return tf.cast(pixels * tf.random.stateless_uniform([], seed), tf.uint8)
 
@@ -121,9 +122,9 @@ def save_nothing(_, path):
 
 
 def signal_within(patch, call, number, delay=0.0, sent=signal.SIGKILL):
-    """The process signals itself ``delay`` seconds after a function's n-th call began.
+    """Makes the process signal itself ``delay`` seconds after the n-th call of a function began.
 
-    It prints when it did.
+    The process prints the time of the signal.
     """
     owner, name = CALLS[call]
     original, left = getattr(owner, name), [number]
@@ -209,7 +210,7 @@ def _prepare_data(material, workdir):
         try:
             recipe["main"](settings)
         except InputError as error:
-            # A set that is whole is never written over: the command is done.
+            # A complete set is never overwritten, so the command has finished.
             if not error.problem.endswith("already exists"):
                 raise
 
@@ -217,7 +218,7 @@ def _prepare_data(material, workdir):
 
 
 def _pretrain_as_worker(material, workdir):
-    """With ``TF_CONFIG``: as one of several workers. Enough steps to be stopped in."""
+    """Trains as a worker of ``TF_CONFIG``; there are enough steps to interrupt the run."""
     options = {"strategy": "multi_worker", "checkpoint_every": 4, "eval_every": 20}
     options["log_every"] = int(os.environ.get("LOG_EVERY", "1"))
     return _pretrain(material, workdir, steps=30, **options)

@@ -1,4 +1,4 @@
-"""What a command leaves, as digests by name."""
+"""Digests of the files that a command left, by name."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from align_keras import checksums
 
-#: What tells of times, and of the process and the place, not of the work.
+#: Values that depend on the time, the process or the folder instead of the work.
 _NOT_COMPARED = (
     *(
         "seconds",
@@ -20,21 +20,21 @@ _NOT_COMPARED = (
     ),
     *("date_saved", "workdir"),
 )
-# Pictures and model cards show times too; archives hold them. TensorBoard's files are a log of each
-# process.
+# Pictures and model cards contain times, and archives do too. TensorBoard's files are logs of
+# single processes.
 _LEFT_OUT = (".png", ".html", ".keras", "README.md")
 _FOLDERS_LEFT_OUT = {"logs", "checkpoints", "newest", "best"}
 
 
 def digest(folder, output):
-    """Writes a digest of all that a finished command left, by name, as JSON to ``output``."""
+    """Writes digests of all files that a finished command left, by name, to ``output`` (JSON)."""
     folder, found = Path(folder), {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = str(path.relative_to(folder))
         if _FOLDERS_LEFT_OUT & set(path.relative_to(folder).parts) or name.endswith(_LEFT_OUT):
             continue
         if path.name.endswith(checksums.NAME):
-            # It has those of files that hold times.
+            # This file has checksums of files that contain times.
             assert not list(checksums.faults(path)), path
         elif path.name == "log.jsonl":
             found[name] = _log(path)
@@ -73,7 +73,7 @@ def _checkpoint(newest, name):
     return {
         f"{name}/{key}": _hash(reader.get_tensor(key).tobytes())
         for key in reader.get_variable_to_shape_map()
-        # Clocks, and the object graph, which is text.
+        # Clocks, and the object graph, which is text, are left out.
         if not key.startswith(("seconds", "timed_pairs", "_CHECKPOINTABLE", "save_counter"))
     }
 
@@ -83,7 +83,7 @@ def _log(path):
     for text in path.read_text().splitlines():
         try:
             line = json.loads(text)
-        except ValueError:  # cut off by a kill
+        except ValueError:  # the line was cut off by a kill
             continue
         lines[f"{line['kind']} {line['step']}"] = _without_clocks(line)
     return dict(sorted(lines.items()))

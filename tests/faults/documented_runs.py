@@ -1,4 +1,4 @@
-"""What documented commands and examples run on, and how: functions of a process of their own."""
+"""Runs documented commands and examples on small data, each as a function in its own process."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from in_process import run_recipe_plainly
 from PIL import Image
 
-#: What makes a command short; the last of two flags counts.
+#: Flags that make a command short; if a flag is given twice, the last one counts.
 SHORT = {
     "pretrain.py": "--steps=4 --warmup-steps=1 --batch-size=16 --eval-every=4 --log-every=2 "
     "--checkpoint-every=4",
@@ -25,7 +25,7 @@ SHORT = {
 
 
 def make_folder(material, folder):
-    """The files that the pages name, from the scenes of ``commands.make_material``."""
+    """Makes the files that the pages name, from the scenes of ``commands.make_material``."""
     photos = folder / "PHOTOS"
     shutil.copytree(material / "photos", photos)
     rows = [json.loads(line) for line in (photos / "pairs.jsonl").read_text().splitlines()]
@@ -59,7 +59,7 @@ def make_folder(material, folder):
 
 
 def write_table(path, rows):
-    """Writes rows as CSV."""
+    """Writes rows as a CSV file."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()

@@ -1,7 +1,7 @@
-"""Processes forked from one that has TensorFlow imported and has not started it.
+"""Forks processes from one that has imported TensorFlow but has not run any of its operations.
 
-Importing takes seconds, forking milliseconds. TensorFlow's threads begin with its first operation,
-and threads do not survive a fork: the server imports modules and runs nothing.
+An import takes seconds, but a fork takes milliseconds. TensorFlow starts threads at its first
+operation, and threads do not survive a fork, so the server only imports modules.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ import traceback
 from pathlib import Path
 
 HERE = Path(__file__).parent
-#: Seconds between two looks at a process.
+#: Seconds between two checks of a process.
 POLL = 0.02
 
 
 class ForkServer:
-    """A process that imports modules and then forks on request; used by one thread.
+    """A process that imports modules and then forks on request; only one thread may use it.
 
     Args:
-        modules: that it imports, from ``tests/``, ``tests/faults/`` or elsewhere.
-        before: words of a command that the server runs under, such as ``ip netns exec NAME``.
+        modules: modules to import, from ``tests/``, ``tests/faults/`` or elsewhere.
+        before: the beginning of the server's command line, such as ``ip netns exec NAME``.
     """
 
     def __init__(self, modules, before=()):
@@ -48,19 +48,19 @@ class ForkServer:
             raise RuntimeError("the server of processes did not start")
 
     def start(self, function, *arguments, output, environment=None):
-        """Runs ``module:function`` in a process of its own; returns a ``Forked``.
+        """Runs ``module:function`` in its own process; returns a ``Forked``.
 
         Args:
-            function: where it is.
-            *arguments: what JSON can carry.
-            output: file to which its standard output and errors are appended.
-            environment: variables to set in it.
+            function: module and name of the function.
+            *arguments: values that JSON can represent.
+            output: file to which standard output and standard error are appended.
+            environment: environment variables to set in the process.
         """
         request = {"function": function, "arguments": arguments, "output": str(output)}
         return Forked(self, self.ask(request | {"environment": environment or {}}))
 
     def ask(self, request):
-        """The answer of the server to a request."""
+        """Returns the server's answer to a request."""
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         return self._answer()
@@ -76,12 +76,12 @@ class ForkServer:
 
 
 class Forked:
-    """A process of a ``ForkServer``, in a session of its own.
+    """A process of a ``ForkServer``, in its own session.
 
     Attributes:
-        status: its exit code, below 0 the signal that ended it; None while it runs.
-        peak: MiB that it had resident at most; of an ended process.
-        ended_by: ``hang`` or ``memory`` if ``wait`` ended it, else empty.
+        status: the exit code; below 0, the signal that ended the process; None while it runs.
+        peak: peak resident memory in MiB, once the process has ended.
+        ended_by: ``hang`` or ``memory`` if ``wait`` ended the process, otherwise empty.
     """
 
     def __init__(self, server, pid):
@@ -93,25 +93,25 @@ class Forked:
         self.ended_by = ""
 
     def poll(self):
-        """Whether it has ended."""
+        """Returns whether the process has ended."""
         if self.status is None and (ended := self._server.ask({"pid": self.pid})):
             self.status, self.peak = ended["status"], ended["peak"]
         return self.status is not None
 
     def signal(self, number):
-        """Sends a signal, unless the process has ended."""
+        """Sends a signal unless the process has ended."""
         if not self.poll():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def kill(self):
-        """Kills it and waits for its end."""
+        """Kills the process and waits for its end."""
         self.signal(signal.SIGKILL)
         while not self.poll():
             time.sleep(POLL)
 
     def resident(self):
-        """MiB that it has resident."""
+        """Returns the resident memory of the process in MiB."""
         try:
             pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         except (OSError, IndexError):
@@ -119,18 +119,18 @@ class Forked:
         return pages * resource.getpagesize() / 2**20
 
     def wait(self, timeout, most_memory=float("inf")):
-        """Waits for its end; ends it after ``timeout`` seconds or above so many MiB."""
+        """Waits until the process ends; kills it after the timeout or above ``most_memory`` MiB."""
         until = time.monotonic() + timeout
         while not self.poll():
             self.wait_a_moment(until, most_memory)
         return self.status
 
     def wait_a_moment(self, until, most_memory):
-        """Sleeps shortly; ends the process if it is past ``until`` or above so many MiB."""
+        """Sleeps briefly; kills the process if it is past ``until`` or needs too much memory."""
         over = self.resident() > most_memory
         if over or time.monotonic() > until:
             self.ended_by = "memory" if over else "hang"
-            # Prints where each thread is.
+            # This signal prints the stack of each thread.
             self.signal(signal.SIGABRT)
             time.sleep(0.2)
             self.kill()
@@ -141,9 +141,9 @@ class Forked:
 
 
 def serve(modules):
-    """Imports, then forks and reports until its standard input ends."""
+    """Imports the modules, then forks and reports until standard input ends."""
     answers = os.dup(1)
-    os.dup2(2, 1)  # what modules print is no answer
+    os.dup2(2, 1)  # text that modules print is not an answer
     for name in ("conftest", *modules):
         importlib.import_module(name)
 

@@ -1,8 +1,8 @@
-"""What the families of damage have in common: cases by number, processes that run them, a verdict.
+"""The common part of all families of damage: numbered cases, processes that run them, and verdicts.
 
-A case follows from the seed, its family and its number alone. Cases run in batches in a process of
-their own, which reports after each batch. Where it ends, hangs or takes too much memory, the batch
-is halved until the case is found. One case by itself, in this process:
+A case depends only on the seed, its family and its number. Cases run in batches in a separate
+process, which reports after each batch. If the process ends, hangs or takes too much memory, the
+batch is halved until the case is found. This command runs one case by itself, in its own process:
 
     PYTHONPATH=.:recipes:tests:tests/faults python -m harness FAMILY SEED NUMBER
 """
@@ -23,13 +23,13 @@ from pathlib import Path
 import numpy as np
 
 SEED = int(os.environ.get("SEED") or 0)
-#: ``make test-faults CASES=...``: over all families.
+#: Number of cases over all families: ``make test-faults CASES=...``.
 CASES = int(os.environ.get("CASES") or 10_000)
-#: What may come of a case.
+#: The possible outcomes of a case.
 OUTCOMES = ("sound", "skipped", "refused")
-#: After so many faults a family is not searched further.
+#: After this number of faults, the search stops for a family.
 MOST_FAULTS = 5
-# Modules with families, each with a tuple FAMILIES.
+# Modules with families; each has a tuple FAMILIES.
 MODULES = (
     "record_families",
     "image_families",
@@ -42,14 +42,14 @@ MODULES = (
 
 
 class Family:
-    """Cases of one kind, and what they are put through.
+    """Cases of one kind and the code that they test.
 
     Attributes:
-        name: such as ``images: PNG``.
-        share: of all cases.
-        batch: cases that run together.
-        seconds: that a batch may take.
-        memory: MiB that the process may have resident.
+        name: name, such as ``images: PNG``.
+        share: share of all cases.
+        batch: number of cases that run together.
+        seconds: time limit for a batch, in seconds.
+        memory: limit for the resident memory of the process, in MiB.
     """
 
     name = ""
@@ -59,23 +59,23 @@ class Family:
     memory = 1_500.0
 
     def prepare(self, folder):
-        """Makes what all cases need; ``folder`` is this process's own."""
+        """Makes the data that all cases need; ``folder`` belongs to this process only."""
 
     def make_case(self, rng):
-        """A case, from a NumPy generator; the same in every process."""
+        """Returns a case, drawn with a NumPy generator; it is the same in every process."""
         raise NotImplementedError
 
     def run(self, cases):
-        """Puts cases through; the outcome of each. An error that it raises is a fault."""
+        """Tests cases and returns the outcome of each. If it raises an error, that is a fault."""
         raise NotImplementedError
 
     def case(self, seed, number):
-        """The case of a number."""
+        """Returns the case with this number."""
         return self.make_case(np.random.default_rng([seed, zlib.crc32(self.name.encode()), number]))
 
 
 def families(modules=MODULES):
-    """All families by name, or those of some modules."""
+    """Returns all families, or those of the given modules, by name."""
     found = [family for name in modules for family in importlib.import_module(name).FAMILIES]
     return {family.name: family for family in found}
 
@@ -103,9 +103,9 @@ def run_cases(module, name, seed, first, stop, batch, folder, report):
 
 
 def run_batch(family, seed, start, end, tell):
-    """Outcomes and faults of a batch; where it raises, of its cases one by one.
+    """Returns the outcomes and faults of a batch; if the batch raises, runs its halves separately.
 
-    ``tell({})`` says that the process is alive.
+    ``tell({})`` reports that the process is alive.
     """
     tell({})
     cases = [family.case(seed, number) for number in range(start, end)]
@@ -126,7 +126,7 @@ def run_batch(family, seed, start, end, tell):
 
 
 def describe(error):
-    """An error in a line: what it says, and where in the package it was raised."""
+    """Describes an error in one line: its message and its place in the package."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "align_keras/" in frame.filename] or frames
     place = f"{own[-1].filename.split('align_keras/')[-1]}:{own[-1].lineno}"
@@ -138,19 +138,19 @@ def describe(error):
 
 @dataclasses.dataclass
 class Result:
-    """What came of a family's cases."""
+    """The results of a family's cases."""
 
     cases: int = 0
     outcomes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     faults: list = dataclasses.field(default_factory=list)
-    """Numbers of cases with what happened."""
+    """Numbers of the cases at fault, each with a description."""
     seconds: float = 0.0
     peak: float = 0.0
-    """MiB resident at most."""
+    """Peak resident memory, in MiB."""
 
 
 class Search:
-    """Runs the cases of a family in processes of a ``ForkServer``; finds those at fault."""
+    """Runs the cases of a family in processes of a ``ForkServer`` and finds those at fault."""
 
     def __init__(self, server, family, folder, seed=SEED):
         self.server, self.family, self.folder, self.seed = server, family, Path(folder), seed
@@ -169,7 +169,7 @@ class Search:
             done, ending = self._process(first, stop, batch)
             if not ending:
                 return
-            # It ended within the batch after the last that it reported.
+            # The process ended within the batch after the last one that it reported.
             end = min(done + batch, stop)
             if end - done == 1:
                 self.result.faults.append([done, ending])
@@ -181,7 +181,7 @@ class Search:
             first = end
 
     def _process(self, first, stop, batch):
-        """Runs cases in a process; how many are done, and how it ended if not well."""
+        """Runs cases in a process; returns the number done and, if it failed, how it ended."""
         self._processes += 1
         name = re.sub(r"\W+", "-", f"{self.family.name} {self._processes}")
         work = self.folder / name
@@ -195,7 +195,7 @@ class Search:
         family, done, lines = self.family, first, 0
         until = time.monotonic() + 4 * family.seconds
         while not process.poll():
-            # The limit is for a batch: it starts from the beginning with every line.
+            # The limit is for one batch, so it starts again with every line.
             if report.exists() and (now := report.read_bytes().count(b"\n")) > lines:
                 lines, until = now, time.monotonic() + family.seconds
             process.wait_a_moment(until, family.memory)

@@ -1,4 +1,4 @@
-"""Images of five formats through packing, the training crop and an exported SavedModel."""
+"""Tests images of five formats in packing, the training crop and an exported SavedModel."""
 
 import struct
 import zlib
@@ -16,7 +16,7 @@ _SIDES = (0, 1, 255, 8_000, 20_000, 65_535, 2**31 - 1)
 
 
 class Images(Family):
-    """Files of one format: each is sound for all who read it, or skipped by all."""
+    """Files of one format; either every reader accepts the file, or every reader skips it."""
 
     share, batch, memory = 0.05, 100, 2_000.0
 
@@ -26,7 +26,7 @@ class Images(Family):
     def prepare(self, folder):
         model = materials.model(folder.parent)
         preprocessor = model.preprocessor
-        # Its functions need it alive.
+        # The SavedModel's functions work only while the object exists.
         self.saved = tf.saved_model.load(str(materials.saved_model(folder.parent) / "1"))
         signature = [tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int64)]
         self.crop = tf.function(
@@ -42,7 +42,7 @@ class Images(Family):
         return damaged(data, rng, sound=0.15)
 
     def with_size(self, data, rng):
-        """The file with other sides in its header, where its format has them."""
+        """Returns the file with other sizes in its header, if the format stores them."""
         width, height = choose(rng, _SIDES), choose(rng, _SIDES)
         if self.kind == "PNG":
             data[16:24] = struct.pack(">II", width, height)
@@ -57,7 +57,7 @@ class Images(Family):
 
     def run(self, cases):
         decodes = np.array([self.decodes(data) for data in cases])
-        # A crop of a JPEG reads less of it, and may find no fault.
+        # A crop reads only a part of a JPEG and may therefore find no fault.
         for data, decoded in zip(cases, decodes, strict=True):
             assert self.crops(data) or not decoded, "packing takes it, the training crop does not"
         found = self.saved.encode_image(tf.constant(cases))
@@ -68,20 +68,20 @@ class Images(Family):
         return np.where(valid, "sound", "skipped").tolist()
 
     def decodes(self, data):
-        """Whether packing decodes an image; what it then writes decodes in training."""
+        """Returns whether packing decodes an image; the packed image must decode in training."""
         size = encoding.image_size(data)
         try:
             jpeg = encoding.to_jpeg(data)
         except ImageFaultError as error:
             assert str(error) and "\n" not in str(error)
-            # It decodes, and is too long for a JPEG.
+            # The image can be decoded but is too long for a JPEG.
             return "of a JPEG" in str(error)
         assert size is None or min(size) > 0
         assert self.crops(jpeg), "what was packed does not decode in training"
         return True
 
     def crops(self, data):
-        """Whether the training crop decodes an image."""
+        """Returns whether the training crop decodes an image."""
         try:
             pixels = self.crop(tf.constant(data), tf.constant([0, 1], tf.int64)).numpy()
         except tf.errors.InvalidArgumentError:

@@ -1,4 +1,4 @@
-"""Files of an index: what they lead to is refused, or as it was."""
+"""Damages files of an index, which must then be refused or give the same answers."""
 
 import materials
 from harness import Family
@@ -29,7 +29,7 @@ class Indexes(Family):
         return name, damaged_json(data.decode(), rng) if is_json else damaged(data, rng)
 
     def ask(self, folder):
-        """All that can be had of an index: answers, names and thumbnails."""
+        """Returns all output of an index: answers, names and thumbnails."""
         index = ImageIndex(folder)
         search = ImageSearch(self.model, index)
         found = search.find(Query("a red ring"), len(index))
@@ -48,7 +48,7 @@ class Indexes(Family):
             return "refused"
         if repr(found) == repr(self.answers):
             return "sound"
-        # It opens, and answers otherwise: its checksums must find the damage.
+        # The index opens and gives other answers, so its checksums must find the damage.
         materials.check_reported(copy, case[0])
         return "refused"
 

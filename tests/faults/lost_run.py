@@ -1,4 +1,4 @@
-"""A short pretraining run that damages one of its shards after a step; ends as the command does."""
+"""Runs a short pretraining and damages some of its shards after a step."""
 
 import glob
 import os
@@ -10,7 +10,7 @@ from commands import make_quick
 from align_keras.runs import command, log, pretraining
 from align_keras.runs.pretraining_settings import PretrainSettings
 
-#: What becomes of some of the shards while a run reads them.
+#: Ways in which shards are damaged while a run reads them.
 DAMAGE = {
     "nothing": lambda shards: None,
     "deleted": lambda shards: [os.remove(shard) for shard in shards[:2]],
@@ -43,7 +43,7 @@ def run(workdir, pattern, damage, step, bound=0.01):
     )
 
     class Damaging(log.TrainingLog):
-        """Damages the shards once a step is done."""
+        """Damages the shards after the given step."""
 
         def on_train_batch_end(self, batch, logs=None):
             super().on_train_batch_end(batch, logs)

@@ -1,4 +1,4 @@
-"""What cases damage, made once in a folder that all processes of a session share."""
+"""Sound files that cases damage; all processes of a session share them."""
 
 import functools
 import io
@@ -17,7 +17,7 @@ from align_keras.search import indexing
 
 
 def made_once(function):
-    """The function makes a folder of its name in ``shared``; a finished one is taken as it is."""
+    """Lets a function make a folder of its own name in ``shared``, unless it already exists."""
 
     @functools.wraps(function)
     def make(shared):
@@ -33,39 +33,39 @@ def made_once(function):
 
 @made_once
 def material(shared, folder):
-    """Scenes as shards and photographs, and a preset: as of ``commands.make_material``."""
+    """Makes scenes as shards and photographs, and a preset, with ``commands.make_material``."""
     folder.mkdir(parents=True)
     make_material(folder)
 
 
 def model(shared):
-    """The dual encoder of the preset."""
+    """Loads the dual encoder of the preset."""
     return AlignDualEncoder.from_preset(str(material(shared) / "start" / "preset"))
 
 
 @made_once
 def saved_model(shared, folder):
-    """The model as a SavedModel, in a folder ``1`` as TensorFlow Serving has it."""
+    """Writes the model as a SavedModel into a folder ``1``, as TensorFlow Serving expects it."""
     model(shared).save(folder / "1")
 
 
 @made_once
 def image_index(shared, folder):
-    """An index of thirty photographs."""
+    """Builds an index of thirty photographs."""
     source = opening.open_images(material(shared) / "photos" / "test")
     indexing.build_index(model(shared), source, folder, thumbnail_size=32)
 
 
 @made_once
 def photos(shared, folder):
-    """Eight small JPEGs called by their numbers."""
+    """Writes eight small JPEG files that are named by numbers."""
     folder.mkdir(parents=True)
     for number in range(8):
         (folder / f"{number}.jpg").write_bytes(picture("JPEG", number))
 
 
 def picture(kind, seed, mode="RGB", **options):
-    """An encoded image of noise and areas, 20 to 60 pixels a side."""
+    """Returns an encoded image with noise and a plain area, 20 to 60 pixels per side."""
     rng = np.random.default_rng(seed)
     height, width = rng.integers(20, 60, 2)
     pixels = rng.integers(0, 256, (height, width, 4), "uint8")
@@ -76,7 +76,7 @@ def picture(kind, seed, mode="RGB", **options):
 
 
 def with_file(folder, work, name, data):
-    """A copy of a folder in ``work`` in which one file has other bytes; None: it is missing."""
+    """Copies a folder into ``work`` and gives one file other bytes; with None, removes the file."""
     copy = Path(work) / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy)
@@ -86,13 +86,13 @@ def with_file(folder, work, name, data):
 
 
 def files_of(folder):
-    """The names and bytes of all files of a folder, sorted."""
+    """Returns the names and bytes of all files in a folder, sorted."""
     paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     return [(str(path.relative_to(folder)), path.read_bytes()) for path in paths]
 
 
 def check_reported(folder, name):
-    """Asserts that the checksums of a folder name the file that is damaged."""
+    """Asserts that the checksums of a folder report the damaged file by name."""
     from align_keras import checksums
 
     try:

@@ -1,4 +1,4 @@
-"""Damage by a random generator: of bytes, of JSON and of text."""
+"""Random damage to bytes, JSON and text."""
 
 import json
 import struct
@@ -17,7 +17,7 @@ _PIECES += ("\udfff", "\u2028", "\x85", "\xa0", "漢字", "ไทย", "%s", "{}
 
 
 def choose(rng, values):
-    """One of some values."""
+    """Returns one of the given values."""
     return values[int(rng.integers(len(values)))]
 
 
@@ -63,7 +63,7 @@ def _repeat(data, rng):
 
 
 def _set_number(data, rng):
-    """Puts a number at a limit into the head, where sizes are, or elsewhere."""
+    """Writes a limit number into the header, where sizes are, or elsewhere."""
     near = min(len(data), 64) if rng.uniform() < 0.6 else len(data)
     place = int(rng.integers(near))
     number = struct.pack(choose(rng, "<>") + choose(rng, "IHB"), 0)
@@ -93,7 +93,7 @@ def _range(data, rng):
 
 
 def damaged(data, rng, sound=0.1):
-    """The bytes with one to three kinds of damage; unchanged with a probability of ``sound``."""
+    """Returns bytes with one to three kinds of damage, or unchanged by a chance of ``sound``."""
     data = bytearray(data)
     if rng.uniform() < sound:
         return bytes(data)
@@ -108,7 +108,7 @@ def damaged(data, rng, sound=0.1):
 
 
 def damaged_json(text, rng, sound=0.1):
-    """The bytes of a JSON text with other values, keys or depth, or damaged as bytes are."""
+    """Returns the bytes of a JSON text with other values, keys or depth, or with damaged bytes."""
     kind = rng.uniform()
     if kind < sound:
         return text.encode()
@@ -124,7 +124,7 @@ def damaged_json(text, rng, sound=0.1):
 
 
 def _with_odd_part(value, rng):
-    """The value with a change at a random place."""
+    """Returns the value with a change at a random place."""
     if not isinstance(value, dict | list) or not value or rng.uniform() < 0.2:
         return choose(rng, _ODD_VALUES)
     keys = list(value) if isinstance(value, dict) else range(len(value))
@@ -143,7 +143,7 @@ def _with_odd_part(value, rng):
 
 
 def odd_text(rng):
-    """Text that nobody means to write: any Unicode, control characters, surrogates, megabytes."""
+    """Returns unusual text: any Unicode, control characters, surrogates, or megabytes of text."""
     kind = rng.uniform()
     if kind < 0.02:
         return choose(rng, _PIECES) * int(1_000_000 // rng.integers(1, 20))
@@ -156,12 +156,12 @@ def odd_text(rng):
 
 
 def odd_value(rng):
-    """Any value of JSON."""
+    """Returns any JSON value."""
     return choose(rng, _ODD_VALUES) if rng.uniform() < 0.5 else odd_text(rng)
 
 
 def rows_of(rng, count):
-    """Rows of a table of captions, some of them odd."""
+    """Returns the rows of a table of captions; some values are odd."""
     rows = []
     for number in range(count):
         row = {"image": f"{number % 8}.jpg", "caption": f"a picture of number {number}"}

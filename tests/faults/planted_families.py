@@ -1,4 +1,4 @@
-"""Families with known faults, by which the harness itself is tested."""
+"""Families with known faults, which test the harness itself."""
 
 import os
 import time
@@ -7,7 +7,7 @@ from harness import Family
 
 
 class Planted(Family):
-    """Cases are their numbers, found again by a generator's draw; some of them are at fault."""
+    """Each case is its number; the cases in ``at_fault`` have a fault."""
 
     batch, seconds, memory = 8, 4.0, 1_500.0
 
@@ -15,7 +15,7 @@ class Planted(Family):
         self.name, self.at_fault, self.act = name, at_fault, act
 
     def case(self, seed, number):
-        """The number itself."""
+        """Returns the number itself."""
         return number
 
     def run(self, cases):

@@ -1,4 +1,4 @@
-"""Records under a right checksum, and shards of any bytes, through the whole pipeline."""
+"""Tests damaged records with correct checksums, and shards of any bytes, in the whole pipeline."""
 
 import struct
 from pathlib import Path
@@ -13,7 +13,7 @@ from align_keras.data import inspection, pipeline, records
 
 
 def framed(data):
-    """A record as TFRecord files hold it, with its checksums."""
+    """Returns a record in the format of TFRecord files, with its checksums."""
     length = struct.pack("<Q", len(data))
     return length + _checksum(length) + data + _checksum(data)
 
@@ -24,7 +24,7 @@ def _checksum(data):
 
 
 class Records(Family):
-    """Serialised examples, of which protobuf or what follows it refuses many."""
+    """Serialised examples; protobuf or later code refuses many of them."""
 
     name, share, batch = "records", 0.17, 127
 
@@ -32,7 +32,8 @@ class Records(Family):
         self.shard = str(folder / "records.tfrecord")
         preprocessor = materials.model(folder.parent).preprocessor
         self.sound = records.make_record(materials.picture("JPEG", 0), "a sound pair", "0")
-        # Read anew for every batch; a graph is traced once. A sound record is always among them.
+        # The file is read again for every batch, but the graph is traced only once. A sound record
+        # is always among the records.
         counts = {self.shard: self.batch + 1}
         self.evaluation = pipeline.evaluation_dataset(counts, preprocessor, self.batch + 1)
         self.training = pipeline.training_dataset(counts, preprocessor, self.batch + 1)
@@ -53,11 +54,11 @@ class Records(Family):
         padding = [self.sound] * (self.batch + 1 - len(cases))
         Path(self.shard).write_bytes(b"".join(map(framed, [*cases, *padding])))
         [batch] = self.evaluation
-        # Those that do not decode leave blanks at the end of their part of the batch.
+        # Records that do not decode leave blanks at the end of their part of the batch.
         valid = np.isin(np.arange(self.batch + 1), batch["positions"][batch["valid"]])
         assert valid[len(cases) :].all(), "a sound record is lost"
         lost = next(iter(self.training))["lost"].numpy() > 0
-        # Training decodes a window of a JPEG, and may find no fault where evaluation does.
+        # Training decodes only a part of a JPEG and may find no fault where evaluation finds one.
         counted, missing = int(lost.sum()), int((~valid).sum())
         least = sum(not self.is_pair(case) for case in cases)
         assert least <= counted <= missing, f"{counted} counted, not {least} .. {missing}"
@@ -68,7 +69,7 @@ class Records(Family):
         return np.where(valid[: len(cases)], "sound", "skipped").tolist()
 
     def is_pair(self, case):
-        """Whether a record is an example with an image and a caption."""
+        """Returns whether a record is an example with an image and a caption."""
         try:
             fields = records.parse_pair(case)
         except ValueError:
@@ -77,7 +78,7 @@ class Records(Family):
 
 
 class Shards(Family):
-    """Whole shards of any bytes: what is read, counted and indexed of them is the same number."""
+    """Shards of any bytes; reading, counting and indexing must find the same number of records."""
 
     name, share, batch = "shards", 0.05, 50
 

@@ -1,4 +1,4 @@
-"""Puts a shard of damaged records through everything that reads shards; prints what was counted.
+"""Reads a shard of damaged records with every reader of shards and prints the counts.
 
 python records_child.py SHARD OUTPUT
 """
@@ -24,7 +24,7 @@ BATCH = 50
 
 
 def main(shard, output):
-    """Everything that reads shards, each with its count of records."""
+    """Runs every reader of shards and counts its records."""
     counts = pipeline.shard_counts([shard])
     total = counts[shard]
     pieces = vocabulary.train_vocabulary(records.read_captions([shard], 1_000), 300)
@@ -41,7 +41,7 @@ def main(shard, output):
     captioned = sum(bool(example.captions) for example in open_examples(shard))
     figures = {
         "records": total,
-        # Of the epoch's whole batches.
+        # Only the full batches of the epoch are counted.
         "skipped in training": skipped,
         "valid in evaluation": valid,
         "usable in inspection": found.report()["usable"],
@@ -55,7 +55,7 @@ def main(shard, output):
 
 
 def labelled(shard):
-    """The images of an epoch of fine-tuning; or why there is none, as where a class is gone."""
+    """Returns the number of images in an epoch of fine-tuning, or the error as text."""
     try:
         images = LabelledImages("scenes", open_examples(shard), "", 0)
     except InputError as error:
@@ -65,7 +65,7 @@ def labelled(shard):
 
 
 def decodes(example):
-    """Whether an image would be indexed."""
+    """Returns whether an image would be indexed."""
     try:
         decoder.decode_pixels(example.read_image())
     except (ValueError, faults.ImageFaultError):

@@ -1,4 +1,4 @@
-"""The directory of a run: checkpoints, settings, lists of shards, log, vocabulary."""
+"""Damages the directory of a run: checkpoints, settings, lists of shards, log and vocabulary."""
 
 import json
 
@@ -20,7 +20,7 @@ from align_keras.runs.workdir import check_training_data, open_workdir
 
 
 def small_checkpoints(directory):
-    """A model of one layer and its checkpoints."""
+    """Returns a model of one layer and its checkpoints."""
     model = keras.Sequential([keras.layers.Dense(1, kernel_initializer="zeros")])
     model.build((None, 1))
     model.compile(Lamb(0.01))
@@ -29,18 +29,19 @@ def small_checkpoints(directory):
 
 @made_once
 def run_directory(shared, folder):
-    """Three checkpoints, whose only weight is their step, and the best."""
+    """Writes three checkpoints, whose only weight is their step, and the best one."""
     checkpoints = small_checkpoints(folder)
     for step in (1, 2, 3):
         checkpoints.count_steps(step)
         checkpoints.model.weights[0].assign([[float(step)]])
         checkpoints.save()
-        # The first one stays the best: what is newest and damaged is not there once more.
+        # The first checkpoint stays the best one, so there is no second copy of the newest
+        # checkpoint.
         checkpoints.save_if_best(1.0 / step)
 
 
 class Checkpoints(Family):
-    """One file of the newest checkpoint is damaged or gone: the run goes on at a sound one."""
+    """One file of the newest checkpoint is damaged or missing; the run continues at a sound one."""
 
     name, share, batch = "checkpoints: newest, best", 0.03, 10
 
@@ -76,7 +77,7 @@ class Checkpoints(Family):
 
 
 class RunFiles(Family):
-    """Files that a resumed run reads: damaged, each is named in one line or means the same."""
+    """Damaged files of a resumed run; each is reported in one line or has the same meaning."""
 
     name, share, batch = "settings and lists of a run", 0.04, 50
 

@@ -1,4 +1,4 @@
-"""Tables of four kinds, and tar files as img2dataset writes them."""
+"""Tests tables of four formats, and tar files in the format of img2dataset."""
 
 import csv
 import gzip
@@ -18,7 +18,7 @@ from align_keras.errors import InputError
 
 
 def outcome_of(read):
-    """``refused`` with one line, ``skipped`` if an example has a fault, else ``sound``."""
+    """Returns ``refused`` for an error, ``skipped`` for examples with faults, or ``sound``."""
     try:
         faults = read()
     except (InputError, OSError) as error:
@@ -29,7 +29,7 @@ def outcome_of(read):
 
 
 def faults_of(examples):
-    """How many examples have no usable caption or image; each says why in one line."""
+    """Counts the examples without a usable caption or image; each must have a one-line reason."""
     faults = 0
     for example in examples:
         if example.fault:
@@ -46,7 +46,7 @@ def faults_of(examples):
 
 
 class Tables(Family):
-    """Tables whose bytes or values are damaged: opened for packing, evaluation and search."""
+    """Tables with damaged bytes or values, opened for packing, evaluation and search."""
 
     share, batch = 0.04, 50
 
@@ -107,7 +107,8 @@ class Tables(Family):
             return faults_of(e for part in source.parts for e in source.read(part))
 
         outcome = outcome_of(pack)
-        # Evaluation refuses what packing leaves out; it must not take what packing refuses.
+        # Evaluation refuses examples that packing leaves out; it must not accept what packing
+        # refuses.
         evaluated = outcome_of(
             lambda: faults_of(opening.open_examples(str(table), images=str(self.photos)))
         )
@@ -115,12 +116,12 @@ class Tables(Family):
         return outcome
 
     def is_empty(self, table):
-        """Whether the table has no caption: then it may still be a table of images."""
+        """Returns whether the table has no captions; it may then still be a table of images."""
         return True
 
 
 class Tars(Family):
-    """Tar files: damaged bytes, odd names and headers, broken JSON of a sample."""
+    """Tar files with damaged bytes, odd names and headers, or broken JSON of a sample."""
 
     name, share, batch = "tars", 0.04, 50
 
@@ -144,7 +145,7 @@ class Tars(Family):
         return gzip.compress(data, mtime=0) if rng.uniform() < 0.1 else data
 
     def add(self, archive, name, data, rng):
-        """Adds a member, rarely an odd one."""
+        """Adds a member, which is rarely an odd one."""
         if rng.uniform() < 0.05:
             name = choose(rng, ("../" + name, "/" + name, "a/" * 40 + name, "", odd_text(rng)[:50]))
         member = tarfile.TarInfo(name)
@@ -154,7 +155,7 @@ class Tars(Family):
             member.linkname, member.size = "/etc/passwd", 0
         try:
             archive.addfile(member, io.BytesIO(data))
-        except ValueError:  # the format has no place for such a name
+        except ValueError:  # the format cannot store such a name
             archive.addfile(tarfile.TarInfo("other.txt"))
 
     def run(self, cases):

@@ -1,16 +1,16 @@
-"""Tables of figures: what the tests of this folder count is printed at the end, and kept."""
+"""Tables of the figures that the tests of this folder collect; they are printed at the end."""
 
 import datetime
 import os
 import platform
 from pathlib import Path
 
-#: File for the tables, in Markdown.
+#: Name of a file for the tables, in Markdown.
 FIGURES = os.environ.get("FIGURES", "")
 
 
 def add_row(record_property, name, **row):
-    """Adds a row to a table, by pytest's ``record_property`` of a test."""
+    """Adds a row to a table with pytest's ``record_property`` of a test."""
     record_property(f"table {name}", row)
 
 
@@ -31,7 +31,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def machine():
-    """The machine and the date of the figures."""
+    """Returns the machine and the date of the figures."""
     model = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -41,7 +41,7 @@ def machine():
 
 
 def markdown(name, rows):
-    """A table, with the sums of its numbers where there are several rows."""
+    """Returns a table; if there are several rows, with the sums of the numbers."""
     names = list(dict.fromkeys(key for row in rows for key in row))
     lines = [names, ["---"] * len(names)]
     lines += [[show(row.get(key, "")) for key in names] for row in rows]
@@ -52,12 +52,12 @@ def markdown(name, rows):
 
 
 def show(value):
-    """A cell."""
+    """Returns the text of a cell."""
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def total(key, rows):
-    """The last cell of a column: its sum, or the largest where sums say nothing."""
+    """Returns the last cell of a column: the sum, or the maximum if a sum has no meaning."""
     values = [row.get(key, 0) for row in rows]
     if key == "seed" or not all(isinstance(value, int) for value in values):
         return "in all" if key == next(iter(rows[0])) else ""

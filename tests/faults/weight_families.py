@@ -1,4 +1,4 @@
-"""Presets, Hugging Face's checkpoints, and PyTorch's and safetensors' files of weights."""
+"""Damages presets, Hugging Face checkpoints, and weight files of PyTorch and safetensors."""
 
 import checkpoints as small_checkpoints
 import materials
@@ -15,7 +15,7 @@ from align_keras.runs.presets import load_model
 
 
 def damaged_file(rng, files):
-    """A file's name with other bytes; None: it is missing."""
+    """Returns the name of a file and its changed bytes, or None for a missing file."""
     name, data = choose(rng, files)
     if rng.uniform() < 0.03:
         return name, None
@@ -23,14 +23,14 @@ def damaged_file(rng, files):
 
 
 def one_line(error):
-    """``refused``, if an error is one line."""
+    """Returns ``refused`` if an error has one line."""
     text = str(error)
     assert text and "\n" not in text, f"not one line: {text!r}"
     return "refused"
 
 
 class Presets(Family):
-    """One file of a preset is damaged: it is refused, or the model is the same."""
+    """One file of a preset is damaged; the preset is refused, or the model is the same."""
 
     name, share, batch, seconds = "presets", 0.012, 10, 300.0
 
@@ -41,7 +41,7 @@ class Presets(Family):
         self.weights = self.of(materials.model(folder.parent))
 
     def of(self, model):
-        """All that a preset decides."""
+        """Returns everything that a preset determines."""
         weights = [value.tobytes() for value in model.get_weights()]
         return weights, model.preprocessor.get_config(), model.preprocessor.vocabulary
 
@@ -65,14 +65,14 @@ class Presets(Family):
 
 @made_once
 def hugging_face(shared, folder):
-    """A checkpoint in Hugging Face's layout."""
+    """Writes a checkpoint in Hugging Face's layout."""
     pieces = materials.model(shared).preprocessor.vocabulary
     small_checkpoints.small_model(pieces).export_to_transformers(folder)
-    (folder / "checksums.json").unlink()  # those of other programs have none
+    (folder / "checksums.json").unlink()  # checkpoints of other programs have no checksums
 
 
 class HuggingFace(Presets):
-    """One JSON file or the vocabulary of a checkpoint of another program is damaged."""
+    """A JSON file or the vocabulary of a checkpoint from another program is damaged."""
 
     name, share, batch, seconds = "checkpoints: Hugging Face", 0.008, 10, 300.0
 
@@ -92,7 +92,7 @@ class HuggingFace(Presets):
 
 
 class Tensors(Family):
-    """A file of weights is damaged. It has no checksum: numbers in it may change unseen."""
+    """A file of weights is damaged. It has no checksum, so changed numbers are not noticed."""
 
     share, batch = 0.03, 50
 
@@ -114,7 +114,7 @@ class Tensors(Family):
         self.data = self.file.read_bytes()
 
     def write_pytorch(self, tensors):
-        """As PyTorch does, by modules of its names."""
+        """Writes the file as PyTorch does, with modules that have PyTorch's names."""
         import sys
         from unittest import mock
 

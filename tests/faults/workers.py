@@ -1,4 +1,4 @@
-"""Two workers of one run, each a process of a ``ForkServer``."""
+"""Two workers of one run, each in its own process of a ``ForkServer``."""
 
 import json
 import time
@@ -7,15 +7,15 @@ from command_runs import LIMIT
 
 
 class Workers:
-    """Starts the same command as worker 0 and worker 1, and watches both.
+    """Starts the same command as worker 0 and as worker 1, and watches both.
 
     Args:
-        servers: that of each worker.
+        servers: the server of each worker.
         material: folder of the data.
-        workdir: of the run.
-        addresses: ``host:port`` of each.
-        moment: of ``commands.run``, for worker 1 alone.
-        variables: of the environment of worker 1 alone.
+        workdir: directory of the run.
+        addresses: ``host:port`` of each worker.
+        moment: ``moment`` of ``commands.run``, for worker 1 only.
+        variables: environment variables, for worker 1 only.
     """
 
     def __init__(self, servers, material, workdir, addresses, moment=None, **variables):
@@ -34,7 +34,7 @@ class Workers:
             self.processes.append(process)
 
     def wait_for_steps(self, steps):
-        """Waits until so many steps are in the log of worker 0."""
+        """Waits until the log of worker 0 has ``steps`` more lines."""
         log, until = self.workdir / "log.jsonl", time.monotonic() + LIMIT
         before = self.steps(log)
         while self.steps(log) < before + steps:
@@ -43,18 +43,18 @@ class Workers:
             time.sleep(0.02)
 
     def steps(self, log):
-        """Lines of the log."""
+        """Returns the number of lines in the log."""
         return log.read_bytes().count(b"\n") if log.exists() else 0
 
     def wait(self):
-        """The statuses of both, which must end in time."""
+        """Waits for both workers, which must end in time; returns their statuses."""
         return [process.wait(LIMIT) for process in self.processes]
 
     def last_line(self, place):
-        """The line that a worker ended with; TensorFlow may log after it."""
+        """Returns the error line with which a worker ended; TensorFlow may log after it."""
         lines = self.outputs[place].read_text(errors="replace").splitlines()
         return next((line for line in reversed(lines) if line.startswith("pretrain.py: ")), "")
 
     def printed(self):
-        """The last lines of both, for a failure."""
+        """Returns the last lines of both workers, for the message of a failed test."""
         return "\n---\n".join(path.read_text(errors="replace")[-1500:] for path in self.outputs)

@@ -112,9 +112,9 @@ def test_what_the_server_says_is_reported(rest_server, grpc_server):
         ask_rest(rest_server, "align", "other", BYTES)
     with pytest.raises(RuntimeError, match="no such signature"):
         ask_grpc(grpc_server, "align", "other", BYTES, "images")
-    with pytest.raises(RuntimeError, match="the answer is not TensorFlow Serving"):
+    with pytest.raises(RuntimeError, match="the answer is not from TensorFlow Serving"):
         ask_rest(rest_server, "align", "no_json", BYTES)
-    with pytest.raises(RuntimeError, match="the answer is not TensorFlow Serving"):
+    with pytest.raises(RuntimeError, match="the answer is not from TensorFlow Serving"):
         ask_rest(grpc_server, "align", "sizes", BYTES)
     with pytest.raises(RuntimeError, match="cannot be reached"):
         ask_rest("127.0.0.1:9", "align", "sizes", BYTES)

@@ -1,4 +1,4 @@
-"""Asks the page for tests of several files."""
+"""Sends requests to the search page, for tests of several files."""
 
 import base64
 import json
@@ -8,7 +8,7 @@ import urllib.request
 
 
 def ask(address, path, fields=None, body=None, kind="application/json", **headers):
-    """The status and the JSON of an answer."""
+    """Posts a request; returns the status and the JSON of the answer."""
     data = json.dumps(fields).encode() if body is None else body
     request = urllib.request.Request(
         address + path, data, {"Content-Type": kind, **headers}, method="POST"
@@ -35,7 +35,7 @@ def open_socket(address):
 
 
 def read_all(connection):
-    """What comes until the server hangs up."""
+    """Returns everything that the server sends before it closes the connection."""
     received = b""
     try:
         while part := connection.recv(1 << 16):
@@ -46,7 +46,7 @@ def read_all(connection):
 
 
 def exchange(address, sent):
-    """Sends bytes as they are; returns all that comes back."""
+    """Sends bytes unchanged; returns everything that the server sends back."""
     with open_socket(address) as connection:
         connection.sendall(sent)
         return read_all(connection)

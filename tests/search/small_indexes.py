@@ -1,4 +1,4 @@
-"""Builds indexes of folders for several test files."""
+"""Builds indexes of folders, for several test files."""
 
 import os
 
@@ -14,7 +14,7 @@ def build(model, photos, output, **options):
 
 
 def write_photos(folder, images):
-    """A folder of images with one below it, a damaged one, an empty one and others."""
+    """Writes a folder of images with a subfolder, a damaged file, an empty file and other files."""
     for number, data in enumerate(images):
         path = folder / ("more/deep" if number % 3 else "") / f"{number:02}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)

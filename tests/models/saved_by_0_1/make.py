@@ -1,4 +1,4 @@
-"""Writes ``files.zip``; run with the version of align_keras that the folder is named by."""
+"""Writes ``files.zip``; run it with the version of align_keras that the folder is named after."""
 
 import tempfile
 import zipfile
@@ -23,7 +23,7 @@ from align_keras import (
 ARCHIVE = Path(__file__).with_name("files.zip")
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "ring", "##s"]
 CAPTIONS = ["a red ring", "blue rings"]
-#: One block of each of keras-hub's kinds.
+#: One block of each kind that keras-hub has.
 EFFICIENTNET = {
     "stackwise_width_coefficients": [0.25] * 3,
     "stackwise_depth_coefficients": [1.0] * 3,
@@ -42,7 +42,7 @@ EFFICIENTNET = {
 
 
 def build(rng):
-    """A dual encoder of two tiny towers, with weights and statistics as after training."""
+    """Builds a dual encoder of two tiny towers, with weights and statistics as after training."""
     towers = (
         ImageEncoder(keras_hub.models.EfficientNetBackbone(**EFFICIENTNET), name="image_encoder"),
         TextEncoder(
@@ -58,7 +58,7 @@ def build(rng):
 
 
 def write(folder):
-    """Writes every kind of file, and what each must give, into a folder."""
+    """Writes every kind of file, and the expected values, into a folder."""
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(1)
     model = build(rng)

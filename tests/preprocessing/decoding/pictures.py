@@ -1,4 +1,4 @@
-"""Encoded pictures of every kind for tests of decoding, and Pillow's pixels of them."""
+"""Encoded pictures of every kind, for tests of decoding, and their pixels as Pillow reads them."""
 
 import io
 import struct
@@ -7,12 +7,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 _RNG = np.random.default_rng(0)
-#: Every opacity, and a width that fills no whole word of any number of bits.
+#: The image has every opacity, and its rows do not fill whole words for any number of bits.
 RGBA = Image.fromarray(_RNG.integers(0, 256, (29, 43, 4)).astype("uint8"), "RGBA")
 RGB = RGBA.convert("RGB")
 GREY = RGB.convert("L")
 BLACK_AND_WHITE = RGB.convert("1")
-#: Full or no opacity: what GIF can tell.
+#: Every pixel is fully opaque or fully transparent, because GIF has no other opacities.
 CUT_OUT = Image.composite(RGBA, Image.new("RGBA", RGBA.size), Image.new("L", RGBA.size, 0))
 CUT_OUT.paste(RGB.crop((0, 0, 20, 20)).convert("RGBA"), (11, 5))
 
@@ -24,7 +24,7 @@ def encoded(picture, kind, **options):
 
 
 def exif(orientation, big_endian=False, kind="H", tags_before=1):
-    """EXIF with an orientation after other tags, as in a JPEG's segment."""
+    """Returns EXIF data with an orientation after other tags, as in a segment of a JPEG."""
     order = ">" if big_endian else "<"
     fields = [struct.pack(f"{order}HHII", 0x9000 + n, 4, 1, 7) for n in range(tags_before)]
     number = {"H": 3, "I": 4}[kind]
@@ -36,7 +36,7 @@ def exif(orientation, big_endian=False, kind="H", tags_before=1):
 
 
 def bitmap(rows, bits, compression=0, masks=b"", width=None, top_down=False):
-    """A BMP from its rows, arrays of bytes without padding; colours follow from their numbers."""
+    """Returns a BMP made from rows of bytes without padding; colours depend on their numbers."""
     height = len(rows)
     data = b"".join(bytes(row).ljust((len(row) + 3) // 4 * 4, b"\0") for row in rows)
     header = struct.pack(
@@ -53,7 +53,7 @@ def bitmap(rows, bits, compression=0, masks=b"", width=None, top_down=False):
 
 
 def pillow_pixels(data):
-    """What Pillow makes of a file: upright, on white."""
+    """Returns Pillow's pixels of a file: upright and on white."""
     with Image.open(io.BytesIO(data)) as opened:
         picture = ImageOps.exif_transpose(opened).convert("RGBA")
     white = Image.new("RGBA", picture.size, "white")
