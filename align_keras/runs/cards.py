@@ -201,7 +201,7 @@ def _vocabulary(settings: PretrainSettings, data: RunData) -> list[str]:
     if settings.model.model or settings.model.text_encoder:
         return []
     given = settings.data.vocabulary
-    what = f"of {public(given)}" if given else "from {public(given)}"
+    what = f"from {public(given)}" if given else "trained on the captions"
     return [f"{counted(len(data.preprocessor.vocabulary), 'word piece')}, {what}"]
 
 

@@ -45,8 +45,8 @@ def test_floats_of_0_to_255_are_one_line(call, tiny_model, pixels):
     with pytest.raises(InputError) as raised:
         call(tiny_model, pixels)
     assert re.fullmatch(
-        r"images: floats from (-0\.99\d|-1|0) to 255, but the model takes -1 to 1; give uint8 to "
-        "give uint8 images, which are scaled",
+        r"images: floats from (-0\.99\d|-1|0) to 255, but the model takes -1 to 1; give uint8 "
+        "images, which are scaled",
         str(raised.value),
     )
 

@@ -30,7 +30,7 @@ def test_a_run_is_evaluated_into_its_directory(tiny_run, scene_photos, tmp_path,
         (["--task=zero_shot:kinds", "--data={photos}", "--model=none"], "--model: none: no such"),
         (
             ["--task=zero_shot:kinds", "--data={photos}", "--model={photos}"],
-            "--model: {photos}: neither a run nor a preset: it has no config.json and no preset/;  "
+            "--model: {photos}: neither a run nor a preset: it has no config.json and no preset/; "
             "give the directory of a run, a preset, or hf://USER/MODEL",
         ),
         ([], "nothing to do; give one of --task, --suite and --compare"),

@@ -59,7 +59,7 @@ def test_a_torn_line_does_not_cost_the_next(tmp_path, capsys):
         training.step = step
         training.write("train", {"loss": float(step)})
     assert [line["loss"] for line in log_lines.read_log(tmp_path)] == [1.0, 2.0]
-    assert "1 of 3 lines left out" in capsys.readouterr().out
+    assert "skipped 1 of 3 lines" in capsys.readouterr().out
     assert path.read_bytes().count(b"\n") == 3
 
 
