@@ -134,8 +134,8 @@ def writing_into(folder: Given) -> Iterator[Path]:
         with full_disk.reported(folder):
             yield new
             names = files_below(new)
-            # Written first, so that a folder with only some new files is not taken for an intact
-            # one.
+            # This file is written first. Otherwise a folder with only some of the new files could
+            # be mistaken for an intact one.
             write(list_of(folder), _merged(folder, new))
             for name in names:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -108,7 +108,7 @@ def loss(pairs, replicas):
     ids = [tf.range(1, pairs + 1, dtype=tf.int64) + i for i in range(2)]
 
     def gather(value):
-        # Rows of other replicas, simulated by shifted copies of the own rows.
+        # Rows of other replicas, simulated by shifted copies of the rows of this replica.
         parts = [value, *[tf.roll(value, i, axis=0) for i in range(1, replicas)]]
         return tf.concat(parts, axis=0)
 

@@ -117,7 +117,7 @@ def main(settings):
     from align_keras.evaluation.tasks.evaluate import check_output, evaluate, make_task
     from align_keras.runs.presets import check_model, load_model
 
-    # Done before TensorFlow loads, so that missing files are reported at once.
+    # This runs before TensorFlow loads, so that missing files are reported at once.
     with concerning("task"):
         task = make_task(settings.task, vars(settings))
     with concerning("model"):

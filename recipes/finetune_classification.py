@@ -37,7 +37,7 @@ def main(settings):
     """Trains both phases, evaluates after each phase, and saves."""
     from align_keras.runs import inputs
 
-    # Done before TensorFlow loads, so that missing files are reported at once.
+    # This runs before TensorFlow loads, so that missing files are reported at once.
     inputs.check_classification(settings)
     align_keras.load()
     from align_keras.runs import classification

@@ -42,7 +42,7 @@ def main(settings):
     """Trains, evaluates and reports."""
     from align_keras.runs import inputs, tuning_length
 
-    # Done before TensorFlow loads, so that missing files are reported at once.
+    # This runs before TensorFlow loads, so that missing files are reported at once.
     inputs.check_pretraining(settings)
     given = experiments.given(sys.argv[1:])
     if "experiment" not in given:  # otherwise the experiment's batch size and steps are used

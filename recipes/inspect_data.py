@@ -46,7 +46,7 @@ def main(settings: InspectSettings) -> None:
 
     own = paths.file_name_of(paths.absolute(settings.data))
     output = settings.output or f"inspection/{own}"
-    # Done before TensorFlow loads, so that missing files are reported at once.
+    # This runs before TensorFlow loads, so that missing files are reported at once.
     with errors.concerning("data"):
         shards = records.find_shards(settings.data)
     if settings.training.vocabulary:

@@ -126,7 +126,7 @@ def main(settings: PrepareSettings) -> None:
     )
     rules = choose_rules(settings)
     columns = choose_columns(settings)
-    # Done before TensorFlow loads, so that missing files are reported at once.
+    # This runs before TensorFlow loads, so that missing files are reported at once.
     evaluation_images = open_evaluation_images(settings)
     if settings.near_duplicate_model:
         with errors.concerning("near_duplicate_model"):

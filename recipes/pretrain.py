@@ -30,7 +30,7 @@ def main(settings):
     """Trains, evaluates and reports."""
     from align_keras.runs import inputs
 
-    # Done before TensorFlow loads, so that missing files are reported at once.
+    # This runs before TensorFlow loads, so that missing files are reported at once.
     inputs.check_pretraining(settings)
     align_keras.load()
     from align_keras.runs import pretraining

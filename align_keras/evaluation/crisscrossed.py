@@ -61,7 +61,7 @@ def read_judgements(
     except (KeyError, TypeError, ValueError):
         raise InputError(
             f"it lacks the columns {first}, {second} and agg_score of Crisscrossed Captions, or "
-            f"one has no numbers; it has {', '.join(map(str, rows[0])) if rows else 'no row'}",
+            f"a column has no numbers; it has {', '.join(map(str, rows[0])) if rows else 'no row'}",
             place,
             "download it again",
         ) from None

@@ -17,7 +17,7 @@ DEFAULT_PROMPTS = ("a photo of a {}.",)
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """What is known about a data set."""
+    """The known properties of a data set."""
 
     tfds: str = ""
     """Name in TensorFlow Datasets; empty if it is not there."""
@@ -118,7 +118,7 @@ DATA_SETS = {
 
 
 def known(name: str) -> DataSet:
-    """What is known about a data set; an empty ``DataSet`` for other names."""
+    """The known properties of a data set; an empty ``DataSet`` for other names."""
     return DATA_SETS.get(name, DataSet())
 
 

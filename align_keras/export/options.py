@@ -12,7 +12,7 @@ from align_keras.wording import meant
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
-    """What to export; errors name the invalid field in ``setting``."""
+    """The parts and the format to export; errors name the invalid field in ``setting``."""
 
     format: str = "saved_model"
     """``saved_model``, ``onnx`` or ``litert``."""

@@ -37,7 +37,7 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What a run knows about the origin of its model; empty fields are unknown."""
+    """The origin of a model, as far as its run knows it; empty fields are unknown."""
 
     license: str = ""
     """A licence identifier of Hugging Face's hub, such as ``apache-2.0``."""

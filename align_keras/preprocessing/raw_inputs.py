@@ -109,7 +109,7 @@ def _prepare_image(image, index, preprocessor):
     try:
         if isinstance(image, bytes) or getattr(image, "dtype", None) == tf.string:
             return preprocessor.decode_centre_crop(image)
-        if hasattr(image, "convert"):  # an image of PIL
+        if hasattr(image, "convert"):  # a PIL image
             if image.mode[0] in "IF":
                 problem = f"more than 8 bits per pixel (mode {image.mode})"
                 raise ItemError(index, problem, place)

@@ -160,12 +160,12 @@ class StopOnSignal(keras.callbacks.Callback):
             self.model.exchanged = lambda: {STOP_REQUESTED: self._stop_requested.read_value()}
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Tells the other workers in the next step."""
+        """Sends a request to stop to the other workers, with the next step."""
         if self.workers > 1 and signals.stop_requested():
             self._stop_requested.assign(1.0)
 
     def defer(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Called first at the end of each step: after the first one there is something to save."""
+        """Defers signals after the first step, because from then on there is a state to save."""
         if not self.has_stepped:
             self.deferred.enter_context(signals.deferred())
             self.has_stepped = True

@@ -258,7 +258,7 @@ def read_header(directory: str | Path) -> Header:
 
 
 def _fault(header: Header) -> str | None:
-    """What is invalid in a header, or None."""
+    """The fault in a header, or None."""
     for field in dataclasses.fields(Header):
         value = getattr(header, field.name)
         kind = int if field.type is int else str

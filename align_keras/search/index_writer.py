@@ -89,8 +89,8 @@ class IndexWriter:
             raise InputError("another run is writing it", place, error.remedy) from None
         try:
             if self._restart:
-                # Written first: if the run is killed now, the remaining files are still recognised
-                # as parts of an index.
+                # This is written first: if the run is killed now, the remaining files are still
+                # recognised as parts of an index.
                 self._write_progress({})
                 for name in (image_index.HEADER, checksums.NAME, *_LISTS, *_GROWING):
                     (self.directory / name).unlink(missing_ok=True)

@@ -166,7 +166,7 @@ def _embed(
             part.embeddings.append(model.encode_images(np.stack(crops), batch_size, cropped=True))
             if not np.isfinite(part.embeddings[-1]).all():
                 raise InputError(
-                    "its embeddings are not finite; the model has diverged", setting="model"
+                    "the embeddings are not finite; the model has diverged", setting="model"
                 )
         if time.monotonic() - begun >= _COMMIT_SECONDS:
             commit()

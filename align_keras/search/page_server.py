@@ -132,7 +132,7 @@ class BoundedProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """The request is not HTTP; a hook of uvicorn. A response may already have begun."""
         if self.cycle is None or not self.cycle.response_started:
-            self._refuse(400, "Bad Request", "not a request of HTTP/1.1")
+            self._refuse(400, "Bad Request", "not an HTTP/1.1 request")
         else:
             self.transport.abort()
 

@@ -67,7 +67,7 @@ def measure_recall(
     right = [place_of.get(own.image_id) for own in captions]
     if None in right or set(right) != set(place_of.values()):
         raise InputError(
-            "its images are not those of the index",
+            "the images of the data are not those of the index",
             remedy="give the data that the index was made from",
         )
     queries = embedding.embed_texts(search.model, [own.caption for own in captions])

@@ -25,7 +25,7 @@ _ROOM_SECONDS, _PART_SECONDS, _BODY_SECONDS = 30, 10, 60
 
 
 class RequestError(InputError):
-    """What is wrong with a request, in one line, and the HTTP status of the response."""
+    """The fault in a request, in one line, and the HTTP status of the response."""
 
     def __init__(self, problem: str, status: int = 400) -> None:
         super().__init__(problem)

@@ -43,7 +43,7 @@ def test_recall_through_an_index_is_that_of_evaluation(tiny_model, scene_photos,
     narrow = measure_recall(search, captions, probes=1).metrics
     assert narrow["t2i_recall_at_10"] < expected["t2i_recall_at_10"]
     others = read_captions(examples.open_examples(str(table), "train"))
-    with pytest.raises(InputError, match="its images are not those of the index"):
+    with pytest.raises(InputError, match="the images of the data are not those of the index"):
         measure_recall(search, others)
 
 

@@ -25,7 +25,7 @@ _OWN_FIELDS = {"jpg", "txt", "key", "image_id"}
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Which columns or fields of a source hold what; part of a command's settings.
+    """The column or field for each kind of content in a source; part of a command's settings.
 
     Raises:
         InputError: if ``select`` or ``carry`` is invalid; the error names the setting.
@@ -185,7 +185,7 @@ def example_of(
 
     Args:
         fields: values by column or field name.
-        columns: which columns or fields hold what.
+        columns: the column or field for each kind of content.
         place: as in ``Example``. The same holds for ``key``, ``image_id``, ``load`` and ``fault``.
         key: see ``place``.
         image_id: see ``place``; characters that UTF-8 cannot hold are escaped.

@@ -131,7 +131,7 @@ def open_downloads(source: str, columns: Columns | None = None) -> ExampleSet:
     Args:
         source: ``tfds:NAME``, a folder written by img2dataset, or a pattern of its shards
             (``.tfrecord``, ``.tar`` or ``.parquet``).
-        columns: which fields hold what; by default ``Columns()``.
+        columns: the field for each kind of content; by default ``Columns()``.
 
     Raises:
         InputError: if the source is none of these.

@@ -31,7 +31,7 @@ class ShardExamples(ExampleSet):
 
     Args:
         files: paths of the files.
-        columns: which fields hold what; by default the fields that training reads.
+        columns: the field for each kind of content; by default the fields that training reads.
     """
 
     default_columns = PACKED

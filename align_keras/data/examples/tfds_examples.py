@@ -28,7 +28,7 @@ class TFDSExamples(ExampleSet):
         name: ``tfds:NAME`` with a name for ``tfds.builder``, or ``tfds:FOLDER`` with the folder of
             a prepared set. ``@SPLIT`` after either names a split.
         split: the split if ``name`` does not name one; empty for ``train``.
-        columns: which fields hold what; by default ``Columns()``.
+        columns: the field for each kind of content; by default ``Columns()``.
 
     Raises:
         InputError: if tensorflow-datasets is missing; if it has no such set or split, or cannot

@@ -98,7 +98,7 @@ def prepare(
 
 
 def _outcome(output: Output) -> str:
-    """What is left after a signal."""
+    """The result that a signal left, for the message."""
     if shard_sets.find_set(output.output):
         return "the shards are complete"
     return "nothing was written; run it again"
@@ -128,7 +128,7 @@ def open_pairs(
         captions: a table with one row per image.
         images: folder of the table's images; empty: the folder of the table.
         source: raw pairs to read instead of a table, as in ``opening.open_downloads``.
-        columns: which columns hold what; by default ``Columns()``.
+        columns: the column for each kind of content; by default ``Columns()``.
 
     Raises:
         InputError: if an argument is invalid; the error names it.
