@@ -9,9 +9,9 @@ import math
 
 BYTES = 4
 MIB = 1 << 20
-# Number of collectives in a step, one after another, besides the five of each batch norm: captions,
-# two of ids, own logits, weights of the gradient, powers, columns, gradients of the captions,
-# gradients, and losses.
+# Number of successive collectives in a step, without the five of each batch norm. They exchange the
+# captions, the ids (2), the own logits, the weights of the gradient, the powers, the columns, the
+# gradients of the captions, the gradients of the weights, and the losses.
 COLLECTIVES = 10
 _METRICS = 5
 

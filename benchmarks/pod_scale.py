@@ -95,7 +95,7 @@ def main(pairs, bandwidth, latency):
 
 def print_forms(pairs, sizes, numbers):
     """Prints the cost of each way to gather, by the number of replicas."""
-    print("\ngathered, MiB into a replica; of one device, MiB out of it:")
+    print("\nMiB that a replica receives to gather the rows; for one device, MiB that it sends:")
     print(f"{'replicas':>8}{'all_gather':>12}{'all_reduce':>12}{'one device':>13}")
     for replicas in numbers:
         found = [
