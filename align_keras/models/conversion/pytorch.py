@@ -114,7 +114,7 @@ class PyTorchFile:
             raise self._error(f"{name}: it reaches beyond the end of its storage")
         if math.prod(entry.shape) > max(entry.storage.count, _MAX_REPEATED):
             raise self._error(
-                f"{name}: it repeats its storage to {math.prod(entry.shape):,} numbers"
+                f"{name}: the tensor repeats its storage up to {math.prod(entry.shape):,} numbers"
             )
 
     def _check_format(self, head: bytes) -> None:

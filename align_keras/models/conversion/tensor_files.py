@@ -57,7 +57,8 @@ class SafetensorsFile:
 
     def read(self, name: str) -> np.ndarray:
         """The numbers of a tensor; bfloat16 as float32."""
-        # Opened anew each time: what was read of a mapped file stays in memory until it is closed.
+        # The file is opened for each tensor, because tensors of a mapped file stay in memory until
+        # the file is closed.
         with safetensors.safe_open(self.path, "np") as file:
             tensor = file.get_tensor(name)
         return tensor.astype("float32") if tensor.dtype == ml_dtypes.bfloat16 else tensor
