@@ -35,15 +35,17 @@ help:  ## This list.
 
 setup: $(READY)  ## Make .venv with the locked dependencies and this package.
 
+# setuptools warns of folders named like the package for every editable installation: ignored.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"make: Python {v[0]}.{v[1]} is not supported; name one of 3.11 to 3.13, as in make PYTHON=python3.12")'
+	@echo 'installing TensorFlow and the other dependencies into $(VENV): 3.6 GB, a few minutes'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-pretrain: $(READY)  ## Train the quickstart model on rendered scenes; about 7 minutes on 2 cores.
+pretrain: $(READY)  ## Train the quickstart model on rendered scenes; 7 to 15 minutes on 2 cores.
 	$(BIN)/python recipes/pretrain.py $(ARGS)
 
 test: $(READY)  ## Run the tests.
@@ -59,7 +61,7 @@ $(DATA_READY): requirements-data.lock pyproject.toml
 	$(PYTHON) -m venv .venv-data
 	$(DATA_BIN)/python -m pip install --quiet --upgrade pip
 	$(DATA_BIN)/python -m pip install --quiet -r requirements-data.lock
-	$(DATA_BIN)/python -m pip install --quiet --no-deps --editable .
+	PYTHONWARNINGS=ignore $(DATA_BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 test-data: $(DATA_READY)  ## Run the tests with Apache Beam, img2dataset, MLflow and wandb, in .venv-data.
@@ -76,7 +78,7 @@ $(OLDEST_READY): requirements-oldest.lock pyproject.toml
 	$(OLDEST_PYTHON) -m venv .venv-oldest
 	$(OLDEST_BIN)/python -m pip install --quiet --upgrade pip
 	$(OLDEST_BIN)/python -m pip install --quiet -r requirements-oldest.lock
-	$(OLDEST_BIN)/python -m pip install --quiet --no-deps --editable .
+	PYTHONWARNINGS=ignore $(OLDEST_BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 test-oldest: $(OLDEST_READY)  ## Run the core's tests and the notebooks with the oldest dependencies.
@@ -95,7 +97,7 @@ $(TPU_COMPILE_READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv-tpu-compile
 	$(TPU_COMPILE_BIN)/python -m pip install --quiet --upgrade pip
 	$(TPU_COMPILE_BIN)/python -m pip install --quiet -r requirements.lock
-	$(TPU_COMPILE_BIN)/python -m pip install --quiet --editable '.[tpu-compile]'
+	PYTHONWARNINGS=ignore $(TPU_COMPILE_BIN)/python -m pip install --quiet --editable '.[tpu-compile]'
 	@touch $@
 
 tpu-compile: $(TPU_COMPILE_READY)  ## Compile a small training step for a TPU, without one; minutes.
@@ -107,7 +109,7 @@ $(BENCHMARKS_READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv-benchmarks
 	$(BENCHMARKS_BIN)/python -m pip install --quiet --upgrade pip
 	$(BENCHMARKS_BIN)/python -m pip install --quiet -r requirements.lock
-	$(BENCHMARKS_BIN)/python -m pip install --quiet --editable '.[benchmarks]'
+	PYTHONWARNINGS=ignore $(BENCHMARKS_BIN)/python -m pip install --quiet --editable '.[benchmarks]'
 	@touch $@
 
 benchmarks: $(BENCHMARKS_READY)  ## Compare with what people would use instead, in one table; an hour.
