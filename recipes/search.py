@@ -55,6 +55,9 @@ class IndexSettings:
     """Use only the table rows with these values, such as --select split=test."""
     batch_size: int = 64
     """Images per batch."""
+    runtime: Literal["tensorflow", "litert"] = "tensorflow"
+    """What computes the embeddings. litert is faster on a CPU and needs the extra litert; it is
+    converted first, which takes seconds."""
     precision: Literal["float32", "float16"] = "float32"
     """Data type of the embeddings on disk; float16 takes half the space."""
     thumbnail_size: int = 192
@@ -82,6 +85,9 @@ class SearchSettings:
     probes: int = PROBES
     """Number of lists of a large index that a search opens. More lists find more and take
     longer."""
+    runtime: Literal["tensorflow", "litert"] = "tensorflow"
+    """What computes the embeddings. litert is faster on a CPU and needs the extra litert; it is
+    converted first, which takes seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +152,7 @@ def index(settings):
     with concerning("images"):
         source = examples.open_images(settings.images, settings.select)
     with concerning("model"):
-        model = load_model(settings.model)
+        model = load_model(settings.model, settings.runtime)
     from align_keras.search import indexing
 
     start = time.monotonic()
@@ -188,7 +194,7 @@ def open_search(settings, originals=None):
     with concerning("index"):
         opened = ImageIndex(settings.index, settings.exact)
     with concerning("model"):
-        model = load_model(model_to_load(opened, settings.model))
+        model = load_model(model_to_load(opened, settings.model), settings.runtime)
         from align_keras.search.image_search import ImageSearch
 
         return ImageSearch(model, opened, originals)
