@@ -3,11 +3,12 @@
     pip install -e '.[benchmarks]' && python benchmarks/serving.py
 
 From JPEG files and strings to embeddings: EfficientNet-B0 at 224 pixels and BERT-mini, float32: the
-SavedModel's signatures, ``encode_images`` and ``encode_texts`` in memory, and PyTorch with Pillow
-and a fast tokenizer. Pillow averages where an image gets smaller, and so does "averaged"
-(``antialias=True``); the others sample, which is the default here. Each runs in a process of its
-own; they take turns. PyTorch has its best: ``channels_last``, captions padded to the longest alone,
-and glibc told to keep freed memory, without which it spends its time on page faults.
+SavedModel's signatures, ``encode_images`` and ``encode_texts`` in memory, by TensorFlow and by
+LiteRT, and PyTorch with Pillow and a fast tokenizer. Pillow averages where an image gets smaller,
+and so does "averaged" (``antialias=True``); the others sample, which is the default here. Each
+runs in a process of its own; they take turns. PyTorch has its best: ``channels_last``, captions
+padded to the longest alone, and glibc told to keep freed memory, without which it spends its time
+on page faults.
 """
 
 import argparse
@@ -28,7 +29,10 @@ from peers import BERT_MINI, KEEP_MEMORY, SEQUENCE
 
 IMAGE_SIZE, RESIZE_SIZE, WIDTH = 224, 256, 320
 FILES, ROUNDS, SECONDS = 64, 5, 0.8
-FORMS = ("AlignModel", "in memory", "SavedModel", "in memory, averaged", "SavedModel, averaged")
+FORMS = (
+    *("AlignModel", "in memory", "SavedModel", "LiteRT"),
+    *("in memory, averaged", "SavedModel, averaged", "LiteRT, averaged"),
+)
 
 
 def own_model(vocabulary, antialias=False):
@@ -51,9 +55,10 @@ def own_model(vocabulary, antialias=False):
     return AlignDualEncoder(backbone, preprocessor)
 
 
-def in_memory(vocabulary, saved_model, antialias=False):
+def in_memory(vocabulary, saved_model, antialias=False, runtime="tensorflow"):
     """Functions of a batch: images to embeddings, captions to embeddings."""
     model = own_model(vocabulary, antialias)
+    model.use_runtime(runtime)
     return {"images": model.encode_images, "texts": model.encode_texts}
 
 
@@ -134,8 +139,13 @@ def peer(vocabulary, saved_model):
 
 def run(form, kind, batch_size, folder):
     """One case, in its own process."""
-    averaged = functools.partial(in_memory, antialias=True)
-    load = dict(zip(FORMS, (peer, in_memory, exported, averaged, exported), strict=True))[form]
+    if form == "AlignModel":
+        load = peer
+    elif form.startswith("SavedModel"):
+        load = exported
+    else:
+        runtime = "litert" if form.startswith("LiteRT") else "tensorflow"
+        load = functools.partial(in_memory, antialias="averaged" in form, runtime=runtime)
     encode = load(f"{folder}/vocab.txt", f"{folder}/{form}")[kind]
     if kind == "images":
         values = [path.read_bytes() for path in sorted(Path(folder).glob("*.jpg"))]
@@ -163,7 +173,7 @@ def main(kinds, batch_sizes):
         print(f"{'':<28}{'batch':>5}{titles}")
         for kind, batch_size in itertools.product(kinds, batch_sizes):
             case = {"kind": kind, "batch_size": batch_size, "folder": folder}
-            forms = FORMS if kind == "images" else FORMS[:3]
+            forms = FORMS if kind == "images" else FORMS[:4]
             cases = {form: {"form": form, **case} for form in forms}
             turns = measure.side_by_side(__file__, cases, ROUNDS)
             for form in forms:
