@@ -126,7 +126,7 @@ class Embedder(keras.Model):
         return super().make_train_function(force)
 
     def _encode_captions(self, captions: Any, batch_size: int) -> np.ndarray:
-        batches = raw_inputs.caption_batches(captions, self.preprocessor, batch_size)
+        batches: Iterable[Any] = raw_inputs.caption_batches(captions, self.preprocessor, batch_size)
         if isinstance(captions, list) and len(captions) > batch_size:
             total = -(-len(captions) // batch_size)
             what = f"embedding {len(captions):,} captions"
