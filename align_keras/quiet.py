@@ -35,6 +35,7 @@ _NOISE = "|".join(
         "(Invalid|Inconsistent|Unsupported|Bogus|Unknown|Improper|Empty).*(JPEG|SOS|marker|Huffman|DC)",
         "(Huffman|Quantization|Arithmetic) table 0x[0-9a-f]+ was not defined",
         "(Unsupported marker type|Invalid component ID|progression|Adobe color|JFIF revision)",
+        "^INFO: (Created TensorFlow Lite|Initialized TensorFlow Lite)",
         "^nanobind: |^ - (leaked|... skipped)",
     )
 )

@@ -28,21 +28,23 @@ from peers import KEEP_MEMORY
 BATCH, FILES, ROUNDS = 64, 192, 3
 
 
-def own_files(folder, vocabulary, antialias):
+def own_files(folder, vocabulary, antialias, runtime="tensorflow"):
     """Embeds the files of a folder."""
     from align_keras.data.examples import open_images
     from align_keras.evaluation import embedding
 
     model = serving.own_model(vocabulary, antialias)
+    model.use_runtime(runtime)
     files = list(open_images(folder))
     return lambda: embedding.embed_images(model.encode_images, files, model.preprocessor, BATCH)
 
 
-def tower_alone(folder, vocabulary):
+def tower_alone(folder, vocabulary, runtime="tensorflow"):
     """Embeds the same number of crops, which are in memory."""
     import numpy as np
 
     model = serving.own_model(vocabulary)
+    model.use_runtime(runtime)
     shape = (FILES, serving.IMAGE_SIZE, serving.IMAGE_SIZE, 3)
     crops = np.random.default_rng(0).integers(0, 256, shape, "uint8")
     return lambda: model.encode_images(crops, batch_size=BATCH, cropped=True)
@@ -72,6 +74,9 @@ CASES = {
     "tower alone": (tower_alone, {}),
     "embed_images": (own_files, {"antialias": False}),
     "embed_images, averaged": (own_files, {"antialias": True}),
+    "tower alone, LiteRT": (tower_alone, {"runtime": "litert"}),
+    "embed_images, LiteRT": (own_files, {"antialias": False, "runtime": "litert"}),
+    "embed_images, averaged, LiteRT": (own_files, {"antialias": True, "runtime": "litert"}),
     **{f"AlignModel, {n} workers": (peer_files, {"workers": n}) for n in (0, 1, 2)},
 }
 
@@ -95,12 +100,13 @@ def main():
         rounds = measure.side_by_side(__file__, cases, ROUNDS)
     speeds = {name: statistics.median(speed[name] for speed in rounds) for name in CASES}
     peer = max(speed for name, speed in speeds.items() if name.startswith("AlignModel"))
-    print(f"{'':<28}{'images/s':>9}{'of the tower':>14}{'of AlignModel':>15}")
+    print(f"{'':<32}{'images/s':>9}{'of the tower':>14}{'of AlignModel':>15}")
     for name, speed in speeds.items():
-        print(f"{name:<28}{speed:>9.1f}{speed / speeds['tower alone']:>14.1%}{speed / peer:>15.2f}")
-    for name in ("embed_images", "embed_images, averaged"):
+        print(f"{name:<32}{speed:>9.1f}{speed / speeds['tower alone']:>14.1%}{speed / peer:>15.2f}")
+    for name in filter(lambda name: name.startswith("embed_images"), CASES):
         measure.ratio(f"{name}: images/s of AlignModel with a DataLoader", speeds[name] / peer, 2.0)
-        share = speeds[name] / speeds["tower alone"]
+        tower = "tower alone, LiteRT" if "LiteRT" in name else "tower alone"
+        share = speeds[name] / speeds[tower]
         measure.ratio(f"{name}: images/s of the tower alone", share, 0.85)
 
 

@@ -5,9 +5,10 @@
 Both libraries use the same architecture, batch, number of threads and precision (float32 on the
 CPU), with random inputs. Measured are a whole training step with AdamW, and the embedding of images
 and captions. Each library runs in its own process. The two alternate, each runs twice, and its best
-time counts. There are three cases: the default settings; a glibc that keeps freed memory, because
-PyTorch otherwise spends its time on page faults; and additionally ``channels_last``, PyTorch's
-faster layout for images on this machine. ``torch.compile`` was slower.
+time counts. There are four cases: the default settings; a glibc that keeps freed memory, because
+PyTorch otherwise spends its time on page faults; additionally ``channels_last``, PyTorch's faster
+layout for images on this machine; and the same, with this package's inference in LiteRT.
+``torch.compile`` was slower.
 """
 
 import argparse
@@ -30,10 +31,16 @@ IMAGE_TOWERS = {
 }
 ROUNDS = {"train": 3, "inference": 10}
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 33), "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
-FORMS = {"default": {}, "kept": KEEP_MEMORY, "channels_last": KEEP_MEMORY}
+#: LiteRT is for this package's inference alone; the peer is at its best beside it.
+FORMS = {
+    "default": {},
+    "kept": KEEP_MEMORY,
+    "channels_last": KEEP_MEMORY,
+    "litert": KEEP_MEMORY,
+}
 
 
-def peer_steps(image_tower, batch_size, channels_last):
+def peer_steps(image_tower, batch_size, form):
     """Returns functions for one training step and one inference of Hugging Face's model."""
     import torch
     import transformers
@@ -56,7 +63,7 @@ def peer_steps(image_tower, batch_size, channels_last):
         },
         projection_dim=pooled_width(width),
     )
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+    layout = torch.channels_last if form in ("channels_last", "litert") else torch.contiguous_format
     model = transformers.AlignModel(config).to(memory_format=layout)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     inputs = {
@@ -80,12 +87,13 @@ def peer_steps(image_tower, batch_size, channels_last):
     return {"train": train, "inference": infer}
 
 
-def own_steps(image_tower, batch_size, channels_last):
-    """Returns the same two functions for this package's model."""
+def own_steps(image_tower, batch_size, form):
+    """Returns the same functions for this package's model; LiteRT has no training step."""
     import keras
     import tensorflow as tf
 
     from align_keras import AlignBackbone, build_image_encoder, build_text_encoder
+    from align_keras.models import litert
     from align_keras.models.contrastive_model import ContrastiveModel
 
     width, _, size = IMAGE_TOWERS[image_tower]
@@ -100,6 +108,15 @@ def own_steps(image_tower, batch_size, channels_last):
     batch = measure.random_batch(batch_size, size, SEQUENCE, PIECES)
     train_step = tf.function(lambda: model.train_step(batch))
     predict_step = tf.function(lambda: model.predict_step(batch))
+    if form == "litert":
+        towers = litert.LiteRTTowers(backbone)
+        project = tf.function(backbone.project_image_features)
+        return {
+            "inference": lambda: (
+                project(towers.image_features(batch["images"])).numpy(),
+                towers.text_embeddings(batch),
+            )
+        }
     return {
         "train": lambda: train_step()["loss"].numpy(),
         "inference": lambda: predict_step()["image_embeddings"].numpy(),
@@ -111,9 +128,9 @@ def pooled_width(width):
     return int(320 * width + 4) // 8 * 8
 
 
-def run(library, image_tower, batch_size, kinds, channels_last):
+def run(library, image_tower, batch_size, kinds, form):
     """Measures one case, in its own process; prints the seconds per step of each kind."""
-    steps = {"peer": peer_steps, "own": own_steps}[library](image_tower, batch_size, channels_last)
+    steps = {"peer": peer_steps, "own": own_steps}[library](image_tower, batch_size, form)
     seconds = {}
     for kind in kinds:
         step = steps[kind]
@@ -138,8 +155,9 @@ def main(image_towers, batch_size, kinds, turns):
         where = f"{image_tower} at {IMAGE_TOWERS[image_tower][2]}"
         best = {(name, kind): 0.0 for name in ("peer", "own") for kind in kinds}
         for memory, environment in FORMS.items():
-            case = {"image_tower": image_tower, "batch_size": batch_size, "kinds": kinds}
-            case["channels_last"] = memory == "channels_last"
+            compared = [kind for kind in kinds if memory != "litert" or kind == "inference"]
+            case = {"image_tower": image_tower, "batch_size": batch_size, "kinds": compared}
+            case["form"] = memory
             measured = [
                 {
                     name: measure.in_child(__file__, environment, library=name, **case)
@@ -147,7 +165,7 @@ def main(image_towers, batch_size, kinds, turns):
                 }
                 for _ in range(turns)
             ]
-            for kind in kinds:
+            for kind in compared:
                 speed = {
                     name: batch_size / min(turn[name][kind] for turn in measured)
                     for name in ("peer", "own")

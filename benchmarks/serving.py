@@ -4,12 +4,12 @@
 
 Throughput and latency are measured from JPEG files and strings to embeddings. The model is
 EfficientNet-B0 at 224 pixels with BERT-mini, in float32. Compared are the signatures of the
-SavedModel, ``encode_images`` and ``encode_texts`` in memory, and PyTorch with Pillow and a fast
-tokenizer. Pillow averages pixels when it shrinks an image, and so do the cases "averaged"
-(``antialias=True``). The other cases sample pixels, which is the default here. Each case runs in
-its own process, and the cases take turns. PyTorch runs with its fastest settings:
-``channels_last``, captions padded only to the longest one, and a glibc that keeps freed memory,
-because PyTorch otherwise spends its time on page faults.
+SavedModel, ``encode_images`` and ``encode_texts`` in memory, in TensorFlow and in LiteRT, and
+PyTorch with Pillow and a fast tokenizer. Pillow averages pixels when it shrinks an image, and so
+do the cases "averaged" (``antialias=True``). The other cases sample pixels, which is the default
+here. Each case runs in its own process, and the cases take turns. PyTorch runs with its fastest
+settings: ``channels_last``, captions padded only to the longest one, and a glibc that keeps freed
+memory, because PyTorch otherwise spends its time on page faults.
 """
 
 import argparse
@@ -30,7 +30,10 @@ from peers import BERT_MINI, KEEP_MEMORY, SEQUENCE
 
 IMAGE_SIZE, RESIZE_SIZE, WIDTH = 224, 256, 320
 FILES, ROUNDS, SECONDS = 64, 5, 0.8
-FORMS = ("AlignModel", "in memory", "SavedModel", "in memory, averaged", "SavedModel, averaged")
+FORMS = (
+    *("AlignModel", "in memory", "SavedModel", "LiteRT"),
+    *("in memory, averaged", "SavedModel, averaged", "LiteRT, averaged"),
+)
 
 
 def own_model(vocabulary, antialias=False):
@@ -53,9 +56,10 @@ def own_model(vocabulary, antialias=False):
     return AlignDualEncoder(backbone, preprocessor)
 
 
-def in_memory(vocabulary, saved_model, antialias=False):
+def in_memory(vocabulary, saved_model, antialias=False, runtime="tensorflow"):
     """Returns functions that embed a batch of images or captions with the model in memory."""
     model = own_model(vocabulary, antialias)
+    model.use_runtime(runtime)
     return {"images": model.encode_images, "texts": model.encode_texts}
 
 
@@ -136,8 +140,13 @@ def peer(vocabulary, saved_model):
 
 def run(form, kind, batch_size, folder):
     """Measures one case, in its own process."""
-    averaged = functools.partial(in_memory, antialias=True)
-    load = dict(zip(FORMS, (peer, in_memory, exported, averaged, exported), strict=True))[form]
+    if form == "AlignModel":
+        load = peer
+    elif form.startswith("SavedModel"):
+        load = exported
+    else:
+        runtime = "litert" if form.startswith("LiteRT") else "tensorflow"
+        load = functools.partial(in_memory, antialias="averaged" in form, runtime=runtime)
     encode = load(f"{folder}/vocab.txt", f"{folder}/{form}")[kind]
     if kind == "images":
         values = [path.read_bytes() for path in sorted(Path(folder).glob("*.jpg"))]
@@ -165,7 +174,7 @@ def main(kinds, batch_sizes):
         print(f"{'':<28}{'batch':>5}{titles}")
         for kind, batch_size in itertools.product(kinds, batch_sizes):
             case = {"kind": kind, "batch_size": batch_size, "folder": folder}
-            forms = FORMS if kind == "images" else FORMS[:3]
+            forms = FORMS if kind == "images" else FORMS[:4]
             cases = {form: {"form": form, **case} for form in forms}
             turns = measure.side_by_side(__file__, cases, ROUNDS)
             for form in forms:

@@ -16,7 +16,7 @@ os.environ["ALIGN_KERAS_IMPORT"] = "lazy"
 
 import dataclasses
 import json
-from typing import Annotated
+from typing import Annotated, Literal
 
 from align_keras import paths, progress
 from align_keras.data.examples.table_columns import check_data
@@ -89,6 +89,10 @@ class EvaluateSettings:
 
     batch_size: Annotated[int, COMMON, Heading("run")] = 64
     """Images per batch."""
+    runtime: Literal["tensorflow", "litert"] = "tensorflow"
+    """Library that computes the embeddings. litert is faster on a CPU. It needs the extra litert,
+    and the model is converted first, which takes seconds.
+    """
     fold_size: int = 0
     """Images per fold: retrieval is also reported as the mean over folds of this size. 0: the data
     set's own fold size, which only coco has (1,000)."""
@@ -128,7 +132,7 @@ def main(settings):
     with progress.working("opening the data"):
         data = task.open()
     with concerning("model"):
-        model = load_model(settings.model)
+        model = load_model(settings.model, settings.runtime)
     from align_keras.evaluation.fingerprint import fingerprint
     from align_keras.evaluation.tasks.suite import fingerprint_of
 
@@ -155,7 +159,7 @@ def evaluate_suite(settings):
         opened = suite.open_tasks(tasks)
     with concerning("model"):
         output = settings.output or default_output(settings.model)
-        model = load_model(settings.model)
+        model = load_model(settings.model, settings.runtime)
     name = settings.suite if settings.suite in suite_data.SUITES else "tasks"
     found = suite.run_suite(model, name, tasks, opened, output, settings.model)
     tell_next(settings)
@@ -215,7 +219,7 @@ def check_mode(settings):
     names = {field.name for field in dataclasses.fields(settings)}
     read = {
         "task": names - {"json"},
-        "suite": {"model", "data", "output", *OF_SUITES},
+        "suite": {"model", "data", "output", "runtime", *OF_SUITES},
         "compare": OF_COMPARISONS,
     }[mode]
     for field in dataclasses.fields(settings):

@@ -56,6 +56,10 @@ class IndexSettings:
     """Use only the table rows with these values, such as --select split=test."""
     batch_size: int = 64
     """Number of images in a batch."""
+    runtime: Literal["tensorflow", "litert"] = "tensorflow"
+    """Library that computes the embeddings. litert is faster on a CPU. It needs the extra litert,
+    and the model is converted first, which takes seconds.
+    """
     precision: Literal["float32", "float16"] = "float32"
     """Data type of the embeddings on disk; float16 takes half the space."""
     thumbnail_size: int = 192
@@ -85,6 +89,10 @@ class SearchSettings:
     probes: int = PROBES
     """Number of lists that a search opens in a large index. If more lists are opened, more matches
     are found, and the search takes longer.
+    """
+    runtime: Literal["tensorflow", "litert"] = "tensorflow"
+    """Library that computes the embeddings. litert is faster on a CPU. It needs the extra litert,
+    and the model is converted first, which takes seconds.
     """
 
 
@@ -155,7 +163,7 @@ def index(settings):
     with concerning("images"):
         source = examples.open_images(settings.images, settings.select)
     with concerning("model"):
-        model = load_model(settings.model)
+        model = load_model(settings.model, settings.runtime)
     from align_keras.search import indexing
 
     start = time.monotonic()
@@ -197,7 +205,7 @@ def open_search(settings, originals=None):
     with concerning("index"):
         opened = ImageIndex(settings.index, settings.exact)
     with concerning("model"):
-        model = load_model(model_to_load(opened, settings.model))
+        model = load_model(model_to_load(opened, settings.model), settings.runtime)
         from align_keras.search.image_search import ImageSearch
 
         return ImageSearch(model, opened, originals)

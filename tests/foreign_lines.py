@@ -8,6 +8,7 @@ _FOREIGN = re.compile(
     [IWEF]\d{4}[ ]\d\d:\d\d:\d\d                # absl, in C++
     | [IWEF]\d{4}[ ]00:00:\d+                   # absl, before it is set up
     | \d{4}-\d\d-\d\d[ ]\d\d:\d\d:\d\d\.\d+:[ ] # TensorFlow, in C++
+    | INFO:[ ](Created|Initialized)[ ]TensorFlow[ ]Lite
     | WARNING:[ ]?All[ ]log[ ]messages
     | (WARNING|INFO|ERROR):(tensorflow|absl|root|jax)
     | [^ ]*\.py:\d+:[ ]\w*Warning               # Python's warnings

@@ -66,6 +66,7 @@ def test_who_asks_sees_all(printed, monkeypatch):
         "/x/site-packages/keras/src/trainers/epoch_iterator.py:116: UserWarning: Your input ran",
         "Input file read error",
         "Thread 1: Corrupt JPEG data: premature end of data segment",
+        "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.",
         "'(MaxRetryError(...))' thrown while requesting HEAD https://huggingface.co/a",
         "W1127 18:00:00.123456 1 cuda_dnn.cc:12] a",
     ],
@@ -92,6 +93,7 @@ with signals.handled("recipe.py"), progress.shown(""), quiet.c_libraries():
     progress.tell("told")
     os.write(2, b"E0000 00:00:1.5 9 util.cc:131] oneDNN supports DT_INT64 only on\\n")
     os.write(2, b"Corrupt JPEG data: premature end of data segment\\nInput file read error\\n")
+    os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\\n")
     os.write(2, b"F0000 00:00:1.5 9 a.cc:1] Check failed: a\\ndouble free or corruption\\n")
     os.abort()
 """

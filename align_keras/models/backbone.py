@@ -105,7 +105,8 @@ class AlignBackbone(keras_hub.models.Backbone):
 
     def encode_images(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Embeds images, ``(batch, height, width, 3)``: unit norm, ``(batch, projection_dim)``."""
-        return self._project_image(self.image_encoder(images, training=training), training)
+        features = self.image_encoder(images, training=training)
+        return self.project_image_features(features, training)
 
     def encode_texts(
         self, text_inputs: Mapping[str, tf.Tensor], training: bool = False
@@ -127,7 +128,7 @@ class AlignBackbone(keras_hub.models.Backbone):
         if not inputs.keys() & {IMAGE_FEATURES, TEXT_FEATURES}:
             return self(inputs, training=training)
         if IMAGE_FEATURES in inputs:
-            images = self._project_image(inputs[IMAGE_FEATURES], training)
+            images = self.project_image_features(inputs[IMAGE_FEATURES], training)
         else:
             images = self.encode_images(inputs["images"], training)
         if TEXT_FEATURES in inputs:
@@ -136,7 +137,8 @@ class AlignBackbone(keras_hub.models.Backbone):
             texts = self.encode_texts(inputs, training)
         return {"image_embeddings": images, "text_embeddings": texts}
 
-    def _project_image(self, features, training):
+    def project_image_features(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Embeds the image tower's features: unit norm, ``(batch, projection_dim)``."""
         if self.image_dropout is not None:
             features = self.image_dropout(features, training=training)
         if self.image_projection is not None:

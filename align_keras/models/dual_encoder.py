@@ -1,7 +1,6 @@
 """The complete model: backbone and preprocessor; trains, embeds, loads and saves."""
 
 import os
-from collections.abc import Callable
 from typing import Any, Self
 
 import keras
@@ -9,18 +8,19 @@ import keras_hub
 import numpy as np
 import tensorflow as tf
 
-from align_keras import checksums, keras_internals, progress
+from align_keras import checksums, keras_internals
 from align_keras.models import loading, preset_card
 from align_keras.models.backbone import AlignBackbone
 from align_keras.models.contrastive_model import MIN_TEMPERATURE, ContrastiveModel
 from align_keras.models.conversion import transformers
+from align_keras.models.embedder import Embedder
 from align_keras.models.exporting import Exportable
 from align_keras.preprocessing import pixel_ranges, raw_datasets, raw_inputs
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
-class AlignDualEncoder(Exportable, ContrastiveModel):
+class AlignDualEncoder(Embedder, Exportable, ContrastiveModel):
     """ALIGN: embeds images and captions, trains, loads and saves (paper, sec. 4.1).
 
     Args:
@@ -64,7 +64,6 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
     ) -> None:
         super().__init__(backbone, initial_temperature, min_temperature, **kwargs)
         self.preprocessor = preprocessor
-        self._traced: dict[tuple[str, int, int], Callable] = {}
 
     def predict(self, x: Any, batch_size: int | None = None, **kwargs) -> dict[str, np.ndarray]:
         """Embeds pairs.
@@ -104,77 +103,6 @@ class AlignDualEncoder(Exportable, ContrastiveModel):
         if raw_inputs.are_model_inputs(x) and "images" in x:
             pixel_ranges.check(x["images"], self.preprocessor)
         return super().predict(x, batch_size=batch_size, **kwargs)
-
-    def encode_images(self, images: Any, batch_size: int = 32, cropped: bool = False) -> np.ndarray:
-        """Embeds images.
-
-        Args:
-            images: floats ``(count, image_size, image_size, 3)`` that are already scaled for the
-                model; integers ``(count, height, width, 3)``, 0 .. 255; a list of paths, encoded
-                images (bytes), PIL images or integer arrays; or a ``tf.data.Dataset`` of these or
-                of dicts with a field ``images``.
-            batch_size: images at a time; a batched dataset keeps its own.
-            cropped: whether integers are already crops, as from ``preprocessor.centre_crop``:
-                ``(count, image_size, image_size, 3)``, which are only scaled.
-
-        Returns:
-            A NumPy array, float32, ``(count, projection_dim)``, of unit norm.
-
-        Raises:
-            ItemError: if an item is not an image; states its index in the list.
-            MissingItemError: if an image file does not exist.
-        """
-        return self._encode(
-            self._encode_crops,
-            raw_inputs.image_batches(images, self.preprocessor, batch_size, cropped),
-        )
-
-    def encode_texts(self, texts: Any, batch_size: int = 256) -> np.ndarray:
-        """Embeds captions.
-
-        Args:
-            texts: a list of strings, or a single one; a dict of ``token_ids``, ``segment_ids``
-                and ``padding_mask``, ``(count, sequence)``; or a ``tf.data.Dataset`` of strings
-                or of dicts with a field ``captions``.
-            batch_size: captions at a time; a batched dataset keeps its own.
-
-        Returns:
-            A NumPy array, float32, ``(count, projection_dim)``, of unit norm.
-
-        Raises:
-            ItemError: if an item is not a string; states its index in the list.
-        """
-        if isinstance(texts, tf.data.Dataset | dict):
-            return self._encode_captions(texts, batch_size)
-        # Batches hold captions of similar length, since rows are as long as the longest in the
-        # batch.
-        captions = raw_inputs.caption_list(texts)
-        order = sorted(range(len(captions)), key=lambda row: len(captions[row]))
-        embeddings = self._encode_captions([captions[row] for row in order], batch_size)
-        found = np.empty_like(embeddings)
-        found[order] = embeddings
-        return found
-
-    def _encode_captions(self, captions, batch_size):
-        batches = raw_inputs.caption_batches(captions, self.preprocessor, batch_size)
-        if isinstance(captions, list) and len(captions) > batch_size:
-            total = -(-len(captions) // batch_size)
-            what = f"embedding {len(captions):,} captions"
-            batches = progress.watch(batches, what, "batch", total)
-        return self._encode(self.backbone.encode_texts, batches)
-
-    def _encode_crops(self, images):
-        return self.backbone.encode_images(raw_inputs.scaled(images, self.preprocessor))
-
-    def _encode(self, encode, batches):
-        # Traced once per tower, for all shapes; again if the backbone is replaced.
-        key = (encode.__name__, id(self.backbone), id(self.preprocessor))
-        if key not in self._traced:
-            self._traced[key] = tf.function(encode, reduce_retracing=True, autograph=False)
-        embeddings = [self._traced[key](batch).numpy() for batch in batches]
-        if not embeddings:
-            return np.zeros((0, self.backbone.projection_dim), "float32")
-        return np.concatenate(embeddings)
 
     @classmethod
     def from_preset(

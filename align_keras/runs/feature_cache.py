@@ -10,7 +10,6 @@ from align_keras import checksums, files, progress
 from align_keras.data import pipeline
 from align_keras.data.cached_pairs import CachedPairs
 from align_keras.errors import InputError, Place
-from align_keras.evaluation.features import feature_encoder
 from align_keras.models.dual_encoder import AlignDualEncoder
 from align_keras.paths import AnyPath
 from align_keras.preprocessing.fields import PIXELS, TEXT_FEATURES, TEXT_INPUTS
@@ -102,7 +101,6 @@ def _first_view(
     model: AlignDualEncoder, data: RunData
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """The first record of each image, the features of its centre crop, and all records' fields."""
-    encode = feature_encoder(model)
     known: dict[int, int] = {}  # The number of an image by its id.
     first_records: list[int] = []
     features: list[np.ndarray] = []
@@ -119,7 +117,7 @@ def _first_view(
             images[row] = known[image_id]
         pixels = batch.pop(PIXELS)
         if new:
-            features.append(encode(pixels[new], _BATCH_SIZE, cropped=True))
+            features.append(model.encode_image_features(pixels[new], _BATCH_SIZE, cropped=True))
         parts.append(batch | {"images": images})
     if not features:
         raise InputError(
@@ -135,12 +133,12 @@ def _further_view(
     model: AlignDualEncoder, data: RunData, first_records: np.ndarray, seed: int
 ) -> np.ndarray:
     """The features of a random crop of each image, in the order of their first records."""
-    encode = feature_encoder(model)
     features = []
     for number, batch in enumerate(_batches(data.preprocessor, data.counts, seed)):
         chosen = first_records[first_records // _BATCH_SIZE == number] % _BATCH_SIZE
         if len(chosen):
-            features.append(encode(batch[PIXELS][chosen], _BATCH_SIZE, cropped=True))
+            crops = batch[PIXELS][chosen]
+            features.append(model.encode_image_features(crops, _BATCH_SIZE, cropped=True))
     return np.concatenate(features)
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import align_keras
 from align_keras import paths, preset_folders, progress
-from align_keras.errors import InputError, MissingInputError, Place
+from align_keras.errors import InputError, MissingInputError, Place, concerning
+from align_keras.models import litert
 
 if TYPE_CHECKING:
     from align_keras.models.dual_encoder import AlignDualEncoder
@@ -70,21 +71,27 @@ def from_preset(load: Callable[..., T], model: str, **options: Any) -> T:
         raise InputError(str(error)) from error
 
 
-def load_model(model: str, **options: Any) -> "AlignDualEncoder":
+def load_model(model: str, runtime: str = "tensorflow", **options: Any) -> "AlignDualEncoder":
     """Loads a dual encoder with its preprocessor; announces it on standard error.
 
     Args:
         model: a preset (a folder, ``gs://...``, ``hf://...`` or ``kaggle://...``), or the directory
             of a run.
+        runtime: library that computes embeddings, as in ``AlignDualEncoder.use_runtime``.
         **options: arguments of ``AlignDualEncoder.from_preset``.
 
     Raises:
-        InputError: as in ``from_preset``.
+        InputError: as in ``from_preset`` and ``AlignDualEncoder.use_runtime``.
     """
+    with concerning("runtime"):
+        litert.check_runtime(runtime)
     check_model(model)
     progress.tell(f"loading {model}")
     align_keras.load()
     from align_keras.models.dual_encoder import AlignDualEncoder
 
     with progress.working(f"loading {model}"):
-        return from_preset(AlignDualEncoder.from_preset, model, **options)
+        loaded = from_preset(AlignDualEncoder.from_preset, model, **options)
+    with concerning("runtime"):
+        loaded.use_runtime(runtime)
+    return loaded

@@ -4,7 +4,6 @@ import pytest
 from align_keras.data.examples import Example
 from align_keras.errors import InputError, Place
 from align_keras.evaluation import embedding, zero_shot
-from align_keras.evaluation.features import feature_encoder
 
 
 def example_of(encoded, name="a.jpg"):
@@ -16,7 +15,7 @@ def test_images_are_embedded_as_the_model_embeds_them(tiny_model, scene_images):
     encode = tiny_model.encode_images
     found = embedding.embed_images(encode, examples, tiny_model.preprocessor, batch_size=2)
     np.testing.assert_allclose(found, tiny_model.encode_images(scene_images), atol=1e-6)
-    features = feature_encoder(tiny_model)
+    features = tiny_model.encode_image_features
     found = embedding.embed_images(
         features, map(example_of, scene_images), tiny_model.preprocessor, batch_size=2
     )

@@ -64,7 +64,7 @@ def test_an_export_is_written_elsewhere_and_verified(run, tiny_model, monkeypatc
             (folder / name).write_text(name)
 
     monkeypatch.setattr(writing, "write_saved_model", write)
-    monkeypatch.setattr(presets, "load_model", lambda _: tiny_model)
+    monkeypatch.setattr(presets, "load_model", lambda *_: tiny_model)
     flags = [f"--model={run}", f"--output={ROOM}/served/tiny/1"]
     assert run_recipe_here("export.py", *flags) is None
     printed = capsys.readouterr().out

@@ -5,6 +5,7 @@ from in_process import run_recipe_here
 
 from align_keras.data.examples.table_examples import TableExamples
 from align_keras.errors import InputError
+from align_keras.models.dual_encoder import AlignDualEncoder
 from align_keras.search import page_server
 
 
@@ -32,6 +33,23 @@ def test_an_index_is_made_asked_and_evaluated(made, scene_photos, tmp_path, caps
     printed = capsys.readouterr().out
     assert "15 images, 45 captions, exact" in printed
     assert "text to image R@1" in printed
+
+
+def test_litert_finds_what_tensorflow_finds(made, scene_photos, capsys, monkeypatch):
+    runtimes = []
+    use_runtime = AlignDualEncoder.use_runtime
+    monkeypatch.setattr(
+        AlignDualEncoder,
+        "use_runtime",
+        lambda self, runtime: runtimes.append(runtime) or use_runtime(self, runtime),
+    )
+    lines = []
+    for flags in ([], ["--runtime=litert"]):
+        flags = [f"--index={made}", "--sheet=", "--results=3", *flags]
+        assert run_recipe_here("search.py", "query", "a red ring", *flags) is None
+        lines.append(capsys.readouterr().out)
+    assert lines[0] == lines[1]
+    assert runtimes == ["tensorflow", "litert"]
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,11 @@ from align_keras.paths import AnyPath
 from align_keras.wording import counted
 
 if TYPE_CHECKING:
-    from align_keras.evaluation import confusion, embedding, features, sheets
+    from align_keras.evaluation import confusion, embedding, sheets
     from align_keras.preprocessing.preprocessor import AlignPreprocessor
 else:
     confusion = lazy.Module("align_keras.evaluation.confusion")
     embedding = lazy.Module("align_keras.evaluation.embedding")
-    features = lazy.Module("align_keras.evaluation.features")
     sheets = lazy.Module("align_keras.evaluation.sheets")
 
 
@@ -137,7 +136,7 @@ class LinearProbe(Probe):
 
     def run(self, model: Any, data: tuple[ExampleSet, ExampleSet], output: AnyPath) -> Result:
         """Embeds both parts, trains the layer and draws; InputError as in ``NearestNeighbours``."""
-        images, train = self.embed(data, features.feature_encoder(model), model.preprocessor)
+        images, train = self.embed(data, model.encode_image_features, model.preprocessor)
         weights, bias = probes.fit_linear_probe(
             train.features, train.labels, len(train.class_names), seed=self.seed
         )
