@@ -30,11 +30,16 @@ def feature_encoder(model: Any) -> Callable[..., np.ndarray]:
     return encode
 
 
+# Of features that are kept: those of 200,000 images of EfficientNet-B0, 100,000 of B7.
+_MOST_BYTES = 1 << 30
+
+
 class EmbedsOnce:
-    """A dual encoder that keeps the features of every crop: each image passes the tower once.
+    """A dual encoder that keeps the features of crops: an image that is kept passes no tower again.
 
     Tasks that share images, in whatever files they lie, share the work. The tower's features are
-    kept, from which the embeddings follow by a product of matrices.
+    kept, from which the embeddings follow by a product of matrices. Beyond 1 GiB the features that
+    were not used for longest are dropped.
 
     Args:
         model: an ``AlignDualEncoder``; all but its images is asked of it.
@@ -43,15 +48,17 @@ class EmbedsOnce:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._tower = feature_encoder(model)
+        # In the order of their last use.
         self._features: dict[bytes, np.ndarray] = {}
+        self._num_embedded = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     @property
     def num_embedded(self) -> int:
-        """How many different images have passed the tower."""
-        return len(self._features)
+        """How many images have passed the tower."""
+        return self._num_embedded
 
     def encode_features(
         self, images: np.ndarray, batch_size: int, cropped: bool = True
@@ -61,8 +68,18 @@ class EmbedsOnce:
         new = {key: row for row, key in enumerate(keys) if key not in self._features}
         if new:
             found = self._tower(images[list(new.values())], batch_size, cropped=cropped)
-            self._features.update(zip(new, found, strict=True))
-        return np.stack([self._features[key] for key in keys])
+            self._num_embedded += len(new)
+            # Copies: a row would keep all of `found`.
+            self._features.update(zip(new, map(np.copy, found), strict=True))
+        for key in keys:
+            self._features[key] = self._features.pop(key)
+        features = np.stack([self._features[key] for key in keys])
+        for key in list(self._features)[: self._too_many(features[0].nbytes)]:
+            del self._features[key]
+        return features
+
+    def _too_many(self, bytes_each: int) -> int:
+        return max(0, len(self._features) - _MOST_BYTES // bytes_each)
 
     def encode_images(
         self, images: np.ndarray, batch_size: int = 32, cropped: bool = True
