@@ -90,10 +90,11 @@ def read_groups(counts: Mapping[str, int]) -> ImageGroups:
 
 def read_image_ids(frames: Iterable[bytes]) -> np.ndarray:
     """A number above 0 for the image of each serialised record, int64; 0 without ``image_id``."""
-    return np.array([_number(image_id_of(frame)) for frame in frames], np.int64)
+    return np.array([number_of(image_id_of(frame)) for frame in frames], np.int64)
 
 
-def _number(image_id: bytes) -> int:
+def number_of(image_id: bytes) -> int:
+    """A number above 0 that stands for an image id; 0 for none."""
     if not image_id:
         return 0
     digest = hashlib.blake2b(image_id, digest_size=8).digest()

@@ -5,6 +5,7 @@ flip -> batch -> tokenise -> prefetch. Batch N follows from N alone: see ``shard
 ``batches``.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -137,9 +138,8 @@ def _mixed(
     places = {shard: place for place, shard in enumerate(sorted(counts))}
     before = mixing.counts_before(position, weights)
     streams = []
-    for source, group, done in zip(
-        sources, groups or [None] * len(sources), before, strict=True
-    ):
+    own_groups = groups or itertools.repeat(None, len(sources))
+    for source, group, done in zip(sources, own_groups, before, strict=True):
         own = shard_order.part_of(counts, source.shards)
         numbers = tf.constant([places[shard] for shard in sorted(own)], tf.int64)
         buffer = max(1, shuffle_buffer * source.weight // sum(weights))
@@ -234,7 +234,7 @@ def _decoded(
         }
 
     dataset = dataset.map(lambda position, record: (position, (record[0], _mark(record[1]))))
-    return batches.decoded(dataset, decode, blank, batch_size, _read_pairs)
+    return batches.decoded(dataset, decode, blank, batch_size, read_pairs)
 
 
 def _mark(shard: tf.Tensor) -> tf.Tensor:
@@ -242,7 +242,7 @@ def _mark(shard: tf.Tensor) -> tf.Tensor:
     return tf.cast(shard + 1, tf.int32)
 
 
-def _read_pairs(records: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:
+def read_pairs(records: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:
     """The pairs of records, empty ones of those that are malformed."""
     at_once = tf.data.Dataset.from_tensors(records).map(parse_pairs).ignore_errors()
 

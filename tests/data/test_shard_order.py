@@ -26,9 +26,7 @@ def write_shards(folder, sizes):
     return shards
 
 
-def stream_of(
-    counts, worker=0, num_workers=1, buffer=1, start_batch=0, batch_size=10, groups=None
-):
+def stream_of(counts, worker=0, num_workers=1, buffer=1, start_batch=0, batch_size=10, groups=None):
     """The endless records of a worker, by their keys, from a batch on."""
     total = groups.images if groups else sum(counts.values())
     share = shard_order.Share(total, worker, num_workers)
