@@ -13,9 +13,9 @@ from align_keras.errors import InputError
 from align_keras.runs import command
 from align_keras.runs.classification_settings import ClassificationSettings, Phase
 from align_keras.runs.flags import WITHOUT_PREFIX
+from align_keras.runs.pretraining_parts import PAPER_SIZES
 from align_keras.runs.pretraining_settings import (
     BROUGHT_BY_MODEL,
-    PAPER_SIZES,
     PretrainSettings,
     brought_by_model,
 )

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from align_keras.data import batches
+from align_keras.data.image_groups import ImageGroups
 from align_keras.preprocessing.fields import IMAGE_FEATURES
 from align_keras.preprocessing.tracing import as_written
 
@@ -36,11 +37,12 @@ class CachedPairs:
         start_batch: int = 0,
         worker: int = 0,
         num_workers: int = 1,
+        groups: ImageGroups | None = None,
     ) -> tf.data.Dataset:
         """Endless batches like those of ``training_dataset``, with features instead of ``pixels``.
 
-        Every epoch has each record once, in another order. Batch N depends on N alone. If images
-        have several views, each epoch uses the next view.
+        Every epoch has each record once, or one record of each image, in another order. Batch N
+        depends on N alone. If images have several views, each epoch uses the next view.
 
         Args:
             batch_size: pairs per batch.
@@ -48,12 +50,15 @@ class CachedPairs:
             start_batch: the first batch to give.
             worker: this reader's place, from 0, among ``num_workers`` that share the batches.
             num_workers: readers in all.
+            groups: the records of each image, if an epoch takes one of them; None for all records.
 
         Returns:
             A ``tf.data.Dataset`` of dicts: ``image_features`` float32 ``(batch, width)``, those of
             ``texts``, ``image_ids``, ``caption_ids`` and ``lost``.
         """
         count, views = len(self.images), self.image_features.shape[1]
+        if groups is not None:
+            count, groups = groups.images, groups.as_tensors()
         features = tf.constant(self.image_features)
         fields = {"image_ids": self.image_ids, "caption_ids": self.caption_ids, **self.texts}
         by_record = {name: tf.constant(values) for name, values in fields.items()}
@@ -67,13 +72,14 @@ class CachedPairs:
             seeds = tf.stack([tf.fill([batch_size], tf.constant(seed, tf.int64)), epoch], axis=1)
             seeds = tf.pad(seeds, [[0, 0], [0, 1]])
             # The wrapper, `index_shuffle`, takes a single seed, and a batch may be of two epochs.
-            rows = tf.raw_ops.RandomIndexShuffle(
+            numbers = tf.raw_ops.RandomIndexShuffle(
                 index=position % count,
                 seed=tf.cast(seeds, tf.uint32),
                 max_index=tf.constant(count - 1, tf.int64),
             )
+            view = (epoch + numbers) % views
+            rows = numbers if groups is None else groups.chosen(numbers, epoch, seed)
             is_valid = tf.gather(valid, rows)
-            view = (epoch + rows) % views
             places = tf.stack([tf.gather(images, rows), view], axis=1)
             marks = tf.gather(shards, rows)
             batch = {

@@ -5,6 +5,7 @@ flip -> batch -> tokenise -> prefetch. Batch N depends on N alone: see ``shard_o
 ``batches``.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 from align_keras.data import batches, mixing, paper_rules, shard_order
 from align_keras.data.block_reader import block_reader
+from align_keras.data.image_groups import ImageGroups
 from align_keras.data.pairs import Pair, parse_pairs
 from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError
@@ -39,6 +41,7 @@ def training_dataset(
     worker: int = 0,
     num_workers: int = 1,
     sources: Sequence[mixing.Source] = (),
+    groups: Sequence[ImageGroups] = (),
 ) -> tf.data.Dataset:
     """Endless batches of augmented pairs.
 
@@ -56,6 +59,8 @@ def training_dataset(
             records, and the shares change from epoch to epoch.
         sources: parts of the shards that are mixed by weight, each with its own epochs. If empty,
             all shards are one source.
+        groups: the images of each source, if an epoch takes one record of each; none: an epoch
+            takes every record.
 
     Returns:
         A ``tf.data.Dataset`` of dicts: ``pixels``, uint8, ``(batch, size, size, 3)``;
@@ -80,49 +85,66 @@ def training_dataset(
         return _tokenize(batches.fill_gaps(batch), preprocessor)
 
     position = start_batch * batch_size
+    reader = seed, worker, num_workers
     if sources:
-        dataset = _mixed(counts, sources, position, seed, shuffle_buffer, worker, num_workers)
+        dataset = _mixed(counts, sources, groups, position, shuffle_buffer, reader)
     else:
-        share = _share(counts, batch_size, worker, num_workers)
-        epoch_records = shard_order.epoch_of(counts, block_reader(counts), seed, share)
-        dataset = batches.endless(epoch_records, share.place_of, position, seed, shuffle_buffer)
+        group = groups[0] if groups else None
+        dataset = _of_source(counts, group, position, shuffle_buffer, batch_size, reader)
     dataset = _decoded(dataset, augment, preprocessor, batch_size)
     return batches.with_options(dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE))
 
 
-def _share(
-    counts: Mapping[str, int], least: int, worker: int, num_workers: int
-) -> shard_order.Share:
-    share = shard_order.Share(sum(counts.values()), worker, num_workers)
+def _of_source(
+    counts: Mapping[str, int],
+    groups: ImageGroups | None,
+    position: int,
+    shuffle_buffer: int,
+    least: int,
+    reader: tuple[int, int, int],
+) -> tf.data.Dataset:
+    """``batches.endless`` of a source.
+
+    Args:
+        counts: of its shards.
+        groups: its images, if an epoch takes one record of each.
+        position: as in ``batches.endless``, like ``shuffle_buffer``.
+        shuffle_buffer: likewise.
+        least: pairs that the reader must have in an epoch.
+        reader: ``seed``, ``worker`` and ``num_workers`` of ``training_dataset``.
+    """
+    seed, worker, num_workers = reader
+    total = groups.images if groups else sum(counts.values())
+    share = shard_order.Share(total, worker, num_workers)
     if share.least < least:
         raise InputError(
             f"a batch of {least} pairs is more than the {share.least} that reader {worker} "
             f"of {num_workers} has",
             remedy="lower <batch_size> or give more data",
         )
-    return share
+    epoch_records = shard_order.epoch_of(counts, block_reader(counts), seed, share, groups)
+    return batches.endless(epoch_records, share.place_of, position, seed, shuffle_buffer)
 
 
 def _mixed(
     counts: Mapping[str, int],
     sources: Sequence[mixing.Source],
+    groups: Sequence[ImageGroups],
     position: int,
-    seed: int,
     shuffle_buffer: int,
-    worker: int,
-    num_workers: int,
+    reader: tuple[int, int, int],
 ) -> tf.data.Dataset:
-    """Like ``batches.endless``, for sources that are mixed by weight."""
+    """Like ``_of_source``, for sources that are mixed by weight."""
     weights = [source.weight for source in sources]
     places = {shard: place for place, shard in enumerate(sorted(counts))}
+    before = mixing.counts_before(position, weights)
     streams = []
-    for source, before in zip(sources, mixing.counts_before(position, weights), strict=True):
+    own_groups = groups or itertools.repeat(None, len(sources))
+    for source, group, done in zip(sources, own_groups, before, strict=True):
         own = shard_order.part_of(counts, source.shards)
         numbers = tf.constant([places[shard] for shard in sorted(own)], tf.int64)
-        share = _share(own, 1, worker, num_workers)
-        epoch_records = shard_order.epoch_of(own, block_reader(own), seed, share)
         buffer = max(1, shuffle_buffer * source.weight // sum(weights))
-        stream = batches.endless(epoch_records, share.place_of, before, seed, buffer)
+        stream = _of_source(own, group, done, buffer, 1, reader)
         streams.append(
             stream.map(
                 lambda _, record, numbers=numbers: (record[0], tf.gather(numbers, record[1]))
@@ -213,7 +235,7 @@ def _decoded(
         }
 
     dataset = dataset.map(lambda position, record: (position, (record[0], _mark(record[1]))))
-    return batches.decoded(dataset, decode, blank, batch_size, _read_pairs)
+    return batches.decoded(dataset, decode, blank, batch_size, read_pairs)
 
 
 def _mark(shard: tf.Tensor) -> tf.Tensor:
@@ -221,7 +243,7 @@ def _mark(shard: tf.Tensor) -> tf.Tensor:
     return tf.cast(shard + 1, tf.int32)
 
 
-def _read_pairs(records: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:
+def read_pairs(records: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:
     """The pairs of records; malformed records give empty pairs."""
     at_once = tf.data.Dataset.from_tensors(records).map(parse_pairs).ignore_errors()
 

@@ -12,6 +12,9 @@ holds for compressed shards, and for remote ones that are counted by their stati
 blocks, fewer are open at a time, since the records of blocks that are open together come in the
 same order in every epoch.
 
+An epoch may also consist of images, each with one of its records. Blocks are then read whole, and
+the records that the epoch does not take are left out. Positions and parts count the others.
+
 The plan consists of TensorFlow ops. A block is a path, a byte offset and a number of records, so
 any reader of records can follow the plan.
 """
@@ -26,7 +29,9 @@ import tensorflow as tf
 
 from align_keras import progress
 from align_keras.data import framing, records
+from align_keras.data.image_groups import ImageGroups
 from align_keras.data.watching import WatchedFiles
+from align_keras.preprocessing.tracing import as_written
 
 #: Version of the order. A run that began with another version cannot resume.
 VERSION = 2
@@ -144,7 +149,11 @@ class Share:
 
 
 def epoch_of(
-    counts: Mapping[str, int], read_block: ReadBlock, seed: int, share: Share
+    counts: Mapping[str, int],
+    read_block: ReadBlock,
+    seed: int,
+    share: Share,
+    groups: ImageGroups | None = None,
 ) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """A function from the number of an epoch, int64, to the worker's records of that epoch.
 
@@ -154,29 +163,39 @@ def epoch_of(
         read_block: returns the data set of a block's records.
         seed: decides the order, together with the epoch.
         share: the worker's part of every epoch.
+        groups: the records of each image, if an epoch takes one of them; None for all records.
     """
-    numbers, starts, whole, _, sizes = every_block(counts)
+    blocks = every_block(counts)
+    sizes = blocks.count
+    ends = np.cumsum(sizes)
     open_blocks = max(1, min(_OPEN_BLOCKS, len(sizes) // share.num_workers // 4))
+    groups = groups and groups.as_tensors()
 
     def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
             tf.range(len(sizes)), seed=tf.stack([tf.cast(seed, tf.int64), epoch])
         )
+        read, taken_sizes = as_written(lambda block, _: read_block(block)), tf.constant(sizes)
+        if groups is not None:
+            is_taken = groups.is_chosen(epoch, seed)
+            before = tf.cumsum(tf.pad(tf.cast(is_taken, tf.int64), [[1, 0]]))
+            taken_sizes = tf.gather(before, ends) - tf.gather(before, ends - sizes)
+            read = _reader_of_taken(read_block, is_taken, ends - sizes, sizes)
         first, end = share.bounds(epoch)
-        own_sizes = tf.gather(sizes, order)
+        own_sizes = tf.gather(taken_sizes, order)
         begin = tf.cumsum(own_sizes, exclusive=True)
         skipped = tf.clip_by_value(first - begin, 0, own_sizes)
         taken = tf.clip_by_value(end - begin, 0, own_sizes) - skipped
         own = tf.boolean_mask(order, taken > 0)
         block = Block(
-            tf.gather(numbers, own),
-            tf.gather(starts, own),
-            tf.gather(whole, own),
+            tf.gather(blocks.shard, own),
+            tf.gather(blocks.start, own),
+            tf.gather(blocks.whole, own),
             tf.boolean_mask(skipped, taken > 0),
             tf.boolean_mask(taken, taken > 0),
         )
-        return tf.data.Dataset.from_tensor_slices(block).interleave(
-            read_block,
+        return tf.data.Dataset.from_tensor_slices((block, own)).interleave(
+            read,
             cycle_length=open_blocks,
             block_length=TURN,
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -184,6 +203,30 @@ def epoch_of(
         )
 
     return epoch_records
+
+
+def _reader_of_taken(
+    read_block: ReadBlock, is_taken: tf.Tensor, first_records: np.ndarray, sizes: np.ndarray
+) -> Callable[[Block, tf.Tensor], tf.data.Dataset]:
+    """Like a ``ReadBlock``, of a block and its number; ``skip`` and ``count`` are of taken records.
+
+    Args:
+        read_block: reads whole blocks.
+        is_taken: whether the epoch takes each record.
+        first_records: the number of each block's first record.
+        sizes: records of each block.
+    """
+
+    @as_written
+    def read(block: Block, number: tf.Tensor) -> tf.data.Dataset:
+        size = tf.gather(sizes, number)
+        every = read_block(block._replace(skip=tf.zeros_like(size), count=size))
+        own = tf.slice(is_taken, [tf.gather(first_records, number)], [size])
+        marked = tf.data.Dataset.zip(every, tf.data.Dataset.from_tensor_slices(own))
+        taken = marked.filter(lambda _, is_own: is_own).map(lambda record, _: record)
+        return taken.skip(block.skip).take(block.count)
+
+    return read
 
 
 def every_block(counts: Mapping[str, int]) -> Block:

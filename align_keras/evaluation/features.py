@@ -6,12 +6,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+# Of features that are kept: those of 200,000 images of EfficientNet-B0, 100,000 of B7.
+_MOST_BYTES = 1 << 30
+
 
 class EmbedsOnce:
-    """A dual encoder that keeps the features of every crop: the tower processes each image once.
+    """A dual encoder that keeps the features of crops: the tower processes each image once.
 
     Tasks that share images also share the work, even if the images are in different files. The
-    tower's features are kept, since the embeddings follow from them by a matrix product.
+    tower's features are kept, since the embeddings follow from them by a matrix product. Beyond
+    1 GiB, the features that were not used for the longest time are dropped.
 
     Args:
         model: an ``AlignDualEncoder``; everything but images is passed on to it.
@@ -19,15 +23,17 @@ class EmbedsOnce:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        # In the order of their last use.
         self._features: dict[bytes, np.ndarray] = {}
+        self._num_embedded = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     @property
     def num_embedded(self) -> int:
-        """The number of different images that the tower has processed."""
-        return len(self._features)
+        """The number of images that the tower has processed."""
+        return self._num_embedded
 
     def encode_image_features(
         self, images: np.ndarray, batch_size: int, cropped: bool = True
@@ -38,8 +44,18 @@ class EmbedsOnce:
         if new:
             new_images = images[list(new.values())]
             found = self._model.encode_image_features(new_images, batch_size, cropped=cropped)
-            self._features.update(zip(new, found, strict=True))
-        return np.stack([self._features[key] for key in keys])
+            self._num_embedded += len(new)
+            # Copies: a row would keep all of `found`.
+            self._features.update(zip(new, map(np.copy, found), strict=True))
+        for key in keys:
+            self._features[key] = self._features.pop(key)
+        features = np.stack([self._features[key] for key in keys])
+        for key in list(self._features)[: self._too_many(features[0].nbytes)]:
+            del self._features[key]
+        return features
+
+    def _too_many(self, bytes_each: int) -> int:
+        return max(0, len(self._features) - _MOST_BYTES // bytes_each)
 
     def encode_images(
         self, images: np.ndarray, batch_size: int = 32, cropped: bool = True

@@ -1,5 +1,6 @@
 """Evaluates a model on shards of held-out pairs, during and after training."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,10 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from align_keras import distribution, progress
-from align_keras.data import pipeline, records
+from align_keras.data import paper_rules, records
+from align_keras.data.evaluation_images import evaluation_images
+from align_keras.data.image_groups import number_of
+from align_keras.data.pairs import read_pair
 from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError
 from align_keras.evaluation import retrieval, zero_shot
+from align_keras.evaluation.embedding import embed_texts
 from align_keras.evaluation.metrics import ACCURACIES
 from align_keras.preprocessing import thumbnails
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
@@ -21,12 +26,14 @@ _PICTURE = 320
 
 
 class HeldOutPairs:
-    """Held-out pairs: their batches, captions and classes.
+    """Held-out pairs: their images, captions and classes.
+
+    Records of the same image often hold the same bytes: these are decoded and embedded once.
 
     Args:
         counts: the number of records of each shard, by path.
         preprocessor: an ``AlignPreprocessor``.
-        batch_size: pairs embedded at a time.
+        batch_size: images embedded at a time.
     """
 
     def __init__(
@@ -34,13 +41,20 @@ class HeldOutPairs:
     ) -> None:
         self.preprocessor = preprocessor
         self.batch_size = batch_size
-        self.dataset = pipeline.evaluation_dataset(counts, preprocessor, batch_size)
         self._counts, self._total = counts, sum(counts.values())
         self._traced: tuple[Any, Callable] | None = None
         # Row i of the embeddings belongs to record i of the shards.
         read = progress.watch(self._read(), "reading held-out captions", "record", self._total)
-        fields = [_text_fields(record) for record in read]
+        fields = [_small_fields(record) for record in read]
+        images = [pair["image"] for pair in fields]
+        first = {digest: row for row, digest in reversed(list(enumerate(images)))}
+        # The first record with the same bytes; -1 for a record that has none.
+        self._first = np.array([first[own] if own else -1 for own in images], np.int64)
+        self._image_ids = np.array([pair["image_id"] for pair in fields], np.int64)
+        self.images_to_embed = np.unique(self._first[self._first >= 0])
+        self.dataset = evaluation_images(counts, preprocessor, batch_size, self.images_to_embed)
         self.captions = [_text(pair.get("txt", b"")) for pair in fields]
+        self._has_caption = np.array([_is_caption(pair.get("txt")) for pair in fields], bool)
         names = [_text(pair.get("class_name", b"")) for pair in fields]
         self.class_names = sorted({name for name in names if name})
         index = {name: i for i, name in enumerate(self.class_names)}
@@ -66,31 +80,39 @@ class HeldOutPairs:
             InputError: if no pair is readable, or a shard has changed since it was opened, so that
                 captions and classes may no longer match.
         """
-        outputs = self._predict(model)
+        # Without an image there is nothing to embed, and Keras fails.
+        outputs = self._predict(model) if len(self.images_to_embed) else None
         if isinstance(self._counts, ShardCounts):
             self._counts.watched.check()
-        valid = outputs["valid"]
-        if not valid.any():
+        place = np.full(self._total + 1, -1)  # the last is of records without an image
+        if outputs is not None:
+            valid = outputs["valid"]
+            place[outputs["positions"][valid]] = np.flatnonzero(valid)
+        images = place[self._first]
+        rows = np.flatnonzero((images >= 0) & self._has_caption)
+        if outputs is None or not len(rows):
             raise InputError(
                 "none of the pairs is readable",
                 remedy="check the shards with recipes/inspect_data.py",
             )
-        rows, image_ids = outputs["positions"][valid], outputs["image_ids"][valid]
         # A record without an image id counts as an image of its own.
-        image_ids = np.where(image_ids == 0, -1 - rows, image_ids)
+        image_ids = np.where(self._image_ids[rows] == 0, -1 - rows, self._image_ids[rows])
+        captions = [self.captions[row] for row in rows]
         return {
             "rows": rows,
-            "image_embeddings": outputs["image_embeddings"][valid],
-            "text_embeddings": outputs["text_embeddings"][valid],
+            "image_embeddings": outputs["image_embeddings"][images[rows]],
+            "text_embeddings": embed_texts(model, captions, self.batch_size),
             "groups": np.unique(image_ids, return_inverse=True)[1],
         }
 
     def _predict(self, model: Any) -> dict[str, np.ndarray]:
+        """The embeddings of ``images_to_embed``."""
         _, workers = distribution.worker_place(model.distribute_strategy)
-        with progress.bar("embedding held-out pairs", self._total, "pair") as bar:
+        total = len(self.images_to_embed)
+        with progress.bar("embedding held-out images", total, "image") as bar:
 
             def count(batch: int, logs: Any = None) -> None:
-                bar.done = min((batch + 1) * self.batch_size, self._total)
+                bar.done = min((batch + 1) * self.batch_size, total)
 
             if workers == 1:
                 counting = keras.callbacks.LambdaCallback(on_predict_batch_end=count)
@@ -154,13 +176,27 @@ class HeldOutPairs:
         return [images[row] for row in np.asarray(rows).tolist()]
 
 
-def _text_fields(record: bytes | None) -> dict[str, Any]:
-    """A record's fields without the image, which would fill memory; {} for no record."""
+def _small_fields(record: bytes | None) -> dict[str, Any]:
+    """A record's fields, with a digest in place of the image, which would fill memory."""
+    found: dict[str, Any] = {"image": b"", "image_id": 0}
     try:
         fields = records.parse_pair(record) if record is not None else {}
     except ValueError:
-        return {}
-    return {name: fields[name] for name in ("txt", "class_name", "unseen_class") if name in fields}
+        return found
+    pair = read_pair(record or b"")
+    if pair.image:
+        found["image"] = hashlib.blake2b(pair.image, digest_size=16).digest()
+    found["image_id"] = number_of(pair.image_id)
+    names = ("txt", "class_name", "unseen_class")
+    return found | {name: fields[name] for name in names if name in fields}
+
+
+def _is_caption(value: Any) -> bool:
+    """Whether training takes a record's ``txt``: UTF-8 with words."""
+    try:
+        return isinstance(value, bytes) and paper_rules.has_words(value.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _text(value: Any) -> str:

@@ -12,7 +12,12 @@ from align_keras import checksums, full_disk
 from align_keras.models import loading, precision, presets
 from align_keras.models.image_encoder import build_image_encoder
 from align_keras.models.text_encoder import build_text_encoder
-from align_keras.preprocessing.fields import IMAGE_FEATURES, TEXT_FEATURES, TEXT_INPUTS
+from align_keras.preprocessing.fields import (
+    IMAGE_FEATURES,
+    MODEL_INPUTS,
+    TEXT_FEATURES,
+    TEXT_INPUTS,
+)
 
 
 @keras.saving.register_keras_serializable(package="align_keras")
@@ -122,20 +127,24 @@ class AlignBackbone(keras_hub.models.Backbone):
 
         Args:
             inputs: the inputs of the class. ``image_features`` or ``text_features``, float32,
-                ``(batch, width)``, may replace the inputs of a tower.
+                ``(batch, width)``, may replace the inputs of a tower. Without any input of a tower,
+                its embeddings are left out.
             training: as in a call.
         """
-        if not inputs.keys() & {IMAGE_FEATURES, TEXT_FEATURES}:
+        if inputs.keys() >= set(MODEL_INPUTS):
             return self(inputs, training=training)
+        found = {}
         if IMAGE_FEATURES in inputs:
-            images = self.project_image_features(inputs[IMAGE_FEATURES], training)
-        else:
-            images = self.encode_images(inputs["images"], training)
+            found["image_embeddings"] = self.project_image_features(
+                inputs[IMAGE_FEATURES], training
+            )
+        elif "images" in inputs:
+            found["image_embeddings"] = self.encode_images(inputs["images"], training)
         if TEXT_FEATURES in inputs:
-            texts = self._project_text(inputs[TEXT_FEATURES])
-        else:
-            texts = self.encode_texts(inputs, training)
-        return {"image_embeddings": images, "text_embeddings": texts}
+            found["text_embeddings"] = self._project_text(inputs[TEXT_FEATURES])
+        elif inputs.keys() >= set(TEXT_INPUTS):
+            found["text_embeddings"] = self.encode_texts(inputs, training)
+        return found
 
     def project_image_features(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Embeds the image tower's features: unit norm, ``(batch, projection_dim)``."""

@@ -46,3 +46,17 @@ def set_option(tower: Any, name: str, value: bool | None) -> None:
         setattr(tower, name, value)
     elif value:
         raise ValueError(f"{name}: the tower {tower.name} has no such attribute")
+
+
+class Recompiled:
+    """Keras's hooks to save how a ``ContrastiveModel`` was compiled, and to compile it again."""
+
+    compiled: bool
+
+    def get_compile_config(self) -> dict | None:
+        """The arguments of ``compile``, serialised; None if it has not been called."""
+        return of(self) if self.compiled else None
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles from ``get_compile_config``'s dictionary, as loading a model does."""
+        apply(self, config)

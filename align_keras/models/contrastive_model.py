@@ -26,7 +26,7 @@ _METRICS = (
 )
 
 
-class ContrastiveModel(keras_internals.BuiltBeforeFit):
+class ContrastiveModel(compile_config.Recompiled, keras_internals.BuiltBeforeFit):
     """Trains an ``AlignBackbone`` with negatives from every replica (paper, sec. 4.1).
 
     The temperature is one scalar for both directions. The paper says that it is learned, starts at
@@ -169,14 +169,6 @@ class ContrastiveModel(keras_internals.BuiltBeforeFit):
         compile_config.set_option(towers[0], "space_to_batch", space_to_batch)
         for tower in towers:
             compile_config.set_option(tower, "rematerialize", rematerialize)
-
-    def get_compile_config(self) -> dict | None:
-        """The arguments of ``compile``, serialised; None if it has not been called."""
-        return compile_config.of(self) if self.compiled else None
-
-    def compile_from_config(self, config: dict) -> None:
-        """Compiles from ``get_compile_config``'s dictionary, as loading a model does."""
-        compile_config.apply(self, config)
 
     def contrastive_losses(
         self,

@@ -203,11 +203,13 @@ def _describe(value):
 
 
 def are_model_inputs(fields: Any) -> bool:
-    """Whether a dict of arrays or specs holds model inputs; images may also be uint8 crops."""
-    if not isinstance(fields, dict) or not set(TEXT_INPUTS) <= fields.keys():
+    """Whether a dict of arrays or specs holds model inputs: pairs, or uint8 crops alone."""
+    if not isinstance(fields, dict):
         return False
     if PIXELS in fields:
         return True
+    if not set(TEXT_INPUTS) <= fields.keys():
+        return False
     return "images" in fields and tf.as_dtype(fields["images"].dtype).is_floating
 
 

@@ -1,7 +1,9 @@
 """Warnings about the metrics of a contrastive run, each in one line."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+
+from align_keras.runs.mixed_sources import Used
 
 #: More passes over the same pairs than this are seldom intended.
 MANY_EPOCHS = 100
@@ -120,18 +122,21 @@ class Alarms:
             )
 
 
-def of_epochs(steps: int, batch_size: int, pairs: int) -> str | None:
-    """A warning if a run has too many epochs, in one line; None otherwise.
+def of_epochs(steps: int, batch_size: int, used: Sequence[Used]) -> list[str]:
+    """A line for each source of which a run has too many epochs.
 
     Args:
         steps: steps of the run.
         batch_size: pairs per step.
-        pairs: number of pairs in the training data.
+        used: the pairs that all steps use of each source.
     """
-    epochs = steps * batch_size / pairs
-    if epochs <= MANY_EPOCHS:
-        return None
-    return (
-        f"{steps:,} steps of {batch_size:,} pairs are {epochs:,.0f} epochs of the {pairs:,} "
-        "training pairs and will overfit; use fewer steps or more data"
-    )
+    lines = []
+    for own in used:
+        if own.epochs > MANY_EPOCHS:
+            of = "training" if len(used) == 1 else own.name
+            lines.append(
+                f"{steps:,} steps of {batch_size:,} pairs are {own.epochs:,.0f} epochs of the "
+                f"{own.pairs / own.epochs:,.0f} {of} pairs and will overfit; use fewer steps or "
+                "more data"
+            )
+    return lines

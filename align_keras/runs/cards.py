@@ -6,7 +6,6 @@ from typing import Any
 
 from align_keras import checksums, paths
 from align_keras.checksums import CARD, EARLIER_CARD
-from align_keras.data import mixing
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS, title_of
 from align_keras.files import whole_folder, write_whole
 from align_keras.models import preset_card
@@ -170,17 +169,25 @@ def _end_of(path: str) -> str:
 
 
 def _sources(settings: PretrainSettings, data: RunData) -> list[str]:
-    total = counted(sum(data.counts.values()), "pair")
-    given = settings.data.train_data
-    if not given:
-        return [f"{total} of rendered scenes of coloured shapes and their captions"]
-    if not data.sources:
-        return [f"{public(given)}: {total} in {counted(len(data.counts), 'shard')}"]
-    weights = sum(source.weight for source in data.sources)
+    sources = data.sources
+    pairs = [counted(number, "pair") for number in sources.pairs]
+    if sources.groups:
+        pairs = [
+            f"{counted(own.images, 'image')} with {counted(len(own.records), 'caption')}"
+            for own in sources.groups
+        ]
+    if not settings.data.train_data:
+        return [f"{pairs[0]} of rendered scenes of coloured shapes and their captions"]
+    if not sources.mixed:
+        shards = counted(len(data.counts), "shard")
+        return [f"{public(settings.data.train_data)}: {pairs[0]} in {shards}"]
+    weights = sum(source.weight for source in sources.mixed)
+    run = settings.run
+    used = sources.used(run.steps, run.batch_size)
     return [
-        f"{public(pattern)}: {counted(sum(data.counts[shard] for shard in own.shards), 'pair')}, "
-        f"{own.weight / weights:.1%} of each batch"
-        for (pattern, _), own in zip(mixing.split_weights(given), data.sources, strict=True)
+        f"{public(own.name)}: {number}, {source.weight / weights:.1%} of each batch, "
+        f"{own.epochs:,.3g} epochs"
+        for own, number, source in zip(used, pairs, sources.mixed, strict=True)
     ]
 
 
@@ -209,8 +216,10 @@ def _training(
     settings: PretrainSettings, data: RunData, seconds: float, hardware: str
 ) -> list[str]:
     run, model, optimizer = settings.run, settings.model, settings.optimizer
-    epochs = run.steps * run.batch_size / sum(data.counts.values())
+    epochs = run.steps * run.batch_size / data.sources.total
     lines = [f"experiment `{run.experiment}`"] if run.experiment else []
+    if settings.data.captions == "sample":
+        lines.append("an epoch has one caption of each image")
     lines += [
         f"{counted(run.steps, 'step')} of {run.batch_size:,} pairs, {epochs:,.3g} epochs; "
         f"seed {run.seed}",

@@ -7,12 +7,10 @@ Every field is a flag of ``finetune_classification.py``. The flags of a phase be
 import dataclasses
 from typing import Annotated, Literal
 
-from tyro.conf import Fixed, OmitArgPrefixes, Suppress
+from tyro.conf import OmitArgPrefixes
 
 from align_keras import paths
 from align_keras.errors import InputError
-from align_keras.runs import trackers
-from align_keras.runs.setting_values import check_license
 from align_keras.runs.settings import (
     COMMON,
     FREE_ON_RESUME,
@@ -23,6 +21,7 @@ from align_keras.runs.settings import (
     Part,
     Settings,
 )
+from align_keras.runs.shared_settings import SharedSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +125,7 @@ class TrainingSettings(Part):
 
 
 @dataclasses.dataclass(frozen=True)
-class RunSettings(Part):
+class RunSettings(SharedSettings):
     """Devices, evaluation batches, checkpoints and logs."""
 
     eval_batch_size: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 64
@@ -140,16 +139,6 @@ class RunSettings(Part):
     workdir: Annotated[str, paths.FILES, COMMON, FREE_ON_RESUME] = ""
     """Directory of the run; may be gs://... To resume a run, repeat its command with the same
     directory. Empty: a new directory in runs/.
-    """
-    # The recipes read this flag before all others.
-    experiment: Annotated[str, FREE_ON_RESUME, Fixed, Suppress] = ""
-    """Name of the experiment that sets the defaults."""
-    tracker: Annotated[str, FREE_ON_RESUME] = ""
-    """Also sends the settings and the lines of the log to mlflow, wandb or trackio; several are
-    joined by commas. TensorBoard's logs/ are always written."""
-    license: Annotated[str, FREE_ON_RESUME] = ""
-    """License of the model, for its card: an identifier of Hugging Face's hub, such as apache-2.0.
-    Empty: the card states that there is none.
     """
     checkpoint_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 1_000
     """Steps between checkpoints. Each phase keeps its newest three."""
@@ -177,8 +166,7 @@ class ClassificationSettings(Settings):
             InputError: if a setting is wrong; names the setting and the remedy.
         """
         super().check()
-        check_license(self.run.license)
-        trackers.names_of(self.run.tracker)
+        self.run.check_shared()
         if {"/", "\\"} & set(self.start.task):
             raise InputError(
                 f"{self.start.task!r} is not a name",

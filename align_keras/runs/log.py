@@ -70,6 +70,7 @@ class TrainingLog(keras.callbacks.Callback):
         unit: what a batch holds, "pairs" or "images".
         alarms: called with the step and the metrics of each line; returns warnings to show.
         track: called with the step, the kind and the metrics of each line.
+        used: called with the step of each line; gives further fields, such as ``epochs``.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class TrainingLog(keras.callbacks.Callback):
         unit: str = "pairs",
         alarms: Callable[[int, Mapping[str, float]], Iterable[str]] | None = None,
         track: Track = nowhere,
+        used: Callable[[int], Mapping[str, float]] = lambda _: {},
     ) -> None:
         super().__init__()
         self.workdir = paths.path_of(workdir)
@@ -91,7 +93,7 @@ class TrainingLog(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.log_every = log_every
         self.skipped, self.unit, self._alarms = skipped, unit, alarms
-        self._track = track
+        self._track, self._used = track, used
         self.step = self._first_step = checkpoints.step
         self._lines = LineFile(self.workdir / "log.jsonl")
         # Otherwise a remote file would be rewritten whenever the queue is full.
@@ -204,7 +206,7 @@ class TrainingLog(keras.callbacks.Callback):
         if self._timed_steps:
             shown[f"{self.unit}_per_second"] = self.batch_size * self._timed_steps / self._seconds
         self._seconds, self._timed_steps = 0.0, 0
-        self.write("train", shown)
+        self.write("train", {**shown, **self._used(self.step)})
         names = _BAR_NAMES.items()
         line = " ".join(f"{short}={shown[name]:.3g}" for name, short in names if name in shown)
         if self._bar is not None:

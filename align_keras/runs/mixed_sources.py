@@ -1,11 +1,75 @@
-"""Training data from several weighted sources: their shards and shares."""
+"""Training data from one source or several weighted ones: their shards, shares and epochs."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import TYPE_CHECKING, NamedTuple
 
+from align_keras import lazy
 from align_keras.data import mixing, records
-from align_keras.errors import concerning
+from align_keras.errors import InputError, concerning
 from align_keras.wording import counted
+
+if TYPE_CHECKING:
+    from align_keras.data import image_groups, shard_order
+else:
+    # Patterns are looked at before TensorFlow loads.
+    image_groups = lazy.Module("align_keras.data.image_groups")
+    shard_order = lazy.Module("align_keras.data.shard_order")
+
+
+class Used(NamedTuple):
+    """What a run has used of a source."""
+
+    name: str
+    """Its pattern."""
+    pairs: int
+    epochs: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSources:
+    """The sources of a run; one if there are no weights."""
+
+    names: Sequence[str]
+    """Their patterns."""
+    pairs: Sequence[int]
+    """Pairs of an epoch of each."""
+    mixed: Sequence[mixing.Source] = ()
+    """Their shards and weights; empty if there is one source, of all shards."""
+    groups: Sequence["image_groups.ImageGroups"] = ()
+    """Their images, if an epoch has one caption of each; empty if it has every caption."""
+
+    @property
+    def total(self) -> int:
+        """Pairs of an epoch of every source."""
+        return sum(self.pairs)
+
+    def used(self, step: int, batch_size: int, workers: int = 1) -> list[Used]:
+        """What a run has used of each source after a step.
+
+        Args:
+            step: steps done.
+            batch_size: pairs per step, over all replicas.
+            workers: readers, each of which mixes its own share of a batch.
+        """
+        weights = [source.weight for source in self.mixed] or [1]
+        before = mixing.counts_before(step * batch_size // workers, weights)
+        return [
+            Used(name, workers * count, workers * count / pairs)
+            for name, count, pairs in zip(self.names, before, self.pairs, strict=True)
+        ]
+
+    def metrics(self, step: int, batch_size: int, workers: int = 1) -> dict[str, float]:
+        """The same for the log: ``epochs``, or pairs and epochs of each source by its number."""
+        used = self.used(step, batch_size, workers)
+        if not self.mixed:
+            return {"epochs": used[0].epochs}
+        found: dict[str, float] = {}
+        for number, own in enumerate(used, 1):
+            found[f"source_{number}_pairs"] = own.pairs
+            found[f"source_{number}_epochs"] = own.epochs
+        return found
 
 
 def find_shards(text: str) -> list[str]:
@@ -14,20 +78,66 @@ def find_shards(text: str) -> list[str]:
     return sorted({shard for own in found for shard in own})
 
 
-def opened(text: str, counts: Mapping[str, int]) -> list[mixing.Source]:
-    """The sources of a text with weights, which are printed; empty for a text without weights."""
+def opened(text: str, counts: Mapping[str, int], captions: str = "all") -> TrainingSources:
+    """The sources of a text that may have weights; prints what an epoch and the mixture hold.
+
+    Args:
+        text: the setting ``train_data``; empty for rendered scenes.
+        counts: the number of records of each shard, by path.
+        captions: ``all``, or ``sample``, for one caption of each image per epoch.
+
+    Raises:
+        InputError: if a weight is not a number above 0, or if there is nothing to sample.
+    """
     with concerning("train_data"):
         parts = mixing.split_weights(text)
-        if all(weight is None for _, weight in parts):
-            return []
-        shards = [records.find_shards(pattern) for pattern, _ in parts]
-        pairs = [sum(counts[shard] for shard in own) for own in shards]
-        given = [
-            Fraction(number) if weight is None else weight
-            for (_, weight), number in zip(parts, pairs, strict=True)
-        ]
-        weights = mixing.whole_weights(given)
-    for (pattern, _), number, weight, whole in zip(parts, pairs, given, weights, strict=True):
+        is_mixed = any(weight is not None for _, weight in parts)
+        own = [counts]
+        if is_mixed:
+            shards = [records.find_shards(pattern) for pattern, _ in parts]
+            own = [shard_order.part_of(counts, found) for found in shards]
+    names = [pattern or "rendered scenes" for pattern, _ in parts]
+    pairs = [sum(found.values()) for found in own]
+    groups = _sampled(names, own) if captions == "sample" else []
+    if groups:
+        pairs = [found.images for found in groups]
+    mixed = []
+    if is_mixed:
+        with concerning("train_data"):
+            mixed = _weighted(names, [weight for _, weight in parts], own, pairs)
+    return TrainingSources(names, pairs, mixed, groups)
+
+
+def _sampled(
+    names: Sequence[str], counts: Sequence[Mapping[str, int]]
+) -> list["image_groups.ImageGroups"]:
+    groups = [image_groups.read_groups(own) for own in counts]
+    if all(own.images == len(own.records) for own in groups):
+        raise InputError(
+            "no image has several captions, that is, records with the same image_id",
+            remedy="leave it out, or pack the data with prepare_data.py",
+            setting="captions",
+        )
+    for name, own in zip(names, groups, strict=True):
+        print(
+            f"{name}: {counted(own.images, 'image')} with "
+            f"{counted(len(own.records), 'caption')}; an epoch has one caption of each image"
+        )
+    return groups
+
+
+def _weighted(
+    names: Sequence[str],
+    given: Sequence[Fraction | None],
+    counts: Sequence[Mapping[str, int]],
+    pairs: Sequence[int],
+) -> list[mixing.Source]:
+    numbers = [
+        Fraction(own) if weight is None else weight
+        for weight, own in zip(given, pairs, strict=True)
+    ]
+    weights = mixing.whole_weights(numbers)
+    for name, own, weight, whole in zip(names, pairs, numbers, weights, strict=True):
         share = whole / sum(weights)
-        print(f"{pattern}: {counted(number, 'pair')}, weight {float(weight):g}, {share:.1%}")
-    return [mixing.Source(*own) for own in zip(shards, weights, strict=True)]
+        print(f"{name}: {counted(own, 'pair')}, weight {float(weight):g}, {share:.1%}")
+    return [mixing.Source(list(own), whole) for own, whole in zip(counts, weights, strict=True)]

@@ -17,7 +17,7 @@ from align_keras.optimizers import make_optimizer, make_schedule
 from align_keras.preprocessing.preprocessor import AlignPreprocessor
 from align_keras.runs.frozen_towers import TOWERS, frozen_towers
 from align_keras.runs.presets import load_model
-from align_keras.runs.pretraining_settings import ModelSettings, OptimizerSettings
+from align_keras.runs.pretraining_parts import ModelSettings, OptimizerSettings
 
 
 def with_gelu(settings: ModelSettings) -> ModelSettings:

@@ -42,14 +42,17 @@ def training_data(
             "num_workers": workers,
         }
         if cached:
-            return cached.batches(batch_size, **place)
+            # Sources with weights are not cached: there is one at most.
+            groups = next(iter(data.sources.groups), None)
+            return cached.batches(batch_size, groups=groups, **place)
         with concerning("batch_size"):
             return pipeline.training_dataset(
                 data.counts,
                 data.preprocessor,
                 batch_size,
                 shuffle_buffer=settings.data.shuffle_buffer,
-                sources=data.sources,
+                sources=data.sources.mixed,
+                groups=data.sources.groups,
                 **place,
             )
 
@@ -81,7 +84,7 @@ def count_skipped(
         workdir,
         lambda _: lost.taken(),
         settings.data.max_skipped_share,
-        sum(data.counts.values()),
+        data.sources.total,
         settings.run.batch_size,
         first_step,
         strategy=strategy,

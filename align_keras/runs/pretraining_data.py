@@ -2,18 +2,15 @@
 
 import contextlib
 import dataclasses
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from align_keras import checksums, files, progress
 from align_keras.data import (
     checks,
-    mixing,
     pipeline,
     records,
     scenes,
-    shard_order,
     shard_sets,
     vocabulary,
 )
@@ -28,7 +25,7 @@ from align_keras.preprocessing.tokenizer import read_vocabulary, write_vocabular
 from align_keras.runs import mixed_sources
 from align_keras.runs.inputs import check_vocabulary
 from align_keras.runs.presets import from_preset
-from align_keras.runs.pretraining_settings import PAPER_SIZES, DataSettings, ModelSettings
+from align_keras.runs.pretraining_parts import PAPER_SIZES, DataSettings, ModelSettings
 from align_keras.wording import counted
 
 #: Maximum number of pairs embedded at a time.
@@ -44,7 +41,7 @@ class RunData:
     preprocessor: AlignPreprocessor
     evaluation: HeldOutPairs | None
     zero_shot: HeldOutPairs | None
-    sources: Sequence[mixing.Source] = ()  # Mixed by weight; empty: all shards form one source.
+    sources: mixed_sources.TrainingSources
 
 
 def with_sizes(data: DataSettings, model: str) -> DataSettings:
@@ -90,10 +87,12 @@ def open_data(
         shards |= quickstart_data(workdir / "data", seed)
     counts = {name: pipeline.shard_counts(paths) for name, paths in shards.items()}
     total = sum(counts["train_data"].values())
-    if total < batch_size:
+    sources = mixed_sources.opened(data.train_data, counts["train_data"], data.captions)
+    least = min(total, sources.total)
+    if least < batch_size:
         raise InputError(
-            f"{batch_size:,} is more than the {counted(total, 'training pair')}",
-            remedy=f"lower <batch_size> to {total:,} or less, or give more data",
+            f"{batch_size:,} is more than the {counted(least, 'training pair')}",
+            remedy=f"lower <batch_size> to {least:,} or less, or give more data",
             setting="batch_size",
         )
     preprocessor = make_preprocessor(data, model, workdir, shards["train_data"])
@@ -114,8 +113,8 @@ def open_data(
             setting="zero_shot_data",
         )
     zero_shot = held_out.get("zero_shot_data", held_out.get("eval_data"))
-    mixed = mixed_sources.opened(data.train_data, counts["train_data"])
-    return RunData(counts["train_data"], preprocessor, held_out.get("eval_data"), zero_shot, mixed)
+    evaluation = held_out.get("eval_data")
+    return RunData(counts["train_data"], preprocessor, evaluation, zero_shot, sources)
 
 
 def find_shards(data: DataSettings, workdir: AnyPath, seed: int) -> dict[str, list[str]]:
@@ -234,61 +233,3 @@ def quickstart_data(directory: AnyPath, seed: int) -> dict[str, list[str]]:
             scenes.write_scenes(work.folder, num_train=16_000, num_eval=500, seed=seed)
         finished.touch()
     return {f"{part}_data": shard_sets.find_set(directory / part) for part in ("train", "eval")}
-
-
-def list_shards(counts: dict[str, int]) -> dict[str, Any]:
-    """Everything that affects the order of records, for ``train_shards.json``.
-
-    This includes, for each shard in order, its name, its numbers of records and blocks and the
-    digest of its records, and the version of the order. The folder of the shards is not included,
-    so it may change.
-    """
-    blocks, digests = getattr(counts, "starts", {}), getattr(counts, "digests", {})
-    shards = [
-        [
-            os.path.basename(shard),
-            counts[shard],
-            len(blocks.get(shard, ())) or 1,
-            digests.get(shard, ""),
-        ]
-        for shard in sorted(counts)
-    ]
-    return {"order": shard_order.VERSION, "shards": shards}
-
-
-def check_order(path: AnyPath) -> None:
-    """Raises InputError if the run began with a version that reads records in another order.
-
-    Args:
-        path: path of the run's JSON file from ``list_shards``, which need not exist.
-    """
-    if not path.exists():
-        return
-    # in earlier versions, the file held only the list of shards
-    before = files.read_json(path, (dict, list))
-    if isinstance(before, list) or before.get("order") != shard_order.VERSION:
-        raise InputError(
-            f"the run in {path.parent} began with a version that reads records in another order",
-            remedy="continue with that version, or give another <workdir>",
-            setting="workdir",
-        )
-
-
-def difference_of_shards(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """A short description of how the shards in two results of ``list_shards`` differ.
-
-    Empty if all known facts are equal; runs of earlier versions have no digests.
-    """
-    old, new = ({name: own for name, *own in found["shards"]} for found in (before, now))
-    for name in sorted(old.keys() | new.keys()):
-        if name not in new:
-            return f"{name} is gone"
-        if name not in old:
-            return f"{name} is new"
-        if old[name][0] != new[name][0]:
-            return f"{name} holds {new[name][0]:,} records, not {old[name][0]:,},"
-        if old[name][1] != new[name][1]:
-            return f"{name} is read in {new[name][1]:,} blocks, not {old[name][1]:,},"
-        if len({own[2] for own in (old[name], new[name]) if own[2:] and own[2]}) > 1:
-            return f"{name} holds other records"
-    return "" if list(old) == list(new) else "the shards are in another order"

@@ -1,36 +1,24 @@
-"""The settings of a pretraining run. Every field of a part is a flag: ``--batch-size=64``."""
+"""The settings of a pretraining run, and what excludes what among them."""
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from tyro.conf import Fixed, OmitArgPrefixes, Suppress
+from tyro.conf import OmitArgPrefixes
 
 from align_keras import paths
 from align_keras.data import mixing
 from align_keras.errors import InputError
 from align_keras.models.presets import PRESETS
-from align_keras.runs import trackers
 from align_keras.runs.frozen_towers import check_freeze, frozen_towers
-from align_keras.runs.setting_values import (
-    check_divides,
-    check_license,
-    check_prompts,
-    read_steps,
+from align_keras.runs.pretraining_parts import (
+    DataSettings,
+    ModelSettings,
+    OptimizerSettings,
+    RunSettings,
 )
-from align_keras.runs.settings import (
-    COMMON,
-    FREE_ON_RESUME,
-    Above,
-    AtLeast,
-    AtMost,
-    Below,
-    Part,
-    Settings,
-)
+from align_keras.runs.setting_values import check_divides, check_prompts, read_steps
+from align_keras.runs.settings import Settings
 from align_keras.wording import choose
-
-#: The paper's sizes (sec. 5): defaults where neither a flag nor the model gives a size.
-PAPER_SIZES = {"image_size": 289, "resize_size": 346, "sequence_length": 64}
 
 #: Settings that come with a trained model; they cannot be given together with it.
 BROUGHT_BY_MODEL = (
@@ -47,204 +35,6 @@ BROUGHT_BY_MODEL = (
     "vocabulary_size",
     "vocabulary_captions",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSettings(Part):
-    """Data for training and evaluation, and how pairs become inputs."""
-
-    train_data: Annotated[str, paths.DATA, COMMON] = ""
-    """Training shards: a quoted pattern such as 'DIR/train-*.tfrecord', several patterns joined by
-    commas, or tfds:NAME. With weights, as in 'A/*.tfrecord=2,B/*.tfrecord=1', each pattern is
-    shuffled separately and pairs are drawn in these proportions; a pattern without a weight gets
-    its number of pairs. Empty (quickstart only): scenes are rendered into the run's directory."""
-    eval_data: Annotated[str, paths.DATA, COMMON, FREE_ON_RESUME] = ""
-    """Pattern of the held-out shards. Empty: no evaluation, except on rendered scenes."""
-    zero_shot_data: Annotated[str, paths.DATA, FREE_ON_RESUME] = ""
-    """Pattern of shards for zero-shot classification; their records need a class_name. Empty: the
-    held-out shards, if their records have one."""
-    prompts: Annotated[tuple[str, ...], FREE_ON_RESUME] = ("a photo of a {}", "{}")
-    """Zero-shot prompts, separated by spaces; {} stands for the class name."""
-    vocabulary: Annotated[str, paths.FILES] = ""
-    """Path of a BERT vocab.txt. Empty: a vocabulary is trained on the training captions."""
-    vocabulary_size: Annotated[int, AtLeast(100)] = 100_000
-    """Maximum number of word pieces in a vocabulary that the run trains."""
-    vocabulary_captions: Annotated[int, AtLeast(1)] = 1_000_000
-    """Maximum number of captions to train the vocabulary on."""
-    resize_size: Annotated[int | None, AtLeast("image_size")] = None
-    """Side in pixels of the square to which images are resized before the crop; their aspect ratio
-    is not kept. None: 346, or the size of --model, scaled in proportion to --image-size."""
-    image_size: Annotated[int | None, AtLeast(8)] = None
-    """Side in pixels of the square crop that the model sees: random in training, central in
-    evaluation. None: 289, or the size of --model."""
-    antialias: bool = False
-    """Averages pixels when shrinking images, as Pillow does; slower than plain sampling. Always on
-    if --model was trained so."""
-    sequence_length: Annotated[int | None, AtLeast(3)] = None
-    """Word pieces per caption, including [CLS] and [SEP]; longer captions are cut. None: 64, or the
-    length of --model."""
-    cache_features: Annotated[int, AtLeast(0)] = 0
-    """Number of views of each image whose features are computed once, before training. Needs an
-    image tower that --freeze keeps frozen in all steps. View 1 is the centre crop, the others are
-    random crops; each epoch uses the next view. The features of a text tower that is frozen in all
-    steps are computed once too. 0: every step reads, augments and embeds its images."""
-    shuffle_buffer: Annotated[int, AtLeast(1)] = 10_000
-    """Number of encoded records in the shuffle buffer. Blocks of records are also read in random
-    order."""
-    max_skipped_share: Annotated[float, AtLeast(0.0), AtMost(1.0), FREE_ON_RESUME] = 0.01
-    """The run saves a checkpoint and stops when it has skipped more than this fraction of an
-    epoch's pairs: corrupt records or images, empty captions, lost files. Checked at each line of
-    the log."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelSettings(Part):
-    """The model to train: a new one, or one that was trained before."""
-
-    model: Annotated[str, paths.PRESET, COMMON] = ""
-    """Trained model to start from: a preset (a folder, hf://... or kaggle://...), or the directory
-    of a run that has saved one. Its towers, temperature and vocabulary are used, and its image and
-    caption sizes unless their flags are given; those of --experiment are ignored. Empty: a new
-    model with the settings below."""
-    preset: str = "align_b7_base"
-    """Size of the towers: align_l2_large, align_b7_base, align_b5_base, align_b3_mini or
-    align_nano_tiny."""
-    image_encoder: Annotated[str, paths.PRESET] = ""
-    """Pretrained keras-hub EfficientNet to start the image tower from: a preset name such as
-    efficientnet_b0_ra_imagenet, a folder, hf://... or kaggle://... Empty: random weights, in the
-    size of --preset."""
-    text_encoder: Annotated[str, paths.PRESET] = ""
-    """Pretrained BERT (keras-hub or Hugging Face) to start the text tower from: a preset name such
-    as bert_base_en_uncased, a folder, hf://... or kaggle://... Its vocabulary is used too. The
-    embedding is its output at [CLS], even if it was trained with another pooling. Empty: random
-    weights, in the size of --preset."""
-    text_gelu: Literal["exact", "tanh"] | None = None
-    """GELU of the text tower: exact, or its tanh approximation. None: the one in the config.json of
-    --text-encoder. keras-hub presets do not name theirs and get tanh, as in keras-hub; give exact
-    for sentence-transformers and BGE, which were trained with it."""
-    text_pooling: Literal["cls", "mean"] = "cls"
-    """The text tower's features: the hidden state at [CLS], as in the paper, or the mean over the
-    word pieces, for which sentence-transformers models were trained."""
-    top_convolution: bool = False
-    """Takes the image features after EfficientNet's top convolution, which is better for a frozen
-    tower. The paper takes them before it."""
-    projection_dim: Annotated[int | None, AtLeast(1)] = None
-    """Width of the space that images and captions share. None: that of --preset."""
-    image_feature_dropout: Annotated[float, AtLeast(0.0), Below(1.0)] = 0.0
-    """Share of the image features that training sets to zero. Frozen towers need it when there
-    are only a few thousand pairs; try 0.2 to 0.5."""
-    synchronized_batch_norm: bool = True
-    """Batch norm uses the statistics of the global batch instead of each replica's own."""
-    freeze: str = ""
-    """Towers to freeze, joined by commas: image_encoder, text_encoder, or image_encoder:2000 for
-    the first 2,000 steps only. A frozen tower runs as in inference (batch norm and dropout
-    included) and needs no backward pass. Empty: none."""
-    frozen_statistics: bool = False
-    """In training too, batch norm uses its moving statistics and does not update them; its scales
-    and offsets are still trained. For a pretrained image tower."""
-    initial_temperature: Annotated[float, AtLeast("min_temperature")] = 1.0
-    """Initial temperature of the softmax. Runs of a few thousand steps need about 0.1."""
-    min_temperature: Annotated[float, Above(0.0)] = 0.005
-    """Lower bound of the temperature."""
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    """Data type of the towers' computations. Embeddings, loss and weights stay float32;
-    mixed_float16 scales the loss."""
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerSettings(Part):
-    """Loss, optimizer, and memory of a training step."""
-
-    label_smoothing: Annotated[float, AtLeast(0.0), AtMost(1.0)] = 0.1
-    """Fraction of each softmax target that is spread evenly over all pairs."""
-    mask_false_negatives: bool = True
-    """Pairs with the same image id or caption are not each other's negatives. Turn it off for the
-    paper's loss."""
-    optimizer: Literal["lamb", "adamw", "sgd", "adafactor"] = "lamb"
-    """LAMB as published, AdamW, SGD with momentum 0.9, or Adafactor."""
-    learning_rate: Annotated[float, COMMON, AtLeast(0.0), FREE_ON_RESUME] = 1e-3
-    """Peak learning rate, reached at the end of the warm-up."""
-    warmup_steps: Annotated[int, AtLeast(0), Below("steps")] = 10_000
-    """Steps over which the learning rate rises from 0. Afterwards it follows --schedule."""
-    image_rate_factor: Annotated[float, Above(0.0)] = 1.0
-    """Factor on the image tower's learning rate, such as 0.1 for a pretrained tower."""
-    text_rate_factor: Annotated[float, Above(0.0)] = 1.0
-    """Factor on the text tower's learning rate."""
-    layer_decay: Annotated[float, Above(0.0), AtMost(1.0)] = 1.0
-    """Layer-wise learning-rate decay, such as 0.8: the last block of each tower (stage in
-    EfficientNet) gets this factor once, the block before it twice, and so on. 1: none."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """Learning rate after the warm-up: falls linearly to 0 as in the paper, falls to 0 along half a
-    cosine, or stays constant."""
-    weight_decay: Annotated[float, AtLeast(0.0)] = 1e-5
-    """Weight decay of kernels and embeddings; biases and norms are exempt."""
-    exclude_from_decay: tuple[str, ...] = ()
-    """Regular expressions: weights whose path matches one also get no weight decay. Example:
-    embedding, for BERT's embedding tables."""
-    exclude_from_adaptation: tuple[str, ...] = ()
-    """Regular expressions: weights whose path matches one skip LAMB's layer adaptation and use the
-    plain learning rate."""
-    ema_momentum: Annotated[float, AtLeast(0.0), AtMost(0.999999)] = 0.0
-    """Decay of the weight average, such as 0.999; above 0, the average is evaluated and saved as
-    preset/."""
-    global_clipnorm: Annotated[float, AtLeast(0.0), FREE_ON_RESUME] = 0.0
-    """Maximum norm of all gradients together; larger gradients are scaled down. 0: no clipping."""
-    loss_tile_rows: Annotated[int | None, AtLeast(0), FREE_ON_RESUME] = None
-    """Rows of the similarity matrix that the loss holds in memory at once, on each replica; 0 for
-    the full matrix. Lower it if the loss runs out of memory. None: the full matrix up to 4 million
-    similarities (2,048 pairs on one replica), otherwise tiles of 8 MiB, but at least 64 rows."""
-    micro_batch_size: Annotated[int, AtLeast(0)] = 0
-    """Pairs per replica whose activations are in memory at once; 0 for all. Lower it if the towers
-    run out of memory. The gradient is still that of the full batch, except that batch norm uses
-    micro-batch statistics."""
-    rematerialize: Annotated[bool, FREE_ON_RESUME] = False
-    """Stores only the input of each block of the towers and recomputes the rest in the backward
-    pass: less memory, more time."""
-    space_to_batch: Annotated[bool | None, FREE_ON_RESUME] = None
-    """Splits images into chunks of columns in EfficientNet's first stages, to fill a TPU's lanes
-    when a core has few pairs. Results are the same. None: on TPUs only."""
-
-
-@dataclasses.dataclass(frozen=True)
-class RunSettings(Part):
-    """Length of the run, devices, evaluations, checkpoints and logs."""
-
-    batch_size: Annotated[int, COMMON, AtLeast(2)] = 16_384
-    """Pairs per step, over all replicas. All other pairs of the batch are negatives."""
-    steps: Annotated[int, COMMON, AtLeast(1)] = 1_200_000
-    """Optimizer steps."""
-    seed: Annotated[int, AtLeast(0), AtMost(2**32 - 1)] = 0
-    """Random seed of the weights, the data order, the crops and dropout."""
-    strategy: Annotated[
-        Literal["auto", "cpu", "mirrored", "multi_worker", "tpu"], COMMON, FREE_ON_RESUME
-    ] = "auto"
-    """Devices to train on. auto: all GPUs, or the CPU if there are none."""
-    tpu: Annotated[str, FREE_ON_RESUME] = "local"
-    """Name or address of the TPU for --strategy=tpu; local is the TPU of this machine."""
-    workdir: Annotated[str, paths.FILES, COMMON, FREE_ON_RESUME] = ""
-    """Directory of the run; may be gs://... To resume a run, repeat its command with the same
-    directory. Empty: a new directory below runs/."""
-    # The recipes read the flag, before all others.
-    experiment: Annotated[str, FREE_ON_RESUME, Fixed, Suppress] = ""
-    """Name of the experiment that sets the defaults."""
-    tracker: Annotated[str, FREE_ON_RESUME] = ""
-    """Also sends the settings and the lines of the log to mlflow, wandb or trackio; several are
-    joined by commas. TensorBoard's logs/ are always written."""
-    license: Annotated[str, FREE_ON_RESUME] = ""
-    """License of the model, for its card: an identifier of Hugging Face's hub, such as apache-2.0.
-    Empty: the card says that there is none."""
-    eval_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 10_000
-    """Steps between evaluations."""
-    checkpoint_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 5_000
-    """Steps between checkpoints. The newest three and the best are kept."""
-    log_every: Annotated[int, AtLeast(1), FREE_ON_RESUME] = 100
-    """Steps between lines of the log."""
-    steps_per_execution: Annotated[int | None, AtLeast(1), FREE_ON_RESUME] = None
-    """Steps that the device runs before it returns to Python; must divide --log-every,
-    --eval-every, --checkpoint-every and --steps. None: up to 32 on TPUs and GPUs, 1 on a CPU."""
-    profile: Annotated[str, FREE_ON_RESUME] = ""
-    """START:STOP, the first and last step of a profiler trace for TensorBoard. The trace is
-    extended to whole executions (--steps-per-execution). Empty: none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,8 +55,7 @@ class PretrainSettings(Settings):
         super().check()
         check_prompts(self.data.prompts)
         run = self.run
-        check_license(run.license)
-        trackers.names_of(run.tracker)
+        run.check_shared()
         intervals = ("log_every", "eval_every", "checkpoint_every", "steps")
         check_divides(run.steps_per_execution, {name: getattr(run, name) for name in intervals})
         if run.profile and read_steps(run.profile)[1] > run.steps:

@@ -18,6 +18,7 @@ from align_keras.files import write_whole
 from align_keras.paths import AnyPath
 from align_keras.runs.alarms import guessing_loss
 from align_keras.runs.log_lines import read_log
+from align_keras.runs.mixed_sources import Used
 from align_keras.wording import counted, rate
 
 
@@ -27,6 +28,7 @@ def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
     Without held-out pairs and classes, there is no table.
 
     ``metrics["start"]``, if it exists, holds the metrics of the model from which the run started.
+    ``metrics["sources"]`` holds the pairs and epochs of each source, if there are several.
     """
     start = metrics.get("start")
     lines = ["\nno held-out data: nothing was evaluated"]
@@ -43,20 +45,31 @@ def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
     step = metrics["resumed_at_step"]
     since = f"since resuming at step {step:,}" if step else "in all"
     lines.append(f"\n{metrics['seconds']:,.0f} s {since}; training {trained}")
+    sources = metrics.get("sources", ())
+    for own in sources if len(sources) > 1 else ():
+        lines.append(f"{own['name']}: {counted(own['pairs'], 'pair')}, {_epochs(own['epochs'])}")
     return "\n".join(lines)
 
 
-def format_start(workdir: AnyPath, steps: int, batch_size: int, pairs: int) -> str:
+def format_start(workdir: AnyPath, steps: int, batch_size: int, used: Sequence[Used]) -> str:
     """One line with the directory and the length of a run.
 
     Args:
         workdir: the run's directory.
         steps: total number of steps.
         batch_size: pairs per step.
-        pairs: number of pairs in the training data.
+        used: the pairs that all steps use of each source.
     """
-    each, epochs = counted(batch_size, "pair"), steps * batch_size / pairs
-    return f"training in {workdir}: {counted(steps, 'step')} of {each}, {epochs:,.3g} epochs"
+    epochs = [_epochs(own.epochs) for own in used]
+    if len(used) > 1:
+        epochs = [f"{length} of {own.name}" for length, own in zip(epochs, used, strict=True)]
+    each = counted(batch_size, "pair")
+    return f"training in {workdir}: {counted(steps, 'step')} of {each}, {', '.join(epochs)}"
+
+
+def _epochs(number: float) -> str:
+    text = f"{number:,.3g}"
+    return "1 epoch" if text == "1" else f"{text} epochs"
 
 
 def format_evaluation(step: int, metrics: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from align_keras import distribution, paths
 from align_keras.errors import InputError, concerning
-from align_keras.runs import pretraining_data
+from align_keras.runs import shard_lists
 from align_keras.runs.pretraining_settings import PretrainSettings
 from align_keras.runs.settings import Settings
 from align_keras.runs.workdir import open_workdir
@@ -58,7 +58,7 @@ def open_folder(
         # settings.
         with concerning("workdir"):
             own = paths.path_of(settings.run.workdir) / part
-            pretraining_data.check_order(own / "train_shards.json")
+            shard_lists.check_order(own / "train_shards.json")
     return open_workdir(settings, settings.run.workdir, part, written=written, held=held)
 
 

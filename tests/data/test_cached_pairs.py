@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from align_keras.data import image_groups
 from align_keras.data.cached_pairs import CachedPairs
 
 RECORDS, VIEWS = 23, 3
@@ -70,3 +71,25 @@ def test_a_batch_follows_from_its_number_alone_and_workers_share_the_batches(pai
         for name, values in batch.items():
             np.testing.assert_array_equal(other[name], values, name)
     assert np.any(joined(whole, "token_ids") != joined(taken(pairs, 12), "token_ids"))
+
+
+def test_an_epoch_of_images_has_one_caption_of_each_and_the_next_view(pairs):
+    groups = image_groups.group(1 + np.arange(RECORDS) // 2)
+    count = groups.images
+    batches = taken(pairs, 6 * count, seed=3, groups=groups)
+    records, lost = joined(batches, "token_ids")[:, 0], joined(batches, "lost")
+    views = joined(batches, "image_features")[:, 0] % 100
+    for epoch in range(0, 30, 2):
+        first, second = (slice(n * count, (n + 1) * count) for n in (epoch, epoch + 1))
+        one, other = (records[own][lost[own] == 0] for own in (first, second))
+        # In two epochs both captions of every image, but for the unreadable two.
+        assert sorted([*one, *other]) == sorted([*np.flatnonzero(pairs.valid), 22])
+        assert len({*(one // 2)}) == len(one)
+    view = views[lost == 0]
+    image = records[lost == 0] // 2
+    for number in (0, 3, 7):
+        assert (np.diff(view[image == number]) % VIEWS == 1).all()
+    late = taken(pairs, 3, seed=3, groups=groups, start_batch=9)
+    for batch, expected in zip(late, batches[9:], strict=False):
+        for name in expected:
+            np.testing.assert_array_equal(batch[name], expected[name])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from align_keras.data import mixing, pipeline, records
+from align_keras.data import image_groups, mixing, pipeline, records
 from align_keras.data.pairs import parse_pairs
 from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
@@ -59,9 +59,9 @@ def two_sources(tmp_path_factory):
     return pipeline.shard_counts([path for own in sources for path in own.shards]), sources
 
 
-def read(two_sources, count, position=0, worker=0, num_workers=1):
+def read(two_sources, count, position=0, worker=0, num_workers=1, groups=()):
     counts, sources = two_sources
-    mixed = pipeline._mixed(counts, sources, position, 3, 8, worker, num_workers)
+    mixed = pipeline._mixed(counts, sources, groups, position, 8, (3, worker, num_workers))
     found = list(mixed.take(count).as_numpy_iterator())
     ids = parse_pairs(tf.stack([record for _, (record, _) in found])).image_id
     paths = [sorted(counts)[shard] for _, (_, shard) in found]
@@ -87,3 +87,19 @@ def test_workers_read_disjoint_parts_of_each_source(two_sources):
     assert sorted(itertools.chain(*first)) == list(range(30))
     first = [[n for n in part if n >= 30][:3] for part in parts]
     assert sorted(itertools.chain(*first)) == list(range(30, 39))
+
+
+def test_sources_of_images_have_one_record_of_each_in_an_epoch_of_their_own(two_sources):
+    groups = [image_groups.group(1 + np.arange(size) // 3) for size in (30, 9)]
+    ids, paths = read(two_sources, 90, groups=groups)
+    of_b, of_a = ([n for n in ids if (n >= 30) == own] for own in (False, True))
+    # Positions alternate as without groups; now 10 images and 3 are an epoch.
+    for first in range(0, 60, 10):
+        assert sorted(n // 3 for n in of_b[first : first + 10]) == list(range(10))
+    for first in range(0, 30, 3):
+        assert sorted((n - 30) // 3 for n in of_a[first : first + 3]) == list(range(3))
+    assert sorted(of_b[:30]) == list(range(30)) and sorted(of_a[:9]) == list(range(30, 39))
+    assert read(two_sources, 50, position=40, groups=groups) == (ids[40:], paths[40:])
+    parts = [read(two_sources, 15, worker=n, num_workers=3, groups=groups)[0] for n in range(3)]
+    first = [[n for n in part if n >= 30][:1] for part in parts]
+    assert sorted((n - 30) // 3 for n in itertools.chain(*first)) == list(range(3))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from align_keras.data import batches, framing, pipeline, records, shard_order
+from align_keras.data import batches, framing, image_groups, pipeline, records, shard_order
 from align_keras.data.block_reader import block_reader
 from align_keras.data.pairs import parse_pairs
 from align_keras.data.shard_writer import ShardWriter
@@ -26,10 +26,11 @@ def write_shards(folder, sizes):
     return shards
 
 
-def stream_of(counts, worker=0, num_workers=1, buffer=1, start_batch=0, batch_size=10):
+def stream_of(counts, worker=0, num_workers=1, buffer=1, start_batch=0, batch_size=10, groups=None):
     """The endless records of a worker, by their keys, from a batch on."""
-    share = shard_order.Share(sum(counts.values()), worker, num_workers)
-    epoch_records = shard_order.epoch_of(counts, block_reader(counts), 3, share)
+    total = groups.images if groups else sum(counts.values())
+    share = shard_order.Share(total, worker, num_workers)
+    epoch_records = shard_order.epoch_of(counts, block_reader(counts), 3, share, groups)
     position = start_batch * batch_size
     dataset = batches.endless(epoch_records, share.place_of, position, 3, buffer)
     # Many at a time: each turn to NumPy costs more than a record.
@@ -143,3 +144,36 @@ def test_blocks_begin_where_records_do_and_a_lost_end_is_of_the_last(tmp_path):
     found = [records.parse_pair(own).get("image_id") for own, _ in epoch.as_numpy_iterator()]
     assert len(found) == 300
     assert sorted(filter(None, found)) == sorted(str(key).encode() for key in range(200))
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory):
+    """460 records in blocks of up to 128, and their 200 images, of 1 to 5 records each."""
+    counts = pipeline.shard_counts(write_shards(tmp_path_factory.mktemp("s"), [300, 7, 150, 3]))
+    ids = np.random.default_rng(1).permutation(np.append(np.arange(1, 201), np.arange(1, 201)[:60]))
+    ids = np.append(ids, np.random.default_rng(2).integers(1, 201, size=200))
+    return counts, ids, image_groups.group(ids)
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_an_epoch_of_images_has_one_record_of_each_over_all_workers(captioned, num_workers):
+    counts, ids, groups = captioned
+    epochs = collections.defaultdict(list)
+    for worker in range(num_workers):
+        share = shard_order.Share(groups.images, worker, num_workers)
+        keys = keys_of(stream_of(counts, worker, num_workers, 20, groups=groups), 200)
+        for position, key in enumerate(keys):
+            epochs[share.place_of(position)[0]].append(key)
+    for epoch in range(200 * num_workers // groups.images):
+        chosen = groups.is_chosen(tf.constant(epoch, tf.int64), 3).numpy()
+        assert sorted(epochs[epoch]) == np.flatnonzero(chosen).tolist()
+        assert sorted(ids[epochs[epoch]]) == list(range(1, 201))
+
+
+@pytest.mark.parametrize("worker", [0, 2])
+def test_an_epoch_of_images_resumes_at_any_batch(captioned, worker):
+    counts, _, groups = captioned
+    whole = keys_of(stream_of(counts, worker, 3, 20, groups=groups), 300)
+    for start in (1, 7, 15, 23):
+        rest = stream_of(counts, worker, 3, 20, start_batch=start, groups=groups)
+        assert keys_of(rest, 300 - 10 * start) == whole[10 * start :]

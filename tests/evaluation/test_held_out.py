@@ -4,12 +4,13 @@ import tensorflow as tf
 
 from align_keras.data import records
 from align_keras.data.pipeline import shard_counts
+from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
 from align_keras.evaluation.held_out import HeldOutPairs
 
 
 class PixelModel:
-    """Embeds an image as its pixels, and a caption as the class whose turn it is."""
+    """Embeds an image as its pixels; a caption as the class whose turn it is, or as a number."""
 
     distribute_strategy = tf.distribute.get_strategy()
 
@@ -20,13 +21,17 @@ class PixelModel:
         batches = list(dataset.as_numpy_iterator())
         outputs = {
             name: np.concatenate([batch[name] for batch in batches])
-            for name in ("positions", "valid", "image_ids", "caption_ids", "pixels")
+            for name in ("positions", "valid", "pixels")
         }
+        self.embedded = outputs["positions"][outputs["positions"] >= 0].tolist()
         pixels = outputs.pop("pixels").reshape(len(outputs["valid"]), -1) / 255.0
         pixels = pixels / (np.linalg.norm(pixels, axis=1, keepdims=True) + 1e-9)
-        return {**outputs, "image_embeddings": pixels, "text_embeddings": pixels}
+        return {**outputs, "image_embeddings": pixels}
 
     def encode_texts(self, inputs, batch_size):
+        if isinstance(inputs, list):
+            self.captions = inputs
+            return np.arange(len(inputs), dtype="float32")[:, None] + [0, 0.5]
         return np.asarray(self.texts[: len(inputs["token_ids"])], "float32")
 
 
@@ -48,8 +53,11 @@ def damaged(scene_shards, tmp_path):
 
 def test_rows_captions_and_labels_stay_together_beside_corrupt_pairs(damaged, preprocessor):
     held_out = HeldOutPairs(shard_counts([damaged]), preprocessor, batch_size=8)
-    embeddings = held_out.embed(PixelModel())
+    model = PixelModel()
+    embeddings = held_out.embed(model)
     assert embeddings["rows"].tolist() == [i for i in range(10) if i != 3]
+    found = [model.captions[int(text[0])] for text in embeddings["text_embeddings"]]
+    assert found == [held_out.captions[row] for row in embeddings["rows"]]
     source = [records.parse_pair(r) for r in records.read_frames(damaged)]
     for row, embedding in zip(embeddings["rows"], embeddings["image_embeddings"], strict=True):
         assert held_out.captions[row] == source[row]["txt"].decode()
@@ -57,8 +65,34 @@ def test_rows_captions_and_labels_stay_together_beside_corrupt_pairs(damaged, pr
         assert label == source[row]["class_name"].decode()
         pixels = preprocessor.decode_centre_crop(source[row]["jpg"]).numpy().ravel() / 255.0
         np.testing.assert_allclose(embedding, pixels / np.linalg.norm(pixels), atol=1e-5)
-    metrics, _ = held_out.retrieval(embeddings)
+    metrics, _ = held_out.retrieval(
+        embeddings | {"text_embeddings": embeddings["image_embeddings"]}
+    )
     assert metrics["i2t_recall_at_1"] == 1.0
+
+
+def test_an_image_is_embedded_once_for_all_its_captions(held_out_images, tmp_path, preprocessor):
+    one, other, third = held_out_images[:3]
+    pairs = [(one, ""), (other, "first"), (one, "second"), (one, "third"), (other, "second")]
+    pairs += [(third, "fourth"), (b"", "fifth"), (b"broken", "sixth"), (b"broken", "seventh")]
+    with ShardWriter(str(tmp_path / "several"), 4) as writer:
+        for row, (jpg, text) in enumerate(pairs):
+            # The last image has other bytes than its namesake.
+            name = {one: "one", other: "other", third: "one"}.get(jpg, f"{row}")
+            writer.write(records.make_record(jpg, text, "k", image_id=name))
+    held_out = HeldOutPairs(shard_counts(writer.shards), preprocessor, batch_size=2)
+    model = PixelModel()
+    embeddings = held_out.embed(model)
+    assert model.embedded == [0, 1, 5]  # and 7, which does not decode
+    assert embeddings["rows"].tolist() == [1, 2, 3, 4, 5]
+    groups = embeddings["groups"]
+    assert groups[0] == groups[3] != groups[1] == groups[2] == groups[4]
+    images = embeddings["image_embeddings"]
+    for row, jpg in enumerate((other, one, one, other, third)):
+        pixels = preprocessor.decode_centre_crop(jpg).numpy().ravel() / 255.0
+        np.testing.assert_allclose(images[row], pixels / np.linalg.norm(pixels), atol=1e-5)
+    # Equal captions are embedded once too.
+    assert model.captions == ["first", "second", "third", "fourth"]
 
 
 def test_zero_shot_reports_unseen_classes_apart(scene_shards, preprocessor):
@@ -97,6 +131,7 @@ def test_without_class_names_there_is_no_accuracy(tmp_path, scene_shards, prepro
 
 def test_data_without_a_readable_pair_are_an_error(scene_shards, preprocessor, monkeypatch):
     held_out = HeldOutPairs(shard_counts(scene_shards[1]), preprocessor, batch_size=4)
-    monkeypatch.setattr(held_out, "_predict", lambda _: {"valid": np.zeros(30, bool)})
+    outputs = {"valid": np.zeros(30, bool), "positions": np.arange(30)}
+    monkeypatch.setattr(held_out, "_predict", lambda _: outputs)
     with pytest.raises(InputError, match="none of the pairs is readable; check the shards"):
         held_out.embed(PixelModel())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from align_keras.data.records import make_record
 from align_keras.evaluation import held_out
 
 
@@ -31,11 +32,14 @@ def test_predict_starts_a_data_set_once(tiny_model, batches, monkeypatch):
 
 
 def test_one_of_several_workers_traces_a_model_once(tiny_model, batches, monkeypatch):
-    monkeypatch.setattr(held_out.pipeline, "evaluation_dataset", lambda *_: batches)
+    records = [make_record(b"%d" % row, "a red ring", "k") for row in range(8)]
+    images = batches.map(lambda batch: {n: batch[n] for n in ("images", "positions", "valid")})
+    monkeypatch.setattr(held_out, "evaluation_images", lambda *_: images)
+    monkeypatch.setattr(held_out.HeldOutPairs, "_read", lambda _: iter(records))
     monkeypatch.setattr(held_out.distribution, "worker_place", lambda _: (0, 2))
     traced, step = [], tiny_model.predict_step
     monkeypatch.setattr(tiny_model, "predict_step", lambda data: traced.append(1) or step(data))
-    pairs = held_out.HeldOutPairs({}, tiny_model.preprocessor, batch_size=4)
+    pairs = held_out.HeldOutPairs({"a": 8}, tiny_model.preprocessor, batch_size=4)
     first, second = (pairs.embed(tiny_model) for _ in range(2))
     assert traced == [1]
     assert first["rows"].tolist() == list(range(8))

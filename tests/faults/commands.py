@@ -25,7 +25,14 @@ from conftest import ROOT, TINY_IMAGE_SIZE, TINY_SEQUENCE, add_tiny_preset, buil
 from align_keras import AlignPreprocessor, figures, files
 from align_keras.data import records, scenes, vocabulary
 from align_keras.errors import InputError
-from align_keras.runs import checkpoints, classification, command, log, pretraining
+from align_keras.runs import (
+    checkpoints,
+    classification,
+    command,
+    log,
+    pretraining,
+    pretraining_evaluation,
+)
 from align_keras.runs.classification_settings import Phase
 from align_keras.search import indexing
 
@@ -33,7 +40,7 @@ from align_keras.search import indexing
 CALLS = {
     "the beginning": (checkpoints.RunCheckpoints, "restore"),
     "a step": (log.TrainingLog, "on_train_batch_end"),
-    "an evaluation": (pretraining, "evaluate_held_out"),
+    "an evaluation": (pretraining_evaluation, "evaluate_held_out"),
     "an evaluation of classes": (classification, "evaluate"),
     "a checkpoint": (checkpoints.RunCheckpoints, "save"),
     "the best checkpoint": (checkpoints.RunCheckpoints, "save_if_best"),

@@ -32,7 +32,7 @@ def main(shard, output):
     training = pipeline.training_dataset(counts, preprocessor, BATCH).take(total // BATCH)
     skipped = sum(int((batch["lost"].numpy() > 0).sum()) for batch in training)
     evaluation = HeldOutPairs(counts, preprocessor, BATCH)
-    valid = sum(int(batch["valid"].numpy().sum()) for batch in evaluation.dataset)
+    valid = len(evaluation.embed(_Blind())["rows"])
     found = inspection.Inspection()
     found.read_shard(shard, total)
     report = single_machine.prepare(
@@ -52,6 +52,22 @@ def main(shard, output):
         "labelled": labelled(shard),
     }
     print(json.dumps(figures))
+
+
+class _Blind:
+    """Stands for a model; its embeddings are all alike."""
+
+    distribute_strategy = tf.distribute.get_strategy()
+
+    def predict(self, dataset, **_):
+        batches = list(dataset.as_numpy_iterator())
+        found = {
+            name: np.concatenate([own[name] for own in batches]) for name in ("positions", "valid")
+        }
+        return {**found, "image_embeddings": np.ones((len(found["valid"]), 2), "float32")}
+
+    def encode_texts(self, texts, batch_size):
+        return np.ones((len(texts), 2), "float32")
 
 
 def labelled(shard):

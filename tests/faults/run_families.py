@@ -13,7 +13,7 @@ from mutations import choose, damaged, damaged_json
 from align_keras import Lamb
 from align_keras.errors import InputError
 from align_keras.preprocessing.tokenizer import read_vocabulary, write_vocabulary
-from align_keras.runs import pretraining, pretraining_data, report
+from align_keras.runs import pretraining_run, report, shard_lists
 from align_keras.runs.checkpoints import RunCheckpoints
 from align_keras.runs.log_lines import read_log
 from align_keras.runs.workdir import check_training_data, open_workdir
@@ -87,7 +87,7 @@ class RunFiles(Family):
         self.shards = {"shards": {f"train-{n:05}.tfrecord": 10 for n in range(3)}, "order": 2}
         photos = materials.photos(folder.parent)
         counts = {str(path): 10 for path in sorted(photos.glob("*"))}
-        self.shards = pretraining_data.list_shards(counts)
+        self.shards = shard_lists.list_shards(counts)
         lines = [
             {"step": step, "kind": kind, "loss": 5.0 / step, "i2t_recall_at_1": 0.1}
             for step in (1, 2, 3)
@@ -133,13 +133,13 @@ class RunFiles(Family):
             return "refused"
 
     def read_settings(self, workdir):
-        open_workdir(self.settings, str(workdir), written=pretraining.WRITTEN)
+        open_workdir(self.settings, str(workdir), written=pretraining_run.WRITTEN)
         return "sound"
 
     def read_shards(self, workdir):
         path = workdir / "train_shards.json"
-        pretraining_data.check_order(path)
-        check_training_data(path, self.shards, pretraining_data.difference_of_shards)
+        shard_lists.check_order(path)
+        check_training_data(path, self.shards, shard_lists.difference_of_shards)
         return "sound"
 
     def read_log(self, workdir):

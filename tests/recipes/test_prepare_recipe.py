@@ -14,7 +14,7 @@ from short_runs import settings_of
 
 from align_keras.data import pipeline, records
 from align_keras.data.preparation import filters, preparing
-from align_keras.runs import pretraining, pretraining_data
+from align_keras.runs import pretraining_data, pretraining_evaluation, pretraining_run
 
 
 def prepare_data(*flags):
@@ -45,8 +45,8 @@ def test_a_packed_folder_is_read_whole_by_a_run(tiny_model, tiny_run, scene_shar
     (batch,) = pipeline.training_dataset(opened.counts, opened.preprocessor, 40).take(1)
     assert len(set(batch["image_ids"].numpy().tolist())) == 40
     assert not batch["lost"].numpy().any()
-    run = pretraining.PretrainingRun(settings, tmp_path, None, opened, tiny_model, None)
-    metrics, _, held_out = pretraining.evaluate_held_out(run)
+    run = pretraining_run.PretrainingRun(settings, tmp_path, None, opened, tiny_model, None)
+    metrics, _, held_out = pretraining_evaluation.evaluate_held_out(run)
     assert len(held_out["rows"]) == 40
     assert len(opened.zero_shot.class_names) > 10
     assert metrics["i2t_recall_at_10"] is not None

@@ -21,6 +21,7 @@ pretrain.py --preset=align_b7 | unknown preset 'align_b7'; did you mean align_b7
 pretrain.py --optimizer=adam | unknown value 'adam'; did you mean adamw? choose one of lamb, adamw
 pretrain.py --strategy=gpu | unknown value 'gpu'; choose one of auto, cpu, mirrored, multi_worker
 pretrain.py --freeze=text-encoder | unknown tower 'text-encoder'; did you mean text_encoder?
+pretrain.py --captions=pairs.jsonl | unknown value 'pairs.jsonl'; choose one of all, sample
 pretrain.py --steps=many | --steps: 'many' is not a whole number; give one such as --steps=1300
 pretrain.py --learning-rate 1e-3x | --learning-rate: '1e-3x' is not a number; give one such as
 pretrain.py --steps | --steps: it needs a value; give one such as --steps=1300

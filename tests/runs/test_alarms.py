@@ -4,6 +4,7 @@ import re
 import pytest
 
 from align_keras.runs import alarms
+from align_keras.runs.mixed_sources import Used
 
 GUESSING = 2 * math.log(128)
 
@@ -58,8 +59,13 @@ def test_each_is_said_once_with_what_to_look_at(metrics, line):
 
 
 def test_many_epochs():
-    assert alarms.of_epochs(1_000, 100, 1_000) is None
-    assert alarms.of_epochs(2_000, 100, 1_000) == (
+    assert alarms.of_epochs(1_000, 100, [Used("a", 100_000, 100.0)]) == []
+    assert alarms.of_epochs(2_000, 100, [Used("a", 200_000, 200.0)]) == [
         "2,000 steps of 100 pairs are 200 epochs of the 1,000 training pairs and will overfit; "
         "use fewer steps or more data"
-    )
+    ]
+    used = [Used("a/*", 150_000, 2.0), Used("b/*", 50_000, 500.0)]
+    assert alarms.of_epochs(2_000, 100, used) == [
+        "2,000 steps of 100 pairs are 500 epochs of the 100 b/* pairs and will overfit; "
+        "use fewer steps or more data"
+    ]

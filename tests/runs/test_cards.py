@@ -9,6 +9,7 @@ from experiments import CLASSIFICATION, PRETRAINING
 from align_keras.data.mixing import Source
 from align_keras.runs import cards, hardware
 from align_keras.runs.command_line import command_line
+from align_keras.runs.mixed_sources import TrainingSources
 
 COUNTS = {"a/x-0.tfrecord": 600, "a/x-1.tfrecord": 600, "b/y-0.tfrecord": 300}
 FOUND = {"i2t_recall_at_1": 0.25, "zero_shot_top_1": None, "num_pairs": 80, "num_classes": 0}
@@ -20,17 +21,20 @@ def of(data, **options):
     return cards.of_pretraining(settings, data, FOUND, {"i2t_recall_at_1": 0.01}, "2 CPUs", "c")
 
 
-def data_of(*sources):
+def data_of(sources=None):
     pre = SimpleNamespace(vocabulary=["a"] * 300)
+    sources = sources or TrainingSources(["all"], [sum(COUNTS.values())])
     return SimpleNamespace(counts=COUNTS, sources=sources, preprocessor=pre)
 
 
 def test_sources_with_weights_have_their_pairs_and_shares():
-    mixed = data_of(Source(list(COUNTS)[:2], 1), Source(list(COUNTS)[2:], 3))
+    names = ["/home/me/a/*.tfrecord", "/home/me/b/*.tfrecord"]
+    parts = Source(list(COUNTS)[:2], 1), Source(list(COUNTS)[2:], 3)
+    mixed = data_of(TrainingSources(names, [1_200, 300], parts))
     origin = of(mixed, train_data="/home/me/a/*.tfrecord=1,/home/me/b/*.tfrecord=3", license="mit")
     assert origin.data == [
-        "`a/*.tfrecord`: 1,200 pairs, 25.0% of each batch",
-        "`b/*.tfrecord`: 300 pairs, 75.0% of each batch",
+        "`a/*.tfrecord`: 1,200 pairs, 25.0% of each batch, 34.7 epochs",
+        "`b/*.tfrecord`: 300 pairs, 75.0% of each batch, 416 epochs",
         "started from random weights",
         "300 word pieces, trained on the captions",
     ]
@@ -38,6 +42,15 @@ def test_sources_with_weights_have_their_pairs_and_shares():
     (figure,) = origin.figures
     assert (figure.title, figure.value, figure.chance) == ("image to text R@1", 0.25, 0.01)
     assert "1,300 steps of 128 pairs, 111 epochs; seed 0" in origin.training
+
+
+def test_sampled_captions_are_named_with_their_images():
+    images = SimpleNamespace(images=300, records=range(1_500))
+    data = data_of(TrainingSources(["/d/a-*"], [300], groups=[images]))
+    origin = of(data, train_data="/d/a-*", captions="sample")
+    assert origin.data[0] == "`d/a-*`: 300 images with 1,500 captions in 3 shards"
+    assert "an epoch has one caption of each image" in origin.training
+    assert "1,300 steps of 128 pairs, 555 epochs; seed 0" in origin.training
     assert "2 CPUs; 61 s of training, without evaluations" in origin.training
 
 

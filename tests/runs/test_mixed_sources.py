@@ -16,11 +16,15 @@ def test_sources_are_found_and_printed_with_their_shares(tmp_path, capsys):
     text = f"{tmp_path}/a-*=20,{tmp_path}/b-*"
     shards = mixed_sources.find_shards(text)
     counts = dict(zip(shards, [6, 4, 10], strict=True))
-    first, second = mixed_sources.opened(text, counts)
+    opened = mixed_sources.opened(text, counts)
+    first, second = opened.mixed
     assert (first.shards, first.weight) == (shards[:2], 2)
     assert (second.shards, second.weight) == (shards[2:], 1)
     assert f"{tmp_path}/a-*: 10 pairs, weight 20, 66.7%\n" in capsys.readouterr().out
-    assert mixed_sources.opened(f"{tmp_path}/a-*", counts) == []
+    assert opened.names == [f"{tmp_path}/a-*", f"{tmp_path}/b-*"]
+    assert opened.pairs == [10, 10]
+    only = mixed_sources.opened(f"{tmp_path}/a-*", {shards[0]: 6, shards[1]: 4})
+    assert (only.names, only.pairs, only.mixed) == ([f"{tmp_path}/a-*"], [10], [])
 
 
 def test_a_source_that_matches_nothing_and_a_wrong_weight_are_refused(tmp_path):

@@ -11,7 +11,8 @@ from align_keras import AlignDualEncoder, AlignPreprocessor
 from align_keras.errors import InputError
 from align_keras.models import pretrained
 from align_keras.runs import model as models
-from align_keras.runs.pretraining_settings import ModelSettings, PretrainSettings
+from align_keras.runs.pretraining_parts import ModelSettings
+from align_keras.runs.pretraining_settings import PretrainSettings
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ import tensorflow as tf
 from short_runs import settings_of as short_settings
 from tracker_module import TrackerModule
 
-from align_keras import distribution, uploads
+from align_keras import uploads
 from align_keras.data import records
 from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
 from align_keras.remote_path import RemotePath
-from align_keras.runs import pretraining
+from align_keras.runs import pretraining, pretraining_evaluation
 from align_keras.runs.command import one_line
 from align_keras.runs.log import DivergedError, TrainingLog
 from align_keras.runs.log_lines import read_log
@@ -37,10 +37,10 @@ def settings_of(*arguments, **options):
 @pytest.fixture(scope="module")
 def finished(tiny_preset, scene_shards, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    evaluate = pretraining.evaluate_held_out
+    module, evaluate = pretraining_evaluation, pretraining_evaluation.evaluate_held_out
     wandb = TrackerModule("wandb")
     with (
-        mock.patch.object(pretraining, "evaluate_held_out", side_effect=evaluate) as evaluated,
+        mock.patch.object(module, "evaluate_held_out", side_effect=evaluate) as evaluated,
         mock.patch.dict(sys.modules, {"wandb": wandb}),
     ):
         metrics = pretrain(settings_of(scene_shards, workdir, tracker="wandb"))
@@ -294,13 +294,3 @@ def test_a_run_trains_in_bfloat16_with_what_settings_choose(scene_shards, tmp_pa
     assert [line["step"] for line in lines] == [1, 2, 3]
     # Steps were taken, not all skipped.
     assert lines[-1]["learning_rate"] < lines[0]["learning_rate"]
-
-
-def test_a_batch_that_does_not_divide_among_replicas_is_refused(
-    scene_shards, tmp_path, mirrored, monkeypatch
-):
-    """Two replicas run where retrieval is fine-tuned."""
-    monkeypatch.setattr(distribution, "make_strategy", lambda *_: mirrored)
-    with pytest.raises(InputError, match="39 cannot be divided among 2 replicas") as raised:
-        pretrain(settings_of(scene_shards, tmp_path / "other", batch_size=39))
-    assert raised.value.setting == "batch_size"

@@ -6,13 +6,14 @@ import pytest
 import tensorflow as tf
 from short_runs import settings_of
 
-from align_keras import uploads
+from align_keras import distribution, uploads
 from align_keras.data import records
 from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
 from align_keras.remote_path import RemotePath
 from align_keras.runs import pretraining_data
-from align_keras.runs.pretraining import open_run
+from align_keras.runs.mixed_sources import TrainingSources
+from align_keras.runs.pretraining import open_run, pretrain
 from align_keras.runs.pretraining_batches import training_data
 
 pytestmark = pytest.mark.usefixtures("tiny_preset")
@@ -64,10 +65,22 @@ def test_a_worker_with_less_than_a_batch_names_the_batch_size(scene_shards, prep
         return share_of(tf.distribute.InputContext(2, 1, 2))
 
     settings = settings_of(scene_shards, tmp_path / "run", batch_size=16)
-    data = SimpleNamespace(sources=(), counts={"a": 9, "b": 3}, preprocessor=preprocessor)
+    data = SimpleNamespace(
+        sources=TrainingSources(["a"], [12]), counts={"a": 9, "b": 3}, preprocessor=preprocessor
+    )
     strategy = SimpleNamespace(distribute_datasets_from_function=dataset_of_the_second)
     with pytest.raises(InputError, match="a batch of 8 pairs is more than the 6") as raised:
         training_data(settings, data, strategy, 0)
+    assert raised.value.setting == "batch_size"
+
+
+def test_a_batch_that_does_not_divide_among_replicas_is_refused(
+    scene_shards, tmp_path, mirrored, monkeypatch
+):
+    """Two replicas run where retrieval is fine-tuned."""
+    monkeypatch.setattr(distribution, "make_strategy", lambda *_: mirrored)
+    with pytest.raises(InputError, match="39 cannot be divided among 2 replicas") as raised:
+        pretrain(settings_of(scene_shards, tmp_path / "other", batch_size=39))
     assert raised.value.setting == "batch_size"
 
 

@@ -17,14 +17,9 @@ from align_keras.errors import InputError
 from align_keras.evaluation import retrieval
 from align_keras.evaluation.metrics import RECALLS
 from align_keras.runs.log_lines import read_log
-from align_keras.runs.pretraining import (
-    PretrainingRun,
-    evaluate_held_out,
-    evaluate_start,
-    open_run,
-    pretrain,
-    restore,
-)
+from align_keras.runs.pretraining import pretrain
+from align_keras.runs.pretraining_evaluation import evaluate_held_out, evaluate_start
+from align_keras.runs.pretraining_run import PretrainingRun, open_run, restore
 
 
 @pytest.fixture(scope="module")

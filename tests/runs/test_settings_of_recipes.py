@@ -34,7 +34,7 @@ def test_pretraining_runs_of_before_resume(tmp_path):
     settings = settings.replace(text_gelu="tanh")
     settings.check_resumable(before, tmp_path)
     new = {"text_gelu", "max_skipped_share", "steps_per_execution", "profile", "space_to_batch"}
-    new |= {"freeze", "frozen_statistics", "schedule", "cache_features"}
+    new |= {"freeze", "frozen_statistics", "schedule", "cache_features", "captions"}
     new |= {"text_pooling", "top_convolution", "projection_dim"}
     new |= {"image_feature_dropout"}
     new |= {"license", "tracker", "experiment"}

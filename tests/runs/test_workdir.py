@@ -7,14 +7,10 @@ from align_keras import leases
 from align_keras.data.shard_order import ShardCounts
 from align_keras.errors import InputError
 from align_keras.runs.classification_data import difference as difference_of_images
-from align_keras.runs.pretraining_data import (
-    check_order,
-    difference_of_shards,
-    keep_vocabulary,
-    list_shards,
-    open_vocabulary,
-)
-from align_keras.runs.pretraining_settings import DataSettings, PretrainSettings
+from align_keras.runs.pretraining_data import keep_vocabulary, open_vocabulary
+from align_keras.runs.pretraining_parts import DataSettings
+from align_keras.runs.pretraining_settings import PretrainSettings
+from align_keras.runs.shard_lists import check_order, difference_of_shards, list_shards
 from align_keras.runs.workdir import check_training_data, how_to_resume, open_workdir
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"]

@@ -1,10 +1,12 @@
 """The data of a task, given by settings or as the data set's own TFDS set."""
 
 import dataclasses
+from collections.abc import Iterable
 
+from align_keras import paths
 from align_keras.data import examples
 from align_keras.data.examples import Example, ExampleSet
-from align_keras.errors import InputError, Place, concerning
+from align_keras.errors import InputError, MissingInputError, Place, concerning
 from align_keras.evaluation import data_sets
 from align_keras.paths import AnyPath
 from align_keras.wording import meant
@@ -111,3 +113,29 @@ def _check_place(name: str, data: str) -> None:
 def image_file(path: AnyPath) -> Example:
     """An example that has only an image."""
     return Example(Place(str(path)), path.name, path.read_bytes)
+
+
+def images_in(folder: str | AnyPath, names: Iterable[str], data_set: str) -> dict[str, AnyPath]:
+    """The images of a data set that are in a folder, by their names, in the order of ``names``.
+
+    Args:
+        folder: path of the folder.
+        names: file names, with or without a suffix; may repeat.
+        data_set: its name, for the error.
+
+    Raises:
+        MissingInputError: if there is no such folder, or none of the images is in it.
+    """
+    path = paths.path_of(folder)
+    if not path.is_dir():
+        raise MissingInputError("no such folder", Place(str(folder)))
+    there: dict[str, AnyPath] = {}
+    for own in sorted(path.iterdir(), key=str):
+        there |= {own.name: own, own.name.rpartition(".")[0] or own.name: own}
+    wanted = list(dict.fromkeys(names))
+    found = {name: there[name] for name in wanted if name in there}
+    if not found:
+        raise MissingInputError(
+            f"none of {data_set}'s images, such as {wanted[0]}", Place(str(folder))
+        )
+    return found

@@ -10,7 +10,7 @@ import numpy as np
 from align_keras import files, lazy, paths
 from align_keras.data.examples.example import caption_fault
 from align_keras.errors import InputError, MissingInputError, Place, concerning
-from align_keras.evaluation.tasks.data import image_file
+from align_keras.evaluation.tasks.data import image_file, images_in
 from align_keras.evaluation.tasks.result import Result, query_digest
 from align_keras.paths import AnyPath
 from align_keras.wording import counted
@@ -55,16 +55,7 @@ class SugarCrepe:
         with concerning("images"):
             if not self.images:
                 raise MissingInputError("give the folder of COCO's val2017")
-            folder = paths.path_of(self.images)
-            if not folder.is_dir():
-                raise MissingInputError("no such folder", Place(self.images))
-            there = {path.name: path for path in folder.iterdir()}
-            names = dict.fromkeys(name for _, name, _, _ in rows if name in there)
-            if not names:
-                raise MissingInputError(
-                    f"none of SugarCrepe's images, such as {rows[0][1]}", Place(self.images)
-                )
-        found = {name: there[name] for name in names}
+            found = images_in(self.images, (name for _, name, _, _ in rows), "SugarCrepe")
         return Choices([row for row in rows if row[1] in found], found, len(rows))
 
     def run(self, model: Any, data: Choices, output: AnyPath) -> Result:

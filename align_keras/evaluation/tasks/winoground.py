@@ -9,7 +9,7 @@ import numpy as np
 from align_keras import files, lazy, paths
 from align_keras.data.examples.example import caption_fault
 from align_keras.errors import InputError, MissingInputError, Place, concerning
-from align_keras.evaluation.tasks.data import image_file
+from align_keras.evaluation.tasks.data import image_file, images_in
 from align_keras.evaluation.tasks.result import Result, query_digest
 from align_keras.paths import AnyPath
 from align_keras.wording import counted
@@ -55,17 +55,10 @@ class Winoground:
             rows = read_rows(table)
         with concerning("images"):
             folder = paths.path_of(self.images) if self.images else table.parent / "images"
-            if not folder.is_dir():
-                raise MissingInputError("no such folder", Place(str(folder)))
-            there: dict[str, AnyPath] = {}
-            for path in sorted(folder.iterdir(), key=str):
-                # The table names the images without a suffix.
-                there |= {path.name: path, path.name.rpartition(".")[0] or path.name: path}
+            there = images_in(folder, (name for row in rows for name in row[:2]), "Winoground")
             own = [row for row in rows if row[0] in there and row[1] in there]
             if not own:
-                raise MissingInputError(
-                    f"none of Winoground's images, such as {rows[0][0]}", Place(str(folder))
-                )
+                raise MissingInputError("no row has both of its images", Place(str(folder)))
         names = dict.fromkeys(name for row in own for name in row[:2])
         return Quartets(own, {name: there[name] for name in names}, len(rows))
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from align_keras.errors import InputError
+from align_keras.evaluation import features
 from align_keras.evaluation.features import EmbedsOnce
 from align_keras.evaluation.metrics import json_names, names_of_json
 from align_keras.evaluation.tasks import suite
@@ -103,6 +104,23 @@ def test_an_image_passes_the_tower_once(tiny_model, held_out_images, monkeypatch
     once.encode_image_features(crops[[4, 2, 4]], 4)
     np.testing.assert_array_equal(once.encode_images(crops[:4]), images)
     assert (calls, once.num_embedded) == ([1], 5)
+
+
+def test_the_features_used_least_recently_are_dropped(tiny_model, held_out_images, monkeypatch):
+    crops = np.stack(
+        [tiny_model.preprocessor.decode_centre_crop(own).numpy() for own in held_out_images[:5]]
+    )
+    once = EmbedsOnce(tiny_model)
+    expected = once.encode_image_features(crops, 5)
+    monkeypatch.setattr(features, "_MOST_BYTES", 3 * expected[0].nbytes)
+    once.encode_image_features(crops[[0, 1]], 5)  # keeps these, and the newest of the others
+    assert once.num_embedded == 5
+    np.testing.assert_array_equal(
+        once.encode_image_features(crops[[1, 4, 0]], 5), expected[[1, 4, 0]]
+    )
+    assert once.num_embedded == 5
+    np.testing.assert_allclose(once.encode_image_features(crops, 5), expected, rtol=1e-5)
+    assert (once.num_embedded, len(once._features)) == (7, 3)
 
 
 def test_the_page_holds_scores_charts_and_pictures(finished):
