@@ -129,8 +129,9 @@ def _fit_phase(
     """Trains up to a step with the same frozen towers, and saves a checkpoint there."""
     settings, checkpoints = run.settings.run, run.checkpoints
     parts = run.settings, run.data, run.strategy, checkpoints.step
-    dataset = training_data(*parts, cached)
-    in_run = count_skipped(*parts, run.model, run.workdir)
+    with progress.working("preparing the input pipeline"):
+        dataset = training_data(*parts, cached)
+        in_run = count_skipped(*parts, run.model, run.workdir)
     log = TrainingLog(
         run.workdir,
         checkpoints,

@@ -48,19 +48,24 @@ def evaluate_and_log(run: PretrainingRun, log: TrainingLog) -> Evaluated:
         # checkpoint to resume at.
         log.save()
     try:
-        with optimizers.averaged_weights(run.model), signals.interruptible():
+        with (
+            progress.working("evaluating on held-out pairs"),
+            optimizers.averaged_weights(run.model),
+            signals.interruptible(),
+        ):
             evaluated = evaluate_held_out(run)
     except InputError:  # the held-out data have changed; the weights are sound
         log.save()
         raise
-    metrics = evaluated[0]
+    metrics, chance, _ = evaluated
     log.write("eval", metrics)
-    if line := report.format_evaluation(log.step, metrics):
+    if line := report.format_evaluation(log.step, metrics, chance):
         log.tell(line)
     recalls = [metrics[name] for name in RECALLS]
     if None not in recalls:
         log.skipped.keep(log.step)  # a run whose newest checkpoints are damaged resumes at the best
-        run.checkpoints.save_if_best(float(np.mean(recalls)))
+        with progress.working("saving the checkpoint"):
+            run.checkpoints.save_if_best(float(np.mean(recalls)))
     if several:
         log.save()  # once more, with the best score
     return evaluated

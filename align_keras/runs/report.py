@@ -13,7 +13,11 @@ from align_keras import figures, progress
 from align_keras.evaluation import sheets
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS, TITLES
-from align_keras.evaluation.retrieval import best_positive_ranks
+from align_keras.evaluation.retrieval import (
+    best_positive_ranks,
+    count_shared_captions,
+    describe_shared_captions,
+)
 from align_keras.files import write_whole
 from align_keras.paths import AnyPath
 from align_keras.runs.alarms import guessing_loss
@@ -29,6 +33,8 @@ def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
 
     ``metrics["start"]``, if it exists, holds the metrics of the model from which the run started.
     ``metrics["sources"]`` holds the pairs and epochs of each source, if there are several.
+    ``metrics["shared_captions"]``, if it exists, is the number of held-out captions that also
+    belong to another image.
     """
     start = metrics.get("start")
     lines = ["\nno held-out data: nothing was evaluated"]
@@ -38,6 +44,8 @@ def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
             "\n" + ", ".join(counted(count, noun) for count, noun in kinds if count),
             f"{'':<34}{'model':>10}{'chance':>10}" + (f"{'start':>10}" if start else ""),
         ]
+        remark = describe_shared_captions(metrics.get("shared_captions", 0), metrics["num_pairs"])
+        lines[1:1] = filter(None, [remark])
     for name in names:
         line = f"{TITLES[name]:<34}{metrics[name]:>10.1%}{chance[name]:>10.1%}"
         lines.append(line + (f"{start[name]:>10.1%}" if start else ""))
@@ -72,11 +80,15 @@ def _epochs(number: float) -> str:
     return "1 epoch" if text == "1" else f"{text} epochs"
 
 
-def format_evaluation(step: int, metrics: dict[str, Any]) -> str:
+def format_evaluation(
+    step: int, metrics: Mapping[str, Any], chance: Mapping[str, float | None]
+) -> str:
     """One line with the figures of an evaluation during training; empty if all are None."""
     names = ("i2t_recall_at_1", "t2i_recall_at_1", "zero_shot_top_1", "zero_shot_unseen_top_1")
     found = [
-        f"{TITLES[name]} {metrics[name]:.1%}" for name in names if metrics.get(name) is not None
+        f"{TITLES[name]} {metrics[name]:.1%} (chance {chance[name]:.1%})"
+        for name in names
+        if metrics.get(name) is not None
     ]
     return f"step {step:,}, held out: {', '.join(found)}" if found else ""
 
@@ -242,6 +254,9 @@ def write_report(
         held_out: embeddings of the pairs, from ``HeldOutPairs.embed``.
         batch_size: pairs per global batch.
     """
+    if evaluation and held_out:
+        captions = [evaluation.captions[row] for row in held_out["rows"]]
+        metrics["shared_captions"] = count_shared_captions(captions, held_out["groups"])
     write_whole(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     pictures = ["curves.png"]
     with progress.working("drawing curves and retrieved images"):
