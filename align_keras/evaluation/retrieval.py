@@ -1,12 +1,14 @@
 """Retrieval with any number of correct answers: ranks and recalls, as pure functions on arrays."""
 
+import collections
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from align_keras import progress
 from align_keras.evaluation.metrics import RECALL_AT
+from align_keras.wording import counted
 
 # Maximum number of scores held at once: 8 bytes each during the computation, then 4, and a few
 # bools.
@@ -147,6 +149,35 @@ def cross_modal_ranks(
         "i2t": best_positive_ranks(images, texts, places, image_of_text),
         "t2i": best_positive_ranks(texts, images, image_of_text, places),
     }
+
+
+def count_shared_captions(captions: Sequence[str], image_of_text: Iterable[int]) -> int:
+    """The number of captions that also belong to another image, word for word.
+
+    Args:
+        captions: the captions, ``(texts,)``.
+        image_of_text: the index of each caption's image, ``(texts,)``.
+    """
+    images = collections.defaultdict(set)
+    for caption, image in zip(captions, image_of_text, strict=True):
+        images[caption].add(int(image))
+    return sum(len(images[caption]) > 1 for caption in captions)
+
+
+def describe_shared_captions(shared: int, total: int) -> str:
+    """What ``count_shared_captions`` means for recall, in a line; empty if it is 0.
+
+    Args:
+        shared: the number of captions that also belong to another image.
+        total: the number of all captions.
+    """
+    if not shared:
+        return ""
+    return (
+        f"{shared:,} of {counted(total, 'caption')} belong to more than one image. Only an image's "
+        "own caption counts as right, so R@1 cannot reach 100 %; for captions that are class names "
+        "use zero_shot."
+    )
 
 
 def recalls(

@@ -13,7 +13,11 @@ from align_keras import figures, progress
 from align_keras.evaluation import sheets
 from align_keras.evaluation.held_out import HeldOutPairs
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS, TITLES
-from align_keras.evaluation.retrieval import best_positive_ranks
+from align_keras.evaluation.retrieval import (
+    best_positive_ranks,
+    count_shared_captions,
+    describe_shared_captions,
+)
 from align_keras.files import write_whole
 from align_keras.paths import AnyPath
 from align_keras.runs.alarms import guessing_loss
@@ -27,6 +31,8 @@ def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
     Without held-out pairs and classes, there is no table.
 
     ``metrics["start"]``, if it exists, holds the metrics of the model from which the run started.
+    ``metrics["shared_captions"]``, if it exists, is the number of held-out captions that also
+    belong to another image.
     """
     start = metrics.get("start")
     lines = ["\nno held-out data: nothing was evaluated"]
@@ -36,6 +42,8 @@ def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
             "\n" + ", ".join(counted(count, noun) for count, noun in kinds if count),
             f"{'':<34}{'model':>10}{'chance':>10}" + (f"{'start':>10}" if start else ""),
         ]
+        remark = describe_shared_captions(metrics.get("shared_captions", 0), metrics["num_pairs"])
+        lines[1:1] = filter(None, [remark])
     for name in names:
         line = f"{TITLES[name]:<34}{metrics[name]:>10.1%}{chance[name]:>10.1%}"
         lines.append(line + (f"{start[name]:>10.1%}" if start else ""))
@@ -229,6 +237,9 @@ def write_report(
         held_out: embeddings of the pairs, from ``HeldOutPairs.embed``.
         batch_size: pairs per global batch.
     """
+    if evaluation and held_out:
+        captions = [evaluation.captions[row] for row in held_out["rows"]]
+        metrics["shared_captions"] = count_shared_captions(captions, held_out["groups"])
     write_whole(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     pictures = ["curves.png"]
     with progress.working("drawing curves and retrieved images"):

@@ -153,3 +153,14 @@ def test_scores_are_not_all_held_at_once():
         tracemalloc.stop()
     assert len(ranks["i2t"]) == 3_000
     assert peak < 2**28 < 8 * 3_000 * 15_000
+
+
+def test_captions_that_also_belong_to_another_image_are_counted():
+    captions = ["tomato", "basil", "tomato", "basil", "rocket"]
+    # "basil" is twice on image 1, and on no other image
+    assert retrieval.count_shared_captions(captions, [0, 1, 2, 1, 2]) == 2
+    assert retrieval.count_shared_captions(captions, np.array([0, 1, 2, 3, 4])) == 4
+    assert retrieval.describe_shared_captions(0, 5) == ""
+    line = retrieval.describe_shared_captions(1_204, 2_000)
+    assert line.startswith("1,204 of 2,000 captions belong to more than one image. ")
+    assert "R@1 cannot reach 100 %" in line

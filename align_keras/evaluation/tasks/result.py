@@ -44,6 +44,8 @@ class Result:
     """Means over folds of the images; empty if there are none."""
     paper_prefix: str = ""
     """Prefix of the names of the paper's figures, if another task has figures of the same names."""
+    remark: str = ""
+    """A line printed below the title, if the metrics need one to be understood."""
     skipped_images: int | None = None
     """Number of training images skipped, with repeats; None if nothing was trained."""
     outcomes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -70,10 +72,13 @@ def report_result(
     """
     figures = data_sets.known(name).paper
     paper = {own: figures.get(result.paper_prefix + own) for own in result.metrics}
-    print(report.format_table(result.title, result.metrics, result.chance, paper))
+    title = "\n".join(filter(None, [result.title, result.remark]))
+    print(report.format_table(title, result.metrics, result.chance, paper))
     others: dict[str, Any] = {"folds": result.folds} if result.folds else {}
     if result.skipped_images is not None:
         others["skipped_images"] = result.skipped_images
+    if result.remark:
+        others["remark"] = result.remark
     if fingerprint:
         others["fingerprint"] = fingerprint
     outcomes = {**result.outcomes, "fingerprint": np.array(fingerprint)}

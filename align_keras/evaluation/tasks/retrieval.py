@@ -50,6 +50,7 @@ class Retrieval(ImageData):
         values = pairs.images, pairs.texts, pairs.image_of_text
         ranks = retrieval.cross_modal_ranks(*values)
         metrics, chance = retrieval.metrics_of_ranks(ranks, pairs.image_of_text)
+        shared = retrieval.count_shared_captions(pairs.captions, pairs.image_of_text)
         result = Result(
             "zeroshot_retrieval",
             f"{self.name}: {counted(len(pairs.images), 'image')}, "
@@ -57,6 +58,7 @@ class Retrieval(ImageData):
             metrics,
             chance,
             [f"retrieval-{self.name}.png", f"retrieval-{self.name}-captions.png"],
+            remark=retrieval.describe_shared_captions(shared, len(pairs.captions)),
             outcomes={
                 "i2t_rank": ranks["i2t"],
                 "t2i_rank": ranks["t2i"],

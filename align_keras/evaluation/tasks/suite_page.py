@@ -93,6 +93,7 @@ def _section(index: int, result: dict[str, Any], folder: AnyPath) -> str:
     title, own = html.escape(result["title"]), html.escape(result["name"])
     parts = [
         f'<h2 id="task{index}">{own}</h2><p>{title}</p>',
+        f"<p class='note'>{html.escape(result.get('remark', ''))}</p>",
         f"<table>{_head('', heads)}{rows}</table>",
         *(f"<pre class='note'>{html.escape(note.strip())}</pre>" for note in result["notes"]),
     ]

@@ -117,3 +117,15 @@ def test_shared_photographs_are_evaluated(tiny_model, tmp_path):
     sample = str(data / "classification" / "imagenet_sample" / "labels.jsonl")
     found = evaluate(tiny_model, ZeroShot("imagenet", sample, prompts=("{}",)), tmp_path)
     assert found.chance["top_1"] == 1 / 1000
+
+
+def test_captions_shared_between_images_are_announced(tiny_model, scene_photos, tmp_path, capsys):
+    rows = [row for row in read_rows(scene_photos) if row["split"] == "test"][:4]
+    for row, caption in zip(rows, ["tomato", "tomato", "basil", "rocket"], strict=True):
+        row |= {"image": str(scene_photos / row["image"]), "captions": [caption]}
+    table = tmp_path / "pairs.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)))
+    evaluate(tiny_model, Retrieval("photos", str(table)), tmp_path)
+    line = "2 of 4 captions belong to more than one image."
+    assert f"4 images, 4 captions\n{line}" in capsys.readouterr().out
+    assert read_json(tmp_path / "retrieval-photos.json")["remark"].startswith(line)
