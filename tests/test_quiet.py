@@ -78,7 +78,7 @@ def test_own_lines_are_not_taken_for_others():
     own = [
         "loading TensorFlow",
         "pretrain.py: --strategy: no TPU answers at local; install the tpu extra",
-        "training: 20 of 50 steps, 3.10 steps/s, 10 s left; loss=2.1 i2t R@1=0.3",
+        "training: 20 of 50 steps, 3.10 steps/s, 10 s left; loss=2.1 in-batch R@1 30%/28%",
         "--images: a.jpg: truncated or damaged JPEG; give JPEG, PNG, WebP, GIF or BMP",
     ]
     assert foreign_lines("\n".join(own)) == []

@@ -20,18 +20,32 @@ from align_keras.runs.trackers import Track, nowhere
 
 #: A result of each step that is not a metric: whether a worker has been asked to stop.
 STOP_REQUESTED = "stop_requested"
-# Short names for the bar.
+# Short names for the bar, after the loss and the recalls.
 _BAR_NAMES = {
-    "loss": "loss",
     "accuracy": "acc",
-    "i2t_recall_at_1": "i2t R@1",
-    "t2i_recall_at_1": "t2i R@1",
     "temperature": "temp",
     "learning_rate": "lr",
     "gradient_norm": "grad",
     "pairs_per_second": "pairs/s",
     "images_per_second": "images/s",
 }
+
+
+def format_metrics(metrics: Mapping[str, float]) -> str:
+    """The metrics of some steps in a few words, for the bar.
+
+    Args:
+        metrics: values by their names in the log; those without a short name are left out.
+    """
+    recalls = [metrics.get(f"{way}_recall_at_1") for way in ("i2t", "t2i")]
+    words = [f"loss={metrics['loss']:.3g}"] if "loss" in metrics else []
+    if None not in recalls:
+        # Named so that nobody takes them for the recalls on held-out pairs.
+        words.append("in-batch R@1 " + "/".join(f"{value:.0%}" for value in recalls))
+    words += [
+        f"{short}={metrics[name]:.3g}" for name, short in _BAR_NAMES.items() if name in metrics
+    ]
+    return " ".join(words)
 
 
 class DivergedError(InputError, FloatingPointError):
@@ -205,10 +219,8 @@ class TrainingLog(keras.callbacks.Callback):
             shown[f"{self.unit}_per_second"] = self.batch_size * self._timed_steps / self._seconds
         self._seconds, self._timed_steps = 0.0, 0
         self.write("train", shown)
-        names = _BAR_NAMES.items()
-        line = " ".join(f"{short}={shown[name]:.3g}" for name, short in names if name in shown)
         if self._bar is not None:
-            self._bar.note = line
+            self._bar.note = format_metrics(shown)
         for alarm in self._alarms(self.step, metrics) if self._alarms else ():
             self.tell(alarm)
 

@@ -300,9 +300,9 @@ def evaluate_and_log(run: PretrainingRun, log: TrainingLog) -> Evaluated:
     except InputError:  # the held-out data have changed; the weights are sound
         log.save()
         raise
-    metrics = evaluated[0]
+    metrics, chance, _ = evaluated
     log.write("eval", metrics)
-    if line := report.format_evaluation(log.step, metrics):
+    if line := report.format_evaluation(log.step, metrics, chance):
         log.tell(line)
     recalls = [metrics[name] for name in RECALLS]
     if None not in recalls:

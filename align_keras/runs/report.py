@@ -67,11 +67,15 @@ def format_start(workdir: AnyPath, steps: int, batch_size: int, pairs: int) -> s
     return f"training in {workdir}: {counted(steps, 'step')} of {each}, {epochs:,.3g} epochs"
 
 
-def format_evaluation(step: int, metrics: dict[str, Any]) -> str:
+def format_evaluation(
+    step: int, metrics: Mapping[str, Any], chance: Mapping[str, float | None]
+) -> str:
     """One line with the figures of an evaluation during training; empty if all are None."""
     names = ("i2t_recall_at_1", "t2i_recall_at_1", "zero_shot_top_1", "zero_shot_unseen_top_1")
     found = [
-        f"{TITLES[name]} {metrics[name]:.1%}" for name in names if metrics.get(name) is not None
+        f"{TITLES[name]} {metrics[name]:.1%} (chance {chance[name]:.1%})"
+        for name in names
+        if metrics.get(name) is not None
     ]
     return f"step {step:,}, held out: {', '.join(found)}" if found else ""
 

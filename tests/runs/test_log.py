@@ -91,3 +91,19 @@ def test_actions_fall_on_multiples_of_the_interval_and_the_end_after_resuming():
     for batch in range(25):
         callback.on_train_batch_end(batch)
     assert calls == [20, 30, 40, 42]
+
+
+def test_recalls_in_the_batch_are_named_so():
+    metrics = {"loss": 2.13, "i2t_recall_at_1": 0.719, "t2i_recall_at_1": 0.688, "temperature": 0.1}
+    assert log.format_metrics(metrics) == "loss=2.13 in-batch R@1 72%/69% temp=0.1"
+    classifier = {"loss": 0.5, "accuracy": 0.75, "images_per_second": 3.0, "other": 1.0}
+    assert log.format_metrics(classifier) == "loss=0.5 acc=0.75 images/s=3"
+
+
+def test_held_out_figures_have_chance_beside_them():
+    metrics = {"i2t_recall_at_1": 0.008, "t2i_recall_at_1": None, "zero_shot_top_1": 0.25}
+    chance = {"i2t_recall_at_1": 0.003, "zero_shot_top_1": 0.125}
+    assert report.format_evaluation(1_250, metrics, chance) == (
+        "step 1,250, held out: image to text R@1 0.8% (chance 0.3%), "
+        "zero-shot top-1 25.0% (chance 12.5%)"
+    )
