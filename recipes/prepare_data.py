@@ -113,7 +113,6 @@ class PrepareSettings:
 
 def main(settings: PrepareSettings) -> None:
     """Reads, filters, writes shards, and reports."""
-    from align_keras.data import shard_sets
     from align_keras.data.preparation import preparing
     from align_keras.runs.presets import check_model
 
@@ -148,11 +147,8 @@ def main(settings: PrepareSettings) -> None:
         if not report["pairs_out"]:
             raise errors.InputError(f"no pair of {getattr(settings, name)} could be packed")
     if not settings.table_only:
-        shards = shard_sets.pattern_of(settings.output)
-        next_steps.show(
-            next_steps.recipe("inspect_data.py", data=shards),
-            next_steps.recipe("pretrain.py", train_data=shards, workdir="runs/photos"),
-        )
+        kept = report["pairs_out"], report["pairs_in"]
+        next_steps.show(*next_steps.of_packing(settings.output, *kept))
 
 
 def choose_columns(settings: PrepareSettings) -> Columns:

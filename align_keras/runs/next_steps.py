@@ -4,12 +4,17 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
 from align_keras import paths
+from align_keras.data import shard_sets
 from align_keras.paths import AnyPath
 from align_keras.runs import command
+
+# Names of sets that are held out, in the order in which they are looked for.
+_HELD_OUT = ("val", "valid", "validation", "dev", "eval", "test")
 
 
 def recipe(name: str, *words: str, **settings: object) -> str:
@@ -39,6 +44,37 @@ def show(*commands: str) -> None:
     print("\nnext:")
     for line in filter(None, commands):
         print(f"  {line}")
+
+
+def of_packing(output: str, kept: int, total: int) -> tuple[str, ...]:
+    """The next commands after packing: inspect the shards, and train if they hold enough pairs.
+
+    A set whose name says that it is held out becomes ``--eval-data``.
+
+    Args:
+        output: path and prefix of the shards.
+        kept: number of pairs in the shards.
+        total: number of pairs before any were left out.
+    """
+    inspect = recipe("inspect_data.py", data=shard_sets.pattern_of(output))
+    if kept < total / 2:
+        return (inspect,)
+    folder, name = os.path.split(output)
+    train, held_out = output, ""
+    if name in _HELD_OUT:
+        train, held_out = _beside(folder, ("train",)), output
+    else:
+        held_out = _beside(folder, _HELD_OUT)
+    data = {"train_data": shard_sets.pattern_of(train) if train else "TRAINING_SHARDS"}
+    if held_out:
+        data["eval_data"] = shard_sets.pattern_of(held_out)
+    return inspect, recipe("pretrain.py", **data, workdir="runs/photos")
+
+
+def _beside(folder: str, names: Iterable[str]) -> str:
+    """Path and prefix of the first of several sets that exists in a folder; empty for none."""
+    sets = (os.path.join(folder, name) for name in names)
+    return next(filter(shard_sets.find_set, sets), "")
 
 
 def of_training(workdir: AnyPath, held_out: str) -> tuple[str, ...]:

@@ -91,6 +91,7 @@ def test_it_counts_what_it_leaves_out(tmp_path, capsys):
         f"prepare_data.py: --captions: no pair of {table} could be packed"
     )
     printed = capsys.readouterr().out
+    assert printed.startswith("none of 2 pairs was kept\n")
     assert "left out 1: image file missing" in printed
     assert "left out 1: not a JSON object" in printed
     lines = (tmp_path / "out" / "train-left_out.jsonl").read_text().splitlines()
@@ -113,6 +114,19 @@ def test_a_packing_of_nothing_can_be_mended(scene_shards, tmp_path):
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     shard = ["train-00000.tfrecord", "train-00000_stats.json"]
     assert names == [*shard, "train-checksums.json", "train-report.html", "train-report.json"]
+
+
+def test_a_packing_that_loses_most_pairs_does_not_suggest_training(scene_shards, tmp_path, capsys):
+    pair = records.parse_pair(next(records.read_frames(scene_shards[0][0])))
+    (tmp_path / "a.jpg").write_bytes(pair["jpg"])
+    rows = [{"image": image, "caption": "x"} for image in ("a.jpg", "b.jpg", "c.jpg")]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    output = tmp_path / "out" / "train"
+    assert prepare_data(f"--captions={tmp_path / 't.jsonl'}", f"--output={output}") is None
+    *_, warning, _, head, inspect = capsys.readouterr().out.splitlines()
+    assert warning == "more than half of the pairs were left out: read the report before you train"
+    assert head == "next:"
+    assert "inspect_data.py" in inspect
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -42,3 +42,22 @@ def test_a_run_that_rendered_its_data_is_evaluated_on_them(monkeypatch):
     assert shlex.split(search)[1:4] == ["recipes/search.py", "index", "--model=runs/a"]
     assert next_steps.held_out_of("runs/a", "", "x") == ""
     assert next_steps.held_out_of("runs/a", "y", "x") == "y"
+
+
+def test_a_held_out_set_is_not_trained_on(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["recipes/prepare_data.py"])
+    train, val = tmp_path / "train", tmp_path / "val"
+    pattern = "-?????.tfrecord"
+
+    def flags(output, kept=100):
+        inspect, *others = next_steps.of_packing(str(output), kept, 100)
+        assert shlex.split(inspect)[2:] == [f"--data={output}{pattern}"]
+        return [shlex.split(line)[2:-1] for line in others]
+
+    both = [f"--train-data={train}{pattern}", f"--eval-data={val}{pattern}"]
+    assert flags(train) == [both[:1]]
+    assert flags(val) == [["--train-data=TRAINING_SHARDS", both[1]]]
+    for output in (train, val):
+        Path(f"{output}-00000.tfrecord").touch()
+    assert flags(train) == flags(val) == [both]
+    assert flags(train, kept=49) == []

@@ -224,12 +224,18 @@ def summary(report: dict[str, Any], output: Output) -> str:
     """Lines of text: the pairs written, those dropped with reasons, and the list of these."""
     kept = f"{output.output}-kept.jsonl"
     written = kept if output.table_only else shard_sets.pattern_of(output.output)
+    kept, total = report["pairs_out"], report["pairs_in"]
     lines = [
-        f"{report['pairs_out']:,} of {counted(report['pairs_in'], 'pair')} in {written}",
+        f"{kept:,} of {counted(total, 'pair')} in {written}"
+        if kept
+        else f"none of {counted(total, 'pair')} was kept",
         *(f"left out {count:,}: {reason}" for reason, count in report["reasons"].items()),
     ]
     if turned := report["pairs_turned_upright"]:
         lines.append(f"turned upright according to EXIF: {turned:,}")
     if report["reasons"]:
         lines.append(f"dropped pairs are listed in {output.output}-left_out.jsonl")
-    return "\n".join([*lines, f"report: {output.output}-report.html"])
+    lines.append(f"report: {output.output}-report.html")
+    if 0 < kept < total / 2:
+        lines.append("more than half of the pairs were left out: read the report before you train")
+    return "\n".join(lines)
