@@ -14,7 +14,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from align_keras import lazy, quiet, signals
+from align_keras import lazy, progress, quiet, signals
 from align_keras.errors import BackendError
 from align_keras.version import __version__
 
@@ -72,18 +72,25 @@ __all__ = [
 ]
 
 
-def load() -> None:
+def load(*modules: str) -> None:
     """Imports every public name, if the package was imported lazily.
 
-    This takes seconds. During the import, a signal ends a command at once: an exception in the
-    middle of an import would print a stack trace, or look like a failed import.
+    This takes seconds, and a command shows it. During the import, a signal ends a command at once:
+    an exception in the middle of an import would print a stack trace, or look like a failed import.
+
+    Args:
+        *modules: names of modules to import after that, which take long too.
     """
     if _LAZY:
         check_backend(os.environ["KERAS_BACKEND"])
-        with signals.ending_at_once(), lazy.importing():
-            importlib.import_module("keras")  # a command announces this
+        is_first = progress.is_shown() and "tensorflow" not in sys.modules
+        show = progress.announced if is_first else progress.working
+        with show(lazy.LOADING), signals.ending_at_once(), lazy.importing():
+            importlib.import_module("keras")
             # The variable has been removed, so that this time the imports above are executed.
             importlib.reload(sys.modules[__name__])
+            for name in modules:
+                importlib.import_module(name)
 
 
 def __getattr__(name: str) -> Any:

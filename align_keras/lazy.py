@@ -13,6 +13,8 @@ from typing import Any
 # Optional packages that Keras imports if they are installed, which adds half of Keras's import
 # time.
 _NOT_NEEDED = ("sklearn", "pandas", "IPython")
+#: What a command shows while it imports TensorFlow, Keras and everything that needs them.
+LOADING = "loading TensorFlow"
 
 
 class Module:

@@ -7,7 +7,9 @@ intervals, so that logs stay readable. Waits of a few seconds are not shown. Out
 The working code only counts. A thread reads the counts and draws.
 """
 
+import collections
 import contextlib
+import math
 import sys
 import threading
 import time
@@ -22,6 +24,8 @@ _Item = TypeVar("_Item")
 _PATIENCE, _FIRST_SIGN = 3.0, 1.0
 # Seconds between two lines in a file: a tenth of the time so far, within these limits.
 _LEAST, _MOST = 10.0, 60.0
+# Number of latest lines over which the rate is averaged.
+_SMOOTHED = 5
 # Seconds between two readings of the counts.
 _LOOK = 0.25
 
@@ -53,6 +57,8 @@ class Bar:
         self.what, self.total, self.unit, self.done = what, total, unit, done
         self.stays, self.note = stays, ""
         self.first, self.started = done, time.monotonic()
+        # Seconds spent in waits inside this one, and the start of the current one.
+        self._inside, self._entered = 0.0, math.nan
         self._drawn = _Terminal(self) if _is_terminal() else _Log(self)
         _screen.add(self)
 
@@ -63,6 +69,25 @@ class Bar:
     def __exit__(self, *_: Any) -> None:
         """Calls ``close``."""
         self.close()
+
+    def enter_other(self) -> None:
+        """Stops this bar's clock while another wait inside it is shown, such as an evaluation."""
+        self._entered = time.monotonic()
+
+    def leave_other(self) -> None:
+        """Lets the clock run again."""
+        if self.is_paused:
+            self._inside += time.monotonic() - self._entered
+            self._entered = math.nan
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether another wait inside this one is shown."""
+        return not math.isnan(self._entered)
+
+    def worked(self, now: float) -> float:
+        """Seconds since the start without the waits inside this one."""
+        return (self._entered if self.is_paused else now) - self.started - self._inside
 
     def is_due(self, patience: float) -> bool:
         """Whether the wait has lasted this many seconds."""
@@ -124,29 +149,29 @@ class _Log:
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
-        self._last: tuple[float, int] | None = None
+        # Seconds of work and amount done at the latest lines, which the rate is taken from.
+        self._latest = collections.deque([(0.0, bar.first)], maxlen=_SMOOTHED)
         self._next = bar.started
         self._lines = 0
 
     def draw(self, now: float) -> None:
         """Writes a line if one is due."""
-        if now < self._next:
+        if now < self._next or self._bar.is_paused:
             return
         self._next = now + min(_MOST, max(_LEAST, (now - self._bar.started) / 10))
         _print(self._line(now))
-        self._last = now, self._bar.done
+        self._latest.append((self._bar.worked(now), self._bar.done))
         self._lines += 1
 
     def _line(self, now: float) -> str:
         bar = self._bar
         if not bar.unit or bar.done == bar.first:
             return f"{bar.what}: {wording.duration(now - bar.started)} so far"
-        # Uses the rate since the last line, since a run's first step is slow and machines are
-        # shared.
-        then, done = self._last or (bar.started, bar.first)
-        seconds, count = now - then, bar.done - done
-        if not count:
-            seconds, count = now - bar.started, bar.done - bar.first
+        # Not since the start: a run's first step is slow, and machines are shared.
+        worked = bar.worked(now)
+        earlier = (one for one in self._latest if one[1] < bar.done)
+        then, done = next(earlier, (0.0, bar.first))
+        seconds, count = worked - then, bar.done - done
         speed = wording.rate(count, seconds, wording.plural(bar.unit))
         if bar.total is None or bar.done > bar.total:
             parts = [wording.counted(bar.done, bar.unit), speed]
@@ -185,10 +210,16 @@ class _Screen:
     def add(self, bar: Bar) -> None:
         """Starts drawing a bar."""
         with self._lock:
+            if self._open:
+                self._open[-1].enter_other()
             self._open.append(bar)
             if len(self._open) == 1:
                 self._ended = threading.Event()
                 threading.Thread(target=self._draw, args=[self._ended], daemon=True).start()
+
+    def is_open(self, what: str) -> bool:
+        """Whether a wait of this name is being drawn."""
+        return any(bar.what == what for bar in self._open)
 
     def remove(self, bar: Bar) -> bool:
         """Stops drawing a bar; False if it was not being drawn."""
@@ -196,6 +227,8 @@ class _Screen:
             if bar not in self._open:
                 return False
             self._open.remove(bar)
+            if self._open:
+                self._open[-1].leave_other()
             if not self._open:
                 self._ended.set()
             return True
@@ -282,6 +315,17 @@ def _watched(items: Iterable[_Item], what: str, unit: str, total: int | None) ->
 def working(what: str) -> Any:
     """A context for work that cannot be counted, such as tracing."""
     return bar(what)
+
+
+@contextlib.contextmanager
+def announced(what: str) -> Iterator[None]:
+    """A wait that a line announces at once; nothing is shown inside a wait of the same name."""
+    if _screen.is_open(what):
+        yield
+        return
+    tell(what)
+    with working(what):
+        yield
 
 
 def tell(line: str) -> None:

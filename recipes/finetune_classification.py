@@ -39,7 +39,7 @@ def main(settings):
 
     # This runs before TensorFlow loads, so that missing files are reported at once.
     inputs.check_classification(settings)
-    align_keras.load()
+    align_keras.load("align_keras.runs.classification")
     from align_keras.runs import classification
 
     classification.finetune(settings, command_line(), tell_next)

@@ -50,7 +50,7 @@ def main(settings):
             settings, chosen = tuning_length.with_length(settings, given)
         if chosen:
             progress.tell(with_names(chosen, command.flag_of))
-    align_keras.load()
+    align_keras.load("align_keras.runs.pretraining")
     from align_keras.runs import pretraining
 
     pretraining.pretrain(settings, command_line(), tell_next)

@@ -52,7 +52,7 @@ def main(settings: InspectSettings) -> None:
     if settings.training.vocabulary:
         with errors.concerning("vocabulary"):
             read_vocabulary(settings.training.vocabulary)
-    align_keras.load()
+    align_keras.load("align_keras.data.inspecting")
     from align_keras.data import inspecting, inspection_summary
 
     with errors.concerning("data"):

@@ -32,7 +32,7 @@ def main(settings):
 
     # This runs before TensorFlow loads, so that missing files are reported at once.
     inputs.check_pretraining(settings)
-    align_keras.load()
+    align_keras.load("align_keras.runs.pretraining")
     from align_keras.runs import pretraining
 
     pretraining.pretrain(settings, command_line(), tell_next)

@@ -84,6 +84,40 @@ def test_more_than_was_thought_and_an_unknown_total_have_no_time_left(clock, cap
         assert lines_of(capsys)[1:4:2] == 2 * ["reading: 9 batches, 2.00 batches/s; 3 unreadable"]
 
 
+def test_the_time_left_leaves_out_evaluations_and_uneven_steps(clock, capsys):
+    with progress.shown("starting"):
+        progress.tell("")
+        with progress.bar("training", 1_000, "step") as bar:
+            for step in range(1, 200):
+                bar.done = step
+                clock.step(1.5 if step % 2 else 0.5)
+                if step == 100:
+                    with progress.working("evaluating"):
+                        for _ in range(30):
+                            clock.step(10.0)
+        lines = lines_of(capsys)
+    evaluating = [place for place, line in enumerate(lines) if line.startswith("evaluating")]
+    assert evaluating == list(range(evaluating[0], evaluating[-1] + 1))  # nothing between them
+    assert len(evaluating) > 5
+    after = lines[evaluating[-1] + 1]
+    assert after.startswith("training: 10")
+    assert "1.0" in after or "0.9" in after
+    assert "15 min left" in after  # 900 steps of a second
+
+
+def test_what_is_announced_is_not_announced_again_inside(clock, capsys):
+    with progress.shown("starting"):
+        with progress.announced("loading"):
+            clock.step(4.0)
+            with progress.announced("loading"):
+                clock.step(4.0)
+            clock.step(4.0)
+        assert lines_of(capsys) == ["loading", "loading: 4 s so far"]
+        with progress.announced("loading"):
+            pass
+        assert lines_of(capsys) == ["loading"]
+
+
 def test_a_terminal_gets_a_bar_that_goes_away(clock, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)

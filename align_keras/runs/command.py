@@ -229,8 +229,7 @@ class _QuietFinder:
         execute = found.loader.exec_module
 
         def exec_module(module: Any) -> None:
-            progress.tell("loading TensorFlow")
-            with progress.working("loading TensorFlow"), quiet.importing(), lazy.importing():
+            with progress.announced(lazy.LOADING), quiet.importing(), lazy.importing():
                 execute(module)
                 _look_for_devices(module)
 

@@ -240,7 +240,8 @@ class TrainingLog(keras.callbacks.Callback):
     def _save(self) -> None:
         self.flush()
         self.skipped.keep(self.step)
-        self.checkpoints.save()
+        with progress.working("saving the checkpoint"):
+            self.checkpoints.save()
 
     def save_now(self) -> None:
         """Saves a checkpoint of the current step, and logs the metrics since the last line.

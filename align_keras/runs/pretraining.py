@@ -232,8 +232,9 @@ def _fit_phase(
     """Trains up to a step with the same frozen towers, and saves a checkpoint there."""
     settings, checkpoints = run.settings.run, run.checkpoints
     parts = run.settings, run.data, run.strategy, checkpoints.step
-    dataset = training_data(*parts, cached)
-    in_run = count_skipped(*parts, run.model, run.workdir)
+    with progress.working("preparing the input pipeline"):
+        dataset = training_data(*parts, cached)
+        in_run = count_skipped(*parts, run.model, run.workdir)
     log = TrainingLog(
         run.workdir,
         checkpoints,
@@ -295,7 +296,11 @@ def evaluate_and_log(run: PretrainingRun, log: TrainingLog) -> Evaluated:
         # checkpoint to resume at.
         log.save()
     try:
-        with optimizers.averaged_weights(run.model), signals.interruptible():
+        with (
+            progress.working("evaluating on held-out pairs"),
+            optimizers.averaged_weights(run.model),
+            signals.interruptible(),
+        ):
             evaluated = evaluate_held_out(run)
     except InputError:  # the held-out data have changed; the weights are sound
         log.save()
@@ -307,7 +312,8 @@ def evaluate_and_log(run: PretrainingRun, log: TrainingLog) -> Evaluated:
     recalls = [metrics[name] for name in RECALLS]
     if None not in recalls:
         log.skipped.keep(log.step)  # a run whose newest checkpoints are damaged resumes at the best
-        run.checkpoints.save_if_best(float(np.mean(recalls)))
+        with progress.working("saving the checkpoint"):
+            run.checkpoints.save_if_best(float(np.mean(recalls)))
     if several:
         log.save()  # once more, with the best score
     return evaluated

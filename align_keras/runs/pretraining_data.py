@@ -102,11 +102,12 @@ def open_data(
         f"{counted(len(preprocessor.vocabulary), 'word piece')}",
         flush=True,
     )
-    held_out = {
-        name: HeldOutPairs(counts[name], preprocessor, min(batch_size, _EVAL_BATCH_SIZE))
-        for name in ("eval_data", "zero_shot_data")
-        if name in counts
-    }
+    with progress.working("preparing the held-out pairs"):
+        held_out = {
+            name: HeldOutPairs(counts[name], preprocessor, min(batch_size, _EVAL_BATCH_SIZE))
+            for name in ("eval_data", "zero_shot_data")
+            if name in counts
+        }
     if data.zero_shot_data and len(held_out["zero_shot_data"].class_names) < 2:
         raise InputError(
             "its records have fewer than two class names",

@@ -69,7 +69,8 @@ def test_photographs_are_packed_with_their_bytes(tmp_path, capsys):
         *("", "next:"),
     ]
     assert inspect.endswith(f"inspect_data.py --data='{output}-?????.tfrecord'")
-    assert f"pretrain.py --train-data='{output}-?????.tfrecord'" in train
+    assert "pretrain.py --train-data=TRAINING_SHARDS" in train
+    assert f"--eval-data='{output}-?????.tfrecord'" in train
     shards = records.find_shards(f"{output}-*.tfrecord")
     assert sum(records.count_records(shard) for shard in shards) == 895
     assert not list(output.parent.glob("*left_out*"))
