@@ -32,6 +32,7 @@ from align_keras.runs.pretraining_settings import PAPER_SIZES, DataSettings, Mod
 from align_keras.wording import counted
 
 #: Maximum number of pairs embedded at a time.
+_LEAST_BATCH = 2  # pairs; each needs another one to be told from
 _EVAL_BATCH_SIZE = 256
 
 
@@ -93,7 +94,9 @@ def open_data(
     if total < batch_size:
         raise InputError(
             f"{batch_size:,} is more than the {counted(total, 'training pair')}",
-            remedy=f"lower <batch_size> to {total:,} or less, or give more data",
+            remedy=f"lower <batch_size> to {total:,} or less, or give more data"
+            if total >= _LEAST_BATCH
+            else f"training needs at least {_LEAST_BATCH} pairs; give more data",
             setting="batch_size",
         )
     preprocessor = make_preprocessor(data, model, workdir, shards["train_data"])
