@@ -21,6 +21,7 @@ from typing import Annotated, Literal
 from align_keras import paths, progress
 from align_keras.data.examples.table_columns import check_data
 from align_keras.errors import InputError, concerning
+from align_keras.evaluation import zero_shot
 from align_keras.files import write_whole
 from align_keras.runs import command, next_steps
 from align_keras.runs.settings import COMMON, Heading
@@ -197,9 +198,16 @@ def default_output(model):
 
 
 def parse():
-    """Reads the flags, and checks the columns of a table before TensorFlow loads."""
+    """Reads the flags; checks names and the columns of a table before TensorFlow loads."""
     settings = command.parse(EvaluateSettings, None, description=__doc__)
     check_mode(settings)
+    with concerning("prompts"):
+        zero_shot.fill_prompts([], settings.prompts)
+    if settings.task:
+        from align_keras.evaluation.tasks.evaluate import make_task
+
+        with concerning("task"):
+            make_task(settings.task, vars(settings))
     if ":" in settings.task:  # other tasks read their own files
         needs = "captions" if settings.task.startswith("retrieval") else "class"
         with concerning("data"):

@@ -70,8 +70,9 @@ def main(settings):
         model = load_model(settings.model)
     model.export(output, **arguments)
     is_saved_model = settings.format == "saved_model"
-    print((output / (CARD if is_saved_model else "README.md")).read_text(encoding="utf-8"))
     print(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+    card = output / (CARD if is_saved_model else "README.md")
+    print(f"inputs, outputs and how to call them in Python: {card} and docs/serving.md")
     if not is_saved_model:
         return
     asked = []

@@ -58,6 +58,12 @@ def main(settings: InspectSettings) -> None:
     with errors.concerning("data"):
         report = inspecting.inspect(shards, output, settings.sampling, settings.training)
     print(inspection_summary.format_summary(report))
+    if "training_input" in report:
+        sizes = ("image_size", "resize_size", "sequence_length", "batch_size")
+        given = " ".join(
+            f"{command.flag_of(own)}={getattr(settings.training, own)}" for own in sizes
+        )
+        print(f"measured for a training with {given}; give the sizes of yours")
     for kind in ("warnings", "errors"):
         for line in report[kind]:
             print(f"{kind[:-1]}: {line}")

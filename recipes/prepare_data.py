@@ -113,6 +113,7 @@ class PrepareSettings:
 
 def main(settings: PrepareSettings) -> None:
     """Reads, filters, writes shards, and reports."""
+    from align_keras.data import shard_sets
     from align_keras.data.preparation import preparing
     from align_keras.runs.presets import check_model
 
@@ -123,6 +124,8 @@ def main(settings: PrepareSettings) -> None:
         settings.engine,
         settings.beam_options,
     )
+    if not paths.is_remote(settings.output):
+        shard_sets.check_is_new(settings.output)
     rules = choose_rules(settings)
     columns = choose_columns(settings)
     # This runs before TensorFlow loads, so that missing files are reported at once.

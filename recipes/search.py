@@ -35,7 +35,7 @@ from align_keras.search.image_index import (
     model_to_load,
 )
 from align_keras.search.inverted_lists import PROBES
-from align_keras.search.queries import Query, read_image
+from align_keras.search.queries import Query, checked_texts, read_image
 from align_keras.wording import counted, rate
 
 
@@ -219,8 +219,10 @@ def query(settings):
             raise InputError("the query image would be overwritten", remedy="give another file")
     with concerning("image"):
         image = read_image(settings.image) if settings.image else b""
-    search = open_search(settings)
     asked = Query(settings.text, image, settings.weight, settings.without, settings.without_weight)
+    if isinstance(fault := checked_texts(asked), InputError):
+        raise fault
+    search = open_search(settings)
     # The names come from the index, which may be untrusted.
     found = [
         dataclasses.replace(

@@ -67,11 +67,19 @@ def ask_rest(server, model, signature, values, timeout=60.0):
     except urllib.error.HTTPError as error:
         raise RuntimeError(f"{server}: {error.read().decode('utf-8', 'replace')}") from error
     except OSError as error:
-        raise RuntimeError(f"{server}: cannot be reached ({error})") from error
+        raise RuntimeError(_no_answer(server, getattr(error, "reason", error))) from error
     # This happens, for example, on the gRPC port or with a proxy of another service.
     except (http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         raise RuntimeError(f"{server}: the answer is not from TensorFlow Serving") from error
     return outputs if isinstance(outputs, dict) else {"outputs": outputs}
+
+
+def _no_answer(server, reason):
+    reason = getattr(reason, "strerror", None) or reason
+    return (
+        f"no server answers at {server} ({reason}); start one with the command that export.py "
+        "printed (docs/serving.md), or give another --server"
+    )
 
 
 def predict_request(model, signature, values, input_name):
@@ -110,6 +118,8 @@ def ask_grpc(server, model, signature, values, input_name, timeout=60.0):
         try:
             response = service.Predict(request, timeout=timeout)
         except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAVAILABLE:
+                raise RuntimeError(_no_answer(server, error.details())) from error
             raise RuntimeError(f"{server}: {error.details()}") from error
     return {name: make_ndarray(value) for name, value in response.outputs.items()}
 

@@ -48,11 +48,11 @@ def problems(
     notes += _repeat_notes(report)
     for what, part in report["shares"].items():
         if part >= 0.0005:
-            notes.append(f"{part:.1%}: {what}, which the paper's filter drops")
+            notes.append(f"the paper's filter would drop {part:.1%}: {what}")
     if (sides := report["images"]["shorter_side"]) and sides["median"] < resize_size:
         notes.append(
-            f"half of the images have a side below {resize_size} pixels and are enlarged; a "
-            "smaller resize_size trains faster"
+            f"half of the images have a side below {resize_size} pixels and would be enlarged in "
+            f"a training with resize_size={resize_size}; a smaller one trains faster"
         )
     pieces = report["captions"].get("word_pieces")
     if pieces and pieces["p95"] + 2 > sequence_length:
@@ -74,8 +74,8 @@ def _repeat_notes(report: dict[str, Any]) -> list[str]:
         )
     if count := repeats["caption"]["over_10"]:
         notes.append(
-            f"{counted(count, 'record')} with a caption that occurs more than 10 times, which the "
-            "paper's filter drops"
+            f"the paper's filter would drop {counted(count, 'record')} with a caption that occurs "
+            "more than 10 times"
         )
     return notes
 

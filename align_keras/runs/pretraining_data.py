@@ -30,6 +30,8 @@ from align_keras.wording import counted
 
 #: Maximum number of pairs embedded at a time.
 _EVAL_BATCH_SIZE = 256
+#: Minimum number of pairs in a batch: each needs another one as its negative.
+_LEAST_BATCH = 2
 
 
 @dataclasses.dataclass
@@ -92,7 +94,9 @@ def open_data(
     if least < batch_size:
         raise InputError(
             f"{batch_size:,} is more than the {counted(least, 'training pair')}",
-            remedy=f"lower <batch_size> to {least:,} or less, or give more data",
+            remedy=f"lower <batch_size> to {least:,} or less, or give more data"
+            if least >= _LEAST_BATCH
+            else f"training needs at least {_LEAST_BATCH} pairs; give more data",
             setting="batch_size",
         )
     preprocessor = make_preprocessor(data, model, workdir, shards["train_data"])

@@ -1,7 +1,10 @@
 """Search queries, and their limits."""
 
 import dataclasses
+import io
 from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
 
 from align_keras.data.examples import image_files
 from align_keras.errors import InputError, Place
@@ -52,9 +55,16 @@ def clean_text(text: str) -> str:
 
 
 def read_image(path: str | Path) -> bytes:
-    """The bytes of an image file for a query; raises InputError if it cannot be read."""
+    """The bytes of an image file for a query; raises InputError if it is no readable image."""
     try:
-        return image_files.read_file(path)
+        image = image_files.read_file(path)
+        # Reads only the header. The pixels are decoded when the model is there.
+        with Image.open(io.BytesIO(image)):
+            return image
+    except UnidentifiedImageError:
+        raise InputError("not an image in a supported format", Place(str(path))) from None
+    except Image.DecompressionBombError:
+        return image  # the decoder has its own limit
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(reason, Place(str(path))) from None

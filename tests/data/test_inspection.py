@@ -159,6 +159,7 @@ def test_the_report_of_good_shards_is_plain_and_serves_as_json(tmp_path):
     assert found.counts == {shard: 5}
     errors, notes = judge(report)
     assert errors == []
+    assert "the paper's filter would drop 20.0%: fewer than 3 unigrams" in notes
     assert any("at least one caption in twenty is trimmed" in note for note in notes)
     text = inspection_summary.format_summary(
         report

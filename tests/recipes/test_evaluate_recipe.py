@@ -13,8 +13,27 @@ def test_a_run_is_evaluated_into_its_directory(tiny_run, scene_photos, tmp_path,
     result = json.loads((tiny_run / "evaluation" / "zero_shot-kinds.json").read_text())
     assert (result["dataset"], result["pretrained"]) == ("kinds", str(tiny_run))
     printed = capsys.readouterr().out
-    assert "kinds: 15 images, 3 classes, 2 prompts each" in printed
+    assert "kinds: 15 images (split test), 3 classes, 2 prompts\n" in printed
     assert f"{tiny_run}/evaluation: zero_shot-kinds.json, zero_shot-kinds-confusion" in printed
+
+
+def test_the_title_names_split_and_prompt_and_a_replaced_result_is_named(
+    tiny_run, scene_photos, tmp_path, capsys
+):
+    flags = [f"--model={tiny_run}", f"--output={tmp_path}", "--task=zero_shot:kinds", "--cache="]
+    table = f"--data={tmp_path / 'labels.jsonl'}"
+    rows = [json.loads(line) for line in (scene_photos / "pairs.jsonl").read_text().splitlines()]
+    for place, row in enumerate(rows):
+        row |= {"image": str(scene_photos / row["image"]), "class_name": "ab"[place // 3 % 2]}
+    (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    printed = []
+    for split in ("", "--split=train", "--split=train"):
+        assert run_recipe_here("evaluate.py", *flags, table, *filter(None, [split])) is None
+        printed.append(capsys.readouterr().out)
+    assert "images (split test), 2 classes, prompt 'a photo of a {}.'\n" in printed[0]
+    assert "images (split train), 2 classes" in printed[1]
+    replaced = f"replaced: {tmp_path / 'zero_shot-kinds.json'} held the result of other data"
+    assert [replaced in text for text in printed] == [False, True, False]
 
 
 @pytest.mark.parametrize(

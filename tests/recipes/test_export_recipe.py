@@ -15,6 +15,8 @@ def test_a_run_is_exported(tiny_model, tiny_run, scene_images, tmp_path, capsys)
     printed = capsys.readouterr().out
     assert "docker run" in printed
     assert "MODEL_NAME=tiny" in printed
+    assert f"{output / 'assets' / 'README.md'} and docs/serving.md" in printed
+    assert len(printed.splitlines()) < 12  # the card itself is not printed
     served = tf.saved_model.load(str(output)).signatures
     found = served["classify"](images=tf.constant(scene_images[:1]))["probabilities"].numpy()
     # Two of ImageNet's classes have the name of another.

@@ -30,7 +30,9 @@ def test_good_shards_are_summed_up(scene_shards, pieces, tmp_path, capsys):
     written, *_, train = printed[printed.index("written: ") :].splitlines()
     assert written == f"written: {tmp_path}/found/ (report.json, samples.png)"
     assert f"pretrain.py --train-data={','.join(scene_shards[0])}" in train
-    assert "images/s of 16 pixels, resized to 20, 16 a batch" in printed
+    assert "images/s, images of 16 pixels, resized to 20, 16 per batch" in printed
+    sizes = "--image-size=16 --resize-size=20 --sequence-length=64 --batch-size=16"
+    assert f"measured for a training with {sizes}; give the sizes of yours" in printed
     report = report_in(tmp_path)
     assert report["errors"] == []
     assert report["images_per_second"] > 0

@@ -116,7 +116,7 @@ def test_what_the_server_says_is_reported(rest_server, grpc_server):
         ask_rest(rest_server, "align", "no_json", BYTES)
     with pytest.raises(RuntimeError, match="the answer is not from TensorFlow Serving"):
         ask_rest(grpc_server, "align", "sizes", BYTES)
-    with pytest.raises(RuntimeError, match="cannot be reached"):
+    with pytest.raises(RuntimeError, match="no server answers at .* \\(Connection refused\\)"):
         ask_rest("127.0.0.1:9", "align", "sizes", BYTES)
 
 

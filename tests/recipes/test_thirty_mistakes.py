@@ -45,6 +45,8 @@ no column class_name or label, only image, caption
 finetune_classification.py --model=R --task=x --data=/none | --data: no file matches '/none'
 evaluate.py --model=R | nothing to do; give one of --task, --suite and --compare
 evaluate.py --model=R --task=retreival:x | unknown task 'retreival'; did you mean retrieval? | knn
+evaluate.py --model=R --task=zeroshot:x --data=DIR/t.csv | --task: | did you mean zero_shot?
+evaluate.py --model=R --task=zero_shot:x --data=DIR/photos --prompts "a photo" | --prompts: no {}
 evaluate.py --model=R --task=zero_shot:imagnet | not a known name; did you mean imagenet?
 evaluate.py --model=R --suite=smal | unknown suite or task 'smal'; did you mean small?
 evaluate.py --model=R --task=retrieval:x --data=DIR/p.csv --split=dev | dev; split is train, test
@@ -57,6 +59,7 @@ evaluate.py --model=R --task=retrieval:x --data=/none-*.tfrecord | no file match
 evaluate.py --model=R --task=zero_shot:x --data=DIR/t.json | --data: no file DIR/t.json
 evaluate.py --model=R --task=crisscrossed --data=/none | --data: /none: no sts_test.csv
 evaluate.py --model=/none --task=retrieval:x | --model: /none: no such folder
+prepare_data.py --captions=DIR/t.csv --output=DIR/a | --output: DIR/a-00000.tfrecord already exists
 prepare_data.py --captions=DIR/t.csv | --output: must be given; see --help
 prepare_data.py --captions=DIR/t.csv --caption-column=captoin --output=none | --caption-column: \
 DIR/t.csv: no column captoin, only image, caption; did you mean caption?
@@ -80,6 +83,8 @@ search.py query a red square --index=x | 3 words instead of one text; quote it: 
 search.py query --index=x --without a red ball | --without: 3 values | --without="a red ball"
 search.py query "a dog" --index=/none | --index: no finished index in /none; make one with
 search.py query --index=/none --image=/none.jpg | --image: /none.jpg: No such file or directory
+search.py query --index=/none --image=DIR/t.csv | --image: DIR/t.csv: not an image in a supported
+search.py query "" --index=/none | nothing to look for; give a sentence, an image or words to take
 search.py index --model=R --images=/none*.jpg --output=none | --images: no file matches '/none*.jpg'
 search.py index --images=DIR/t.csv --select splti=test --model=R --output=none | no column splti
 search.py serve --index=/none --port=PORT | cannot listen on 127.0.0.1:
@@ -87,6 +92,8 @@ compare_runs.py none | none: no such folder
 verify.py | PATHS must be given; see --help
 verify.py none | none: no such file or folder
 serving_client.py --texts x --signatrue=y | unknown flag --signatrue; did you mean --signature?
+serving_client.py --texts x --server=localhost:1 | no server answers at localhost:1 (Connection \
+refused); start one with the command that export.py printed | docs/serving.md
 serving_client.py --images=none.jpg | --images: no file none.jpg
 """
 TABLE = [
@@ -126,6 +133,7 @@ def files(tmp_path_factory):
         for split in ("test", "val")
     ]
     (folder / "k.json").write_text(json.dumps({"images": images}))
+    (folder / "a-00000.tfrecord").touch()
     for split in ("train", "test"):
         (folder / "photos" / split / "cat").mkdir(parents=True)
     (folder / "run" / "preset").mkdir(parents=True)

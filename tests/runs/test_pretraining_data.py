@@ -129,3 +129,13 @@ def test_scenes_are_rendered_elsewhere_too_also_after_a_kill(monkeypatch):
     ends = ("00000.tfrecord", "checksums.json")
     names = [f"{part}-{end}" for part in ("eval", "train") for end in reversed(ends)]
     assert [path.name for path in folder.iterdir()] == sorted([*names, "finished"])
+
+
+def test_a_single_pair_is_not_lowered_to(scene_shards, tmp_path):
+    pair = next(records.read_frames(scene_shards[0][0]))
+    with ShardWriter(str(tmp_path / "one"), 10) as writer:
+        writer.write(pair)
+    one = str(tmp_path / "one-*.tfrecord")
+    settings = settings_of(scene_shards, tmp_path / "run", train_data=one, batch_size=32)
+    with pytest.raises(InputError, match="the 1 training pair; training needs at least 2 pairs"):
+        open_run(settings)

@@ -70,7 +70,10 @@ def test_a_query_that_cannot_be_asked_is_one_line(query, count, message, search)
 def test_an_image_file_is_read_or_named(tmp_path, scene_images):
     (tmp_path / "a.jpg").write_bytes(scene_images[0])
     assert read_image(tmp_path / "a.jpg") == scene_images[0]
-    for path, problem in ((tmp_path / "none.jpg", "No such file"), (tmp_path, "a folder")):
+    text = tmp_path / "text.jpg"
+    text.write_text("no picture")
+    problems = {tmp_path / "none.jpg": "No such file", tmp_path: "a folder", text: "not an image"}
+    for path, problem in problems.items():
         with pytest.raises(InputError, match=problem) as caught:
             read_image(path)
         assert caught.value.place.file == str(path)

@@ -35,6 +35,8 @@ class ExampleSet:
 
     parts: list[str]
     """Names of the parts that can be read independently, for example by Beam workers."""
+    split: str = ""
+    """The split of the data that was chosen; empty if the data have none, or for all."""
 
     def read(self, part: str) -> Iterator[Example]:
         """Yields the examples of one of ``parts``, including those with a fault."""

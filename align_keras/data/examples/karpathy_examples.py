@@ -33,7 +33,7 @@ class KarpathyExamples(ExampleSet):
         path = paths.path_of(path)
         if not path.is_file():
             raise MissingInputError(f"no file {path}", remedy="give a file of Karpathy's splits")
-        self.parts = [str(path)]
+        self.parts, self.split = [str(path)], split
         place = Place(str(path))
         rows = _images_in(path)
         parsed = [_parse(row, number, place) for number, row in enumerate(rows)]

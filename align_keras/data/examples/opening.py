@@ -182,6 +182,7 @@ def _open_table(
         select = (*columns.select, f"split={split or default_split}")
         columns = dataclasses.replace(columns, select=select)
         table = TableExamples(path, images, columns)
+        table.split = split or default_split
     table.keep_rows()
     if next(iter(table), None) is None:
         wanted = " and ".join(columns.select) or "anything"
@@ -197,11 +198,14 @@ def _open_folder(path: AnyPath, split: str, default_split: str, folders: str) ->
             remedy=f"there are {there}" if there else "",
             setting="split",
         )
+    chosen = ""
     if split or (default_split and (path / default_split).is_dir()):
-        path = path / (split or default_split)
+        chosen = split or default_split
+        path = path / chosen
+    found = FolderExamples(path, classes=folders == "classes")
+    found.split = chosen
     if folders == "images":
-        return FolderExamples(path)
-    found = FolderExamples(path, classes=True)
+        return found
     if not found.count:
         raise InputError(f"{path} has no class folders", remedy=f"give such a folder, {_KINDS}")
     return found

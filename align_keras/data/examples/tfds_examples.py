@@ -39,7 +39,7 @@ class TFDSExamples(ExampleSet):
     def __init__(self, name: str, split: str = "", columns: Columns | None = None) -> None:
         self.columns = columns or Columns()
         self._name, _, own = name.removeprefix("tfds:").partition("@")
-        self._split = own or split or "train"
+        self.split = self._split = own or split or "train"
         info = prepared_builder(self._name).info
         if self._split not in info.splits:
             known = ", ".join(info.splits)

@@ -13,6 +13,7 @@ from align_keras.evaluation.tasks.classes import Labelled, embed_labelled, read_
 from align_keras.evaluation.tasks.data import ImageData, SplitData
 from align_keras.evaluation.tasks.result import (
     Result,
+    describe_images,
     pictures_of,
     query_digest,
     some_right_and_wrong,
@@ -67,8 +68,8 @@ class ZeroShot(ImageData):
             present, images.labels = np.unique(images.labels, return_inverse=True)
             images.class_names = [images.class_names[place] for place in present]
         classes = embedding.class_weights(model, images.class_names, prompts, self.cache)
-        title = (
-            f"{counted(len(images.class_names), 'class')}, {counted(len(prompts), 'prompt')} each"
+        title = f"{counted(len(images.class_names), 'class')}, " + (
+            f"prompt {prompts[0]!r}" if len(prompts) == 1 else f"{len(prompts):,} prompts"
         )
         scores = images.features @ classes.T
         result = classification_result(self.kind, self.name, title, scores, images, data, output)
@@ -117,8 +118,8 @@ class NearestNeighbours(Probe):
         metrics, chance = probes.nearest_neighbour_recall(ranks, images.labels, train.labels)
         return Result(
             self.kind,
-            f"{self.name}: {counted(len(images.labels), 'image')}, "
-            f"{counted(len(train.labels), 'training image')}, "
+            f"{self.name}: {describe_images(len(images.labels), data[0])}, "
+            f"{describe_images(len(train.labels), data[1], 'training image')}, "
             f"{counted(len(train.class_names), 'class')}",
             metrics,
             chance,
@@ -140,7 +141,7 @@ class LinearProbe(Probe):
         weights, bias = probes.fit_linear_probe(
             train.features, train.labels, len(train.class_names), seed=self.seed
         )
-        images_in_all = counted(len(train.labels), "training image")
+        images_in_all = describe_images(len(train.labels), data[1], "training image")
         title = f"{images_in_all}, {counted(len(train.class_names), 'class')}"
         scores = images.features @ weights + bias
         result = classification_result(self.kind, self.name, title, scores, images, data[0], output)
@@ -183,7 +184,7 @@ def classification_result(
         )
     return Result(
         {"zero_shot": "zeroshot_classification"}.get(kind, kind),
-        f"{name}: {counted(len(images.labels), 'image')}, {title}",
+        f"{name}: {describe_images(len(images.labels), data)}, {title}",
         metrics,
         chance,
         pictures,

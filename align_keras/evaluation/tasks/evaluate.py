@@ -12,7 +12,7 @@ from align_keras.evaluation import data_sets
 from align_keras.evaluation.tasks.classification import LinearProbe, NearestNeighbours, ZeroShot
 from align_keras.evaluation.tasks.crisscrossed import Crisscrossed
 from align_keras.evaluation.tasks.multi30k import Multi30k
-from align_keras.evaluation.tasks.result import Result, report_result
+from align_keras.evaluation.tasks.result import Result, replaces_other_data, report_result
 from align_keras.evaluation.tasks.retrieval import Retrieval
 from align_keras.evaluation.tasks.sugar_crepe import SugarCrepe
 from align_keras.evaluation.tasks.winoground import Winoground
@@ -93,6 +93,8 @@ def evaluate(
     output = paths.path_of(output)
     result = task.run(model, task.open() if data is None else data, output)
     name = json_of(task)
+    if replaces_other_data(output / name, result):
+        print(f"replaced: {output / name} held the result of other data of the same name")
     report_result(result, task.name, model_name, output / name, fingerprint)
     print(f"\n{output}: {', '.join([name, *result.pictures])}")
     return result

@@ -3,16 +3,18 @@
 import dataclasses
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from align_keras import lazy
-from align_keras.data.examples import Example
+from align_keras.data.examples import Example, ExampleSet
 from align_keras.evaluation import data_sets
 from align_keras.files import write_whole
 from align_keras.paths import AnyPath
+from align_keras.wording import counted
 
 if TYPE_CHECKING:
     from align_keras.evaluation import report
@@ -102,6 +104,20 @@ def outcomes_of(path: AnyPath) -> dict[str, np.ndarray]:
     """The outcomes saved with a result file; raises like ``np.load``."""
     with path.with_suffix(".npz").open("rb") as file, np.load(file) as arrays:
         return {name: arrays[name] for name in arrays.files}
+
+
+def describe_images(count: int, data: ExampleSet, noun: str = "image") -> str:
+    """The number of images and their split, such as ``323 images (split test)``."""
+    return counted(count, noun) + (f" (split {data.split})" if data.split else "")
+
+
+def replaces_other_data(path: AnyPath, result: Result) -> bool:
+    """Whether a file holds the result of other queries than this one, such as of another split."""
+    try:
+        before = str(outcomes_of(path)["queries"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return False
+    return "queries" in result.outcomes and before != str(result.outcomes["queries"])
 
 
 def query_digest(*queries: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ from align_keras.evaluation import data_sets, retrieval
 from align_keras.evaluation.tasks.data import ImageData
 from align_keras.evaluation.tasks.result import (
     Result,
+    describe_images,
     pictures_of,
     query_digest,
     some_right_and_wrong,
@@ -53,7 +54,7 @@ class Retrieval(ImageData):
         shared = retrieval.count_shared_captions(pairs.captions, pairs.image_of_text)
         result = Result(
             "zeroshot_retrieval",
-            f"{self.name}: {counted(len(pairs.images), 'image')}, "
+            f"{self.name}: {describe_images(len(pairs.images), data)}, "
             f"{counted(len(pairs.texts), 'caption')}",
             metrics,
             chance,

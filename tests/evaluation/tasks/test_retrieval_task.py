@@ -42,7 +42,7 @@ def test_a_table_gives_the_recalls_of_its_embeddings(tiny_model, scene_photos, t
     assert result["chance"]["text_retrieval_recall@1"] == pytest.approx(3 / 45)
     assert (tmp_path / "retrieval-photos.png").stat().st_size > 10_000
     printed = capsys.readouterr().out
-    assert "photos: 15 images, 45 captions" in printed
+    assert "photos: 15 images (split test), 45 captions" in printed
     assert "mean over folds of 5 images" in printed
 
 
@@ -127,5 +127,5 @@ def test_captions_shared_between_images_are_announced(tiny_model, scene_photos, 
     table.write_text("\n".join(map(json.dumps, rows)))
     evaluate(tiny_model, Retrieval("photos", str(table)), tmp_path)
     line = "2 of 4 captions belong to more than one image."
-    assert f"4 images, 4 captions\n{line}" in capsys.readouterr().out
+    assert f"4 images (split test), 4 captions\n{line}" in capsys.readouterr().out
     assert read_json(tmp_path / "retrieval-photos.json")["remark"].startswith(line)
