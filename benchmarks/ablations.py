@@ -34,7 +34,7 @@ from align_keras.data import pipeline, records
 from align_keras.errors import InputError, Place
 from align_keras.evaluation import retrieval
 from align_keras.preprocessing.fields import IMAGE_FEATURES, TEXT_FEATURES
-from align_keras.runs import feature_cache
+from align_keras.runs import feature_cache, mixed_sources
 from align_keras.runs.frozen_towers import frozen_towers
 from align_keras.runs.memory import keep_freed_memory
 from align_keras.runs.model import compile_model
@@ -63,7 +63,9 @@ def settings_of(run, steps=None, eval_data=""):
 
 def cached_pairs(settings, model, shards, views, folder):
     """The pairs of some shards with their features, which ``folder`` keeps."""
-    data = RunData(pipeline.shard_counts(shards), model.preprocessor, None, None)
+    counts = pipeline.shard_counts(shards)
+    sources = mixed_sources.TrainingSources([""], [sum(counts.values())])
+    data = RunData(counts, model.preprocessor, None, None, sources)
     settings = settings.replace(cache_features=views)
     return feature_cache.open_cache(settings, data, model, folder)
 

@@ -225,7 +225,9 @@ def page_address(page_search):
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
-        thread.join(30)
+        thread.join(20)
+        server.force_exit = True  # a browser that is still open keeps its connections
+        thread.join(20)
         assert not thread.is_alive(), faulthandler.dump_traceback()
 
 

@@ -220,7 +220,7 @@ def _reader_of_taken(
     @as_written
     def read(block: Block, number: tf.Tensor) -> tf.data.Dataset:
         size = tf.gather(sizes, number)
-        every = read_block(block._replace(skip=tf.zeros_like(size), count=size))
+        every = read_block(Block(*block[:3], tf.zeros_like(size), size))
         own = tf.slice(is_taken, [tf.gather(first_records, number)], [size])
         marked = tf.data.Dataset.zip(every, tf.data.Dataset.from_tensor_slices(own))
         taken = marked.filter(lambda _, is_own: is_own).map(lambda record, _: record)

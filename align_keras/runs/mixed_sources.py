@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from align_keras import lazy
 from align_keras.data import mixing, records
@@ -18,23 +18,28 @@ else:
     shard_order = lazy.Module("align_keras.data.shard_order")
 
 
-class Used(NamedTuple):
-    """What a run has used of a source."""
+@dataclasses.dataclass(frozen=True)
+class Used:
+    """The part of a source that a run has used."""
 
     name: str
     """Its pattern."""
     pairs: int
     epochs: float
 
+    def as_dict(self) -> dict[str, str | int | float]:
+        """The same by name, for JSON."""
+        return dataclasses.asdict(self)
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSources:
-    """The sources of a run; one if there are no weights."""
+    """The sources of a run. Without weights there is one."""
 
     names: Sequence[str]
     """Their patterns."""
     pairs: Sequence[int]
-    """Pairs of an epoch of each."""
+    """Number of pairs in an epoch of each source."""
     mixed: Sequence[mixing.Source] = ()
     """Their shards and weights; empty if there is one source, of all shards."""
     groups: Sequence["image_groups.ImageGroups"] = ()
@@ -42,11 +47,11 @@ class TrainingSources:
 
     @property
     def total(self) -> int:
-        """Pairs of an epoch of every source."""
+        """Number of pairs in one epoch of all sources together."""
         return sum(self.pairs)
 
     def used(self, step: int, batch_size: int, workers: int = 1) -> list[Used]:
-        """What a run has used of each source after a step.
+        """The part of each source that a run has used after a step.
 
         Args:
             step: steps done.

@@ -84,7 +84,7 @@ def _pretrain(run: PretrainingRun, started: float, command: str) -> Metrics:
     metrics["seconds"] = time.perf_counter() - started
     if at_start:
         metrics["start"] = at_start
-    metrics["sources"] = [own._asdict() for own in run.used(steps)]
+    metrics["sources"] = [own.as_dict() for own in run.used(steps)]
     batch_size = run.settings.run.batch_size
     report.write_report(run.workdir, run.data.evaluation, metrics, chance, held_out, batch_size)
     return metrics

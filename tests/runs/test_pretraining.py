@@ -139,7 +139,7 @@ def test_a_run_with_torn_files_resumes_to_the_same_weights_and_may_be_made_longe
     metrics = pretrain(settings_of(scene_shards, workdir))
     printed = capsys.readouterr().out
     assert printed.count("/ckpt-4 is damaged (") == 2
-    assert "1 of 8 lines left out" in printed
+    assert "skipped 1 of 8 lines" in printed
     assert metrics["resumed_at_step"] == 2
     expected, resumed = newest_weights(finished[0]), newest_weights(workdir)
     assert expected.keys() == resumed.keys()
