@@ -75,7 +75,7 @@ class Images(Family):
         except ImageFaultError as error:
             assert str(error) and "\n" not in str(error)
             # The image can be decoded but is too long for a JPEG.
-            return "of a JPEG" in str(error)
+            return "the limit of JPEG" in str(error)
         assert size is None or min(size) > 0
         assert self.crops(jpeg), "what was packed does not decode in training"
         return True
