@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from align_keras.errors import InputError
 from align_keras.export import model_card
+from align_keras.models.litert import any_batch
 from align_keras.preprocessing.fields import TEXT_INPUTS
 from align_keras.preprocessing.tokenizer import write_vocabulary
 
@@ -45,7 +46,7 @@ def write_towers(model: Any, folder: Path, format: str, quantize: str | None = N
     for name, tower in (("image_tower", image_tower(model)), ("text_tower", text_tower(model))):
         files.append(f"{name}.{SUFFIXES[format]}")
         # Given explicitly: by default, Keras needs a model that has been called.
-        signature = [keras.tree.map_structure(_spec, tower.input)]
+        signature = [keras.tree.map_structure(any_batch, tower.input)]
         path = str(folder / files[-1])
         with warnings.catch_warnings():
             # Keras adapts tf2onnx to NumPy 2 by looking up an attribute for which NumPy warns.
@@ -70,10 +71,6 @@ def text_tower(model: Any) -> keras.Model:
     pieces = {name: keras.Input((length,), dtype="int32", name=name) for name in TEXT_INPUTS}
     outputs = {"text_embeddings": model.backbone.encode_texts(pieces)}
     return keras.Model(pieces, outputs, name="text_tower")
-
-
-def _spec(tensor: Any) -> keras.InputSpec:
-    return keras.InputSpec(tensor.dtype, (None, *tensor.shape[1:]), name=tensor.name)
 
 
 def _converter_options(format: str, quantize: str | None) -> dict[str, Any]:

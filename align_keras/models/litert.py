@@ -122,7 +122,7 @@ def _converted(
     interpreter = importlib.import_module("ai_edge_litert.interpreter")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tower.tflite"
-        signature = [keras.tree.map_structure(_any_batch, tower.input)]
+        signature = [keras.tree.map_structure(any_batch, tower.input)]
         tower.export(path, "litert", verbose=False, input_signature=signature)
         content = path.read_bytes()
     runner = interpreter.Interpreter(
@@ -132,7 +132,8 @@ def _converted(
     return lambda inputs: runner(**{name: inputs[name] for name in names})["output"]
 
 
-def _any_batch(tensor: Any) -> "keras.InputSpec":
+def any_batch(tensor: Any) -> "keras.InputSpec":
+    """The signature of a Keras input with any number of rows, for ``keras.Model.export``."""
     return keras.InputSpec(tensor.dtype, (None, *tensor.shape[1:]), name=tensor.name)
 
 
