@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,7 +53,10 @@ def test_a_lease_is_renewed_and_removed_and_refuses_its_own_process():
 
 def test_a_lease_that_changes_is_anothers(monkeypatch):
     write()
-    monkeypatch.setattr(leases.time, "sleep", lambda _: write(renewed=1, host="there"))
+    own_time = SimpleNamespace(
+        monotonic=time.monotonic, sleep=lambda _: write(renewed=1, host="there")
+    )
+    monkeypatch.setattr(leases, "time", own_time)
     with pytest.raises(locks.LockedError, match="on there"), locks.locked(LEASE):
         pass
     assert json.loads(LEASE.read_text())["token"] == "another"

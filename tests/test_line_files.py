@@ -1,5 +1,7 @@
 """Files that grow by lines, where files cannot grow."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from align_keras import line_files, uploads
@@ -13,7 +15,7 @@ PATH = RemotePath("ram://lines/log.jsonl")
 def clock(monkeypatch):
     """Seconds, which the test sets."""
     now = [0.0]
-    monkeypatch.setattr(line_files.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(line_files, "time", SimpleNamespace(monotonic=lambda: now[0]))
     PATH.unlink(missing_ok=True)
     return now
 

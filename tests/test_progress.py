@@ -3,6 +3,7 @@
 import io
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,7 +29,7 @@ def clock(monkeypatch):
             progress._screen._draw_all()
 
     own = Clock()
-    monkeypatch.setattr(progress.time, "monotonic", lambda: own.now)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: own.now))
     monkeypatch.setattr(progress, "_LOOK", 60.0)  # the thread draws nothing meanwhile
     return own
 

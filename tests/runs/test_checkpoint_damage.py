@@ -14,12 +14,16 @@ from align_keras.runs.checkpoints import RunCheckpoints
 DATA, SUMS = "data-00000-of-00001", "checksums.json"
 
 
-@pytest.fixture(scope="module")
-def model():
+def build_model():
     model = keras.Sequential([keras.layers.Dense(3)])
     model.build((None, 5))
     model.compile(Lamb(0.01))
     return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model()
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +178,12 @@ def test_a_checkpoint_of_another_step_by_a_wrong_name_is_refused(model, copy):
     assert raised.value.place.file == str(copy / "newest" / "ckpt-3")
 
 
-def restore_as_workers(folders, model, monkeypatch):
-    """What each of several workers returns or raises, who wait for each other."""
+def restore_as_workers(folders, monkeypatch):
+    """What each of several workers returns or raises, who wait for each other.
+
+    Each has its own model: TensorFlow cannot restore one model in two threads at a time.
+    """
+    models = [build_model() for _ in folders]
     barrier, proposed, results = threading.Barrier(len(folders)), {}, {}
 
     def gather(worker, number):
@@ -187,7 +195,7 @@ def restore_as_workers(folders, model, monkeypatch):
 
     def restore(worker):
         try:
-            results[worker] = RunCheckpoints(folders[worker], model).restore(worker)
+            results[worker] = RunCheckpoints(folders[worker], models[worker]).restore(worker)
         except InputError as error:
             results[worker] = error
 
@@ -221,13 +229,12 @@ WORKERS = [
 
 @pytest.mark.parametrize(("steps", "step"), WORKERS)
 def test_workers_resume_at_the_newest_step_that_all_have(
-    steps, step, model, whole, tmp_path, monkeypatch, capsys
+    steps, step, whole, tmp_path, monkeypatch, capsys
 ):
     folders = [shutil.copytree(whole, tmp_path / str(own)) for own in range(len(steps))]
     for folder, own in zip(folders, steps, strict=True):
         keep(folder, *own)
-    model.optimizer.iterations.assign(0)
-    results = restore_as_workers(folders, model, monkeypatch)
+    results = restore_as_workers(folders, monkeypatch)
     if step is None:
         newest = ", ".join(str(max(own)) if own else "none" for own in steps)
         for folder, result in zip(folders, results, strict=True):
@@ -244,10 +251,10 @@ def test_workers_resume_at_the_newest_step_that_all_have(
             assert f"is newer than those of other workers; it is kept in {aside}\n" in printed
 
 
-def test_a_worker_whose_checkpoints_are_all_damaged_ends_all(model, whole, tmp_path, monkeypatch):
+def test_a_worker_whose_checkpoints_are_all_damaged_ends_all(whole, tmp_path, monkeypatch):
     folders = [shutil.copytree(whole, tmp_path / str(own)) for own in range(2)]
     for path in folders[1].glob("*/*.index"):
         cut(path)
-    sound, damaged = map(str, restore_as_workers(folders, model, monkeypatch))
+    sound, damaged = map(str, restore_as_workers(folders, monkeypatch))
     assert "the newest steps are 3, none; copy checkpoints/ and skipped.json of one worker" in sound
     assert "the newest steps are 3, none; damaged here: newest/ckpt-3 (ckpt-3.index: " in damaged
