@@ -28,7 +28,7 @@ DOCS_BIN := .venv-docs/bin
 DOCS_READY := .venv-docs/.installed
 
 .PHONY: help setup pretrain test test-faults test-data test-oldest test-colab tpu-compile benchmarks docs \
-	picture lint format lock clean
+	picture notebooks lint format lock clean
 
 help:  ## This list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -133,6 +133,9 @@ picture: $(READY)  ## Train the quickstart model and draw the documentation's pi
 	$(BIN)/python recipes/pretrain.py --workdir=runs/picture
 	$(BIN)/python -c "from PIL import Image; sheet = Image.open('runs/picture/retrieval.png'); \
 		sheet.convert('RGB').quantize(256, dither=0).save('$(PICTURE)', optimize=True)"
+
+notebooks: $(READY)  ## Run the notebooks and keep their output in them; a quarter of an hour.
+	$(BIN)/python notebooks/keep_outputs.py $(ARGS)
 
 lint: $(READY)  ## Check style, format and types.
 	$(BIN)/ruff check .
