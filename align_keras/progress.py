@@ -1,4 +1,4 @@
-"""Shows the progress of a command on standard error: what it does, its rate and the time left.
+"""Shows the progress of a command on standard error: its current work, its rate, the time left.
 
 A terminal gets bars. Other outputs, such as a file, get a line from time to time, at growing
 intervals, so that logs stay readable. Waits of a few seconds are not shown. Outside a command
@@ -37,12 +37,12 @@ class Bar:
         what: what is being done, such as ``embedding images``.
         total: total amount of work; None if it is unknown.
         unit: the unit that is counted, in the singular; empty if nothing is counted.
-        done: amount already done before.
+        done: amount done before the start.
         stays: whether a terminal keeps the bar after the end.
 
     Attributes:
         done: amount done; the working code increases it.
-        first: amount already done before, which does not count for the rate.
+        first: amount done before the start, which does not count for the rate.
         note: further text to show, such as the loss.
     """
 
@@ -149,7 +149,7 @@ class _Log:
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
-        # Seconds of work and amount done at the latest lines, which the rate is taken from.
+        # Seconds of work and amount done at the latest lines, from which the rate is computed.
         self._latest = collections.deque([(0.0, bar.first)], maxlen=_SMOOTHED)
         self._next = bar.started
         self._lines = 0
@@ -167,7 +167,8 @@ class _Log:
         bar = self._bar
         if not bar.unit or bar.done == bar.first:
             return f"{bar.what}: {wording.duration(now - bar.started)} so far"
-        # Not since the start: a run's first step is slow, and machines are shared.
+        # The rate is not taken since the start: the first step of a run is slow, and other programs
+        # may slow down the machine for a while.
         worked = bar.worked(now)
         earlier = (one for one in self._latest if one[1] < bar.done)
         then, done = next(earlier, (0.0, bar.first))
@@ -319,7 +320,7 @@ def working(what: str) -> Any:
 
 @contextlib.contextmanager
 def announced(what: str) -> Iterator[None]:
-    """A wait that a line announces at once; nothing is shown inside a wait of the same name."""
+    """A wait that a line announces at once; silent inside a wait of the same name."""
     if _screen.is_open(what):
         yield
         return

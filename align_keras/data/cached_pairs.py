@@ -14,10 +14,10 @@ from align_keras.preprocessing.tracing import as_written
 
 @dataclasses.dataclass(frozen=True)
 class CachedPairs:
-    """The pairs of all shards, in memory. Row i of each array but the first is record i."""
+    """The pairs of all shards, in memory. Row i is record i, except in ``image_features``."""
 
     image_features: np.ndarray
-    """Of each image and each of its views, float32, ``(images, views, width)``."""
+    """The features of each image in each of its views, float32, ``(images, views, width)``."""
     images: np.ndarray
     """The row of each record's image, int64."""
     valid: np.ndarray
@@ -27,7 +27,7 @@ class CachedPairs:
     texts: Mapping[str, np.ndarray]
     """The text tower's inputs by name, int32, ``(records, sequence)``, or ``text_features``."""
     shards: np.ndarray
-    """1 + the place of each record's shard in the order of the paths, int32."""
+    """The number of each record's shard, from 1, in the order of the paths, int32."""
 
     def batches(
         self,
@@ -41,20 +41,20 @@ class CachedPairs:
     ) -> tf.data.Dataset:
         """Endless batches like those of ``training_dataset``, with features instead of ``pixels``.
 
-        Every epoch has each record once, or one record of each image, in another order. Batch N
-        depends on N alone. If images have several views, each epoch uses the next view.
+        Every epoch has each record once, or one record of each image, in a new order. Batch N
+        depends only on N. If images have several views, each epoch uses the next view.
 
         Args:
             batch_size: pairs per batch.
             seed: decides the order.
-            start_batch: the first batch to give.
-            worker: this reader's place, from 0, among ``num_workers`` that share the batches.
-            num_workers: readers in all.
-            groups: the records of each image, if an epoch takes one of them; None for all records.
+            start_batch: number of the first batch.
+            worker: number of this reader, from 0.
+            num_workers: number of readers that share the batches.
+            groups: the records of each image, if an epoch uses one of them; None for all records.
 
         Returns:
-            A ``tf.data.Dataset`` of dicts: ``image_features`` float32 ``(batch, width)``, those of
-            ``texts``, ``image_ids``, ``caption_ids`` and ``lost``.
+            A ``tf.data.Dataset`` of dicts: ``image_features`` float32 ``(batch, width)``, the
+            fields of ``texts``, ``image_ids``, ``caption_ids`` and ``lost``.
         """
         count, views = len(self.images), self.image_features.shape[1]
         if groups is not None:
@@ -71,7 +71,7 @@ class CachedPairs:
             epoch = position // count
             seeds = tf.stack([tf.fill([batch_size], tf.constant(seed, tf.int64)), epoch], axis=1)
             seeds = tf.pad(seeds, [[0, 0], [0, 1]])
-            # The wrapper, `index_shuffle`, takes a single seed, and a batch may be of two epochs.
+            # The wrapper, `index_shuffle`, takes a single seed, but a batch may span two epochs.
             numbers = tf.raw_ops.RandomIndexShuffle(
                 index=position % count,
                 seed=tf.cast(seeds, tf.uint32),

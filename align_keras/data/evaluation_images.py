@@ -25,13 +25,13 @@ def evaluation_images(
 
     Args:
         counts: the number of records of each shard, by path.
-        preprocessor: crops.
+        preprocessor: crops the images.
         batch_size: images per batch.
-        rows: the numbers of the records, in the order of the shards' paths.
+        rows: the numbers of the records; records are numbered in the order of the shards' paths.
 
     Returns:
         A ``tf.data.Dataset`` of dicts: ``pixels`` as in ``training_dataset``; ``positions``, the
-        number of a record, int64; and ``valid``, False for an image that cannot be read and for
+        number of each record, int64; and ``valid``, False for an image that cannot be read and for
         the padding of the last batch.
     """
     is_wanted = np.zeros(sum(counts.values()), bool)

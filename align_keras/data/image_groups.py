@@ -1,9 +1,9 @@
-"""The records of each image, and which of them an epoch takes: one caption of an image.
+"""Groups records by image, and chooses one record (one caption) of each image for an epoch.
 
 A record holds one caption, so an image with five captions is five records with the same
-``image_id``. An epoch of images takes one of them. In every round of five epochs each of the five
-has its turn, from a random one on. The choice depends only on the seed, the epoch and the image, so
-every reader makes the same one.
+``image_id``. Five epochs use each of the five once, in order, starting with a random one; the next
+five epochs start with another random one. The choice depends only on the seed, the epoch and the
+image, so all readers make the same choice.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class ImageGroups:
     """The records of each image. Records are numbered in the order of the shards' paths."""
 
     records: np.ndarray
-    """The numbers of all records, those of an image side by side, int64."""
+    """The numbers of all records, grouped by image, int64."""
     starts: np.ndarray
     """Where the records of each image begin in ``records``, int64, ``(images,)``."""
     sizes: np.ndarray
@@ -32,24 +32,24 @@ class ImageGroups:
 
     @property
     def images(self) -> int:
-        """The number of images, which is that of the pairs of an epoch."""
+        """The number of images, which is also the number of pairs in an epoch."""
         return len(self.starts)
 
     def as_tensors(self) -> Self:
-        """The same in tensors: a traced function that uses them does not copy them into itself."""
+        """The same with tensors, which a traced function refers to instead of copying them."""
         with tf.device("CPU"):
             return type(self)(*map(tf.constant, (self.records, self.starts, self.sizes)))
 
     def chosen(self, images: tf.Tensor, epochs: tf.Tensor, seed: int) -> tf.Tensor:
-        """The records that epochs take of images.
+        """The record of each image that an epoch uses.
 
         Args:
             images: numbers of images, int64.
-            epochs: an epoch for all of them, or one for each, int64.
+            epochs: one epoch for all images, or an epoch for each image, int64.
             seed: decides the choice.
 
         Returns:
-            Numbers of records, int64, of the shape of ``images``.
+            Numbers of records, int64, in the shape of ``images``.
         """
         sizes = tf.gather(self.sizes, images)
         first = _random(images, epochs // sizes, seed) % sizes
@@ -57,7 +57,7 @@ class ImageGroups:
         return tf.gather(self.records, places)
 
     def is_chosen(self, epoch: tf.Tensor, seed: int) -> tf.Tensor:
-        """Whether an epoch takes each record: bool, ``(records,)``."""
+        """For each record, whether an epoch uses it: bool, ``(records,)``."""
         images = tf.range(self.images, dtype=tf.int64)
         chosen = self.chosen(images, epoch, seed)
         return tf.scatter_nd(chosen[:, None], tf.ones_like(chosen, tf.bool), [len(self.records)])
@@ -67,10 +67,11 @@ def group(image_ids: np.ndarray) -> ImageGroups:
     """Groups records by their image.
 
     Args:
-        image_ids: a number for each record, int64; 0 for a record that is an image of its own.
+        image_ids: the number of each record's image, int64; 0 for a record without an image id,
+            which counts as a separate image.
     """
     own = image_ids == 0
-    # Below 0: no image's, as `read_image_ids` gives none of these.
+    # Numbers below 0 are free, since `read_image_ids` never returns them.
     ids = np.where(own, -1 - np.arange(len(image_ids)), image_ids)
     order = np.argsort(ids, kind="stable")
     _, starts, sizes = np.unique(ids[order], return_index=True, return_counts=True)
@@ -89,7 +90,7 @@ def read_groups(counts: Mapping[str, int]) -> ImageGroups:
 
 
 def read_image_ids(frames: Iterable[bytes]) -> np.ndarray:
-    """A number above 0 for the image of each serialised record, int64; 0 without ``image_id``."""
+    """The number of each serialised record's image, int64, above 0; 0 without an ``image_id``."""
     return np.array([number_of(image_id_of(frame)) for frame in frames], np.int64)
 
 
@@ -102,7 +103,7 @@ def number_of(image_id: bytes) -> int:
 
 
 def _random(images: tf.Tensor, rounds: tf.Tensor, seed: int) -> tf.Tensor:
-    """A random number for each image in each round, int64, from 0 up to 2 ** 32."""
+    """A random number for each image in each round, int64, from 0 to 2 ** 32 - 1."""
     mixed = _mix(tf.cast(tf.constant(seed, tf.int64), tf.uint32))
     mixed = _mix(tf.bitwise.bitwise_xor(mixed, tf.cast(rounds, tf.uint32)))
     mixed = _mix(tf.bitwise.bitwise_xor(mixed, tf.cast(images, tf.uint32)))

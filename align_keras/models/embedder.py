@@ -1,4 +1,4 @@
-"""The embedding of raw images and captions, in TensorFlow or, on CPUs, in LiteRT."""
+"""Embeds raw images and captions, in TensorFlow or, on CPUs, in LiteRT."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -39,8 +39,8 @@ class Embedder(keras.Model):
                 images (bytes), PIL images or integer arrays; or a ``tf.data.Dataset`` of these or
                 of dicts with a field ``images``.
             batch_size: images at a time; a batched dataset keeps its own.
-            cropped: whether integers are already crops, as from ``preprocessor.centre_crop``:
-                ``(count, image_size, image_size, 3)``, which are only scaled.
+            cropped: whether integers are already crops, as from ``preprocessor.centre_crop``, of
+                shape ``(count, image_size, image_size, 3)``. Crops are only scaled.
 
         Returns:
             A NumPy array, float32, ``(count, projection_dim)``, of unit norm.
@@ -97,8 +97,8 @@ class Embedder(keras.Model):
         """
         if isinstance(texts, tf.data.Dataset | dict):
             return self._encode_captions(texts, batch_size)
-        # Batches hold captions of similar length, since rows are as long as the longest in the
-        # batch.
+        # Batches hold captions of similar length, since each caption is padded to the longest one
+        # in its batch.
         captions = raw_inputs.caption_list(texts)
         order = sorted(range(len(captions)), key=lambda row: len(captions[row]))
         embeddings = self._encode_captions([captions[row] for row in order], batch_size)
@@ -109,12 +109,12 @@ class Embedder(keras.Model):
     def use_runtime(self, runtime: str) -> None:
         """Chooses the library that computes embeddings from now on.
 
-        LiteRT computes with a copy of the weights that the model has now. Training and ``predict``
-        always use TensorFlow, and ``fit`` returns to it.
+        LiteRT uses a copy of the weights, which does not follow later changes. Training and
+        ``predict`` always use TensorFlow. After ``fit``, embeddings use TensorFlow again.
 
         Args:
-            runtime: ``"tensorflow"``, or ``"litert"``: faster on CPUs, equal to 1e-5, and without
-                use of a GPU or TPU.
+            runtime: ``"tensorflow"`` or ``"litert"``. LiteRT is faster on CPUs and does not use a
+                GPU or TPU. Its embeddings differ by less than 1e-5.
 
         Raises:
             InputError: if there is no such runtime, LiteRT is not installed, or the model does not

@@ -1,4 +1,4 @@
-"""The towers in LiteRT. On a CPU it is faster than TensorFlow, above all for single items."""
+"""Runs the towers in LiteRT: faster than TensorFlow on a CPU, above all for single items."""
 
 import importlib
 import os
@@ -27,9 +27,9 @@ RUNTIMES = ("tensorflow", "litert")
 
 
 def check_runtime(runtime: str) -> None:
-    """Raises an InputError unless a runtime is one of ``RUNTIMES`` and installed."""
+    """Raises an InputError unless a runtime is one of ``RUNTIMES`` and is installed."""
     if runtime not in RUNTIMES:
-        raise InputError(f"not a runtime: {runtime}", remedy=f"give {' or '.join(RUNTIMES)}")
+        raise InputError(f"unknown runtime {runtime!r}", remedy=f"give {' or '.join(RUNTIMES)}")
     if runtime == "tensorflow":
         return
     try:
@@ -41,11 +41,11 @@ def check_runtime(runtime: str) -> None:
 
 
 class LiteRTTowers:
-    """Both towers of a backbone, converted to LiteRT with the weights that it has now.
+    """Both towers of a backbone, converted to LiteRT.
 
-    Weights that change later do not reach the converted towers. A tower is converted when it is
-    first used, the image tower once for each size of image; for EfficientNet-B0 that takes
-    seconds. Several threads may call one object: they take turns.
+    A tower is converted when it is first used, the image tower once for each image size. This takes
+    seconds for EfficientNet-B0. The converted towers do not follow later changes of the weights.
+    Several threads may use one object: their calls take turns.
 
     Args:
         backbone: an ``AlignBackbone`` that computes in float32.
@@ -118,7 +118,7 @@ class LiteRTTowers:
 def _converted(
     tower: "keras.Model", num_threads: int
 ) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-    """A function of a batch that runs a Keras model in LiteRT."""
+    """Converts a Keras model; returns a function that runs it on a batch in LiteRT."""
     interpreter = importlib.import_module("ai_edge_litert.interpreter")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tower.tflite"

@@ -5,16 +5,18 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from align_keras.runs.mixed_sources import Used
 
-#: More passes over the same pairs than this are seldom intended.
+#: A run with more passes over the same pairs gets a warning.
 MANY_EPOCHS = 100
-# Relative to the loss of guessing: the deviation that still counts as guessing, and the factor that
-# counts as far above it.
+# Both are relative to the loss of random guessing: a deviation up to the first still counts as
+# guessing, and a loss above the second factor is suspicious.
 _NEAR, _FAR = 0.02, 1.5
 # Minimum numbers of lines and steps near guessing before the warning.
 _LINES, _STEPS = 5, 500
+# Ratio of the losses of the two directions above which one is far ahead.
 _AHEAD = 2.0
+# Ratio of the temperature to its first value above which there is a warning.
 _RISEN = 1.5
-# Fraction of a batch's captions.
+# Fraction of a batch's captions that repeat another caption of the batch.
 _REPEATED = 0.5
 
 
@@ -123,12 +125,12 @@ class Alarms:
 
 
 def of_epochs(steps: int, batch_size: int, used: Sequence[Used]) -> list[str]:
-    """A line for each source of which a run has too many epochs.
+    """A warning for each source that a run reads for too many epochs.
 
     Args:
         steps: steps of the run.
         batch_size: pairs per step.
-        used: the pairs that all steps use of each source.
+        used: for each source, the pairs that all steps use.
     """
     lines = []
     for own in used:

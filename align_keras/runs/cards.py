@@ -18,7 +18,7 @@ from align_keras.runs.pretraining_data import RunData
 from align_keras.runs.pretraining_settings import PretrainSettings
 from align_keras.wording import counted
 
-# If there are more patterns than this, the rest are only counted.
+# Maximum number of paths shown; the others are only counted.
 _LISTED = 6
 
 
@@ -73,7 +73,7 @@ def of_classification(
         settings: settings of the run.
         images: number of training images.
         classes: number of classes.
-        metrics: metrics of each phase, by its name.
+        metrics: metrics of each phase, by the phase's name.
         hardware: description of the hardware.
         command: command that trained and evaluated the classifier.
     """
@@ -130,7 +130,7 @@ def save_classifier(run: Any, metrics: Mapping[str, Mapping[str, float]], comman
 
     Args:
         run: the run; its classifier has the weights to save.
-        metrics: of each phase, by its name.
+        metrics: metrics of each phase, by the phase's name.
         command: command that trained and evaluated the classifier.
     """
     workdir, settings, train = run.workdir, run.settings, run.train
@@ -147,14 +147,14 @@ def save_classifier(run: Any, metrics: Mapping[str, Mapping[str, float]], comman
 
 def _keep_edited(before: AnyPath, new: AnyPath) -> None:
     if preset_card.keep_edited(before, new):
-        print(f"{before / CARD} was edited: it is now {EARLIER_CARD} there", flush=True)
+        print(f"{before / CARD} was edited; it is kept there as {EARLIER_CARD}", flush=True)
 
 
 def public(text: str) -> str:
-    """Paths for a card: their last two names, without the folders of this machine.
+    """Shortens paths for a card to their last two names, without the folders of this machine.
 
-    Names of hubs and TFDS are kept. If several paths are joined by commas, the first ones are
-    shown.
+    Names of hubs and TFDS are not shortened. Of many paths joined by commas, only the first ones
+    are shown.
     """
     parts = text.split(",")
     shown = [f"`{_end_of(part)}`" for part in parts[:_LISTED]]

@@ -17,8 +17,8 @@ from align_keras.remote_path import RemotePath
 from align_keras.runs.checkpoint_files import CheckpointFolder
 from align_keras.runs.remote_checkpoints import RemoteCheckpointFolder
 
-#: Values instead of a step, when workers compare steps: no checkpoint, or none that can be
-#: restored.
+#: Values that a worker reports instead of a step when workers compare steps: it has no checkpoint,
+#: or none of its checkpoints can be restored.
 _NONE, _UNFIT = -1, -2
 
 
@@ -69,8 +69,8 @@ class RunCheckpoints:
     def _as_tensorflow_takes_it(self, directory: Path) -> Path:
         """The directory; if its path has pattern characters, a link to it without them.
 
-        TensorFlow reads ``runs [v2]`` as a pattern. It would find no checkpoints, or those of
-        ``runs v``.
+        TensorFlow reads ``runs [v2]`` as a pattern. It would find no checkpoints, or the
+        checkpoints of ``runs v``.
         """
         if paths.is_plain(directory):
             return directory
@@ -118,7 +118,7 @@ class RunCheckpoints:
                 self._read(*found)
             self._set_aside_all_but(step)
             if found[1] is self._best and step not in self._newest.steps():
-                # a run was killed between the two saves; later runs look for the last step there
+                # the run was killed between the two saves; the last step must be among the newest
                 self.save()
             self.best_score.assign(self._score_of_best())
         else:
@@ -201,10 +201,10 @@ class RunCheckpoints:
             )
 
     def _score_of_best(self) -> float:
-        """The score to exceed: below all scores if the best checkpoint is lost.
+        """The score that a new best checkpoint must exceed; -1 if the best checkpoint is lost.
 
-        The newest checkpoint may not hold it: if a run ended between the two saves, it has the
-        earlier score.
+        It is read from the best checkpoint: if a run ended between the two saves, the newest
+        checkpoint still holds the earlier score.
         """
         steps = self._best.steps()
         if not steps:
@@ -220,12 +220,13 @@ class RunCheckpoints:
     def _set_aside_all_but(self, step: int) -> None:
         """Renames checkpoints that are damaged or newer than the step, but does not delete them."""
         for own, folder in self._kept():
-            # Among older checkpoints, only the best one may still be needed.
+            # Of the older checkpoints, only the best one may still be needed.
             fault = folder.fault(own) if own >= step or folder is self._best else ""
             if fault or own > step:
                 path = folder.path / f"ckpt-{own}"
                 aside = folder.set_aside(own)
-                reason = f"damaged ({fault})" if fault else "newer than those of other workers"
+                newer = "newer than the checkpoints of other workers"
+                reason = f"damaged ({fault})" if fault else newer
                 print(f"{path} is {reason}; it is kept in {aside}", flush=True)
 
     def save(self) -> None:

@@ -35,7 +35,7 @@ from align_keras.wording import counted
 #: For each phase, the prefix of the JSON file and of the paper's figures.
 PHASES = {"head": ("frozen", "linear_probe_"), "full": ("finetuned", "finetuned_")}
 
-#: Files that a run writes into its directory after ``settings.json``, besides the results.
+#: Files, other than results, that a run writes into its directory after ``settings.json``.
 WRITTEN = (*PHASES, "classifier.keras")
 
 
@@ -108,7 +108,7 @@ def finetune(
 def open_run(
     settings: ClassificationSettings, held: contextlib.ExitStack | None = None
 ) -> ClassificationRun:
-    """Opens data and model; reports every fault in the settings, but not in images.
+    """Opens data and model; reports every fault in the settings, but not faults in images.
 
     Args:
         settings: the run's settings.
@@ -149,8 +149,8 @@ def make_classifier(
         model = load_model(settings.start.model, dtype=settings.training.precision)
     tower = model.backbone.image_encoder
     tower.rematerialize = settings.training.rematerialize
-    # Otherwise each replica would keep the statistics of its own share, and those of the first
-    # would be saved.
+    # Otherwise each replica would keep the statistics of its own share of the batch, and the first
+    # replica's statistics would be saved.
     tower.synchronized_batch_norm = True
     return AlignImageClassifier(tower, class_names, model.preprocessor)
 
@@ -160,7 +160,7 @@ def make_preprocessor(model: str, image_size: int | None, crop: float) -> AlignP
 
     Args:
         model: a preset or the directory of a run.
-        image_size: side of the crop in pixels; None for the model's own.
+        image_size: side of the crop in pixels; None for the model's own size.
         crop: fraction of each side that the centre crop covers.
     """
     load = AlignPreprocessor.from_preset
@@ -184,7 +184,7 @@ def compile_phase(run: ClassificationRun, name: str, steps: int) -> None:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
-    # Otherwise Keras would draw a batch and trace the model once more to build them.
+    # Otherwise Keras would draw a batch and trace the model once more to build the losses.
     labels = keras.KerasTensor((None,), "int32")
     logits = keras.KerasTensor((None, len(run.classifier.class_names)), "float32")
     keras_internals.build_losses(run.classifier, labels, logits)

@@ -28,7 +28,7 @@ class LabelledImages:
         seed: decides the order.
 
     Attributes:
-        count: number of images, before any is lost.
+        count: number of images at the start, including unreadable ones.
         watched: tables, shards and archives with the images.
 
     Raises:
@@ -56,8 +56,8 @@ class LabelledImages:
     def read(self, epoch: int) -> Iterator[tuple[bytes, int, str]]:
         """Yields encoded images, classes and files in the order of an epoch.
 
-        It always yields ``count`` items, even if files have been lost since. An unreadable image is
-        an empty string, which the pipeline skips and counts.
+        It always yields ``count`` items, even if files are lost during the run. An unreadable image
+        is an empty string, which the pipeline skips and counts.
         """
         found = map(self._read, self._examples(epoch))
         return itertools.islice(itertools.chain(found, itertools.repeat((b"", 0, ""))), self.count)

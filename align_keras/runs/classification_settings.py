@@ -22,6 +22,7 @@ from align_keras.runs.settings import (
     Settings,
 )
 from align_keras.runs.shared_settings import SharedSettings
+from align_keras.wording import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +92,8 @@ class LabelledDataSettings(Part):
     eval_crop: Annotated[float, Above(0.0), AtMost(1.0)] = 0.875
     """Fraction of each side that the centre crop covers in evaluation."""
     shuffle_buffer: Annotated[int, AtLeast(1)] = 4_096
-    """Number of encoded images in the shuffle buffer. Tables and folders are shuffled completely
-    before.
+    """Number of encoded images in the shuffle buffer. Tables and folders are first shuffled
+    completely.
     """
     max_skipped_share: Annotated[float, AtLeast(0.0), AtMost(1.0), FREE_ON_RESUME] = 0.01
     """A phase saves a checkpoint and stops when it has skipped more than this fraction of an
@@ -110,8 +111,8 @@ class TrainingSettings(Part):
     """Settings that both phases share."""
 
     schedule: Literal["drops", "cosine"] = "drops"
-    """Learning-rate schedule of each phase: drops multiplies the rate by 0.2 after 30, 60 and 90 %
-    of the steps; cosine lets it fall to 0."""
+    """Learning-rate schedule of each phase. drops: multiplies the rate by 0.2 after 30, 60 and 90 %
+    of the steps. cosine: lets it fall to 0 along half a cosine."""
     batch_size: Annotated[int, COMMON, AtLeast(1)] = 1_024
     """Images per step, over all replicas."""
     momentum: Annotated[float, AtLeast(0.0), Below(1.0)] = 0.9
@@ -170,13 +171,14 @@ class ClassificationSettings(Settings):
         if {"/", "\\"} & set(self.start.task):
             raise InputError(
                 f"{self.start.task!r} is not a name",
-                remedy="give its place as <data>",
+                remedy="give the path as <data>, and any name here",
                 setting="task",
             )
         for name, phase in (("head", self.head), ("full", self.full)):
             if (phase.epochs > 0) == (phase.steps > 0):
+                steps, epochs = counted(phase.steps, "step"), counted(phase.epochs, "epoch")
                 raise InputError(
-                    f"{phase.steps}, with {phase.epochs} epochs",
+                    f"{steps} and {epochs} are given",
                     remedy=f"set <{name}.steps> or <{name}.epochs> above 0 and the other to 0",
                     setting=f"{name}.steps",
                 )

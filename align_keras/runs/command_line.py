@@ -5,7 +5,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-# An absolute path in a flag, also one of several: everything but the last two names.
+# The folders of an absolute path in a flag, or of one in a list of paths: all but the last two
+# names.
 _FOLDERS = re.compile(r"(^|[=,])/(?:[^/,=]*/)+(?=[^/,=]*/[^/,=]+)")
 
 

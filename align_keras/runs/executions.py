@@ -13,7 +13,7 @@ from align_keras import distribution
 from align_keras.paths import AnyPath
 from align_keras.runs.setting_values import read_steps
 
-# Default maximum. A signal has to wait for the end of an execution.
+# Default maximum. It is small because a signal has to wait for the end of an execution.
 _MOST_STEPS = 32
 
 
@@ -27,7 +27,10 @@ class Executions:
     """``START:STOP``, the first and last step of a trace; empty for no trace."""
 
     def steps(self, intervals: Sequence[int], first: int, last: int, strategy: Any) -> int:
-        """Steps per execution. Every line, every checkpoint and the run end with an execution.
+        """Steps per execution, which divide the intervals and the total number of steps.
+
+        Each log line, checkpoint and evaluation, and the end of the run, thus come at the end of an
+        execution.
 
         Args:
             intervals: steps between lines, checkpoints and evaluations.

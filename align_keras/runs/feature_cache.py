@@ -28,14 +28,14 @@ def open_cache(
 ) -> CachedPairs | None:
     """The run's pairs with the features of its frozen towers; None without ``cache_features``.
 
-    An intact ``features`` in the directory is read. Otherwise the features are computed and
-    written there.
+    If the directory has an intact folder ``features``, the features are read from it. Otherwise
+    they are computed and written to this folder.
 
     Args:
-        settings: settings of the run.
-        data: data of the run.
-        model: model with the weights of the run.
-        workdir: directory of this process.
+        settings: the run's settings.
+        data: the run's data.
+        model: the run's model, with the weights to use.
+        workdir: the directory of this process.
     """
     views = settings.data.cache_features
     if not views:
@@ -56,7 +56,10 @@ def open_cache(
 
 
 def _read(folder: AnyPath, records: int, views: int) -> dict[str, np.ndarray] | None:
-    """The arrays in a folder by name; None, with a line, if they are damaged or of other data."""
+    """Reads the arrays in a folder, by name; None if there are none.
+
+    If they are damaged or belong to other data, a line is printed and the result is None.
+    """
     if not (folder / checksums.NAME).exists():
         return None
     try:
@@ -79,7 +82,7 @@ def _read(folder: AnyPath, records: int, views: int) -> dict[str, np.ndarray] | 
 def _compute(
     model: AlignDualEncoder, data: RunData, views: int, seed: int, text_frozen: bool
 ) -> dict[str, np.ndarray]:
-    """The arrays of ``CachedPairs``, but for ``shards``; texts by their own names."""
+    """All arrays of ``CachedPairs`` except ``shards``, by name; those in ``texts`` directly."""
     started = time.perf_counter()
     first_records, features, fields = _first_view(model, data)
     each_view = [features]
@@ -101,7 +104,7 @@ def _first_view(
     model: AlignDualEncoder, data: RunData
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """The first record of each image, the features of its centre crop, and all records' fields."""
-    known: dict[int, int] = {}  # The number of an image by its id.
+    known: dict[int, int] = {}  # number of each image, by its id
     first_records: list[int] = []
     features: list[np.ndarray] = []
     parts: list[dict[str, np.ndarray]] = []
@@ -109,7 +112,7 @@ def _first_view(
         images, new = np.zeros(_BATCH_SIZE, "int64"), []
         for row in np.flatnonzero(batch["valid"]):
             image_id = int(batch["image_ids"][row])
-            # A record without an image id is an image of its own.
+            # A record without an image id counts as a separate image.
             if image_id == 0 or image_id not in known:
                 known[image_id] = len(first_records)
                 first_records.append(number * _BATCH_SIZE + int(row))
@@ -121,7 +124,9 @@ def _first_view(
         parts.append(batch | {"images": images})
     if not features:
         raise InputError(
-            "no pair in it is readable", remedy="look into the shards", setting="train_data"
+            "no pair is readable",
+            remedy="check the shards with recipes/inspect_data.py",
+            setting="train_data",
         )
     names = ("images", "valid", "image_ids", "caption_ids", *TEXT_INPUTS)
     total = sum(data.counts.values())
@@ -155,7 +160,7 @@ def _batches(
 
 
 def _text_features(model: AlignDualEncoder, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The text tower's features of all captions, those of about one length together."""
+    """The text tower's features of all captions; each batch has captions of similar length."""
     tower = tf.function(
         lambda batch: model.backbone.text_encoder(batch, training=False),
         reduce_retracing=True,

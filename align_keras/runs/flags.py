@@ -19,7 +19,7 @@ import tyro
 from align_keras.paths import PathMark
 from align_keras.runs.settings import COMMON, Heading
 
-#: Marks a nested class whose flags have no prefix; groups inside it keep theirs.
+#: Marks a nested class whose flags have no prefix; groups inside it keep their prefixes.
 WITHOUT_PREFIX = tyro.conf.arg(name="")
 #: The default of a required flag.
 REQUIRED = dataclasses.MISSING
@@ -34,7 +34,7 @@ class Flag:
     kind: Any
     """The type of the setting, without marks."""
     marks: tuple[Any, ...]
-    """The annotations besides the type."""
+    """The annotations other than the type."""
     default: Any
     """The value if the flag is not given; ``REQUIRED`` if it must be given."""
     part: str
@@ -86,7 +86,7 @@ class Flag:
         return (*found, "None") if found and types.NoneType in self.kinds else tuple(found)
 
     def spellings(self) -> tuple[str, ...]:
-        """The setting names of the flag; a switch has another one that begins with ``no_``."""
+        """The setting names of the flag; a switch has a second name that begins with ``no_``."""
         group, dot, own = self.name.rpartition(".")
         return (self.name, f"{group}{dot}no_{own}") if self.is_switch else (self.name,)
 
@@ -101,7 +101,7 @@ def flags_of(settings_class: type, default: Any = None) -> list[Flag]:
 
     Args:
         settings_class: a dataclass, which may contain other dataclasses.
-        default: an instance with the default values; None for those of the class.
+        default: an instance with the default values; None for the defaults of the class.
     """
     return list(_walk(settings_class, default, "", ""))
 

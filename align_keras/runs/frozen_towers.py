@@ -7,7 +7,7 @@ TOWERS = ("image_encoder", "text_encoder")
 
 
 def frozen_towers(freeze: str) -> dict[str, int | None]:
-    """The towers in ``freeze`` by name, each with its number of frozen steps; None for all.
+    """The towers in ``freeze``, each with its number of frozen steps; None for all steps.
 
     Raises:
         InputError: if a tower or a number of steps is invalid.
@@ -35,6 +35,6 @@ def check_freeze(freeze: str, steps: int) -> None:
         if last is not None and last >= steps:
             raise InputError(
                 f"{name}:{last} ends after the last step, {steps:,}",
-                remedy=f"give fewer, or {name} for all steps",
+                remedy=f"give fewer steps, or {name} for all steps",
                 setting="freeze",
             )

@@ -17,7 +17,7 @@ from align_keras.runs.settings import dotted
 
 # Maximum number of folder levels between the given folder and a run.
 _DEPTH = 2
-# Settings that differ between runs anyway and do not change the figures.
+# Settings that usually differ between runs but do not change the figures.
 _OWN = {"workdir", "experiment", "tracker", "license"}
 _PHASES = ("head", "full")
 # Columns of figures, by their headings.

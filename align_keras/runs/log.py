@@ -35,12 +35,12 @@ def format_metrics(metrics: Mapping[str, float]) -> str:
     """The metrics of some steps in a few words, for the bar.
 
     Args:
-        metrics: values by their names in the log; those without a short name are left out.
+        metrics: values by their names in the log; metrics without a short name are left out.
     """
     recalls = [metrics.get(f"{way}_recall_at_1") for way in ("i2t", "t2i")]
     words = [f"loss={metrics['loss']:.3g}"] if "loss" in metrics else []
     if None not in recalls:
-        # Named so that nobody takes them for the recalls on held-out pairs.
+        # Named so that nobody mistakes them for the recalls on held-out pairs.
         words.append("in-batch R@1 " + "/".join(f"{value:.0%}" for value in recalls))
     words += [
         f"{short}={metrics[name]:.3g}" for name, short in _BAR_NAMES.items() if name in metrics
@@ -114,7 +114,7 @@ class TrainingLog(keras.callbacks.Callback):
         options = {"max_queue": 1 << 20} if paths.is_remote(self.workdir) else {}
         self._writer = tf.summary.create_file_writer(str(self.workdir / "logs"), **options)
         self._summaries: list[tuple[int, str, float]] = []
-        # Over the steps since the previous line, except unsettled ones.
+        # Totals over the settled steps since the previous line.
         self._seconds, self._timed_steps = 0.0, 0
         self._clock: tuple[float, int] | None = None
         self._unsettled: dict[str, Any] = {}
@@ -192,7 +192,7 @@ class TrainingLog(keras.callbacks.Callback):
     def _await(self) -> dict[str, float]:
         """Waits for the steps so far; returns their metrics since the last line, if finite."""
         found = {name: float(np.mean(value)) for name, value in self._unsettled.items()}
-        # A gradient that is not finite spoils the weights one step before the loss shows it.
+        # A gradient that is not finite spoils the weights, which the loss shows only a step later.
         for name in ("loss", "gradient_norm"):
             if not np.isfinite(found.get(name, 0.0)):
                 raise DivergedError((self._settled_step + 1, self.step), name, found[name])
@@ -236,7 +236,7 @@ class TrainingLog(keras.callbacks.Callback):
         self._save()
 
     def _settle_alone(self) -> dict[str, float]:
-        """Like ``_settle``, but without communication, since other workers may be elsewhere."""
+        """Like ``_settle``, but never communicates: other workers may be at another step."""
         return self._settle(True, False) if self.skipped.is_alone else self._await()
 
     def _save(self) -> None:

@@ -11,7 +11,7 @@ _LARGEST = 1e100
 
 
 def read_log(workdir: str | AnyPath) -> list[dict[str, Any]]:
-    """The lines of ``log.jsonl`` by step; of lines with the same step and kind, the last.
+    """The lines of ``log.jsonl`` by step; only the last of lines with the same step and kind.
 
     Incomplete and damaged lines are skipped, and their number is printed.
     """
@@ -45,7 +45,7 @@ def _parse_line(text: bytes) -> dict[str, Any] | None:
 
 
 def lacks_evaluation(workdir: str | AnyPath, step: int, interval: int, last_step: int) -> bool:
-    """Whether the evaluation at a checkpoint's step was due but was ended by a signal."""
+    """Whether an evaluation was due at the checkpoint's step but is missing: a signal ended it."""
     if not step or (step % interval and step != last_step):
         return False
     lines = read_log(workdir)

@@ -10,16 +10,16 @@ class LostRecords:
     """Counts lost records by file, inside each replica's training step.
 
     Args:
-        files: files, by their numbers in a batch's ``lost``, from 1.
+        files: paths of the files; a batch's ``lost`` counts them from 1.
         strategy: the run's strategy.
     """
 
     def __init__(self, files: Sequence[str], strategy: tf.distribute.Strategy) -> None:
         self._files, self._strategy = list(files), strategy
         with strategy.scope():
-            # Each replica has its own counts and needs no communication. Floats, which are exact up
-            # to 2 ** 24: 32-bit integers of a GPU are kept on its host, for which every step would
-            # wait.
+            # Each replica has its own counts, which need no communication. They are floats, which
+            # are exact up to 2 ** 24. TensorFlow keeps a GPU's 32-bit integers on the host, and
+            # every step would wait for the host.
             self._counts = tf.Variable(
                 tf.zeros([len(self._files) + 1]),
                 trainable=False,

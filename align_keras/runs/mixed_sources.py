@@ -1,4 +1,4 @@
-"""Training data from one source or several weighted ones: their shards, shares and epochs."""
+"""Training data from one source or from several weighted ones: shards, shares and epochs."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,37 +13,37 @@ from align_keras.wording import counted
 if TYPE_CHECKING:
     from align_keras.data import image_groups, shard_order
 else:
-    # Patterns are looked at before TensorFlow loads.
+    # Patterns are checked before TensorFlow loads.
     image_groups = lazy.Module("align_keras.data.image_groups")
     shard_order = lazy.Module("align_keras.data.shard_order")
 
 
 @dataclasses.dataclass(frozen=True)
 class Used:
-    """The part of a source that a run has used."""
+    """How much of a source a run has used."""
 
     name: str
-    """Its pattern."""
+    """The pattern of the source."""
     pairs: int
     epochs: float
 
     def as_dict(self) -> dict[str, str | int | float]:
-        """The same by name, for JSON."""
+        """The fields by name, for JSON."""
         return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSources:
-    """The sources of a run. Without weights there is one."""
+    """The sources of a run's training data: several if there are weights, otherwise one."""
 
     names: Sequence[str]
-    """Their patterns."""
+    """The pattern of each source."""
     pairs: Sequence[int]
     """Number of pairs in an epoch of each source."""
     mixed: Sequence[mixing.Source] = ()
-    """Their shards and weights; empty if there is one source, of all shards."""
+    """The shards and the weight of each source; empty without weights."""
     groups: Sequence["image_groups.ImageGroups"] = ()
-    """Their images, if an epoch has one caption of each; empty if it has every caption."""
+    """The images of each source, if an epoch has one caption per image; empty if it has all."""
 
     @property
     def total(self) -> int:
@@ -51,12 +51,12 @@ class TrainingSources:
         return sum(self.pairs)
 
     def used(self, step: int, batch_size: int, workers: int = 1) -> list[Used]:
-        """The part of each source that a run has used after a step.
+        """How much of each source a run has used after a step.
 
         Args:
-            step: steps done.
+            step: number of steps done.
             batch_size: pairs per step, over all replicas.
-            workers: readers, each of which mixes its own share of a batch.
+            workers: number of workers; each mixes the sources within its own share of a batch.
         """
         weights = [source.weight for source in self.mixed] or [1]
         before = mixing.counts_before(step * batch_size // workers, weights)
@@ -66,7 +66,7 @@ class TrainingSources:
         ]
 
     def metrics(self, step: int, batch_size: int, workers: int = 1) -> dict[str, float]:
-        """The same for the log: ``epochs``, or pairs and epochs of each source by its number."""
+        """The same as fields of the log: ``epochs``, or ``source_1_epochs`` and so on."""
         used = self.used(step, batch_size, workers)
         if not self.mixed:
             return {"epochs": used[0].epochs}
@@ -84,15 +84,16 @@ def find_shards(text: str) -> list[str]:
 
 
 def opened(text: str, counts: Mapping[str, int], captions: str = "all") -> TrainingSources:
-    """The sources of a text that may have weights; prints what an epoch and the mixture hold.
+    """Opens the sources of the training data; prints their captions per image and their shares.
 
     Args:
-        text: the setting ``train_data``; empty for rendered scenes.
+        text: the setting ``train_data``, which may have weights; empty for rendered scenes.
         counts: the number of records of each shard, by path.
-        captions: ``all``, or ``sample``, for one caption of each image per epoch.
+        captions: ``all``; or ``sample``, for one caption of each image per epoch.
 
     Raises:
-        InputError: if a weight is not a number above 0, or if there is nothing to sample.
+        InputError: if a weight is not a number above 0, or if captions are to be sampled but no
+            image has several.
     """
     with concerning("train_data"):
         parts = mixing.split_weights(text)
@@ -119,8 +120,8 @@ def _sampled(
     groups = [image_groups.read_groups(own) for own in counts]
     if all(own.images == len(own.records) for own in groups):
         raise InputError(
-            "no image has several captions, that is, records with the same image_id",
-            remedy="leave it out, or pack the data with prepare_data.py",
+            "no image has several captions (records with the same image_id)",
+            remedy="leave out <captions>, or pack the data with prepare_data.py",
             setting="captions",
         )
     for name, own in zip(names, groups, strict=True):

@@ -62,14 +62,14 @@ def make_model(
             min_temperature=settings.min_temperature,
         )
     freeze(model, settings)
-    # The optimizer also gets variables for towers that are trained later; `freeze` is called at the
-    # start of each phase.
+    # The optimizer also gets the weights of towers that are trained only in a later phase; `freeze`
+    # is called at the start of each phase.
     compile_model(model, optimizer, steps, frozen_towers(settings.freeze))
     return model
 
 
 def freeze(model: AlignDualEncoder, settings: ModelSettings, step: int | None = None) -> None:
-    """Freezes the towers named in the settings; thaws others, which a preset may have frozen.
+    """Freezes the towers named in the settings; unfreezes others, which a preset may have frozen.
 
     Args:
         model: the run's model.

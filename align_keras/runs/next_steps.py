@@ -113,7 +113,7 @@ def _short(path: str) -> str:
 
 
 def held_out_of(workdir: AnyPath, eval_data: str, train_data: str) -> str:
-    """The path of a run's held-out pairs; without given data, those that the run rendered."""
+    """The path of a run's held-out pairs: the given ones, or the ones that the run rendered."""
     if eval_data or train_data:
         return eval_data
     return str(paths.path_of(workdir) / "data" / "eval-*.tfrecord")

@@ -36,7 +36,7 @@ def check_file_systems(settings: Any) -> None:
     """Checks that TensorFlow supports the file system of every path, such as ``gs://``.
 
     Args:
-        settings: result of ``with_paths``; other objects than dataclasses have no paths.
+        settings: result of ``with_paths``; objects other than dataclasses have no paths.
 
     Raises:
         InputError: if an address has an unknown file system; names the field.

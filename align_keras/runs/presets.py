@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def find_preset(model: str) -> str:
-    """The preset of a run's directory; any other argument unchanged.
+    """The preset of a run's directory; any other argument is returned unchanged.
 
     Raises:
         MissingInputError: if the directory belongs to a run without a preset.
@@ -49,7 +49,7 @@ def check_model(model: str) -> None:
 
 
 def check_tower(preset: str) -> None:
-    """Like ``check_model``, for a pretrained tower: a name without a folder may be keras-hub's."""
+    """Like ``check_model``, for a tower; a name without a slash may be a preset of keras-hub."""
     if os.sep in preset and not paths.scheme(preset):
         preset_folders.check_folder(preset)
 

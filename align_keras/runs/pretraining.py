@@ -44,7 +44,7 @@ def pretrain(
         The contents of ``metrics.json``.
 
     Raises:
-        InputError: names the setting that is wrong.
+        InputError: if a setting is wrong; the error names it.
         DivergedError: if the run diverged.
         LostDataError: if too many pairs were skipped, or a shard has changed.
         Interrupted: after a signal, if the caller handles signals.
@@ -79,8 +79,8 @@ def _pretrain(run: PretrainingRun, started: float, command: str) -> Metrics:
     pairs = int(run.checkpoints.timed_pairs.numpy())
     metrics["train_pairs_per_second"] = pairs / seconds if seconds else None
     metrics["skipped_pairs"] = skipped_before(run.workdir, steps)
-    # Both count from that step, where this process began.
     metrics["resumed_at_step"] = first_step
+    # Since this process began, at that step.
     metrics["seconds"] = time.perf_counter() - started
     if at_start:
         metrics["start"] = at_start
@@ -96,7 +96,8 @@ def fit(run: PretrainingRun, at_start: Metrics, evaluates_first: bool = False) -
     Args:
         run: an opened run.
         at_start: metrics of ``evaluate_start``, for the log.
-        evaluates_first: whether to evaluate at the checkpoint's step, as ``lacks_evaluation``.
+        evaluates_first: whether to evaluate at the checkpoint's step before training; see
+            ``lacks_evaluation``.
 
     Returns:
         The evaluation after the last step.
@@ -151,7 +152,7 @@ def _fit_phase(
     def evaluate() -> None:
         nonlocal evaluated
         if log.step % settings.eval_every and log.step < settings.steps:
-            return  # a phase ends
+            return  # a phase ends here, and no evaluation is due
         found = evaluation.evaluate_and_log(run, log)
         evaluated = found if log.step == settings.steps else None
 
@@ -170,8 +171,8 @@ def _fit_phase(
             dataset,
             log,
             [(settings.eval_every, evaluate), (settings.checkpoint_every, save)],
-            "lower <learning_rate> or set <global_clipnorm> and resume, which continues from the "
-            "last checkpoint",
+            "lower <learning_rate> or set <global_clipnorm>, and give the command again: it "
+            "resumes at the last checkpoint",
             Executions(settings.steps_per_execution, settings.profile),
             until,
         )

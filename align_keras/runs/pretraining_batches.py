@@ -22,7 +22,7 @@ def training_data(
     first_step: int,
     cached: CachedPairs | None = None,
 ) -> Any:
-    """The batches from a step on, distributed to workers and replicas.
+    """Training batches, starting at a given step, distributed to workers and replicas.
 
     Args:
         settings: the run's settings.
@@ -42,7 +42,7 @@ def training_data(
             "num_workers": workers,
         }
         if cached:
-            # Sources with weights are not cached: there is one at most.
+            # Features of weighted sources are not cached, so there is only one source.
             groups = next(iter(data.sources.groups), None)
             return cached.batches(batch_size, groups=groups, **place)
         with concerning("batch_size"):
@@ -70,12 +70,11 @@ def count_skipped(
     """Counts the pairs lost by ``training_data``, and watches the shards.
 
     Args:
-        settings: as in ``training_data``; the same holds for ``data``, ``strategy`` and
-            ``first_step``.
-        data: see ``settings``.
-        strategy: see ``settings``.
-        first_step: see ``settings``.
-        model: the model that counts in its training step, until its ``observed`` is reset.
+        settings: as in ``training_data``.
+        data: as in ``training_data``.
+        strategy: as in ``training_data``.
+        first_step: as in ``training_data``.
+        model: the run's model; its training step counts lost pairs until ``observed`` is reset.
         workdir: the directory of this process.
     """
     lost = LostRecords(sorted(data.counts), strategy)

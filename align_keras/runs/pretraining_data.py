@@ -30,7 +30,7 @@ from align_keras.wording import counted
 
 #: Maximum number of pairs embedded at a time.
 _EVAL_BATCH_SIZE = 256
-#: Minimum number of pairs in a batch: each needs another one as its negative.
+#: Minimum number of pairs in a batch: each pair needs another one as its negative.
 _LEAST_BATCH = 2
 
 
@@ -47,7 +47,7 @@ class RunData:
 
 
 def with_sizes(data: DataSettings, model: str) -> DataSettings:
-    """The settings with every size that was not given filled in.
+    """Fills in every size that was not given.
 
     Args:
         data: the given settings.
@@ -139,7 +139,7 @@ def find_shards(data: DataSettings, workdir: AnyPath, seed: int) -> dict[str, li
 
 @contextlib.contextmanager
 def _writing_into_workdir() -> Iterator[None]:
-    """If shards cannot be written, the error names the run's directory."""
+    """If shards cannot be written, the error names the setting of the run's directory."""
     try:
         yield
     except InputError as error:
@@ -180,7 +180,7 @@ def keep_vocabulary(pieces: list[str], workdir: AnyPath) -> None:
     """Writes the run's ``vocab.txt`` if the run is new; never overwrites another vocabulary.
 
     Raises:
-        InputError: if there is another vocabulary, or that of the run is damaged or missing.
+        InputError: if there is another vocabulary, or the run's own is damaged or missing.
     """
     path, sums = workdir / "vocab.txt", workdir / "checksums.json"
     is_run = (workdir / "settings.json").exists()

@@ -12,18 +12,19 @@ from align_keras.runs.log import TrainingLog
 from align_keras.runs.pretraining_run import PretrainingRun
 
 Metrics = dict[str, Any]
-#: The metrics (None if the data do not support one), their level of chance, and the embeddings
-#: of the held-out pairs, as returned by ``HeldOutPairs.embed``.
+#: The metrics (None if the data do not support one), their chance levels, and the embeddings of the
+#: held-out pairs, as returned by ``HeldOutPairs.embed``.
 Evaluated = tuple[Metrics, Metrics, dict[str, Any] | None]
 
 
 def evaluate_start(run: PretrainingRun, step: int) -> Metrics:
-    """Metrics of the trained model that the run starts from, before its first step here.
+    """Evaluates the trained model from which the run starts, before the first step.
 
-    They are kept for when the run resumes.
+    The metrics are saved, and a resumed run reads them.
 
     Returns:
-        Empty if it starts from none, or if it resumes with other held-out data.
+        The metrics; empty if the run does not start from a trained model, or if it resumes with
+        other held-out data.
     """
     if not run.settings.model.model:
         return {}
@@ -41,11 +42,11 @@ def evaluate_start(run: PretrainingRun, step: int) -> Metrics:
 
 
 def evaluate_and_log(run: PretrainingRun, log: TrainingLog) -> Evaluated:
-    """Evaluates while a run trains; keeps a checkpoint if it is the best."""
+    """Evaluates during training; saves a checkpoint if the result is the best so far."""
     several = distribution.worker_place(run.strategy)[1] > 1
     if several:
-        # A signal ends one worker's evaluation, and the others fail in the next step: all have this
-        # checkpoint to resume at.
+        # If a signal ends the evaluation of one worker, the others fail in the next step. All of
+        # them can resume at this checkpoint.
         log.save()
     try:
         with (
@@ -54,7 +55,7 @@ def evaluate_and_log(run: PretrainingRun, log: TrainingLog) -> Evaluated:
             signals.interruptible(),
         ):
             evaluated = evaluate_held_out(run)
-    except InputError:  # the held-out data have changed; the weights are sound
+    except InputError:  # the held-out data have changed; the weights are intact
         log.save()
         raise
     metrics, chance, _ = evaluated
@@ -96,7 +97,7 @@ def evaluate_held_out(run: PretrainingRun) -> Evaluated:
 def evaluate_and_save(
     run: PretrainingRun, evaluated: Evaluated | None, command: str = ""
 ) -> Evaluated:
-    """Evaluates with the averaged weights, unless ``fit`` did, and saves them as the preset."""
+    """Evaluates the averaged weights, unless ``fit`` already did, and saves them as preset."""
     with optimizers.averaged_weights(run.model):
         metrics, chance, held_out = evaluated or evaluate_held_out(run)
         metrics["num_pairs"] = len(held_out["rows"]) if held_out else 0

@@ -15,7 +15,7 @@ from align_keras.runs.settings import (
 )
 from align_keras.runs.shared_settings import SharedSettings
 
-#: The paper's sizes (sec. 5): defaults where neither a flag nor the model gives a size.
+#: The paper's sizes (sec. 5), used if neither a flag nor the model gives a size.
 PAPER_SIZES = {"image_size": 289, "resize_size": 346, "sequence_length": 64}
 
 
@@ -26,12 +26,12 @@ class DataSettings(Part):
     train_data: Annotated[str, paths.DATA, COMMON] = ""
     """Training shards: a quoted pattern such as 'DIR/train-*.tfrecord', several patterns joined by
     commas, or tfds:NAME. With weights, as in 'A/*.tfrecord=2,B/*.tfrecord=1', each pattern is
-    shuffled separately and pairs are drawn in these proportions; a pattern without a weight gets
+    shuffled separately and pairs are drawn in these proportions; the default weight of a pattern is
     its number of pairs. Empty (quickstart only): scenes are rendered into the run's directory."""
     captions: Literal["all", "sample"] = "all"
-    """Captions of an image that has several (records with the same image_id). all: an epoch has
-    every caption as a pair. sample: an epoch has each image once, with one of its captions at
-    random. All image ids are read at the start of the run."""
+    """Captions per epoch of an image that has several (records with the same image_id). all: each
+    caption makes a pair. sample: the image occurs once, with a randomly chosen caption; the run
+    first reads all image ids."""
     eval_data: Annotated[str, paths.DATA, COMMON, FREE_ON_RESUME] = ""
     """Pattern of the held-out shards. Empty: no evaluation, except on rendered scenes."""
     zero_shot_data: Annotated[str, paths.DATA, FREE_ON_RESUME] = ""
@@ -53,15 +53,15 @@ class DataSettings(Part):
     evaluation. None: 289, or the size of --model."""
     antialias: bool = False
     """Averages pixels when shrinking images, as Pillow does; slower than plain sampling. Always on
-    if --model was trained so."""
+    if --model was trained with it."""
     sequence_length: Annotated[int | None, AtLeast(3)] = None
     """Word pieces per caption, including [CLS] and [SEP]; longer captions are cut. None: 64, or the
     length of --model."""
     cache_features: Annotated[int, AtLeast(0)] = 0
-    """Number of views of each image whose features are computed once, before training. Needs an
-    image tower that --freeze keeps frozen in all steps. View 1 is the centre crop, the others are
-    random crops; each epoch uses the next view. The features of a text tower that is frozen in all
-    steps are computed once too. 0: every step reads, augments and embeds its images."""
+    """Number of views of each image. The features of all views are computed once, before training.
+    --freeze must keep the image tower frozen in all steps. View 1 is the centre crop, the others
+    are random crops; each epoch uses the next view. If the text tower is frozen in all steps, its
+    features are also computed once. 0: every step reads, augments and embeds its images."""
     shuffle_buffer: Annotated[int, AtLeast(1)] = 10_000
     """Number of encoded records in the shuffle buffer. Blocks of records are also read in random
     order."""
@@ -77,9 +77,9 @@ class ModelSettings(Part):
 
     model: Annotated[str, paths.PRESET, COMMON] = ""
     """Trained model to start from: a preset (a folder, hf://... or kaggle://...), or the directory
-    of a run that has saved one. Its towers, temperature and vocabulary are used, and its image and
-    caption sizes unless their flags are given; those of --experiment are ignored. Empty: a new
-    model with the settings below."""
+    of a run that has saved one. Its towers, temperature and vocabulary are used. Image and caption
+    sizes also come from it, not from --experiment, unless their flags are given. Empty: a new model
+    with the settings below."""
     preset: str = "align_b7_base"
     """Size of the towers: align_l2_large, align_b7_base, align_b5_base, align_b3_mini or
     align_nano_tiny."""
@@ -89,23 +89,23 @@ class ModelSettings(Part):
     size of --preset."""
     text_encoder: Annotated[str, paths.PRESET] = ""
     """Pretrained BERT (keras-hub or Hugging Face) to start the text tower from: a preset name such
-    as bert_base_en_uncased, a folder, hf://... or kaggle://... Its vocabulary is used too. The
-    embedding is its output at [CLS], even if it was trained with another pooling. Empty: random
-    weights, in the size of --preset."""
+    as bert_base_en_uncased, a folder, hf://... or kaggle://... Its vocabulary is used too.
+    --text-pooling decides which of its outputs are used, even if it was trained with another
+    pooling. Empty: random weights, in the size of --preset."""
     text_gelu: Literal["exact", "tanh"] | None = None
     """GELU of the text tower: exact, or its tanh approximation. None: the one in the config.json of
     --text-encoder. keras-hub presets do not name theirs and get tanh, as in keras-hub; give exact
     for sentence-transformers and BGE, which were trained with it."""
     text_pooling: Literal["cls", "mean"] = "cls"
-    """The text tower's features: the hidden state at [CLS], as in the paper, or the mean over the
-    word pieces, for which sentence-transformers models were trained."""
+    """The text tower's features. cls: the hidden state at [CLS], as in the paper. mean: the mean
+    over the word pieces, with which most sentence-transformers models were trained."""
     top_convolution: bool = False
     """Takes the image features after EfficientNet's top convolution, which is better for a frozen
     tower. The paper takes them before it."""
     projection_dim: Annotated[int | None, AtLeast(1)] = None
-    """Width of the space that images and captions share. None: that of --preset."""
+    """Width of the space that images and captions share. None: the width of --preset."""
     image_feature_dropout: Annotated[float, AtLeast(0.0), Below(1.0)] = 0.0
-    """Share of the image features that training sets to zero. Frozen towers need it when there
+    """Fraction of the image features that training sets to zero. Frozen towers need it when there
     are only a few thousand pairs; try 0.2 to 0.5."""
     synchronized_batch_norm: bool = True
     """Batch norm uses the statistics of the global batch instead of each replica's own."""
@@ -114,8 +114,8 @@ class ModelSettings(Part):
     the first 2,000 steps only. A frozen tower runs as in inference (batch norm and dropout
     included) and needs no backward pass. Empty: none."""
     frozen_statistics: bool = False
-    """In training too, batch norm uses its moving statistics and does not update them; its scales
-    and offsets are still trained. For a pretrained image tower."""
+    """Batch norm uses its moving statistics in training too, and does not update them; its scales
+    and offsets are still trained. Useful for a pretrained image tower."""
     initial_temperature: Annotated[float, AtLeast("min_temperature")] = 1.0
     """Initial temperature of the softmax. Runs of a few thousand steps need about 0.1."""
     min_temperature: Annotated[float, Above(0.0)] = 0.005
@@ -132,7 +132,7 @@ class OptimizerSettings(Part):
     label_smoothing: Annotated[float, AtLeast(0.0), AtMost(1.0)] = 0.1
     """Fraction of each softmax target that is spread evenly over all pairs."""
     mask_false_negatives: bool = True
-    """Pairs with the same image id or caption are not each other's negatives. Turn it off for the
+    """Pairs with the same image id or caption are not each other's negatives. Turn this off for the
     paper's loss."""
     optimizer: Literal["lamb", "adamw", "sgd", "adafactor"] = "lamb"
     """LAMB as published, AdamW, SGD with momentum 0.9, or Adafactor."""
@@ -148,8 +148,8 @@ class OptimizerSettings(Part):
     """Layer-wise learning-rate decay, such as 0.8: the last block of each tower (stage in
     EfficientNet) gets this factor once, the block before it twice, and so on. 1: none."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """Learning rate after the warm-up: falls linearly to 0 as in the paper, falls to 0 along half a
-    cosine, or stays constant."""
+    """Learning rate after the warm-up. linear: falls linearly to 0, as in the paper. cosine: falls
+    to 0 along half a cosine. constant: stays at the peak."""
     weight_decay: Annotated[float, AtLeast(0.0)] = 1e-5
     """Weight decay of kernels and embeddings; biases and norms are exempt."""
     exclude_from_decay: tuple[str, ...] = ()

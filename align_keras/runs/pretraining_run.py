@@ -44,7 +44,7 @@ class PretrainingRun:
         return self.data.sources.used(step, *self._readers)
 
     def used_metrics(self, step: int) -> dict[str, float]:
-        """The same for the log."""
+        """The result of ``used`` as fields of the log."""
         return self.data.sources.metrics(step, *self._readers)
 
     @property
@@ -62,7 +62,8 @@ def open_run(
         held: as in ``open_workdir``.
     """
     settings.check()
-    # Before a model is read: TensorFlow sets up several workers only before its first operation.
+    # This precedes reading a model, since TensorFlow can set up several workers only before its
+    # first operation.
     with concerning("strategy"):
         strategy = distribution.make_strategy(settings.run.strategy, settings.run.tpu)
     data = pretraining_data.with_sizes(settings.data, settings.model.model)
@@ -92,7 +93,7 @@ def open_run(
 
 
 def restore(run: PretrainingRun) -> int:
-    """Restores the newest sound checkpoint; returns its step, 0 without one."""
+    """Restores the newest intact checkpoint; returns its step, or 0 if there is none."""
     step = run.checkpoints.restore(run.strategy)
     if step:
         print(f"resuming {run.workdir} at step {step:,} of {run.settings.run.steps:,}", flush=True)

@@ -1,4 +1,4 @@
-"""The settings of a pretraining run, and what excludes what among them."""
+"""The settings of a pretraining run, and checks of those that exclude each other."""
 
 import dataclasses
 from typing import Any
@@ -74,7 +74,7 @@ class PretrainSettings(Settings):
         self._check_origins()
 
     def _check_cache(self) -> None:
-        """Checks that there are features that stay the same, where they are to be cached."""
+        """Checks that cached features would stay the same during the run."""
         if not self.data.cache_features:
             return
         if frozen_towers(self.model.freeze).get("image_encoder", 0) is not None:
@@ -85,7 +85,7 @@ class PretrainSettings(Settings):
             )
         if any(weight for _, weight in mixing.split_weights(self.data.train_data)):
             raise InputError(
-                "sources with weights are read in every step",
+                "sources with weights cannot be cached",
                 remedy="leave out the weights of <train_data>, or <cache_features>",
                 setting="cache_features",
             )
@@ -95,7 +95,8 @@ class PretrainSettings(Settings):
         # Older runs have no such setting: they used the tanh approximation.
         gelu = None if before.get("model") else "tanh"
         before = {"text_gelu": gelu, **before}
-        # Then no step so far depended on how many there are, and the run can be made longer.
+        # With a constant learning rate, no step so far depended on the total number of steps, so
+        # the run can be made longer.
         if self.optimizer.schedule == "constant":
             began = before.get("steps", self.run.steps)
             if isinstance(began, int) and began < self.run.steps:

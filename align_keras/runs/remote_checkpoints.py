@@ -2,8 +2,8 @@
 
 Names and checksum files are the same as for local checkpoints. Remote folders cannot be renamed, so
 the checksum file marks a checkpoint as complete. Files of a step without it were left by a killed
-process and are never read. Each file is copied as one object; TensorFlow would write parts and make
-the store copy those.
+process and are never read. Each file is copied as one object; TensorFlow would write parts and then
+make the store copy these parts.
 """
 
 import tempfile

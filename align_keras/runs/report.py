@@ -29,7 +29,7 @@ from align_keras.wording import counted, rate
 def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
     """Every metric with its chance level, as text; metrics that are None are left out.
 
-    Without held-out pairs and classes, there is no table.
+    If there are neither held-out pairs nor classes, a line says that nothing was evaluated.
 
     ``metrics["start"]``, if it exists, holds the metrics of the model from which the run started.
     ``metrics["sources"]`` holds the pairs and epochs of each source, if there are several.
@@ -66,7 +66,7 @@ def format_start(workdir: AnyPath, steps: int, batch_size: int, used: Sequence[U
         workdir: the run's directory.
         steps: total number of steps.
         batch_size: pairs per step.
-        used: the pairs that all steps use of each source.
+        used: for each source, the pairs that all steps use.
     """
     epochs = [_epochs(own.epochs) for own in used]
     if len(used) > 1:

@@ -13,7 +13,7 @@ def check_divides(steps: int | None, intervals: dict[str, int]) -> None:
         if steps is not None and interval % steps:
             raise InputError(
                 f"{steps} does not divide {interval:,}",
-                remedy=f"choose a divisor of <{name}>, or change that",
+                remedy=f"choose a divisor of <{name}>, or change <{name}>",
                 setting="steps_per_execution",
             )
 
@@ -44,6 +44,6 @@ def check_license(text: str) -> None:
     if text and not _LICENCE.fullmatch(text):
         raise InputError(
             f"{text!r} is not a licence identifier",
-            remedy="give one of Hugging Face's hub, such as apache-2.0, cc-by-nc-4.0 or other",
+            remedy="give one that Hugging Face's hub knows: apache-2.0, cc-by-nc-4.0, other, ...",
             setting="license",
         )

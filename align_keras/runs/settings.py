@@ -20,7 +20,7 @@ from typing import Any, Self
 from align_keras.errors import InputError, concerning
 from align_keras.paths import AnyPath, PathMark
 
-#: Marks a setting that a resumed run may change: where it runs, and what it reports and when.
+#: Marks a setting that a resumed run may change: where the run works, what it reports, and when.
 FREE_ON_RESUME = "free on resume"
 #: Marks a setting of most commands; the short help shows only these.
 COMMON = "common"
@@ -123,7 +123,7 @@ class Settings:
         return dataclasses.replace(self, **replaced)  # type: ignore[type-var]
 
     def check(self) -> None:
-        """Checks every value against its bounds, and checks paths; None is not yet known.
+        """Checks every value against its bounds, and checks paths; None passes, as not yet known.
 
         Raises:
             InputError: if a value is invalid; names the setting and the remedy.

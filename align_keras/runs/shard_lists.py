@@ -12,8 +12,8 @@ from align_keras.paths import AnyPath
 def list_shards(counts: dict[str, int]) -> dict[str, Any]:
     """Everything that affects the order of records, for ``train_shards.json``.
 
-    This includes, for each shard in order, its name, its numbers of records and blocks and the
-    digest of its records, and the version of the order. The folder of the shards is not included,
+    This is the version of the order and, for each shard in order, its name, its number of records,
+    its number of blocks, and the digest of its records. The folder of the shards is not included,
     so it may change.
     """
     blocks, digests = getattr(counts, "starts", {}), getattr(counts, "digests", {})

@@ -26,6 +26,6 @@ class SharedSettings(Part):
     """
 
     def check_shared(self) -> None:
-        """Raises InputError if a tracker or the license is not a known one."""
+        """Raises InputError if a tracker is unknown or the license is not an identifier."""
         check_license(self.license)
         trackers.names_of(self.tracker)

@@ -61,10 +61,10 @@ class SkippedInRun:
         step: number of steps already done.
         strategy: the strategy, if every replica reads its own batches; None if replicas share the
             batches of one pipeline.
-        look: returns the files that have changed, and how (``is gone``). Its argument is the number
-            of files to check; None for all.
+        look: returns the files that have changed, each with its change (``is gone``).
+            Its argument is the number of files to check; None for all.
         items: name of the data in messages.
-        files: files, by their numbers in ``lost`` of the batches, from 1.
+        files: paths of the files; ``lost`` in the batches counts them from 1.
     """
 
     def __init__(
@@ -91,8 +91,8 @@ class SkippedInRun:
         self._batches = replicas // self._workers
         before = _read(workdir).get(step, {})
         self.count = self._before = before.get("skipped_pairs", 0)
-        # Items that an earlier error has already reported. Until the last step, they end the run
-        # only once.
+        # Items that an earlier error has already reported. They do not end the run again before its
+        # last step.
         self._reported = before.get("reported", 0)
         self._epoch_number = self._epoch_of(step)
         # Checkpoints of earlier versions hold only the epoch.

@@ -7,7 +7,7 @@ from align_keras import files
 from align_keras.evaluation.metrics import ACCURACIES, RECALLS
 from align_keras.paths import AnyPath
 
-_REMEDY = "restore it, or remove it to go without the figures of the starting model"
+_REMEDY = "restore it, or remove it to continue without the figures of the starting model"
 
 
 def write(workdir: AnyPath, held_out: dict[str, Any], metrics: dict[str, Any]) -> None:
@@ -25,7 +25,7 @@ def read(workdir: AnyPath, held_out: dict[str, Any]) -> dict[str, Any]:
     path = workdir / "start.json"
     before = files.read_json(path, dict, _REMEDY) if path.exists() else {}
     if before.get("held_out") != held_out:
-        print(f"no figures of the starting model on these held-out data in {path}", flush=True)
+        print(f"{path} has no figures of the starting model on these held-out data", flush=True)
         return {}
     metrics = before.get("metrics")
     kinds = (int, float, type(None))

@@ -1,8 +1,8 @@
-"""Experiment trackers besides TensorBoard: MLflow, Weights & Biases, Trackio.
+"""Experiment trackers other than TensorBoard: MLflow, Weights & Biases, Trackio.
 
-Each tracker gets the settings and every line of the log. A resumed run continues the tracker's same
-run, whose id is in ``trackers.json``. If a tracker fails, one line reports it, the tracker is no
-longer used, and training continues.
+Each tracker gets the settings and every line of the log. When a run resumes, each tracker continues
+its own run, whose id is in ``trackers.json``. If a tracker fails, one line reports it, and training
+continues without this tracker.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from align_keras.paths import AnyPath
 #: Called with a step, ``train`` or ``eval``, and metrics.
 Track = Callable[[int, str, Mapping[str, Any]], None]
 Values = Mapping[str, Any]
-#: The project or experiment of the trackers' runs, unless the tracker's own variable names one.
+#: The project or experiment in the trackers, unless a tracker's environment variable names another.
 PROJECT = "align-keras"
 _IDS = "trackers.json"
 # Maximum number of parameters that MLflow accepts at a time, and of characters in one.
@@ -45,7 +45,7 @@ class Tracker(Protocol):
 
 
 class MlflowTracker:
-    """A run of MLflow, at the place given by ``MLFLOW_TRACKING_URI``.
+    """A run of MLflow, on the server or in the folder that ``MLFLOW_TRACKING_URI`` names.
 
     Args:
         name: name of the run.
@@ -158,7 +158,7 @@ TENSORBOARD = "tensorboard"
 
 
 def names_of(text: str) -> list[str]:
-    """The trackers named in a setting, where they are joined by commas; without TensorBoard.
+    """The trackers in a setting that joins their names by commas; TensorBoard is left out.
 
     Raises:
         InputError: if a tracker is unknown.

@@ -30,7 +30,7 @@ def train(
 ) -> None:
     """Trains a compiled model from the step of its checkpoint to the last step.
 
-    The host waits for the device only where ``TrainingLog`` does. A signal ends training with a
+    The host waits for the device only when ``TrainingLog`` does. A signal ends training with a
     checkpoint, after the current execution or during an evaluation. Before the first step of this
     process, whose tracing may take minutes, a signal ends training at once.
 
@@ -38,7 +38,8 @@ def train(
         model: the model; trained in place.
         dataset: endless distributed batches, starting at that step.
         log: log, which holds the first and the last step.
-        actions: intervals in steps, with functions that are also called after the last step.
+        actions: pairs of an interval in steps and a function, which is called after each interval
+            and after the last step.
         if_diverged: remedy for a diverged run; names settings as ``<batch_size>``.
         executions: steps per execution, and which steps to profile; None for the default of the
             device and no profile.
@@ -123,7 +124,7 @@ def _advising(remedy: str) -> Iterator[None]:
 
 
 class _UnreadLogs(keras.callbacks.CallbackList):
-    """Passes on the results of a step without reading them; Keras would wait for the device."""
+    """Passes on the results of a step unread; Keras would read them and wait for the device."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Called by ``fit`` after each execution."""
@@ -182,6 +183,6 @@ class StopOnSignal(keras.callbacks.Callback):
             raise signals.Interrupted(signal.SIGTERM, "another worker was asked to stop")
 
     def check_alone(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Called last at the end of a step: a single worker need not wait for the next one."""
+        """Called last at the end of a step, so that a single worker ends without another step."""
         if self.workers == 1:
             signals.check()

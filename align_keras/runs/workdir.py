@@ -33,7 +33,7 @@ def open_workdir(
     Args:
         settings: this run's settings.
         workdir: the directory; empty for a new one in ``runs/``, named after time and process.
-        part: a subfolder to use instead, such as that of a worker.
+        part: a subfolder to use instead, such as a worker's.
         written: names of files that the run writes or replaces there after it has begun.
         held: until it is closed, other processes cannot use the directory, and a signal prints how
             to resume. None lets others use it.
@@ -141,8 +141,8 @@ def check_training_data(
 ) -> None:
     """Records a run's training data; when resuming, compares them with the record.
 
-    With other data, a resumed run would silently start somewhere in the middle of them. Must be
-    called before ``settings.json`` is written, which marks a directory as that of a run.
+    With other data, a resumed run would silently continue at an arbitrary place in them. This must
+    be called before ``settings.json`` is written, because that file marks the directory of a run.
 
     Args:
         path: path of a JSON file in the run's directory.
@@ -169,6 +169,6 @@ def check_training_data(
     if changed:
         raise InputError(
             f"{changed} since the run in {path.parent} began",
-            remedy=f"give the same data again, which {path.name} lists, or another <workdir>",
+            remedy=f"give the same data again ({path.name} lists them), or another <workdir>",
             setting=setting,
         )

@@ -54,8 +54,8 @@ def open_folder(
         )
     part = f"worker-{worker}" if worker else ""
     if settings.run.workdir:
-        # Checked before the settings are compared, since such a run cannot be resumed with any
-        # settings.
+        # Checked before the settings are compared: a run that read the records in another order
+        # cannot be resumed with any settings.
         with concerning("workdir"):
             own = paths.path_of(settings.run.workdir) / part
             shard_lists.check_order(own / "train_shards.json")
@@ -82,7 +82,7 @@ def check_same_settings(settings: Settings, strategy: tf.distribute.Strategy) ->
     more = "".join(f", <{name}>" for name in others)
     raise InputError(
         f"{values[first]} here, but different on another worker",
-        remedy="give all workers the same" + (f", also of {more[2:]}" if more else ""),
+        remedy="give all workers the same value" + (f", also for {more[2:]}" if more else ""),
         setting=first,
     )
 

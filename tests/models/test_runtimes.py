@@ -73,7 +73,7 @@ def test_litert_keeps_the_weights_of_its_conversion(in_tensorflow, crops):
 
 
 def test_a_runtime_that_cannot_be_used_is_refused(in_tensorflow, monkeypatch):
-    with pytest.raises(InputError, match="not a runtime: onnx; give tensorflow or litert"):
+    with pytest.raises(InputError, match="unknown runtime 'onnx'; give tensorflow or litert"):
         in_tensorflow.use_runtime("onnx")
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(InputError, match=r"pip install 'align-keras\[litert\]'"):

@@ -248,7 +248,8 @@ def test_workers_resume_at_the_newest_step_that_all_have(
         for later in (number for number in own if number > step):
             aside = folder / "newest" / f"ckpt-{later}.aside"
             assert len(list(aside.iterdir())) == 3
-            assert f"is newer than those of other workers; it is kept in {aside}\n" in printed
+            newer = "is newer than the checkpoints of other workers"
+            assert f"{newer}; it is kept in {aside}\n" in printed
 
 
 def test_a_worker_whose_checkpoints_are_all_damaged_ends_all(whole, tmp_path, monkeypatch):

@@ -246,8 +246,8 @@ def test_a_run_that_diverges_stops_and_resumes_tamed(finished, scene_shards, tmp
     assert (error.steps, error.metric) == ((3, 3), "loss")
     assert np.isnan(error.value)
     assert one_line(error) == (
-        "the run diverged: loss is nan at step 3; lower --learning-rate or set --global-clipnorm "
-        "and resume, which continues from the last checkpoint"
+        "the run diverged: loss is nan at step 3; lower --learning-rate or set --global-clipnorm, "
+        "and give the command again: it resumes at the last checkpoint"
     )
     # The poisoned weights are nowhere, so the same command goes on.
     assert "NaN" not in (workdir / "log.jsonl").read_text()

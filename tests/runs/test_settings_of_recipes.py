@@ -129,8 +129,8 @@ def test_a_wrong_pretraining_setting_is_named(options, setting, message):
 @pytest.mark.parametrize(
     ("options", "setting", "message"),
     [
-        ({"head": Phase(0.1)}, "head.steps", "0, with 0 epochs; set head.steps or head.epochs"),
-        ({"full": Phase(0.1, epochs=1, steps=1)}, "full.steps", "1, with 1 epochs; set full"),
+        ({"head": Phase(0.1)}, "head.steps", "0 steps and 0 epochs are given; set head"),
+        ({"full": Phase(0.1, epochs=1, steps=1)}, "full.steps", "1 step and 1 epoch are given"),
         ({"full": Phase(0.1, epochs=-1)}, "full.epochs", "-1 is below 0"),
         ({"full": Phase(0.1, epochs=1, image_size=4)}, "full.image_size", "4 is below 8; raise"),
         ({"full": Phase(float("nan"), epochs=1)}, "full.learning_rate", "nan is below 0"),

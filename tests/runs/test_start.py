@@ -17,7 +17,7 @@ def test_figures_are_read_back_for_the_same_data_alone(tmp_path, capsys):
     start.write(tmp_path, DATA, METRICS)
     assert start.read(tmp_path, DATA) == METRICS
     assert start.read(tmp_path, {**DATA, "eval_data": "other"}) == {}
-    line = f"no figures of the starting model on these held-out data in {tmp_path}/start.json\n"
+    line = f"{tmp_path}/start.json has no figures of the starting model on these held-out data\n"
     assert capsys.readouterr().out == 2 * line
 
 

@@ -67,9 +67,9 @@ def test_names_are_no_places(check):
 def test_another_setting_is_refused_in_every_worker(check):
     first, second = check(SETTINGS.replace(log_every=7), SETTINGS.replace(log_every=9))
     assert first == (
-        "--log-every: 7 here, but different on another worker; give all workers the same"
+        "--log-every: 7 here, but different on another worker; give all workers the same value"
     )
     assert second.startswith("--log-every: 9 here")
     first, second = check(SETTINGS, SETTINGS.replace(max_skipped_share=0.5, eval_data="c/*"))
     assert first.startswith("--eval-data: none here")
-    assert second.endswith("; give all workers the same, also of --max-skipped-share")
+    assert second.endswith("; give all workers the same value, also for --max-skipped-share")
