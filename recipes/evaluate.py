@@ -56,8 +56,9 @@ class EvaluateSettings:
     """Evaluation data: tfds:NAME; a table (.jsonl, .csv, .tsv, .parquet) with the columns image and
     captions or class_name; Karpathy's .json; a folder with one folder of images per class; a quoted
     pattern of shards; for crisscrossed, multi30k, sugar_crepe and winoground the folder of their
-    files. Empty: the data set of --task, read from TFDS. With --suite, joined by commas: NAME=PATH
-    for one data set, or a folder that holds NAME.jsonl or a folder NAME for each data set."""
+    files. Empty: the data set of --task, read from TFDS. With --suite, one or more of these,
+    joined by commas: NAME=PATH for one data set, or a folder with NAME.jsonl or a folder NAME for
+    each data set."""
     split: Annotated[str, COMMON] = ""
     """Split of --data: a TFDS split, a split of Karpathy's file, a value of the table's column
     split, or a subfolder. Empty: the data set's own test split, otherwise test.
@@ -85,20 +86,21 @@ class EvaluateSettings:
     """A text file with one class name per line, in label order. Empty: CLIP's names for a known
     data set, otherwise the names in the data."""
     cache: Annotated[str, paths.FILES] = "runs/class_weights"
-    """Folder that keeps the embeddings of the classes for later evaluations. Empty: they are not
-    kept."""
+    """Folder in which the embeddings of the classes are kept for later evaluations. Empty: they are
+    not kept."""
 
     batch_size: Annotated[int, COMMON, Heading("run")] = 64
     """Images per batch."""
     runtime: Literal["tensorflow", "litert"] = "tensorflow"
-    """Library that computes the embeddings. litert is faster on a CPU. It needs the extra litert,
-    and the model is converted first, which takes seconds.
+    """Library that computes the embeddings. litert is faster on a CPU, but needs pip install
+    'align-keras[litert]' and some seconds to convert the model.
     """
     fold_size: int = 0
     """Images per fold: retrieval is also reported as the mean over folds of this size. 0: the data
     set's own fold size, which only coco has (1,000)."""
     bootstrap_samples: int = 1_000
-    """Bootstrap samples, for the correlations of crisscrossed and the intervals of --compare."""
+    """Number of bootstrap samples for the correlations of crisscrossed and the intervals of
+    --compare."""
     seed: int = 0
     """Random seed of the probes' training order and of all sampling."""
     output: Annotated[str, paths.FILES, COMMON] = ""
@@ -106,7 +108,7 @@ class EvaluateSettings:
     folder in runs/evaluation/.
     """
     json: Annotated[str, paths.FILES] = ""
-    """File for the figures of --compare, as JSON."""
+    """JSON file for the figures of --compare."""
 
 
 def main(settings):
@@ -168,7 +170,7 @@ def evaluate_suite(settings):
 
 
 def tell_next(settings):
-    """Prints the commands that compare these figures with another model's and that search."""
+    """Prints the commands that compare the figures with other runs and build a search index."""
     model = settings.model
     own = settings.output or (model if os.path.isdir(model) else default_output(model))
     compare = next_steps.recipe("evaluate.py", "--compare", str(own), "ANOTHER_RUN")

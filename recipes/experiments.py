@@ -1,4 +1,4 @@
-"""The named experiments, and how recipes read flags on top of them.
+"""The named experiments, and functions that read a recipe's flags on top of them.
 
 An experiment is a set of settings. ``--experiment=NAME`` makes its values the defaults; other flags
 override them.
@@ -117,7 +117,8 @@ FINETUNE_FLICKR30K = PretrainSettings().replace(
     log_every=50,
 )
 
-# The same with twice as many steps: expect COCO 5K R@1 of about 77.0 and 59.9. Not run here.
+# Fine-tuning on COCO takes twice as many steps: expect COCO 5K R@1 of about 77.0 and 59.9. Not run
+# here.
 #   python recipes/finetune_retrieval.py --experiment=finetune_coco --model=RUN ...
 FINETUNE_COCO = FINETUNE_FLICKR30K.replace(steps=6_000)
 
@@ -174,7 +175,7 @@ CLASSIFICATION = {name: own.replace(experiment=name) for name, own in CLASSIFICA
 
 @dataclasses.dataclass(frozen=True)
 class _Pretraining:
-    """An experiment, and settings over it."""
+    """An experiment, and the settings that result from it and the other flags."""
 
     experiment: Annotated[Literal[tuple(PRETRAINING)], COMMON, Heading("experiment")]
     """Picks the defaults of all other flags."""
@@ -183,7 +184,7 @@ class _Pretraining:
 
 @dataclasses.dataclass(frozen=True)
 class _Classification:
-    """As ``_Pretraining``."""
+    """Like ``_Pretraining``, for a classifier."""
 
     experiment: Annotated[Literal[tuple(CLASSIFICATION)], COMMON, Heading("experiment")]
     """Picks the defaults of all other flags."""
@@ -195,8 +196,8 @@ def read_pretraining(arguments: Sequence[str], default: str, description: str) -
 
     Args:
         arguments: the flags.
-        default: the experiment without ``--experiment``.
-        description: of the recipe, for ``--help``.
+        default: the experiment to use if ``--experiment`` is not given.
+        description: description of the recipe, for ``--help``.
 
     Raises:
         InputError: if there is no such experiment, or a value is invalid.
@@ -214,7 +215,8 @@ def read_pretraining(arguments: Sequence[str], default: str, description: str) -
     settings = command.parse(_Pretraining, arguments, default_flags, description).settings
     steps, warmup = settings.run.steps, settings.optimizer.warmup_steps
     if "warmup_steps" not in flags and 0 < steps <= warmup:
-        # A run shorter than the experiment's warm-up keeps the warm-up's share of the steps.
+        # The run is shorter than the experiment's warm-up, which is therefore shortened in
+        # proportion to the steps.
         settings = settings.replace(warmup_steps=warmup * steps // chosen)
     if name != "quickstart" and not settings.data.train_data:
         raise InputError(
@@ -227,13 +229,13 @@ def read_pretraining(arguments: Sequence[str], default: str, description: str) -
 
 
 def given(arguments: Sequence[str]) -> set[str]:
-    """The names of the settings that flags give, ``experiment`` among them."""
+    """The names of the settings that are given as flags, including ``experiment``."""
     names = (argument.partition("=")[0].replace("-", "_") for argument in arguments)
     return {name[2:] for name in names if name.startswith("__")}
 
 
 def read_classification(arguments: Sequence[str], description: str) -> ClassificationSettings:
-    """Reads the flags of the recipe that fine-tunes a classifier; as ``read_pretraining``."""
+    """Like ``read_pretraining``, for the recipe that fine-tunes a classifier."""
     name = _pick(arguments, "imagenet", CLASSIFICATION)
     default_flags = _Classification(name, CLASSIFICATION[name])
     settings = command.parse(_Classification, arguments, default_flags, description).settings

@@ -44,8 +44,8 @@ class ExportSettings:
     """Prompts for the class names, separated by spaces; {} stands for the class name. Empty: CLIP's
     prompts for the data set, or 'a photo of a {}.'"""
     fold_batch_norm: bool = False
-    """Merge batch norms into the kernels before them, for faster inference. onnx and litert always
-    do."""
+    """Merge batch norms into the kernels before them, for faster inference. This is always done for
+    onnx and litert."""
     warm_up: bool = True
     """Include warm-up requests, which TensorFlow Serving runs when it loads the model."""
 

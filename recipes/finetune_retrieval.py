@@ -7,7 +7,7 @@ r"""Fine-tunes a trained model for retrieval by the paper's recipe.
         --model=hf://kakaobrain/align-base --train-data='COCO/train-*.tfrecord'
 
 Training continues with the loss of pretraining, at a learning rate that falls linearly from 1e-5 to
-zero. Batch size and number of steps fit the number of training pairs.
+zero. Batch size and number of steps are chosen by the number of training pairs.
 --experiment=finetune_flickr30k and finetune_coco use the paper's values: batches of 2,048, and
 3,000 or 6,000 steps. prepare_data.py packs an image with five captions as five records with the
 same image_id; these are not negatives of each other. The held-out data are also evaluated before

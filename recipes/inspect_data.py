@@ -30,7 +30,7 @@ class InspectSettings:
     """Checks TFRecord shards before a long run."""
 
     data: Annotated[str, paths.DATA]
-    """Quoted pattern of the shards; several are joined by commas."""
+    """Quoted pattern of the shards, or several patterns joined by commas."""
     output: Annotated[str, paths.FILES] = ""
     """Folder for report.json and samples.png. Empty: a folder in inspection/, named after the
     pattern.
@@ -63,7 +63,7 @@ def main(settings: InspectSettings) -> None:
         given = " ".join(
             f"{command.flag_of(own)}={getattr(settings.training, own)}" for own in sizes
         )
-        print(f"measured for a training with {given}; give the sizes of yours")
+        print(f"measured with {given}; give the sizes of your own run")
     for kind in ("warnings", "errors"):
         for line in report[kind]:
             print(f"{kind[:-1]}: {line}")
@@ -76,7 +76,7 @@ def main(settings: InspectSettings) -> None:
 
 
 def parse(arguments: Sequence[str] | None = None) -> InspectSettings:
-    """The settings of a command line, checked before TensorFlow loads."""
+    """Reads the flags and checks their values, before TensorFlow loads."""
     settings = command.parse(InspectSettings, arguments, description=__doc__)
     settings.training.check()
     settings.sampling.check()

@@ -47,7 +47,8 @@ class PrepareSettings:
     image_column: str = "image"
     """Column with the path of the image, relative to --images."""
     archive_column: str = "archive"
-    """Column with the name of the zip in --images that holds the image. The table may lack it."""
+    """Column with the name of the zip file in --images that contains the image. Tables without zip
+    files need no such column."""
     caption_column: Annotated[str, COMMON] = ""
     """Column with one caption or a list of captions. Empty: the first of captions, caption, txt and
     text that the table has."""
@@ -69,8 +70,8 @@ class PrepareSettings:
     max_images_per_caption: int | None = None
     """Maximum number of images that share an alt-text; 10 in the paper."""
     frequent_ngrams: int | None = None
-    """Drop captions with a unigram or bigram that is not among this many most frequent ones of the
-    data; 100 million in the paper."""
+    """Drop captions with a unigram or bigram that is rare: not among this number of the data's most
+    frequent ones. 100 million in the paper."""
     max_captions_per_image: int | None = None
     """Maximum number of alt-texts of one image; 1,000 in the paper."""
     min_side_above: int | None = None
@@ -104,8 +105,7 @@ class PrepareSettings:
     seed: int = 0
     """Random seed of the order of the records."""
     engine: Literal["single_machine", "beam"] = "single_machine"
-    """Engine that applies the rules: this machine, or Apache Beam. The shards do not depend on it.
-    """
+    """Engine that applies the rules: this machine or Apache Beam. Both write the same shards."""
     beam_options: tuple[str, ...] = ()
     """Options of the Beam pipeline, such as --runner=DataflowRunner. Options can also follow -- at
     the end of the command."""
@@ -167,7 +167,7 @@ def choose_columns(settings: PrepareSettings) -> Columns:
 
 
 def choose_rules(settings: PrepareSettings) -> filters.Rules:
-    """The paper's rules or none, without those to leave out, with the given thresholds."""
+    """The rules to apply, with the given thresholds."""
     base = filters.Rules() if settings.rules == "paper" else filters.NO_RULES
     names = {field.name for field in dataclasses.fields(base)}
     given = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
@@ -189,13 +189,14 @@ def open_evaluation_images(settings: PrepareSettings) -> Any:
     with errors.concerning("evaluation_images"):
         if settings.table_only:
             raise errors.InputError(
-                "no image is opened to compare", remedy="leave out this or <table_only>"
+                "cannot be compared with, since no image is opened",
+                remedy="leave out this flag or <table_only>",
             )
         return examples.open_images(settings.evaluation_images)
 
 
 def parse(arguments: Sequence[str] | None = None) -> PrepareSettings:
-    """The settings of a command line; arguments after ``--`` are options of Beam.
+    """Reads the flags; arguments after ``--`` are options of Beam.
 
     Checks the columns of a table before TensorFlow loads.
     """

@@ -57,8 +57,8 @@ class IndexSettings:
     batch_size: int = 64
     """Number of images in a batch."""
     runtime: Literal["tensorflow", "litert"] = "tensorflow"
-    """Library that computes the embeddings. litert is faster on a CPU. It needs the extra litert,
-    and the model is converted first, which takes seconds.
+    """Library that computes the embeddings. litert is faster on a CPU, but needs pip install
+    'align-keras[litert]' and some seconds to convert the model.
     """
     precision: Literal["float32", "float16"] = "float32"
     """Data type of the embeddings on disk; float16 takes half the space."""
@@ -81,18 +81,18 @@ class SearchSettings:
     index: Annotated[str, paths.LOCAL]
     """Folder of the index."""
     model: Annotated[str, paths.PRESET] = ""
-    """The model that made the index. Empty: the folder that the index names. If the index names a
-    web address instead, give the model here.
+    """The model that made the index. Empty: the folder stored in the index. If a web address is
+    stored there instead, this flag is required.
     """
     exact: bool = False
     """Compare the query with every image, even if the index is large."""
     probes: int = PROBES
-    """Number of lists that a search opens in a large index. If more lists are opened, more matches
-    are found, and the search takes longer.
+    """Number of lists that a search opens in a large index. With more lists, a search finds more
+    matches but takes longer.
     """
     runtime: Literal["tensorflow", "litert"] = "tensorflow"
-    """Library that computes the embeddings. litert is faster on a CPU. It needs the extra litert,
-    and the model is converted first, which takes seconds.
+    """Library that computes the embeddings. litert is faster on a CPU, but needs pip install
+    'align-keras[litert]' and some seconds to convert the model.
     """
 
 
@@ -120,11 +120,11 @@ class QuerySettings(SearchSettings):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateSettings(SearchSettings):
-    """Queries the index with its images' captions; measures recall as evaluate.py does."""
+    """Queries the index with the captions of its images; measures recall as evaluate.py does."""
 
     data: Annotated[str, paths.DATA] = tyro.MISSING
-    """All images of the index, with captions: a table with the columns image and captions, a .json
-    file of Karpathy, or a quoted pattern of shards.
+    """All images of the index, with captions: a table with the columns image and captions,
+    Karpathy's .json, or a quoted pattern of shards.
     """
     split: str = ""
     """Split of --data: a split of Karpathy's file, or a value in the column split of the table."""
@@ -137,12 +137,12 @@ class ServeSettings(SearchSettings):
     """Serves a web page for searching until it is interrupted."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. 0.0.0.0 also accepts other machines, and :: also those with IPv6."""
+    """Address to listen on. Other machines are accepted with 0.0.0.0 (IPv4), or :: (also IPv6)."""
     port: int = 7860
     """Port to listen on. 0: any free port."""
     allowed_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Another host name under which browsers may open the page, besides --host and localhost. May
-    be repeated.
+    """Another host name under which browsers may open the page, in addition to --host and
+    localhost. May be repeated.
     """
     originals: Annotated[str, paths.LOCAL] = ""
     """The folder or table that was indexed. Results then open at full size. Empty: thumbnails only.
@@ -189,7 +189,8 @@ def index(settings):
     size = sum(path.stat().st_size for path in Path(settings.output).iterdir())
     print(f"{settings.output}: {counted(header.count, 'image')}, {size / 2**20:,.1f} MiB, {search}")
     if header.unreadable:
-        print(f"left out as unreadable: {header.unreadable:,}, in {settings.output}/{UNREADABLE}")
+        unreadable = counted(header.unreadable, "unreadable image")
+        print(f"{unreadable} left out; {settings.output}/{UNREADABLE} lists them")
     next_steps.show(
         next_steps.recipe("search.py", "query", "two dogs in the snow", index=settings.output),
         next_steps.recipe("search.py", "serve", index=settings.output),

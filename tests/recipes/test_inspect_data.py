@@ -32,7 +32,7 @@ def test_good_shards_are_summed_up(scene_shards, pieces, tmp_path, capsys):
     assert f"pretrain.py --train-data={','.join(scene_shards[0])}" in train
     assert "images/s, images of 16 pixels, resized to 20, 16 per batch" in printed
     sizes = "--image-size=16 --resize-size=20 --sequence-length=64 --batch-size=16"
-    assert f"measured for a training with {sizes}; give the sizes of yours" in printed
+    assert f"measured with {sizes}; give the sizes of your own run" in printed
     report = report_in(tmp_path)
     assert report["errors"] == []
     assert report["images_per_second"] > 0

@@ -221,7 +221,8 @@ def test_what_follows_two_dashes_is_beams(table, tmp_path, monkeypatch):
         ),
         (
             "--table-only --evaluation-images=x",
-            "--evaluation-images: no image is opened to compare; leave out this or --table-only",
+            "--evaluation-images: cannot be compared with, since no image is opened; leave out "
+            "this flag or --table-only",
         ),
         ("--select image=none", "--captions: {table}: no row is selected; image is "),
         ("--select split", "--select: 'split' must be COLUMN=VALUE"),
