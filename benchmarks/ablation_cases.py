@@ -1,10 +1,10 @@
-"""What ``ablations.py`` changes, and the paper's figures for it."""
+"""The cases of ``ablations.py``: the settings that each changes, and the paper's figures."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-#: Name of the case that changes nothing; each ablation has it as one of its points.
+#: Name of the case that changes nothing; every ablation contains it.
 BASE = "base"
 # COCO R@1 of B5 and BERT-base in per cent, image to text and text to image (sec. 6.1, table 9).
 _PAPER_BASE = (51.7, 37.5)
@@ -12,7 +12,7 @@ _PAPER_BASE = (51.7, 37.5)
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A point of an ablation: what differs from the run."""
+    """A case of an ablation: how it differs from the base run."""
 
     axis: str
     label: str
@@ -20,18 +20,18 @@ class Case:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Settings of pretrain.py."""
     groups: int = 1
-    """Groups of a batch whose pairs are no negatives of other groups' pairs."""
+    """Number of groups of a batch; pairs of different groups are not each other's negatives."""
     fixed_temperature: bool = False
     noise: float = 0.0
-    """Share of the training captions that are exchanged between images."""
+    """Share of the training captions that are swapped between images."""
     data_share: float = 1.0
     """Share of the training images."""
     paper: tuple[float, float] | None = None
-    """The paper's figures, if it has this case."""
+    """The paper's figures, if the paper has this case."""
 
     @property
     def name(self) -> str:
-        """Of the files of its runs; ``base`` if it changes nothing."""
+        """The name in the files of its runs; ``base`` if the case changes nothing."""
         label = self.label.replace("/", "_of_").replace("%", "_percent")
         return f"{self.axis}-{label}" if self.changed() else BASE
 
@@ -47,7 +47,7 @@ def axes_of(run):
     """The ablations by name, each a list of cases in the order of their values.
 
     Args:
-        run: settings of the run that all cases start from.
+        run: settings of the base run.
     """
     return {
         "width": _widths(run.model.projection_dim or 640),
@@ -70,7 +70,7 @@ def axes_of(run):
 
 
 def _widths(width):
-    """The run's width and the paper's shares of its own: 640, 320, 160 and 80."""
+    """The run's width divided by 8, 4, 2 and 1, as the paper divides its 640."""
     paper = {8: (42.0, 29.3), 4: (47.0, 34.4), 2: (50.3, 34.1), 1: _PAPER_BASE}
     return [
         Case(
@@ -89,7 +89,7 @@ def _fixed(denominator, paper=None):
 
 
 def _batch(run, factor):
-    """Another batch size with as many pairs in all: fewer steps of more pairs, or more of fewer."""
+    """Another batch size, with steps such that the total number of pairs stays the same."""
     size = int(run.run.batch_size * factor)
     settings = {
         "batch_size": size,

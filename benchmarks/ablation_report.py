@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from align_keras import figures, files
 
-#: What is compared, with its title.
+#: The metrics that are compared, with their titles.
 METRICS = {"i2t_recall_at_1": "image to text", "t2i_recall_at_1": "text to image"}
 _TITLES = {
     "width": "embedding width",
@@ -39,7 +39,7 @@ def write(axes, results, output):
 def summary(results):
     """Mean and standard deviation over the seeds, by the names of cases and metrics.
 
-    The standard deviation is the sample's, None for a single run.
+    It is the sample standard deviation; None for a single run.
     """
     by_case = {}
     for result in results:
@@ -61,7 +61,7 @@ def _spread(values):
 
 
 def format_table(axes, found):
-    """R@1 in per cent, mean and standard deviation, beside the paper's; ``*`` marks the run."""
+    """Mean and standard deviation of R@1, and the paper's figures; ``*`` marks the base run."""
     lines = [
         f"{'R@1, %':<24}{'image to text':>16}{'text to image':>16}{'temperature':>14}"
         f"{'runs':>6}{'paper':>14}"
@@ -87,7 +87,7 @@ def _per_cent(value):
 
 
 def draw(axes, found, path):
-    """Draws R@1 over the values of each ablation, with standard deviations; the paper's dashed."""
+    """Draws R@1 and its standard deviation for each ablation; the paper's figures are dashed."""
     columns = min(3, len(axes))
     rows = -(-len(axes) // columns)
     figure = Figure(figsize=(4.4 * columns, 3.5 * rows), layout="constrained")
@@ -109,7 +109,7 @@ def draw(axes, found, path):
 
 
 def _draw_metric(plot, cases, found, metric, place, title):
-    """One direction; the paper's figures are scaled so that its base lies on ours."""
+    """Draws one direction; the paper's figures are scaled so that both base cases are equal."""
     own = [found[case.name][metric] for case in cases]
     means = [100 * one["mean"] for one in own]
     bars = [100 * (one["deviation"] or 0.0) for one in own]

@@ -1,4 +1,4 @@
-"""The paper's ablations in small: width, negatives, temperature, noise, data, batch size.
+"""Repeats the paper's ablations on a small scale: width, negatives, temperature, and others.
 
     python benchmarks/ablations.py runs/flickr8k --output=runs/ablations
     python benchmarks/ablations.py runs/flickr8k --output=runs/ablations --only width noise
@@ -6,10 +6,10 @@
 It starts from a finished run of pretrain.py with frozen towers and cached features (``--freeze=
 image_encoder,text_encoder --cache-features=N``), and takes all settings from it. Each ablation
 changes one setting and trains the projections and the temperature again, from the run's
-``features/``, with several seeds. Towers run once, over the held-out pairs.
+``features/``, with several seeds. The towers run only once, on the held-out pairs.
 
-Each run writes one JSON file when it ends. The same command continues with the runs that have none.
-At the end it prints a table and writes ``results.json`` and ``ablations.png``.
+Each run writes a JSON file when it ends. If the command is interrupted, the same command trains the
+remaining runs. At the end it prints a table and writes ``results.json`` and ``ablations.png``.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def settings_of(run, steps=None, eval_data=""):
 
 
 def cached_pairs(settings, model, shards, views, folder):
-    """The pairs of some shards with their features, which ``folder`` keeps."""
+    """The pairs of some shards with their features, which are stored in ``folder``."""
     counts = pipeline.shard_counts(shards)
     sources = mixed_sources.TrainingSources([""], [sum(counts.values())])
     data = RunData(counts, model.preprocessor, None, None, sources)
@@ -71,10 +71,10 @@ def cached_pairs(settings, model, shards, views, folder):
 
 
 def swapped(pairs, share, rng):
-    """The pairs, a share of whose captions are exchanged between images, two by two."""
+    """The pairs, with a share of the captions swapped between two images each."""
     valid = np.flatnonzero(pairs.valid)
     chosen = rng.permutation(valid)[: 2 * round(share * len(valid) / 2)]
-    # Pairs of one image lie together, so that half the length away there is another image's.
+    # The pairs of an image are adjacent, so a pair half the length away has another image.
     place = rng.permutation(len(pairs.image_features))[pairs.images[chosen]]
     chosen = chosen[np.argsort(place, kind="stable")]
     rows = np.arange(len(pairs.images))
@@ -84,7 +84,7 @@ def swapped(pairs, share, rng):
 
 
 def part(pairs, share, rng):
-    """The pairs of a share of the images."""
+    """The pairs of a given share of the images."""
     count = len(pairs.image_features)
     kept = rng.permutation(count)[: round(share * count)]
     rows = np.flatnonzero(pairs.valid & np.isin(pairs.images, kept))
@@ -100,10 +100,10 @@ def part(pairs, share, rng):
 
 
 class GroupedNegatives(AlignDualEncoder):
-    """A dual encoder whose pairs have negatives in their own group of the batch alone.
+    """A dual encoder that takes a pair's negatives only from the pair's group in the batch.
 
-    The paper does not say how it leaves negatives out. Here all pairs of a batch are trained on,
-    and each group of them has a loss of its own.
+    The paper does not say how it leaves out negatives. Here all pairs of a batch are used, and the
+    loss is computed separately for each group.
     """
 
     groups = 1
@@ -143,7 +143,7 @@ def build(trained, settings, case):
 
 
 def train(trained, settings, case, pairs, held_out, seed):
-    """One run: its held-out recalls and more, as written to its file."""
+    """Trains one run; returns its held-out recalls and other figures, as written to its file."""
     started = time.perf_counter()
     settings = settings.replace(**case.settings)
     rng = np.random.default_rng(seed)
@@ -173,7 +173,7 @@ def train(trained, settings, case, pairs, held_out, seed):
 
 
 def evaluate(model, held_out):
-    """Recalls of both directions on all held-out pairs, each image with its captions."""
+    """Recalls in both directions on all held-out pairs; an image may have several captions."""
     rows = np.flatnonzero(held_out.valid)
     embeddings = model.backbone.embed_pairs(
         {
@@ -194,16 +194,16 @@ def read_results(folder):
 
 
 def keep_settings(settings, output):
-    """Writes the settings that all runs share, or compares with those of earlier runs."""
+    """Writes the settings that all runs share, or compares them with those of earlier runs."""
     path, text = output / "settings.json", settings.replace(workdir="").as_json()
     if path.exists() and json.loads(path.read_text()) != json.loads(text):
-        remedy = "give those, or another --output"
+        remedy = "give the same settings, or another --output"
         raise InputError("its runs had other settings", Place(str(output)), remedy)
     files.write_whole(path, text)
 
 
 def missing_runs(axes, results, seeds):
-    """The cases and seeds that have no result: every case with one seed, then with the next."""
+    """The cases and seeds without a result: first all cases with one seed, then with the next."""
     cases = {case.name: case for cases in axes.values() for case in cases}
     every = [(case, seed) for seed in range(seeds) for case in cases.values()]
     return [(case, seed) for case, seed in every if file_of(case, seed) not in results]
@@ -215,7 +215,7 @@ def file_of(case, seed):
 
 
 def main(arguments):
-    """Trains the missing runs and reports on all."""
+    """Trains the missing runs and reports on all runs."""
     keep_freed_memory()
     settings = settings_of(arguments.run, arguments.steps, arguments.eval_data)
     output = Path(arguments.output)
@@ -251,10 +251,10 @@ def parse(arguments=None):
     )
     parser.add_argument("run", help="directory of a run of pretrain.py with cached features")
     parser.add_argument("--output", required=True, help="folder of the results")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each case")
+    parser.add_argument("--seeds", type=int, default=3, help="number of runs of each case")
     parser.add_argument("--steps", type=int, help="steps of each run; default: those of the run")
     parser.add_argument("--eval-data", default="", help="held-out shards; default: the run's")
-    parser.add_argument("--only", nargs="*", help="some of the ablations")
+    parser.add_argument("--only", nargs="*", help="names of the ablations to run; default: all")
     found = parser.parse_args(arguments)
     names = axes_of(PretrainSettings())
     if unknown := set(found.only or ()) - names.keys():

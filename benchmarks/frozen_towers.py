@@ -1,10 +1,10 @@
-"""Time of a training step by what is frozen: nothing, a tower, both, or features computed before.
+"""Times a training step with no, one or two frozen towers, and with precomputed features.
 
     python benchmarks/frozen_towers.py
 
 EfficientNet-B0 at 224 pixels and BERT-mini, 16 pairs of 32 word pieces, AdamW. All cases are
-compiled in one process; then they take turns. Times are those of the cores (user and system), which
-other load on the machine changes less than the time that passes.
+compiled in one process; then they take turns. Times are CPU times (user and system), which depend
+less on other load on the machine than elapsed times do.
 """
 
 import os
@@ -28,7 +28,7 @@ CASES = {
 
 
 def compiled(frozen=(), cached=False):
-    """A function that takes one step of a case, which was taken once."""
+    """A function that takes one step of a case; it has already been called once."""
     import tensorflow as tf
 
     import align_keras

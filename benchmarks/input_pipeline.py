@@ -6,7 +6,7 @@ Photographs of 640 x 480 pixels become crops of 289 x 289 pixels, and captions b
 pieces, in batches of 64. Every case runs in its own process. The cases take turns of a few seconds,
 and the median of each counts. The upper limit ("ceiling") is TensorFlow when it only decodes the
 same JPEG data in memory and resizes them to 346 x 346 pixels, in a ``tf.data`` map with one thread
-per core. It does not read files, crop, flip, scale, batch or tokenize. Needs PyTorch and
+per core. It does not read files, crop, flip, scale, batch or tokenize. This needs PyTorch and
 transformers: pip install 'align-keras[benchmarks]'.
 """
 

@@ -3,11 +3,11 @@
     pip install -e '.[benchmarks]' && python benchmarks/peers.py
 
 Both libraries use the same architecture, batch, number of threads and precision (float32 on the
-CPU), with random inputs. Measured are a whole training step with AdamW, and the embedding of images
+CPU), with random inputs. It measures a whole training step with AdamW, and the embedding of images
 and captions. Each library runs in its own process. The two alternate, each runs twice, and its best
 time counts. There are four cases: the default settings; a glibc that keeps freed memory, because
-PyTorch otherwise spends its time on page faults; additionally ``channels_last``, PyTorch's faster
-layout for images on this machine; and the same, with this package's inference in LiteRT.
+PyTorch otherwise spends its time on page faults; in addition ``channels_last``, PyTorch's faster
+layout for images on this machine; and in addition this package's inference in LiteRT.
 ``torch.compile`` was slower.
 """
 
@@ -31,7 +31,7 @@ IMAGE_TOWERS = {
 }
 ROUNDS = {"train": 3, "inference": 10}
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 33), "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
-#: LiteRT is for this package's inference alone; the peer is at its best beside it.
+#: Only this package's inference uses LiteRT; the peer keeps its fastest settings.
 FORMS = {
     "default": {},
     "kept": KEEP_MEMORY,

@@ -3,9 +3,9 @@
     pip install -e '.[benchmarks]' && python benchmarks/serving.py
 
 Throughput and latency are measured from JPEG files and strings to embeddings. The model is
-EfficientNet-B0 at 224 pixels with BERT-mini, in float32. Compared are the signatures of the
-SavedModel, ``encode_images`` and ``encode_texts`` in memory, in TensorFlow and in LiteRT, and
-PyTorch with Pillow and a fast tokenizer. Pillow averages pixels when it shrinks an image, and so
+EfficientNet-B0 at 224 pixels with BERT-mini, in float32. The benchmark compares the signatures of
+the SavedModel, ``encode_images`` and ``encode_texts`` in TensorFlow and in LiteRT, and PyTorch with
+Pillow and a fast tokenizer. Pillow averages pixels when it shrinks an image, and so
 do the cases "averaged" (``antialias=True``). The other cases sample pixels, which is the default
 here. Each case runs in its own process, and the cases take turns. PyTorch runs with its fastest
 settings: ``channels_last``, captions padded only to the longest one, and a glibc that keeps freed

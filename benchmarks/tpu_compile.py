@@ -7,8 +7,8 @@ The step contains the forward and backward pass, loss and optimizer of a named e
 ``recipes/experiments.py``, in bfloat16, with one core's share of the paper's batch: 16,384 pairs
 over 1,024 cores. libtpu compiles the step for each kind of chip; nothing is executed. A compilation
 takes minutes to hours. Each result is therefore a JSON file in ``--results``, and the table shows
-all results in this folder. A new run adds results, and a run that was stopped continues. Needs the
-extra ``tpu-compile``.
+all results in this folder. A new run adds results, and a run that was stopped continues. This needs
+pip install 'align-keras[tpu-compile]'.
 
 When the compiler begins to generate code, it has already chosen the form, order and place in memory
 of every op, so all figures are known. The compilation is stopped at this point unless ``--code``
