@@ -27,7 +27,7 @@ def test_each_file_that_is_not_as_it_was_written_is_named(folder):
     (folder / "a").write_bytes(b"a holds that")
     (folder / "b").write_bytes(b"b holds")
     (folder / "below" / "c").unlink()
-    (folder / "another").touch()  # is none of ours
+    (folder / "another").touch()  # a file without a checksum
     remedy = "restore it or write it again; if the change is intended, delete checksums.json"
     assert found(folder) == [
         f"{folder}/a: damaged: its checksum has changed; {remedy}",

@@ -1,11 +1,11 @@
-"""Tests that set a clock set it for one module alone."""
+"""Tests that change a clock must change it for only one module."""
 
 import re
 
 from conftest import ROOT
 
-# To set an attribute of the module ``time`` changes the clock of the whole process: servers and
-# other threads may then wait for hours. A test gives one module a ``time`` of its own instead.
+# Setting an attribute of the module ``time`` changes the clock of the whole process: servers and
+# other threads may then wait for hours. A test replaces the ``time`` of one module instead.
 WHOLE_PROCESS = re.compile(r"setattr\((?:\w+\.)?time, |setattr\(\"(?:\w+\.)?time\.")
 
 
@@ -21,4 +21,4 @@ def test_no_test_changes_the_clock_of_the_whole_process():
 def test_such_a_change_is_seen():
     for change in ('line_files.time, "monotonic"', 'time, "sleep"', '"time.sleep"'):
         assert WHOLE_PROCESS.search(f"monkeypatch.setattr({change}")
-    assert not WHOLE_PROCESS.search(f'monkeypatch.setattr(progress, "time"')
+    assert not WHOLE_PROCESS.search('monkeypatch.setattr(progress, "time"')

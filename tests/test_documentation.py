@@ -1,4 +1,4 @@
-"""Examples in docstrings, the README and `docs/` run as they stand, or say that they do not."""
+"""Examples in docstrings, the README and `docs/` run unchanged, or are marked as not run."""
 
 import functools
 import importlib.util
@@ -31,15 +31,15 @@ RUN_HERE = (*WITH_WEIGHTS, "docs/python.md")
 
 
 def python_of(*pages):
-    """The Python blocks of pages, each once."""
+    """The Python blocks of pages, without repetitions."""
     blocks = [block for page in pages for block in blocks_of(page) if block.language == "python"]
     return list(dict.fromkeys(block.code for block in blocks))
 
 
 def run(code, **names):
-    """Runs code; the shape or value that a comment at a line's end states must be so.
+    """Runs code, and checks the shapes and values that comments at the ends of lines state.
 
-    Returns how many such comments there were.
+    Returns the number of such comments.
     """
     names |= {"align_keras": align_keras, "keras": keras, "np": np, "tf": tf}
     code = textwrap.dedent(code)
@@ -102,13 +102,13 @@ def test_every_block_is_run_or_says_that_it_is_not(page):
             if words[0] == "make":
                 assert words[1] in targets, line
             elif words[0] == "img2dataset":
-                assert page == "docs/filtering.md"  # test_img2dataset.py reads it there
+                assert page == "docs/filtering.md"  # where test_img2dataset.py reads it
             else:
                 assert line.startswith(".venv/bin/python recipes/"), line
 
 
 CALLS = [call for page in PAGES for block in blocks_of(page) for call in recipes_of(block)]
-# The client is a file to copy: test_serving_client.py has its flags.
+# The client is a file to copy; test_serving_client.py tests its flags.
 RECIPES = {" ".join(call): call for call in CALLS if call[0] != "serving_client.py"}
 
 
@@ -124,7 +124,7 @@ def test_the_flags_of_documented_commands_are_read(call, tmp_path, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "a_recipe", module)
     monkeypatch.setattr("sys.argv", [recipe, *flags])
-    with mock.patch.dict(os.environ):  # recipes set variables
+    with mock.patch.dict(os.environ):  # recipes set environment variables
         spec.loader.exec_module(module)
         assert module.parse() is not None
 
@@ -150,20 +150,20 @@ def test_links_of_the_readme_lead_somewhere():
 
 @pytest.fixture(scope="module")
 def a_preset(tiny_run):
-    """A checkpoint that stands for the published one."""
+    """A checkpoint that replaces the published one."""
     small = SHARED / "parity" / "small"
     return str(small if small.exists() else tiny_run / "preset")
 
 
 @pytest.fixture(scope="module")
 def load_once():
-    """Loads a preset for the first example that asks for it; the others have it from there."""
+    """Loads each preset only once; all examples share it."""
     return functools.cache(align_keras.AlignDualEncoder.from_preset)
 
 
 @pytest.fixture
 def photographs(tmp_path, monkeypatch):
-    """A folder with photographs, to work in."""
+    """A working directory with photographs."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()

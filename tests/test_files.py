@@ -28,7 +28,7 @@ def test_processes_that_write_one_file_at_a_time_do_not_meet(tmp_path):
 
     def write_another(partial):
         partial.write_text("first")
-        files.write_whole(path, "second")  # as another process would
+        files.write_whole(path, "second")  # simulates another process
         assert partial.read_text() == "first"
 
     files.write_whole(path, write_another)
@@ -47,13 +47,13 @@ def test_what_killed_processes_left_of_a_file_is_removed(tmp_path, monkeypatch):
     files.write_whole(path, be_killed)
     own = partials[0]
     assert files.whole_name(own) == "one.json"
-    assert files.whole_name("a.b.partial.npy") == "a.b.npy"  # as earlier versions called it
+    assert files.whole_name("a.b.partial.npy") == "a.b.npy"  # the name in earlier versions
     assert files.whole_name("partial.json") == "partial.json"
     process = f"-{os.getpid()}-"
     parent, dead = own.replace(process, f"-{os.getppid()}-"), own.replace(process, f"-{2**22 + 1}-")
     elsewhere = own.replace(own.split(".")[1].split("-")[0], "0123abcd")
     old = elsewhere.replace("0123abcd", "0123abce")
-    # The last is somebody's own file.
+    # The last one is a user's own file.
     kept = [parent, elsewhere, own.replace("one", "other"), "one.partial.json"]
     for name in (own, dead, old, *kept):
         (tmp_path / name).write_text("half")
@@ -81,7 +81,7 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
 def test_a_folder_with_files_is_replaced_only_on_request(tmp_path):
     path = tmp_path / "folder"
     path.mkdir()
-    with files.whole_folder(path) as folder:  # an empty one may be there
+    with files.whole_folder(path) as folder:  # an empty folder may exist
         (folder / "a").touch()
     with pytest.raises(OSError, match="not empty"), files.whole_folder(path):
         pass
@@ -108,7 +108,7 @@ def test_work_of_a_killed_process_is_done_again_and_somebodys_folder_left_alone(
     ):
         pass
     assert [path.name for path in work.iterdir()] == ["mine"]
-    (work / "lock").touch()  # then it is a killed process's
+    (work / "lock").touch()  # now the folder looks like a killed process's
     with files.whole_folder(tmp_path / "one") as folder:
         assert not (work / "mine").exists()
         (folder / "a").touch()

@@ -1,4 +1,4 @@
-"""The floors of the house, read from the imports themselves: they go down only, in no circle."""
+"""The floors of the package, checked by its imports: they only go down, and have no cycles."""
 
 import ast
 import graphlib
@@ -12,8 +12,8 @@ from conftest import ROOT
 from foreign_lines import foreign_lines
 from short_runs import users_environment
 
-#: From the ground up: folders, and single modules at the root. A part imports from floors below,
-#: and on its own floor what ``BESIDE`` names.
+#: Folders, and single modules at the root, from the lowest floor up. A part may import from lower
+#: floors, and from its own floor only the parts in ``BESIDE``.
 FLOORS = (
     (
         *(
@@ -74,14 +74,14 @@ BESIDE = {
     "export": {"evaluation"},
     "search": {"evaluation"},
 }
-#: A module's import of a part above it, with the reason.
+#: Allowed imports from a higher floor, with their reasons.
 EXCEPTIONS = {
     ("align_keras.models.exporting", "export"): (
         "`export` and `save` are Keras's names for it; imported inside the methods, so that a "
         "model that is never exported does not load it"
     ),
 }
-#: A run is called by the name of its settings: they are what tests and notebooks may import.
+#: The only module of the recipes that tests, benchmarks and notebooks may import.
 LIBRARY_OF_RECIPES = "experiments"
 PACKAGE = "align_keras"
 
@@ -91,7 +91,7 @@ def python_files(*folders):
 
 
 def name_of(file):
-    """``align_keras.models.backbone`` of its file; a package by its folder's name."""
+    """The module name of a file; a package is named after its folder."""
     parts = file.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -101,7 +101,7 @@ RECIPES = {file.stem for file in python_files("recipes")}
 
 
 def imports_of(text, name="", is_package=False):
-    """Every import in a module's text, those in functions included: ``(line, module)``."""
+    """Every import in a module's text, also inside functions: ``(line, module)``."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -109,7 +109,7 @@ def imports_of(text, name="", is_package=False):
             base = name.split(".")
             base = base[: len(base) - node.level + is_package] if node.level else []
             module = ".".join([*base, *filter(None, [node.module])])
-            # Of a package, a name may be one of its modules.
+            # A name imported from a package may be one of its modules.
             inner = [f"{module}.{alias.name}" for alias in node.names]
             found = dict.fromkeys(each if each in MODULES else module for each in inner)
             yield from ((node.lineno, each) for each in found)
@@ -141,7 +141,7 @@ def may_import(module, part, other):
     if (module, other) in EXCEPTIONS or part in ("", other):
         return True
     if not other:
-        return floor_of(part) > floor_of("models")  # which the root imports
+        return floor_of(part) > floor_of("models")  # the root imports models and lower floors
     if floor_of(part) == floor_of(other):
         return other in BESIDE.get(part, ())
     return floor_of(other) < floor_of(part)
@@ -166,7 +166,7 @@ def test_imports_go_down_only():
 def test_every_exception_is_still_one():
     for module, part in EXCEPTIONS:
         assert part in {part_of(found) for _, found in own_imports(module)}, (module, part)
-        # Inside a function: loading the module does not load what is above it.
+        # The import must be inside a function, so that loading the module does not load the part.
         top = ast.parse(MODULES[module].read_text()).body
         text = "\n".join(ast.unparse(n) for n in top if isinstance(n, ast.Import | ast.ImportFrom))
         assert f"{PACKAGE}.{part}" not in text
@@ -208,7 +208,7 @@ def sources_above():
     for file in sorted((ROOT / "notebooks").glob("*.ipynb")):
         cells = nbformat.read(file, as_version=4).cells
         text = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-        # Lines for the shell are no Python.
+        # Lines for the shell are not Python.
         yield str(file.relative_to(ROOT)), re.sub(r"(?m)^(\s*)[!%].*", r"\1pass", text)
 
 

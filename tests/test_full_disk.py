@@ -1,4 +1,4 @@
-"""A full disk, as each library says it, is one error that names the file."""
+"""Every library's error for a full disk becomes the same error, which names the file."""
 
 import errno
 import os
@@ -63,7 +63,7 @@ def test_every_writer_is_reported_in_one_way(library, tmp_path):
 
 
 def hdf5s(error):
-    """As h5py raises it; the real one may end the process."""
+    """An error like h5py's; the real one may end the process."""
     return error(
         "[Errno 28] Can't synchronously write data (file write failed: time = Thu Nov 26 2026\n, "
         "filename = '/data/model.weights.h5', file descriptor = 3, errno = 28, error message = "

@@ -1,4 +1,4 @@
-"""On a full disk a command ends in one line, and the same command goes on once there is room."""
+"""On a full disk, a command ends with one line; once there is space, the same command continues."""
 
 import functools
 import sys
@@ -21,7 +21,7 @@ from align_keras.search import indexing
 
 @pytest.fixture(autouse=True)
 def own_hook(monkeypatch):
-    """The hook that a command sets for its process."""
+    """Restores the hook that a command sets for its process."""
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
 
 
@@ -58,7 +58,7 @@ def test_packing(limit, rules, file, scene_photos, tmp_path):
 
 def test_the_report_of_packing_belongs_to_the_set(scene_photos, tmp_path):
     flags = [f"--captions={scene_photos / 'pairs.jsonl'}", f"--output={tmp_path / 'train'}"]
-    flags += ["--shard-size=1"]  # the report is the largest file by far
+    flags += ["--shard-size=1"]  # makes the report the largest file by far
     line = run(8_192, "prepare_data.py", *flags, "--max-words=2", "--min-words=1")
     assert line.startswith(f"prepare_data.py: {tmp_path}/train.unfinished/set/train-report.")
     assert names(tmp_path) == []
@@ -94,7 +94,7 @@ def test_a_checkpoint(tmp_path):
     folder = CheckpointFolder(tmp_path, str(tmp_path), 3)
     folder.write(1, checkpoint.write)
     before = names(tmp_path)
-    # Keras would take TensorFlow's own error for the end of the data.
+    # Keras would mistake TensorFlow's own error for the end of the data.
     assert refused(8_192, folder.write, 2, checkpoint.write).startswith(f"{tmp_path}/")
     assert names(tmp_path) == before
     folder.write(2, checkpoint.write)

@@ -1,4 +1,4 @@
-"""Leases, which keep a second run out of a directory where there are no locks."""
+"""Leases, which keep a second run out of a directory on a file system without locks."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ def write(**changes):
 
 
 def read_lease():
-    """What the lease says; ram://, unlike an object store, replaces a file in steps."""
+    """Reads the lease; unlike an object store, ram:// does not replace a file in one step."""
     end = time.monotonic() + 5
     while True:
         assert time.monotonic() < end
@@ -92,11 +92,11 @@ def test_who_loses_the_lease_writes_no_more(monkeypatch):
         with pytest.raises(InputError, match=line):
             leases.check(FOLDER / "checkpoints")
         leases.check(RemotePath("ram://leases/another"))
-    assert LEASE.exists()  # it is the other's
+    assert LEASE.exists()  # the other run's lease stays
 
 
 def test_a_lease_that_is_being_written_is_not_anothers(monkeypatch):
-    """As the renewing thread does beside ``check``, where a file is not replaced in one step."""
+    """The renewing thread may write during ``check`` if a file is not replaced in one step."""
     monkeypatch.setattr(leases, "RENEWED_EVERY", 1e9)
     with locks.locked(LEASE):
         for content in ("", '{"command"'):

@@ -1,4 +1,4 @@
-"""Files that grow by lines, where files cannot grow."""
+"""Files that grow by lines, on file systems that cannot append."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ PATH = RemotePath("ram://lines/log.jsonl")
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds, which the test sets."""
+    """A clock that the test sets, in seconds."""
     now = [0.0]
     monkeypatch.setattr(line_files, "time", SimpleNamespace(monotonic=lambda: now[0]))
     PATH.unlink(missing_ok=True)
@@ -48,7 +48,7 @@ def test_lines_come_in_parts_and_all_with_a_flush(clock):
 
 
 def test_what_is_written_again_is_bounded(clock, monkeypatch):
-    """A line of 20 KiB in each of a thousand seconds: 16 KiB a second are written at most."""
+    """With a line of 20 KiB per second for 1,000 seconds, at most 16 KiB per second are written."""
     written = []
     monkeypatch.setattr(uploads, "write", lambda _, text: written.append((clock[0], len(text))))
     file = LineFile(PATH)

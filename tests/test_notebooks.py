@@ -1,4 +1,4 @@
-"""Runs the notebooks, whole, on small data."""
+"""Runs the complete notebooks on small data."""
 
 import os
 import re
@@ -14,11 +14,11 @@ from align_keras.data import scenes
 from align_keras.runs import pretraining_data
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-#: Of a run that starts from a model of two layers: most of a short run goes into tracing.
+#: Settings of a run with a model of two layers, since tracing takes most of a short run.
 SMALL_RUN = ["--model={model}", "--batch-size=40"]
-#: Such a run on the scenes that stand where a run would render its own; it evaluates nothing.
+#: The same for a run on prepared scenes, which are not rendered again; without evaluation.
 RUN_ON_SCENES = [*SMALL_RUN, "--train-data={run}/data/train-*", "--steps=1", "--warmup-steps=0"]
-#: What the parameters of each are set to here; what is not named stays as it is written there.
+#: Changed parameters of each notebook; other parameters keep their values.
 PARAMETERS = {
     "zero_shot_imagenet": {"RUN": "{run}", "PRETRAIN_FLAGS": RUN_ON_SCENES},
     "retrieval_and_composed_search": {"RUN": "{run}", "PRETRAIN_FLAGS": RUN_ON_SCENES},
@@ -29,7 +29,7 @@ PARAMETERS = {
 
 @pytest.fixture(scope="module")
 def run_directory(tmp_path_factory):
-    """Where the notebooks find scenes; the first of them trains its run there."""
+    """The directory with scenes for the notebooks; the first notebook trains its run in it."""
     folder = tmp_path_factory.mktemp("notebooks") / "run"
     render = scenes.write_scenes
 
@@ -43,14 +43,14 @@ def run_directory(tmp_path_factory):
 
 
 def with_places(value, places):
-    """A parameter with the places that it names."""
+    """A parameter in which the names of places are replaced by paths."""
     if isinstance(value, list):
         return [flag.format(**places) for flag in value]
     return value.format(**places) if isinstance(value, str) else value
 
 
 def run_notebook(path, parameters):
-    """Runs a notebook from its own folder; the parameters follow the cell that is tagged so."""
+    """Runs a notebook in its folder; changed parameters follow the cell tagged ``parameters``."""
     notebook = nbformat.read(path, as_version=4)
     (place,) = [
         place
@@ -66,9 +66,9 @@ def run_notebook(path, parameters):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path, run_directory, tiny_run, tmp_path, monkeypatch):
-    # The hub is not asked, whatever the network: the notebooks say so and go on.
+    # The hub is never asked, even with a network. The notebooks report this and continue.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")  # as users have it
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")  # users do not set it
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     places = {"run": run_directory, "tmp": tmp_path, "model": tiny_run}
     parameters = {name: with_places(value, places) for name, value in PARAMETERS[path.stem].items()}
@@ -94,7 +94,7 @@ def source_of(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_as_kept(path):
-    """It installs, lets one choose a device, defines no class, and keeps one run's outputs."""
+    """It installs the package, selects a device, defines no class, and has one run's outputs."""
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert f"/notebooks/{path.name})" in notebook.cells[0].source

@@ -1,4 +1,4 @@
-"""What a wait shows, at times that the tests set themselves."""
+"""The output of waits, at times that the tests set."""
 
 import io
 import sys
@@ -11,7 +11,7 @@ from align_keras import progress
 
 
 class Terminal(io.StringIO):
-    """Takes what is drawn as a terminal does."""
+    """Records output like a terminal."""
 
     def isatty(self):
         return True
@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock of the tests; a step of it draws once, as the thread does."""
+    """A clock that the test advances; each step draws once, like the thread."""
 
     class Clock:
         now = 0.0
@@ -30,7 +30,7 @@ def clock(monkeypatch):
 
     own = Clock()
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: own.now))
-    monkeypatch.setattr(progress, "_LOOK", 60.0)  # the thread draws nothing meanwhile
+    monkeypatch.setattr(progress, "_LOOK", 60.0)  # so that the thread draws nothing
     return own
 
 
@@ -54,7 +54,7 @@ def test_a_file_gets_a_line_now_and_then_with_rate_and_time_left(clock, capsys):
         "embedding images: 240 of 5,000 images, 16.7 images/s, 5 min left",
     ]
     assert lines[-1] == "embedding images: 5,000 images in 5 min"
-    # Ever more rarely: 300 seconds are not 30 lines.
+    # Lines become rarer, so 300 seconds give fewer than 30.
     assert 10 < len(lines) < 25
 
 
@@ -98,12 +98,12 @@ def test_the_time_left_leaves_out_evaluations_and_uneven_steps(clock, capsys):
                             clock.step(10.0)
         lines = lines_of(capsys)
     evaluating = [place for place, line in enumerate(lines) if line.startswith("evaluating")]
-    assert evaluating == list(range(evaluating[0], evaluating[-1] + 1))  # nothing between them
+    assert evaluating == list(range(evaluating[0], evaluating[-1] + 1))  # without gaps
     assert len(evaluating) > 5
     after = lines[evaluating[-1] + 1]
     assert after.startswith("training: 10")
     assert "1.0" in after or "0.9" in after
-    assert "15 min left" in after  # 900 steps of a second
+    assert "15 min left" in after  # 900 steps of one second
 
 
 def test_what_is_announced_is_not_announced_again_inside(clock, capsys):
@@ -134,7 +134,7 @@ def test_a_terminal_gets_a_bar_that_goes_away(clock, monkeypatch):
     assert "tracing: 00:0" in drawn
 
     assert "a line\n" in drawn
-    assert drawn.endswith("\r")  # the bars are gone
+    assert drawn.endswith("\r")  # the bars are erased
 
 
 def test_outside_a_command_nothing_shows_and_items_are_the_same(clock, capsys):
@@ -167,6 +167,6 @@ def test_the_thread_draws_by_itself(monkeypatch, capsys):
     monkeypatch.setattr(progress, "_PATIENCE", 0.0)
     drawn = threading.Event()
     monkeypatch.setattr(progress, "_print", lambda line: drawn.set())
-    with progress.Bar("training", 3, "step"):  # shows outside of commands too
+    with progress.Bar("training", 3, "step"):  # is also shown outside commands
         assert drawn.wait(5)
     assert capsys.readouterr().err == ""

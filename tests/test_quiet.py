@@ -13,18 +13,18 @@ from align_keras import quiet
 
 
 def say(name, level, text):
-    """What Python's last resort shows of a record."""
+    """Passes a log record to Python's handler of last resort."""
     logging.lastResort.handle(logging.LogRecord(name, level, "", 0, text, (), None))
 
 
 @pytest.fixture
 def printed(monkeypatch, capsys):
-    """What is shown while a library warns, logs, and this package logs."""
+    """The output while a library warns and logs, and this package logs."""
 
     def run():
         with warnings.catch_warnings(), quiet.python_libraries():
             warnings.simplefilter("always")
-            # pytest catches warnings itself.
+            # Not `warnings.warn`, since pytest would catch the warning.
             warnings.showwarning("of Keras", UserWarning, "keras.py", 3)
             say("urllib3.connectionpool", logging.WARNING, "Retrying in 1 s")
             say("urllib3.connectionpool", logging.ERROR, "no network")
@@ -38,7 +38,7 @@ def printed(monkeypatch, capsys):
 
 
 def test_only_errors_and_the_packages_own_lines_show(printed, monkeypatch):
-    for level in (None, "3"):  # a notebook's commands find it set
+    for level in (None, "3"):  # commands in a notebook inherit the variable
         if level is None:
             monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
         else:

@@ -1,4 +1,4 @@
-"""Paths on TensorFlow's file systems, of which ``ram://`` is one inside a process."""
+"""Paths on TensorFlow's file systems; ``ram://`` is one in the memory of a process."""
 
 import gzip
 import json
@@ -58,7 +58,7 @@ def test_files_are_written_read_listed_and_removed():
     assert not path.exists()
     path.parent.mkdir(parents=True)
     for text in ("a longer text", "short", "äöü"):
-        files.write_whole(path, text)  # in place of what was there
+        files.write_whole(path, text)  # replaces the earlier text
         assert path.read_text() == text
     assert path.stat().st_size == 6
     assert path.is_file() and not path.is_dir()

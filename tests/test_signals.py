@@ -47,10 +47,10 @@ def test_deferred_work_ends_where_it_asks():
         with pytest.raises(signals.Interrupted, match="SIGTERM"), signals.deferred():
             signals.check()
             tell(signal.SIGTERM)
-            tell(signal.SIGTERM)  # forwarded by another program, not a second one
+            tell(signal.SIGTERM)  # may be the same signal, forwarded by another program
             assert signals.stop_requested()
             signals.check()
-        # Also if it does not ask.
+        # The signal also counts if `check` is never called.
         with pytest.raises(signals.Interrupted), signals.deferred():
             pass
     assert not signals.stop_requested()
@@ -62,11 +62,11 @@ def test_in_deferred_work_a_part_may_end_anywhere():
         with pytest.raises(signals.Interrupted), signals.interruptible():
             tell(signal.SIGTERM)
         with pytest.raises(signals.Interrupted), signals.interruptible():
-            pass  # signalled before
+            pass  # the signal came before the block
 
 
 def test_a_signal_that_is_ignored_stays_so():
-    """As SIGHUP is below nohup."""
+    """For example, nohup ignores SIGHUP."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with signals.handled("x.py"):
@@ -77,7 +77,7 @@ def test_a_signal_that_is_ignored_stays_so():
 
 
 def test_a_handler_that_a_library_puts_in_its_place_is_replaced():
-    """As TensorFlow's for several workers, of which Python does not know."""
+    """TensorFlow sets such a handler for several workers, without Python's knowledge."""
     c_library = ctypes.CDLL(None)
     c_library.signal.argtypes, c_library.signal.restype = (ctypes.c_int, ctypes.c_void_p), None
     with signals.handled("x.py"):
@@ -103,7 +103,7 @@ def test_outside_the_main_thread_nothing_is_handled():
 
 
 def test_a_terminal_that_closes_ends_no_run():
-    """Its progress bar would raise an error before the checkpoint."""
+    """Otherwise the progress bar would raise an error before the checkpoint is saved."""
     script = (
         "import os, sys, align_keras\n"
         "from align_keras import signals\n"
@@ -123,13 +123,13 @@ def test_a_terminal_that_closes_ends_no_run():
 
 
 def test_imports_end_in_one_line_and_a_second_signal_at_once():
-    """The second one also while the main thread does not come back from TensorFlow."""
+    """A second signal ends the process even while the main thread is inside TensorFlow."""
     scripts = {
         "import align_keras, os\nos.kill(os.getpid(), 2)": (130, "-c: interrupted\n"),
         "import align_keras, signal, sys\n"
         "from align_keras import signals\n"
         "with signals.handled('x.py'), signals.deferred():\n"
-        # As a main thread in C++ would, it never comes to the handler.
+        # The main thread never runs the handler, as if it were in C++.
         "    signal.pthread_sigmask(signal.SIG_BLOCK, [15])\n"
         "    print(flush=True)\n"
         "    sys.stdin.read()": (143, "x.py: second signal: ended at once\n"),

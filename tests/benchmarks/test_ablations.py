@@ -1,4 +1,4 @@
-"""The paper's ablations in small, on a tiny run with cached features."""
+"""The benchmark of the paper's ablations, on a tiny run with cached features."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def run(tiny_preset, scene_shards, tmp_path_factory):
 
 
 def pairs_of(records=60, each=5, seed=0):
-    """Pairs whose text feature is the number of the record."""
+    """Pairs; the text feature of each is the number of its record."""
     rng = np.random.default_rng(seed)
     images = rng.permutation(np.arange(records) // each)
     numbers = np.arange(records)
@@ -73,7 +73,7 @@ def test_a_share_of_the_images_keeps_all_their_captions():
 
 
 def reference_loss(images, texts, temperature, smoothing):
-    """The mean over a group's pairs of both directions' cross entropies."""
+    """The sum of both directions' cross entropies, as a mean over the pairs of a group."""
     logits = images @ texts.T / temperature
     total = 0.0
     for scores in (logits, logits.T):
@@ -122,7 +122,7 @@ def test_runs_are_made_once_and_reported(run, tmp_path, monkeypatch, capsys):
     names = ["base", "negatives-half", "negatives-quarter"]
     assert sorted(made) == sorted((name, seed) for name in names for seed in (0, 1))
 
-    # All runs are there: none is made again, and neither the model nor the shards are read.
+    # All runs have results: none is trained again, and neither model nor shards are read.
     monkeypatch.setattr(ablations, "load_model", None)
     monkeypatch.setattr(ablations, "train", None)
     shutil.rmtree(output / "held_out")
@@ -141,14 +141,14 @@ def test_runs_are_made_once_and_reported(run, tmp_path, monkeypatch, capsys):
         "mean": pytest.approx(sum(values) / 2),
         "deviation": pytest.approx(abs(values[0] - values[1]) / 2**0.5),
     }
-    assert results["base"]["temperature"]["mean"] != pytest.approx(0.1, rel=1e-4)  # learned
+    assert results["base"]["temperature"]["mean"] != pytest.approx(0.1, rel=1e-4)  # it is learned
 
     with pytest.raises(InputError, match="other settings"):
         command(run, output, *flags, "--steps=2")
 
 
 def test_a_run_with_the_settings_of_the_pretraining_gives_its_figures(run):
-    """The features, the step and the evaluation are those of ``pretrain.py``."""
+    """Features, training step and evaluation are the same as in ``pretrain.py``."""
     settings, model = ablations.settings_of(run), load_model(str(run))
     pairs = ablations.cached_pairs(settings, model, settings.data.train_data.split(","), 2, run)
     held_out = ablations.cached_pairs(
@@ -160,7 +160,7 @@ def test_a_run_with_the_settings_of_the_pretraining_gives_its_figures(run):
         assert found[name] == pytest.approx(expected[name])
     case = ablation_cases.axes_of(settings)["temperature"][1]
     one, other = (ablations.train(model, settings, case, pairs, held_out, 1) for _ in range(2))
-    assert {**one, "seconds": 0} == {**other, "seconds": 0}  # the seed decides all
+    assert {**one, "seconds": 0} == {**other, "seconds": 0}  # depends only on the seed
     assert one["temperature"] == pytest.approx(1 / 64)  # it is fixed
 
 

@@ -1,4 +1,4 @@
-"""Batches of pairs whose features were computed before."""
+"""Batches of pairs with precomputed features."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ RECORDS, VIEWS = 23, 3
 
 @pytest.fixture(scope="module")
 def pairs():
-    """Pairs whose every value tells its record or image; two records are unreadable."""
+    """Pairs in which every value shows its record or image; two records are unreadable."""
     images = np.arange(RECORDS) // 2
     features = 100.0 * np.arange(12)[:, None] + np.arange(VIEWS)
     valid = ~np.isin(np.arange(RECORDS), [4, 11])
@@ -45,7 +45,7 @@ def test_each_epoch_has_every_readable_record_once_in_another_order(pairs):
         np.testing.assert_array_equal(np.sort(order[marks == 0]), readable)
         assert sorted(marks[marks > 0]) == [1, 2]  # record 4 of shard 1, record 11 of shard 2
     assert len({tuple(order) for order in orders}) == 10
-    # What stands in a lost record's place is a whole pair of the batch.
+    # A lost record is replaced by another complete pair of the batch.
     assert set(records) == set(readable)
     np.testing.assert_array_equal(joined(batches, "image_ids"), records // 2)
     np.testing.assert_array_equal(joined(batches, "caption_ids"), 1000 + records)
@@ -82,7 +82,7 @@ def test_an_epoch_of_images_has_one_caption_of_each_and_the_next_view(pairs):
     for epoch in range(0, 30, 2):
         first, second = (slice(n * count, (n + 1) * count) for n in (epoch, epoch + 1))
         one, other = (records[own][lost[own] == 0] for own in (first, second))
-        # In two epochs both captions of every image, but for the unreadable two.
+        # Two epochs use both captions of every image, except the two unreadable ones.
         assert sorted([*one, *other]) == sorted([*np.flatnonzero(pairs.valid), 22])
         assert len({*(one // 2)}) == len(one)
     view = views[lost == 0]

@@ -1,4 +1,4 @@
-"""Good files of another kind are named, not called damaged."""
+"""For an intact file of another kind, the error names the kind instead of damage."""
 
 import gzip
 import io

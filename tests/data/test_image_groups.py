@@ -41,7 +41,7 @@ def test_each_image_shows_every_caption_once_in_a_round_of_epochs(groups):
 
 
 def test_the_first_captions_of_rounds_are_random_and_independent():
-    """Of 20,000 images with 5 captions: each share is within 4 deviations of its chance."""
+    """20,000 images with 5 captions: all counts are within 4 deviations of their expectation."""
     count, size = 20_000, 5
     groups = image_groups.group(np.repeat(np.arange(1, count + 1), size))
     base = groups.starts
@@ -60,7 +60,7 @@ def test_the_records_of_an_epoch_are_one_of_each_image_whatever_is_asked_with_th
         chosen = choices(groups, epoch + 1, seed=4)[epoch]
         mask = groups.is_chosen(tf.constant(epoch, tf.int64), seed=4).numpy()
         assert np.flatnonzero(mask).tolist() == sorted(chosen)
-        # Some images, each in an epoch of its own, as a batch of cached features asks.
+        # Images with different epochs, as in a batch of cached features.
         images = tf.constant([5, 900, 5], tf.int64)
         epochs = tf.constant([epoch, epoch, epoch + 1], tf.int64)
         found = groups.chosen(images, epochs, 4).numpy().tolist()

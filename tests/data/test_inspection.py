@@ -141,7 +141,7 @@ def test_repeats_are_counted_over_all_shards(tmp_path):
     assert repeats["image"]["example"] == f"{one}: record 0"
     assert repeats["image"]["caption"] == "a red wall"
     assert repeats["image_ids_missing"] == 2
-    # BLUE twice without an id, RED under 1 and 2.
+    # BLUE occurs twice without an id; RED occurs under the ids 1 and 2.
     assert repeats["images_under_several_ids"] == 2
 
 
@@ -209,7 +209,7 @@ def test_what_no_run_starts_with_is_an_error(tmp_path):
     errors, _ = judge(inspect(empty, odd).report(), 1.0)
     assert f"{empty}: no readable record in the shard" in errors
     assert any("odd: record 1: the caption (txt) is not UTF-8" in line for line in errors)
-    # A run passes over it, as over any damaged record.
+    # A run skips it, like any damaged record.
     assert not any("odd: record 2" in line for line in errors)
     assert inspect(empty).report()["images"]["width"] is None
 

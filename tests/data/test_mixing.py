@@ -49,7 +49,7 @@ def test_weights_are_read_and_plain_patterns_left_alone():
 
 @pytest.fixture(scope="module")
 def two_sources(tmp_path_factory):
-    """Two sources of 30 and 9 records, whose ids go on."""
+    """Two sources of 30 and 9 records; ids are consecutive over both."""
     folder, ids, sources = tmp_path_factory.mktemp("mixed"), itertools.count(), []
     for name, size, weight in (("b", 30, 2), ("a", 9, 1)):
         with ShardWriter(str(folder / name), 10) as writer:
@@ -81,7 +81,7 @@ def test_a_mix_keeps_each_sources_epochs_names_its_shards_and_resumes(two_source
 
 
 def test_workers_read_disjoint_parts_of_each_source(two_sources):
-    # 27 positions of each of 3 workers: 18 and 9 records, of parts of 10 and 3.
+    # 3 workers read 27 positions each: 18 and 9 records, from parts of 10 and 3 records.
     parts = [read(two_sources, 15, worker=worker, num_workers=3)[0] for worker in range(3)]
     first = [[n for n in part if n < 30][:10] for part in parts]
     assert sorted(itertools.chain(*first)) == list(range(30))
@@ -93,7 +93,7 @@ def test_sources_of_images_have_one_record_of_each_in_an_epoch_of_their_own(two_
     groups = [image_groups.group(1 + np.arange(size) // 3) for size in (30, 9)]
     ids, paths = read(two_sources, 90, groups=groups)
     of_b, of_a = ([n for n in ids if (n >= 30) == own] for own in (False, True))
-    # Positions alternate as without groups; now 10 images and 3 are an epoch.
+    # Positions alternate as without groups, but an epoch now has 10 images and 3 images.
     for first in range(0, 60, 10):
         assert sorted(n // 3 for n in of_b[first : first + 10]) == list(range(10))
     for first in range(0, 30, 3):

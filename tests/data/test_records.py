@@ -49,7 +49,7 @@ def test_gzip_shards_read_the_same(shard, tmp_path):
 def test_a_flipped_byte_costs_one_record(shard):
     flip_byte(shard, frame_start(3) + 40)
     assert list(records.read_frames(shard)) == [*RECORDS[:3], None, *RECORDS[4:]]
-    # TensorFlow's own reader ends there: the reason for ours.
+    # TensorFlow's own reader ends there, which is the reason for ours.
     with pytest.raises(tf.errors.DataLossError):
         list(tf.data.TFRecordDataset(shard))
 
@@ -96,7 +96,7 @@ def warnings_of(caplog):
 def test_a_shard_that_ends_early_is_named(shard, tmp_path, caplog):
     whole = Path(shard).read_bytes()
     assert records.count_records(shard) == 10
-    flip_byte(shard, frame_start(3) + 40)  # costs one record, and ends nothing
+    flip_byte(shard, frame_start(3) + 40)  # loses one record, and reading goes on
     assert records.count_records(shard) == 10
     assert warnings_of(caplog) == []
     flip_byte(shard, frame_start(4))

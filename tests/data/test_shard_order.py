@@ -15,7 +15,7 @@ from align_keras.data.shard_writer import ShardWriter
 
 
 def write_shards(folder, sizes):
-    """Shards of small records; a record's key is its place among all."""
+    """Writes shards of small records; a record's key is its position among all records."""
     keys = itertools.count()
     shards = []
     for number, size in enumerate(sizes):
@@ -27,13 +27,13 @@ def write_shards(folder, sizes):
 
 
 def stream_of(counts, worker=0, num_workers=1, buffer=1, start_batch=0, batch_size=10, groups=None):
-    """The endless records of a worker, by their keys, from a batch on."""
+    """The endless keys of a worker's records, starting at a given batch."""
     total = groups.images if groups else sum(counts.values())
     share = shard_order.Share(total, worker, num_workers)
     epoch_records = shard_order.epoch_of(counts, block_reader(counts), 3, share, groups)
     position = start_batch * batch_size
     dataset = batches.endless(epoch_records, share.place_of, position, 3, buffer)
-    # Many at a time: each turn to NumPy costs more than a record.
+    # Many at a time, since each conversion to NumPy takes longer than a record.
     dataset = dataset.batch(50).map(lambda place, record: (place, parse_pairs(record[0]).image_id))
     for positions, image_ids in dataset.as_numpy_iterator():
         yield from zip(map(int, positions), map(int, image_ids), strict=True)
@@ -44,7 +44,7 @@ def keys_of(stream, count):
 
 
 def rank_correlation(first, second):
-    """Spearman's, of the places that records have in two epochs of the same records."""
+    """Spearman's correlation of the positions of the same records in two epochs."""
     places = np.argsort(first), np.argsort(second)
     return np.corrcoef(*places)[0, 1]
 
@@ -56,7 +56,7 @@ def rank_correlation(first, second):
 def test_every_record_is_seen_equally_often_by_all_workers_together(sizes, num_workers, tmp_path):
     counts = pipeline.shard_counts(write_shards(tmp_path, sizes))
     total = sum(sizes)
-    # As many steps of each worker as are 3.2 epochs.
+    # Each worker takes as many steps as 3.2 epochs have.
     steps = int(3.2 * total / num_workers)
     seen = collections.Counter()
     for worker in range(num_workers):
@@ -85,14 +85,14 @@ def test_shares_of_an_epoch_follow_each_other_and_even_out(total, num_workers):
 
 @pytest.mark.parametrize("sizes", [[4_000], [250] * 16])
 def test_few_large_shards_are_shuffled_anew_each_epoch(sizes, tmp_path):
-    """With a buffer of a hundredth of the data. Shards read side by side correlate by 0.98."""
+    """The buffer is a hundredth of the data. Shards read side by side would correlate by 0.98."""
     counts = pipeline.shard_counts(write_shards(tmp_path, sizes))
     keys = keys_of(stream_of(counts, buffer=40), 8_000)
     epochs = keys[:4_000], keys[4_000:]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(4_000))
     orders = (*epochs, list(range(4_000)))
     for first, second in itertools.combinations(orders, 2):
-        # Of 32 blocks in a random order the standard deviation is 0.18.
+        # For 32 blocks in random order, the standard deviation of the correlation is 0.18.
         assert abs(rank_correlation(first, second)) < 0.36
 
 
@@ -118,7 +118,7 @@ def test_a_worker_resumes_at_any_batch_with_what_would_have_come(worker, tmp_pat
     counts = pipeline.shard_counts(write_shards(tmp_path, [301, 7, 150]))
     whole = list(itertools.islice(stream_of(counts, worker, 3, 30), 500))
     assert [position for position, _ in whole] == list(range(500))
-    for start in (1, 15, 16, 40):  # an epoch is of 152 or 153 records
+    for start in (1, 15, 16, 40):  # an epoch has 152 or 153 records
         resumed = stream_of(counts, worker, 3, 30, start_batch=start)
         assert list(itertools.islice(resumed, 60)) == whole[10 * start : 10 * start + 60]
 
@@ -131,7 +131,7 @@ def test_blocks_begin_where_records_do_and_a_lost_end_is_of_the_last(tmp_path):
     for place, start in enumerate(starts):
         assert next(records.read_frames(path, start)) == frames[framing.BLOCK * place]
     assert list(records.read_records(path, 2, starts[1], 3)) == frames[131:133]
-    # Cut in record 200: its statistics still state 300.
+    # The shard is cut inside record 200, but its statistics still state 300 records.
     whole = sum(len(frame) + 16 for frame in frames[:200])
     with open(path, "rb+") as file:
         file.truncate(whole + 20)

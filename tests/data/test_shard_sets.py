@@ -1,4 +1,4 @@
-"""A set of shards is written whole or not at all, and touches no other set."""
+"""A set of shards is written completely or not at all, and never changes another set."""
 
 import os
 
@@ -7,7 +7,7 @@ import pytest
 from align_keras.data import shard_sets
 from align_keras.errors import InputError
 
-#: Of other sets, or of no set: never those of ``cc``.
+#: Files of other sets, or of no set; none of them belongs to the set ``cc``.
 OTHERS = (
     "cc-12m-00000.tfrecord",
     "cc-2-00000.tfrecord",
@@ -37,7 +37,7 @@ def test_shards_of_other_sets_are_neither_found_nor_touched(tmp_path):
         (tmp_path / name).write_text("old")
     output = str(tmp_path / "cc")
     assert shard_sets.find_set(output) == []
-    (tmp_path / "cc.unfinished").mkdir()  # as of a run that was killed at once
+    (tmp_path / "cc.unfinished").mkdir()  # left by a run that was killed at once
     write(output, "00000.tfrecord", "00000_stats.json", "report.json")
     assert shard_sets.find_set(output) == [f"{output}-00000.tfrecord"]
     assert all((tmp_path / name).read_text() == "old" for name in OTHERS)
@@ -85,7 +85,7 @@ def test_what_a_killed_run_moved_is_taken_back_and_nothing_else(tmp_path, monkey
     monkeypatch.undo()
     assert moved.pop(0).name == "cc-checksums.json"
     assert shard_sets.find_set(output) == sorted(map(str, moved))
-    # Somebody puts a shard of the same name there.
+    # Meanwhile another program writes a shard of the same name.
     kept, gone = moved
     kept.unlink()
     kept.write_text("somebody's")

@@ -18,7 +18,7 @@ from align_keras.errors import InputError
 
 
 def run_replicas(strategy, model, batch, function):
-    """Runs ``function`` on each replica's half of a batch; per-replica results."""
+    """Runs ``function`` on each replica's half of a batch; returns a result per replica."""
     halves = [{name: value[i * 4 : i * 4 + 4] for name, value in batch.items()} for i in (0, 1)]
     shares = strategy.experimental_distribute_values_from_function(
         lambda context: {
@@ -31,8 +31,8 @@ def run_replicas(strategy, model, batch, function):
 
 @pytest.fixture(scope="module")
 def pair_of_models(mirrored):
-    """The same model on one device and on two replicas, batch norm synchronised."""
-    # A fixture of the module comes before what seeds each test.
+    """The same model on one device and on two replicas, with synchronised batch norm."""
+    # Module fixtures run before the fixture that seeds each test.
     keras.utils.set_random_seed(1)
     single = build_tiny_model(synchronized=True)
     with mirrored.scope():
@@ -43,7 +43,7 @@ def pair_of_models(mirrored):
 
 
 def test_two_replicas_give_the_loss_and_gradients_of_one(pair_of_models, mirrored, batch):
-    """With false negatives masked; without, two workers do below."""
+    """False negatives are masked here; the two workers below do not mask them."""
     single, double = pair_of_models
     single.compile(Lamb(0.05), mask_false_negatives=True)
     with mirrored.scope():
@@ -61,7 +61,7 @@ def test_two_replicas_give_the_loss_and_gradients_of_one(pair_of_models, mirrore
 
 @pytest.fixture(scope="module")
 def one_device():
-    """What every case of ``replica_run`` gives on one device."""
+    """The results of every case of ``replica_run`` on one device."""
     results = {}
     for case in replica_run.CASES:
         results |= replica_run.run(tf.distribute.get_strategy(), case)
@@ -91,7 +91,7 @@ def run_processes(outputs, environments, cases=()):
 
 
 def check_equal(results, expected, replicas):
-    """Losses, gradients, clipped and averaged steps, optimizer state: as on one device."""
+    """Checks losses, gradients, clipped and averaged steps, and optimizer state."""
     assert results["replicas"] == replicas
     steps = {name for name in results if "/" in name and not name.startswith("gathered/")}
     assert steps == expected.keys()
@@ -99,17 +99,23 @@ def check_equal(results, expected, replicas):
     for name, wanted in expected.items():
         largest[kind_of(name)] = max(largest.get(kind_of(name), 0.0), np.abs(wanted).max())
     for name, wanted in expected.items():
-        # LAMB divides by the root of a gradient's square: a step is less exact where that is 0.
+        # LAMB divides by the root of a squared gradient, so steps are less exact where this is 0.
         tolerance = 5e-3 if "/weight/" in name or "/optimizer/" in name else 1e-4
-        # What should be 0, such as the gradient of a key's bias, is rounding beside the others, and
-        # LAMB makes steps of it.
+        # Values that should be 0, such as the gradient of a key's bias, are rounding errors, which
+        # LAMB enlarges to steps.
         rounding = 2e-5 if "/weight/" in name or name.endswith("average") else 3e-6
         limit = tolerance * np.abs(wanted).max() + rounding * largest[kind_of(name)]
         np.testing.assert_allclose(results[name], wanted, rtol=0, atol=limit, err_msg=name)
 
 
 def check_gathered(results, first, replicas):
-    """Both forms of gathering: the same bits, and gradients of the replicas from ``first`` on."""
+    """Checks rows, ids and gradients of all ways to gather, bit by bit.
+
+    Args:
+        results: results of ``replica_run``.
+        first: first replica of the process.
+        replicas: number of replicas of the process.
+    """
     expected = {name: results[f"gathered/expected/{name}"] for name in ("rows", "ids", "gradients")}
     own = slice(2 * first, 2 * (first + replicas))
     for form in distribution.GATHERINGS:
@@ -129,8 +135,9 @@ def kind_of(name):
 
 
 def test_four_replicas_train_as_one_device(one_device, tmp_path):
-    """They gather as GPUs do; the two workers below gather as CPUs do."""
-    # The last case, which exchanges most: tracing four replicas takes long, and two run all below.
+    """The replicas gather as on GPUs; the two workers below gather as on CPUs."""
+    # Only the last case, which exchanges most: tracing four replicas takes long. The two workers
+    # below run all cases.
     *_, case = replica_run.CASES
     environment = {"LOGICAL_CPUS": "4", "GATHERING": "all_reduce"}
     [results] = run_processes([tmp_path / "four.npz"], [environment], [case])
@@ -153,12 +160,12 @@ def test_two_workers_train_as_one_device(one_device, tmp_path):
     for index, results in enumerate(run_processes(outputs, environments)):
         check_equal(results, one_device, 2)
         check_gathered(results, first=index, replicas=1)
-        # By which workers find the newest checkpoint that all have.
+        # Workers exchange these to find the newest checkpoint that all of them have.
         assert results["steps"].tolist() == [-2, 1_200_000]
 
 
 def test_the_steps_that_replicas_are_compared_by_move_everything(one_device):
-    """Else they could agree on nothing."""
+    """Otherwise equal steps would prove nothing."""
     for case in replica_run.CASES:
         gradients = [v for k, v in one_device.items() if k.startswith(f"{case}/gradient/")]
         assert all(np.abs(gradient).max() > 0.0 for gradient in gradients[1:])
@@ -180,7 +187,7 @@ def test_batch_norm_statistics_agree_where_it_is_not_synchronised(build_tiny, mi
 
 
 def test_local_negatives_would_give_another_loss(pair_of_models, mirrored, batch, monkeypatch):
-    """What the gathering is for: without it the two-replica test above could not pass."""
+    """This is why embeddings are gathered: without it, the two-replica test above would fail."""
     single, double = pair_of_models
     single.compile(Lamb(0.05), mask_false_negatives=False)
     with mirrored.scope():
@@ -248,7 +255,7 @@ def test_each_replica_gets_an_equal_share(mirrored):
 
 
 def test_who_asks_again_gets_the_same_mirrored_strategy(mirrored, monkeypatch):
-    """As a notebook and the recipe that it calls do."""
+    """A notebook and the recipe that it calls both make the strategy."""
     devices = tf.config.list_logical_devices("CPU")
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: devices * (kind == "CPU"))
     for _ in range(2):
@@ -257,7 +264,7 @@ def test_who_asks_again_gets_the_same_mirrored_strategy(mirrored, monkeypatch):
 
 @pytest.mark.parametrize("options", [{}, {"loss_tile_rows": 3, "micro_batch_size": 4}])
 def test_the_whole_step_compiles_with_xla_and_gives_the_same(options, build_tiny, batch):
-    """As on a TPU: static shapes, no op of the host."""
+    """As on a TPU, which needs static shapes and supports no ops of the host."""
     tower = TINY_EFFICIENTNET if options else THREE_BLOCKS
     plain, compiled = build_tiny(image_tower=tower), build_tiny(image_tower=tower)
     batch = {name: tf.constant(value) for name, value in batch.items()}

@@ -7,12 +7,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from align_keras import figures
 from align_keras.evaluation import confusion
 
-#: Of three classes: a has 4 images, b has 8 and c has none.
+#: Counts for three classes: a has 4 images, b has 8 and c has none.
 SMALL = np.array([[2, 2, 0], [2, 5, 1], [0, 0, 0]])
 
 
 def large(classes):
-    """Every class has 100 images; of class 3 n the n-th next share goes to the class after it."""
+    """A confusion matrix and class names; part of every third class is taken for the next class."""
     matrix = np.diag(np.full(classes, 100))
     for place in range(0, classes - 1, 3):
         wrong = 50 - place // 12

@@ -68,7 +68,7 @@ def test_the_bootstrap_takes_half_of_the_queries_and_one_item_each():
     similarities = scores + rng.normal(size=600)
     mean, deviation = crisscrossed.bootstrap_correlation(queries, similarities, scores, 200)
     assert mean == pytest.approx(crisscrossed.spearman(similarities, scores), abs=0.03)
-    # That of a hundred independent pairs.
+    # The deviation is that of a correlation over a hundred independent pairs.
     assert deviation == pytest.approx((1 - mean**2) / 100**0.5, rel=0.3)
     shuffled = rng.permutation(600)
     again = crisscrossed.bootstrap_correlation(

@@ -39,7 +39,7 @@ def test_an_image_that_does_not_decode_is_named(tiny_model, scene_images):
 
 def test_whatever_a_reader_raises_has_a_place(tiny_model):
     def load():
-        raise EOFError  # as zipfile does
+        raise EOFError  # raised by zipfile, for example
 
     with pytest.raises(InputError, match=r"image cannot be read \(EOFError\(\)\)") as caught:
         embedding.decode_crop(Example(Place("a.zip", "line 3"), "a", load), tiny_model.preprocessor)
@@ -65,7 +65,8 @@ def test_class_weights_are_cached_by_model_names_and_prompts(tiny_model, tmp_pat
     embedding.class_weights(tiny_model, names, prompts, tmp_path)
     weight.assign(before)
     assert len(calls) == len(list(tmp_path.glob("*.npy"))) - 1 == 3
-    # Two classes with one prompt are not one class with two, if all are filled alike.
+    # Two classes with one prompt and one class with two prompts may fill the same texts, but they
+    # must not be confused.
     assert len(embedding.class_weights(tiny_model, ["b a", "b b"], ["a {}"], tmp_path)) == 2
     assert len(embedding.class_weights(tiny_model, ["b"], ["a {} a", "a {} b"], tmp_path)) == 1
 
@@ -77,7 +78,7 @@ def test_cached_classes_are_distinguished_by_word_pieces_and_a_damaged_file_is_m
     classes = embedding.class_weights(tiny_model, names, prompts, tmp_path)
     (path,) = tmp_path.glob("*.npy")
     flipped = bytearray(path.read_bytes())
-    flipped[-36] ^= 1  # of the last number, the least bit
+    flipped[-36] ^= 1  # the lowest bit of the last number
     for damage in (bytes(flipped), path.read_bytes()[:-9], b"", np.lib.format.magic(1, 0)):
         path.write_bytes(damage)
         found = embedding.class_weights(tiny_model, names, prompts, tmp_path)
@@ -85,7 +86,7 @@ def test_cached_classes_are_distinguished_by_word_pieces_and_a_damaged_file_is_m
         np.testing.assert_array_equal(np.load(path), classes)
     np.save(path, classes[:1])
     assert len(embedding.class_weights(tiny_model, names, prompts, tmp_path)) == 2
-    # As of another version of the tokenizer, with the same settings and vocabulary.
+    # Simulates another version of the tokenizer, with the same settings and vocabulary.
     tokenize = tiny_model.preprocessor.tokenize
     monkeypatch.setattr(
         tiny_model.preprocessor,

@@ -10,7 +10,7 @@ from align_keras.evaluation.held_out import HeldOutPairs
 
 
 class PixelModel:
-    """Embeds an image as its pixels; a caption as the class whose turn it is, or as a number."""
+    """Embeds an image as its pixels, and a caption as the next class or as a number."""
 
     distribute_strategy = tf.distribute.get_strategy()
 
@@ -37,7 +37,7 @@ class PixelModel:
 
 @pytest.fixture
 def damaged(scene_shards, tmp_path):
-    """Held-out scenes; the images of records 3 and 11 do not decode."""
+    """Held-out scenes; the images of records 3 and 11 cannot be decoded."""
     path = str(tmp_path / "held_out.tfrecord")
     with tf.io.TFRecordWriter(path) as writer:
         for index, record in enumerate(records.read_frames(scene_shards[1][0])):
@@ -77,13 +77,13 @@ def test_an_image_is_embedded_once_for_all_its_captions(held_out_images, tmp_pat
     pairs += [(third, "fourth"), (b"", "fifth"), (b"broken", "sixth"), (b"broken", "seventh")]
     with ShardWriter(str(tmp_path / "several"), 4) as writer:
         for row, (jpg, text) in enumerate(pairs):
-            # The last image has other bytes than its namesake.
+            # The last image has the same id as the first but other bytes.
             name = {one: "one", other: "other", third: "one"}.get(jpg, f"{row}")
             writer.write(records.make_record(jpg, text, "k", image_id=name))
     held_out = HeldOutPairs(shard_counts(writer.shards), preprocessor, batch_size=2)
     model = PixelModel()
     embeddings = held_out.embed(model)
-    assert model.embedded == [0, 1, 5]  # and 7, which does not decode
+    assert model.embedded == [0, 1, 5]  # also 7, but it does not decode
     assert embeddings["rows"].tolist() == [1, 2, 3, 4, 5]
     groups = embeddings["groups"]
     assert groups[0] == groups[3] != groups[1] == groups[2] == groups[4]
@@ -91,7 +91,7 @@ def test_an_image_is_embedded_once_for_all_its_captions(held_out_images, tmp_pat
     for row, jpg in enumerate((other, one, one, other, third)):
         pixels = preprocessor.decode_centre_crop(jpg).numpy().ravel() / 255.0
         np.testing.assert_allclose(images[row], pixels / np.linalg.norm(pixels), atol=1e-5)
-    # Equal captions are embedded once too.
+    # Equal captions are also embedded only once.
     assert model.captions == ["first", "second", "third", "fourth"]
 
 
@@ -99,7 +99,8 @@ def test_zero_shot_reports_unseen_classes_apart(scene_shards, preprocessor):
     held_out = HeldOutPairs(shard_counts(scene_shards[1]), preprocessor, batch_size=8)
     model = PixelModel()
     embeddings = held_out.embed(model)
-    # Each class is embedded as the mean of the unseen pictures of it: those are all right.
+    # Each class is embedded as the mean of its unseen pictures, so these are all classified
+    # correctly.
     dim = embeddings["image_embeddings"].shape[1]
     texts = np.random.default_rng(0).normal(size=(len(held_out.class_names), dim))
     for row, embedding in zip(embeddings["rows"], embeddings["image_embeddings"], strict=True):
@@ -123,7 +124,7 @@ def test_without_class_names_there_is_no_accuracy(tmp_path, scene_shards, prepro
             writer.write(records.make_record(fields["jpg"], "a caption", "k"))
     held_out = HeldOutPairs(shard_counts([path]), preprocessor, batch_size=4)
     embeddings = held_out.embed(PixelModel())
-    # Without image ids every record is an image of its own.
+    # Without image ids, every record counts as a separate image.
     assert sorted(embeddings["groups"].tolist()) == list(range(10))
     metrics, _ = held_out.zero_shot(PixelModel(), embeddings, ["a {}"])
     assert metrics == {"zero_shot_top_1": None, "zero_shot_unseen_top_1": None}

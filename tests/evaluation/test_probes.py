@@ -8,7 +8,7 @@ from align_keras.evaluation import probes
 
 @pytest.fixture(scope="module")
 def clouds():
-    """Four overlapping clouds in 12 dimensions of unequal scale: 400 and 300 points."""
+    """Two samples, of 400 and 300 points, from four overlapping clouds in 12 dimensions."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(4, 12))
     labels = rng.integers(0, 4, 700)

@@ -1,4 +1,4 @@
-"""What evaluations during a run must not do again each time."""
+"""Work that repeated evaluations of a run must do only once."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from align_keras.evaluation import held_out
 
 @pytest.fixture
 def batches(tiny_model):
-    """Two batches of four pairs, as of ``pipeline.evaluation_dataset``."""
+    """Two batches of four pairs, like those of ``pipeline.evaluation_dataset``."""
     images = np.zeros((8, 20, 20, 3), "uint8")
     inputs = tiny_model.preprocessor({"images": images, "captions": ["a red ring"] * 8})
     fields = {"positions": np.arange(8), "image_ids": np.arange(8), "valid": np.ones(8, bool)}

@@ -8,7 +8,7 @@ from align_keras.evaluation import retrieval
 
 
 def brute_force(queries, keys, query_groups, key_groups, k):
-    """Sorts the keys of each query, right ones last among equals."""
+    """Sorts the keys of each query; among equal scores, right keys come last."""
     hits = 0
     for query, group in zip(queries, query_groups, strict=True):
         order = sorted(
@@ -21,9 +21,9 @@ def brute_force(queries, keys, query_groups, key_groups, k):
 def test_recall_on_a_matrix_whose_answer_shows():
     scores = np.array(
         [
-            [9, 1, 2, 3],  # own first
-            [8, 7, 1, 2],  # own second
-            [5, 5, 5, 5],  # a tie with all: last
+            [9, 1, 2, 3],  # the own key is first
+            [8, 7, 1, 2],  # second
+            [5, 5, 5, 5],  # ties with all keys, and so counts as last
             [1, 2, 3, 0],  # last
         ],
         float,
@@ -36,7 +36,7 @@ def test_recall_on_a_matrix_whose_answer_shows():
 @pytest.mark.parametrize("chunk_size", [1, 7, 100])
 def test_recall_with_ties_and_several_captions_matches_brute_force(chunk_size):
     rng = np.random.default_rng(0)
-    # Small integers tie often, and exactly.
+    # Scores of small integers tie often and exactly.
     images, texts = (rng.integers(-2, 3, (n, 3)).astype(float) for n in (12, 30))
     image_groups = np.arange(12)
     text_groups = np.concatenate([image_groups, rng.integers(0, 12, 18)])
@@ -84,7 +84,7 @@ def test_a_query_without_a_right_key_is_refused():
 
 
 def test_equal_keys_tie_whatever_their_place_and_the_chunk():
-    # In float32 the sums of a matrix product depend on a key's column and on the chunk.
+    # In float32, the sums of a matrix product depend on the column of a key and on the chunk.
     rng = np.random.default_rng(0)
     queries, keys = (rng.normal(size=(n, 640)).astype("float32") for n in (33, 40))
     keys = np.concatenate([keys, keys[::-1], keys])
@@ -94,7 +94,7 @@ def test_equal_keys_tie_whatever_their_place_and_the_chunk():
         ranks = retrieval.best_positive_ranks(queries, keys, np.arange(33), groups, chunk_size)
         expected = ranks if expected is None else expected
         np.testing.assert_array_equal(ranks, expected)
-    # Each right key has two doubles that are wrong, and tie.
+    # Each right key has two wrong copies, which tie with it.
     assert ranks.min() >= 2
     assert set((ranks - 2) % 3) == {0}
 
@@ -157,7 +157,7 @@ def test_scores_are_not_all_held_at_once():
 
 def test_captions_that_also_belong_to_another_image_are_counted():
     captions = ["tomato", "basil", "tomato", "basil", "rocket"]
-    # "basil" is twice on image 1, and on no other image
+    # "basil" occurs twice for image 1, but for no other image
     assert retrieval.count_shared_captions(captions, [0, 1, 2, 1, 2]) == 2
     assert retrieval.count_shared_captions(captions, np.array([0, 1, 2, 3, 4])) == 4
     assert retrieval.describe_shared_captions(0, 5) == ""

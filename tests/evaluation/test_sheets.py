@@ -14,7 +14,7 @@ LONG = "a dog on a wet beach, " * 8 + "for $5 or $6"
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures that are drawn, in place of files."""
+    """Collects the drawn figures instead of writing files."""
     found = []
     monkeypatch.setattr(figures, "save", lambda figure, path: found.append(figure))
     return found
@@ -26,7 +26,7 @@ def texts_of(figure):
 
 
 def shapes_of(figure):
-    """Height over width of each picture, in inches."""
+    """The ratio of height to width of each picture."""
     (axes,) = figure.axes
     extents = [image.get_extent() for image in axes.images]
     return [abs(top - bottom) / (right - left) for left, right, bottom, top in extents]
@@ -38,7 +38,7 @@ def green_frames(figure):
 
 
 def assert_texts_are_apart(figure):
-    """No text covers another one, or leaves the sheet."""
+    """Checks that no text overlaps another one or extends beyond the sheet."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     renderer = FigureCanvasAgg(figure).get_renderer()
@@ -59,14 +59,14 @@ def test_retrieved_images_keep_their_shape_and_the_right_one_is_framed(drawn):
     scores = np.array([[0.9, 0.8], [0.7, 0.6]])
     sheets.draw_retrievals("sheet.png", [LONG, "b" * 90], images, right, scores, [0, 811], 1_000)
     np.testing.assert_allclose(shapes_of(drawn[0])[:4], [0.5, 2, 1, 1 / 9])
-    # One of a picture, and that of the legend.
+    # One green frame around a picture, and one in the legend.
     assert len(green_frames(drawn[0])) == 2
     texts = texts_of(drawn[0])
     assert "its image: rank 1 of 1,000" in texts
     assert "its image: rank 812 of 1,000" in texts
     assert {"0.90", "0.80", "0.70", "0.60"} <= set(texts)
     assert texts[-1].startswith("green frame: the caption's own image;")
-    # No caption is cut.
+    # Captions are complete.
     assert " ".join(texts).count("wet beach") == 8
     assert r"\$5 or \$6" in " ".join(texts)
     assert "".join(texts).count("b" * 29) == 3
@@ -108,6 +108,6 @@ def test_predicted_classes_have_their_whole_names(drawn):
 def test_small_pixels_keep_the_shape_of_an_image():
     encoded = io.BytesIO()
     exif = Image.Exif()
-    exif[0x0112] = 6  # on its side
+    exif[0x0112] = 6  # rotated by 90 degrees
     Image.new("RGB", (600, 300)).save(encoded, "JPEG", exif=exif)
     assert thumbnails.small_pixels(encoded.getvalue(), 100).shape == (100, 50, 3)

@@ -31,7 +31,7 @@ def test_nothing_is_overwritten_or_left_half_written(tiny_model, tmp_path, monke
 
 @pytest.fixture
 def written(monkeypatch):
-    """A writer of an empty file in place of a SavedModel; what it was asked for, each time."""
+    """Replaces the writer of SavedModels by a simple one; returns the options of each call."""
     asked = []
 
     def write(model, folder, **options):
@@ -54,7 +54,8 @@ def test_save_writes_a_folder_as_export_does_and_replaces_only_its_like(
     tiny_model.save(str(tmp_path / "photos"))
     assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == files
     assert (tmp_path / "photos" / "saved_model.pb").read_text() == "2"
-    # `export` replaces nothing, nor does a save that must not; others' folders stay in any case.
+    # `export` never replaces a folder, and a save only if asked to; other programs' folders are
+    # never replaced.
     refused = [
         lambda: tiny_model.export(tmp_path / "photos"),
         lambda: tiny_model.save(tmp_path / "photos", overwrite=False),
@@ -64,7 +65,7 @@ def test_save_writes_a_folder_as_export_does_and_replaces_only_its_like(
     for save in refused:
         with pytest.raises(InputError, match="already exists; give a new folder, or remove it"):
             save()
-    (tmp_path / "photos" / "1").mkdir()  # a version below what was saved without one
+    (tmp_path / "photos" / "1").mkdir()  # a version inside a model that was saved without version
     with pytest.raises(
         InputError, match="it holds 1 besides a SavedModel; that file would be lost; give"
     ):

@@ -1,4 +1,4 @@
-"""Damaged records and lost shards, in processes of their own: nothing crashes, all is counted.
+"""Damaged records and lost shards, in separate processes: nothing crashes, every loss is counted.
 
 More records: ``CASES=20000 pytest -m faults tests/faults/test_damaged_records.py``; ``SEED`` gives
 others.
@@ -55,7 +55,7 @@ def run_child(*arguments):
 
 
 def test_tensorflows_parser_crashes_where_the_pipeline_must_not(scene_shards):
-    """The reason for ``pairs.parse_pairs``: once it holds no more, that may go."""
+    """The reason for ``pairs.parse_pairs``; if this test fails, the function can be removed."""
     record = crashing(next(records.read_frames(scene_shards[0][0])))
     code = "import sys, tensorflow as tf; tf.io.parse_single_example(bytes.fromhex(sys.argv[1]), "
     code += "{'jpg': tf.io.FixedLenFeature([], tf.string)})"
@@ -68,7 +68,7 @@ def test_mutated_records_pass_through_everything_that_reads_shards(scene_shards,
     sound = [frame for shard in scene_shards[0] for frame in records.read_frames(shard)]
     damaged = [mutated(sound[number % len(sound)], rng) for number in range(RECORDS)]
     damaged[::97] = [crashing(sound[0])] * len(damaged[::97])
-    # A sound record after each, so that a batch is never empty.
+    # An intact record follows each damaged one, so that no batch is empty.
     mixed = [frame for n, own in enumerate(damaged) for frame in (own, sound[n % len(sound)])]
     shard = tmp_path / "mutated-00000.tfrecord"
     write_shard(str(shard), mixed)
@@ -85,7 +85,7 @@ def test_mutated_records_pass_through_everything_that_reads_shards(scene_shards,
     assert found["reasons"]["not a tf.train.Example"] == refused > RECORDS // 10
     assert found["labelled"] == 2 * RECORDS or "its class" in found["labelled"]
     assert least <= found["captioned"] <= 2 * RECORDS - refused
-    assert found["images to search"] >= len(sound)  # each of them once, and damaged ones beside
+    assert found["images to search"] >= len(sound)  # all intact ones, and some damaged ones
 
 
 def is_example(record):
@@ -102,7 +102,7 @@ def is_pair(record):
 
 @pytest.fixture
 def shards(scene_shards, tmp_path):
-    """The pattern of copies of twelve shards of ten records."""
+    """A pattern for copies of twelve shards with ten records each."""
     (tmp_path / "data").mkdir()
     for shard in scene_shards[0]:
         shutil.copy(shard, tmp_path / "data")
@@ -115,7 +115,8 @@ def shards(scene_shards, tmp_path):
     [
         ("deleted", "train-00000.tfrecord: is gone since the run opened it (and 1 more", 6),
         ("a folder", "train-00000.tfrecord: is a folder since the run opened it (and 1 more", 6),
-        # Of these the last step may have learned from other records: back to the checkpoint before.
+        # After these, the last step may have used other records, so the run resumes one checkpoint
+        # earlier.
         ("truncated", "train-00000.tfrecord: has 5,000 bytes, not ", 4),
         ("another shard", "train-00000.tfrecord: has ", 4),
     ],
@@ -134,7 +135,7 @@ def test_a_run_that_loses_shards_stops_at_a_checkpoint_and_resumes(
     status, printed = run(tmp_path / "run", shards, "nothing", 2)
     assert status == 1
     assert "train-00000.tfrecord" in last_line(printed)
-    if damage in ("truncated", "a folder"):  # the run goes on alike, whatever the damage was
+    if damage in ("truncated", "a folder"):  # resuming does not depend on the kind of damage
         return
     shutil.rmtree(tmp_path / "data")
     shutil.copytree(kept, tmp_path / "data")

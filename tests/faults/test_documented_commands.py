@@ -50,7 +50,7 @@ def test_documented_commands_run(server, material, tmp_path):
 
 
 def end_page(process, output):
-    """Waits until the page is served, and interrupts it."""
+    """Waits until the page is served, then interrupts the command."""
     until = time.monotonic() + LIMIT
     while "http://" not in output.read_text(errors="replace"):
         assert not process.poll() and time.monotonic() < until, output.read_text(errors="replace")

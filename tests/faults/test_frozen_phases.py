@@ -18,7 +18,7 @@ def weights(workdir, step):
     return {
         name: reader.get_tensor(name)
         for name in reader.get_variable_to_shape_map()
-        # Clocks, and the object graph, which is text.
+        # Clocks differ between runs, and the object graph is text.
         if not name.startswith(("seconds", "timed_pairs", "_CHECKPOINTABLE", "save_counter"))
     }
 
@@ -52,6 +52,6 @@ def test_a_run_resumes_exactly_across_a_phases_end(scene_shards, tmp_path):
     assert pretrain(settings_of(scene_shards, other, **options))["resumed_at_step"] == 2
     for name, value in steps[4].items():
         np.testing.assert_array_equal(weights(other, 4)[name], value, name)
-    # What a run froze is trained by the next one.
+    # The saved model has no frozen towers, so the next run trains them.
     backbone = load_model(str(whole)).backbone
     assert backbone.text_encoder.trainable

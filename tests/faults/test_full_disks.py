@@ -1,4 +1,4 @@
-"""Commands whose disk is full while they work: one line, nothing half-written, and they go on."""
+"""Commands whose disk becomes full: one line, no incomplete files, and they can continue."""
 
 import re
 
@@ -28,7 +28,7 @@ def partial_files(folder):
 @pytest.mark.parametrize(
     ("name", "limits", "files"),
     [
-        # A checkpoint is larger than the first limit, what the run leaves than the second.
+        # A checkpoint is larger than the first limit; the final output is larger than the second.
         ("finetune_retrieval", (60_000, 180_000), ("checkpoints/newest/", "preset")),
         ("finetune_classification", (10_000, 80_000), ("head/checkpoints/", "classifier.keras")),
     ],

@@ -54,7 +54,7 @@ def draw_moment(rng, name, seconds):
         return {"after": rng.uniform(0, seconds)}
     calls = CALLS_OF[name]
     call = calls[rng.integers(len(calls))]
-    # A checkpoint takes hundredths of a second.
+    # The delay is about the time in which a checkpoint is written.
     moment = {"call": call, "number": int(rng.integers(1, 4)), "delay": rng.uniform(0, 0.05)}
     return {"moment": moment}
 

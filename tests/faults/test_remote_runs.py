@@ -63,7 +63,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     resumed, killed = [], 0
     for run in range(RUNS):
         workdir = RemotePath(f"ram://kills/{run}")
-        # Twice: while the run goes on after the first kill, too.
+        # The run is killed twice, the second time after it has resumed.
         for share in rng.uniform(0, (1.0, 0.5)):
             kills.update(calls=0, at=int(share * number))
             try:

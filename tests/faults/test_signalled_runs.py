@@ -1,4 +1,4 @@
-"""Runs that signals end, in the time that a pre-emptible machine grants, go on where they were."""
+"""Runs end within the grace period of a pre-emptible machine and resume at the same step."""
 
 import re
 import signal
@@ -12,9 +12,9 @@ from tables import add_row
 
 pytestmark = pytest.mark.faults
 
-#: From a signal to the end of a process, which a pre-emptible machine grants.
+#: Seconds from a signal to the end of the process, which a pre-emptible machine grants.
 SECONDS_TO_END = 10
-#: Where each process of a run signals itself: the number of a call, counted anew by every process.
+#: The call at which each process of a run signals itself; every process counts from the start.
 MOMENTS = {
     "pretrain": [
         ("a step", 3, signal.SIGTERM),
@@ -32,14 +32,14 @@ MOMENTS = {
 
 
 class Run:
-    """A command on a directory, as often as it is started."""
+    """A command for one directory, which may be started repeatedly."""
 
     def __init__(self, server, name, material, workdir):
         self.server, self.name, self.material, self.workdir = server, name, material, workdir
         self.starts = 0
 
     def start(self, *moment):
-        """A process, and the file that it prints to."""
+        """Starts a process; returns it and the file to which it prints."""
         self.starts += 1
         output = self.workdir.with_name(f"{self.workdir.name}-{self.starts}.txt")
         call = dict(zip(("call", "number", "sent"), moment, strict=True)) if moment else None
@@ -112,6 +112,6 @@ def test_a_second_run_in_its_directory_is_refused(name, server, material, tmp_pa
     assert f"{run.workdir}: another run is using it; wait for " in line, line
     assert f"process {first.pid} on " in line, line
     first.kill()
-    # What a killed process leaves keeps nobody away.
+    # Files of a killed process do not block the next one.
     status, line, _ = run.end("the beginning", 1, signal.SIGTERM)
     assert (status, line.count("starts from the beginning")) == (143, 1), line

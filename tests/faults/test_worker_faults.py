@@ -1,4 +1,4 @@
-"""Two workers of which one is killed or stopped; on two hosts, of which one is cut off."""
+"""Two workers, one of which is killed or stopped; and two hosts, one of which is cut off."""
 
 import contextlib
 import os
@@ -24,25 +24,25 @@ import cable
 
 pytestmark = pytest.mark.faults
 
-#: From a signal to the end of a process, which a pre-emptible machine grants.
+#: Seconds from a signal to the end of the process, which a pre-emptible machine grants.
 SECONDS_TO_END = 10
 
 
 def start_here(server, material, workdir, **of_worker_1):
-    """Two workers on this machine."""
+    """Starts two workers on this machine."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     return Workers([server] * 2, material, workdir, addresses, **of_worker_1)
 
 
 def record(record_property, began, fault, result="bit-equal"):
-    """A row of the table of workers."""
+    """Adds a row to the table of workers."""
     seconds = round(time.monotonic() - began)
     add_row(record_property, "workers", fault=fault, result=result, seconds=seconds, seed=SEED)
 
 
 @pytest.fixture(scope="module")
 def whole(server, material, tmp_path_factory):
-    """What two workers leave that nothing happened to."""
+    """The output of two undisturbed workers."""
     workdir = tmp_path_factory.mktemp("workers") / "whole"
     workers = start_here(server, material, workdir)
     assert workers.wait() == [0, 0], workers.printed()
@@ -144,7 +144,7 @@ def test_workers_with_different_settings_are_refused(server, material, tmp_path)
 
 
 def run_ip(*words):
-    """Runs a command of iproute2; raises what it says where that fails."""
+    """Runs a command of iproute2; if it fails, raises an error with its message."""
     ended = subprocess.run(words, capture_output=True, text=True)
     if ended.returncode:
         raise OSError(f"{' '.join(words)}: {ended.stderr.strip()}")
@@ -152,7 +152,7 @@ def run_ip(*words):
 
 @contextlib.contextmanager
 def two_hosts():
-    """Names of two network namespaces, 10.77.0.1 and .2, and of the ends of their cable."""
+    """Makes two network namespaces, 10.77.0.1 and .2; yields their names and the cable's ends."""
     names = [f"align{os.getpid()}-{n}" for n in (0, 1)]
     cables = [f"al{os.getpid()}{n}" for n in "ab"]
     try:
@@ -188,7 +188,7 @@ def hosts():
 
 
 def start_apart(hosts, material, workdir):
-    """A worker on each host."""
+    """Starts a worker on each host."""
     addresses = [f"10.77.0.{number}:{23_456 + number}" for number in (1, 2)]
     return Workers(hosts[2], material, workdir, addresses)
 
@@ -196,7 +196,7 @@ def start_apart(hosts, material, workdir):
 def test_two_hosts_far_apart_train_to_the_same_weights(
     whole, server, material, tmp_path, record_property
 ):
-    """20 ms there and back, by the cable of the benchmarks: not every kernel delays packets."""
+    """The round trip takes 20 ms; the benchmarks' cable delays packets, as not all kernels can."""
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         try:

@@ -92,7 +92,7 @@ def test_recall_at_1_counts_ties_as_misses():
 def test_replicas_with_unequal_shares_give_the_loss_and_gradients_of_one_device(
     counts, form, mirrored, monkeypatch
 ):
-    """As a last batch that does not divide has them; ids are masked over replicas too."""
+    """As in a last batch that cannot be divided evenly; ids are masked across replicas too."""
     monkeypatch.setattr(distribution.replicas, "form_of_gathering", lambda _: form)
     rng = np.random.default_rng(4)
     rows = [tf.constant(unit_rows(rng, 8, 5), tf.float32) for _ in range(2)]
@@ -102,7 +102,7 @@ def test_replicas_with_unequal_shares_give_the_loss_and_gradients_of_one_device(
     def loss_of(images, texts, ids, kept):
         with tf.GradientTape() as tape:
             tape.watch([images, texts])
-            # Of a size that is not known while tracing.
+            # The size of the parts is unknown while tracing.
             parts = [tf.boolean_mask(value, kept) for value in (images, texts, ids)]
             found = global_losses(*parts[:2], 0.2, parts[2:], label_smoothing=0.1)
         return found, tape.gradient(found["loss"], [images, texts])
@@ -129,7 +129,7 @@ def test_replicas_with_unequal_shares_give_the_loss_and_gradients_of_one_device(
 def test_repeats_are_counted_over_all_replicas(mirrored):
     rng = np.random.default_rng(0)
     ids = rng.choice(rng.integers(-(2**62), 2**62, 5), 16)
-    ids[:4] = 0  # unknown: they repeat none
+    ids[:4] = 0  # unknown ids, which never count as repeated
     expected = (12 - len(set(ids[4:].tolist()))) / 16
     assert repeated_share(tf.constant(ids)).numpy() == np.float32(expected)
     assert repeated_share(tf.zeros([0], tf.int64)).numpy() == 0.0

@@ -19,7 +19,8 @@ from align_keras import (
 )
 from align_keras.models import presets
 
-# Weights of both towers and projections, the paper's 100k vocabulary (8k for the quickstart).
+# Number of weights of both towers and projections, with the paper's vocabulary of 100k word pieces
+# (8k for the quickstart).
 PARAMETERS = {
     "align_l2_large": 874_488_884,
     "align_b7_base": 224_847_888,
@@ -39,7 +40,7 @@ IMAGE_PARAMETERS = {
     "efficientnet_b7": 62_449_040,
     "efficientnet_l2": 468_299_476,
 }
-# Of 1,000 word pieces and 64 positions.
+# Number of weights with 1,000 word pieces and 64 positions.
 TEXT_PARAMETERS = {
     "bert_tiny": 533_248,
     "bert_mini": 3_432_448,
@@ -52,10 +53,10 @@ TEXT_PARAMETERS = {
 
 @contextlib.contextmanager
 def no_memory():
-    """Variables made inside have a shape and no value: L2 would take gigabytes."""
+    """Variables made inside the block have a shape but no value, since L2 would need gigabytes."""
     with keras.StatelessScope(initialize_variables=False):
         yield
-    # Keras would make up for it at the next occasion.
+    # Otherwise Keras would initialize these variables later.
     keras.utils.clear_session()
 
 
@@ -77,13 +78,13 @@ def scaled_channels(count, width):
 
 
 def features_of(name):
-    """The width of an image tower's output by the paper's formula."""
+    """The width of an image tower's output, by the paper's formula."""
     size = presets.IMAGE_ENCODERS[name]
     return scaled_channels(320, size["width_coefficient"])
 
 
 def efficientnet_parameters(width, depth):
-    """Counted by the papers' formulas (Tan and Le, 2019), up to the top convolution."""
+    """The number of weights, by the formulas of Tan and Le (2019), up to the top convolution."""
 
     def channels(count):
         return scaled_channels(count, width)
@@ -108,7 +109,7 @@ def efficientnet_parameters(width, depth):
 
 
 def bert_parameters(layers, width, vocabulary=1000, positions=64):
-    """Counted by the paper's formulas (Devlin et al., 2019), without the pooler."""
+    """The number of weights, by the formulas of Devlin et al. (2019), without the pooler."""
     embeddings = (vocabulary + positions + 2) * width + 2 * width
     attention = 4 * (width * width + width) + 2 * width
     feed_forward = 2 * 4 * width * width + 5 * width + 2 * width
@@ -121,7 +122,7 @@ def test_every_size_has_its_count():
     assert TEXT_PARAMETERS.keys() == presets.TEXT_ENCODERS.keys()
 
 
-# Building takes many seconds; the others lie on the same formula.
+# Building takes many seconds, and the other sizes follow the same formula.
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b3", "efficientnet_l2"])
 def test_image_encoder_counts(name):
     encoder = image_encoder_without_memory(name)
@@ -130,7 +131,7 @@ def test_image_encoder_counts(name):
 
 
 def test_the_nano_image_encoder_counts():
-    """Its stages have widths of their own."""
+    """Its widths do not follow EfficientNet's formula."""
     encoder = image_encoder_without_memory("efficientnet_nano")
     assert encoder.count_params() == IMAGE_PARAMETERS["efficientnet_nano"]
 
@@ -198,7 +199,7 @@ def test_no_projection_where_the_width_is_that_of_the_space(build_tiny):
 
 @pytest.mark.parametrize("size", [32, 33])
 def test_an_unpadded_stem_is_padded_at_the_bottom_and_the_right(size):
-    """As the original is at even sizes, and Hugging Face's at all."""
+    """As in the original at even sizes, and in Hugging Face's model at all sizes."""
     backbone = keras_hub.models.EfficientNetBackbone(**THREE_BLOCKS, include_stem_padding=False)
     images = np.random.default_rng(0).uniform(-1, 1, (2, size, size, 3)).astype("float32")
     cut = keras.Model(backbone.input, backbone.get_layer("top_conv").input)
@@ -261,7 +262,7 @@ def test_mixed_precision_keeps_what_must_be_exact_in_float32(policy, build_tiny,
         keras.config.set_dtype_policy("float32")
     for variable, source in zip(model.variables, reference.variables, strict=True):
         variable.assign(source.numpy())
-    # Large features, whose squares overflow float16.
+    # The features are so large that their squares overflow float16.
     for each in (model, reference):
         each.backbone.text_projection.kernel.assign(each.backbone.text_projection.kernel * 1000)
     assert model.backbone.text_projection.compute_dtype == policy.removeprefix("mixed_")
@@ -271,7 +272,7 @@ def test_mixed_precision_keeps_what_must_be_exact_in_float32(policy, build_tiny,
         np.testing.assert_allclose(np.linalg.norm(outputs[name], axis=1), 1.0, atol=1e-6)
         np.testing.assert_allclose(outputs[name], expected[name], atol=0.05)
     similarity = outputs["image_embeddings"] @ tf.transpose(outputs["text_embeddings"])
-    # 1 / 0.2 times: in half precision it would be off by 1e-3.
+    # In half precision, the division by the temperature would be off by 1e-3.
     np.testing.assert_allclose(outputs["logits"], similarity / 0.2, rtol=1e-6, atol=1e-6)
     if policy == "mixed_float16":
         return  # its gradients are scaled: tests/models/test_loss_scaling.py

@@ -20,7 +20,7 @@ def test_damage_is_reported_or_changes_no_file(seed, tiny_run, tmp_path):
         assert str(error).startswith(f"{copy} (")
         assert "\n" not in str(error)
     else:
-        names = sorted({*checksums.files_below(preset)} - {checksums.CARD})  # may be edited
+        names = sorted({*checksums.files_below(preset)} - {checksums.CARD})  # users may edit it
         assert all((copy / name).read_bytes() == (preset / name).read_bytes() for name in names), (
             done
         )

@@ -13,7 +13,7 @@ def test_eight_pairs_are_learnt_to_recall_1(build_tiny, batch):
     history = model.fit(dataset, steps_per_epoch=80, epochs=4, verbose=0, shuffle=False)
     assert history.history["i2t_recall_at_1"][-1] == 1.0
     assert history.history["t2i_recall_at_1"][-1] == 1.0
-    # And in inference, where batch norm uses its moving averages.
+    # The same holds in inference, where batch norm uses its moving averages.
     outputs = model.predict(tf.data.Dataset.from_tensors(batch), verbose=0)
     similarity = outputs["image_embeddings"] @ outputs["text_embeddings"].T
     for axis in (0, 1):
@@ -72,7 +72,7 @@ def test_every_trainable_variable_gets_a_gradient(build_tiny, batch):
     model.compile(Lamb())
     _, gradients = model.compute_gradients(batch)
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
-        # The softmax ignores what is added to all keys alike.
+        # The softmax ignores a bias that is added to all keys, so its gradient is 0.
         if not variable.path.endswith("key/bias"):
             assert np.abs(gradient).max() > 0, variable.path
 
@@ -83,7 +83,7 @@ def test_temperature_stays_above_its_floor(build_tiny, batch):
     model.log_temperature.assign(-9.0)
     model.train_step(batch)
     assert float(model.temperature) == pytest.approx(0.1)
-    # And it comes up again where the gradient asks for it.
+    # It rises again if the gradient demands it.
     model.backbone.trainable = False
     temperatures = []
     for _ in range(5):
@@ -94,7 +94,7 @@ def test_temperature_stays_above_its_floor(build_tiny, batch):
 
 
 def test_temperature_moves_by_the_learning_rate_under_lamb(build_tiny, batch):
-    # The policy: relative steps of about the learning rate, whatever the trust ratio is.
+    # The relative steps should be about the learning rate, whatever the trust ratio is.
     model = build_tiny()
     model.compile(Lamb(0.01))
     before = float(model.log_temperature.numpy())

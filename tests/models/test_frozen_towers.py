@@ -1,4 +1,4 @@
-"""Towers that are not trained: no gradient, no ops of a backward pass, no move of any weight."""
+"""Frozen towers have no gradients and no backward pass, and their weights do not change."""
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ def frozen_model(build, names, **options):
 
 
 def step_of(model, batch):
-    """A training step as a graph, not run."""
+    """The graph of a training step, which is not run."""
     inputs = {name: tf.constant(value) for name, value in batch.items()}
     return tf.function(model.train_step, autograph=False).get_concrete_function(inputs), inputs
 
@@ -49,7 +49,7 @@ def test_a_frozen_tower_stays_to_the_bit_and_has_no_slots(names, options, build_
         np.testing.assert_array_equal(variable.numpy(), value, variable.path)
     for variable, value in zip(trained, before[len(frozen) :], strict=True):
         assert np.any(variable.numpy() != value), variable.path
-    # Two moments for each weight that is trained; steps and learning rate.
+    # Two moments for each trained weight, and the step count and the learning rate.
     assert len(model.optimizer.variables) == 2 * len(trained) + 2
     if not options:
         found = {op.type for op in step.graph.get_operations()}
@@ -107,7 +107,7 @@ def test_features_in_place_of_a_frozen_towers_inputs_give_the_same_step(
             del with_features[name]
     found = []
     for inputs in (batch, with_features):
-        keras.utils.set_random_seed(2)  # the same dropout in the other tower
+        keras.utils.set_random_seed(2)  # gives the other tower the same dropout
         for layer in keras_internals.layers_of(backbone):
             if isinstance(layer, keras.layers.Dropout):
                 layer.seed_generator.state.assign([0, 1])

@@ -1,4 +1,4 @@
-"""Hubs that do not answer, or refuse: one clear line each."""
+"""If a hub does not answer or refuses, there is one clear line."""
 
 import dataclasses
 import importlib
@@ -88,7 +88,7 @@ def test_what_cuts_the_line_is_reported(name, monkeypatch):
             Place("FOLDER", member="config.json"),
         ),
         (Place("FOLDER/assets/vocabulary.txt"), Place("FOLDER", member="assets/vocabulary.txt")),
-        # A hub's file, where it was downloaded to.
+        # A file of a hub, in the cache to which it was downloaded.
         (Place("/cache/a1/vocab.txt", "line 3"), Place("FOLDER", "line 3", "vocab.txt")),
     ],
 )

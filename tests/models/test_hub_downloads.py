@@ -1,4 +1,4 @@
-"""Loading from Hugging Face's hub end to end, against a server that speaks its protocol."""
+"""Loading from Hugging Face's hub end to end, from a server that speaks its protocol."""
 
 import importlib
 import json
@@ -30,7 +30,7 @@ def preset(tmp_path_factory, preprocessor):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch, preset):
-    """A hub with one model; what is downloaded goes into a cache of this test's own."""
+    """A hub with one model; downloads go into a cache of this test."""
     shutil.copytree(preset, tmp_path / "hub" / MODEL)
     constants = huggingface_hub.constants
     with serving(tmp_path / "hub") as hub:
@@ -38,7 +38,7 @@ def hub(tmp_path, monkeypatch, preset):
         template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        # Its client waits longer and longer before it tries again.
+        # The hub's client waits longer before each retry.
         client = importlib.import_module("huggingface_hub.utils._http")
         impatient = types.SimpleNamespace(**{**vars(time), "sleep": lambda _: None})
         monkeypatch.setattr(client, "time", impatient)

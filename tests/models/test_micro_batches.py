@@ -16,11 +16,11 @@ def gradients_of(model, batch, **options):
 
 @pytest.fixture(scope="module")
 def frozen():
-    """A model with frozen batch norm, and what a whole batch gives."""
-    # A fixture of the module comes before what seeds each test.
+    """A model with frozen batch norm, and the loss and gradients of a whole batch."""
+    # Module fixtures run before the fixture that seeds each test.
     keras.utils.set_random_seed(1)
     model = build_tiny_model()
-    # Its statistics would be those of the micro-batches.
+    # Otherwise batch norm would use each micro-batch's statistics.
     freeze_batch_norm(model)
     return model, *gradients_of(model, make_batch())
 
@@ -39,7 +39,7 @@ def test_micro_batches_give_the_gradients_of_the_whole(
 
 
 def test_dropout_and_batch_norm_are_replayed(build_tiny, batch):
-    """Against one tape over all micro-batches, from the same seeds and moving averages."""
+    """Compared with one tape over all micro-batches, from the same seeds and moving averages."""
     model = build_tiny(dropout=0.5)
     model.compile(Lamb(1e-3), micro_batch_size=2)
     state = model.backbone.non_trainable_variables
@@ -62,8 +62,8 @@ def test_dropout_and_batch_norm_are_replayed(build_tiny, batch):
     for gradient, wanted in zip(found, expected, strict=True):
         wanted = tf.convert_to_tensor(wanted)
         assert np.abs(gradient - wanted).max() < 1e-4 * max(1.0, np.abs(wanted).max())
-    # The seeds went on as in the one pass; the averages moved once, to the mean of the parts',
-    # where those of the one pass moved four times.
+    # The seeds advanced as in the single pass. The moving averages moved once, by the mean over
+    # the micro-batches, but four times in the single pass.
     moved = []
     for variable, value, start in zip(state, after, before, strict=True):
         if "moving_" not in variable.path:
@@ -94,7 +94,7 @@ def test_averages_of_batch_norm_move_once_to_the_mean_of_the_parts(
 
 
 def run_halves(strategy, batch, function):
-    """Runs ``function`` on both replicas, on half of a batch each; per-replica results."""
+    """Runs ``function`` on each replica's half of a batch; returns a result per replica."""
     shares = strategy.experimental_distribute_values_from_function(
         lambda context: {
             name: tf.constant(np.split(value, 2)[context.replica_id_in_sync_group])
@@ -126,7 +126,7 @@ def test_two_replicas_with_micro_batches_and_tiles_give_the_gradients_of_one(
 def test_two_replicas_in_float16_that_keep_little_give_the_gradients_of_one(
     build_tiny, mirrored, batch
 ):
-    """All that saves memory at once; batch norm sees the same micro-batches on either."""
+    """Uses all ways to save memory at once; batch norm sees the same micro-batches in both runs."""
 
     def build(strategy):
         with strategy.scope(), precision.dtype_policy("mixed_float16"):

@@ -1,4 +1,4 @@
-"""The card that a preset has: what hubs read of it, and what becomes of an edited one."""
+"""The card of a preset: the fields that hubs read, and how an edited card is kept."""
 
 import yaml
 from huggingface_hub import ModelCard
@@ -34,7 +34,7 @@ def test_the_hub_reads_the_head_and_the_figures(tiny_model):
     assert result["dataset"]["name"] == "100 held-out pairs: a/val.tfrecord"
     metrics = {own["type"]: own["value"] for own in result["metrics"]}
     assert metrics == {"i2t_recall_at_1": 0.1877, "zero_shot_top_1": 0.5}
-    # Its own reader takes the whole.
+    # Hugging Face's own reader accepts the card.
     card = ModelCard(text)
     assert [own.metric_value for own in card.data.eval_results] == [0.1877, 0.5]
     for line in (
@@ -69,7 +69,7 @@ def test_an_edited_card_is_no_damage_and_is_kept(tiny_model, tmp_path):
     tiny_model.save_to_preset(tmp_path, card=written + "A run's.\n")
     assert card.read_text() == written + "A run's.\n"
     assert (tmp_path / "README.before.md").read_text() == written + "My own words.\n"
-    # Saved once more, what was edited is still there.
+    # After another save, the edited card is still there.
     tiny_model.save_to_preset(tmp_path)
     assert (tmp_path / "README.before.md").read_text() == written + "My own words.\n"
     card.unlink()

@@ -14,7 +14,7 @@ from align_keras.errors import InputError, MissingInputError
 
 @pytest.fixture(scope="module")
 def trained(preprocessor):
-    """A tiny model as after training: every weight changed, an optimizer with state."""
+    """A tiny model as after training: all weights have changed, and the optimizer has a state."""
     pieces = len(preprocessor.vocabulary)
     model = build_tiny_model(preprocessor=preprocessor, vocabulary_size=pieces)
     model.compile(keras.optimizers.AdamW(1e-2))
@@ -27,7 +27,7 @@ def trained(preprocessor):
 
 @pytest.fixture
 def model(trained):
-    """All of it is trainable again after a test."""
+    """The trained model; after a test, all of it is trainable again."""
     yield trained
     trained.trainable = True
 
@@ -49,7 +49,7 @@ def test_a_task_comes_back_from_its_preset(model, scene_images, tmp_path):
     assert_embeds_alike(loaded, model, scene_images)
     assert float(loaded.temperature) == float(model.temperature) != 0.2
     assert loaded.min_temperature == model.min_temperature
-    # The files are keras-hub's, and hold no optimizer.
+    # The files have keras-hub's names, and none of them has the optimizer.
     assert {path.name for path in (tmp_path / "preset").iterdir()} == {
         "README.md",
         "assets",
@@ -84,7 +84,7 @@ def test_random_weights_on_request(model, tmp_path, scene_images):
 def test_a_backbone_comes_back_from_its_preset(model, tmp_path, batch):
     model.backbone.save_to_preset(tmp_path)
     batch["token_ids"] %= len(model.preprocessor.vocabulary)
-    # By its own class and, as others of keras-hub's, by their base class.
+    # It loads by its own class and, like keras-hub's backbones, by the base class.
     for cls in (AlignBackbone, keras_hub.models.Backbone):
         loaded = cls.from_preset(str(tmp_path))
         assert isinstance(loaded, AlignBackbone)
@@ -174,7 +174,7 @@ def test_what_is_frozen_stays_frozen(freeze, form, model, tmp_path):
 
 
 class OtherEncoder(AlignDualEncoder):
-    """A subclass that nothing has saved."""
+    """A subclass of which no preset has been saved."""
 
 
 def test_a_subclass_does_not_take_another_class_for_its_own(model, tmp_path):
@@ -211,7 +211,7 @@ def test_a_keras_file_holds_the_preprocessor_too(model, scene_images, tmp_path):
 )
 def test_a_broken_preset_is_one_clear_line(spoil, error, message, model, tmp_path):
     model.save_to_preset(tmp_path / "preset")
-    (tmp_path / "preset" / "checksums.json").unlink()  # as of an earlier version
+    (tmp_path / "preset" / "checksums.json").unlink()  # as in a preset of an earlier version
     spoil(tmp_path / "preset")
     with pytest.raises(error, match=message) as raised:
         AlignDualEncoder.from_preset(tmp_path / "preset")

@@ -15,7 +15,7 @@ from align_keras.runs import pretraining
 
 @pytest.fixture
 def hub_towers(pieces, tmp_path):
-    """Folders of a keras-hub EfficientNet and BERT, as the hubs have them."""
+    """Folders of a keras-hub EfficientNet and BERT, in the layout of the hubs."""
     image = keras_hub.models.EfficientNetBackbone(**TINY_EFFICIENTNET)
     image.save_to_preset(str(tmp_path / "image"))
     keras_hub.layers.EfficientNetImageConverter(
@@ -83,7 +83,7 @@ def test_the_recipe_starts_from_keras_hub_towers(hub_towers, scene_shards, tmp_p
         batch_size=20,
     )
     model = pretraining.open_run(settings).model
-    # What it expects came with the towers, and so did the weights.
+    # Scaling and vocabulary come with the towers, as do the weights.
     assert list(model.preprocessor.pixel_scale) == [0.02, 0.03, 0.04]
     assert model.preprocessor.vocabulary == hub_towers["text"][1].vocabulary
     assert model.preprocessor.lowercase is False

@@ -20,7 +20,7 @@ def crops(preprocessor):
 
 @pytest.fixture
 def in_tensorflow(tiny_model):
-    """The model, which returns to TensorFlow afterwards."""
+    """The model, which is reset to TensorFlow after the test."""
     tiny_model.use_runtime("tensorflow")
     yield tiny_model
     tiny_model.use_runtime("tensorflow")
@@ -44,7 +44,7 @@ def test_litert_embeds_as_tensorflow_does(in_tensorflow, crops, monkeypatch):
     for name, values in wanted.items():
         assert found[name].dtype == np.float32
         np.testing.assert_allclose(found[name], values, atol=1e-5, err_msg=name)
-    # What is converted already is used again, and TensorFlow's towers are not asked.
+    # Converted towers are reused, and TensorFlow's towers are not called.
     monkeypatch.setattr(backbone.image_encoder, "call", None)
     monkeypatch.setattr(backbone.text_encoder, "call", None)
     assert in_tensorflow.encode_images(crops[:1], cropped=True).shape == (

@@ -1,4 +1,4 @@
-"""Where the towers' features are taken: top convolution, and the mean over word pieces."""
+"""Options for the towers' features: the top convolution, and the mean over word pieces."""
 
 import keras_hub
 import numpy as np
@@ -14,7 +14,7 @@ from align_keras.models.rates import factors_by_path
 
 @pytest.fixture(scope="module")
 def backbones():
-    """An EfficientNet with moving statistics as of a trained one, and a BERT."""
+    """An EfficientNet with moving statistics as after training, and a BERT."""
     images = keras_hub.models.EfficientNetBackbone(**THREE_BLOCKS, dropout=0.0)
     rng = np.random.default_rng(3)
     for weight in images.weights:

@@ -9,7 +9,7 @@ from align_keras.optimizers.schedules import SCHEDULES, make_schedule
 
 
 def lamb_reference(weight, gradients, rate, decay, adapt):
-    """Algorithm 2 of You et al., 2020, in float64; ``decay`` 0 for none."""
+    """Algorithm 2 of You et al., 2020, in float64; a ``decay`` of 0 means no decay."""
     m = v = 0.0
     for t, g in enumerate(gradients, 1):
         m = 0.9 * m + 0.1 * g
@@ -23,7 +23,7 @@ def lamb_reference(weight, gradients, rate, decay, adapt):
 
 
 def trained(optimizer, start, gradients, name="weight"):
-    """A variable after the steps that these gradients give."""
+    """The value of a variable after one step for each gradient."""
     variable = keras.Variable(start, dtype="float32", name=name)
     if callable(optimizer):
         optimizer = optimizer([variable])
@@ -78,7 +78,7 @@ def adamw_reference(weight, gradients, rate, decay):
 
 
 def adafactor_reference(weight, gradients, rate, decay):
-    """Algorithm 4 of Shazeer and Stern, 2018, for a matrix or a vector, at a relative rate."""
+    """Algorithm 4 of Shazeer and Stern, 2018, for a matrix or a vector, with relative steps."""
     rows = columns = second = 0.0
     for t, g in enumerate(gradients, 1):
         weight = weight - rate * decay * weight
@@ -113,7 +113,7 @@ def test_named_optimizers_match_their_references(name, reference, shape, exclude
         gradients,
     )
     expected = reference(start, gradients, 0.02, 0.3 if len(shape) == 2 and not excluded else 0.0)
-    # Keras takes 1 - 0.999**t in float32: four digits less.
+    # Keras computes 1 - 0.999**t in float32, which loses four digits.
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -135,12 +135,12 @@ def test_named_optimizers_match_their_references(name, reference, shape, exclude
 def test_a_wrong_optimizer_is_refused_in_one_line(name, options, setting, message):
     with pytest.raises(InputError, match=message) as raised:
         make_optimizer(name, 0.1, [keras.Variable([1.0], name="weight")], **options)
-    # The argument that is at fault.
+    # The setting of the error is the argument at fault.
     assert raised.value.setting == (setting or next(iter(options)))
 
 
 def test_lamb_differs_from_the_one_of_keras():
-    # Keras's applies the decay outside the trust ratio; if it changes, ours may go.
+    # Keras's LAMB applies the decay outside the trust ratio. If that changes, ours can be removed.
     results = []
     for optimizer in (
         Lamb(0.1, weight_decay=0.5),
@@ -163,7 +163,7 @@ def test_lamb_differs_from_the_one_of_keras():
     ],
 )
 def test_one_rule_says_what_decays_in_every_optimizer(make, monkeypatch):
-    """Turned around, all of them follow: a vector decays, a matrix does not."""
+    """If the rule is reversed, all optimizers follow: a vector decays, a matrix does not."""
     for module in ("lamb", "layerwise_sgd", "named"):
         rule = lambda variable, exclusions=(): len(variable.shape) == 1  # noqa: E731
         monkeypatch.setattr(f"align_keras.optimizers.{module}.is_kernel", rule)
@@ -182,7 +182,7 @@ def test_one_rule_says_what_decays_in_every_optimizer(make, monkeypatch):
 
 @pytest.mark.parametrize("name", ["lamb", "adamw", "sgd", "adafactor"])
 def test_of_the_models_own_weights_kernels_and_embeddings_decay(name, build_tiny):
-    """Told by the layers that own them; the biases of BERT's attention have two dimensions."""
+    """The owning layer decides, since the biases of BERT's attention have two dimensions."""
     model = build_tiny()
     attributes = ("kernel", "embeddings", "position_embeddings")
     expected = {

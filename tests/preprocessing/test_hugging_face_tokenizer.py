@@ -1,4 +1,4 @@
-"""A tokenizer.json that would cut captions in another way than here is refused by its setting."""
+"""A tokenizer.json that would split captions differently is refused with the setting's name."""
 
 import json
 
@@ -29,7 +29,7 @@ def read(folder, **config):
 def test_a_bert_tokenizer_is_read(folder, pieces):
     expected = {"vocabulary": list(pieces), "lowercase": True, "strip_accents": None}
     assert read(folder, vocab_size=len(pieces)) == expected
-    # Where padding and truncation end is the run's to say; the template is that of BERT.
+    # Padding and truncation are the run's choice, so they are ignored; the template is BERT's.
     template = {"type": "TemplateProcessing", "single": [CLS, CAPTION, SEP]}
     padding = {"strategy": {"Fixed": 128}, "direction": "Right"}
     change(folder / "tokenizer.json", post_processor=template, padding=padding)
@@ -43,12 +43,12 @@ def test_a_bert_tokenizer_is_read(folder, pieces):
 @pytest.mark.parametrize(
     ("in_file", "settings", "expected"),
     [
-        # As transformers 5.24 reads them.
+        # Expected: what transformers 5.24 reads.
         (True, {"do_lower_case": False}, False),
         (False, {"do_lower_case": True}, True),
         (True, {"do_lower_case": False, "tokenizer_class": "PreTrainedTokenizerFast"}, True),
         (False, {"tokenizer_class": "TokenizersBackend"}, False),
-        # There it would be lowered, against the file's own word.
+        # transformers would lower-case here, although the file says otherwise.
         (False, {"tokenizer_class": "BertTokenizer"}, False),
     ],
 )

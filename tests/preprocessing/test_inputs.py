@@ -25,7 +25,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def encoded(images):
-    """The same as PNG files' contents."""
+    """The same images as contents of PNG files."""
     contents = []
     for image in images:
         buffer = io.BytesIO()
@@ -43,13 +43,13 @@ def paths(encoded, tmp_path):
 
 @pytest.fixture
 def model(tiny_model, monkeypatch):
-    """A test may replace its preprocessor."""
+    """A model whose preprocessor a test may replace."""
     monkeypatch.setattr(tiny_model, "preprocessor", tiny_model.preprocessor)
     return tiny_model
 
 
 def reference_images(model, images):
-    """Embeddings by the backbone alone, from pixels made by the preprocessor one by one."""
+    """Embeddings from the backbone alone, of images that the preprocessor scales one by one."""
     pixels = model.preprocessor.scale([model.preprocessor.centre_crop(image) for image in images])
     return pixels, model.backbone.encode_images(pixels).numpy()
 
@@ -62,7 +62,7 @@ def reference(tiny_model, images):
 
 @pytest.fixture(scope="module")
 def expected_texts(tiny_model):
-    """Embeddings of the captions by the backbone alone."""
+    """Embeddings of the captions from the backbone alone."""
     tokens = tiny_model.preprocessor.tokenize(CAPTIONS)
     return tiny_model.backbone.encode_texts(tokens).numpy()
 

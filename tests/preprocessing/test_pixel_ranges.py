@@ -1,4 +1,4 @@
-"""Floats of another range than a model's inputs are refused wherever they come in."""
+"""Floats outside the range of a model's inputs are refused by every method that takes images."""
 
 import re
 
@@ -30,7 +30,7 @@ def slices(values):
 @pytest.mark.parametrize(
     "call",
     [
-        # The last batch is looked at too.
+        # The last batch is checked too.
         lambda m, p: m.encode_images(p, batch_size=2),
         lambda m, p: m.encode_images(slices(p)),
         lambda m, p: m.encode_images(slices({"images": p}).batch(2)),

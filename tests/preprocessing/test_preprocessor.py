@@ -94,7 +94,7 @@ def test_centre_crop_matches_resizing_the_whole_first(kind, photo, pieces):
     expected = tf.image.resize(whole, [80, 80])[8:72, 8:72] / 127.5 - 1.0
     image = preprocessor.scale(preprocessor.decode_centre_crop(tf.constant(data)))
     assert image.shape == (64, 64, 3)
-    # The window is cut at whole pixels of the file: up to one pixel beside.
+    # The window is cut at whole pixels of the file, so it may be off by up to one pixel.
     assert np.abs(image - expected).mean() < 0.02
     assert np.abs(image - expected).max() < 0.2
 
@@ -107,10 +107,10 @@ def test_augmentation_draws_crops_and_flips_from_its_seed(photo, pieces):
     ]
     again = preprocessor.scale(preprocessor.decode_random_crop(data, [7, 3])).numpy()
     np.testing.assert_array_equal(draws[3], again)
-    # Red rises to the right: a flip turns its slope.
+    # Red increases to the right, so a flip changes the sign of its slope.
     slopes = np.array([(d[:, -1, 0] - d[:, 0, 0]).mean() for d in draws])
     assert 8 < np.sum(slopes < 0) < 32
-    # Green rises downwards: its mean tells where the crop is.
+    # Green increases downwards, so its mean shows the position of the crop.
     assert np.std([d[:, :, 1].mean() for d in draws]) > 0.02
 
 

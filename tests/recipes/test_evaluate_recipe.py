@@ -86,7 +86,7 @@ def test_two_models_do_not_write_over_each_others_results(tmp_path, monkeypatch)
 def test_a_suite_finds_its_data_and_runs_are_compared(tiny_run, scene_photos, tmp_path, capsys):
     (tmp_path / "data" / "kinds").parent.mkdir()
     (tmp_path / "data" / "kinds").symlink_to(scene_photos)
-    # What one task has found alone is not run again.
+    # A suite does not repeat a task that has been run alone.
     alone = ["--task=retrieval:kinds", f"--data={tmp_path / 'data/kinds/pairs.jsonl'}"]
     output = f"--output={tmp_path / 'found'}"
     assert run_recipe_here("evaluate.py", f"--model={tiny_run}", *alone, output) is None

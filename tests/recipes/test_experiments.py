@@ -1,4 +1,4 @@
-"""How recipes read their flags: an experiment's settings, overridden."""
+"""How recipes read their flags, which override the settings of an experiment."""
 
 import experiments
 import numpy as np
@@ -108,7 +108,7 @@ def test_an_experiments_sizes_give_way_to_the_models():
 
 
 def test_fine_tuning_a_classifier_has_the_papers_constants():
-    """ImageNet's and the fine-grained sets'."""
+    """The constants are those for ImageNet and for the fine-grained sets."""
     from align_keras.optimizers import make_finetuning_schedule
 
     settings = experiments.read_classification(["--model=RUN", "--task=imagenet"], "")

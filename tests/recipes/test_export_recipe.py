@@ -19,7 +19,7 @@ def test_a_run_is_exported(tiny_model, tiny_run, scene_images, tmp_path, capsys)
     assert len(printed.splitlines()) < 12  # the card itself is not printed
     served = tf.saved_model.load(str(output)).signatures
     found = served["classify"](images=tf.constant(scene_images[:1]))["probabilities"].numpy()
-    # Two of ImageNet's classes have the name of another.
+    # Two of ImageNet's classes share their names with other classes.
     names = data_sets.class_names_of("imagenet")
     texts = tiny_model.encode_texts(zero_shot.fill_prompts(names, ["a {}"]))
     classes = zero_shot.class_embeddings(texts, 1000)

@@ -42,7 +42,7 @@ def test_batch_and_steps_suit_the_data_unless_they_are_given(monkeypatch, capsys
     line = "--batch-size=32 and --steps=1324, chosen for 1,000 training pairs; the paper uses 2,048"
     assert line in capsys.readouterr().err
     assert run_recipe_here("finetune_retrieval.py", *flags, "--steps=7") is None
-    # An experiment that is named is meant.
+    # If an experiment is given, its values are used.
     flags.append("--experiment=finetune_flickr30k")
     assert run_recipe_here("finetune_retrieval.py", *flags) is None
     assert "chosen" not in capsys.readouterr().err.replace("chosen for 1,000", "", 1)

@@ -1,4 +1,4 @@
-"""The help of every recipe: a screen that has what most commands need, and a page of everything."""
+"""The help of every recipe: one screen of common flags, and a page with all flags."""
 
 import ast
 import re
@@ -19,12 +19,12 @@ from align_keras.runs.pretraining_settings import PretrainSettings
 RECIPES = {path.name for path in (ROOT / "recipes").glob("*.py")} - {"experiments.py"}
 COMMANDS = [[name] for name in sorted(RECIPES)]
 COMMANDS += [["search.py", name] for name in ("index", "query", "evaluate", "serve")]
-#: A screen, and a few lines for texts that grow.
+#: The lines of a screen, and a few more for texts that grow.
 MOST_LINES = 45
 
 
 def examples_of(recipe):
-    """The commands in the docstring of a recipe: their words behind ``python recipes/``."""
+    """The commands in the docstring of a recipe, as their words after ``python recipes/``."""
     text = ast.get_docstring(ast.parse((ROOT / "recipes" / recipe).read_text()))
     lines = [line.strip() for line in lines_of(text) if line.startswith("    ")]
     assert all(line.startswith("python recipes/") for line in lines), lines
@@ -40,7 +40,7 @@ def test_the_help_is_a_screen(command, capsys, monkeypatch):
     assert usage.startswith("usage: ")
     assert len(lines) < MOST_LINES
     assert max(map(len, lines)) <= 80
-    # The client has few flags, and search.py has commands in their place.
+    # The client has few flags, and search.py has commands instead of flags.
     if command not in (["serving_client.py"], ["search.py"]):
         assert re.fullmatch(r"--help-all shows all \d+ flags? in full\.", lines[-1])
 
@@ -65,7 +65,7 @@ def test_the_long_help_says_all_of_every_flag_in_groups(
         assert f"\n\n{part}:\n" in printed
         for name, text in texts_of(type(value)).items():
             assert text in words or name == "experiment"
-    # Examples, above the first group, stay as they are.
+    # Examples, which precede the first group, are not wrapped.
     groups = printed.partition("\n\nexperiment:\n")[2]
     assert max(map(len, groups.splitlines())) <= columns
 
@@ -77,7 +77,7 @@ def test_the_short_help_has_the_flags_that_are_marked(capsys):
     assert shown[:4] == ["experiment", "train-data", "eval-data", "model"]
     assert {"batch-size", "steps", "workdir"} < set(shown)
     assert "shuffle-buffer" not in shown
-    # The defaults are those of the experiment, and a text ends after its first sentence.
+    # The help shows the experiment's defaults, and only the first sentence of each text.
     assert "(default: 3,000)" in printed
     assert "No evaluation" not in printed
 

@@ -10,7 +10,7 @@ from align_keras.preprocessing.tokenizer import write_vocabulary
 
 
 def inspect(data, directory, *flags):
-    """Runs the command for a small model; returns what it ends with."""
+    """Runs the command for a small model; returns its exit code."""
     sizes = ("--image-size=16", "--resize-size=20", "--batch-size=16", "--seconds=0.2")
     places = (f"--data={data}", f"--output={directory / 'found'}")
     return run_recipe_here("inspect_data.py", *places, *sizes, *flags)

@@ -1,4 +1,4 @@
-"""Every flag with a path is read as one: ``~`` is the home folder, addresses where they may be."""
+"""Every flag for a path is read as a path: ``~`` is expanded, and addresses are checked."""
 
 import dataclasses
 import runpy
@@ -17,7 +17,7 @@ from align_keras.runs import command
 from align_keras.runs.classification_settings import ClassificationSettings
 from align_keras.runs.pretraining_settings import PretrainSettings
 
-#: Flags of text that are no paths; a new one is put here or marked as a path.
+#: String flags that are not paths; a new string flag must be listed here or marked as a path.
 NO_PATHS = {
     "archive_column",
     "caption_column",
@@ -59,7 +59,7 @@ def classes_of_recipes():
 
 
 def fields_of(settings_class):
-    """``(class, field, type, mark or None)`` of a class and those in it."""
+    """``(class, field, type, mark or None)`` for each field, also of nested classes."""
     hints = typing.get_type_hints(settings_class, include_extras=True)
     for field in dataclasses.fields(settings_class):
         marks = getattr(hints[field.name], "__metadata__", ())
@@ -73,7 +73,7 @@ def fields_of(settings_class):
 
 @pytest.fixture
 def all_fields(monkeypatch):
-    monkeypatch.setenv("ALIGN_KERAS_IMPORT", "")  # which recipes set
+    monkeypatch.setenv("ALIGN_KERAS_IMPORT", "")  # recipes set it
     return [field for found in classes_of_recipes() for field in fields_of(found)]
 
 

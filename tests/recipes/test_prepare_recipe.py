@@ -1,4 +1,4 @@
-"""Packing with ``prepare_data.py``, and what a run reads of that; a notebook trains on it too."""
+"""Packing with ``prepare_data.py``, and reading the shards; a notebook trains on them too."""
 
 import csv
 import dataclasses
@@ -18,7 +18,7 @@ from align_keras.runs import pretraining_data, pretraining_evaluation, pretraini
 
 
 def prepare_data(*flags):
-    """Runs the command; returns what it ends with."""
+    """Runs the command; returns its exit code or its last line."""
     return run_recipe_here("prepare_data.py", *flags)
 
 

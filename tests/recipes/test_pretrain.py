@@ -1,4 +1,4 @@
-"""The command: its flags without TensorFlow, its one line."""
+"""The command: it reads flags without TensorFlow and reports an error in one line."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from align_keras import signals
 
 
 def flags_of(settings, *names):
-    """A few settings as flags."""
+    """The given settings as flags."""
     values = settings.flat()
     return [f"--{name.replace('_', '-')}={values[name]}" for name in names]
 
@@ -19,7 +19,7 @@ def flags_of(settings, *names):
 def test_bad_input_ends_without_a_stack_trace():
     result = run_recipe("pretrain.py", "--train-data=/none/x-*")
     assert result.returncode == 1
-    # Nothing of TensorFlow's stands around it either; a slow machine says what it does.
+    # TensorFlow prints no lines around it. On a slow machine, a progress line may come first.
     *start, line = result.stderr.strip().splitlines()
     assert all(own.startswith("reading settings and data: ") for own in start)
     assert line.startswith("pretrain.py: --train-data: no file matches '/none/x-*'")

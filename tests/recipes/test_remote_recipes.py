@@ -1,4 +1,4 @@
-"""The recipes on a file system of TensorFlow's, and what must be on this machine."""
+"""The recipes on a remote file system of TensorFlow, and paths that must be local."""
 
 import json
 import runpy
@@ -131,7 +131,7 @@ def test_shards_elsewhere_are_inspected(scene_shards):
     ],
 )
 def test_what_must_be_on_this_machine_says_so(name, flags, setting, tmp_path, monkeypatch):
-    """An index is mapped into memory, and grows; one machine writes shards beside themselves."""
+    """An index is memory-mapped and grows; without Beam, shards are written and renamed locally."""
     monkeypatch.chdir(tmp_path)
     found = run_recipe_here(name, *flags)
     assert found.startswith(

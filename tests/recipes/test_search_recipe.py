@@ -46,7 +46,7 @@ def test_litert_finds_what_tensorflow_finds(made, scene_photos, capsys, monkeypa
     lines = []
     for flags in ([], ["--runtime=litert"]):
         flags = [f"--index={made}", "--sheet=", "--results=3", *flags]
-        # LiteRT's own line, which commands hide, would show here.
+        # Not `run_recipe_here`: LiteRT prints a line, which commands hide.
         assert run_recipe_plainly("search.py", "query", "a red ring", *flags) is None
         lines.append(capsys.readouterr().out)
     assert lines[0] == lines[1]
@@ -85,7 +85,7 @@ def test_wrong_flags_end_in_one_line(arguments, line, made, tiny_run, scene_phot
 
 
 def test_a_page_is_called_by_its_own_names_and_those_allowed(made, capsys, monkeypatch):
-    monkeypatch.setenv("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "0")  # not of this whole process
+    monkeypatch.setenv("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "0")  # otherwise the command sets it
     line = run_recipe_here("search.py", "serve", f"--index={made}", "--allowed-host=http://a/")
     assert line.startswith("search.py: --allowed-host: 'http://a/' is not a name or address; give")
     apps = []

@@ -1,4 +1,4 @@
-"""The client against stand-ins that decode requests as TensorFlow Serving's protocols say."""
+"""The client, with stand-ins that decode requests by TensorFlow Serving's protocols."""
 
 import base64
 import concurrent.futures
@@ -21,7 +21,7 @@ ask_rest, ask_grpc = CLIENT["ask_rest"], CLIENT["ask_grpc"]
 
 
 def sizes_of(images):
-    """The signature that the stand-ins have: how long each string is, and whether it is long."""
+    """The stand-ins' signature: returns the length of each string, and whether it is long."""
     sizes = tf.strings.length(images)
     return {"sizes": sizes, "valid": sizes > 3}
 

@@ -1,6 +1,6 @@
 """Common mistakes: a message says what was found and what to do, before TensorFlow loads.
 
-TensorFlow is what takes longer than a second: what does not load it answers at once.
+Loading TensorFlow takes seconds, so a command that does not load it answers at once.
 """
 
 import json
@@ -11,7 +11,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-#: Commands, each with what its message holds. DIR is the folder of ``files``, PORT a busy port.
+#: Commands, each with parts of its message. DIR is the folder of ``files``, PORT a busy port.
 MISTAKES = """
 pretrain.py --batch-sise=3 | unknown flag --batch-sise; did you mean --batch-size?
 pretrain.py --stpes=5 --modle=x | unknown flag --stpes, --modle; did you mean --steps, --model?
@@ -103,7 +103,7 @@ TABLE = [
 
 RECIPES = {file.name for file in (ROOT / "recipes").glob("*.py")} - {"experiments.py"}
 
-#: Runs all commands in one process; its answers are lines of JSON.
+#: Program that runs all commands in one process; it prints each answer as a line of JSON.
 CODE = """
 import contextlib, io, json, runpy, socket, sys
 taken = socket.create_server(("127.0.0.1", 0))
@@ -143,8 +143,8 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answers(files):
-    """What each command ended with, and the modules that were loaded by then."""
-    # The help first, which loads nothing either.
+    """For each command, its exit code, its output, and the modules loaded by then."""
+    # The help comes first, because it must not load TensorFlow either.
     commands = [[name, "--help"] for name in RECIPES]
     lines = (one.replace("=R ", "=DIR/run ").replace("DIR", str(files)) for one, *_ in TABLE)
     commands += list(map(shlex.split, lines))
@@ -169,7 +169,7 @@ def test_a_mistake_is_named_with_what_to_do(command, phrases, answers, files):
     assert code, "a mistake has an exit code"
     message = (code if isinstance(code, str) else written).replace(str(files), "DIR")
     assert all(phrase in message for phrase in phrases), message
-    # argparse, of the one recipe that needs nothing of this package, prints its usage before.
+    # One recipe does not use this package; its argparse prints the usage before the message.
     last = message.strip().splitlines()[-1]
     assert last.startswith(f"{command.split()[0]}: ")
     assert len(message.strip().splitlines()) == 1 or "usage: serving_client.py" in message

@@ -20,7 +20,7 @@ def test_a_sound_run_has_none():
         for n, loss in enumerate((10.5, 8.0, 5.0, 2.0, 0.5))
     ]
     assert not lines_of(*falling)
-    # Neither has one that begins at the loss of guessing, or that does not train by pairs.
+    # A run at the loss of guessing has no warnings at first, nor has a run without pairs.
     assert not lines_of(*[{"loss": GUESSING}] * 5)
     assert not lines_of({"accuracy": 0.5})
 

@@ -1,4 +1,4 @@
-"""Which arguments are mistakes; the messages of all recipes are in test_thirty_mistakes.py."""
+"""Mistakes in arguments; test_thirty_mistakes.py has the messages of all recipes."""
 
 import dataclasses
 from typing import Annotated, Literal

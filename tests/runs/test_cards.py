@@ -1,4 +1,4 @@
-"""What runs tell the cards of their models."""
+"""The facts about runs on the cards of their models."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Checkpoints torn, changed and deleted: which step a run resumes at, and what it keeps."""
+"""Incomplete, changed and deleted checkpoints: the step at which a run resumes, and files kept."""
 
 import shutil
 import threading
@@ -28,7 +28,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def whole(model, tmp_path_factory):
-    """Checkpoints of steps 1, 2 and 3, the best of step 2; each holds its step as its weights."""
+    """Checkpoints of steps 1, 2 and 3, the best of step 2; the weights equal the step."""
     folder = tmp_path_factory.mktemp("whole") / "checkpoints"
     checkpoints = RunCheckpoints(folder, model)
     for step in (1, 2, 3):
@@ -56,7 +56,7 @@ def cut(path):
 
 
 def take(newest, source, target):
-    """The files of one checkpoint in place of another's."""
+    """Replaces the files of one checkpoint by another's."""
     for path in newest.glob(f"{source}.*"):
         shutil.copy(path, newest / path.name.replace(source, target))
 
@@ -72,7 +72,7 @@ def of_an_earlier_version(newest, damage=lambda newest: None):
     damage(newest)
 
 
-#: What happens to ``newest/`` and the step at which the run then resumes.
+#: Damage to ``newest/``, and the step at which the run then resumes.
 CASES = {
     "nothing": (lambda newest: None, 3),
     "data cut": (lambda newest: cut(newest / f"ckpt-3.{DATA}"), 2),
@@ -97,7 +97,7 @@ CASES = {
     "an older one by its name": (lambda newest: take(newest, "ckpt-1", "ckpt-3"), 2),
     "state deleted": (lambda newest: (newest / "checkpoint").unlink(), 3),
     "state damaged": (lambda newest: (newest / "checkpoint").write_text("\0damaged"), 3),
-    # The best one, which is of step 2.
+    # The run resumes at the best checkpoint, which is of step 2.
     "two damaged": (lambda newest: [cut(newest / f"ckpt-{step}.index") for step in (2, 3)], 2),
     "all deleted": (shutil.rmtree, 2),
     "earlier version": (of_an_earlier_version, 3),
@@ -137,7 +137,7 @@ def test_a_run_resumes_at_the_newest_sound_checkpoint(case, model, copy, capsys)
 
 
 def test_a_run_that_resumes_at_its_best_has_it_among_the_newest(model, copy):
-    """As after a kill between the two."""
+    """As after a kill between the two saves."""
     for step in (2, 3):
         for path in (copy / "newest").glob(f"ckpt-{step}.*"):
             path.unlink()
@@ -170,7 +170,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(model, cop
 
 
 def test_a_checkpoint_of_another_step_by_a_wrong_name_is_refused(model, copy):
-    """Of an earlier version, where no list says what belongs together."""
+    """Earlier versions wrote no checksums, which would have shown the mistake."""
     of_an_earlier_version(copy / "newest")
     take(copy / "newest", "ckpt-1", "ckpt-3")
     with pytest.raises(InputError, match="it is a checkpoint of step 1, renamed") as raised:
@@ -179,7 +179,7 @@ def test_a_checkpoint_of_another_step_by_a_wrong_name_is_refused(model, copy):
 
 
 def restore_as_workers(folders, monkeypatch):
-    """What each of several workers returns or raises, who wait for each other.
+    """The results or errors of several workers, which wait for each other.
 
     Each has its own model: TensorFlow cannot restore one model in two threads at a time.
     """
@@ -215,7 +215,7 @@ def keep(folder, *steps):
             path.unlink()
 
 
-#: The steps of which each worker has a checkpoint, and what they resume at; None if at none.
+#: The steps of each worker's checkpoints, and the step at which all resume; None for an error.
 WORKERS = [
     (((1, 2, 3), (1, 2, 3)), 3),
     (((1, 2, 3), (1, 2)), 2),
@@ -223,7 +223,7 @@ WORKERS = [
     (((), ()), 0),
     (((3,), (1, 2)), None),
     (((1, 2, 3), ()), None),
-    (((3,), ()), 0),  # killed while the first ones were written
+    (((3,), ()), 0),  # killed while the first checkpoints were written
 ]
 
 

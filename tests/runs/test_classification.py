@@ -28,7 +28,7 @@ COLOURS = ("white", "black", "blue")
 
 
 def save_start(run, pieces, **options):
-    """An untrained preset in a run's directory, batch norm not synchronised."""
+    """Saves an untrained preset, without synchronised batch norm, in a run's directory."""
     preprocessor = AlignPreprocessor(pieces, TINY_IMAGE_SIZE, 20, TINY_SEQUENCE)
     model = build_tiny_model(preprocessor=preprocessor, vocabulary_size=len(pieces), **options)
     model.save_to_preset(run / "preset")
@@ -37,14 +37,14 @@ def save_start(run, pieces, **options):
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory, pieces):
-    # A fixture of the module comes before what seeds each test.
+    # Module fixtures run before the fixture that seeds each test.
     keras.utils.set_random_seed(1)
     return save_start(tmp_path_factory.mktemp("start"), pieces)
 
 
 @pytest.fixture(scope="module")
 def coloured(tmp_path_factory):
-    """Scenes of three colours: folders of classes in ``train`` and ``test``, and a table."""
+    """Scenes of three colours, as folders of classes in ``train`` and ``test``, and as a table."""
     folder = tmp_path_factory.mktemp("coloured")
     patterns = scenes.write_scenes(folder / "scenes", num_train=220, num_eval=160, seed=3)
     data, rows = folder / "data", []
@@ -115,7 +115,7 @@ def test_fine_tuning_learns_and_leaves_what_the_readme_names(finished):
 
 
 def test_the_saved_classifier_scores_as_the_report_says(finished, coloured):
-    """Loaded anew, with the photographs of the folder."""
+    """The classifier is loaded and scores the photographs of the folder."""
     workdir, metrics, _ = finished
     classifier = keras.models.load_model(workdir / "classifier.keras")
     sizes = classifier.preprocessor.image_size, classifier.preprocessor.resize_size
@@ -147,7 +147,7 @@ def train_both(settings):
 
 
 def test_a_killed_run_resumes_to_the_same_weights(pieces, coloured, tmp_path, monkeypatch, capsys):
-    """Of a table, with drop-connect, in less memory; killed between the second's checkpoints."""
+    """With a table, drop-connect and rematerialization; killed in the second phase."""
     start = save_start(tmp_path / "start", pieces, dropout=0.5)
     table = coloured / "labels.jsonl"
     options = {"precision": "mixed_bfloat16", "rematerialize": True}
@@ -175,8 +175,8 @@ def test_a_killed_run_resumes_to_the_same_weights(pieces, coloured, tmp_path, mo
 
 
 def test_two_replicas_take_the_same_steps(start, coloured, tmp_path, mirrored, monkeypatch):
-    """Two halves give the gradients and the batch-norm statistics of the whole batch."""
-    # Keras would draw a batch and trace the model once more, to build what is compiled.
+    """Two half batches give the gradients and batch-norm statistics of the whole batch."""
+    # Keras would draw a batch and trace the model once more to build losses and metrics.
     monkeypatch.setattr(keras.Model, "_symbolic_build", lambda *_, **__: pytest.fail("built twice"))
     phases = {"head": Phase(0.1, steps=1), "full": Phase(0.1, steps=2)}
     one = train_both(settings_of(start, coloured, tmp_path / "one", split="test", **phases))
@@ -209,7 +209,7 @@ def test_training_images_that_do_not_decode_are_left_out_and_counted(
         damaged.write_bytes(damaged.read_bytes()[:100])
 
     def take_one(model, batches, log, *_):
-        """The batches alone: training would trace a step first."""
+        """Only draws a batch, since training would first trace a step."""
         next(iter(batches))
         log.skipped.check(1, True, False)
 

@@ -1,4 +1,4 @@
-"""A fault in labelled images is one line that names the setting and the place."""
+"""A fault in labelled images is reported in one line with the setting and the place."""
 
 import json
 
@@ -16,7 +16,7 @@ from align_keras.runs.classification_data import open_data
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two classes in ``train`` and ``test``, and tables with a fault each."""
+    """Two classes in ``train`` and ``test``, and tables that each have one fault."""
     folder = tmp_path_factory.mktemp("labelled")
     for split in ("train", "test"):
         for name in "ab":
@@ -87,7 +87,7 @@ def test_images_of_no_class_are_reported_before_anything_is_trained(tmp_path):
 
 
 def test_damaged_records_are_images_that_are_skipped(scene_shards, tmp_path):
-    """Also those of a shard that is gone by now: every epoch is as long as the first."""
+    """This includes records of a deleted shard, so all epochs have the same length."""
     for name, shard in zip(("train", "test"), scene_shards[0], strict=False):
         frames = list(records.read_frames(shard))
         frames[3:5] = [b"\xff" * 9, crashing(frames[4])]

@@ -1,4 +1,4 @@
-"""Completion in Bash, as it is typed: behind ``python``, with values after a space or ``=``."""
+"""Completion in Bash after ``python``, with values after a space or ``=``."""
 
 import os
 import re
@@ -23,7 +23,7 @@ python pretrain.py --workdir photo => photos
 python pretrain.py --steps 5 =>
 python other.py --st =>
 """.strip().splitlines()
-#: As Bash splits a command line into words: at spaces and at ``=``.
+#: Splits a command line into words as Bash does: at spaces and at ``=``.
 TRY = """
 try() {
   COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
@@ -44,7 +44,7 @@ def test_bash_completes_flags_and_choices_behind_python(capsys, tmp_path):
         typed = line.partition(" =>")[0].split(" ")
         lines.append("try " + " ".join(f"'{word}'" for word in typed))
     code = "\n".join([*scripts, TRY, *lines])
-    # The script takes the python3 of PATH; a shim of pyenv's would take four times as long.
+    # The script runs the python3 of PATH; pyenv's shim would take four times as long.
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     ended = subprocess.run(
         ["bash"],

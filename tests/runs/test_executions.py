@@ -1,4 +1,4 @@
-"""How many steps an execution has, and which are profiled."""
+"""The number of steps per execution, and the profiled steps."""
 
 import keras
 import numpy as np
@@ -15,14 +15,14 @@ def test_on_a_cpu_every_step_is_an_execution_unless_more_are_asked_for():
     strategy = tf.distribute.get_strategy()
     assert Executions().steps([100, 5_000], 0, 60, strategy) == 1
     assert Executions(20).steps([100, 5_000], 0, 60, strategy) == 20
-    # A run that was stopped between two multiples.
+    # The run was stopped between two multiples of 100.
     assert Executions(20).steps([100, 5_000], 30, 5_000, strategy) == 10
 
 
 def test_elsewhere_it_is_the_most_that_no_line_or_checkpoint_falls_into(monkeypatch):
     monkeypatch.setattr(distribution, "is_on_cpu", lambda _: False)
     assert Executions().steps([100, 5_000, 10_000], 0, 1_200_000, None) == 25
-    # From step 45 on it must end at 100 again.
+    # After step 45, an execution must again end at step 100.
     assert Executions().steps([100, 5_000], 45, 1_200_000, None) == 5
     assert Executions().steps([1], 0, 100, None) == 1
     assert Executions().steps([64], 0, 640, None) == 32
@@ -65,7 +65,7 @@ def test_a_profile_has_the_steps_that_were_asked_for(tmp_path):
 
 
 def test_replicas_take_several_steps_in_one_execution(mirrored):
-    """In Keras's own loop TensorFlow asks for a placeholder that nobody feeds."""
+    """In Keras's own loop, TensorFlow fails on a placeholder that is never fed."""
     trained = []
     for steps in (1, 3):
         with mirrored.scope():

@@ -1,4 +1,4 @@
-"""A run whose frozen tower is computed once, before training."""
+"""Runs that compute the features of frozen towers once, before training."""
 
 import shutil
 
@@ -40,7 +40,7 @@ def test_the_features_are_the_towers_own(finished, scene_shards):
     np.testing.assert_array_equal(np.unique(rows), np.arange(len(arrays["image_features"])))
     found = arrays["image_features"][rows]
     np.testing.assert_allclose(found[:, 0], images, rtol=1e-4, atol=1e-5)
-    assert np.abs(found[:, 1] - images).max() > 1e-3  # a random crop
+    assert np.abs(found[:, 1] - images).max() > 1e-3  # view 2 is a random crop
     np.testing.assert_allclose(arrays["text_features"], texts, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(arrays["image_ids"], batch["image_ids"])
 
@@ -63,7 +63,7 @@ def test_a_run_resumes_with_the_features_and_computes_damaged_ones_again(
     for one, other in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, other)
 
-    # Those of another data set are not taken.
+    # Features of another data set are not used.
     assert feature_cache._read(workdir / "features", 119, 2) is None
     assert "120 records and 2 views, not 119 and 2" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""What is known of a flag: read from the class of settings alone."""
+"""Facts about flags, all read from the class of settings."""
 
 import dataclasses
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""Runs side by side, read from their files alone."""
+"""The comparison of runs, which reads only their files."""
 
 import json
 
@@ -35,7 +35,7 @@ def runs(tmp_path):
         held_out(60, 0.2) | {"zero_shot_top_1": 0.5},
     )
     write_run(tmp_path / "group" / "b", quick.replace(batch_size=64, workdir="/elsewhere"))
-    # Of a version that had fewer settings.
+    # The run is of a version that had fewer settings.
     before = json.loads((tmp_path / "a" / "settings.json").read_text())
     del before["experiment"], before["license"]
     (tmp_path / "c").mkdir()

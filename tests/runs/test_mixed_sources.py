@@ -1,4 +1,4 @@
-"""The sources of a run, from the text of its setting."""
+"""The sources of a run's training data, read from the setting ``train_data``."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The model of a run: which GELU its text tower gets, and what a resumed run does about it."""
+"""The model of a run: the GELU of its text tower, also in a resumed run."""
 
 import json
 
@@ -69,7 +69,7 @@ def test_a_run_resumes_with_the_gelu_that_it_began_with(tmp_path):
     exact = PretrainSettings().replace(text_encoder="bert", text_gelu="exact")
     exact.check_resumable(json.loads(exact.as_json()), tmp_path)
     before = json.loads(exact.as_json())
-    # A run from before there was a choice.
+    # The run is from a version without this setting.
     del before["text_gelu"]
     exact.replace(text_gelu="tanh").check_resumable(before, tmp_path)
     with pytest.raises(InputError, match="^text_gelu: .* began with 'tanh', not 'exact'"):

@@ -1,4 +1,4 @@
-"""A pretraining run, from shards to a report: what it leaves, resumes and survives."""
+"""A pretraining run, from shards to a report: its files, resuming, and faults."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("tiny_preset")
 
 
 def settings_of(*arguments, **options):
-    """Of a run that can be made longer."""
+    """Settings of a run that can be made longer, since its learning rate is constant."""
     return short_settings(*arguments, **{"schedule": "constant", **options})
 
 
@@ -47,7 +47,7 @@ def finished(tiny_preset, scene_shards, tmp_path_factory):
     tracked = [(step, kept.get("train/loss")) for step, kept in wandb.logged]
     assert tracked == [(line["step"], line.get("loss")) for line in read_log(workdir)]
     assert (wandb.given["config"]["batch_size"], wandb.ended) == (40, [0])
-    # After the last step, and not once more for the report.
+    # The run is evaluated after the last step, and not again for the report.
     assert evaluated.call_count == 1
     return workdir, metrics
 
@@ -109,13 +109,13 @@ def newest_weights(workdir):
     return {
         name: reader.get_tensor(name)
         for name in reader.get_variable_to_shape_map()
-        # Clocks, and the object graph, which is text.
+        # Clocks differ between runs, and the object graph is text.
         if not name.startswith(("seconds", "timed_pairs", "_CHECKPOINTABLE", "save_counter"))
     }
 
 
 def copy_as_of_step_2(finished, workdir):
-    """The run as it was when its second checkpoint had been saved and it was killed at step 3."""
+    """Copies the run as if it had been killed at step 3, after the checkpoint of step 2."""
     shutil.copytree(finished, workdir)
     newest = workdir / "checkpoints" / "newest"
     for path in (*newest.glob("ckpt-4.*"), workdir / "metrics.json"):
@@ -129,7 +129,7 @@ def copy_as_of_step_2(finished, workdir):
 def test_a_run_with_torn_files_resumes_to_the_same_weights_and_may_be_made_longer(
     finished, scene_shards, tmp_path, capsys
 ):
-    """At the newest sound checkpoint, as a killed run does; it began with half of the steps."""
+    """It resumes at the newest intact checkpoint, and it began with half the steps."""
     workdir = tmp_path / "run"
     shutil.copytree(finished[0], workdir)
     before = json.loads((workdir / "settings.json").read_text())
@@ -150,7 +150,7 @@ def test_a_run_with_torn_files_resumes_to_the_same_weights_and_may_be_made_longe
 
 
 def put(folder, address):
-    """Copies a local folder to a file system of TensorFlow's."""
+    """Copies a local folder to a remote file system of TensorFlow."""
     for path in folder.rglob("*"):
         target = RemotePath(f"{address}/{path.relative_to(folder)}")
         if path.is_file():
@@ -161,7 +161,7 @@ def put(folder, address):
 def test_a_run_on_a_file_system_of_tensorflows_resumes_to_the_same_weights(
     finished, scene_shards, tmp_path, capsys
 ):
-    """With its shards there, and with half of a checkpoint that was being written."""
+    """Its shards are remote too, and a checkpoint there is incomplete."""
     copy_as_of_step_2(finished[0], tmp_path / "before")
     settings = json.loads((tmp_path / "before" / "settings.json").read_text())
     settings["train_data"] = "ram://bucket/shards/train-*"
@@ -183,7 +183,7 @@ def test_a_run_on_a_file_system_of_tensorflows_resumes_to_the_same_weights(
         np.testing.assert_array_equal(remote[name], value, err_msg=name)
     for line, other in zip(read_log(finished[0]), read_log(after), strict=True):
         assert line.get("loss") == other.get("loss")
-    # Everything else is there too, and nothing more: no lock, no partial file.
+    # The other files are the same, with no lock and no partial file.
     left = [
         {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
         for run in (finished[0], tmp_path / "after")
@@ -237,7 +237,7 @@ def test_a_run_that_diverges_stops_and_resumes_tamed(finished, scene_shards, tmp
 
     workdir = tmp_path / "run"
     copy_as_of_step_2(finished[0], workdir)
-    # With what a resumed run may change to tame it.
+    # A resumed run may change these settings to stay stable.
     settings = settings_of(scene_shards, workdir, learning_rate=1e-4, global_clipnorm=1.0)
     monkeypatch.setattr(TrainingLog, "on_train_batch_begin", poison)
     with pytest.raises(DivergedError) as raised:
@@ -249,7 +249,7 @@ def test_a_run_that_diverges_stops_and_resumes_tamed(finished, scene_shards, tmp
         "the run diverged: loss is nan at step 3; lower --learning-rate or set --global-clipnorm, "
         "and give the command again: it resumes at the last checkpoint"
     )
-    # The poisoned weights are nowhere, so the same command goes on.
+    # The poisoned weights were not saved, so the same command can continue.
     assert "NaN" not in (workdir / "log.jsonl").read_text()
     names = {path.stem for path in (workdir / "checkpoints").glob("*/*.index")}
     assert names == {"ckpt-2"}
@@ -259,7 +259,7 @@ def test_data_without_a_readable_image_end_in_one_line(scene_shards, tmp_path, m
     with ShardWriter(str(tmp_path / "bad"), 100) as writer:
         for index in range(40):
             writer.write(records.make_record(b"no image", "a caption of words", str(index)))
-    # Training would trace the step first.
+    # Only draws a batch, since training would first trace a step.
     monkeypatch.setattr(pretraining, "train", lambda model, dataset, *_: next(iter(dataset)))
     with pytest.raises(InputError) as raised:
         pretrain(settings_of((writer.shards, scene_shards[1]), tmp_path / "run"))
@@ -270,7 +270,7 @@ def test_data_without_a_readable_image_end_in_one_line(scene_shards, tmp_path, m
 
 
 def test_a_run_trains_in_bfloat16_with_what_settings_choose(scene_shards, tmp_path):
-    """Float16, micro-batches and rematerialization are run where retrieval is fine-tuned."""
+    """test_retrieval_finetuning.py tests float16, micro-batches and rematerialization."""
     settings = settings_of(
         scene_shards,
         tmp_path / "run",
@@ -284,13 +284,13 @@ def test_a_run_trains_in_bfloat16_with_what_settings_choose(scene_shards, tmp_pa
         schedule="linear",
     )
     metrics = pretrain(settings)
-    # Nothing is held out here.
+    # The run has no held-out pairs.
     assert metrics["num_pairs"] == 0
     assert metrics["i2t_recall_at_1"] is None
     lines = [line for line in read_log(tmp_path / "run") if line["kind"] == "train"]
-    # Two softmaxes over 40 pairs, before anything is learnt.
+    # The loss of an untrained model: two softmaxes over 40 pairs.
     assert all(5.0 < line["loss"] < 12.0 for line in lines)
     assert keras.config.dtype_policy().name == "float32"
     assert [line["step"] for line in lines] == [1, 2, 3]
-    # Steps were taken, not all skipped.
+    # The rate falls only if steps are applied, so not all were skipped.
     assert lines[-1]["learning_rate"] < lines[0]["learning_rate"]

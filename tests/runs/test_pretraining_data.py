@@ -1,4 +1,4 @@
-"""What is wrong with the data of a run is one line, before anything is written or trained."""
+"""Faults in a run's data are reported in one line, before anything is written or trained."""
 
 from types import SimpleNamespace
 
@@ -45,7 +45,7 @@ def test_bad_settings_are_one_clear_line(options, setting, message, scene_shards
         open_run(settings)
     assert raised.value.setting == setting
     assert "\n" not in str(raised.value)
-    # The mended command is not refused as another run's.
+    # The corrected command is not refused as belonging to another run.
     assert not (tmp_path / "run" / "settings.json").exists()
 
 
@@ -77,7 +77,7 @@ def test_a_worker_with_less_than_a_batch_names_the_batch_size(scene_shards, prep
 def test_a_batch_that_does_not_divide_among_replicas_is_refused(
     scene_shards, tmp_path, mirrored, monkeypatch
 ):
-    """Two replicas run where retrieval is fine-tuned."""
+    """test_retrieval_finetuning.py tests a run on two replicas."""
     monkeypatch.setattr(distribution, "make_strategy", lambda *_: mirrored)
     with pytest.raises(InputError, match="39 cannot be divided among 2 replicas") as raised:
         pretrain(settings_of(scene_shards, tmp_path / "other", batch_size=39))

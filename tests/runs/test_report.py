@@ -14,7 +14,7 @@ def test_the_table_shows_chance_beside_and_leaves_out_what_is_unknown():
     assert table[1] == "1,280 held-out pairs"
     assert table[3].split() == ["text", "to", "image", "R@5", "25.0%", "0.4%"]
     assert table[-1] == "1,234 s in all; training not timed"
-    # What processes before took is not known.
+    # The time of earlier processes is unknown.
     table = report.format_table({**metrics, "resumed_at_step": 1000}, {"t2i_recall_at_5": 0.004})
     assert table.endswith("1,234 s since resuming at step 1,000; training not timed")
     table = report.format_table({**metrics, "shared_captions": 12}, {"t2i_recall_at_5": 0.004})

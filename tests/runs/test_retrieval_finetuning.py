@@ -1,4 +1,4 @@
-"""Fine-tuning for retrieval: pretraining that goes on from a trained model."""
+"""Fine-tuning for retrieval, which is pretraining that starts from a trained model."""
 
 import contextlib
 import io
@@ -30,9 +30,9 @@ def start(tiny_run):
 
 @pytest.fixture(scope="module")
 def captioned(tmp_path_factory):
-    """Squares of 8 colours on grounds of 8, two captions each: 256 to train on, 64 held out.
+    """Squares in 8 colours on 8 background colours, with two captions each.
 
-    A table of each part, and its shards.
+    A table and shards of 256 images for training, and of 64 held-out images.
     """
     folder = tmp_path_factory.mktemp("captioned")
     rng = np.random.default_rng(0)
@@ -77,7 +77,7 @@ def settings_of(start, captioned, workdir, **options):
 
 @pytest.fixture(scope="module")
 def tuned(start, captioned, tmp_path_factory):
-    """A finished run, at a learning rate for so small a model."""
+    """A finished run, with a learning rate that suits so small a model."""
     workdir = tmp_path_factory.mktemp("runs") / "tuned"
     settings = settings_of(
         start,
@@ -92,13 +92,13 @@ def tuned(start, captioned, tmp_path_factory):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         metrics = pretrain(settings)
-    # The start's figures stand in the closing table.
+    # The closing table has the figures of the starting model.
     assert "model    chance     start" in printed.getvalue()
     return workdir, metrics, settings
 
 
 def recalls(preset, captioned):
-    """Recalls of a preset on the held-out images and captions themselves."""
+    """Recalls of a preset on the held-out images and captions, without shards."""
     model = AlignDualEncoder.from_preset(str(preset))
     rows = [json.loads(line) for line in (captioned / "test.jsonl").read_text().splitlines()]
     images = model.encode_images([captioned / row["image"] for row in rows])
@@ -111,7 +111,7 @@ def test_fine_tuning_beats_its_start_on_held_out_pairs(tuned, start, captioned):
     workdir, metrics, _ = tuned
     before = recalls(start / "preset", captioned)
     after = recalls(workdir / "preset", captioned)
-    # By the report and by the images themselves.
+    # The report agrees with recalls that are computed from the images.
     assert {name: metrics["start"][name] for name in RECALLS} == pytest.approx(
         {name: before[name] for name in RECALLS}
     )
@@ -125,17 +125,17 @@ def test_the_starts_figures_stand_beside_and_in_the_log(tuned, capsys):
     workdir, metrics, settings = tuned
     (first,) = [line for line in read_log(workdir) if line["step"] == 0]
     assert first["i2t_recall_at_5"] == metrics["start"]["i2t_recall_at_5"]
-    # A run that resumes finds them, without the starting model.
+    # A resumed run reads these figures, without the starting model.
     resumed = PretrainingRun(settings, workdir, None, None, None, None)
     assert evaluate_start(resumed, 250) == metrics["start"]
     assert metrics["start"]
-    # Other held-out data have other figures of the start, which is not there any more.
+    # For other held-out data there are no figures, since the starting model is not evaluated again.
     assert "start" not in pretrain(settings.replace(prompts=("{}",)))
     assert "no figures of the starting model on these held-out data" in capsys.readouterr().out
 
 
 def test_captions_of_an_image_are_no_negatives_of_each_other(start, captioned):
-    """The loss of a batch against a sum written out in NumPy."""
+    """Compares the loss of a batch with an explicit sum in NumPy."""
     model = AlignDualEncoder.from_preset(str(start / "preset"))
     model.compile(Lamb(1e-3), label_smoothing=0.0)
     counts = pipeline.shard_counts(records.find_shards(f"{captioned}/train-*.tfrecord"))
@@ -143,7 +143,7 @@ def test_captions_of_an_image_are_no_negatives_of_each_other(start, captioned):
     ids = batch["image_ids"].numpy()
     assert (ids != 0).all()
     shared = ids[:, None] == ids
-    assert shared.sum() > 200  # some images are twice in the batch
+    assert shared.sum() > 200  # some images occur twice in the batch
     images = model.backbone.encode_images(model.preprocessor.scale(batch["pixels"]))
     texts = model.backbone.encode_texts(batch)
     logits = (images.numpy().astype("float64") @ texts.numpy().T) / float(model.temperature)
@@ -157,13 +157,13 @@ def test_captions_of_an_image_are_no_negatives_of_each_other(start, captioned):
 
 
 def test_a_model_brings_all_but_what_is_given(start, captioned, tmp_path):
-    """Opened with larger images: vocabulary, temperature and weights are the model's."""
+    """Only the image size is given; vocabulary, temperature and weights are the model's."""
     settings = settings_of(
         start, captioned, tmp_path / "run", image_size=24, synchronized_batch_norm=False
     )
     run = open_run(settings)
     before, after = AlignDualEncoder.from_preset(str(start / "preset")), run.model
-    sizes = {"image_size": 24, "resize_size": 30}  # 16 and 20 were the start's
+    sizes = {"image_size": 24, "resize_size": 30}  # the model has 16 and 20
     config = before.preprocessor.get_config()
     assert after.preprocessor.get_config() == {**config, **sizes}
     assert run.settings.data.resize_size == 30
@@ -177,7 +177,7 @@ def test_a_model_brings_all_but_what_is_given(start, captioned, tmp_path):
 def test_two_replicas_fine_tune_in_float16_keeping_little_and_resume(
     start, captioned, tmp_path, mirrored, monkeypatch
 ):
-    """All that saves memory at once, and a moving average of the weights."""
+    """Uses all ways to save memory at once, and a moving average of the weights."""
     monkeypatch.setattr(distribution, "make_strategy", lambda *_: mirrored)
     options = {"precision": "mixed_float16", "micro_batch_size": 10, "rematerialize": True}
     options |= {"loss_tile_rows": 8, "ema_momentum": 0.5}
@@ -188,9 +188,9 @@ def test_two_replicas_fine_tune_in_float16_keeping_little_and_resume(
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert all(np.isfinite(line["loss"]) for line in lines)
     assert "loss_scale" in lines[0]
-    # Steps were taken, not all skipped.
+    # The rate falls only if steps are applied, so not all were skipped.
     assert lines[-1]["learning_rate"] < lines[0]["learning_rate"]
-    # It resumes where it ended, and the preset has its averaged weights, which were evaluated.
+    # It resumes at its last step, and the preset has the averaged weights, which were evaluated.
     run = open_run(settings)
     assert restore(run) == 4
     backbone = run.model.backbone
@@ -224,7 +224,7 @@ def test_bad_settings_are_one_clear_line(options, setting, message, start, capti
 
 
 def test_the_strategy_is_made_before_a_model_is_read(captioned, tmp_path):
-    """TensorFlow takes several workers only before its first operation."""
+    """TensorFlow can set up several workers only before its first operation."""
     settings = settings_of("none", captioned, tmp_path / "run", strategy="nothing")
     with pytest.raises(InputError) as raised:
         pretrain(settings)

@@ -1,4 +1,4 @@
-"""Runs that show one caption of each image per epoch, also of several sources."""
+"""Runs that use one caption of each image per epoch, also with several sources."""
 
 import shutil
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("tiny_preset")
 
 @pytest.fixture(scope="module")
 def sources(scene_shards, tmp_path_factory):
-    """Two sources of images with three captions: 24 and 16 images, 72 and 48 records."""
+    """Two sources, of 24 and 16 images with three captions each: 72 and 48 records."""
     folder = tmp_path_factory.mktemp("captioned")
     frames = [frame for shard in scene_shards[0] for frame in records.read_frames(shard)]
     pairs = [records.parse_pair(frame) for frame in frames[:40]]
@@ -51,7 +51,7 @@ def test_pairs_and_epochs_of_each_source_are_counted(finished, sources):
     lines = [line for line in read_log(workdir) if line["kind"] == "train"]
     assert [line["source_1_pairs"] for line in lines] == [8, 16, 24, 32]
     assert [line["source_2_pairs"] for line in lines] == [4, 8, 12, 16]
-    assert lines[2]["source_1_epochs"] == 1.0  # of 24 images
+    assert lines[2]["source_1_epochs"] == 1.0  # an epoch has 24 images
     assert lines[3]["source_2_epochs"] == 1.0
     first, second = (part.rpartition("=")[0] for part in sources.split(","))
     assert metrics["sources"] == [
@@ -83,7 +83,7 @@ def test_a_run_of_sampled_captions_resumes_to_the_same_weights(
 
 
 def batches_of(settings, data, strategy, first_step, count, cached=None):
-    """Batches as the replicas of a strategy get them, one behind the other."""
+    """Batches as the replicas of a strategy get them, concatenated."""
     dataset = iter(training_data(settings, data, strategy, first_step, cached))
     found = []
     for batch in (next(dataset) for _ in range(count)):
@@ -102,7 +102,7 @@ def test_replicas_share_the_batches_of_one_device(sources, scene_shards, mirrore
         for batch, other in zip(alone[first : first + 2], shared, strict=True):
             for name in ("image_ids", "caption_ids", "pixels"):
                 np.testing.assert_array_equal(batch[name], other[name], name)
-    # An epoch of the first source is three batches, of the second four.
+    # An epoch of the first source takes three batches, an epoch of the second takes four.
     ids = np.concatenate([batch["image_ids"] for batch in alone])
     assert len(set(ids[:48])) == 40
     captions = np.concatenate([batch["caption_ids"] for batch in alone])

@@ -1,4 +1,4 @@
-"""The settings of both kinds of runs: bounds, what excludes what, and files of runs before."""
+"""The settings of both kinds of runs: bounds, exclusions, and files of earlier versions."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from align_keras.errors import InputError
 from align_keras.runs.classification_settings import ClassificationSettings, Phase
 from align_keras.runs.pretraining_settings import PretrainSettings
 
-#: ``settings.json`` as runs wrote it when settings were one class.
+#: ``settings.json`` as written by versions whose settings were one class.
 BEFORE = Path(__file__).parent / "settings_before"
 
 
@@ -30,7 +30,7 @@ def test_pretraining_runs_of_before_resume(tmp_path):
     settings = experiments.PRETRAINING["quickstart"].replace(
         steps=6, warmup_steps=1, log_every=2, checkpoint_every=3, workdir="elsewhere"
     )
-    # The GELU, as a run finds it: there was no choice.
+    # The GELU that a run fills in; earlier versions had only this one.
     settings = settings.replace(text_gelu="tanh")
     settings.check_resumable(before, tmp_path)
     new = {"text_gelu", "max_skipped_share", "steps_per_execution", "profile", "space_to_batch"}

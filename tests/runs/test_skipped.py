@@ -1,4 +1,4 @@
-"""What a run does about training data that it loses."""
+"""How a run counts and reports lost training data."""
 
 import collections
 import itertools
@@ -13,7 +13,7 @@ from align_keras.runs.skipped import LostDataError, SkippedInRun, check_finished
 
 
 def in_run(workdir, skipped=None, step=0, limit=0.01, **options):
-    """A run of batches of 10 pairs, 1,000 an epoch."""
+    """A run with batches of 10 pairs and epochs of 1,000 pairs."""
     taken = (skipped or SkippedRecords()).take
     return SkippedInRun(workdir, taken, limit, 1_000, 10, step, **options)
 
@@ -24,7 +24,7 @@ def test_a_run_stops_once_an_epoch_has_lost_more_than_its_share(tmp_path):
     skipped.add(0, [b"a"] * 6 + [b""] * 4)
     skipped.add(1, [b"a"] * 2 + [b"b"] * 2)
     run.check(1, True, False)
-    assert run.count == 6  # the second batch is prepared, and no step has taken it
+    assert run.count == 6  # the second batch is prepared, but no step has used it
     run.check(2, True, False)
     assert run.count == 10
     skipped.add(2, [b"c"])
@@ -47,7 +47,7 @@ def test_what_was_reported_once_does_not_stop_the_run_again(tmp_path):
     resumed = in_run(tmp_path, step=1)
     resumed.check(2, True, False)
     assert resumed.count == 11
-    # In the end the whole run is judged.
+    # At the last step, the limit applies to the whole run.
     with pytest.raises(LostDataError, match=r"11 of 1,000 pairs were skipped \(1.10%\)"):
         resumed.check(100, True, True)
     resumed.keep(100)
@@ -64,7 +64,7 @@ def test_an_epoch_does_not_answer_for_the_one_before(tmp_path):
         skipped.add(batch, [b"a"] * 5)
         run.check(batch + 1, True, False)
     assert run.count == 20
-    # Of the run's 1,100 pairs, though, it is more.
+    # It is a larger fraction of the run's 1,100 pairs.
     with pytest.raises(LostDataError, match=r"20 of 1,100 pairs were skipped \(1.82%\)"):
         run.check(110, True, True)
 
@@ -83,7 +83,7 @@ def test_the_count_survives_resuming_at_any_checkpoint(tmp_path):
     again.add(3, [b"a"] * 2)
     resumed.check(4, True, False)
     resumed.keep(4)
-    # Steps beyond are those of another history.
+    # Counts of later steps are removed, since they belong to an abandoned history.
     assert json.loads((tmp_path / "skipped.json").read_text()).keys() == {"1", "2", "3", "4"}
     assert skipped_before(tmp_path, 4) == resumed.count == 5
 
@@ -126,7 +126,7 @@ def test_a_changed_file_stops_the_run_and_is_named(tmp_path):
 
 
 def test_several_workers_judge_together(tmp_path, monkeypatch):
-    """The other worker's part stands in for the exchange."""
+    """Simulates the exchange with another worker."""
     from align_keras import distribution
 
     strategy = collections.namedtuple("Strategy", "num_replicas_in_sync")(4)
@@ -135,7 +135,7 @@ def test_several_workers_judge_together(tmp_path, monkeypatch):
     monkeypatch.setattr(distribution, "gather_from_workers", lambda _, own: [own, next(others)])
     skipped = SkippedRecords()
     run = in_run(tmp_path, skipped, strategy=strategy)
-    skipped.add(3, [b"a"] * 3)  # of this worker's two replicas in the second step
+    skipped.add(3, [b"a"] * 3)  # in the second step, on this worker's two replicas
     run.check(1, True, False)
     assert run.count == 8
     with pytest.raises(LostDataError, match="11 of 1,000 pairs"):

@@ -1,4 +1,4 @@
-"""The figures of the model that a run started from, as ``start.json`` keeps them."""
+"""``start.json``, which keeps the figures of a run's starting model."""
 
 import json
 

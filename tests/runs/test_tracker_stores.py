@@ -1,6 +1,6 @@
-"""Stores of MLflow and Weights & Biases on this machine, where they are installed.
+"""Local stores of MLflow and Weights & Biases, if these are installed.
 
-``make test-data`` has both.
+``make test-data`` installs both.
 """
 
 import json
@@ -25,7 +25,7 @@ def workdir(tmp_path, monkeypatch):
 
 
 def track_and_resume(name, workdir):
-    """Two processes' steps, of which the second one repeats a step."""
+    """Tracks the steps of two processes; the second process repeats a step."""
     for steps in ((1, 2), (2, 3)):
         with trackers.tracking(name, workdir, SETTINGS) as track:
             for step in steps:

@@ -1,4 +1,4 @@
-"""Trackers get every line and the settings; what fails with them ends no run."""
+"""Trackers get the settings and every line of the log; their failures never end a run."""
 
 import importlib.util
 import json

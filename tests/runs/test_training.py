@@ -21,7 +21,7 @@ from align_keras.runs.workdir import how_to_resume
 
 
 class Run:
-    """Six steps of one layer."""
+    """A run of six steps, with a model of one layer."""
 
     def __init__(self, workdir):
         model = keras.Sequential([keras.layers.Dense(1)])
@@ -57,9 +57,9 @@ def test_a_signal_ends_training_after_the_step_under_way_with_a_checkpoint(tmp_p
     run, done = Run(tmp_path), []
     with pytest.raises(signals.Interrupted):
         run.train((2, tell), (2, lambda: done.append(run.log.step)))
-    assert done == [2]  # what else was due at the step
+    assert done == [2]  # the other action of the step was also called
     assert run.outcome() == "the same command with <workdir>=a resumes at step 2"
-    # With the metrics since the last line, which a resumed run would not have.
+    # The line has the metrics since the previous one, which a resumed run would lack.
     assert [line["step"] for line in read_log(tmp_path)] == [2]
     resumed = Run(tmp_path)
     assert resumed.log.step == 2
@@ -124,7 +124,7 @@ def test_before_the_first_step_there_is_nothing_to_keep(tmp_path, monkeypatch):
 def test_a_worker_ends_after_the_step_in_which_another_was_signalled(tmp_path):
     with contextlib.ExitStack() as deferred:
         stop = training.StopOnSignal(Run(tmp_path).log, 2, deferred)
-        # Read two executions later: by then the device is done with it.
+        # Results are read two executions later, when the device has finished them.
         for batch, number in enumerate((0.0, 0.5, 0.5)):
             stop.on_train_batch_end(batch, {STOP_REQUESTED: [number]})
         with pytest.raises(signals.Interrupted, match="another worker was asked to stop") as raised:

@@ -12,10 +12,10 @@ SETTINGS = PRETRAINING["finetune_flickr30k"]
 @pytest.mark.parametrize(
     ("pairs", "batch_size", "steps"),
     [
-        # The paper's, for Flickr30K and, to a hundredth, for COCO.
+        # The paper's values for Flickr30K, and within about 1 % for COCO.
         (145_000, 2_048, 3_000),
         (566_747, 2_048, 5_931),
-        # As many epochs as of Flickr30K, in smaller batches.
+        # As many epochs as for Flickr30K, in smaller batches.
         (10_000, 512, 828),
         (1_000, 32, 1_324),
         (120, 16, 318),
@@ -44,7 +44,7 @@ def test_the_choice_is_said_and_a_run_keeps_it(scene_shards, tmp_path):
         "pairs per step and 3,000 steps for Flickr30K's 145,000"
     )
     (tmp_path / "settings.json").write_text(chosen.as_json())
-    # Although there are fewer pairs now, which the run will refuse.
+    # The values are kept although there are fewer pairs now, which the run will refuse.
     fewer = settings.replace(train_data=scene_shards[0][0])
     again, line = tuning_length.with_length(fewer, {"log_every"})
     assert (again.run.batch_size, again.run.steps, line) == (16, 318, "")

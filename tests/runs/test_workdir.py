@@ -39,7 +39,7 @@ def test_a_run_goes_on_with_the_same_shards_alone(tmp_path):
 
 
 def test_a_run_goes_on_only_where_shards_are_read_in_the_same_blocks(tmp_path):
-    """Statistics beside a shard elsewhere say where it ends, not where its blocks begin."""
+    """Statistics of another program state the number of records, but not the blocks."""
     path = tmp_path / "train_shards.json"
     for starts in ([0, 5_000], [0]):
         counts = ShardCounts(())
@@ -55,7 +55,7 @@ def test_a_run_goes_on_only_where_shards_are_read_in_the_same_blocks(tmp_path):
 def test_a_shard_with_other_records_of_the_same_number_is_named(tmp_path):
     path, counts = tmp_path / "train_shards.json", ShardCounts(())
     counts |= {"d/a.tfrecord": 10, "d/b.tfrecord": 20}
-    # A run of an earlier version knows no digests.
+    # The run is from a version that recorded no digests.
     path.write_text('{"order": 2, "shards": [["a.tfrecord", 10, 1], ["b.tfrecord", 20, 1]]}')
     for digest in ("", "0a"):
         counts.digests["d/b.tfrecord"] = digest
@@ -69,7 +69,7 @@ def test_a_shard_with_other_records_of_the_same_number_is_named(tmp_path):
 
 @pytest.mark.parametrize("before", ['[["a.tfrecord", 10]]', '{"order": 1, "shards": []}'])
 def test_a_run_that_began_in_another_order_is_refused(before, tmp_path):
-    """What a run of an earlier version has is the list alone."""
+    """In a run of an earlier version, the file contains only the list of shards."""
     path = tmp_path / "train_shards.json"
     path.write_text(before)
     with pytest.raises(InputError, match="reads records in another order; continue with") as raised:
@@ -106,7 +106,7 @@ def test_a_directory_is_opened_by_the_run_that_is_in_it_alone(tmp_path):
 def test_a_directory_with_what_a_run_writes_is_a_runs_or_refused(tmp_path):
     settings = PretrainSettings()
     (tmp_path / "preset").mkdir()
-    open_workdir(settings, str(tmp_path), written=("preset",))  # empty: nothing to lose
+    open_workdir(settings, str(tmp_path), written=("preset",))  # an empty folder is accepted
     (tmp_path / "preset" / "config.json").touch()
     with pytest.raises(InputError, match="has no settings.json of a run; restore it") as raised:
         open_workdir(settings, str(tmp_path), written=("log.jsonl", "preset"))
@@ -155,9 +155,9 @@ def test_one_process_at_a_time_uses_a_directory(tmp_path):
         ) as raised:
             open_workdir(settings, str(workdir), written=())
         assert (raised.value.setting, raised.value.place.file) == ("workdir", str(workdir))
-        # Each worker has its own.
+        # Each worker has its own subfolder.
         open_workdir(settings, str(workdir), "worker-1", written=(), held=held)
-    # Nothing was begun in it.
+    # The directory is removed, since it is new and empty.
     assert not workdir.exists()
 
 
@@ -229,7 +229,8 @@ def test_a_damaged_vocabulary_of_a_run_is_named(content, is_listed, tmp_path):
         path.unlink()
     else:
         path.write_text(content, errors="surrogatepass")
-    # Of an earlier version, a list of other pieces is known by the settings' own alone.
+    # Without checksums, as in runs of earlier versions, other word pieces are noticed only by
+    # comparison with those of the settings.
     reads = [lambda: keep_vocabulary(PIECES, tmp_path)]
     if is_listed or content != CHANGED:
         reads.append(lambda: open_vocabulary(DataSettings(), tmp_path, []))

@@ -13,7 +13,7 @@ from align_keras.runs.worker_folder import check_same_settings
 
 @pytest.fixture
 def check(monkeypatch):
-    """Checks as two workers at a time; what each ends with. Threads stand in for them."""
+    """Checks the settings of two workers, simulated by threads; returns the result of each."""
     barrier, numbers = threading.Barrier(2, timeout=10), [0, 0]
 
     def gather(worker, number):
@@ -52,7 +52,7 @@ def test_workers_may_have_their_data_in_other_places(check):
 
 
 def test_names_are_no_places(check):
-    """As of towers and of a hub: another one is another model."""
+    """Names of towers and of models on a hub must agree, since they select the model."""
     for name, values in {
         "image_encoder": ("efficientnet_b0_ra_imagenet", "efficientnet_b1_ft_imagenet"),
         "model": ("hf://kakaobrain/align-base", "hf://somebody/else"),

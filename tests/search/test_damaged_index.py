@@ -1,4 +1,4 @@
-"""Damage to an index is reported, or changes no answer."""
+"""Damage to an index is either reported or does not change the answers."""
 
 import shutil
 
@@ -41,7 +41,7 @@ def expected(folder):
 def test_damage_is_reported_or_changes_no_answer(
     seed, read_up_to, folder, expected, tmp_path, monkeypatch
 ):
-    # 0: as of a large index, of which only the sizes are compared when it is opened.
+    # With 0, as for a large index, opening compares only the sizes of the files.
     monkeypatch.setattr(image_index, "READ_UP_TO", read_up_to)
     copy, done = damaged_copy(folder, tmp_path / "copy", seed)
     try:

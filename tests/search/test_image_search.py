@@ -17,7 +17,7 @@ from align_keras.search.queries import Query, read_image
 
 @pytest.fixture(scope="module")
 def search(tiny_model, scene_photos, tmp_path_factory):
-    """Fifteen scenes."""
+    """A search over fifteen scenes."""
     output = tmp_path_factory.mktemp("search") / "index"
     return ImageSearch(tiny_model, build(tiny_model, scene_photos / "test", output)[1])
 
@@ -117,7 +117,7 @@ def test_matches_are_drawn(search, held_out_images, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
     draw_matches(path, "a red ring", [bare, *found], image=query)
     (axes,) = drawn[0].axes
-    # The query's image, and those of which the index has one; whole captions.
+    # The sheet has the query's image and all images that the index has, and complete captions.
     assert len(axes.images) == 9
     texts = [text.get_text() for text in axes.texts]
     assert texts[0] == "a red ring"

@@ -129,7 +129,7 @@ def test_large_indexes_have_lists(tiny_model, photos, tmp_path):
     places, scores = index.search(queries, 30, probes=1)
     assert places.min() == -1
     assert np.isneginf(scores[places == -1]).all()
-    # Divided anew, not embedded anew.
+    # The lists are built again, but no image is embedded again.
     source = examples.open_images(photos)
     before = (tmp_path / "index" / "embeddings.bin").stat().st_ino
     for lists, exact_below in ((3, 30), (0, 31)):

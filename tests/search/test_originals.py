@@ -9,7 +9,7 @@ from align_keras.search.originals import Originals
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder with an image, and files that a foreign index could name."""
+    """A folder with an image, and other files that a foreign index could name."""
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
     (folder / "more" / "one.jpg").write_bytes(b"an image")
@@ -54,7 +54,7 @@ def test_a_result_is_shown_at_full_size_without_its_metadata(page_search, photos
     exif = Image.Exif()
     exif[0x010E] = "where I live"
     Image.new("RGB", (5_000, 50)).save(photos / name, exif=exif)
-    assert page_search.original(7) == b""  # nobody said where the images are
+    assert page_search.original(7) == b""  # without --originals
     monkeypatch.setattr(page_search, "originals", Originals(photos))
     shown = page_search.original(7)
     picture = Image.open(io.BytesIO(shown))

@@ -142,7 +142,7 @@ def test_hostile_requests_are_one_line_and_the_server_goes_on(page_address, held
         check_fault(ask(page_address, "/search", body=body), "not a JSON object|not what it should")
     for body in (b"[" * 500_000, b'{"text": [' + b"{}," * 500_000 + b"{}]}"):
         check_fault(ask(page_address, "/search", body=body), "the request holds too many values")
-    # What a form of another site could send.
+    # A form of another site could send this.
     answer = ask(page_address, "/search", {"text": "a"}, kind="text/plain")
     check_fault(answer, "application/json", 415)
     assert ask(page_address, "/search", {"text": "a red ring"})[0] == 200
@@ -174,7 +174,7 @@ def test_bombs_take_no_memory(page_address, bomb):
         ask(page_address, "/search", {"image": text_of(bomb)}), "the image: has too many pixels"
     )
     too_large = b'{"image": "' + b"A" * (40 << 20) + b'"}'
-    # It may hang up before all of that is sent.
+    # The server may close the connection before everything is sent.
     with contextlib.suppress(urllib.error.URLError, ConnectionError):
         check_fault(ask(page_address, "/search", body=too_large), "the request is too large", 413)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
@@ -208,7 +208,7 @@ def test_a_port_that_is_taken_is_one_line(page_address):
     free = re.fullmatch(r"give another <port>, such as (\d+), which is free", caught.value.remedy)
     listening.listen("127.0.0.1", int(free[1])).close()
     with pytest.raises(InputError, match="cannot listen on 192.0.2.1:0: ") as caught:
-        listening.listen("192.0.2.1", 0)  # of no machine
+        listening.listen("192.0.2.1", 0)  # no machine has this address
     assert caught.value.remedy == "give another <host> or <port>"
     with pytest.raises(InputError, match="must be from 0 to 65,535, not 99999") as caught:
         listening.listen("127.0.0.1", 99_999)

@@ -30,7 +30,7 @@ def browser():
     if executable is None:
         pytest.skip("no chromium, chromium-browser or google-chrome on PATH, nor in $CHROMIUM")
     with sync_api.sync_playwright() as playwright:
-        # Its sandbox wants rights that root does not have in a container.
+        # Chromium's sandbox needs rights that root does not have in a container.
         launched = playwright.chromium.launch(
             executable_path=executable, args=["--no-sandbox", "--disable-gpu"]
         )
@@ -46,7 +46,7 @@ def photos_of_page(page_search):
 
 @pytest.fixture
 def tab(browser, page_address):
-    """A page of a browser of its own; that it loads from elsewhere or fails is a failure."""
+    """A page in a new browser context; the test fails on requests to other hosts and on errors."""
     context = browser.new_context()
     tab = context.new_page()
     tab.set_default_timeout(10_000)
@@ -72,7 +72,7 @@ def image_file(data, name="own.jpg"):
 
 
 def shown(tab):
-    """What the cards show, once the answer is there."""
+    """The texts of the cards, after the answer has arrived."""
     tab.wait_for_selector("#search-status:has-text('images in')")
     return tab.locator("#matches .name").all_text_contents()
 
@@ -86,7 +86,7 @@ def test_a_sentence_is_searched_in_a_browser(tab, page_search):
     expected = page_search.find(Query("a red ring"), 30)
     assert shown(tab) == [match.name for match in expected]
     assert tab.locator("#matches .score").first.inner_text() == f"{expected[0].score:.3f}"
-    # All thumbnails are pictures, and a name that looks like HTML is text.
+    # All thumbnails are loaded, and a name that looks like HTML is shown as text.
     first = tab.locator("#matches img").first
     first.wait_for()
     tab.wait_for_function("document.querySelector('#matches img').naturalWidth > 0")
@@ -110,7 +110,7 @@ def test_an_image_is_searched_and_changed_by_words(tab, page_search, held_out_im
     assert shown(tab) == expected
     tab.click("#search-drop button:has-text('Remove')")
     assert tab.locator("#weight").is_hidden()
-    # A found image is the next query.
+    # A found image becomes the next query.
     tab.fill("#text", "")
     tab.fill("#without", "")
     name = tab.locator("#matches .name").nth(4).inner_text()
@@ -151,7 +151,7 @@ def test_errors_are_one_line_in_the_page(tab, held_out_images, bomb):
     assert tab.locator("#matches li").count() == 0
     tab.set_input_files("#search-drop input", image_file(bomb, "bomb.png"))
     tab.wait_for_selector("#search-status.fault:has-text('too many pixels')")
-    # Made in the browser: sending so many bytes into it takes seconds.
+    # The file is made in the browser, since sending so many bytes to it takes seconds.
     drop_file(tab, "new Uint8Array(21 << 20)", "large.jpg")
     tab.wait_for_selector("#search-status.fault:has-text('the image has more than 20 MiB')")
     tab.click("#search-drop button:has-text('Remove')")
@@ -214,7 +214,7 @@ def test_a_phone_shows_results_before_options_and_the_image_beside_them(tab, hel
 
     places = [top(name) for name in ("#text", "#asked", "#search-status", "#matches", "#options")]
     assert places == sorted(places)
-    # Nothing is wider than the screen, and the options are a tap away.
+    # The page is not wider than the screen, and one tap leads to the options.
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
     tab.click(".to-options")
     assert 0 <= top("#options") < 844

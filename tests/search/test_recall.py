@@ -39,7 +39,7 @@ def test_recall_through_an_index_is_that_of_evaluation(tiny_model, scene_photos,
         assert found.metrics.keys() == {f"t2i_recall_at_{k}" for k in (1, 5, 10)}
         assert found.chance["t2i_recall_at_5"] == 5 / 15
         assert found.title == f"15 images, 45 captions, {way}"
-    # In one list of four not all that is right is found.
+    # With one of four lists open, some right images are missed.
     narrow = measure_recall(search, captions, probes=1).metrics
     assert narrow["t2i_recall_at_10"] < expected["t2i_recall_at_10"]
     others = read_captions(examples.open_examples(str(table), "train"))

@@ -34,7 +34,7 @@ def test_a_run_that_was_cut_off_goes_on(after, tiny_model, photos, tmp_path, mon
 
     with pytest.raises(KilledError):
         indexing.build_index(tiny_model, source, tmp_path / "cut", batch_size=8, committed=stop)
-    # As a run that is killed while it writes.
+    # As after a kill during writing.
     for name in ("embeddings.bin", "labels.bin", "thumbnails.ends", "unreadable.jsonl"):
         with (tmp_path / "cut" / name).open("ab") as file:
             file.write(b"half")
@@ -46,19 +46,19 @@ def test_a_run_that_was_cut_off_goes_on(after, tiny_model, photos, tmp_path, mon
     assert caught.value.setting == "images"
     os.utime(photos / "00.jpg", ns=(times.st_atime_ns, times.st_mtime_ns))
     _, embedded = indexing.build_index(tiny_model, source, tmp_path / "cut", batch_size=8)
-    # Of 34 images four are unreadable, so some of the first batches' were done.
+    # Four of the 34 images are unreadable, so the first batches embedded fewer than 8 each.
     assert 30 - 8 * after <= embedded < 30
     names = sorted(path.name for path in (tmp_path / "whole").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "cut").iterdir())
     for name in names:
         one, other = ((tmp_path / way / name).read_bytes() for way in ("whole", "cut"))
         if name == "embeddings.bin":
-            # Other batches, other sums.
+            # Different batches give slightly different sums.
             one, other = (np.frombuffer(data, "<f4") for data in (one, other))
             np.testing.assert_allclose(one, other, atol=1e-5)
         else:
             assert one == other, name
-    # The finished index is left as it is.
+    # A finished index is not changed.
     assert indexing.build_index(tiny_model, source, tmp_path / "cut")[1] == 0
 
 

@@ -1,4 +1,4 @@
-"""What an absent, blank or contradictory field means, once for every source."""
+"""The meaning of absent, blank and contradictory fields, which is the same for every source."""
 
 import json
 
@@ -41,7 +41,7 @@ def test_numbers_and_texts_are_the_same():
     assert as_id(0) == as_id("0") == "0"
     assert as_id(1.5) == ""
     assert as_label(3) == as_label("3") == as_label(b"3") == 3
-    # pandas writes whole numbers as fractions where one of a column is absent.
+    # pandas writes the whole numbers of a column as floats if one of them is missing.
     assert as_text(5.0) == as_id(5.0) == "5"
     assert as_label(3.0) == as_label("3.0") == 3
     assert as_label(2.5) is as_label(float("inf")) is None

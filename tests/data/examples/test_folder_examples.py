@@ -40,7 +40,7 @@ def test_links_are_followed_once(tmp_path):
     (folder / "a" / "loop").symlink_to(folder)
     (folder / "b" / "itself").symlink_to("itself")
     assert names_of(open_images(folder)) == ["a/x.jpg", "b/y.jpg"]
-    # Two classes may link to the same images.
+    # The folders of two classes may be links to the same images.
     (folder / "c").symlink_to(folder / "b")
     assert names_of(open_examples(folder, select=()))[-2:] == ["b/y.jpg", "c/y.jpg"]
 

@@ -1,4 +1,4 @@
-"""Karpathy's files: what is another file, and what is wrong in one."""
+"""Karpathy's files: other kinds of JSON are recognised, and faults are reported."""
 
 import json
 

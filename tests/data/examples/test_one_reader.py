@@ -1,4 +1,4 @@
-"""The same images with captions and classes, read alike from every kind of source."""
+"""The same images, captions and classes are read from every kind of source."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ def jpeg(red):
     return buffer.getvalue()
 
 
-#: Image, caption, class. The second image is there twice; labels are not in the alphabet's order.
+#: Image, caption, class. The second image occurs twice; labels are not in alphabetical order.
 PAIRS = [
     ("a/0.jpg", jpeg(0), "zero, “quoted”", "zebra", 0),
     ("a/1.jpg", jpeg(90), "one", "ant", 1),
@@ -121,7 +121,7 @@ def test_every_kind_gives_the_same_examples(write, tmp_path):
     assert len({example.key for example in examples}) == len(PAIRS)
     assert all(example.place.file and example.place.row for example in examples)
     assert not any(example.fault for example in examples)
-    # In the order of the labels.
+    # Class names come in the order of the labels.
     assert found.class_names == ("zebra", "ant")
     assert sorted(example.key for example in found.shuffled(1)) == sorted(
         example.key for example in found
@@ -209,6 +209,6 @@ def test_image_ids_of_any_type_and_empty_ones(tmp_path):
     trained = [image_id_of(frame).decode() for frame in frames]
     found = [example.image_id for example in open_examples(f"{tmp_path}/s-*.tfrecord")]
     assert [own for own, id_ in zip(found, trained, strict=True) if id_] == ["7", "7", "0", "x"]
-    # Without an id each is an image of its own.
+    # Each record without an id counts as a separate image.
     own = [own for own, id_ in zip(found, trained, strict=True) if not id_]
     assert len({*own, "7", "0", "x"}) == 5

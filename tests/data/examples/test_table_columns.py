@@ -1,4 +1,4 @@
-"""Columns that are not there are named with those that are, before a row is used."""
+"""If a column is missing, the error also names the existing columns, before a row is used."""
 
 import json
 
@@ -64,8 +64,8 @@ def test_every_way_into_a_table_looks_for_its_columns(tmp_path):
         with pytest.raises(InputError, match="no column image, only filepath, title"):
             read(str(tmp_path / "t.csv"))
     for name, check in (("images", "captions"), ("none.csv.d", "class")):
-        check_data(str(tmp_path / name), (), check)  # no table by its name
-    # Many names, of many letters and of none that can be written.
+        check_data(str(tmp_path / name), (), check)  # not a table, by its name
+    # The table has many long names, and one name that cannot be encoded.
     names = [f"{'long' * 20}{n}" for n in range(20)]
     (tmp_path / "t.jsonl").write_text(json.dumps(dict.fromkeys(names, 1) | {"\ud83d": 1}))
     with pytest.raises(InputError) as caught:

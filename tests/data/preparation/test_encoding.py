@@ -1,4 +1,4 @@
-"""Encoded images: what decodes is packed, and every fault has its reason."""
+"""Encoded images: an image that decodes is packed, and every fault has its own reason."""
 
 import io
 
@@ -44,7 +44,7 @@ def turned(picture, kind, orientation=6):
 
 
 def test_what_is_packed_is_what_is_searched():
-    """Every kind of file gives one picture, packed or read as it is."""
+    """A file of any kind gives the same pixels, whether it is packed first or read directly."""
     y, x = np.mgrid[0:40, 0:60]
     picture = Image.fromarray(np.stack([4 * x, 6 * y, 2 * x + y, 255 - 4 * x], -1).astype("uint8"))
     files = [encoded(picture, kind) for kind in ("PNG", "GIF", "WEBP")]

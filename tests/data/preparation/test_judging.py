@@ -1,4 +1,4 @@
-"""Every pair becomes a record, or is left out for a reason."""
+"""Every pair either becomes a record or is left out for a stated reason."""
 
 import io
 import zipfile
@@ -88,7 +88,7 @@ def test_every_pair_is_packed_or_left_out_with_a_reason(folder):
         "no column image, only caption": 1,
         "not a JSON object": 1,
     }
-    # A JPEG's bytes are its own; others become JPEG, on white where transparent.
+    # A JPEG keeps its bytes; other images become JPEGs, with white in place of transparency.
     assert pairs[0]["jpg"] == image_bytes("JPEG")
     assert tf.io.decode_jpeg(pairs[2]["jpg"]).numpy().min() > 250
 
@@ -142,7 +142,7 @@ def test_damaged_and_encrypted_members_are_counted(folder):
             archive.writestr("c.jpg", b"x" * 10_000)
     damage_member(folder / "damaged.zip", 30 + len("c.jpg"), 0xFF)
     directory = (folder / "locked.zip").read_bytes().index(b"PK\x01\x02")
-    damage_member(folder / "locked.zip", directory + 8, 1)  # the flag of encryption
+    damage_member(folder / "locked.zip", directory + 8, 1)  # the encryption flag
     damage_member(folder / "locked.zip", 6, 1)
     rows = [
         (name, {"image": "c.jpg", "archive": name, "caption": "x"})

@@ -112,11 +112,11 @@ def test_the_report_shows_a_near_duplicate_beside_what_it_matches(photos, tmp_pa
     (shown,) = rules["near_duplicate"]
     assert base64.b64decode(shown["matches"]) == evaluation.thumbnail(0)
     page = filter_page.render(report)
-    # Both pictures of the copy and that of the pair that is kept.
+    # Two pictures of the near-duplicate, and one of the pair that is kept.
     assert page.count("data:image/jpeg;base64,") == 3
     assert "right: the evaluation image that it matches" in page
     assert page.count(caption.strip()) == 3
-    # Neither an empty frame for the missing file nor a bar for a rule that drops nothing.
+    # There is no empty frame for the missing file, and no bar for a rule that drops nothing.
     assert page.count('class="frame"') == 2
     assert page.count('class="bar"') == 2
     assert 'height="0.0"' not in page

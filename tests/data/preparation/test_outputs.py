@@ -1,4 +1,4 @@
-"""Where a set is read from and written to: names that are patterns or quotes, sets beside it."""
+"""Paths of a set: names with pattern characters or quotes, and other sets in its folder."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ def read(output):
 
 def test_a_set_in_a_folder_that_is_a_pattern_is_written_and_guarded(table):
     output = table.parent / "set [1]"
-    # The rule is counted by DuckDB, which gets the path in a statement.
+    # DuckDB counts the n-grams for this rule, and its SQL contains the path.
     rules = dataclasses.replace(filters.NO_RULES, frequent_ngrams=1_000)
     prepare(table, output, rules, shard_size=1)
     before = read(output)

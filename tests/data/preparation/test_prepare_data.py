@@ -1,4 +1,4 @@
-"""The whole preparation, on pairs with one known fault each."""
+"""The whole preparation, on pairs that each have one known fault."""
 
 import collections
 import itertools
@@ -53,7 +53,7 @@ def test_exactly_the_planted_pairs_are_dropped_each_under_its_rule(planted, tmp_
     assert {rule for rule in planted.expected if rule} == set(filters.RULES)
     planted.prepare(output, shard_size=500)
     pairs, kept = check_planted(planted, output)
-    # Shuffled, into shards of the size asked for.
+    # The pairs are shuffled, and the shards have the requested size.
     assert pairs != kept
     counts = [records.count_records(shard) for shard in records.find_shards(f"{output}-*.tfrecord")]
     assert counts[:-1] == [500] * (len(counts) - 1)
@@ -143,7 +143,7 @@ def test_a_killed_run_is_done_again_whole(planted, tmp_path):
     assert caught.value.setting == "output"
 
 
-# Packs without rules, and stops for long where the second shard has begun.
+# Packs without rules, and sleeps when the second shard has been started.
 _SLOW = """
 import sys, time
 from align_keras import progress
@@ -190,9 +190,10 @@ def test_the_real_alt_texts_of_the_web_are_judged_sensibly(tmp_path):
     report = json.loads((tmp_path / "kept-report.json").read_text())
     dropped = {rule["rule"]: rule["pairs"] for rule in report["rules"]}
     assert report["pairs_in"] == 9_802
-    # Of alt-texts of the web about one in eleven is too short or too long.
+    # About one in eleven of the web's alt-texts is too short or too long.
     assert 300 < dropped["few_words"] < 700
     assert 300 < dropped["many_words"] < 700
-    # Nothing is rare among 100 million, and no alt-text of so few is everywhere.
+    # With so few texts, no n-gram is beyond the 100 million most frequent ones, and no alt-text
+    # is shared by too many images.
     assert dropped["rare_words"] == dropped["shared_caption"] == 0
     assert 100 < dropped["language"] < 500

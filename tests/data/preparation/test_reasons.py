@@ -1,4 +1,4 @@
-"""A pair that is left out has a reason that says what is there; none of them ends the run."""
+"""A pair that is left out has a reason that says what was found; the run never ends early."""
 
 import io
 import json
@@ -54,7 +54,7 @@ def test_names_that_are_no_text_are_read_or_counted(rules, folder):
     latin = os.fsdecode(b"caf\xe9.jpg")
     (folder / latin).write_bytes(JPEG)
     with zipfile.ZipFile(folder / "z.zip", "w") as archive:
-        # As programs write it that do not say that it is UTF-8.
+        # Some programs write UTF-8 names without the flag that says so.
         archive.writestr(zipfile.ZipInfo("caf\u251c\u2310.jpg"), JPEG)
     rows = [
         {"image": "0.jpg", "caption": "a red ball on the ground"},

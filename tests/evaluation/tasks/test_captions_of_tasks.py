@@ -32,13 +32,13 @@ def table(tmp_path, scene_images):
 
 @pytest.fixture
 def blind_model(preprocessor):
-    """What ``embed_pairs`` asks of a model; everything is alike to it."""
+    """The parts of a model that ``embed_pairs`` calls; all embeddings are equal."""
     zeros = lambda items, *_, **__: np.zeros((len(items), 2))  # noqa: E731
     return types.SimpleNamespace(encode_images=zeros, encode_texts=zeros, preprocessor=preprocessor)
 
 
 def embedded(model, data):
-    """The number of images, the captions, and the image of each."""
+    """The number of images, the captions, and the image of each caption."""
     pairs = embedding.embed_pairs(model, Retrieval("x", data).open())
     return len(pairs.images), pairs.captions, pairs.image_of_text.tolist()
 

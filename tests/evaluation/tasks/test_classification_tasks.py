@@ -29,7 +29,7 @@ def test_zero_shot_of_folders_and_tables_is_the_same(tiny_model, scene_photos, t
     assert result["metrics"].keys() == {"acc1", "acc5", "mean_per_class_recall"}
     for picture in ("confusion", "images"):
         assert (tmp_path / f"zero_shot-kinds-{picture}.png").stat().st_size > 5_000
-    # Once embedded, classes are read from the disk.
+    # Classes are embedded once and then read from disk.
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
 
 
@@ -40,7 +40,7 @@ def test_probes_run_on_tables_and_folders(kind, tiny_model, scene_photos, tmp_pa
     assert read_json(tmp_path / f"{kind.kind}-kinds.json")["task"] == kind.kind
     assert folder.metrics.keys() == table.metrics.keys()
     assert all(0 <= value <= 1 for value in table.metrics.values())
-    if kind is NearestNeighbours:  # the order of the images matters to the other
+    if kind is NearestNeighbours:  # the linear probe depends on the order of the images
         assert table.metrics == folder.metrics
 
 
@@ -114,7 +114,7 @@ def test_imagenets_folders_and_labels_find_their_classes(tiny_model, scene_image
         classes.read_class_names("imagenet_a", "", data),
     )
     assert images.labels.tolist() == [3, 7]
-    # Of ImageNet-A and -R only the classes that have images take part.
+    # ImageNet-A and -R use only the classes that have images.
     task = ZeroShot("imagenet_a", str(tmp_path / "data"), prompts=("{}",))
     found = evaluate(tiny_model, task, tmp_path)
     assert read_json(tmp_path / "zero_shot-imagenet_a.json")["chance"]["acc1"] == 0.5
@@ -132,7 +132,7 @@ def test_a_tfds_set_prepared_in_a_folder_is_evaluated(tiny_model, scene_photos, 
         }
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TFDS's own
+        warnings.simplefilter("ignore")  # from TFDS itself
         files = sorted((scene_photos / "test").rglob("*.jpg"))
         pixels = np.stack([np.asarray(Image.open(file)) for file in files])
         rows = tf.data.Dataset.from_tensor_slices(

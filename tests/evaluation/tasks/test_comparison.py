@@ -8,7 +8,7 @@ from align_keras.evaluation.tasks.result import Result, query_digest, report_res
 
 @pytest.fixture
 def runs(tmp_path):
-    """Three runs: the second is better than the first, the third saw other images."""
+    """Three runs: the second is better than the first; the third was evaluated on other images."""
     ranks = np.arange(200) % 20
     for run, own, asked in (("a", ranks, 1), ("b", ranks // 2, 1), ("c", ranks, 2)):
         outcomes = {"rank": own, "queries": query_digest(asked)}
@@ -24,12 +24,12 @@ def test_runs_stand_side_by_side_with_the_interval_of_their_difference(runs):
     assert (top_1["metric"], top_1["values"]) == ("top_1", pytest.approx([0.05, 0.1]))
     assert top_5["values"] == pytest.approx([0.25, 0.5])
     [(difference, low, high)] = top_5["differences"]
-    # The second is right wherever the first is: only the 25 % between them vary.
+    # The second run is right on every query where the first is, so only the other 25 % vary.
     half = 1.96 * np.sqrt(0.25 * 0.75 / 200)
     assert (difference, low, high) == pytest.approx((0.25, 0.25 - half, 0.25 + half), abs=0.01)
     for (low, high), value in zip(top_5["intervals"], top_5["values"], strict=True):
         assert low < value < high
-    assert "intervals" not in per_class  # no mean over queries
+    assert "intervals" not in per_class  # the metric is not a mean over queries
     printed = format_comparison(found)
     assert f"A: {runs[0]}" in printed
     assert "+25.0% [+" in printed and "%]*" in printed

@@ -21,7 +21,7 @@ def read_json(path):
 
 @pytest.fixture(scope="module")
 def finished(tiny_model, scene_photos, tmp_path_factory):
-    """A suite that has run: its tasks, what was opened, the folder and what it returned."""
+    """A finished suite: its tasks, the opened data, the folder, and the returned results."""
     folder = tmp_path_factory.mktemp("suite")
     roots = f"photos={scene_photos / 'pairs.jsonl'}"
     tasks = make_tasks(NAMES, roots, {"batch_size": 8, "cache": ""})
@@ -59,7 +59,7 @@ def test_a_finished_task_is_not_run_again_until_model_or_data_change(
     monkeypatch.setattr(suite.suite_page, "render", lambda *_: "")
     again = suite.run_suite(tiny_model, "tasks", tasks, opened, tmp_path, "a preset")
     assert (run, again) == ([], written)
-    # Killed between the outcomes and the JSON: the two are of different models.
+    # As after a kill between writing outcomes and JSON: they belong to different models.
     np.savez(tmp_path / "knn-photos.npz", fingerprint="0" * 64)
     (tmp_path / "retrieval-photos.png").unlink()
     for name, task in tasks.items():
@@ -113,7 +113,7 @@ def test_the_features_used_least_recently_are_dropped(tiny_model, held_out_image
     once = EmbedsOnce(tiny_model)
     expected = once.encode_image_features(crops, 5)
     monkeypatch.setattr(features, "_MOST_BYTES", 3 * expected[0].nbytes)
-    once.encode_image_features(crops[[0, 1]], 5)  # keeps these, and the newest of the others
+    once.encode_image_features(crops[[0, 1]], 5)  # keeps these and the newest of the others
     assert once.num_embedded == 5
     np.testing.assert_array_equal(
         once.encode_image_features(crops[[1, 4, 0]], 5), expected[[1, 4, 0]]

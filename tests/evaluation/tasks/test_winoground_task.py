@@ -12,7 +12,7 @@ from align_keras.evaluation.tasks.winoground import Winoground, read_rows, score
 
 @pytest.fixture
 def rows(tmp_path, held_out_images):
-    """Winoground's layout with six rows; an image of the last one is not there."""
+    """Winoground's layout with six rows; an image of the last row is missing."""
     (tmp_path / "images").mkdir()
     found = []
     for number in range(6):

@@ -1,4 +1,4 @@
-"""Text towers from BERTs in Hugging Face's layout, against a forward pass in NumPy."""
+"""Text towers from BERTs in Hugging Face's layout, compared with a forward pass in NumPy."""
 
 import json
 
@@ -52,7 +52,7 @@ def test_the_tower_computes_the_gelu_of_the_configuration(activation, exact, ber
     encoder = pretrained.load_text_encoder(folder)
     expected = reference(weights, tokens, exact)
     np.testing.assert_allclose(encoder(tokens), expected, atol=1e-5)
-    # The other one would have been noticed.
+    # The other GELU would fail the comparison above.
     assert np.abs(reference(weights, tokens, not exact) - expected).max() > 1e-4
     assert encoder.approximate_gelu is not exact
     assert pretrained.has_approximate_gelu(folder) is not exact

@@ -44,10 +44,10 @@ def test_transformers_5_keeps_the_image_processor_in_the_processors_file(exporte
     file.unlink()
     whole = {"processor_class": "AlignProcessor", "image_processor": content}
     (checkpoint / "processor_config.json").write_text(json.dumps(whole))
-    # The name is Keras's own count.
+    # The default name would contain Keras's counter.
     expected = exported[1].preprocessor.get_config() | {"name": "loaded"}
     assert AlignPreprocessor.from_preset(checkpoint, name="loaded").get_config() == expected
-    # As transformers does, where both are there.
+    # If both files exist, transformers reads this one.
     file.write_text(json.dumps({**content, "crop_size": {"height": 9, "width": 9}}))
     assert AlignPreprocessor.from_preset(checkpoint, name="loaded").get_config() == expected
 

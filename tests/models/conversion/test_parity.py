@@ -1,4 +1,4 @@
-"""Reference checkpoints, against outputs of the original implementation."""
+"""Reference checkpoints, compared with outputs of the original implementation."""
 
 import json
 
@@ -55,7 +55,7 @@ def test_a_reference_checkpoint_gives_its_own_numbers(name):
     np.testing.assert_allclose(images, expected["image_embeds"], atol=1e-5)
     np.testing.assert_allclose(texts, expected["text_embeds"], atol=1e-5)
 
-    # From files and strings, all the way.
+    # The same from files and strings.
     images, texts = model.encode_images(files), model.encode_texts(captions)
     np.testing.assert_allclose(images, expected["image_embeds"], atol=1e-5)
     np.testing.assert_allclose(texts, expected["text_embeds"], atol=1e-5)

@@ -1,4 +1,4 @@
-"""Where a checkpoint keeps its tensors: safetensors or PyTorch's files, one or several."""
+"""Files with a checkpoint's tensors: safetensors or PyTorch's format, one file or several."""
 
 import json
 import pickle
@@ -33,7 +33,7 @@ def write_bin(torch, path, tensors):
 
 
 def assert_the_same(loaded, model):
-    """Equal weights; of embeddings, threads may change the last digit."""
+    """Checks for equal weights; embeddings may differ in the last digit, because of threads."""
     for own, other in zip(loaded.backbone.weights, model.backbone.weights, strict=True):
         np.testing.assert_array_equal(own, other, err_msg=own.path)
     captions = ["a red circle", "a blue square"]
@@ -114,7 +114,7 @@ def test_a_damaged_file_is_named(tmp_path):
 
 
 def test_a_call_of_what_would_take_for_ever_to_hash_is_refused():
-    # A tuple of the one before, twice, thirty times over; then a call of it.
+    # Each of thirty nested tuples contains the previous one twice; the last one is then called.
     nest = pickle.PROTO + b"\x02" + pickle.EMPTY_TUPLE
     nest += 30 * (pickle.BINPUT + b"\x00" + pickle.BINGET + b"\x00" + pickle.TUPLE2)
     with pytest.raises(TypeError):
