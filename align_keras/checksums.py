@@ -107,7 +107,7 @@ def files_below(folder: Given) -> list[str]:
 def writing_into(folder: Given) -> Iterator[Path]:
     """Yields an empty local folder, whose files move into ``folder`` at the end.
 
-    The list of ``folder`` then has their checksums, and keeps those of its other files. After an
+    Their checksums are added to the list of ``folder``, which keeps its other entries. After an
     error in the block, ``folder`` is unchanged. If the move itself is interrupted, the list shows
     which files are not the new ones. Files that the block writes with this function are not read
     again for their checksums.
@@ -143,7 +143,7 @@ def writing_into(folder: Given) -> Iterator[Path]:
 
 
 def _merged(folder: AnyPath, new: Path) -> dict[str, Checksum]:
-    """The checksums of a folder's files after those of another folder have moved into it."""
+    """The checksums of a folder after the files of another folder have been moved into it."""
     listed = read(list_of(new)) or {}
     found = {name: listed.get(name) or of_file(new / name) for name in files_below(new)}
     with contextlib.suppress(InputError):  # the list is damaged

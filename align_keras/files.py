@@ -129,7 +129,7 @@ def whole_folder(
     one step, a remote one file by file, as ``uploads`` describes.
 
     Args:
-        path: path of the folder. It must not exist, or be an empty folder.
+        path: path of the folder, which must either be empty or not exist.
         replace: if True, an existing folder with files is allowed; it is removed at the end.
 
     Raises:
@@ -174,7 +174,7 @@ def work_folder(path: Path) -> Iterator[Path]:
 
     The folder is new, or was left with its files by a killed process: use these files, or call
     ``empty``. Nothing else is ever removed. A folder without the lock that this function creates
-    belongs to somebody else.
+    belongs to another program.
 
     Args:
         path: path of the folder.

@@ -1,7 +1,7 @@
 """Hides the lines that other libraries print. This is the only place that does so.
 
-A failure is raised and ends a command in one line. Lines of other libraries would surround that
-line and break the progress bars, and most of them name nothing that a user can mend. A program
+If a command fails, it ends with one line. Lines of other libraries would surround this line and
+break the progress bars, and most of them report nothing that a user can repair. A program
 that imports this package first sees no lines of TensorFlow. ``TF_CPP_MIN_LOG_LEVEL`` in the
 environment shows all lines; Python's ``-W`` and ``PYTHONWARNINGS`` show its warnings.
 """
@@ -127,8 +127,8 @@ def importing() -> Iterator[None]:
     if _shows_all():
         yield
         return
-    # A warning for each corrupt image would break the bars. Some lines that TensorFlow's libraries
-    # mark as errors are none, such as which ops oneDNN does not support.
+    # A warning for each corrupt image would break the bars. Some lines are marked as errors but
+    # report none, such as the ops that oneDNN does not support.
     os.environ[_LEVEL] = "3"
     _hush()
     sys.stderr.flush()

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_shards(shards: Sequence[str], max_records: int = 100_000) -> None:
-    """Reads some records of every shard and raises on whatever would spoil a run.
+    """Reads some records of every shard and raises an error for faults that would spoil a run.
 
     As in training, corrupt records and records that protobuf cannot parse are skipped. So is a
     shard without a readable record, unless every shard lacks one. ``records.count_records`` may

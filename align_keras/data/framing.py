@@ -24,7 +24,7 @@ else:
 
 #: Records between two successive places that ``walk`` finds.
 BLOCK = 128
-#: Bytes that a file needs for a record besides its data: a length and two checksums.
+#: Bytes that a file needs for a record in addition to its data: a length and two checksums.
 RECORD_OVERHEAD = 16
 
 _HEADER = struct.Struct("<QI")

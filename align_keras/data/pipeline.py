@@ -108,8 +108,8 @@ def _of_source(
     Args:
         counts: of its shards.
         groups: its images, if an epoch takes one record of each.
-        position: as in ``batches.endless``, like ``shuffle_buffer``.
-        shuffle_buffer: likewise.
+        position: as in ``batches.endless``.
+        shuffle_buffer: as in ``batches.endless``.
         least: pairs that the reader must have in an epoch.
         reader: ``seed``, ``worker`` and ``num_workers`` of ``training_dataset``.
     """

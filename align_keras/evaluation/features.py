@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-# Of features that are kept: those of 200,000 images of EfficientNet-B0, 100,000 of B7.
+# Maximum size of the kept features: 200,000 images with EfficientNet-B0, 100,000 with B7.
 _MOST_BYTES = 1 << 30
 
 
@@ -23,7 +23,7 @@ class EmbedsOnce:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        # In the order of their last use.
+        # Features by digest, in the order of their last use.
         self._features: dict[bytes, np.ndarray] = {}
         self._num_embedded = 0
 

@@ -95,7 +95,7 @@ class HeldOutPairs:
                 "none of the pairs is readable",
                 remedy="check the shards with recipes/inspect_data.py",
             )
-        # A record without an image id counts as an image of its own.
+        # A record without an image id counts as a separate image.
         image_ids = np.where(self._image_ids[rows] == 0, -1 - rows, self._image_ids[rows])
         captions = [self.captions[row] for row in rows]
         return {

@@ -58,7 +58,7 @@ def write_towers(model: Any, folder: Path, format: str, quantize: str | None = N
 
 
 def image_tower(model: Any) -> keras.Model:
-    """A Keras model from ``images``, scaled as for ``encode_images``, to embeddings."""
+    """A Keras model that maps ``images``, scaled as for ``encode_images``, to embeddings."""
     size = model.preprocessor.image_size
     images = keras.Input((size, size, 3), name="images")
     outputs = {"image_embeddings": model.backbone.encode_images(images)}
@@ -66,7 +66,7 @@ def image_tower(model: Any) -> keras.Model:
 
 
 def text_tower(model: Any) -> keras.Model:
-    """A Keras model from word pieces, as a dict, to embeddings."""
+    """A Keras model that maps a dict of word pieces to embeddings."""
     length = model.preprocessor.sequence_length
     pieces = {name: keras.Input((length,), dtype="int32", name=name) for name in TEXT_INPUTS}
     outputs = {"text_embeddings": model.backbone.encode_texts(pieces)}

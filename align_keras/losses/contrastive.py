@@ -96,7 +96,7 @@ def dense_losses(
     first: int | tf.Tensor = 0,
     gather: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Cross entropies of this replica's pairs against those of all replicas, in both directions.
+    """Cross entropies of this replica's pairs against all replicas' pairs, in both directions.
 
     Args:
         images: unit-norm embeddings, ``(rows, dim)``.

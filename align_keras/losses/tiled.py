@@ -65,7 +65,7 @@ def tiled_losses(
     gather: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
     add: Callable[[list[tf.Tensor]], list[tf.Tensor]] = list,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Cross entropies of this replica's pairs against those of all replicas, in both directions.
+    """Cross entropies of this replica's pairs against all replicas' pairs, in both directions.
 
     Args:
         images: unit-norm embeddings, ``(rows, dim)``, of static shape.
@@ -176,10 +176,10 @@ def _add_to_columns(column, logits, part, rivals):
 
 def _sum_columns(column, temperature, add):
     """Log-sums, means and counts of columns over all replicas, and their rivals."""
-    # There is no maximum over replicas, and gathering the values of all replicas would cost more
-    # than everything else. The log of a sum of exponentials exceeds the maximum by at most
-    # log(replicas) / 40 of the largest possible logit. It is as good a shift: with it, exponentials
-    # neither overflow nor vanish.
+    # The exact shift would be the maximum over replicas, but ``tf.distribute`` has no maximum, and
+    # gathering all values would cost more than everything else. The log of a sum of exponentials is
+    # used instead. It exceeds the maximum by at most log(replicas) / 40 times the largest possible
+    # logit, so exponentials neither overflow nor vanish.
     scale = 1.0 / (40.0 * temperature)
     (powers,) = add([tf.exp(column["top"] / scale)])
     top = scale * tf.math.log(powers)

@@ -161,7 +161,7 @@ class AlignDualEncoder(Embedder, Exportable, ContrastiveModel):
             preset_card.write(folder, preset_dir, card or preset_card.of_dual_encoder(self))
 
     def has_task_weights(self) -> bool:
-        """Whether there are weights besides those of the backbone; a hook of keras-hub."""
+        """Whether there are weights outside the backbone; a hook of keras-hub."""
         return True
 
     def save_task_weights(self, filepath: str | os.PathLike) -> None:

@@ -73,7 +73,7 @@ class ImageEncoder(keras.Model):
         tower, cuts = efficientnet.rewire(backbone, first_block_residuals, top_convolution)
         super().__init__(inputs=tower.input, outputs=pooling(tower.output), **kwargs)
         parts = [keras.Model(*ends) for ends in itertools.pairwise([*cuts, self.output])]
-        # In a function, since Keras would save the layers of an attribute twice.
+        # Kept inside a function, since Keras would save the layers twice if they were an attribute.
         self._parts = lambda: parts
         self.rematerialize = False
         self.space_to_batch: bool | None = None
@@ -169,7 +169,7 @@ class ImageEncoder(keras.Model):
 
     @property
     def stages(self) -> list[list[keras.Variable]]:
-        """The trainable weights by depth: those of the stem, then those of each stage."""
+        """The trainable weights by depth: the stem's weights, then the weights of each stage."""
         found: dict[str, list[keras.Variable]] = {}
         stem, *blocks, top = self._parts()
         stage = ""

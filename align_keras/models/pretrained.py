@@ -60,8 +60,9 @@ def load_text_encoder(
 ) -> TextEncoder:
     """A text tower with the weights of a BERT; its vocabulary comes from ``word_pieces``.
 
-    The tower's output is the last hidden state at [CLS] (paper, sec. 4.1). This also holds for a
-    BERT that was trained with the mean over all positions, such as those of sentence-transformers.
+    By default the tower's output is the last hidden state at [CLS] (paper, sec. 4.1), even if the
+    BERT was trained with the mean over all positions, as most of sentence-transformers' models
+    were. The option ``pooling="mean"`` gives that mean.
 
     Args:
         preset: ``"bert_base_en_uncased"`` or another of keras-hub's names, a local folder,

@@ -102,7 +102,7 @@ class TextEncoder(keras.Model):
 
     @property
     def stages(self) -> list[list[keras.Variable]]:
-        """The trainable weights by depth: those of the embeddings, then those of each block."""
+        """The trainable weights by depth: the embedding weights, then the weights of each block."""
         embed, blocks = self._parts()
         return [part.trainable_variables for part in (embed, *blocks)]
 

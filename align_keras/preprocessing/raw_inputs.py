@@ -214,7 +214,7 @@ def are_model_inputs(fields: Any) -> bool:
 
 
 def split_pairs(pairs: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The images, and the captions or word pieces, of a dict that holds both.
+    """Splits a dict of pairs into images and texts: captions or word pieces.
 
     Raises:
         InputError: if one is missing or their numbers differ.

@@ -123,7 +123,7 @@ class Settings:
         return dataclasses.replace(self, **replaced)  # type: ignore[type-var]
 
     def check(self) -> None:
-        """Checks every value against its bounds, and checks paths; None passes, as not yet known.
+        """Checks paths, and every value against its bounds; None passes, since it is not yet known.
 
         Raises:
             InputError: if a value is invalid; names the setting and the remedy.

@@ -65,8 +65,8 @@ def open_folder(
 def check_same_settings(settings: Settings, strategy: tf.distribute.Strategy) -> None:
     """Compares the settings of all workers.
 
-    Workers exchange numbers at certain steps, such as those with a line of the log. If a worker had
-    other settings, it would do so at other steps, and the workers would wait forever.
+    Workers exchange numbers at certain steps, such as those with a line of the log. A worker with
+    other settings would exchange numbers at other steps, and all workers would wait forever.
 
     Args:
         settings: this worker's settings; every worker must call this function.

@@ -16,7 +16,7 @@ from align_keras.search.image_search import MAX_CLASSES, MAX_IMAGE_BYTES, Query
 _MAX_BODY = MAX_IMAGE_BYTES * 4 // 3 + (4 << 20)
 #: Bodies up to this size are short. Their number is limited by the number of connections.
 SHORT_BODY = 1 << 16
-# Limits for all longer bodies together, and for those of one client.
+# Limits on the total size of longer bodies: for all clients, and for one client.
 _MAX_BUFFERED, _MAX_OF_A_CLIENT = 3 * _MAX_BODY, 2 * _MAX_BODY
 # Maximum number of lists, objects and commas: parsed JSON takes up to fifty times its bytes.
 _MAX_SEPARATORS = 1 << 17

@@ -58,5 +58,5 @@ class Batches:
         except Exception as error:
             if len(questions) == 1:
                 return [error]
-            # One question may be at fault; the others must still get their answers.
+            # Perhaps only one question is invalid; the others must still get their answers.
             return [answer for one in questions for answer in await self._answers([one])]

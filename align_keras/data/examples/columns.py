@@ -128,7 +128,7 @@ class Columns:
                 raise InputError(problem, place, _nearest(choices, names), setting)
 
     def _wanted(self, needs: Collection[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Yields alternatives of which one is needed, and the setting that named them or ""."""
+        """Yields for each need the setting that named a column, or "", and the allowed columns."""
         if "image" in needs:
             yield "image_column" if self.image != Columns.image else "", (self.image,)
         if "captions" in needs:
@@ -186,11 +186,11 @@ def example_of(
     Args:
         fields: values by column or field name.
         columns: the column or field for each kind of content.
-        place: as in ``Example``. The same holds for ``key``, ``image_id``, ``load`` and ``fault``.
-        key: see ``place``.
-        image_id: see ``place``; characters that UTF-8 cannot hold are escaped.
-        load: see ``place``.
-        fault: see ``place``.
+        place: as in ``Example``.
+        key: as in ``Example``.
+        image_id: as in ``Example``; characters that UTF-8 cannot hold are escaped.
+        load: as in ``Example``.
+        fault: as in ``Example``.
         found: names for messages, if they differ from those of ``fields``.
         noun: the word for a field in messages.
     """

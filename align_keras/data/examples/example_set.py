@@ -25,8 +25,8 @@ _FIRST_IMAGES = 1_000
 class ExampleSet:
     """Examples that can be read repeatedly, always in the same order.
 
-    Each kind of source is a subclass. It sets ``parts`` and overrides ``read`` and ``fingerprint``,
-    and every other method that it can answer without reading all the data.
+    Each kind of source is a subclass. It sets ``parts`` and overrides ``read`` and ``fingerprint``.
+    It also overrides other methods if it can answer them without reading all the data.
 
     Iteration raises InputError, with the place, on an example that cannot be used. It skips damaged
     records and logs how many there were. ``read``, ``shuffled`` and ``images`` yield every example,

@@ -21,7 +21,7 @@ FOREIGN_SUFFIXES = (
     *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".ico", ".psd"),
     *(".tga", ".pbm", ".pgm", ".ppm", ".pnm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"),
 )
-#: Most bytes of an image file: a megabyte of an archive can unpack to gigabytes.
+#: Maximum size of an image file in bytes: a megabyte of an archive can unpack to gigabytes.
 MAX_FILE_BYTES = 1 << 28
 #: Errors of zip for a damaged, encrypted or unknown member, and of the file system for a file.
 UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)

@@ -17,7 +17,7 @@ from align_keras.paths import AnyPath
 class TableExamples(ExampleSet):
     """The rows of a table, as one part.
 
-    The table is read anew each time, unless ``keep_rows`` was called.
+    Each pass over the rows reads the table again, unless ``keep_rows`` was called.
 
     Args:
         table: path of a JSONL, CSV, TSV or Parquet file.

@@ -100,11 +100,11 @@ class EvaluationImages:
         self._embeddings = self._encode(images) if preset else None
 
     def find(self, images: Sequence[bytes]) -> list[int | None]:
-        """Finds the evaluation image, if any, of which each image is a near-duplicate.
+        """Finds images that are near-duplicates of an evaluation image.
 
         Returns:
-            For each image the index of the nearest evaluation image, by the hash or else by the
-            embeddings; None for an image that is not a near-duplicate.
+            For each near-duplicate, the index of the nearest evaluation image, by the hash or else
+            by the embeddings; None for every other image.
         """
         found = [self._copied(perceptual_hash(image)) for image in images]
         if self._embeddings is None or not images:

@@ -25,7 +25,8 @@ from align_keras.data.preparation.judging import Preparation, pair_key
 from align_keras.data.preparation.verdicts import Picture, Verdict
 from align_keras.preprocessing.double_buffer import prepared_batches
 
-# Number of rows that a DuckDB thread takes at a time; it gives every thread a piece of a block.
+# Number of rows that a DuckDB thread takes at a time, so small that each thread gets a part of a
+# block.
 _PIECE = 4_096
 _LINES_READ = 10_000
 

@@ -80,7 +80,7 @@ class Winoground:
             "winoground",
             f"{self.name}: {len(data.rows):,} of {counted(data.num_rows, 'row')}",
             {name: float(np.mean(own)) for name, own in hits.items()},
-            # Chance levels: four scores in random order.
+            # Chance levels, for four scores in random order.
             {"text_score": 1 / 4, "image_score": 1 / 4, "group_score": 1 / 6},
             outcomes={**hits, "queries": query_digest(data.rows)},
         )

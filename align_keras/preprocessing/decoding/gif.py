@@ -58,7 +58,7 @@ def _first_frame(encoded, start):
         return within | (part(encoded, place, 1) == _EXTENSION)
 
     def step(place, within, control):
-        """Skips the head of an extension or one of its blocks, of which the last is empty."""
+        """Skips the head of an extension, or one of its blocks; the last block is empty."""
         head = octets(part(encoded, place, 4), 4)
         is_control = ~within & (head[1] == _CONTROL)
         named = tf.where(head[3] % 2 == 1, place, tf.zeros_like(place))
