@@ -49,10 +49,10 @@ def open_cache(
             for name, values in arrays.items():
                 np.save(work / f"{name}.npy", values)
             checksums.write_folder(work)
-    shards = [data.counts[shard] for shard in sorted(data.counts)]
+    counts = [data.counts[shard] for shard in sorted(data.counts)]
     texts = {name: arrays.pop(name) for name in (TEXT_FEATURES, *TEXT_INPUTS) if name in arrays}
-    marks = np.repeat(np.arange(1, len(shards) + 1, dtype="int32"), shards)
-    return CachedPairs(**arrays, texts=texts, shards=marks)
+    shards = np.repeat(np.arange(1, len(counts) + 1, dtype="int32"), counts)
+    return CachedPairs(**arrays, texts=texts, shards=shards)
 
 
 def _read(folder: AnyPath, records: int, views: int) -> dict[str, np.ndarray] | None:
@@ -151,12 +151,12 @@ def _batches(
     preprocessor: AlignPreprocessor, counts: Mapping[str, int], augment_seed: int | None = None
 ) -> Iterator[dict[str, np.ndarray]]:
     dataset = pipeline.evaluation_dataset(counts, preprocessor, _BATCH_SIZE, augment_seed)
-    total, number = sum(counts.values()), 0
+    total, done = sum(counts.values()), 0
     with progress.bar("computing the features of images", total, "pair") as bar:
         for batch in dataset.as_numpy_iterator():
             yield batch
-            number += _BATCH_SIZE
-            bar.done = min(number, total)
+            done += _BATCH_SIZE
+            bar.done = min(done, total)
 
 
 def _text_features(model: AlignDualEncoder, inputs: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -98,19 +98,19 @@ def opened(text: str, counts: Mapping[str, int], captions: str = "all") -> Train
     with concerning("train_data"):
         parts = mixing.split_weights(text)
         is_mixed = any(weight is not None for _, weight in parts)
-        own = [counts]
+        by_source = [counts]
         if is_mixed:
             shards = [records.find_shards(pattern) for pattern, _ in parts]
-            own = [shard_order.part_of(counts, found) for found in shards]
+            by_source = [shard_order.part_of(counts, found) for found in shards]
     names = [pattern or "rendered scenes" for pattern, _ in parts]
-    pairs = [sum(found.values()) for found in own]
-    groups = _sampled(names, own) if captions == "sample" else []
+    pairs = [sum(found.values()) for found in by_source]
+    groups = _sampled(names, by_source) if captions == "sample" else []
     if groups:
         pairs = [found.images for found in groups]
     mixed = []
     if is_mixed:
         with concerning("train_data"):
-            mixed = _weighted(names, [weight for _, weight in parts], own, pairs)
+            mixed = _weighted(names, [weight for _, weight in parts], by_source, pairs)
     return TrainingSources(names, pairs, mixed, groups)
 
 

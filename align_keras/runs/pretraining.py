@@ -129,10 +129,10 @@ def _fit_phase(
 ) -> Evaluated | None:
     """Trains up to a step with the same frozen towers, and saves a checkpoint there."""
     settings, checkpoints = run.settings.run, run.checkpoints
-    parts = run.settings, run.data, run.strategy, checkpoints.step
+    source = run.settings, run.data, run.strategy, checkpoints.step
     with progress.working("preparing the input pipeline"):
-        dataset = training_data(*parts, cached)
-        in_run = count_skipped(*parts, run.model, run.workdir)
+        dataset = training_data(*source, cached)
+        in_run = count_skipped(*source, run.model, run.workdir)
     log = TrainingLog(
         run.workdir,
         checkpoints,
