@@ -1,4 +1,4 @@
-"""What the package takes for granted of Keras and keras-hub; a version that changes it fails."""
+"""The package's assumptions about Keras and keras-hub; versions that break them fail here."""
 
 import ast
 import importlib
@@ -22,7 +22,7 @@ from align_keras.optimizers.wrapping import for_summed_gradients
 
 
 def modules():
-    """Those that hold Keras's classes."""
+    """The modules that contain Keras's classes."""
     found = pkgutil.walk_packages(align_keras.__path__, "align_keras.")
     folders = ("layers", "optimizers", "preprocessing", "models")
     names = [each.name for each in found if each.name.split(".")[1] in folders]
@@ -30,7 +30,7 @@ def modules():
 
 
 def test_private_names_stand_in_one_module():
-    """Attributes of others with an underscore, imports of ``src`` and a changed class."""
+    """These are other packages' underscore attributes, imports of ``src``, and changed classes."""
     wrong = []
     for file in sorted((ROOT / "align_keras").rglob("*.py")):
         if file.name == "keras_internals.py":
@@ -39,7 +39,7 @@ def test_private_names_stand_in_one_module():
             if isinstance(node, ast.Attribute):
                 own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
                 own = own or ast.unparse(node.value) == "super()"
-                own = own or ast.unparse(node) == "os._exit"  # documented, whatever its name
+                own = own or ast.unparse(node) == "os._exit"  # documented despite its name
                 dunder = node.attr.startswith("__")
                 private = node.attr.startswith("_") and not dunder and not own
                 if private or (node.attr == "__class__" and isinstance(node.ctx, ast.Store)):
@@ -54,7 +54,7 @@ def test_private_names_stand_in_one_module():
 
 
 def test_no_class_has_a_private_name_of_a_base_class_of_keras():
-    """By accident, since the name was free when it was chosen; or on purpose, elsewhere."""
+    """Such a name could clash by accident, after Keras has added it, or override on purpose."""
     classes = {
         value
         for module in modules()
@@ -97,7 +97,7 @@ def test_a_recast_batch_norm_keeps_weights_names_and_order():
     for norm in norms:
         keras_internals.recast(norm, FusedBatchNormalization)
     assert [(id(weight), weight.path) for weight in backbone.weights] == before
-    # As if it had been made by its own constructor, which adds nothing to what Keras's makes.
+    # The layer is the same as one made by the constructor, which adds nothing to Keras's layer.
     made = FusedBatchNormalization.from_config(norms[0].get_config())
     made.build(norms[0].gamma.shape)
     assert vars(made).keys() <= vars(norms[0]).keys()
@@ -120,7 +120,7 @@ def test_seed_generators_are_all_that_a_name_would_find(build_tiny):
     named = [v for v in model.variables if "seed" in v.path]
     assert [id(variable) for variable in found] == [id(variable) for variable in named]
     assert len(found) > 3
-    # And none is a weight.
+    # None of them is a weight.
     assert not [weight for weight in model.weights if "seed" in weight.path]
 
 
@@ -129,7 +129,7 @@ def test_variables_without_values_get_them_one_by_one():
         layer = keras.layers.Dense(2, name="deferred")
         layer.build((None, 3))
     other = keras.layers.Dense(2)
-    other.build((None, 3))  # Keras would initialise what waits, at such an occasion
+    other.build((None, 3))  # Keras would initialise waiting variables here
     assert layer.kernel._value is None
     keras_internals.give_value(layer.kernel, lambda shape, dtype: tf.fill(shape, 7.0))
     keras_internals.give_value(layer.bias)
@@ -168,7 +168,7 @@ def test_an_optimizer_tells_places_and_exclusions():
     optimizer.exclude_from_weight_decay([second])
     optimizer.build(variables)
     assert [keras_internals.variable_index(optimizer, v) for v in variables] == [0, 1]
-    # TensorFlow's own variable has the same place.
+    # TensorFlow's own variable has the same index.
     assert keras_internals.variable_index(optimizer, second.value) == 1
     assert keras_internals.may_decay(optimizer, first)
     assert not keras_internals.may_decay(optimizer, second)
@@ -222,7 +222,7 @@ def test_a_transformer_block_is_made_of_known_layers():
     intermediate, output, output_norm = keras_internals.feed_forward_layers(block)
     assert (intermediate.units, output.units) == (6, 4)
     parts = (attention, attention_norm, intermediate, output, output_norm)
-    # Nothing else of the block has weights.
+    # No other part of the block has weights.
     assert sum(part.count_params() for part in parts) == block.count_params()
 
 
@@ -241,7 +241,7 @@ def test_a_block_is_made_of_known_layers(kind):
 
 @pytest.mark.parametrize("kind", ["v1", "unfused", "fused"])
 def test_a_batch_norm_takes_the_output_of_the_convolution_before_it(kind, monkeypatch):
-    """Seen from the calls of all layers, not from their names."""
+    """This is found by the calls of all layers, not by their names."""
     options = {"stackwise_expansion_ratios": [1, 2], "stackwise_block_types": [kind] * 2}
     encoder = align_keras.ImageEncoder(
         keras_hub.models.EfficientNetBackbone(**THREE_BLOCKS | options)
@@ -251,7 +251,7 @@ def test_a_batch_norm_takes_the_output_of_the_convolution_before_it(kind, monkey
 
     def call(self, *args, **kwargs):
         output = original(self, *args, **kwargs)
-        calls.append((self, args, output))  # all are kept: no two ids are the same
+        calls.append((self, args, output))  # outputs are kept, so that no id is reused
         return output
 
     monkeypatch.setattr(keras.layers.Layer, "__call__", call)

@@ -7,7 +7,7 @@ from conftest import ROOT
 
 
 def public_functions(body):
-    """Those of a module and of its public classes, with the special methods."""
+    """The public functions of a module and of its public classes, and special methods."""
     for node in body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             yield from public_functions(node.body)

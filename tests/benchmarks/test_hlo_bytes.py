@@ -2,7 +2,7 @@ import hlo_bytes
 import hlo_report
 import pytest
 
-# As libtpu writes a compiled module, in short.
+# A short compiled module, in the form that libtpu writes.
 MODULE = """HloModule step, is_scheduled=true
 
 %fused_add (param_0.1: bf16[16,128], param_1.1: bf16[16,128]) -> bf16[16,128] {
@@ -53,7 +53,7 @@ backend_config={"known_trip_count":{"n":"3"}}
         ("bf16[16,128]{1,0:T(8,128)(2,1)}", 4_096),
         ("f32[3,5]{1,0:T(8,128)}", 4_096),  # one tile
         ("f32[5,3]{0,1:T(8,128)}", 4_096),
-        ("f32[200,4]{0,1:T(4,128)}", 4_096),  # the first dimension lies in the lanes
+        ("f32[200,4]{0,1:T(4,128)}", 4_096),  # lanes hold the first dimension
         ("f32[7]{0:T(128)}", 512),
         ("f32[16,128]{1,0:T(8,128)S(1)}", 0),
         ("(pred[8]{0}, s64[2]{0}, f32[]{:T(128)S(6)})", 24),
@@ -66,9 +66,9 @@ def test_bytes_are_those_of_whole_tiles_in_hbm(shape, size):
 def test_what_an_op_reads_and_writes():
     found = {one.op.name: (one.kind, one.size) for one in hlo_bytes.accesses(MODULE)}
     assert found == {
-        "fast": ("copy, transpose, slice", 4_096),  # its input; the output is in fast memory
+        "fast": ("copy, transpose, slice", 4_096),  # its input; fast memory holds the output
         "sum": ("elementwise", 8_192),  # one operand and the result
-        "rows": ("gather", 2 * 4_096 + 512),  # eight rows of the table, not the table
+        "rows": ("gather", 2 * 4_096 + 512),  # eight rows of the table, not all of it
         "twice": ("elementwise", 3 * 3 * 4_096),  # three rounds
     }
 
@@ -193,4 +193,4 @@ custom_call_target="ConcatBitcast"
     found = {one.op.name: (one.kind, one.size) for one in hlo_bytes.accesses(text)}
     assert found == dict.fromkeys(("one", "two"), ("to or from fast memory", 4_096))
     everywhere = list(hlo_bytes.accesses(hlo_bytes.of_any_memory(text)))
-    assert hlo_bytes.total(everywhere) == 4 * 4_096  # each is read and written
+    assert hlo_bytes.total(everywhere) == 4 * 4_096  # each copy reads and writes

@@ -28,7 +28,7 @@ def arguments(tmp_path):
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """The variants that were compiled, of a compiler that takes no time."""
+    """Replaces the compiler by one that takes no time; returns the compiled variants."""
     found = []
 
     def compile_case(case, path, code, limit):

@@ -21,7 +21,7 @@ COMPILED = {
     "hbm_bytes": 1.638e9,
     "seconds": 60.4,
 }
-# As libtpu 0.0.42 said it, and as users of JAX report it.
+# Messages of libtpu 0.0.42, and messages that users of JAX have reported.
 OVERFLOW = (
     "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries "
     "(39.19G) exceeds available HBM (15.75G)."
@@ -104,7 +104,7 @@ def test_what_does_not_fit_says_what_does():
     plain = failed()
     others = [failed(variant="remat"), {**COMPILED, "variant": "micro"}]
     assert tpu_figures.remedy(plain, [plain, *others]) == "--micro-batch-size=4 fits"
-    # Another chip's result says nothing of this one.
+    # The result of another chip does not count for this one.
     elsewhere = {**COMPILED, "variant": "remat", "chip": "v4"}
     found = tpu_figures.remedy(plain, [plain, elsewhere])
     assert found.startswith("not compiled yet: --loss-tile-rows=8, --rematerialize")

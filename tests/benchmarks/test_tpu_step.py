@@ -19,7 +19,7 @@ def test_the_sums_of_several_replicas_are_in_the_step():
     assert distribution.replica_place() == (0, 1)
     sums = [line for line in hlo.splitlines() if " all-reduce(" in line]
     assert all("replica_groups={{0,1,2,3}}" in line for line in sums)
-    # Rows, their gradient, ids in halves, and the mean.
+    # The shapes of rows and their gradient, of ids in two halves, and of the mean.
     for shape in ("f32[4,2,3]", "s32[4,2,2]", "f32[1]"):
         assert any(f" = {shape}" in line for line in sums), shape
     assert len(sums) == 4

@@ -1,4 +1,4 @@
-"""Records read by TensorFlow alone, against the reader in Python, on sound and damaged shards."""
+"""Compares the reader in TensorFlow ops with that in Python, on intact and damaged shards."""
 
 import gzip
 import pathlib
@@ -46,7 +46,7 @@ def test_a_corrupt_record_costs_itself_alone_as_in_python(case, tmp_path):
     frames = list(records.read_frames(path))
     begins = np.cumsum([0] + [len(frame) + 16 for frame in frames])
     data = bytearray(pathlib.Path(path).read_bytes())
-    if case == "flipped":  # neighbours, the first and the last of a block, and one more
+    if case == "flipped":  # adjacent records, the first and last of blocks, and one more
         for number in (0, 5, 6, 127, 128, 299):
             data[begins[number] + 14] ^= 1
     elif case == "header":
@@ -56,7 +56,7 @@ def test_a_corrupt_record_costs_itself_alone_as_in_python(case, tmp_path):
     elif case == "longer":
         data += data[: begins[3]]
     elif case in ("hostile", "beyond 64 bits"):
-        # A length that no memory holds, under a checksum that is right.
+        # A length that exceeds any memory, with a correct checksum.
         length = struct.pack("<Q", (1 << 40) if case == "hostile" else (1 << 63) - 108)
         crc = google_crc32c.value(length)
         masked = (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
@@ -67,7 +67,7 @@ def test_a_corrupt_record_costs_itself_alone_as_in_python(case, tmp_path):
     assert read_natively(counts) == expected
     lost = {"sound": 0, "flipped": 6, "header": 100, "cut": 100, "longer": 0}.get(case, 1)
     assert expected.count(b"") == lost
-    # From the middle of a block, over the corrupt ones.
+    # Starts inside a block, before the corrupt records.
     block = shard_order.Block(*(tf.constant(n, tf.int64) for n in (0, 0, 128, 3, 60)))
     part = [record for record, _ in block_reader(counts)(block).as_numpy_iterator()]
     assert part == expected[3:63]
@@ -150,7 +150,7 @@ print(*ids.numpy())
 
 
 def test_another_machine_reads_by_itself(scene_shards, preprocessor, tmp_path):
-    """A server in another process stands in for a host of a TPU slice."""
+    """A server in another process simulates a host of a TPU slice."""
     counts = pipeline.shard_counts(scene_shards[0])
     dataset = pipeline.training_dataset(counts, preprocessor, 20)
     assert not python_ops(dataset)

@@ -1,4 +1,4 @@
-"""What counts as a caption, in Python and in TensorFlow's expressions."""
+"""The definition of an empty caption, in Python and in TensorFlow's regular expressions."""
 
 import sys
 import unicodedata
@@ -11,7 +11,7 @@ from align_keras.data import paper_rules
 
 
 def test_python_and_tensorflow_agree_on_what_is_empty():
-    # Characters that later versions of Unicode added are classed by one side alone.
+    # Only one side knows the characters that later versions of Unicode added.
     letters = [
         chr(code)
         for code in range(1, sys.maxunicode + 1)

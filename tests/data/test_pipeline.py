@@ -33,7 +33,7 @@ def dataset_of(shards, preprocessor, batch_size=24, **options):
 
 
 class QuickPreprocessor:
-    """Traced in a moment: most of these tests ask for the order of pairs alone."""
+    """A preprocessor that is traced quickly, since most of these tests check only the order."""
 
     image_size = 4
 
@@ -122,7 +122,7 @@ def test_more_pairs_a_batch_than_data_are_refused(scene_shards, quick):
 
 @pytest.fixture
 def damaged(scene_shards, tmp_path):
-    """A copy of one shard: record 2 is flipped, record 5 no image, record 7 cut short."""
+    """A copy of a shard: record 2 has a flipped bit, 5 has no image, and 7 is truncated."""
     source = list(records.read_frames(scene_shards[0][0]))
     path = tmp_path / "damaged.tfrecord"
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -138,7 +138,7 @@ def damaged(scene_shards, tmp_path):
 
 
 def lost_of(batch):
-    """How many pairs a batch lacks, by the numbers of their shards."""
+    """The number of pairs lost from a batch, by the numbers of their shards."""
     return collections.Counter((batch["lost"][batch["lost"] > 0] - 1).tolist())
 
 
@@ -154,7 +154,7 @@ def test_corrupt_pairs_are_counted_and_the_rest_is_kept(damaged, preprocessor):
 def test_a_record_on_which_tensorflows_parser_crashes_is_a_skipped_pair(
     scene_shards, quick, tmp_path
 ):
-    """In a child process it was seen to: SIGSEGV. See ``tests/faults/test_damaged_records.py``."""
+    """The parser dies of SIGSEGV, as ``tests/faults/test_damaged_records.py`` shows."""
     path = str(tmp_path / "malformed.tfrecord")
     frames = list(records.read_frames(scene_shards[0][0]))
     write_shard(path, [*frames[:9], crashing(frames[9])])
@@ -174,7 +174,7 @@ def test_a_shard_that_is_gone_costs_its_pairs_and_one_that_has_changed_is_found(
     counts = pipeline.shard_counts(shards)
     shutil.copy(scene_shards[0][5], first)
     pathlib.Path(second).unlink()
-    os.utime(third)  # as of a copy that was put back: its records are the same
+    os.utime(third)  # as if a copy with the same records had been put back
     (batch,) = take(pipeline.training_dataset(counts, quick, 30), 1)
     assert lost_of(batch)[1] == 10
     assert lost_of(batch)[2] == 0
@@ -230,7 +230,7 @@ def test_gzip_and_unknown_fields_are_read(tmp_path, quick):
 
 
 def write_pairs(path, scene_shards, pairs):
-    """Ten scenes of one shard with other captions and image ids, as (caption, ids) pairs."""
+    """Writes ten scenes of one shard with the given captions and image ids."""
     with tf.io.TFRecordWriter(path) as writer:
         frames = records.read_frames(scene_shards[0][0])
         for frame, (caption, fields) in zip(frames, pairs, strict=True):
@@ -283,7 +283,7 @@ def test_empty_captions_are_skipped_and_counted(scene_shards, quick, tmp_path):
 
 
 def test_data_survives_being_moved(scene_shards, quick, first_batches, tmp_path):
-    # The order comes from the shards' names within their folder, not from anything hidden.
+    # The order depends only on the shards' names within their folder.
     for shard in scene_shards[0]:
         shutil.copy(shard, tmp_path)
     moved = records.find_shards(f"{tmp_path}/*.tfrecord")

@@ -10,7 +10,7 @@ from align_keras import distribution
 
 @pytest.mark.parametrize("counts", [(3, 3), (0, 2)])
 def test_both_forms_give_the_same_bits_and_gradients(counts, mirrored):
-    """Shares of equal and of unequal sizes; int64 beyond what floats hold."""
+    """Shares have equal or unequal sizes; int64 values exceed the precision of floats."""
     expected, found = gather_both_ways(mirrored, counts)
     assert found.keys() == set(distribution.GATHERINGS)
     for form, values in found.items():
@@ -56,5 +56,5 @@ def test_the_form_is_taken_from_the_strategy(mirrored, monkeypatch):
     for form in distribution.GATHERINGS:
         monkeypatch.setattr(distribution.replicas, "form_of_gathering", lambda _, form=form: form)
         tf.function(lambda: mirrored.run(gather), autograph=False).get_concrete_function()
-    # A ring does not know how many rows it gathers; the sum does.
+    # With a ring, the number of gathered rows is unknown while tracing; with a sum, it is known.
     assert counts == [None, None, 4, 4]

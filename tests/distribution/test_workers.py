@@ -19,7 +19,7 @@ RESET = (
 
 @pytest.fixture
 def cluster(monkeypatch):
-    """The addresses of three workers, of which this is the first; none listens."""
+    """Addresses of three workers, on which nothing listens; this process is the first worker."""
     workers = [f"127.0.0.1:{port}" for port in free_ports(3)]
     config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))

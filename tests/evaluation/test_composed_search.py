@@ -22,7 +22,7 @@ def test_one_image_serves_many_texts():
 
 
 def test_text_moves_a_search_from_the_image_to_what_it_says():
-    # Axes: shoe, red, blue. A red shoe, asked for in blue.
+    # The axes are shoe, red and blue. The query is the image of a red shoe, with the text blue.
     shoes = np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
     shoes /= np.linalg.norm(shoes, axis=1, keepdims=True)
     red, blue = np.eye(3)[1], np.eye(3)[2]

@@ -31,7 +31,7 @@ def test_names_of_a_file(tmp_path):
     path = tmp_path / "names.txt"
     path.write_text("\ufeffcafé\r\n red\u2028ring \n\n \n", "utf-8")
     assert data_sets.read_names(path) == ["café", "red\u2028ring"]
-    # The names behind it would be those of the labels before.
+    # Otherwise all later names would get a wrong label.
     path.write_text("café\n\nred ring\n")
     with pytest.raises(InputError, match="names.txt line 2: an empty line between names"):
         data_sets.read_names(path)

@@ -11,7 +11,7 @@ from align_keras.evaluation.fingerprint import fingerprint, is_fingerprint_of
 
 
 def with_config(model, change):
-    """The model, as if its backbone's config were changed."""
+    """The model with a changed config of its backbone."""
     backbone = model.backbone
     config = backbone.get_config()
     change(config)

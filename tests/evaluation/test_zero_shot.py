@@ -29,7 +29,7 @@ def test_accuracy_on_a_matrix_whose_answer_shows():
 def test_metrics_agree_with_scikit_learn():
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(200, 7))
-    labels = rng.integers(0, 6, 200)  # no image of the last class
+    labels = rng.integers(0, 6, 200)  # the last class has no images
     metrics, chance = zero_shot.classification_metrics(scores, labels)
     predictions = scores.argmax(axis=1)
     assert metrics["top_1"] == sklearn_metrics.accuracy_score(labels, predictions)

@@ -21,7 +21,7 @@ from align_keras.export import signatures, warm_up
 CAPTIONS = ["a red ring", "", "Ein ROTER Ring™, größer als \U0001f600 [SEP]", "blue " * 40]
 CLASSES = ["red ring", "blue square", "green cross"]
 PROMPTS = ["a {}", "the {} here"]
-# What TensorFlow Serving links of TF Text (`ops_lib` there) since its version 2.12.
+# Ops of TF Text that TensorFlow Serving contains since version 2.12 (its `ops_lib`).
 TEXT_OPS_OF_TENSORFLOW_SERVING = {
     "FastBertNormalize",
     "FastWordpieceTokenizeWithOffsets",
@@ -32,12 +32,12 @@ TEXT_OPS_OF_TENSORFLOW_SERVING = {
 
 @pytest.fixture(scope="module")
 def files():
-    """Images of every kind, then what is none."""
+    """Images of every kind, and then files that are not images."""
     jpeg = image_bytes()
     good = [jpeg, image_bytes("PNG", (9, 70)), image_bytes("PNG", mode="L"), image_bytes("GIF")]
     good += [image_bytes("BMP"), image_bytes("WEBP", (64, 64)), image_bytes("JPEG", mode="CMYK")]
     exif = Image.Exif()
-    exif[0x0112] = 6  # on its side
+    exif[0x0112] = 6  # rotated by 90 degrees
     good += [
         image_bytes(exif=exif),
         image_bytes("PNG", mode="RGBA"),
@@ -52,7 +52,7 @@ def files():
 @pytest.fixture(scope="module")
 def exported(tiny_model, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "tiny" / "1"
-    tiny_model.save(path, class_names=CLASSES, prompts=PROMPTS)  # as `export`, used below, does
+    tiny_model.save(path, class_names=CLASSES, prompts=PROMPTS)  # like `export`, used below
     return path
 
 
@@ -63,7 +63,7 @@ def served(exported):
 
 @pytest.fixture(scope="module")
 def answers(exported, files, tmp_path_factory):
-    """What a process without this package answers."""
+    """The answers of a process without this package."""
     folder = tmp_path_factory.mktemp("answers")
     good, bad = files
     mixed = [bad[4], good[0], *bad, good[1]]

@@ -51,7 +51,8 @@ def test_litert_towers_embed_the_same(tiny_model, tmp_path, quantize, tolerance)
     pixels, pieces = small_inputs(tiny_model)
     found, _, ops = run_litert(tmp_path / "towers" / "image_tower.tflite", {"images": pixels})
     np.testing.assert_allclose(found, tiny_model.encode_images(pixels), atol=tolerance)
-    # Of swish, squeeze and excite, and the unit norm; a batch norm apart would have one of its own.
+    # Swish, squeeze-and-excite and the unit norm multiply. A batch norm that is not folded would
+    # add another multiplication.
     assert ops.count("MUL") == ops.count("LOGISTIC") + 1
     found, dtypes, _ = run_litert(tmp_path / "towers" / "text_tower.tflite", pieces)
     np.testing.assert_allclose(found, tiny_model.encode_texts(pieces), atol=tolerance)

@@ -11,7 +11,7 @@ FAMILIES = families()
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Holds what all families damage, made by the first process that asks for it."""
+    """Folder with the data that all families damage; the first process that needs it makes it."""
     return tmp_path_factory.mktemp("fuzzing")
 
 

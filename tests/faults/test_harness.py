@@ -1,4 +1,4 @@
-"""The harness finds the cases at fault, whatever becomes of their process; it counts the others."""
+"""The harness finds the cases at fault, however their process ends, and counts the others."""
 
 import pytest
 from harness import Search, families

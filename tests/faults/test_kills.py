@@ -1,4 +1,4 @@
-"""Commands killed at random moments and run again: what they leave is as if nothing had been."""
+"""Commands that are killed at random moments and run again leave the same files as without."""
 
 import itertools
 import os
@@ -13,8 +13,8 @@ from tables import add_row
 
 pytestmark = pytest.mark.faults
 
-#: ``make test-faults KILLS=...``: how many in all, and the share of each command. A run of those
-#: that train takes ten times as long as one of the others.
+#: Total number of kills (``make test-faults KILLS=...``), and the share of each command. Commands
+#: that train take ten times as long as the others.
 KILLS = int(os.environ.get("KILLS") or 100)
 SHARES = {
     "pretrain": 0.1,
@@ -23,7 +23,7 @@ SHARES = {
     "index": 0.3,
     "prepare_data": 0.44,
 }
-#: Where kills are; elsewhere they would wait for what never happens.
+#: Calls of each command at which it can be killed; at others, the test would wait forever.
 CALLS = ("a replacement", "a renaming", "a removal")
 CALLS_OF_TRAINING = ("a step", "a checkpoint", *CALLS)
 CALLS_OF = {
@@ -36,7 +36,7 @@ CALLS_OF = {
 
 
 def run(server, name, material, workdir, moment=None, after=float("inf")):
-    """Runs a command, killed after some seconds or at a moment of its own work; its status."""
+    """Runs a command, which may be killed after some seconds or at a call; returns its status."""
     output = workdir.with_suffix(".txt")
     process = server.start("commands:run", name, str(material), str(workdir), moment, output=output)
     until = process.began + min(after, LIMIT)
@@ -49,7 +49,7 @@ def run(server, name, material, workdir, moment=None, after=float("inf")):
 
 
 def draw_moment(rng, name, seconds):
-    """Where the next kill is, as arguments of ``run``: at a time, or within a call."""
+    """Draws the next kill, at a time or within a call; returns arguments of ``run``."""
     if rng.uniform() < 0.5:
         return {"after": rng.uniform(0, seconds)}
     calls = CALLS_OF[name]
@@ -79,7 +79,7 @@ def test_killed_and_run_again_it_leaves_the_same(name, server, material, tmp_pat
         if died:
             assert run(server, name, material, workdir) == 0, tail(workdir, {})
         lives += 1
-        print(workdir.name, statuses)  # for a failure
+        print(workdir.name, statuses)  # shown if the test fails
         assert_same(expected, left_by(server, workdir))
         leftovers = [path for path in workdir.rglob("*") if "partial" in path.name]
         assert not leftovers
@@ -98,6 +98,6 @@ def test_killed_and_run_again_it_leaves_the_same(name, server, material, tmp_pat
 
 
 def tail(workdir, moment):
-    """What a failure shows: the moment, the seed and the last lines of the command."""
+    """The message of a failure: the moment, the seed and the last lines of the command."""
     lines = workdir.with_suffix(".txt").read_text(errors="replace").splitlines()
     return "\n".join([f"seed {SEED}, after a kill at {moment}:", *lines[-15:]])

@@ -1,7 +1,7 @@
-"""Runs on a file system of TensorFlow's, killed at a write, go on as if nothing had been.
+"""Runs on a remote file system that are killed at a write end with the same result.
 
-``ram://`` is in one process, so a kill is played: from some write on, every call fails, also those
-that would clear up.
+``ram://`` exists in a single process, so kills are simulated: from some write on, every call fails,
+including calls that would clean up.
 """
 
 import os
@@ -20,19 +20,19 @@ from align_keras.runs.verifying import verify
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("tiny_preset")]
 
-#: Calls by which files come, change places and go.
+#: Calls that create, move or remove files.
 CALLS = ("copy_from", "write_bytes", "replace", "unlink", "mkdir")
-#: ``make test-faults KILLS=...``: of a hundred, two runs are killed twice each.
+#: Number of runs, each of which is killed twice: one for 50 kills (``make test-faults KILLS=...``).
 RUNS = max(1, int(os.environ.get("KILLS") or 100) // 50)
 
 
 class KilledError(BaseException):
-    """The process is no more."""
+    """Simulates the end of the process."""
 
 
 @pytest.fixture
 def kills(monkeypatch):
-    """Counts the calls; from the one of a number on, they fail."""
+    """Counts the calls; all calls after number ``at`` fail."""
     state = {"calls": 0, "at": float("inf")}
     monkeypatch.setattr(leases, "RENEWED_EVERY", 1e9)
     monkeypatch.setattr(leases, "LEFT_AFTER", 0.1)
@@ -70,7 +70,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
                 pretrain(settings_of(scene_shards, workdir))
             except KilledError:
                 killed += 1
-            leases._held.clear()  # a run that resumes late may end before the second
+            leases._held.clear()  # a run that resumes late may end before the second kill
         kills.update(calls=0, at=float("inf"))
         metrics = pretrain(settings_of(scene_shards, workdir))
         resumed.append(metrics["resumed_at_step"])

@@ -1,4 +1,4 @@
-"""Two workers as a user starts them: two commands with the same flags."""
+"""Two workers, started like a user does: by two commands with the same flags."""
 
 import json
 import subprocess

@@ -21,7 +21,7 @@ def pair_of_layers(**options):
 
 
 def run(layer, inputs, upstream, training):
-    """Outputs, gradients and weights afterwards."""
+    """Returns the outputs, the gradients, and the weights after the call."""
     with tf.GradientTape() as tape:
         tape.watch(inputs)
         outputs = layer(inputs, training=training)

@@ -8,7 +8,7 @@ from align_keras.layers import rematerialization
 
 
 def gradients_and_state(model, batch, jit_compile=False, **options):
-    """Losses, gradients, and dropout's and batch norm's state afterwards; it is set back."""
+    """Losses, gradients, and the final state of dropout and batch norm, which is then reset."""
     state = model.backbone.non_trainable_variables
     before = [variable.numpy() for variable in state]
     model.compile(Lamb(1e-3), **options)
@@ -49,12 +49,12 @@ def test_every_block_is_run_again(build_tiny, batch, monkeypatch):
     model.compile(Lamb(1e-3), rematerialize=True)
     model.compute_gradients(batch)
     blocks = sum(THREE_BLOCKS["stackwise_num_repeats"])
-    assert len(seen) == blocks + 1  # and one of BERT
+    assert len(seen) == blocks + 1  # the last one is BERT's
     weights = {id(v) for part in seen for v in part.trainable_variables}
     tower = model.backbone.image_encoder
     stem = {id(v) for v in tower.trainable_variables if "stem" in v.path}
     assert {id(v) for v in tower.trainable_variables} - stem <= weights
-    # Not in inference.
+    # Nothing is recomputed in inference.
     seen.clear()
     model.predict_step(batch)
     assert not seen

@@ -10,7 +10,7 @@ from align_keras.losses.tiled import tiled_losses
 
 
 def reference(images, texts, temperature, smoothing, ids):
-    """The mean loss of both directions and its gradients in float64 NumPy."""
+    """The mean loss over both directions, and its gradients, in float64 NumPy."""
     n = len(images)
     own = np.eye(n, dtype=bool)
     shared = np.zeros((n, n), bool)
@@ -46,7 +46,7 @@ def value_and_gradients(function, arrays):
 
 
 def assert_close(found, expected):
-    """Within 1e-5 of the largest value."""
+    """Compares within 1e-5 of the largest value."""
     expected = np.asarray(expected, "float64")
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
@@ -75,7 +75,7 @@ def test_tiles_give_the_loss_and_gradients_of_numpy(tile_rows, masked, temperatu
 
 @pytest.mark.parametrize("temperature", [1.0, 0.005])
 def test_columns_are_put_together_over_replicas_whose_logits_lie_far_apart(temperature):
-    """One replica's images equal the captions, the other's are their opposites: 1 and -1."""
+    """One replica's images equal its captions, the other's are opposite: similarities 1 and -1."""
     rng = np.random.default_rng(3)
     texts = unit_rows(rng, 12, 4)
     images = np.concatenate([texts[:6], -texts[6:]])
@@ -105,7 +105,7 @@ def test_columns_are_put_together_over_replicas_whose_logits_lie_far_apart(tempe
     wanted = losses.dense_losses(
         tf.constant(images, tf.float32), tf.constant(texts, tf.float32), temperature
     )
-    rounding = 4e-7 / temperature  # of a logit, in float32
+    rounding = 4e-7 / temperature  # rounding error of a float32 logit
     for one, other, expected in zip(first, second, wanted, strict=True):
         found = tf.concat([one, other], axis=0)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=rounding)
@@ -126,7 +126,7 @@ def test_tiles_give_each_row_what_the_dense_form_gives():
     )
     for found, expected in zip(tiled[2], dense[2], strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    assert 0 < np.sum(dense[2][2]) < 30  # some are retrieved, some are not
+    assert 0 < np.sum(dense[2][2]) < 30  # only some are retrieved
 
 
 def test_every_row_has_its_own_weight_in_the_gradient():
@@ -155,7 +155,7 @@ def test_a_tie_and_a_nan_are_no_hits():
 
 
 def test_the_matrix_of_logits_is_never_held():
-    """As the graph shows: no tensor of a traced step has rows x columns elements."""
+    """In the graph of a traced step, no tensor has rows x columns elements."""
     spec = tf.TensorSpec([96, 4])
 
     @tf.function(input_signature=[spec, spec])

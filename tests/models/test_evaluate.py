@@ -1,4 +1,4 @@
-"""``evaluate`` against the loss in NumPy, on one device and on two replicas."""
+"""Compares ``evaluate`` with the loss in NumPy, on one device and on two replicas."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ def reference(embeddings, temperature, ids):
 
 
 def reference_of(model, batch, sizes):
-    """The mean over batches of these sizes, each by its pairs."""
+    """The mean over batches of these sizes, weighted by their pairs."""
     total, start = {}, 0
     for size in sizes:
         part = {name: value[start : start + size] for name, value in batch.items()}
@@ -60,7 +60,7 @@ def copy_weights(source, target):
 
 @pytest.mark.parametrize("options", [{}, {"loss_tile_rows": 2}])
 def test_evaluate_gives_the_numbers_of_numpy_and_changes_nothing(options, build_tiny, batch):
-    """With dropout that would show, and a last batch of three."""
+    """The model has dropout, which must be off; the last batch has three pairs."""
     model = compiled(build_tiny(dropout=0.5), **options)
     before = [variable.numpy() for variable in model.variables]
     expected = reference_of(model, batch, [5, 3])
@@ -74,13 +74,13 @@ def test_evaluate_gives_the_numbers_of_numpy_and_changes_nothing(options, build_
 
 
 def test_pairs_that_are_not_valid_take_no_part(build_tiny, batch):
-    """As of ``evaluation_dataset``, which pads its last batch."""
+    """Such pairs come from ``evaluation_dataset``, which pads its last batch."""
     model = compiled(build_tiny())
     valid = np.array([1, 1, 0, 1, 1, 0, 1, 1], bool)
     kept = {name: value[valid] for name, value in batch.items()}
     batch["images"][~valid] = 0.0
     marked = tf.data.Dataset.from_tensor_slices({**batch, "valid": valid}).batch(8)
-    # A whole batch of none counts for nothing.
+    # A batch without valid pairs does not count.
     none = {**batch, "valid": np.zeros(8, bool)}
     marked = marked.concatenate(tf.data.Dataset.from_tensor_slices(none).batch(8))
     found = model.evaluate(marked, return_dict=True, verbose=0)
@@ -88,7 +88,7 @@ def test_pairs_that_are_not_valid_take_no_part(build_tiny, batch):
 
 
 def test_two_replicas_evaluate_and_predict_as_one_device(build_tiny, batch, mirrored):
-    """Shares of two pairs, of two and one, and of one and none."""
+    """The replicas have two pairs each, two and one, or one and none."""
     single = compiled(build_tiny())
     with mirrored.scope():
         double = compiled(build_tiny())

@@ -1,4 +1,4 @@
-"""The classifier, its optimizer and its pipeline, each against something written out by hand."""
+"""The classifier, its optimizer and its pipeline, compared with explicit computations."""
 
 import itertools
 
@@ -41,7 +41,7 @@ def values(weights):
 
 
 def gradients_of(classifier, batch):
-    """Of the mean cross-entropy, by path, without Keras's losses and steps."""
+    """Gradients of the mean cross-entropy, by path, without Keras's losses and steps."""
     variables = [variable.value for variable in classifier.trainable_variables]
     with tf.GradientTape() as tape:
         logits = classifier(batch[0], training=True)
@@ -52,7 +52,7 @@ def gradients_of(classifier, batch):
 
 
 def test_steps_are_those_written_out(classifier, batch):
-    """Momentum, decay of kernels alone, ten times less for the tower: two steps of ``fit``."""
+    """Two steps of ``fit``: momentum, decay only of kernels, a tenth of the rate for the tower."""
     classifier.image_encoder.frozen_statistics = True
     compiled(classifier, factor=0.1, weight_decay=0.5)
     expected = values(classifier.trainable_variables)
@@ -110,7 +110,7 @@ def test_the_tower_takes_images_of_other_and_odd_sizes(size, classifier):
     features = classifier.image_encoder(pixels).numpy()
     assert features.shape == (2, 16)
     assert np.isfinite(features).all()
-    # Its last feature map, averaged by NumPy.
+    # Compared with the tower's last feature map, averaged by NumPy.
     tower = classifier.image_encoder
     maps = keras.Model(tower.input, tower.get_layer("pooling").input)(pixels).numpy()
     side = -(-size // 4)
@@ -132,7 +132,7 @@ def test_a_saved_classifier_scores_the_same(classifier, batch, scene_images, tmp
 
 
 def test_a_random_crop_covers_the_area_and_shape_that_it_may(preprocessor):
-    """Red tells the column and green the row, so that a crop tells where it was."""
+    """Red encodes the column and green the row, so a crop shows its position."""
     columns, rows = np.meshgrid(np.arange(200), np.arange(160))
     pixels = np.stack([columns, rows, 0 * rows], axis=-1).astype("uint8")
     path = tf.io.encode_png(pixels)
@@ -164,7 +164,7 @@ def test_a_random_crop_covers_the_area_and_shape_that_it_may(preprocessor):
 
 
 def batches(read, count, start_batch=0):
-    """Eight numbers an epoch in batches of three; an image is its number."""
+    """Batches of three from epochs of eight images; each image is its own number."""
     dataset = labelled_images.training_dataset(
         read,
         8,
@@ -197,7 +197,7 @@ def test_epochs_show_every_image_once_and_resume_anywhere():
     for start in (1, 3, 5):
         asked.clear()
         assert batches(read, 3, start) == whole[start : start + 3]
-        assert asked[0] == 3 * start // 8  # epochs before are not read
+        assert asked[0] == 3 * start // 8  # earlier epochs are not read
 
 
 def test_data_come_in_an_order_that_the_seed_decides(tmp_path):

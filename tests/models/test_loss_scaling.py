@@ -27,7 +27,7 @@ def half_and_full(build_tiny, **options):
 @pytest.mark.parametrize("options", [{}, {"micro_batch_size": 4, "rematerialize": True}])
 def test_scaled_gradients_are_those_of_float32(options, build_tiny, batch):
     half, full = half_and_full(build_tiny, **options)
-    half.optimizer.dynamic_scale.assign(64.0)  # the first 2**15 is too large for these weights
+    half.optimizer.dynamic_scale.assign(64.0)  # the default 2**15 is too large for these weights
     batch = {name: tf.constant(value) for name, value in batch.items()}
     (losses, gradients), (expected, wanted_gradients) = (
         tf.function(model.compute_gradients, autograph=False)(batch) for model in (half, full)
@@ -39,7 +39,7 @@ def test_scaled_gradients_are_those_of_float32(options, build_tiny, batch):
 
 
 def test_without_the_scale_small_gradients_vanish(build_tiny, batch):
-    """What the scaling is for; a loss so small that float16 cannot hold its gradients."""
+    """The reason for the scaling: float16 cannot represent the gradients of so small a loss."""
     half, _ = half_and_full(build_tiny)
     vanished = []
     for scale in (1.0, 2.0**15):
@@ -58,7 +58,7 @@ def test_a_step_that_overflows_is_skipped_and_halves_the_scale(build_tiny, batch
     assert int(half.optimizer.iterations) == 0
     for variable, value in zip(half.trainable_variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
-    # No sign of a run that diverges.
+    # The logs must not look as if the run diverged.
     assert all(np.isfinite(value) for value in logs.values())
     half.optimizer.dynamic_scale.assign(2.0**10)
     logs = half.train_step(batch)

@@ -14,7 +14,7 @@ SCALES = {"pixel_scale": [0.017, 0.0175, 0.0174], "pixel_offset": [-2.1, -2.0, -
 
 @pytest.fixture(scope="module")
 def model(pieces):
-    """Scales each channel in its own way."""
+    """A model that scales each channel differently."""
     preprocessor = AlignPreprocessor(pieces, 16, 20, 12, **SCALES)
     keras.utils.set_random_seed(1)
     model = build_tiny_model(preprocessor=preprocessor)
@@ -24,7 +24,7 @@ def model(pieces):
 
 @pytest.fixture(scope="module")
 def batches(model):
-    """The same batch, with crops and with what NumPy scales them to."""
+    """The same batch with crops, and with crops that NumPy has scaled."""
     scaled = make_batch()
     shape = scaled.pop("images").shape
     pixels = np.random.default_rng(0).integers(256, size=shape).astype("uint8")
@@ -73,7 +73,7 @@ def test_crops_are_only_scaled(model, batches):
     )
     expected = model.encode_images(images)
     np.testing.assert_allclose(model.encode_images(pixels, 3, cropped=True), expected, atol=2e-6)
-    # Otherwise they are photographs, which are resized and cropped first.
+    # Without `cropped`, the images are first resized and cropped.
     assert np.abs(model.encode_images(pixels) - expected).max() > 1e-3
 
     classifier = AlignImageClassifier(model.backbone.image_encoder, ["a", "b"], model.preprocessor)

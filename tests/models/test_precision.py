@@ -1,4 +1,4 @@
-"""Pure half precision: built, trained, saved and loaded, beside float32."""
+"""Pure half precision: a model is built, trained, saved, loaded and compared with float32."""
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ def policy(request):
 
 @pytest.fixture
 def models(policy, build_tiny, preprocessor):
-    """The same weights in half precision and in float32."""
+    """Two models with the same weights, in half precision and in float32."""
     options = {"synchronized": True, "preprocessor": preprocessor}
     full = build_tiny(**options)
     with precision.dtype_policy(policy):
@@ -93,13 +93,13 @@ def test_a_half_precision_model_embeds_as_float32_and_is_saved(models, policy, b
 def test_a_keras_file_computes_as_it_was_saved_under_any_global_policy(
     saved, current, build_tiny, batch, tmp_path
 ):
-    """Else images would be cast, which is 3e-3 off, and towers built in the global precision."""
+    """Otherwise images would be cast (errors of 3e-3), and towers get the global precision."""
     with precision.dtype_policy(saved):
         model = build_tiny()
         classifier = AlignImageClassifier(model.backbone.image_encoder, ["a", "b"])
         classifier.head.kernel.assign(np.random.default_rng(0).normal(size=(16, 2)))
         towers = model.backbone.image_encoder, model.backbone.text_encoder
-    # Wrapped under another policy, as by a program that sets it late.
+    # The model is made under another policy, as in a program that sets the policy late.
     with precision.dtype_policy(current):
         mixed = AlignDualEncoder(AlignBackbone(*towers, 8, dtype=saved))
     for variable, source in zip(mixed.variables, model.variables, strict=True):

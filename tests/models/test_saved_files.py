@@ -34,13 +34,13 @@ def fresh(folder):
 
 
 def crops_of(images, preprocessor):
-    """Model inputs as of that version, which did not round resized pixels."""
+    """Model inputs of that version, which did not round resized pixels."""
     size, crop = preprocessor.resize_size, preprocessor.image_size
     start = (size - crop) // 2
     resized = tf.image.resize(images, [size, size])[:, start : start + crop, start : start + crop]
     crops = preprocessor({"images": images})["images"]
     exact = resized * preprocessor.pixel_scale + preprocessor.pixel_offset
-    # Half a grey level.
+    # The tolerance is half a grey level.
     np.testing.assert_allclose(crops, exact, atol=0.501 * preprocessor.pixel_scale)
     return exact
 
@@ -70,7 +70,7 @@ def test_weights_stand_in_their_old_order_under_their_old_names(folder, expected
 
 
 def test_variables_have_their_old_names_and_order(expected, fresh):
-    # The numbers of seed generators count all that the process has made.
+    # The names of seed generators contain a counter of the process.
     def names(paths):
         return [re.sub(r"seed_generator_\d+", "seed_generator", path) for path in paths]
 
@@ -99,7 +99,7 @@ def test_a_classifier_loads(folder, expected):
 
 
 def test_a_checkpoint_restores(folder, expected, fresh):
-    """As a run does it: weights, the optimizer's state and that of dropout."""
+    """As in a run: weights, and the states of optimizer and dropout, are restored."""
     saved = keras.models.load_model(folder / "dual_encoder.keras")
     fresh.compile(keras.optimizers.deserialize(keras.optimizers.serialize(saved.optimizer)))
     fresh.optimizer.build(fresh.trainable_variables)

@@ -8,7 +8,7 @@ from tiny_sizes import THREE_BLOCKS
 from align_keras import ImageEncoder, Lamb, build_image_encoder, distribution, keras_internals
 from align_keras.models import precision, space_to_batch
 
-#: A tower that can be cut: its stem pads nothing.
+#: A tower whose images can be cut, since its stem has no padding.
 CUTTABLE = THREE_BLOCKS | {"include_stem_padding": False, "stem_conv_padding": "valid"}
 
 
@@ -34,7 +34,7 @@ def encoder():
 
 @pytest.fixture
 def chunks_of_blocks(monkeypatch):
-    """In how many chunks blocks were called, as they are."""
+    """Records the number of chunks in which each block is called."""
     called, call_block = [], space_to_batch.call_block
     monkeypatch.setattr(
         space_to_batch,
@@ -45,7 +45,7 @@ def chunks_of_blocks(monkeypatch):
 
 
 def run(encoder, images, **attributes):
-    """Features, gradients and the state after a training step, which is set back."""
+    """Features, gradients and the state after a training step; the state is then reset."""
     state = encoder.non_trainable_variables
     before = [variable.numpy() for variable in state]
     for name, value in attributes.items():
@@ -81,14 +81,14 @@ def test_features_gradients_and_state_are_those_of_whole_images(
 @pytest.mark.parametrize(
     ("batch", "size", "chunks"),
     [
-        (2, 33, 8),  # of the stem's 16 columns; 16 chunks would have an odd number
+        (2, 33, 8),  # the stem has 16 columns; 16 chunks would each have an odd number
         (16, 289, 8),
         (4, 289, 24),
         (20, 289, 6),
         (64, 289, 2),
         (128, 289, 1),
         (500, 289, 1),
-        (2, 35, 1),  # 17 columns
+        (2, 35, 1),  # the stem has 17 columns
         (None, 33, 1),
     ],
 )

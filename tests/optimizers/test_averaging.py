@@ -1,4 +1,4 @@
-"""The moving average of weights and of batch norm's statistics, against one in NumPy."""
+"""Compares the moving averages of weights and batch-norm statistics with NumPy."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_averaged_weights_are_the_moving_average_and_leave_no_trace(build_tiny, 
         for variable, wanted in zip(variables, expected, strict=True):
             np.testing.assert_allclose(variable.numpy(), wanted, rtol=1e-5, atol=1e-6)
         model.save_to_preset(tmp_path / "preset")
-    # What a run leaves: the statistics that belong to the weights.
+    # The preset has averaged weights with averaged statistics.
     preset = AlignDualEncoder.from_preset(tmp_path / "preset")
     saved = [*preset.trainable_variables, *moving_statistics(preset)]
     for variable, wanted in zip(saved, expected, strict=True):
@@ -41,7 +41,7 @@ def test_averaged_weights_are_the_moving_average_and_leave_no_trace(build_tiny, 
 
 
 def test_a_step_that_was_not_taken_moves_no_average_of_statistics(build_tiny, batch):
-    """As one that overflows float16."""
+    """For example, a step whose gradients overflow float16."""
     model = build_tiny()
     model.compile(make_optimizer("sgd", 0.05, model.trainable_variables, ema_momentum=0.75))
     model.train_step(batch)
@@ -51,7 +51,7 @@ def test_a_step_that_was_not_taken_moves_no_average_of_statistics(build_tiny, ba
     update_statistics(model, tf.constant(1))
     for average, before in zip(model.optimizer.statistics_averages, averages, strict=True):
         np.testing.assert_array_equal(average.numpy(), before)
-    update_statistics(model, tf.constant(0))  # the first one that is sets them
+    update_statistics(model, tf.constant(0))  # the first applied step sets the averages
     for average, value in zip(
         model.optimizer.statistics_averages, moving_statistics(model), strict=True
     ):
@@ -68,7 +68,7 @@ def test_no_average_is_kept_unless_asked_for(build_tiny, batch):
 
 
 def test_fit_leaves_a_model_its_own_weights(build_tiny, batch):
-    """Keras would put the averages in their place."""
+    """Keras would replace them by the averages."""
     model = build_tiny()
     model.compile(make_optimizer("sgd", 0.01, model.trainable_variables, ema_momentum=0.9))
     data = tf.data.Dataset.from_tensors(batch)

@@ -1,4 +1,4 @@
-"""Rates by variable, against updates by hand."""
+"""Learning-rate factors by variable, compared with explicit updates."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ def variables_of(start):
 
 @pytest.mark.parametrize("name", ["lamb", "adamw", "sgd", "adafactor"])
 def test_a_factor_is_that_of_the_whole_step(name):
-    """Decay included: a step at a factor is the same part of a step without."""
+    """The factor scales the complete step, including the weight decay."""
     rng = np.random.default_rng(0)
     start, gradient = rng.normal(size=(2, 3, 4))
     variables = variables_of(start)
@@ -33,7 +33,7 @@ def test_a_factor_is_that_of_the_whole_step(name):
         np.testing.assert_allclose(slow, 0.25 * whole, rtol=0.02)
     else:
         np.testing.assert_allclose(slow, 0.25 * whole, atol=1e-6)
-    if name == "adamw":  # by hand: the first step of Adam is the gradient's sign
+    if name == "adamw":  # the first step of Adam is the sign of the gradient
         np.testing.assert_allclose(slow, -0.005 * (np.sign(gradient) + 0.3 * start), atol=1e-5)
 
 

@@ -23,7 +23,7 @@ def test_the_next_batch_is_prepared_while_one_is_used():
     batches = prepared_batches(items(), lambda item: prepared[item].set(), 2)
     next(batches)
     assert prepared[3].wait(10)
-    # Two batches are in memory, no more.
+    # At most two batches are in memory.
     assert read == [0, 1, 2, 3]
     assert len(list(batches)) == 2
 
@@ -46,7 +46,7 @@ def test_it_may_end_in_a_thread_of_its_own():
     def prepare(item):
         if item == 1:
             left.wait(10)
-            batches.close()  # as Python's garbage collector does after an error of the caller's
+            batches.close()  # as Python's garbage collector does after an error in the caller
             ended.append(item)
 
     batches = prepared_batches(range(2), prepare, 1)

@@ -1,4 +1,4 @@
-"""Hugging Face's processor files, to the preprocessor's arguments and back."""
+"""Converts Hugging Face's processor files to the preprocessor's arguments and back."""
 
 import numpy as np
 import pytest

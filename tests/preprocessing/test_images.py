@@ -6,7 +6,7 @@ from PIL import Image
 
 from align_keras.preprocessing import images
 
-# Width and height: smaller and larger than 64, either way, in both of Pillow's orders.
+# Widths and heights below and above 64, so that Pillow resizes in both orders of axes.
 SIZES = [(252, 420), (420, 252), (640, 480), (64, 64), (64, 90), (30, 40), (40, 30), (33, 900)]
 
 
@@ -20,7 +20,7 @@ def test_antialiased_resize_is_pillows_to_the_bit(size):
 
 
 def test_sums_of_thousands_of_rows_are_exact():
-    """Means between two grey levels, where a sum that is off by little is rounded the other way."""
+    """Means lie between two grey levels, so small errors of a sum would change the rounding."""
     stripes = np.arange(100_000)[:, None, None] + np.arange(48).reshape(16, 3)
     pixels = (100 + stripes % 2).astype("uint8")
     expected = np.asarray(Image.fromarray(pixels).resize((16, 16), Image.Resampling.BILINEAR))

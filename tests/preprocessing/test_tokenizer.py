@@ -32,7 +32,7 @@ def reference(pieces, **options):
 
 @pytest.fixture(scope="module")
 def text_pieces():
-    """Word pieces with every character of the texts, and some of their words."""
+    """Word pieces: every character of the texts, and some of their words."""
     words = [word for text in TEXTS for word in text.split()] * 2
     pieces = vocabulary.train_vocabulary(words, 600)
     cased = ["FTD", "Wings", "##™", "İ", "##st", "ΟΔ", "²", "##²", "x", "##x", "ж", "##ж", "Crème"]
@@ -50,7 +50,7 @@ def test_ids_are_those_of_the_reference(lowercase, strip_accents, text_pieces):
 
 
 def test_every_character_is_treated_as_by_the_reference(text_pieces):
-    # Except those that the reference's tables, of Unicode 8 to 14, do not know.
+    # Characters that the reference's tables (Unicode 8 to 14) do not contain are left out.
     def known(character):
         category = unicodedata.category(character)
         return category != "Cn" and not (category[0] in "PM" and character > "\u05ff")

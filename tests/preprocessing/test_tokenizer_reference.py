@@ -1,4 +1,4 @@
-"""Word pieces of strings that are made to go wrong, against Hugging Face's own tokenizer."""
+"""Compares the word pieces of difficult strings with Hugging Face's own tokenizer."""
 
 import random
 import unicodedata
@@ -11,7 +11,7 @@ from conftest import SHARED
 from align_keras.preprocessing.tokenizer import WordPieceTokenizer, read_vocabulary
 
 VOCABULARY = SHARED / "data" / "metadata" / "bert_base_uncased_vocab.txt"
-# Parts of the strings, with spaces between.
+# Parts of the strings, separated by spaces.
 SPACES = "\u00a0 \u1680 \u2000 \u2009 \u2028 \u2029 \u202f \u205f \u3000 \t \n \r"
 DROPPED = "\u200b \u200d \ufeff \x00 \x01 \x1f \x7f \u0085 \ue000 \uf8ff \ufffd"
 SPECIAL = "[UNK] [MASK] [CLS] [SEP] [PAD] [unk] [UNK [U\u200bNK] ##ing"
@@ -25,7 +25,7 @@ PARTS = LONG + " ".join([SPACES, DROPPED, SPECIAL, LETTERS, MARKS, WORDS]).split
 def random_character(rng):
     while True:
         character = chr(rng.choice([rng.randrange(32, 0x250), rng.randrange(0x250, 0x10000)]))
-        # What later versions of Unicode added is classed by some libraries and not by others.
+        # Only some libraries know the characters that later versions of Unicode added.
         category = unicodedata.ucd_3_2_0.category(character)
         if category not in ("Cn", "Cs") and category == unicodedata.category(character):
             return character

@@ -1,4 +1,4 @@
-"""The real img2dataset against a server on this machine: downloaded, filtered, trained on."""
+"""The real img2dataset downloads from a local server; the pairs are filtered and trained on."""
 
 import functools
 import http.server
@@ -44,7 +44,7 @@ def server(tmp_path_factory):
 
 
 def documented_command():
-    """The flags that the documentation gives img2dataset, but for places and sizes."""
+    """The documentation's flags for img2dataset, except paths and sizes."""
     text = (ROOT / "docs" / "filtering.md").read_text().replace("\\\n", " ")
     (line,) = [line for line in text.splitlines() if line.startswith("img2dataset --url_list")]
     return line.split()[1:]

@@ -1,4 +1,4 @@
-"""Checkpoints of one folder: written whole or not at all, the oldest removed, others set aside."""
+"""Checkpoints in a folder: written completely or not at all, removed by age, or set aside."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def write(path, step, value=None):
 
 
 def swept(path):
-    """The checkpoints as the next process finds them: their values by their steps."""
+    """The values of the checkpoints that the next process finds, by step."""
     folder = CheckpointFolder(path, str(path), max_to_keep=3)
     folder.sweep()
     assert not any(folder.fault(step) for step in folder.steps())
@@ -68,14 +68,14 @@ def test_a_write_that_was_cut_off_counts_wholly_or_not_at_all(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(owner, name, kill)
         write(tmp_path, 4)
-    (tmp_path / "ckpt-5_temp").mkdir()  # as TensorFlow leaves it, in place before
+    (tmp_path / "ckpt-5_temp").mkdir()  # TensorFlow left such a folder in earlier versions
     assert swept(tmp_path) == {step: step for step in steps}
     assert {path.name for path in tmp_path.iterdir()} == names_of(*steps)
 
 
 @pytest.mark.parametrize("moved", [0, 1, 2])
 def test_the_rest_of_a_finished_write_is_moved(moved, tmp_path, monkeypatch):
-    """Also where it replaces a checkpoint of the same step."""
+    """This includes a write that replaces a checkpoint of the same step."""
     write(tmp_path, 3, value=1)
     calls = []
 

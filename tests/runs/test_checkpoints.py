@@ -44,7 +44,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(build_tiny, batch
     assert resumed_checkpoints.step == 6
     for variable, wanted in zip(resumed.variables, model.variables, strict=True):
         np.testing.assert_array_equal(variable.numpy(), wanted.numpy(), err_msg=wanted.path)
-    # The averages of weights and of batch norm's statistics are among them.
+    # These include the averages of weights and of batch-norm statistics.
     for variable, wanted in zip(
         resumed.optimizer.variables, model.optimizer.variables, strict=True
     ):
@@ -57,7 +57,7 @@ def test_without_a_checkpoint_the_run_begins(build_tiny, tmp_path):
 
 
 def test_the_score_to_be_beaten_is_that_of_the_best_checkpoint(build_tiny, tmp_path):
-    """A run that ends right after an evaluation has saved the newest checkpoint before it."""
+    """If a run ends right after an evaluation, its newest checkpoint is from before it."""
     _, checkpoints = make_run(build_tiny, tmp_path)
     checkpoints.save()
     assert checkpoints.save_if_best(0.5)
@@ -115,7 +115,7 @@ def test_steps_that_overflow_float16_count_when_a_run_resumes(build_tiny, batch,
     training.train(model, dataset, log, [(2, checkpoints.save)], "")
     assert [line["step"] for line in read_log(tmp_path)] == [1, 2]
     assert RunCheckpoints(tmp_path / "checkpoints", again).restore() == 2
-    # Nothing was learnt, and nothing lost: only batch norm's statistics have moved.
+    # No step was applied, and nothing was lost: only batch-norm statistics have changed.
     assert int(model.optimizer.iterations.numpy()) == 0
     for variable, value in zip(model.weights, before, strict=True):
         if variable.trainable:
@@ -130,7 +130,7 @@ def small_run(directory):
 
 
 def test_a_directory_whose_name_is_a_pattern_is_that_directory(tmp_path):
-    # TensorFlow would find nothing in the first, and remove what is in the second.
+    # TensorFlow would find nothing in the first folder, and would remove files of the second.
     folders = [tmp_path / "runs [v2]" / "checkpoints", tmp_path / "runs v" / "checkpoints"]
     for folder in reversed(folders):
         checkpoints = small_run(folder)
@@ -142,6 +142,6 @@ def test_a_directory_whose_name_is_a_pattern_is_that_directory(tmp_path):
         names = sorted(f"{path.parent.name}/{path.stem}" for path in folder.glob("*/*.index"))
         assert names == ["best/ckpt-2", "newest/ckpt-2"]
         assert small_run(folder).restore() == 2
-        # A checkpoint of an earlier version, which TensorFlow reads to look for damage.
+        # As in an earlier version: without checksums, TensorFlow reads the files to find damage.
         (folder / "newest" / "ckpt-2.checksums.json").unlink()
         assert small_run(folder).restore() == 2

@@ -14,7 +14,7 @@ from align_keras.runs import command
 
 
 def end_of(error):
-    """What the process ends with if ``main`` raises an error."""
+    """The exit code or message of the process if ``main`` raises an error."""
 
     def main(_):
         raise error

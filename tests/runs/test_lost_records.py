@@ -1,4 +1,4 @@
-"""Lost records are counted in the steps of all replicas, by file."""
+"""Lost records are counted by file in the training steps of all replicas."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from align_keras.runs.lost_records import LostRecords
 
-#: Two steps of two replicas; 0 is no loss.
+#: Lost records in two steps of two replicas; 0 means none.
 LOST = np.array([[[0, 2, 2, 0], [1, 0, 0, 0]], [[0, 0, 0, 0], [2, 2, 3, 0]]], np.int32)
 
 

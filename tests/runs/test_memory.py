@@ -1,4 +1,4 @@
-"""Freed memory stays with the process, unless the user has said otherwise."""
+"""Freed memory stays with the process, unless the user has set it otherwise."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from conftest import ROOT
 
 from align_keras.runs import memory
 
-# How often 64 MiB come from the kernel when they are allocated, touched and freed again.
+# Counts how often 64 MiB come from the kernel when they are repeatedly allocated and freed.
 FAULTS = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])

@@ -1,4 +1,4 @@
-"""Checkpoints on file systems of TensorFlow's: whole with their list, which is written last."""
+"""Remote checkpoints are complete if they have their checksum file, which is written last."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def write(path, step, value=None):
 
 
 def swept(path):
-    """The checkpoints as the next process finds them: their values by their steps."""
+    """The values of the checkpoints that the next process finds, by step."""
     folder = RemoteCheckpointFolder(path, max_to_keep=3)
     folder.sweep()
     assert not any(folder.fault(step) for step in folder.steps())
@@ -56,7 +56,7 @@ def test_the_newest_are_kept_and_others_set_aside_for_good(path):
 
 
 def test_a_checkpoint_without_its_list_is_none_and_goes(path, monkeypatch):
-    """Killed before the first, the second or the last file of four checkpoints."""
+    """The process is killed before the first, second or last file of four checkpoints."""
     write(path, 1)
     put = uploads.put
     for killed_at in range(3):

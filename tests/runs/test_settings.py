@@ -64,7 +64,7 @@ def test_names_are_flat_and_groups_keep_theirs():
             "width",
             "51 is above 50; lower width to 50 or less, or raise height",
         ),
-        # The setting that is wrong by itself, not the one that is compared with it.
+        # The error names the setting that is itself invalid, not one that is compared with it.
         ({"width": 200, "height": 101}, "height", "101 is above 100"),
         ({"head": Phase(0)}, "head.steps", "0 is below 1; raise head.steps to 1 or more"),
         ({"head": Phase(rate=0.0)}, "head.rate", "0.0 is not above 0.0; raise head.rate"),
@@ -80,7 +80,7 @@ def test_a_value_out_of_its_bounds_is_named_with_the_remedy(options, setting, me
 
 
 def test_values_at_their_bounds_and_unknown_ones_pass():
-    Everything().check()  # width is None
+    Everything().check()  # its width is None
     Everything().replace(width=8, height=8).check()
     Everything().replace(width=100, height=100).check()
 
@@ -99,7 +99,7 @@ def test_json_is_flat_with_groups_as_objects():
 def test_a_run_resumes_with_equal_settings_except_the_free_ones(tmp_path):
     before = json.loads(Everything().replace(name="m").as_json())
     Everything().replace(name="m", log_every=9).check_resumable(before, tmp_path)
-    # A run from before a setting was there has had its default.
+    # For a run that began before a setting existed, the default is assumed.
     del before["words"], before["head"]["rate"]
     Everything().replace(name="m").check_resumable(before, tmp_path)
     for options, setting, began in (

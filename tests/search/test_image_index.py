@@ -83,7 +83,7 @@ def built(tiny_model, tmp_path_factory, held_out_images):
     for number, data in enumerate(held_out_images):
         (folder / "photos" / f"{number:02}.jpg").write_bytes(data)
     build(tiny_model, folder / "photos", folder / "index", exact_below=30, num_lists=5)
-    # Without its checksums: an index from elsewhere may have any.
+    # Checksums are left out, since a foreign index may have any checksums.
     paths = set((folder / "index").iterdir()) - {folder / "index" / "checksums.json"}
     return {path.name: path.read_bytes() for path in paths}
 

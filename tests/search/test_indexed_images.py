@@ -57,7 +57,7 @@ def test_an_index_of_one_image(tiny_model, held_out_images, tmp_path):
         places, scores = own.search(own.embeddings, 24)
         assert places.tolist() == [[0]]
         np.testing.assert_allclose(scores, 1.0, atol=1e-6)
-    # What is not text can be printed and sent all the same.
+    # Names that are not valid text can still be printed and sent.
     assert index.label(0).name == "caf?.jpg"
 
 
@@ -84,7 +84,7 @@ def test_members_that_lie_about_their_sizes_are_listed(
 
 def test_an_error_without_words_is_a_reason_too(tiny_model):
     def load():
-        raise EOFError  # as zipfile does
+        raise EOFError  # raised by zipfile, for example
 
     image = Example(Place("x.jpg"), "x.jpg", load)
     assert indexing._prepare(image, tiny_model.preprocessor, 0).fault == "EOFError()"

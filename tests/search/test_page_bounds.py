@@ -1,4 +1,4 @@
-"""What keeps others out of the page, or fills its memory: each is sent by hand, over a socket."""
+"""Requests that would block other clients or fill the memory, sent by hand over a socket."""
 
 import asyncio
 import socket
@@ -30,7 +30,7 @@ def test_connections_that_send_nothing_give_way(page_address, monkeypatch):
     started = time.monotonic()
     still_answers(page_address)
     assert time.monotonic() - started < 5
-    assert read_all(silent[0]) == b""  # the first of them was closed
+    assert read_all(silent[0]) == b""  # the server has closed the oldest one
     for connection in silent:
         connection.close()
 
@@ -58,7 +58,7 @@ def test_what_comes_in_slowly_is_cut_off(page_address, monkeypatch):
     assert exchange(page_address, b"GET / HTTP/1.1\r\nHost: local") == b""
     answer = exchange(page_address, POST + b"Content-Length: 99\r\n\r\n{")
     assert answer.startswith(b"HTTP/1.1 408 ")
-    # Also after an answer, and if bytes keep coming.
+    # The limit also applies after an answer, and while bytes keep arriving.
     with open_socket(page_address) as connection:
         connection.sendall(b"GET /page.svg HTTP/1.1\r\nHost: localhost\r\n\r\n")
         started = time.monotonic()
@@ -77,7 +77,7 @@ def test_clients_that_hang_up_cost_no_line(page_address, caplog):
     assert not caplog.records
 
 
-# === Requests that are none ===
+# === Invalid requests ===
 
 
 def check_headers(answer):
@@ -168,7 +168,7 @@ def test_bodies_share_a_bound_and_a_client_has_no_more_than_its_share(monkeypatc
                 async with reader.read(body_request(11, "a")):
                     pass
             assert caught.value.status == 503
-            async with reader.read(body_request(10, "a")) as body:  # short ones always go
+            async with reader.read(body_request(10, "a")) as body:  # always accepted
                 assert bytes(body) == b"x" * 10
             async with reader.read(body_request(100, "b")):
                 with pytest.raises(requests.RequestError, match="too many uploads"):

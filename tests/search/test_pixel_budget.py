@@ -1,4 +1,4 @@
-"""What an image takes of the pixels that are decoded at a time."""
+"""The share of an image in the limit on pixels that are decoded at a time."""
 
 import io
 
@@ -11,7 +11,7 @@ from align_keras.search.pixel_budget import pixels_of
 
 
 def encoded(kind, mode, **options):
-    """30 x 20 pixels."""
+    """An encoded image of 30 x 20 pixels."""
     buffer = io.BytesIO()
     Image.new(mode, (30, 20)).save(buffer, kind, **options)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""img2dataset's formats, as it writes them."""
+"""The formats that img2dataset writes."""
 
 import io
 import json
@@ -96,7 +96,7 @@ def test_the_size_on_the_web_counts_where_it_is_named(tmp_path):
     rules = filters.Rules(frequent_ngrams=None, min_words=None)
     tally = Tally()
     source = open_downloads(str(tmp_path))
-    # The files are of 12 x 8 pixels; they were 640 x 480.
+    # The files have 12 x 8 pixels; the originals had 640 x 480.
     assert len(list(Preparation(source, rules).kept(source.parts[0], (), tally))) == 3
 
 

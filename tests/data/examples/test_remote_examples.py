@@ -1,4 +1,4 @@
-"""Images with captions or classes on a file system of TensorFlow's are read as on this machine."""
+"""Images with captions or classes are read alike from remote and from local folders."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ ROOM = "ram://examples"
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
-    """A folder of images by class, a zip of them, and tables; the same below ``ROOM``."""
+    """A folder of images by class, a zip of these, and tables; copies of all are below ``ROOM``."""
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     folder = tmp_path_factory.mktemp("local")

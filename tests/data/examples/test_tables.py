@@ -147,7 +147,7 @@ def test_columns_of_one_name_are_refused_and_of_none_are_not(tmp_path):
         mark = {"t.csv": ",", "t.tsv": "\t"}[name]
         with pytest.raises(InputError, match="line 1: two columns are called caption; rename one"):
             rows_of(tmp_path / name, f"image{mark}caption{mark}caption\n")
-        # pandas' index has no name; a spreadsheet ends each line with a separator.
+        # The index of pandas has no name, and some spreadsheets end each line with a separator.
         ((_, row),) = rows_of(tmp_path / name, ",image,,\n7,0.jpg,,\n".replace(",", mark))
         assert row == {"": "", "image": "0.jpg"}
 
@@ -159,7 +159,7 @@ def test_json_that_no_row_can_be_is_a_fault_of_its_line(tmp_path):
 
 
 def test_parquet_with_a_text_that_is_no_utf8_is_one_line(tmp_path):
-    """pyarrow takes such bytes for a text and fails when it is read."""
+    """pyarrow accepts such bytes as text and fails only when the text is read."""
     offsets, data = np.array([0, 2], "int32"), b"\xd9a"
     text = pyarrow.StringArray.from_buffers(1, pyarrow.py_buffer(offsets), pyarrow.py_buffer(data))
     pyarrow.parquet.write_table(pyarrow.table({"caption": text}), tmp_path / "t.parquet")

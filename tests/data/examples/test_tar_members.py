@@ -1,4 +1,4 @@
-"""Members of tar files become samples: none is merged with another, none is lost without a word."""
+"""Members of tar files become samples: none are merged, and none are lost silently."""
 
 import io
 import tarfile
@@ -14,7 +14,7 @@ APPLE = b"\0\x05\x16\x07\0\x02\0\0Mac OS X"
 
 
 def write(path, names):
-    """A tar file of members of these names; a text says the name, an image too."""
+    """Writes a tar file with members of these names; the content of each shows its name."""
     with tarfile.open(path, "w") as archive:
         for name in names:
             member = tarfile.TarInfo(name)
@@ -27,7 +27,7 @@ def write(path, names):
 
 
 def samples(folder, *names):
-    """Image and caption of each sample, by their members' names."""
+    """The member names of the image and the caption of each sample."""
     source = open_downloads(write(folder / "0.tar", names))
     found = []
     for example in source.read(source.parts[0]):
@@ -63,7 +63,7 @@ def test_names_with_dots_do_not_merge_samples(tmp_path):
     names = [name for pair in pairs for name in pair]
     assert samples(tmp_path, *names) == pairs
     assert samples(tmp_path, *names, "2021.jpg", "2021.txt") == [("2021.jpg", "2021.txt"), *pairs]
-    # Images alone, and an image without its text.
+    # Only images; and a text whose image is missing.
     assert samples(tmp_path, "a.0.jpg", "a.1.jpg") == [("a.0.jpg",), ("a.1.jpg",)]
     assert samples(tmp_path, *names[1:]) == [("no jpg; has txt", pairs[0][1]), *pairs[1:]]
 

@@ -46,7 +46,7 @@ def test_what_is_no_list_of_texts_is_a_caption_but_in_a_column_of_lists():
         assert parsed(text, False) == text
     assert parsed("['a', nan, None]", False) == ["a", None, None]
     assert parsed("[]", False) == []
-    # In a time that grows with the length alone.
+    # The time must grow linearly with the length.
     open_list = "[" + "'a'  " * 5_000 + "x]"
     assert parsed(open_list, False) == open_list
 

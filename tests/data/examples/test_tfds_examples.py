@@ -1,4 +1,4 @@
-"""TFDS sets, by a small local one in TFDS's own layout."""
+"""TFDS sets, tested with a small local set in TFDS's own layout."""
 
 import shutil
 
@@ -94,7 +94,7 @@ def test_the_newest_version_is_that_of_the_highest_numbers(tmp_path):
 
 
 def test_damaged_records_cost_themselves_alone(tfds_folder, tmp_path):
-    """Of which one would end the process in TensorFlow's parser, and one ends TFDS's reader."""
+    """One of them would crash the process in TensorFlow's parser, and one ends TFDS's reader."""
     folder = shutil.copytree(tfds_folder, tmp_path / "scenes" / "1.0.0")
     path = next(folder.glob("*.tfrecord-00001-*"))
     frames = list(records.read_frames(str(path)))

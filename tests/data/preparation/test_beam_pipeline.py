@@ -10,13 +10,13 @@ from align_keras.data.preparation import preparing
 from align_keras.data.shard_writer import ShardWriter
 
 pytest.importorskip("apache_beam", reason="needs align-keras[beam]: make test-data")
-# Beam's own and its dependencies' warnings.
+# Ignores warnings of Beam and its dependencies.
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    """Planted pairs as shards of the layout of this package, several parts of one source."""
+    """Planted pairs as shards of this package, which are several parts of one source."""
     folder = tmp_path_factory.mktemp("beam")
     planted = Planted(folder / "pairs")
     with ShardWriter(str(folder / "raw"), 600) as writer:

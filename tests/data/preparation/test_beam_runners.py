@@ -1,4 +1,4 @@
-"""Runners of several processes write what one process writes; those that cannot are refused."""
+"""Runners with several processes write the same as one process, or are refused."""
 
 import os
 import subprocess
@@ -16,14 +16,14 @@ from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError
 
 pytest.importorskip("apache_beam", reason="needs align-keras[beam]: make test-data")
-# Beam's own and its dependencies' warnings.
+# Ignores warnings of Beam and its dependencies.
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 _SECONDS = 60
 
 
 @pytest.fixture(scope="module")
 def prepare(tmp_path_factory):
-    """A function that filters 300 planted pairs, of several parts; it returns the files."""
+    """A function that filters 300 planted pairs from several parts and returns the files."""
     folder = tmp_path_factory.mktemp("runners")
     planted = Planted(folder / "pairs")
     with ShardWriter(str(folder / "raw"), 60) as writer:
@@ -39,7 +39,7 @@ def prepare(tmp_path_factory):
         made = {"engine": engine, "beam_options": options, "shard_size": 8}
         planted.prepare(folder / name / "train", source, rules, images=False, **made)
         files = {path.name: path.read_bytes() for path in (folder / name).iterdir()}
-        # Its lines come in any order.
+        # The order of its lines is undefined.
         files["train-left_out.jsonl"] = sorted(files["train-left_out.jsonl"].splitlines())
         return files
 
@@ -55,7 +55,7 @@ def in_one_process(prepare):
 
 @pytest.fixture
 def job_endpoint(tmp_path):
-    """The address of Beam's own portable job service, a process."""
+    """The address of a process with Beam's portable job service."""
     port_file = tmp_path / "port"
     module = "apache_beam.runners.portability.local_job_service_main"
     process = subprocess.Popen(

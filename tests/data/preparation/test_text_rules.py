@@ -1,4 +1,4 @@
-"""What SQL makes of a table of texts equals what Python makes of each pair, to the byte."""
+"""SQL filters a table of texts with the same result, byte by byte, as Python pair by pair."""
 
 import json
 import random
@@ -16,7 +16,8 @@ from align_keras.data.preparation import counting, filters, plain_texts, single_
 from align_keras.data.preparation.judging import Preparation
 from align_keras.errors import InputError
 
-# Where Python, DuckDB, RE2 and JSON may differ; the first are common, and the last long.
+# Pieces of text on which Python, DuckDB, RE2 and JSON may differ. The first ones are common words,
+# and the last ones are long.
 _PIECES = [
     *("dog", "the", "Red", "a b", " ", " ", "-", ".", "'s", "_", "2"),
     *(
@@ -55,7 +56,7 @@ _PIECES = [
 
 
 def odd_texts(count, seed=0):
-    """Captions and images: drawn pieces, any character, None."""
+    """Captions and images of random pieces and random characters, or None."""
     rng = random.Random(seed)
     codes = [*range(0xD800), *range(0xE000, 0x110000)]
 
@@ -74,7 +75,7 @@ def odd_texts(count, seed=0):
         return None if kind < 0.01 else text() if kind < 0.05 else name
 
     captions = [None if rng.random() < 0.01 else text() for _ in range(count)]
-    # Alt-texts that many images share.
+    # Many images share some of the alt-texts.
     captions = [rng.choice(captions[:40]) if rng.random() < 0.3 else own for own in captions]
     return [image() for _ in captions], captions
 
@@ -86,7 +87,7 @@ def write(path, images, captions):
 
 
 def prepare(table, output, rules, seed=0, by_sql=True):
-    """The files that are written, by their names."""
+    """Filters the table; returns the contents of the written files by name."""
     preparation = Preparation(TableExamples(table), rules, seed, table_only=True)
     assert text_rules.can_judge(preparation) == by_sql
     single_machine.prepare(preparation, str(output / "t"), 4_096)
@@ -99,7 +100,7 @@ def check_equal(table, folder, rules, monkeypatch, seed=0):
         patch.setattr(text_rules, "can_judge", lambda _: False)
         slow = prepare(table, folder / "python", rules, seed, by_sql=False)
     assert sorted(fast) == sorted(slow)
-    for name in sorted(slow, key="t-checksums.json".__eq__):  # what differs, not its checksum
+    for name in sorted(slow, key="t-checksums.json".__eq__):  # checksums last
         assert fast[name] == slow[name], name
     return json.loads(fast["t-report.json"])
 
@@ -118,7 +119,7 @@ def test_odd_texts_are_judged_as_python_judges_them(rules, tmp_path, monkeypatch
     assert report["pairs_out"] and {"unusable_row", "few_words"} <= dropped
     if rules.needs_counts:
         assert {"shared_caption", "rare_words", "crowded_image"} <= dropped
-    # Lists of captions add pairs, and many texts are left to SQL.
+    # Lists of captions give more pairs, and SQL handles many of the texts.
     assert report["pairs_in"] > 1_500
 
 

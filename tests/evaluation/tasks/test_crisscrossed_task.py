@@ -11,7 +11,7 @@ from align_keras.evaluation.tasks.evaluate import evaluate
 
 @pytest.fixture
 def judged(scene_photos, tmp_path):
-    """The settings of judgements of 15 scenes and 30 captions."""
+    """Settings for judgements about 15 scenes and 30 captions."""
     rng = np.random.default_rng(0)
     images, captions = np.arange(15), np.arange(30)
     annotations = [

@@ -12,7 +12,7 @@ from align_keras.evaluation.tasks.sugar_crepe import KINDS, SugarCrepe, read_cho
 
 @pytest.fixture
 def choices(tmp_path, held_out_images):
-    """Two images, a choice about each in every kind, and one about an image that is not there."""
+    """Two images with a choice of every kind about each, and a choice about a missing image."""
     (tmp_path / "val2017").mkdir()
     for place, image in enumerate(held_out_images[:2]):
         (tmp_path / "val2017" / f"{place}.jpg").write_bytes(image)
@@ -42,7 +42,7 @@ def test_accuracies_are_those_of_the_similarities(tiny_model, choices):
         wrong = tiny_model.encode_texts([f"a star {place}" for place in range(2)])
         expected = np.mean(np.sum(images * right, 1) > np.sum(images * wrong, 1))
         assert result.metrics[f"{kind}_accuracy"] == expected, kind
-    assert result.metrics["add_att_accuracy"] == 0.0  # two equal captions are no choice
+    assert result.metrics["add_att_accuracy"] == 0.0  # with two equal captions, no choice is right
     own = [result.metrics[f"{kind}_accuracy"] for kind in KINDS]
     assert result.metrics["mean_accuracy"] == pytest.approx(np.mean(own))
     assert result.title == "sugar_crepe: 14 of 21 choices, 2 images"

@@ -1,4 +1,4 @@
-"""PyTorch's files: read without PyTorch, and nothing in them is run."""
+"""PyTorch's files are read without PyTorch, and no code in them is run."""
 
 import collections
 import os
@@ -88,7 +88,7 @@ def test_the_shared_checkpoint_equals_its_safetensors():
 
 @pytest.fixture
 def canary(tmp_path):
-    """A file that is made if a command in a pickle runs."""
+    """A file that exists only if a command in a pickle was run."""
     yield tmp_path / "canary"
     assert not (tmp_path / "canary").exists()
 
@@ -155,7 +155,7 @@ def test_a_key_that_takes_for_ever_to_hash(tmp_path):
     key = ()
     for _ in range(60):
         key = (key, key)
-    # By hand: the pickler would hash it as well.
+    # Assembled by hand, since the pickler would also hash the key.
     content = pickled(key)[:-1]
     path = write(tmp_path / "a.bin", b"\x80\x02}" + content[2:] + b"K\x01s.")
     with pytest.raises(InputError, match="damaged"):

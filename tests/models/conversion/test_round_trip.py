@@ -1,4 +1,4 @@
-"""The Hugging Face layout, out and in again."""
+"""Export to the Hugging Face layout and import from it."""
 
 import itertools
 import json
@@ -40,7 +40,7 @@ def test_an_exported_model_comes_back_the_same(
     np.testing.assert_array_equal(same.encode_texts(captions), model.encode_texts(captions))
     assert float(same.temperature) == pytest.approx(0.03, rel=1e-6)
     assert same.backbone.text_encoder.approximate_gelu == approximate_gelu
-    # And once more out: every file is the same, but for where the temperature began.
+    # A second export writes the same files, except for the initial temperature.
     same.export_to_transformers(tmp_path / "again")
     for name in ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"):
         contents = [(tmp_path / folder / name).read_text() for folder in ("exported", "again")]
@@ -182,7 +182,7 @@ print((peak - before) / (4 * backbone.count_params()))
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc")
 def test_loading_takes_less_than_one_and_a_half_times_the_weights(exported, tmp_path):
-    # 300 MB of word embeddings and layers: what Python itself takes does not count for much.
+    # The weights have 300 MB, so the memory of Python itself matters little.
     vocabulary = exported[1].preprocessor.vocabulary
     bert = keras_hub.models.BertBackbone(
         vocabulary_size=30_000,

@@ -1,4 +1,4 @@
-"""Every kind of file gives the pixels that Pillow gives, upright and on white."""
+"""Every kind of file gives the same pixels as Pillow, upright and on white."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ FILES = {
 def test_pixels_are_pillows(format):
     for kind in (kind for kind in FILES if kind.startswith(format)):
         found, expected = decoder.decode_pixels(FILES[kind]), pillow_pixels(FILES[kind])
-        # libjpeg's of TensorFlow and of Pillow may round colours differently.
+        # TensorFlow's and Pillow's versions of libjpeg may round colours differently.
         np.testing.assert_allclose(found, expected, atol=1 if format == "JPEG" else 0, err_msg=kind)
 
 
@@ -100,8 +100,8 @@ def test_bitmaps_with_an_opacity_are_laid_on_white():
 def test_what_the_frame_of_a_gif_leaves_open_is_white():
     data = bytearray(encoded(Image.new("RGB", (8, 6), "red"), "GIF"))
     frame = data.index(b"\x2c\0\0\0\0")
-    data[6:10] = b"\x0c\0\x09\0"  # a larger screen
-    data[frame + 1 : frame + 5] = b"\x03\0\x02\0"  # left and top
+    data[6:10] = b"\x0c\0\x09\0"  # the screen is larger than the frame
+    data[frame + 1 : frame + 5] = b"\x03\0\x02\0"  # the frame's left and top
     found = decoder.decode_pixels(bytes(data))
     expected = np.full((9, 12, 3), 255)
     expected[2:8, 3:11] = [255, 0, 0]
@@ -143,7 +143,7 @@ def test_a_window_is_a_part_of_the_whole(kind):
     whole = decoder.decode(data)
     part = decoder.decode_window(data, window)
     np.testing.assert_array_equal(seen[0], whole.shape)
-    # The last row and column of a cut JPEG lack neighbours to smooth colours with.
+    # Colours of the last row and column of a cropped JPEG lack neighbours for smoothing.
     difference = np.abs(part.numpy().astype(int) - whole[2:13, 8:24].numpy())
     assert part.shape == (11, 16, 3)
     assert np.median(difference) == 0

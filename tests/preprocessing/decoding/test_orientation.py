@@ -1,4 +1,4 @@
-"""EXIF's orientation: every way of saying it is Pillow's, and what is damaged is none."""
+"""EXIF's orientation is read as by Pillow in every form; damaged EXIF counts as absent."""
 
 import io
 import struct
@@ -13,11 +13,12 @@ from PIL import Image
 from align_keras import AlignPreprocessor
 from align_keras.preprocessing.decoding import decoder, orientation, pillow
 
-UPRIGHT = Image.fromarray(np.asarray(RGB).repeat(8, 0).repeat(8, 1))  # without JPEG's noise
+# Each pixel is enlarged to a block of 8 x 8, so that JPEG adds no noise.
+UPRIGHT = Image.fromarray(np.asarray(RGB).repeat(8, 0).repeat(8, 1))
 
 
 def with_segments(jpeg, *segments):
-    """A JPEG with segments (marker, contents) before its own."""
+    """A JPEG with additional segments (marker, contents) before its own segments."""
     parts = [struct.pack(">BBH", 0xFF, mark, len(data) + 2) + data for mark, data in segments]
     return jpeg[:2] + b"".join(parts) + jpeg[2:]
 
@@ -35,7 +36,8 @@ def turned_files(segment):
     )
 
 
-# One test: the seed that every test sets makes TensorFlow load its functions again.
+# All cases are one test: setting the seed in each test would make TensorFlow load its functions
+# again.
 @pytest.mark.parametrize("big_endian", [False, True])
 def test_all_ways_are_pillows(big_endian):
     ways = [(way, d) for way in range(1, 9) for d in turned_files(exif(way, big_endian))]
@@ -60,14 +62,14 @@ def test_all_ways_are_pillows(big_endian):
         ([(0xFE, b"\xff\xe1\0\x30" + exif(6))], 1),  # in a comment
         ([(0xE1, exif(9))], 1),
         ([(0xE1, exif(0))], 1),
-        ([(0xE1, exif(6)[:-9])], 1),  # its value is cut off
+        ([(0xE1, exif(6)[:-9])], 1),  # the value is cut off
         ([(0xE1, exif(6)[:7])], 1),
         ([(0xE1, b"Exif\0\0")], 1),
         ([(0xE1, b"Exif\0\0MM\0*\xff\xff\xff\xff" + bytes(40))], 1),
         ([(0xE1, b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + bytes(40))], 1),
         ([(0xE1, b"Exif\0\0XX" + exif(6)[8:])], 1),
         ([(0xE1, b"Exif\0\0" + b"\xff" * 999)], 1),
-        ([(0xE1, b"")] * 9000 + [(0xE1, exif(6))], 1),  # further than anything is looked for
+        ([(0xE1, b"")] * 9000 + [(0xE1, exif(6))], 1),  # after more segments than are searched
     ],
 )
 def test_odd_and_damaged_exif(segments, way):
@@ -102,7 +104,7 @@ def test_random_crops_are_those_of_the_upright_image(way, pieces):
     )
     for crop in (preprocessor.decode_random_crop, preprocessor.decode_random_area):
         found, expected = (crop(one, [3, way]).numpy().astype(int) for one in (turned, upright))
-        # The same window: another one differs by as much as pictures do.
+        # The windows are the same; different windows would differ much more.
         assert np.abs(found - expected).mean() < 0.12 * np.ptp(expected)
 
 
