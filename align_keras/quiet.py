@@ -127,8 +127,8 @@ def importing() -> Iterator[None]:
     if _shows_all():
         yield
         return
-    # A warning for each corrupt image would break the bars. Some lines are marked as errors but
-    # report none, such as the ops that oneDNN does not support.
+    # A warning for each corrupt image would break the bars. Some lines that are marked as errors
+    # report no error, for example those about ops that oneDNN does not support.
     os.environ[_LEVEL] = "3"
     _hush()
     sys.stderr.flush()

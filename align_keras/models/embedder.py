@@ -110,11 +110,11 @@ class Embedder(keras.Model):
         """Chooses the library that computes embeddings from now on.
 
         LiteRT uses a copy of the weights, which does not follow later changes. Training and
-        ``predict`` always use TensorFlow. After ``fit``, embeddings use TensorFlow again.
+        ``predict`` always use TensorFlow, and ``fit`` switches embedding back to TensorFlow.
 
         Args:
             runtime: ``"tensorflow"`` or ``"litert"``. LiteRT is faster on CPUs and does not use a
-                GPU or TPU. Its embeddings differ by less than 1e-5.
+                GPU or TPU. Its embeddings are equal to within 1e-5.
 
         Raises:
             InputError: if there is no such runtime, LiteRT is not installed, or the model does not

@@ -82,7 +82,7 @@ def _read(folder: AnyPath, records: int, views: int) -> dict[str, np.ndarray] | 
 def _compute(
     model: AlignDualEncoder, data: RunData, views: int, seed: int, text_frozen: bool
 ) -> dict[str, np.ndarray]:
-    """All arrays of ``CachedPairs`` except ``shards``, by name; those in ``texts`` directly."""
+    """All arrays of ``CachedPairs`` except ``shards``, by name, including those in ``texts``."""
     started = time.perf_counter()
     first_records, features, fields = _first_view(model, data)
     each_view = [features]
