@@ -7,7 +7,6 @@ intervals, so that logs stay readable. Waits of a few seconds are not shown. Out
 The working code only counts. A thread reads the counts and draws.
 """
 
-import collections
 import contextlib
 import math
 import sys
@@ -16,16 +15,12 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Self, TypeVar
 
-from align_keras import wording
+from align_keras import progress_drawing as drawing
 
 _Item = TypeVar("_Item")
 
 # In seconds: shorter waits are not shown, except the first message of a command.
 _PATIENCE, _FIRST_SIGN = 3.0, 1.0
-# Seconds between two lines in a file: a tenth of the time so far, within these limits.
-_LEAST, _MOST = 10.0, 60.0
-# Number of latest lines over which the rate is averaged.
-_SMOOTHED = 5
 # Seconds between two readings of the counts.
 _LOOK = 0.25
 
@@ -59,7 +54,7 @@ class Bar:
         self.first, self.started = done, time.monotonic()
         # Seconds spent in waits inside this one, and the start of the current one.
         self._inside, self._entered = 0.0, math.nan
-        self._drawn = _Terminal(self) if _is_terminal() else _Log(self)
+        self._drawn = drawing.TerminalBar(self) if drawing.is_terminal() else drawing.LogLines(self)
         _screen.add(self)
 
     def __enter__(self) -> Self:
@@ -95,101 +90,14 @@ class Bar:
 
     def draw(self) -> None:
         """Shows the progress; in a file, only if a line is due."""
-        with _unless_gone():
+        with drawing.unless_gone():
             self._drawn.draw(time.monotonic())
 
     def close(self) -> None:
         """Ends the wait; may be called repeatedly."""
         if _screen.remove(self):
-            with _unless_gone():
+            with drawing.unless_gone():
                 self._drawn.close(time.monotonic())
-
-
-class _Terminal:
-    """Draws a moving bar."""
-
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
-        self._own: Any = None
-
-    def draw(self, _: float) -> None:
-        """Opens or updates the bar."""
-        import tqdm
-
-        bar = self._bar
-        if self._own is None:
-            form = None if bar.unit else "{desc}: {elapsed}"
-            self._own = tqdm.tqdm(
-                desc=bar.what,
-                total=bar.total,
-                initial=bar.first,
-                unit=f" {wording.plural(bar.unit)}",
-                bar_format=form,
-                leave=bar.stays,
-                dynamic_ncols=True,
-                miniters=1,
-            )
-            # The rate counts from the start of the wait.
-            self._own.start_t -= time.monotonic() - bar.started
-            self._own.last_print_t = self._own.start_t
-        self._own.set_postfix_str(bar.note, refresh=False)
-        if not self._own.update(bar.done - self._own.n):
-            self._own.refresh()
-
-    def close(self, now: float) -> None:
-        """Removes the bar, or leaves its final state."""
-        if self._bar.stays and self._bar.done > self._bar.first:
-            self.draw(now)
-        if self._own is not None:
-            self._own.close()
-
-
-class _Log:
-    """Writes a line from time to time."""
-
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
-        # Seconds of work and amount done at the latest lines, from which the rate is computed.
-        self._latest = collections.deque([(0.0, bar.first)], maxlen=_SMOOTHED)
-        self._next = bar.started
-        self._lines = 0
-
-    def draw(self, now: float) -> None:
-        """Writes a line if one is due."""
-        if now < self._next or self._bar.is_paused:
-            return
-        self._next = now + min(_MOST, max(_LEAST, (now - self._bar.started) / 10))
-        _print(self._line(now))
-        self._latest.append((self._bar.worked(now), self._bar.done))
-        self._lines += 1
-
-    def _line(self, now: float) -> str:
-        bar = self._bar
-        if not bar.unit or bar.done == bar.first:
-            return f"{bar.what}: {wording.duration(now - bar.started)} so far"
-        # The rate is not taken since the start: the first step of a run is slow, and other programs
-        # may slow down the machine for a while.
-        worked = bar.worked(now)
-        earlier = (one for one in self._latest if one[1] < bar.done)
-        then, done = next(earlier, (0.0, bar.first))
-        seconds, count = worked - then, bar.done - done
-        speed = wording.rate(count, seconds, wording.plural(bar.unit))
-        if bar.total is None or bar.done > bar.total:
-            parts = [wording.counted(bar.done, bar.unit), speed]
-        else:
-            left = wording.duration(max(0, bar.total - bar.done) * seconds / count)
-            parts = [f"{bar.done:,} of {wording.counted(bar.total, bar.unit)}", speed]
-            parts.append(f"{left} left")
-        return f"{bar.what}: {', '.join(parts)}" + (f"; {bar.note}" if bar.note else "")
-
-    def close(self, now: float) -> None:
-        """Writes the total time, if lines were written before."""
-        bar = self._bar
-        if not self._lines or not bar.unit or (bar.total is not None and bar.done < bar.total):
-            return
-        done = wording.counted(bar.done, bar.unit)
-        note = f"; {bar.note}" if bar.note else ""
-        _print(f"{bar.what}: {done} in {wording.duration(now - bar.started)}{note}")
 
 
 class _Screen:
@@ -332,11 +240,11 @@ def announced(what: str) -> Iterator[None]:
 def tell(line: str) -> None:
     """Shows a line, above the bars."""
     _screen.begun()
-    with _unless_gone():
-        if "tqdm" in sys.modules and _is_terminal():
+    with drawing.unless_gone():
+        if "tqdm" in sys.modules and drawing.is_terminal():
             sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
         else:
-            _print(line)
+            drawing.print_line(line)
 
 
 class _Silent:
@@ -352,16 +260,3 @@ class _Silent:
 
     def close(self) -> None:
         pass
-
-
-def _is_terminal() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty()
-
-
-def _unless_gone() -> contextlib.AbstractContextManager:
-    """Inside the block, a closed terminal does not stop the work."""
-    return contextlib.suppress(OSError, ValueError)
-
-
-def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from align_keras import progress
+from align_keras import progress, progress_drawing
 
 
 class Terminal(io.StringIO):
@@ -166,7 +166,7 @@ def test_the_thread_draws_by_itself(monkeypatch, capsys):
     monkeypatch.setattr(progress, "_LOOK", 0.001)
     monkeypatch.setattr(progress, "_PATIENCE", 0.0)
     drawn = threading.Event()
-    monkeypatch.setattr(progress, "_print", lambda line: drawn.set())
+    monkeypatch.setattr(progress_drawing, "print_line", lambda line: drawn.set())
     with progress.Bar("training", 3, "step"):  # is also shown outside commands
         assert drawn.wait(5)
     assert capsys.readouterr().err == ""
