@@ -130,8 +130,18 @@ def ratio(what, value, aim=None):
     print(f"ratio  {what:<66}{value:>7.2f}" + (f"{aim:>7.2f}" if aim else ""), flush=True)
 
 
+#: What decides TensorFlow's speed on x86, best first: flag in /proc/cpuinfo, and its usual name.
+_VECTORS = (
+    ("amx_tile", "AMX"), ("avx512_vnni", "AVX-512 VNNI"), ("avx512f", "AVX-512"), ("avx2", "AVX2"),
+)  # fmt: skip
+
+
 def machine():
-    """Returns the name of the processor and the number of cores."""
+    """Returns the name of the processor, the number of cores and the vector instructions."""
     with open("/proc/cpuinfo") as file:
-        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {len(names)} cores"
+        lines = [line.partition(":") for line in file]
+    names = [value.strip() for name, _, value in lines if name.startswith("model name")]
+    flags = {flag for name, _, value in lines if name.startswith("flags") for flag in value.split()}
+    best = next((name for flag, name in _VECTORS if flag in flags), "")
+    words = [names[0] if names else platform.machine(), f"{len(names)} cores", best]
+    return ", ".join(filter(None, words))
