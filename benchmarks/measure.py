@@ -10,6 +10,8 @@ import sys
 import time
 
 _KIB_PER_MIB = 1024
+# As `import align_keras` does, which often comes too late here: after TensorFlow.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def in_child(script, environment=None, /, **case):
