@@ -63,3 +63,11 @@ def test_a_long_list_is_shortened():
     assert wording.listed(names) == f"{', '.join(names[:12])} and 1,001 more"
     assert wording.listed(names, 2) == "n0, n1 and 1,011 more"
     assert wording.listed([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("noun", "several"),
+    [("shard", "shards"), ("class", "classes"), ("batch", "batches"), ("epoch", "epochs")],
+)
+def test_plurals(noun, several):
+    assert wording.plural(noun) == several

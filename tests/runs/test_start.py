@@ -35,6 +35,6 @@ def test_figures_are_read_back_for_the_same_data_alone(tmp_path, capsys):
 def test_a_damaged_file_is_named(text, tmp_path):
     (tmp_path / "start.json").write_text(text)
     with pytest.raises(
-        InputError, match=r"start.json: damaged; restore it, or remove it to go without"
+        InputError, match=r"start.json: damaged; restore it, or remove it to continue without"
     ):
         start.read(tmp_path, DATA)
