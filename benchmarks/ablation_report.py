@@ -12,11 +12,11 @@ from align_keras import figures, files
 METRICS = {"i2t_recall_at_1": "image to text", "t2i_recall_at_1": "text to image"}
 _TITLES = {
     "width": "embedding width",
-    "negatives": "negatives of the batch",
+    "negatives": "share of the batch used as negatives",
     "temperature": "temperature",
-    "noise": "captions of other images",
+    "noise": "noise: captions of other images",
     "data": "training images",
-    "batch": "batch size, as many pairs in all",
+    "batch": "batch size, with the same number of pairs",
 }
 
 
@@ -100,10 +100,11 @@ def draw(axes, found, path):
             _draw_metric(plot, cases, found, metric, place, title)
         plot.set(title=_TITLES[axis], xticks=range(len(cases)), ylabel="R@1, %")
         plot.set_xticklabels([case.label for case in cases])
-        plot.set_ylim(bottom=0)
         plot.margins(x=0.1)
         plot.grid(alpha=0.3)
     if axes:
+        # After all are drawn: a limit also fixes the other end of the shared axis.
+        plots[0].set_ylim(bottom=0)
         plots[0].legend(fontsize=8, loc="lower right")
     figures.save(figure, path)
 
