@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).resolve().parent
 
 
 def keep_outputs(path: Path) -> None:
@@ -21,7 +21,19 @@ def keep_outputs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": str(path.parent)}}
     NotebookClient(notebook, timeout=None, record_timing=False, resources=place).execute()
+    clean(notebook)
     nbformat.write(notebook, path)
+
+
+def clean(notebook: nbformat.NotebookNode) -> None:
+    """Removes lines of progress, and the folders of this machine."""
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        for output in cell.outputs:
+            if "text" in output:
+                output.text = output.text.replace(str(_FOLDER.parent), "..")
 
 
 if __name__ == "__main__":

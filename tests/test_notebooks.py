@@ -108,4 +108,6 @@ def test_a_notebook_is_as_kept(path):
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell.outputs]
     assert not any(output.output_type == "error" for output in outputs)
+    assert not any(output.get("name") == "stderr" for output in outputs)
+    assert not any(re.search(r"(^|\s)/\w+/", output.get("text", "")) for output in outputs)
     assert str(Path.home()) not in nbformat.writes(notebook)
