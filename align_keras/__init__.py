@@ -20,8 +20,8 @@ from align_keras.errors import BackendError
 from align_keras.version import __version__
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-# On CPUs without AVX-512 VNNI, TensorFlow uses oneDNN only if it is told to. Training is up to 1.7
-# times as fast with it (benchmarks/onednn.py).
+# On CPUs without VNNI instructions, TensorFlow uses oneDNN only if it is told to. Training is up to
+# 1.7 times as fast with it (benchmarks/onednn.py).
 if platform.machine() in ("x86_64", "AMD64"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 

@@ -20,8 +20,8 @@ def counted(count: int, noun: str) -> str:
 
 def plural(noun: str) -> str:
     """The plural of a noun: "shards", "classes", "batches", "epochs"."""
-    ends_in_a_hiss = noun.endswith(("s", "ch")) and not noun.endswith("epoch")
-    return noun + ("es" if ends_in_a_hiss else "s")
+    takes_es = noun.endswith(("s", "ch")) and not noun.endswith("epoch")
+    return noun + ("es" if takes_es else "s")
 
 
 def rate(count: float, seconds: float, noun: str) -> str:

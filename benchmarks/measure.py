@@ -134,7 +134,8 @@ def ratio(what, value, aim=None):
 
 #: What decides TensorFlow's speed on x86, best first: flag in /proc/cpuinfo, and its usual name.
 _VECTORS = (
-    ("amx_tile", "AMX"), ("avx512_vnni", "AVX-512 VNNI"), ("avx512f", "AVX-512"), ("avx2", "AVX2"),
+    ("amx_tile", "AMX"), ("avx512_vnni", "AVX-512 VNNI"), ("avx_vnni", "AVX-VNNI"),
+    ("avx512f", "AVX-512"), ("avx2", "AVX2"),
 )  # fmt: skip
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/onednn.py
 
-On x86 CPUs without AVX-512 VNNI, TensorFlow uses oneDNN only if ``TF_ENABLE_ONEDNN_OPTS`` is 1.
-``import align_keras`` sets it, unless it is set or TensorFlow was imported before. Every case runs
-in its own process, one after another, and the smallest time of several rounds counts.
+On x86 CPUs without VNNI instructions (AVX-512 VNNI, AVX-VNNI), TensorFlow uses oneDNN only if
+``TF_ENABLE_ONEDNN_OPTS`` is 1. ``import align_keras`` sets the variable, unless it is set. Every
+case runs in its own process, one after another, and the smallest time of several rounds counts.
 """
 
 import argparse

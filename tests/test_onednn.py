@@ -1,4 +1,4 @@
-"""oneDNN, which TensorFlow leaves off on CPUs without AVX-512 VNNI."""
+"""oneDNN, which TensorFlow leaves off on CPUs without VNNI instructions."""
 
 import os
 import subprocess
