@@ -142,7 +142,7 @@ def whole_folder(
         return
     # A link to a folder cannot be replaced, but the folder can. The path "." has no name.
     path = path.resolve()
-    with work_folder(path.with_name(f"{path.name}.partial")) as work:
+    with work_folder(work_of(path)) as work:
         replaced = work / "replaced"
         if replaced.exists() and not path.exists():
             # A process was killed between the two renames.
@@ -166,6 +166,11 @@ def whole_folder(
             if replaced.exists() and not path.exists():
                 replaced.rename(path)
             raise
+
+
+def work_of(folder: Path) -> Path:
+    """Where ``whole_folder`` writes a local folder."""
+    return folder.with_name(f"{folder.name}.partial")
 
 
 @contextlib.contextmanager
@@ -202,6 +207,13 @@ def work_folder(path: Path) -> Iterator[Path]:
         # Fails if another process works there.
         with contextlib.suppress(OSError):
             path.rmdir()
+
+
+def remove_work(path: Path) -> None:
+    """Removes a ``work_folder`` that a killed process left, if there is one."""
+    if path.exists():
+        with work_folder(path):
+            pass
 
 
 @contextlib.contextmanager

@@ -125,7 +125,7 @@ def main(settings: PrepareSettings) -> None:
         settings.beam_options,
     )
     if not paths.is_remote(settings.output):
-        shard_sets.check_is_new(settings.output)
+        shard_sets.check_can_begin(settings.output)
     rules = choose_rules(settings)
     columns = choose_columns(settings)
     # This runs before TensorFlow loads, so that missing files are reported at once.

@@ -127,6 +127,24 @@ def made_here(folder: paths.AnyPath, *names: str) -> Iterator[Path]:
     begun.unlink()
 
 
+def check_can_begin(output: str | Path) -> None:
+    """Raises an InputError unless the set can be written; removes what a killed process left.
+
+    A process may be killed after its set is complete and before its work folder is removed. The
+    next process then finds the set, writes nothing, and would leave that folder there for ever.
+
+    Raises:
+        InputError: if the set exists, or another process is writing it.
+    """
+    with concerning("output"):
+        output = paths.local(output)
+        work = Path(f"{output}.unfinished")
+        if work.exists():
+            with files.work_folder(work) as scratch:
+                _take_back(scratch, output.parent)
+        check_is_new(output)
+
+
 @contextlib.contextmanager
 def unfinished(output: str | Path, *others: str | Path) -> Iterator[UnfinishedSet]:
     """Writes a set completely or not at all, in the folder ``OUTPUT.unfinished``.

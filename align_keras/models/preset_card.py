@@ -190,7 +190,7 @@ def _render(
         *("", "## Limits and intended use", "", *_items(limits)),
         *("", "## Licence", "", licence, ""),
         f"Written by align-keras {__version__}, TensorFlow {tf.__version__}, "
-        f"Keras {keras.__version__}. The text may be edited: this file has no checksum.",
+        f"Keras {keras.__version__}. The text may be edited.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -229,11 +229,15 @@ def keep_edited(before: AnyPath, new: AnyPath) -> bool:
     is_edited = card.is_file() and not _is_as_written(card)
     found = card if is_edited else kept
     if found.is_file() and found != new / EARLIER_CARD:
-        files.write_whole(new / EARLIER_CARD, found.read_text(encoding="utf-8"))
+        files.write_whole(new / EARLIER_CARD, lambda copy: copy.write_bytes(found.read_bytes()))
     return is_edited
 
 
 def _is_as_written(card: AnyPath) -> bool:
+    text = card.read_bytes().decode(errors="replace")
+    if text == sealed("".join(text.splitlines(keepends=True)[:-1])):
+        return True
+    # A card of an earlier version has no seal, but its checksum is in the list.
     with contextlib.suppress(InputError):  # the list of checksums is damaged
         listed = checksums.read(checksums.list_of(card.parent)) or {}
         return listed.get(CARD) == checksums.of_file(card)
@@ -249,4 +253,16 @@ def write(folder: Path, before: str | os.PathLike[str] | AnyPath, text: str) -> 
         text: text of the card.
     """
     keep_edited(paths.path_of(before), folder)
-    (folder / CARD).write_text(text, encoding="utf-8")
+    (folder / CARD).write_text(sealed(text), encoding="utf-8")
+
+
+def sealed(text: str) -> str:
+    """A card's text with its own checksum in a comment at the end, which shows later edits.
+
+    A checksum in another file could not: a process may be killed between writing the two.
+    """
+    return f"{text}<!-- SHA-256 of the text before this line: {_sha256(text)} -->\n"
+
+
+def _sha256(text: str) -> str:
+    return checksums.of_bytes(text.encode()).sha256

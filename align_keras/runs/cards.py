@@ -141,7 +141,7 @@ def save_classifier(run: Any, metrics: Mapping[str, Mapping[str, float]], comman
     text = preset_card.of_classifier(run.classifier, settings.start.task, origin)
     write_whole(workdir / "classifier.keras", run.classifier.save)
     _keep_edited(workdir, workdir)
-    write_whole(workdir / CARD, text)
+    write_whole(workdir / CARD, preset_card.sealed(text))
     checksums.write_folder(workdir, ["classifier.keras", CARD])
 
 

@@ -1,5 +1,6 @@
 """A set of shards is written completely or not at all, and never changes another set."""
 
+import json
 import os
 
 import pytest
@@ -97,6 +98,26 @@ def test_what_a_killed_run_moved_is_taken_back_and_nothing_else(tmp_path, monkey
     kept.unlink()
     write(output, *ends)
     assert names(tmp_path) == [f"cc-{end}" for end in [*ends, "checksums.json"]]
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_a_check_before_the_work_removes_what_a_killed_run_left(is_complete, tmp_path):
+    output = str(tmp_path / "cc")
+    write(output, "00000.tfrecord", "report.json")
+    work = tmp_path / "cc.unfinished"
+    work.mkdir()
+    for name in ("lock", "records-00"):
+        (work / name).write_text("left")
+    if is_complete:
+        with pytest.raises(InputError, match="cc-00000.tfrecord already exists"):
+            shard_sets.check_can_begin(output)
+        assert "cc-00000.tfrecord" in names(tmp_path)
+    else:  # killed during the move: each file that moved is on a list
+        states = {name: shard_sets._state(tmp_path / name) for name in names(tmp_path)}
+        (work / shard_sets._JOURNAL).write_text(json.dumps(states))
+        shard_sets.check_can_begin(output)
+        assert names(tmp_path) == []
+    assert not work.exists()
 
 
 def test_only_a_fault_of_the_output_is_blamed_on_it(tmp_path):

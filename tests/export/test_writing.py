@@ -14,8 +14,11 @@ from align_keras.remote_path import RemotePath
 def test_nothing_is_overwritten_or_left_half_written(tiny_model, tmp_path, monkeypatch):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "mine.txt").touch()
+    (tmp_path / "1.partial").mkdir()  # left by an export that was killed when it was complete
+    (tmp_path / "1.partial" / "lock").touch()
     with pytest.raises(InputError, match="already exists; give a new folder") as caught:
         tiny_model.export(tmp_path / "1")
+    assert not (tmp_path / "1.partial").exists()
     assert caught.value.place.file == str(tmp_path / "1")
     assert [p.name for p in (tmp_path / "1").iterdir()] == ["mine.txt"]
 

@@ -1,5 +1,6 @@
 """The card of a preset: the fields that hubs read, and how an edited card is kept."""
 
+import pytest
 import yaml
 from huggingface_hub import ModelCard
 
@@ -66,11 +67,36 @@ def test_an_edited_card_is_no_damage_and_is_kept(tiny_model, tmp_path):
     assert not (tmp_path / "README.before.md").exists()
     card.write_text(written + "My own words.\n")
     assert list(checksums.faults(tmp_path / "checksums.json")) == []
-    tiny_model.save_to_preset(tmp_path, card=written + "A run's.\n")
-    assert card.read_text() == written + "A run's.\n"
+    tiny_model.save_to_preset(tmp_path, card="A run's.\n")
+    assert card.read_text() == preset_card.sealed("A run's.\n")
     assert (tmp_path / "README.before.md").read_text() == written + "My own words.\n"
     # After another save, the edited card is still there.
     tiny_model.save_to_preset(tmp_path)
     assert (tmp_path / "README.before.md").read_text() == written + "My own words.\n"
     card.unlink()
     assert list(checksums.faults(tmp_path / "checksums.json")) == []
+
+
+@pytest.mark.parametrize("order", [["checksums.json", "README.md"], ["README.md"]])
+def test_a_card_that_a_killed_process_wrote_is_not_taken_for_an_edited_one(order, tmp_path):
+    """One of the card and the list of checksums is new, and the other is not, or is missing."""
+    folder, new = tmp_path / "model", tmp_path / "new"
+    for path, text in ((folder, "old\n"), (new, "new\n")):
+        path.mkdir()
+        preset_card.write(path, path, text)
+        checksums.write_folder(path, ["README.md"])
+    if len(order) == 1:
+        (folder / "checksums.json").unlink()
+    (new / order[0]).replace(folder / order[0])
+    assert not preset_card.keep_edited(folder, folder)
+    assert not (folder / "README.before.md").exists()
+
+
+def test_a_card_of_an_earlier_version_is_known_by_the_list(tmp_path):
+    card = tmp_path / "README.md"
+    card.write_text("without a seal\n")
+    checksums.write_folder(tmp_path, ["README.md"])
+    assert not preset_card.keep_edited(tmp_path, tmp_path)
+    card.write_bytes(b"\xff edited in another encoding")
+    assert preset_card.keep_edited(tmp_path, tmp_path)
+    assert (tmp_path / "README.before.md").read_bytes() == card.read_bytes()
