@@ -1,20 +1,18 @@
-"""The output of a run during training: progress bar, TensorBoard and log."""
+"""What a run shows and logs during training; it ends a run that diverges or loses data."""
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from align_keras import full_disk, paths, progress
+from align_keras import paths, progress
 from align_keras.errors import InputError
-from align_keras.line_files import LineFile
 from align_keras.paths import AnyPath
 from align_keras.runs.checkpoints import RunCheckpoints
+from align_keras.runs.log_files import LogFiles
 from align_keras.runs.skipped import LostDataError, SkippedInRun
 from align_keras.runs.trackers import Track, nowhere
 
@@ -107,13 +105,9 @@ class TrainingLog(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.log_every = log_every
         self.skipped, self.unit, self._alarms = skipped, unit, alarms
-        self._track, self._used = track, used
+        self._used = used
         self.step = self._first_step = checkpoints.step
-        self._lines = LineFile(self.workdir / "log.jsonl")
-        # Otherwise a remote file would be rewritten whenever the queue is full.
-        options = {"max_queue": 1 << 20} if paths.is_remote(self.workdir) else {}
-        self._writer = tf.summary.create_file_writer(str(self.workdir / "logs"), **options)
-        self._summaries: list[tuple[int, str, float]] = []
+        self._files = LogFiles(self.workdir, track)
         # Totals over the settled steps since the previous line.
         self._seconds, self._timed_steps = 0.0, 0
         self._clock: tuple[float, int] | None = None
@@ -263,26 +257,11 @@ class TrainingLog(keras.callbacks.Callback):
 
     def flush(self) -> None:
         """Writes the lines and summaries that are held in memory for a remote directory."""
-        if not self._summaries:
-            return
-        summaries, self._summaries = self._summaries, []
-        with full_disk.reported(str(self.workdir / "logs")):
-            self._lines.flush()
-            # Closing the writer writes the file.
-            with self._writer.as_default():
-                for step, name, value in summaries:
-                    tf.summary.scalar(name, value, step)
+        self._files.flush()
 
-    def write(self, kind: str, metrics: dict[str, Any]) -> None:
+    def write(self, kind: str, metrics: Mapping[str, Any]) -> None:
         """Writes metrics of this step, except None values; ``kind`` is ``train`` or ``eval``."""
-        metrics = {name: value for name, value in metrics.items() if value is not None}
-        self._summaries += [(self.step, f"{kind}/{name}", value) for name, value in metrics.items()]
-        line = {"step": self.step, "kind": kind, **metrics}
-        with full_disk.reported(str(self._lines.path)):
-            is_written = self._lines.append(json.dumps(line))
-        if is_written or kind == "eval":
-            self.flush()
-        self._track(self.step, kind, metrics)
+        self._files.write(self.step, kind, metrics)
 
 
 class EveryNSteps(keras.callbacks.Callback):

@@ -47,15 +47,13 @@ SUPPORTED = {
 
 
 def classes_of_recipes():
-    found = [PretrainSettings, ClassificationSettings]
+    classes = [PretrainSettings, ClassificationSettings]
     for name in ("evaluate", "export", "inspect_data", "prepare_data", "search"):
         names = runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name=name)
-        found += [
-            value
-            for key, value in names.items()
-            if key.endswith("Settings") and value.__module__ == name
-        ]
-    return found
+        found = [value for key, value in names.items() if key.endswith("Settings")]
+        assert found, name
+        classes += found
+    return list(dict.fromkeys(classes))
 
 
 def fields_of(settings_class):
