@@ -83,8 +83,8 @@ def check_pair(shard: str, index: int, record: bytes) -> dict[str, Any]:
         raise NoExampleError(str(error), place, remedy) from None
     missing = [name for name in ("jpg", "txt") if name not in fields]
     if missing:
-        found = ", ".join(sorted(fields)) or "nothing"
-        raise InputError(f"no field {' and no '.join(missing)}, only {found}", place, remedy)
+        others = f"only {', '.join(sorted(fields))}" if fields else "and no other"
+        raise InputError(f"no field {' or '.join(missing)}, {others}", place, remedy)
     for name in ("jpg", "txt"):
         if not isinstance(fields[name], bytes):
             raise InputError(f"the field {name} holds a number, not bytes", place, remedy)

@@ -151,13 +151,13 @@ def no_name(wanted: Collection[str], found: Collection[str], noun: str = "column
     """Names missing and existing columns: ``no column image, only filepath, title``."""
     *firsts, last = wanted
     missing = f"{', '.join(firsts)} or {last}" if firsts else last
-    return f"no {noun} {missing}, only {listing(found)}"
+    others = f"only {listing(found)}" if any(found) else "and no other"
+    return f"no {noun} {missing}, {others}"
 
 
 def listing(names: Collection[str]) -> str:
     """Names for a message; a long list is shortened."""
-    shown = [storable(name)[:40] for name in names if name]
-    return listed(shown) or "nothing"
+    return listed([storable(name)[:40] for name in names if name]) or "nothing"
 
 
 def _nearest(wanted: Collection[str], found: Collection[str]) -> str:

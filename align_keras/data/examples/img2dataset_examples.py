@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from align_keras import paths
 from align_keras.data import file_kinds
 from align_keras.data.examples import image_files
-from align_keras.data.examples.columns import Columns, listing
+from align_keras.data.examples.columns import Columns, listing, no_name
 from align_keras.data.examples.example import decoded
 from align_keras.data.examples.shard_examples import Entry, ShardExamples
 from align_keras.data.examples.tables import RowFault, read_table
@@ -149,7 +149,7 @@ class ParquetExamples(ShardExamples):
             if row.get("status", "success") != "success":
                 fault = "not downloaded"
             elif not jpg and row.get("key") in (None, ""):
-                load = image_files.no_image(f"no field jpg or key, only {listing(found)}")
+                load = image_files.no_image(no_name(["jpg", "key"], found, "field"))
             elif not jpg:
                 load = functools.partial(image_files.read_file, folder / f"{row['key']}.jpg")
             yield Entry(row, load, fault, found)

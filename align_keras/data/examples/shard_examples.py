@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from align_keras.data import records, shard_names
-from align_keras.data.examples.columns import PACKED, Columns, example_of, listing
+from align_keras.data.examples.columns import PACKED, Columns, example_of, no_name
 from align_keras.data.examples.example import Example, as_id, decoded
 from align_keras.data.examples.example_set import ExampleSet, digest
 from align_keras.data.examples.image_files import no_image, state
@@ -74,9 +74,7 @@ class ShardExamples(ExampleSet):
                 continue
             found = tuple(sorted(fields))
             jpg = fields.pop("jpg", None)
-            load = (
-                (lambda jpg=jpg: jpg) if jpg else no_image(f"no field jpg, only {listing(found)}")
-            )
+            load = (lambda jpg=jpg: jpg) if jpg else no_image(no_name(["jpg"], found, "field"))
             yield Entry({n: decoded(value) for n, value in fields.items()}, load, None, found)
 
     @property

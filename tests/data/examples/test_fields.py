@@ -109,7 +109,7 @@ def test_labels_and_names_that_contradict_are_refused(write, rows, problem, row,
 def test_faults_of_a_table_are_named_with_their_row(tmp_path):
     for line, problem in (
         ("[1]", "not a JSON object"),
-        ("{}", "no column image, only nothing"),
+        ("{}", "no column image, and no other"),
         ('{"filepath": 1, "title": 2}', "no column image, only filepath, title"),
         ('{"image": " "}', "image is empty"),
         ('{"image": NaN}', "image is empty"),
