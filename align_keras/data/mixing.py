@@ -36,22 +36,25 @@ class Source(NamedTuple):
     """
 
 
-def split_weights(text: str) -> list[tuple[str, Fraction | None]]:
+def split_weights(text: str) -> Sequence[tuple[str, Fraction | None]]:
     """Parses a text such as ``a/*.tfrecord=2,b/*.tfrecord=1`` into patterns and weights.
 
-    The weight is None if it is not given. A text without weights is one pattern.
+    A text without weights is one pattern, with the weight None.
 
     Raises:
-        InputError: if a weight is not a number above 0.
+        InputError: if a weight is not a number above 0, or if only some patterns have one.
     """
     parts = text.split(",")
     found = [_WEIGHT.fullmatch(part) for part in parts]
     if not any(found):
         return [(text, None)]
-    return [
-        (match[1], _weight(match[1], match[2])) if match else (part, None)
-        for part, match in zip(parts, found, strict=True)
-    ]
+    weighted = [(match[1], _weight(match[1], match[2])) for match in found if match]
+    if len(weighted) < len(parts):
+        part = parts[found.index(None)]
+        raise InputError(
+            f"{part!r} has no weight, but other patterns do", remedy=f"give {part + '=1'!r}"
+        )
+    return weighted
 
 
 def whole_weights(weights: Sequence[Fraction]) -> list[int]:

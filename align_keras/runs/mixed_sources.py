@@ -92,14 +92,14 @@ def opened(text: str, counts: Mapping[str, int], captions: str = "all") -> Train
         captions: ``all``; or ``sample``, for one caption of each image per epoch.
 
     Raises:
-        InputError: if a weight is not a number above 0, or if captions are to be sampled but no
+        InputError: if the weights are wrong, or if captions are to be sampled but no
             image has several.
     """
     with concerning("train_data"):
         parts = mixing.split_weights(text)
-        is_mixed = any(weight is not None for _, weight in parts)
+        weights = [weight for _, weight in parts if weight is not None]
         by_source = [counts]
-        if is_mixed:
+        if weights:
             shards = [records.find_shards(pattern) for pattern, _ in parts]
             by_source = [shard_order.part_of(counts, found) for found in shards]
     names = [pattern or "rendered scenes" for pattern, _ in parts]
@@ -108,9 +108,9 @@ def opened(text: str, counts: Mapping[str, int], captions: str = "all") -> Train
     if groups:
         pairs = [found.images for found in groups]
     mixed = []
-    if is_mixed:
+    if weights:
         with concerning("train_data"):
-            mixed = _weighted(names, [weight for _, weight in parts], by_source, pairs)
+            mixed = _weighted(names, weights, by_source, pairs)
     return TrainingSources(names, pairs, mixed, groups)
 
 
@@ -134,16 +134,12 @@ def _sampled(
 
 def _weighted(
     names: Sequence[str],
-    given: Sequence[Fraction | None],
+    given: Sequence[Fraction],
     counts: Sequence[Mapping[str, int]],
     pairs: Sequence[int],
 ) -> list[mixing.Source]:
-    numbers = [
-        Fraction(own) if weight is None else weight
-        for weight, own in zip(given, pairs, strict=True)
-    ]
-    weights = mixing.whole_weights(numbers)
-    for name, own, weight, whole in zip(names, pairs, numbers, weights, strict=True):
+    weights = mixing.whole_weights(given)
+    for name, own, weight, whole in zip(names, pairs, given, weights, strict=True):
         share = whole / sum(weights)
         print(f"{name}: {counted(own, 'pair')}, weight {float(weight):g}, {share:.1%}")
     return [mixing.Source(list(own), whole) for own, whole in zip(counts, weights, strict=True)]

@@ -26,8 +26,8 @@ class DataSettings(Part):
     train_data: Annotated[str, paths.DATA, COMMON] = ""
     """Training shards: a quoted pattern such as 'DIR/train-*.tfrecord', several patterns joined by
     commas, or tfds:NAME. With weights, as in 'A/*.tfrecord=2,B/*.tfrecord=1', each pattern is
-    shuffled separately and pairs are drawn in these proportions; the default weight of a pattern is
-    its number of pairs. Empty (quickstart only): scenes are rendered into the run's directory."""
+    shuffled separately and pairs are drawn in these proportions. Empty (quickstart only): scenes
+    are rendered into the run's directory."""
     captions: Literal["all", "sample"] = "all"
     """Captions per epoch of an image that has several (records with the same image_id). all: each
     caption makes a pair. sample: the image occurs once, with a randomly chosen caption; the run

@@ -41,9 +41,16 @@ def test_a_weight_that_is_no_number_above_0_is_refused(weight):
         mixing.split_weights(f"a/*.tfrecord={weight},b/*.tfrecord=1")
 
 
+@pytest.mark.parametrize("text", ["a/*.tfrecord=2,b/*.tfrecord", "b/*.tfrecord,a/*.tfrecord=2"])
+def test_a_pattern_without_weight_beside_weighted_ones_is_refused(text):
+    line = r"'b/\*\.tfrecord' has no weight, but other patterns do; give 'b/\*\.tfrecord=1'"
+    with pytest.raises(InputError, match=line):
+        mixing.split_weights(text)
+
+
 def test_weights_are_read_and_plain_patterns_left_alone():
     assert mixing.split_weights("a=2/x-*,b,c") == [("a=2/x-*,b,c", None)]
-    assert mixing.split_weights("a/*=0.5,b/*") == [("a/*", Fraction(1, 2)), ("b/*", None)]
+    assert mixing.split_weights("a/*=0.5,b/*=2") == [("a/*", Fraction(1, 2)), ("b/*", Fraction(2))]
     assert mixing.whole_weights([Fraction(1, 2), Fraction(2)]) == [1, 4]
 
 

@@ -13,7 +13,7 @@ def write(folder, *names):
 
 def test_sources_are_found_and_printed_with_their_shares(tmp_path, capsys):
     write(tmp_path, "a-0.tfrecord", "a-1.tfrecord", "b-0.tfrecord")
-    text = f"{tmp_path}/a-*=20,{tmp_path}/b-*"
+    text = f"{tmp_path}/a-*=20,{tmp_path}/b-*=10"
     shards = mixed_sources.find_shards(text)
     counts = dict(zip(shards, [6, 4, 10], strict=True))
     opened = mixed_sources.opened(text, counts)
