@@ -223,11 +223,19 @@ def model_to_load(index: ImageIndex, model: str = "") -> str:
     Raises:
         InputError: if the index names an address. An index may come from an untrusted source, so
             addresses in it are not fetched unless the user gives them.
+        MissingInputError: if the folder named in the index does not exist.
     """
+    if model:
+        return model
     named = index.header.model
-    if not model and "://" in named:
+    if "://" in named:
         raise InputError(f"the index names {named}", remedy="to fetch it, give it as <model>")
-    return model or named
+    if not Path(named).exists():
+        raise MissingInputError(
+            f"the index names {named}, which does not exist here",
+            remedy="give the path of this model as <model>",
+        )
+    return named
 
 
 def read_header(directory: str | Path) -> Header:

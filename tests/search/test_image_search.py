@@ -89,8 +89,11 @@ def test_an_index_is_searched_with_its_model_and_fetches_none(search, tmp_path):
     with pytest.raises(InputError, match="the index names hf://stranger/model; to fetch it"):
         model_to_load(ImageIndex(tmp_path))
     assert model_to_load(ImageIndex(tmp_path), "runs/mine") == "runs/mine"
-    (tmp_path / "index.json").write_text(json.dumps({**strange, "model": "runs/photos"}))
-    assert model_to_load(ImageIndex(tmp_path)) == "runs/photos"
+    (tmp_path / "index.json").write_text(json.dumps({**strange, "model": str(tmp_path)}))
+    assert model_to_load(ImageIndex(tmp_path)) == str(tmp_path)
+    (tmp_path / "index.json").write_text(json.dumps({**strange, "model": "runs/none"}))
+    with pytest.raises(InputError, match="the index names runs/none, which does not exist here"):
+        model_to_load(ImageIndex(tmp_path))
     (tmp_path / "index.json").write_text(json.dumps({**header, "fingerprint": "0" * 64}))
     with pytest.raises(InputError, match="the index was made with another model"):
         ImageSearch(search.model, ImageIndex(tmp_path))
