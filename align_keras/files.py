@@ -142,7 +142,7 @@ def whole_folder(
         return
     # A link to a folder cannot be replaced, but the folder can. The path "." has no name.
     path = path.resolve()
-    with work_folder(work_of(path)) as work:
+    with work_folder(_work_of(path)) as work:
         replaced = work / "replaced"
         if replaced.exists() and not path.exists():
             # A process was killed between the two renames.
@@ -168,8 +168,17 @@ def whole_folder(
             raise
 
 
-def work_of(folder: Path) -> Path:
-    """Where ``whole_folder`` writes a local folder."""
+def remove_left_work(folder: AnyPath) -> None:
+    """Removes what a killed process left of ``whole_folder`` after ``folder`` was complete.
+
+    The work of a running process and files of other programs stay.
+    """
+    if isinstance(folder, Path) and (work := _work_of(folder.resolve())).exists():
+        with contextlib.suppress(InputError), work_folder(work):
+            pass
+
+
+def _work_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.partial")
 
 
@@ -207,13 +216,6 @@ def work_folder(path: Path) -> Iterator[Path]:
         # Fails if another process works there.
         with contextlib.suppress(OSError):
             path.rmdir()
-
-
-def remove_work(path: Path) -> None:
-    """Removes a ``work_folder`` that a killed process left, if there is one."""
-    if path.exists():
-        with work_folder(path):
-            pass
 
 
 @contextlib.contextmanager

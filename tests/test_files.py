@@ -120,6 +120,21 @@ def test_work_of_a_killed_process_is_done_again_and_somebodys_folder_left_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
+def test_what_a_killed_process_left_beside_a_complete_folder_is_removed(tmp_path):
+    work = tmp_path / "one.partial"
+    with files.whole_folder(tmp_path / "one") as folder:
+        (folder / "a").touch()
+        files.remove_left_work(tmp_path / "one")  # this process is still at work there
+        assert (folder / "a").exists()
+    work.mkdir()
+    (work / "mine").touch()
+    files.remove_left_work(tmp_path / "one")
+    assert (work / "mine").exists()  # another program's
+    (work / "lock").touch()
+    files.remove_left_work(tmp_path / "one")
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
 def test_what_a_link_leads_to_is_not_removed(tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "a").touch()

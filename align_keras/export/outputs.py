@@ -1,8 +1,6 @@
 """Where an export may be written; checked before TensorFlow loads."""
 
-import contextlib
 import os
-from pathlib import Path
 
 from align_keras import checksums, files, paths
 from align_keras.errors import InputError, Place
@@ -51,8 +49,5 @@ def check_output(
             "give a new folder, or move that file away",
         )
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        if isinstance(path, Path):
-            # Left by a process that was killed just after its export was complete.
-            with contextlib.suppress(InputError):
-                files.remove_work(files.work_of(path.resolve()))
+        files.remove_left_work(path)
         raise InputError("already exists", place, "give a new folder, or remove it")

@@ -42,7 +42,9 @@ def open_cache(
         return None
     folder = workdir / _FOLDER
     arrays = _read(folder, sum(data.counts.values()), views)
-    if arrays is None:
+    if arrays is not None:
+        files.remove_left_work(folder)
+    else:
         text_frozen = frozen_towers(settings.model.freeze).get("text_encoder", 0) is None
         arrays = _compute(model, data, views, settings.run.seed, text_frozen)
         with files.whole_folder(folder, replace=True) as work:
