@@ -33,6 +33,8 @@ pretrain.py --profile=5 | --profile: '5' is not START:STOP; give the first and t
 pretrain.py --eval-data=x | --eval-data: it needs training data; give --train-data too
 pretrain.py --train-data DIR/a-0.tfrecord DIR/a-1.tfrecord | quote | 'DIR/a-*.tfrecord'
 pretrain.py --train-data=/none-* | --train-data: no file matches '/none-*'
+pretrain.py --train-data=DIR/a-*=2,DIR/b-* | 'DIR/b-*' has no weight, but other patterns do; give \
+'DIR/b-*=1'
 pretrain.py --train-data=DIR/t.csv --vocabulary=/none | --vocabulary: /none: no such file
 pretrain.py --train-data=DIR/t.csv --text-encoder=/none | --text-encoder: /none: no such folder
 pretrain.py --completion=powershell | unknown shell 'powershell'; choose one of bash, zsh
