@@ -175,8 +175,7 @@ def describe_shared_captions(shared: int, total: int) -> str:
         return ""
     return (
         f"{shared:,} of {counted(total, 'caption')} belong to more than one image. Only an image's "
-        "own caption counts as right, so R@1 cannot reach 100 %; for captions that are class names "
-        "use zero_shot."
+        "own caption counts as right, so R@1 cannot reach 100 %."
     )
 
 

@@ -89,6 +89,8 @@ def draw_captions(
 ) -> None:
     """Draws images with the captions they retrieve, best first; right captions are green.
 
+    A caption of another image with the same words as a right one is marked.
+
     Args:
         path: path of the PNG.
         images: pictures, one per row.
@@ -98,7 +100,8 @@ def draw_captions(
         ranks: rank of each image's best own caption among all captions, from 0.
         candidates: number of ranked captions.
     """
-    wrapped = [[figures.wrap(caption, _TEXT_LINE) for caption in own] for own in captions]
+    marked = [_marked(own, is_right) for own, is_right in zip(captions, right, strict=True)]
+    wrapped = [[figures.wrap(caption, _TEXT_LINE) for caption in own] for own in marked]
     gap, line = 0.06, figures.line_height(9)
     heights = [
         max(_QUERY + _TITLE, sum(line * len(own) + gap for own in row)) + 2 * _MARGIN
@@ -121,6 +124,14 @@ def draw_captions(
     legend = "green: a caption of the image;  number: cosine similarity, best first"
     figures.write(axes, [legend], _MARGIN, top + 0.11, 8, color=_SOFT)
     figures.close_sheet(figure, axes, path)
+
+
+def _marked(captions: Sequence[str], right: np.ndarray) -> list[str]:
+    own = {caption for caption, is_right in zip(captions, right, strict=True) if is_right}
+    return [
+        f"{caption} (of another image)" if caption in own and not is_right else caption
+        for caption, is_right in zip(captions, right, strict=True)
+    ]
 
 
 def draw_predictions(

@@ -84,12 +84,13 @@ def of_training(workdir: AnyPath, held_out: str) -> tuple[str, ...]:
         workdir: the run's directory.
         held_out: path of the held-out pairs; empty for none.
     """
-    own = "held_out"
     data = held_out or "PAIRS.jsonl"
+    images = held_out if held_out and not held_out.startswith("tfds:") else "PHOTOS"
+    index = "INDEX" if paths.is_remote(workdir) else os.path.join(str(workdir), "index")
     return (
         tensorboard(workdir),
-        recipe("evaluate.py", model=workdir, task=f"retrieval:{own}", data=data),
-        recipe("search.py", "index", model=workdir, images="PHOTOS", output="INDEX"),
+        recipe("evaluate.py", model=workdir, task="retrieval:held_out", data=data),
+        recipe("search.py", "index", model=workdir, images=images, output=index),
     )
 
 

@@ -80,13 +80,12 @@ def _pretrain(run: PretrainingRun, started: float, command: str) -> Metrics:
     metrics["train_pairs_per_second"] = pairs / seconds if seconds else None
     metrics["skipped_pairs"] = skipped_before(run.workdir, steps)
     metrics["resumed_at_step"] = first_step
-    # Since this process began, at that step.
-    metrics["seconds"] = time.perf_counter() - started
     if at_start:
         metrics["start"] = at_start
     metrics["sources"] = [own.as_dict() for own in run.used(steps)]
     batch_size = run.settings.run.batch_size
-    report.write_report(run.workdir, run.data.evaluation, metrics, chance, held_out, batch_size)
+    data = run.data.evaluation
+    report.write_report(run.workdir, data, metrics, chance, held_out, batch_size, started)
     return metrics
 
 

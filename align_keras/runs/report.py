@@ -1,6 +1,7 @@
 """The output at the end of a run: pictures and a table."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,11 +45,12 @@ def format_table(metrics: dict[str, Any], chance: dict[str, float]) -> str:
             "\n" + ", ".join(counted(count, noun) for count, noun in kinds if count),
             f"{'':<34}{'model':>10}{'chance':>10}" + (f"{'start':>10}" if start else ""),
         ]
-        remark = describe_shared_captions(metrics.get("shared_captions", 0), metrics["num_pairs"])
-        lines[1:1] = filter(None, [remark])
     for name in names:
         line = f"{TITLES[name]:<34}{metrics[name]:>10.1%}{chance[name]:>10.1%}"
         lines.append(line + (f"{start[name]:>10.1%}" if start else ""))
+    if names:
+        shared = describe_shared_captions(metrics.get("shared_captions", 0), metrics["num_pairs"])
+        lines += filter(None, [shared])
     trained = rate(metrics["train_pairs_per_second"] or 0, 1, "pairs")
     step = metrics["resumed_at_step"]
     since = f"since resuming at step {step:,}" if step else "in all"
@@ -243,21 +245,22 @@ def write_report(
     chance: dict[str, float],
     held_out: dict[str, Any] | None,
     batch_size: int,
+    started: float,
 ) -> None:
-    """Writes ``metrics.json``, draws the pictures and prints the closing table.
+    """Draws the pictures, writes ``metrics.json`` and prints the closing table.
 
     Args:
         workdir: the run's directory.
         evaluation: the held-out pairs; None if there are none.
-        metrics: as in ``format_table``.
+        metrics: as in ``format_table``; ``seconds`` and ``shared_captions`` are added.
         chance: as in ``format_table``.
         held_out: embeddings of the pairs, from ``HeldOutPairs.embed``.
         batch_size: pairs per global batch.
+        started: ``time.perf_counter`` at the start of the run in this process.
     """
     if evaluation and held_out:
         captions = [evaluation.captions[row] for row in held_out["rows"]]
         metrics["shared_captions"] = count_shared_captions(captions, held_out["groups"])
-    write_whole(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     pictures = ["curves.png"]
     with progress.working("drawing curves and retrieved images"):
         draw_curves(workdir / "curves.png", read_log(workdir), batch_size, chance)
@@ -265,6 +268,8 @@ def write_report(
             pictures += ["retrieval.png", "captions.png"]
             draw_retrieval_sheet(workdir / "retrieval.png", evaluation, held_out)
             draw_captions_sheet(workdir / "captions.png", evaluation, held_out)
+    metrics["seconds"] = time.perf_counter() - started
+    write_whole(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     print(format_table(metrics, chance))
     files = ", ".join(["checkpoints/", "logs/", "preset/", "metrics.json", *pictures])
     print(f"run directory: {workdir} ({files})")

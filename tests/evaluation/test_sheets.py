@@ -95,6 +95,15 @@ def test_an_image_stands_beside_the_captions_that_it_finds(drawn):
     assert_texts_are_apart(drawn[0])
 
 
+def test_the_same_words_of_another_image_are_marked(drawn):
+    captions = [["a red ball", "a red ball", "a blue ball"]]
+    right, scores = np.array([[False, True, False]]), np.array([[0.5, 0.5, 0.4]])
+    sheets.draw_captions("sheet.png", pictures((30, 60)), captions, right, scores, [1], 50)
+    texts = texts_of(drawn[0])
+    for shown in ("a red ball", "a red ball (of another image)", "a blue ball"):
+        assert texts.count(shown) == 1, shown
+
+
 def test_predicted_classes_have_their_whole_names(drawn):
     names = ["a dog", "the class with a rather long name"]
     sheets.draw_predictions("sheet.png", pictures((20, 40), (40, 20)), names, ["a dog", "a cat"])

@@ -40,6 +40,13 @@ def test_a_run_that_rendered_its_data_is_evaluated_on_them(monkeypatch):
         "--data=runs/a/data/eval-*.tfrecord",
     ]
     assert shlex.split(search)[1:4] == ["recipes/search.py", "index", "--model=runs/a"]
+    assert shlex.split(search)[4:] == [
+        "--images=runs/a/data/eval-*.tfrecord",
+        "--output=runs/a/index",
+    ]
+    for none in ("", "tfds:scenes/test"):  # not a form that search.py reads
+        search = next_steps.of_training("gs://b/a", none)[-1]
+        assert shlex.split(search)[4:] == ["--images=PHOTOS", "--output=INDEX"]
     assert next_steps.held_out_of("runs/a", "", "x") == ""
     assert next_steps.held_out_of("runs/a", "y", "x") == "y"
 

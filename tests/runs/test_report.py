@@ -18,7 +18,7 @@ def test_the_table_shows_chance_beside_and_leaves_out_what_is_unknown():
     table = report.format_table({**metrics, "resumed_at_step": 1000}, {"t2i_recall_at_5": 0.004})
     assert table.endswith("1,234 s since resuming at step 1,000; training not timed")
     table = report.format_table({**metrics, "shared_captions": 12}, {"t2i_recall_at_5": 0.004})
-    assert table.splitlines()[2].startswith("12 of 1,280 captions belong to more than one image.")
+    assert table.splitlines()[4].startswith("12 of 1,280 captions belong to more than one image.")
     unknown = dict.fromkeys(RECALLS + ACCURACIES) | {"num_pairs": 0, "num_classes": 0}
     table = report.format_table({**metrics, **unknown}, {}).splitlines()
     assert table[1:3] == ["no held-out data: nothing was evaluated", ""]

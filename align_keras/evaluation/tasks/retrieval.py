@@ -59,7 +59,7 @@ class Retrieval(ImageData):
             metrics,
             chance,
             [f"retrieval-{self.name}.png", f"retrieval-{self.name}-captions.png"],
-            remark=retrieval.describe_shared_captions(shared, len(pairs.captions)),
+            remark=_remark(shared, len(pairs.captions)),
             outcomes={
                 "i2t_rank": ranks["i2t"],
                 "t2i_rank": ranks["t2i"],
@@ -76,6 +76,14 @@ class Retrieval(ImageData):
             draw_retrievals(output / result.pictures[0], pairs, ranks["t2i"], data)
             draw_captions(output / result.pictures[1], pairs, ranks["i2t"], data)
         return result
+
+
+def _remark(shared: int, total: int) -> str:
+    """Says why R@1 cannot reach 100 %; empty if it can."""
+    if not shared:
+        return ""
+    shown = retrieval.describe_shared_captions(shared, total)
+    return f"{shown} For captions that are class names, use --task=zero_shot:NAME."
 
 
 def draw_retrievals(
