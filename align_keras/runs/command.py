@@ -24,7 +24,7 @@ from align_keras.runs import arguments as mistakes
 from align_keras.runs import completion
 from align_keras.runs.flags import flag_of, flags_of
 from align_keras.runs.help_page import HELP, HELP_ALL, format_commands, format_help
-from align_keras.runs.path_settings import check_file_systems, with_paths
+from align_keras.runs.path_settings import check_file_systems, setting_of, with_paths
 
 T = TypeVar("T")
 
@@ -61,6 +61,7 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
         quiet.c_libraries(),
         _importing_quietly(),
     ):
+        settings: Any = None
         try:
             settings = parse()
             check_file_systems(settings)
@@ -75,7 +76,8 @@ def run(name: str, parse: Callable[[], T], main: Callable[[T], Any]) -> Any:
                 _end_interrupted(name, signals.interrupt())
             shown = full_disk.as_no_space(error) or error
             if is_users(shown):
-                sys.exit(f"{name}: {printable(one_line(shown))}")
+                flag = _flag_in(settings, shown)
+                sys.exit(f"{name}: {flag}{printable(one_line(shown))}")
             raise
 
 
@@ -173,6 +175,13 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__
+
+
+def _flag_in(settings: Any, error: BaseException) -> str:
+    """The flag with the path that an error of the operating system is about, and a colon; or ""."""
+    is_named = isinstance(error, OSError) and isinstance(error.filename, str)
+    setting = setting_of(settings, error.filename) if is_named else ""  # type: ignore[attr-defined]
+    return f"{flag_of(setting)}: " if setting else ""
 
 
 def printable(text: str) -> str:

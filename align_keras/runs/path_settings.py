@@ -3,10 +3,11 @@
 import dataclasses
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from align_keras.errors import concerning
-from align_keras.paths import PathMark
+from align_keras.paths import PathMark, scheme
 from align_keras.remote_files import check_file_system
 
 T = TypeVar("T")
@@ -50,6 +51,28 @@ def check_file_systems(settings: Any) -> None:
         with concerning(name):
             for address in mark.remote_parts(value):
                 check_file_system(address)
+
+
+def setting_of(settings: Any, file: str) -> str:
+    """The name of the only path setting that is this file, is inside it or contains it; or ``""``.
+
+    Args:
+        settings: as in ``check_file_systems``.
+        file: path of a local file or folder.
+    """
+    if not dataclasses.is_dataclass(settings):
+        return ""
+    place = Path(file).absolute()
+    found = []
+    for name, value, mark in _fields_of(settings):
+        if mark is None:
+            found.append(setting_of(value, file))
+        elif isinstance(value, str) and value and not scheme(value):
+            own = Path(value).absolute()
+            if own.is_relative_to(place) or place.is_relative_to(own):
+                found.append(name)
+    names = sorted(filter(None, found))
+    return names[0] if len(names) == 1 else ""
 
 
 def _fields_of(settings: Any) -> Iterator[tuple[str, Any, PathMark | None]]:

@@ -16,6 +16,7 @@ from align_keras.locks import LockedError, locked
 from align_keras.search import image_index, inverted_lists
 from align_keras.search.growing_file import GrowingFile, read_progress
 from align_keras.search.image_index import Header
+from align_keras.wording import counted
 
 _PROGRESS, _LOCK = "progress.json", "lock"
 #: The files that grow while images are embedded.
@@ -167,7 +168,7 @@ class IndexWriter:
         """
         if not self.rows:
             raise InputError(
-                f"none of {self.consumed:,} images is readable",
+                f"{counted(self.consumed, 'image')}, but no readable one",
                 remedy=f"{self.directory / image_index.UNREADABLE} has the reasons",
                 setting="images",
             )

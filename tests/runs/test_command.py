@@ -2,11 +2,13 @@ import dataclasses
 import os
 import subprocess
 import sys
+from typing import Annotated
 
 import pytest
 import tensorflow as tf
 from conftest import ROOT
 
+from align_keras import paths
 from align_keras.data import pipeline, records
 from align_keras.data.shard_writer import ShardWriter
 from align_keras.errors import InputError, Place
@@ -43,6 +45,35 @@ def test_other_errors_of_the_user_end_in_one_line():
     )
     assert end_of(FileNotFoundError(2, "No such file", "x.csv")) == "recipe.py: x.csv: No such file"
     assert end_of(FloatingPointError("nan")) == "recipe.py: nan"
+
+
+@dataclasses.dataclass
+class Places:
+    index: Annotated[str, paths.LOCAL] = "runs/index"
+    images: Annotated[str, paths.DATA] = "ram://b/photos"
+    sheet: Annotated[str, paths.LOCAL] = "sheet.png"
+    title: str = "none"
+
+
+@pytest.mark.parametrize(
+    ("file", "flag"),
+    [
+        ("runs", "--index: "),  # the folder above is missing
+        ("runs/index", "--index: "),
+        ("runs/index/a.bin", "--index: "),
+        ("sheet.png", "--sheet: "),
+        (".", ""),  # of two flags
+        ("none", ""),
+        ("photos", ""),
+    ],
+)
+def test_an_error_of_a_path_names_the_flag_that_gave_it(file, flag):
+    def main(_):
+        raise PermissionError(13, "Permission denied", os.path.abspath(file))
+
+    with pytest.raises(SystemExit) as stopped:
+        command.run("recipe.py", Places, main)
+    assert stopped.value.code == f"recipe.py: {flag}{os.path.abspath(file)}: Permission denied"
 
 
 def test_of_a_tensorflow_error_only_the_reason_is_printed():

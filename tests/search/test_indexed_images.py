@@ -97,7 +97,7 @@ def test_an_error_without_words_is_a_reason_too(tiny_model):
         ("none.csv", "none.csv"),
         ("empty", "empty: .*no image"),
         ("bad.csv", "bad.csv: no column image, only picture"),
-        ("all_bad", "none of 1 images is readable; .*unreadable.jsonl has the reasons"),
+        ("all_bad", "1 image, but no readable one; .*unreadable.jsonl has the reasons"),
     ],
 )
 def test_unusable_images_are_one_line(images, message, tiny_model, tmp_path):
