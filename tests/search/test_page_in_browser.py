@@ -49,7 +49,7 @@ def tab(browser, page_address):
     """A page in a new browser context; the test fails on requests to other hosts and on errors."""
     context = browser.new_context()
     tab = context.new_page()
-    tab.set_default_timeout(10_000)
+    tab.set_default_timeout(60_000)  # a busy machine starves the browser
     problems = []
     tab.on("pageerror", lambda error: problems.append(str(error)))
     tab.on("dialog", lambda dialog: problems.append(dialog.message) or dialog.dismiss())
