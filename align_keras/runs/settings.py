@@ -166,7 +166,8 @@ class Settings:
         """
         began = dotted(json.loads(type(self)().as_json())) | dotted(before)
         now = dotted(json.loads(self.as_json()))
-        for name, _, marks in _leaves(self):
+        # The number of steps comes first, since the defaults of other settings depend on it.
+        for name, _, marks in sorted(_leaves(self), key=lambda leaf: leaf[0] != "steps"):
             if FREE_ON_RESUME not in marks and began[name] != now[name]:
                 remedy = "resume with that, or give another <workdir>"
                 if name == "steps":

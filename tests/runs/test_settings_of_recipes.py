@@ -42,6 +42,9 @@ def test_pretraining_runs_of_before_resume(tmp_path):
     assert json.loads(settings.as_json()).keys() == before.keys() | new
     with pytest.raises(InputError, match=r"^steps: the run in .* began with 6, not 7"):
         settings.replace(steps=7).check_resumable(before, tmp_path)
+    # Not the warm-up, whose default depends on the steps.
+    with pytest.raises(InputError, match=r"^steps: the run in .* began with 6, not 7"):
+        settings.replace(steps=7, warmup_steps=2).check_resumable(before, tmp_path)
 
 
 def test_classification_runs_of_before_resume(tmp_path):
