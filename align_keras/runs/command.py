@@ -179,8 +179,9 @@ def one_line(error: BaseException) -> str:
 
 def _flag_in(settings: Any, error: BaseException) -> str:
     """The flag with the path that an error of the operating system is about, and a colon; or ""."""
-    is_named = isinstance(error, OSError) and isinstance(error.filename, str)
-    setting = setting_of(settings, error.filename) if is_named else ""  # type: ignore[attr-defined]
+    if not isinstance(error, OSError) or not isinstance(error.filename, str):
+        return ""
+    setting = setting_of(settings, error.filename)
     return f"{flag_of(setting)}: " if setting else ""
 
 

@@ -50,7 +50,7 @@ class LogFiles:
         self._track(step, kind, found)
 
     def flush(self) -> None:
-        """Writes what is still in memory.
+        """Writes the lines and summaries that are held in memory for a remote directory.
 
         Raises:
             NoSpaceError: if the disk is full.

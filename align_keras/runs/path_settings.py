@@ -54,7 +54,9 @@ def check_file_systems(settings: Any) -> None:
 
 
 def setting_of(settings: Any, file: str) -> str:
-    """The name of the only path setting that is this file, is inside it or contains it; or ``""``.
+    """The name of the path setting that a file belongs to; empty if there is none, or several.
+
+    A file belongs to a setting that names it, a folder above it, or something below it.
 
     Args:
         settings: as in ``check_file_systems``.

@@ -84,8 +84,9 @@ def _pretrain(run: PretrainingRun, started: float, command: str) -> Metrics:
         metrics["start"] = at_start
     metrics["sources"] = [own.as_dict() for own in run.used(steps)]
     batch_size = run.settings.run.batch_size
-    data = run.data.evaluation
-    report.write_report(run.workdir, data, metrics, chance, held_out, batch_size, started)
+    report.write_report(
+        run.workdir, run.data.evaluation, metrics, chance, held_out, batch_size, started
+    )
     return metrics
 
 

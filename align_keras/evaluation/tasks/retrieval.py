@@ -79,11 +79,9 @@ class Retrieval(ImageData):
 
 
 def _remark(shared: int, total: int) -> str:
-    """Says why R@1 cannot reach 100 %; empty if it can."""
-    if not shared:
-        return ""
+    """Says why R@1 cannot reach 100 %, and what to do; empty if it can."""
     shown = retrieval.describe_shared_captions(shared, total)
-    return f"{shown} For captions that are class names, use --task=zero_shot:NAME."
+    return shown and f"{shown} For captions that are class names, use --task=zero_shot:NAME."
 
 
 def draw_retrievals(
