@@ -166,8 +166,8 @@ class Settings:
         """
         began = dotted(json.loads(type(self)().as_json())) | dotted(before)
         now = dotted(json.loads(self.as_json()))
-        # The number of steps comes first, since the defaults of other settings depend on it.
-        for name, _, marks in sorted(_leaves(self), key=lambda leaf: leaf[0] != "steps"):
+        # The warm-up comes last: its default follows from the steps, which are then to blame.
+        for name, _, marks in sorted(_leaves(self), key=lambda leaf: leaf[0] == "warmup_steps"):
             if FREE_ON_RESUME not in marks and began[name] != now[name]:
                 remedy = "resume with that, or give another <workdir>"
                 if name == "steps":
