@@ -9,7 +9,7 @@ import math
 
 BYTES = 4
 MIB = 1 << 20
-# Number of successive collectives in a step, without the five of each batch norm. They exchange the
+# Number of successive collectives in a step, without the two of each batch norm. They exchange the
 # captions, the ids (2), the own logits, the weights of the gradient, the powers, the columns, the
 # gradients of the captions, the gradients of the weights, and the losses.
 COLLECTIVES = 10
@@ -64,17 +64,18 @@ def received_bytes(replicas, pairs, sizes, form="all_gather"):
 
     For the loss, these are the bytes that ``gathered_bytes`` counts, five numbers per column, which
     are summed, and the gradient of the captions' embeddings. The rest are the summed gradients and,
-    for each synchronised batch norm, three numbers per channel and the gradients of two numbers.
+    for each synchronised batch norm, two numbers per channel, the number of rows, and the
+    gradients of these.
     """
     summed = replicas * pairs * (5 + sizes.width) * BYTES
-    rest = (sizes.weights + 5 * sizes.channels + _METRICS) * BYTES
+    rest = (sizes.weights + 4 * sizes.channels + 2 * sizes.norms + _METRICS) * BYTES
     gathered = gathered_bytes(replicas, pairs, sizes.width, form)
     return gathered + ring(summed, replicas), ring(rest, replicas)
 
 
 def hops(replicas, norms):
     """Returns the number of successive hops in a step: up and down a tree per collective."""
-    return (COLLECTIVES + 5 * norms) * 2 * math.log2(replicas)
+    return (COLLECTIVES + 2 * norms) * 2 * math.log2(replicas)
 
 
 def link_seconds(replicas, pairs, sizes, bandwidth, latency, form="all_gather"):

@@ -5,6 +5,7 @@ import contextvars
 from collections.abc import Iterator
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from align_keras import distribution, keras_internals
@@ -32,10 +33,10 @@ def local_statistics() -> Iterator[None]:
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras's layer with TensorFlow's fused kernel; numbers, arguments and weights are the same.
 
-    EfficientNet trains about a quarter faster with it on a CPU (``benchmarks/README.md``). If
-    statistics are synchronised over several replicas, Keras's own computation is used, since the
-    kernel sees only one replica's share. The same holds for what the kernel does not support, such
-    as float64.
+    EfficientNet trains about a quarter faster with it on a CPU (``benchmarks/README.md``). The
+    kernel sees only one replica's share. Statistics that are synchronised over several replicas
+    are therefore computed without it, with one sum over the replicas, where Keras needs three. What
+    the kernel does not support, such as float64, is left to Keras.
 
     With ``frozen_statistics = True``, training normalises by the moving statistics and does not
     change them, while scale and offset learn. This is meant for fine-tuning. ``trainable = False``
@@ -66,14 +67,13 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         """Normalises a batch; in training by its own statistics, which update the moving ones."""
         if self.shift_only:
             return tf.nn.bias_add(inputs, tf.cast(tf.convert_to_tensor(self.beta), inputs.dtype))
-        training = bool(training) and self.trainable and not self.frozen_statistics
-        _, replicas = distribution.replica_place()
-        synchronized = training and self.synchronized and replicas > 1
-        synchronized = synchronized and not _LOCAL_STATISTICS.get()
+        training = self._uses_batch(training)
         fusable = self.axis in (-1, 3) and len(inputs.shape) == 4 and self.scale and self.center
         fusable &= inputs.dtype in (tf.float32, tf.bfloat16, tf.float16)
-        if synchronized or not fusable or self.renorm or mask is not None:
+        if not fusable or self.renorm or mask is not None:
             return super().call(inputs, training=training, mask=mask)
+        if training and self._is_shared():
+            return self._normalize(inputs)
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs,
             tf.convert_to_tensor(self.gamma),
@@ -87,12 +87,79 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             # The kernel divides by the number of values minus one, Keras by the number of values.
             count = tf.cast(tf.size(inputs) / inputs.shape[-1], tf.float32)
             variance *= (count - 1.0) / count
-            self._average(self.moving_mean, mean)
-            self._average(self.moving_variance, variance)
+            self._update(mean, variance)
         return outputs
+
+    def call_with_borders(
+        self, inputs: tf.Tensor, left: int, right: int, training: bool | None = None
+    ) -> tf.Tensor:
+        """Normalises a batch whose outer columns do not count for its statistics.
+
+        Args:
+            inputs: ``(batch, height, width, channels)``.
+            left: number of columns at the left edge that do not count.
+            right: the same for the right edge.
+            training: as for a call.
+        """
+        if not self._uses_batch(training):
+            return self(inputs, training=training)
+        with tf.name_scope(self.name):
+            counts = np.ones([inputs.shape[2], 1], "float32")
+            counts[:left] = counts[inputs.shape[2] - right :] = 0.0
+            return self._normalize(inputs, counts)
+
+    def _uses_batch(self, training):
+        return bool(training) and self.trainable and not self.frozen_statistics
+
+    def _is_shared(self):
+        """Whether the statistics are those of all replicas."""
+        _, replicas = distribution.replica_place()
+        return self.synchronized and replicas > 1 and not _LOCAL_STATISTICS.get()
+
+    def _normalize(self, inputs, counts=None):
+        """Normalises by the statistics of the columns with a count of 1, without the kernel."""
+        values = tf.cast(inputs, tf.float32)
+        mean, variance = _statistics(values, counts, self._is_shared())
+        self._update(mean, variance)
+        outputs = tf.nn.batch_normalization(
+            values,
+            mean,
+            variance,
+            tf.convert_to_tensor(self.beta),
+            tf.convert_to_tensor(self.gamma),
+            self.epsilon,
+        )
+        return tf.cast(outputs, inputs.dtype)
+
+    def _update(self, mean, variance):
+        self._average(self.moving_mean, mean)
+        self._average(self.moving_variance, variance)
 
     def _average(self, moving, value):
         moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
+
+
+def _statistics(values, counts, shared):
+    """The mean and variance of each channel, on all replicas if ``shared``.
+
+    The variance is computed from the sum of squares, as Keras does for synchronised statistics and
+    XLA for all. A single collective sums everything, since its latency counts for every layer.
+    Columns are left out by a factor of zero, not by a slice: a TPU can compute these sums together
+    with the convolution before them, but writes a slice to memory first.
+    """
+    channels = values.shape[-1]
+    number = tf.cast(tf.size(values) / channels, values.dtype)
+    summands = [values, tf.square(values)]
+    if counts is not None:
+        number *= counts.mean()
+        summands = [one * counts for one in summands]
+    sums = [tf.reduce_sum(one, axis=[0, 1, 2]) for one in summands]
+    packed = tf.concat([*sums, [number]], axis=0)
+    if shared:
+        (packed,) = distribution.sum_replicas([packed])
+    total, squares, number = tf.split(packed, [channels, channels, 1])
+    mean = total / number
+    return mean, tf.maximum(squares / number - tf.square(mean), 0.0)
 
 
 def moves(norm: keras.layers.BatchNormalization) -> bool:

@@ -13,6 +13,7 @@ A batch of chunks is ordered by chunk, then by image: neighbouring chunks are ``
 import re
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from align_keras.models import efficientnet
@@ -108,10 +109,15 @@ def call_block(
     (layers,) = efficientnet.blocks(block)
     activation, drop, has_residual = _others(block)
     inputs = features
+    height, left, right = _depthwise_padding(layers["depthwise"], features, chunks)
+    # Before the expansion, the columns are a sixth of what they are after it. Their copies here
+    # also leave batch norm, activation and depthwise convolution next to each other, to be fused.
+    features = _with_neighbours(features, features.shape[0] // chunks, left, right)
     if "expand_conv" in layers:
         features = layers["expand_conv"](features)
-        features = activation(layers["expand_bn"](features, training=training))
-    features = _depthwise(layers["depthwise"], features, chunks)
+        features = layers["expand_bn"].call_with_borders(features, left, right, training)
+        features = _without_padding(activation(features), chunks, left, right)
+    features = _depthwise(layers["depthwise"], features, height)
     features = activation(layers["depthwise_bn"](features, training=training))
     if "se_reduce" in layers:
         gate = layers["se_expand"](layers["se_reduce"](_means(features, chunks)))
@@ -141,22 +147,25 @@ def _named(block, part):
     return next(found, None)
 
 
-def _depthwise(layer, features, chunks):
-    """A depthwise convolution over entire images; both block types of keras-hub pad "same"."""
+def _depthwise_padding(layer, features, chunks):
+    """The padding of a depthwise convolution over entire images: ``((top, bottom), left, right)``.
+
+    Both block types of keras-hub pad "same".
+    """
     (height, width), stride = features.shape[1:3], layer.strides[1]
-    (top, bottom), (left, right) = (
+    rows, (left, right) = (
         _same(size, kernel, stride)
         for size, kernel in zip((height, chunks * width), layer.kernel_size, strict=True)
     )
-    features = _with_neighbours(features, features.shape[0] // chunks, left, right)
+    return rows, left, right
+
+
+def _depthwise(layer, features, rows):
+    """A depthwise convolution on chunks that have the columns of their neighbours."""
     kernel = tf.cast(tf.convert_to_tensor(layer.kernel), features.dtype)
+    strides = [1, *layer.strides, 1]
     with tf.name_scope(layer.name):
-        return tf.nn.depthwise_conv2d(
-            features,
-            kernel,
-            [1, stride, stride, 1],
-            [[0, 0], [top, bottom], [0, 0], [0, 0]],
-        )
+        return tf.nn.depthwise_conv2d(features, kernel, strides, [[0, 0], rows, [0, 0], [0, 0]])
 
 
 def _same(size, kernel, stride):
@@ -175,6 +184,15 @@ def _with_neighbours(features, images, left, right):
         first = features[:, :, :right]
         columns.append(tf.concat([first[images:], tf.zeros_like(first[:images])], axis=0))
     return tf.concat(columns, axis=2)
+
+
+def _without_padding(features, chunks, left, right):
+    """Chunks whose columns beyond the edges of an image are zero, as a convolution pads them."""
+    inside = np.ones([chunks, 1, 1, features.shape[2], 1], "float32")
+    inside[0, :, :, :left] = 0.0
+    inside[-1, :, :, features.shape[2] - right :] = 0.0
+    inside = np.repeat(inside, features.shape[0] // chunks, axis=1)
+    return features * tf.constant(inside.reshape([-1, 1, features.shape[2], 1]), features.dtype)
 
 
 def _means(features, chunks):

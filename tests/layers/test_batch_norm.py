@@ -76,3 +76,54 @@ def test_other_precisions_give_what_keras_gives(policy):
     tolerance = {"mixed_bfloat16": 0.05, "mixed_float16": 0.01, "float64": 1e-12}[policy]
     for found, wanted in zip(results[1], results[0], strict=True):
         np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_columns_at_the_borders_do_not_count(training):
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(2.0, 3.0, (4, 5, 6, 3)).astype("float32")
+    keras_layer, layer = pair_of_layers()
+    keras_layer(inputs[:, :, 2:-1], training=training)
+    mean, variance = keras_layer.moving_mean.numpy(), keras_layer.moving_variance.numpy()
+    if training:
+        inner = inputs[:, :, 2:-1].astype("float64")
+        mean, variance = inner.mean((0, 1, 2)), inner.var((0, 1, 2))
+    wanted = (inputs - mean) / np.sqrt(variance + 1e-2) * layer.gamma.numpy() + layer.beta.numpy()
+    found = layer.call_with_borders(tf.constant(inputs), left=2, right=1, training=training)
+    np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)
+    for one, other in zip(layer.get_weights(), keras_layer.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5)
+
+
+def test_replicas_share_their_statistics_in_one_sum_each_way(mirrored, monkeypatch):
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(2.0, 3.0, (6, 2, 3, 3)).astype("float32")
+    upstream = rng.normal(size=inputs.shape).astype("float32")
+    keras_layer, _ = pair_of_layers()
+    wanted = run(keras_layer, tf.constant(inputs), tf.constant(upstream), training=True)
+    with mirrored.scope():
+        _, layer = pair_of_layers(synchronized=True)
+    sums, all_reduce = [], tf.distribute.ReplicaContext.all_reduce
+    monkeypatch.setattr(
+        tf.distribute.ReplicaContext,
+        "all_reduce",
+        lambda self, *args, **options: sums.append(1) or all_reduce(self, *args, **options),
+    )
+
+    def on_replica(number):
+        share = [tf.gather(tf.split(value, 2), number) for value in (inputs, upstream)]
+        with tf.GradientTape() as tape:
+            tape.watch(share[0])
+            outputs = layer(share[0], training=True)
+        return [outputs, tape.gradient(outputs, share[0], share[1])]
+
+    numbers = mirrored.experimental_distribute_values_from_function(
+        lambda context: tf.constant(context.replica_id_in_sync_group)
+    )
+    step = tf.function(lambda: mirrored.run(on_replica, (numbers,)), autograph=False)
+    found = [mirrored.experimental_local_results(value) for value in step()]
+    assert len(sums) == 2 * mirrored.num_replicas_in_sync  # one forward and one for the gradient
+    for one, other in zip(found, wanted, strict=False):
+        np.testing.assert_allclose(np.concatenate(one), other, rtol=2e-5, atol=2e-5)
+    for one, other in zip(layer.get_weights(), wanted[-4:], strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5)
