@@ -1,7 +1,7 @@
 """Estimates the communication of a training step: bytes, hops and seconds. No TensorFlow.
 
-Assumed: The model assumes that data travel in rings, that a collective waits for a tree of hops,
-    and that no communication overlaps with computation.
+The model assumes that data travel in rings, that a collective waits for a tree of hops, and that no
+communication overlaps with computation.
 """
 
 import dataclasses
@@ -10,9 +10,9 @@ import math
 BYTES = 4
 MIB = 1 << 20
 # Number of successive collectives in a step, without the two of each batch norm. They exchange the
-# captions, the ids (2), the own logits, the weights of the gradient, the powers, the columns, the
+# captions, the ids (3), the own logits, the weights of the gradient, the powers, the columns, the
 # gradients of the captions, the gradients of the weights, and the losses.
-COLLECTIVES = 10
+COLLECTIVES = 11
 _METRICS = 5
 
 
@@ -41,7 +41,8 @@ def ring(size, replicas):
 def gathered_bytes(replicas, pairs, width, form):
     """Returns the bytes that the busiest replica receives or sends to gather the loss's inputs.
 
-    For each pair, these are the caption's embedding, two ids and two numbers.
+    For each pair, these are the caption's embedding, three ids (the caption's id once more, to count
+    repeated captions) and two numbers.
 
     Args:
         replicas: number of replicas.
@@ -51,7 +52,7 @@ def gathered_bytes(replicas, pairs, width, form):
             zero-padded rows, which travel twice; or ``one device``, which receives every share and
             sends all shares to every other replica.
     """
-    share = pairs * (width * BYTES + 2 * 8 + 2 * BYTES)
+    share = pairs * (width * BYTES + 3 * 8 + 2 * BYTES)
     if form == "all_gather":
         return (replicas - 1) * share
     if form == "all_reduce":

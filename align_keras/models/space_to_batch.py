@@ -4,8 +4,9 @@ A TPU stores activations in tiles of 128 lanes. With 16 images per core the chan
 lanes. The first stages have only 24 to 40 channels, so most of what they read and write is padding.
 Eight chunks per image make a batch of 128, which fills the lanes. Convolutions of one pixel, batch
 norm and activations give the same results on chunks. A depthwise convolution also needs columns of
-the neighbouring chunks. Squeeze and excite needs the mean over all chunks of an image, and
-drop-connect needs one draw per image. ``benchmarks/README.md`` has the bytes before and after.
+the neighbouring chunks, which are copied before the block's expansion. Squeeze and excite needs the
+mean over all chunks of an image, and drop-connect needs one draw per image.
+``benchmarks/README.md`` has the bytes before and after.
 
 A batch of chunks is ordered by chunk, then by image: neighbouring chunks are ``images`` rows apart.
 """
