@@ -41,8 +41,8 @@ def ring(size, replicas):
 def gathered_bytes(replicas, pairs, width, form):
     """Returns the bytes that the busiest replica receives or sends to gather the loss's inputs.
 
-    For each pair, these are the caption's embedding, three ids (the caption's id once more, to count
-    repeated captions) and two numbers.
+    For each pair, these are the caption's embedding, three ids (the caption's id is gathered again
+    to count repeated captions) and two numbers.
 
     Args:
         replicas: number of replicas.
