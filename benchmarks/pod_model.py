@@ -65,7 +65,7 @@ def received_bytes(replicas, pairs, sizes, form="all_gather"):
 
     For the loss, these are the bytes that ``gathered_bytes`` counts, five numbers per column, which
     are summed, and the gradient of the captions' embeddings. The rest are the summed gradients and,
-    for each synchronised batch norm, two numbers per channel, the number of rows, and the
+    for each synchronised batch norm, two numbers per channel, one number of values, and the
     gradients of these.
     """
     summed = replicas * pairs * (5 + sizes.width) * BYTES

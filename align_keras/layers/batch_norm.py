@@ -91,20 +91,25 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
     def call_with_borders(
-        self, inputs: tf.Tensor, left: int, right: int, training: bool | None = None
+        self, inputs: tf.Tensor, left: int, right: int, training: bool
     ) -> tf.Tensor:
         """Normalises a batch whose outer columns do not count for its statistics.
 
         Args:
-            inputs: ``(batch, height, width, channels)``.
+            inputs: ``(batch, height, width, channels)``, in any precision.
             left: number of columns at the left edge that do not count.
             right: the same for the right edge.
             training: as for a call.
+
+        Raises:
+            ValueError: if the layer uses renormalisation (``renorm``).
         """
+        if self.renorm:
+            raise ValueError(f"{self.name} has renorm, which cannot leave out columns")
         if not self._uses_batch(training):
             return self(inputs, training=training)
         with tf.name_scope(self.name):
-            counts = np.ones([inputs.shape[2], 1], "float32")
+            counts = np.ones([inputs.shape[2], 1], self.variable_dtype)
             counts[:left] = counts[inputs.shape[2] - right :] = 0.0
             return self._normalize(inputs, counts)
 
@@ -118,16 +123,14 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     def _normalize(self, inputs, counts=None):
         """Normalises by the statistics of the columns with a count of 1, without the kernel."""
-        values = tf.cast(inputs, tf.float32)
+        values = tf.cast(inputs, self.variable_dtype)  # never half precision, see `build`
+        weights = (
+            None if one is None else tf.convert_to_tensor(one) for one in (self.beta, self.gamma)
+        )
         mean, variance = _statistics(values, counts, self._is_shared())
         self._update(mean, variance)
         outputs = tf.nn.batch_normalization(
-            values,
-            mean,
-            variance,
-            tf.convert_to_tensor(self.beta),
-            tf.convert_to_tensor(self.gamma),
-            self.epsilon,
+            values, mean, variance, *weights, variance_epsilon=self.epsilon
         )
         return tf.cast(outputs, inputs.dtype)
 
@@ -142,8 +145,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 def _statistics(values, counts, shared):
     """The mean and variance of each channel, on all replicas if ``shared``.
 
-    The variance is computed from the sum of squares, as Keras does for synchronised statistics and
-    XLA for all. A single collective sums everything, since its latency counts for every layer.
+    The variance is computed from the sum of squares. Keras does so if statistics are synchronised,
+    and XLA does so always. One collective adds all sums, because each layer has to wait for it.
     Columns are left out by a factor of zero, not by a slice: a TPU can compute these sums together
     with the convolution before them, but writes a slice to memory first.
     """
@@ -158,8 +161,9 @@ def _statistics(values, counts, shared):
     if shared:
         (packed,) = distribution.sum_replicas([packed])
     total, squares, number = tf.split(packed, [channels, channels, 1])
-    mean = total / number
-    return mean, tf.maximum(squares / number - tf.square(mean), 0.0)
+    mean = tf.math.divide_no_nan(total, number)
+    variance = tf.math.divide_no_nan(squares, number) - tf.square(mean)
+    return mean, tf.maximum(variance, tf.zeros_like(variance))
 
 
 def moves(norm: keras.layers.BatchNormalization) -> bool:

@@ -111,8 +111,8 @@ def call_block(
     activation, drop, has_residual = _others(block)
     inputs = features
     height, left, right = _depthwise_padding(layers["depthwise"], features, chunks)
-    # Before the expansion, the columns are a sixth of what they are after it. Their copies here
-    # also leave batch norm, activation and depthwise convolution next to each other, to be fused.
+    # Before the expansion, a column has a sixth of the channels, so less is copied. Batch norm,
+    # activation and depthwise convolution then also follow each other directly and can be fused.
     features = _with_neighbours(features, features.shape[0] // chunks, left, right)
     if "expand_conv" in layers:
         features = layers["expand_conv"](features)

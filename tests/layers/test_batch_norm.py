@@ -78,11 +78,12 @@ def test_other_precisions_give_what_keras_gives(policy):
         np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("float64", 1e-12)])
 @pytest.mark.parametrize("training", [False, True])
-def test_columns_at_the_borders_do_not_count(training):
+def test_columns_at_the_borders_do_not_count(training, dtype, tolerance):
     rng = np.random.default_rng(1)
-    inputs = rng.normal(2.0, 3.0, (4, 5, 6, 3)).astype("float32")
-    keras_layer, layer = pair_of_layers()
+    inputs = rng.normal(2.0, 3.0, (4, 5, 6, 3)).astype(dtype)
+    keras_layer, layer = pair_of_layers(dtype=dtype)
     keras_layer(inputs[:, :, 2:-1], training=training)
     mean, variance = keras_layer.moving_mean.numpy(), keras_layer.moving_variance.numpy()
     if training:
@@ -90,9 +91,16 @@ def test_columns_at_the_borders_do_not_count(training):
         mean, variance = inner.mean((0, 1, 2)), inner.var((0, 1, 2))
     wanted = (inputs - mean) / np.sqrt(variance + 1e-2) * layer.gamma.numpy() + layer.beta.numpy()
     found = layer.call_with_borders(tf.constant(inputs), left=2, right=1, training=training)
-    np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
     for one, other in zip(layer.get_weights(), keras_layer.get_weights(), strict=True):
-        np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+def test_renormalisation_cannot_leave_out_columns():
+    layer = FusedBatchNormalization(renorm=True, name="norm")
+    layer.build((None, None, None, 3))
+    with pytest.raises(ValueError, match="norm has renorm"):
+        layer.call_with_borders(tf.zeros([1, 2, 4, 3]), left=1, right=1, training=True)
 
 
 def test_replicas_share_their_statistics_in_one_sum_each_way(mirrored, monkeypatch):
