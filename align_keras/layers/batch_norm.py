@@ -117,7 +117,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return bool(training) and self.trainable and not self.frozen_statistics
 
     def _is_shared(self):
-        """Whether the statistics are those of all replicas."""
+        """Whether all replicas share their statistics."""
         _, replicas = distribution.replica_place()
         return self.synchronized and replicas > 1 and not _LOCAL_STATISTICS.get()
 
@@ -135,11 +135,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return tf.cast(outputs, inputs.dtype)
 
     def _update(self, mean, variance):
-        self._average(self.moving_mean, mean)
-        self._average(self.moving_variance, variance)
-
-    def _average(self, moving, value):
-        moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
 
 
 def _statistics(values, counts, shared):

@@ -110,15 +110,15 @@ def call_block(
     (layers,) = efficientnet.blocks(block)
     activation, drop, has_residual = _others(block)
     inputs = features
-    height, left, right = _depthwise_padding(layers["depthwise"], features, chunks)
+    rows, left, right = _depthwise_padding(layers["depthwise"], features, chunks)
     # Before the expansion, a column has a sixth of the channels, so less is copied. Batch norm,
     # activation and depthwise convolution then also follow each other directly and can be fused.
     features = _with_neighbours(features, features.shape[0] // chunks, left, right)
     if "expand_conv" in layers:
         features = layers["expand_conv"](features)
         features = layers["expand_bn"].call_with_borders(features, left, right, training)
-        features = _without_padding(activation(features), chunks, left, right)
-    features = _depthwise(layers["depthwise"], features, height)
+        features = _zero_outside(activation(features), chunks, left, right)
+    features = _depthwise(layers["depthwise"], features, rows)
     features = activation(layers["depthwise_bn"](features, training=training))
     if "se_reduce" in layers:
         gate = layers["se_expand"](layers["se_reduce"](_means(features, chunks)))
@@ -187,13 +187,13 @@ def _with_neighbours(features, images, left, right):
     return tf.concat(columns, axis=2)
 
 
-def _without_padding(features, chunks, left, right):
+def _zero_outside(features, chunks, left, right):
     """Chunks whose columns beyond the edges of an image are zero, as a convolution pads them."""
-    inside = np.ones([chunks, 1, 1, features.shape[2], 1], "float32")
-    inside[0, :, :, :left] = 0.0
-    inside[-1, :, :, features.shape[2] - right :] = 0.0
-    inside = np.repeat(inside, features.shape[0] // chunks, axis=1)
-    return features * tf.constant(inside.reshape([-1, 1, features.shape[2], 1]), features.dtype)
+    batch, _, columns, _ = features.shape
+    inside = np.ones([chunks, columns])
+    inside[0, :left] = inside[-1, columns - right :] = 0.0
+    inside = np.repeat(inside, batch // chunks, axis=0)[:, None, :, None]
+    return features * tf.constant(inside, features.dtype)
 
 
 def _means(features, chunks):

@@ -59,19 +59,18 @@ def run(encoder, images, **attributes):
     gradients = tape.gradient(loss, [images, *variables])
     after = [variable.numpy() for variable in state]
     encoder.space_to_batch, encoder.rematerialize = None, False
+    encoder.frozen_statistics = False
     for variable, value in zip(state, before, strict=True):
         variable.assign(value)
     return [features, *gradients, *after]
 
 
-@pytest.mark.parametrize("rematerialize", [False, True])
-def test_features_gradients_and_state_are_those_of_whole_images(
-    encoder, rematerialize, chunks_of_blocks
-):
+@pytest.mark.parametrize("option", [{}, {"rematerialize": True}, {"frozen_statistics": True}])
+def test_features_gradients_and_state_are_those_of_whole_images(encoder, option, chunks_of_blocks):
     images = tf.constant(np.random.default_rng(1).normal(size=(2, 33, 33, 3)), "float32")
-    whole = run(encoder, images, space_to_batch=False)
+    whole = run(encoder, images, **option | {"space_to_batch": False, "rematerialize": False})
     assert not chunks_of_blocks
-    chunks = run(encoder, images, space_to_batch=True, rematerialize=rematerialize)
+    chunks = run(encoder, images, space_to_batch=True, **option)
     assert set(chunks_of_blocks) == {8}
     for found, wanted in zip(chunks, whole, strict=True):
         scale = max(1.0, np.abs(wanted).max())
